@@ -1,0 +1,92 @@
+"""Compiles the kernels.
+
+In essence this is one call:
+
+    torch.utils.cpp_extension.load(
+        name="workbench_simulator",
+        sources=["bindings.cpp", "kernels/matmul.cu", "kernels/softmax.cu", ...],
+        extra_include_paths=["kernels"],
+        extra_cuda_cflags=["-gencode", "arch=compute_90a,code=compute_90a"],
+        extra_ldflags=["-Wl,-Bsymbolic", ...],  # the simulator in place of libcudart
+    )
+
+The GPU target compiles machine code for the GPU that is there, the simulator target PTX. What else
+it takes (finding a compiler, locks, caches, error messages) is in workbench/toolchain/:
+
+    tools         finds nvcc (CUDA_HOME, PATH, /usr/local/cuda, the wheels), g++, ninja
+    toolkit       shows PyTorch a folder with just what load() wants as CUDA_HOME
+    fingerprints  rebuilds what changed by content: every header, flag and tool counts
+    locks         one build at a time; never waits for a process that died
+    diagnostics   an error as file:line, the source line, a caret and a hint
+    simulator     builds the simulator's library
+    extension     the call above
+
+Use:
+    python build.py [--target gpu|simulator]   build, and print where the library is
+    python build.py doctor                     what is installed, what will be used, and why
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from types import ModuleType
+
+from workbench import toolchain
+
+
+def load_kernels(target: str | None = None) -> ModuleType:
+    """Build the kernels unless they are up to date, and return the operators (workbench.ops).
+
+    target: "gpu" or "simulator"; None takes the GPU where there is one.
+    Raises BuildError, whose text is the compiler's error and nothing else.
+    """
+    from workbench import ops
+
+    ops.extension(target or toolchain.default_target())
+    return ops
+
+
+def inline(
+    cuda_source: str | None = None,
+    functions: str | Sequence[str] | dict[str, str] | None = None,
+    *,
+    target: str | None = None,
+    **load_inline_arguments: object,
+) -> ModuleType:
+    """Try a kernel from a string; a module with a Python function for each of `functions`.
+
+    cuda_source: plain CUDA; `functions` are host functions in it that launch the kernels. They take
+        pointers (given tensors), numbers and at most one cudaStream_t (given PyTorch's stream):
+
+            saxpy = inline(source, "saxpy").saxpy   # void saxpy(float* y, const float* x, float a,
+            saxpy(y, x, 2.0, y.numel())             #            int n, cudaStream_t stream)
+
+    target: "gpu" or "simulator"; None takes the GPU where there is one.
+    load_inline_arguments: those of torch.utils.cpp_extension.load_inline, which this becomes where
+        there are cpp_sources or the source includes PyTorch's headers.
+    Raises BuildError, and what workbench/toolchain/inline.py lists.
+    """
+    from workbench.toolchain.inline import inline as compiled
+
+    return compiled(cuda_source, functions, target=target, **load_inline_arguments)
+
+
+def main() -> int:
+    """The command line; the exit status."""
+    parser = argparse.ArgumentParser(description="Build the kernels, or explain the tools.")
+    parser.add_argument("command", nargs="?", choices=["build", "doctor"], default="build")
+    parser.add_argument("--target", choices=["gpu", "simulator"])
+    arguments = parser.parse_args()
+    with toolchain.main_guard():
+        if arguments.command == "doctor":
+            from workbench.toolchain.doctor import doctor
+
+            return doctor()
+        target = arguments.target or toolchain.default_target()
+        print(toolchain.load_extension(target))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,54 @@
+// common.cuh: what three or more rungs share, and nothing else.
+//
+// It is compiled with every ladder, so it stays light: <string>, <stdexcept> and <algorithm> would
+// nearly double the time an edit takes to compile.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdarg>
+#include <cstdint>
+#include <cstdio>
+#include <exception>
+
+#include "ladder.h"
+
+// Hardware limits on a grid: 2^31 - 1 blocks along x, 65535 along y and along z.
+constexpr int64_t MAX_GRID_X = 2147483647;
+constexpr int64_t MAX_GRID_YZ = 65535;
+
+// All 32 lanes of a warp, for the shuffles.
+constexpr unsigned ALL_LANES = 0xffffffffu;
+
+template <class Int>
+__host__ __device__ constexpr Int ceil_div(Int a, Int b) {
+  return (a + b - 1) / b;
+}
+
+// What a launcher throws: a message, put together as by printf.
+class LaunchError : public std::exception {
+ public:
+  explicit LaunchError(const char* format, ...) {
+    va_list values;
+    va_start(values, format);
+    std::vsnprintf(text_, sizeof(text_), format, values);
+    va_end(values);
+  }
+  const char* what() const noexcept override { return text_; }
+
+ private:
+  char text_[1024];
+};
+
+// CUDA_CHECK(cudaMalloc(...)) throws what failed, where, and CUDA's own words for why.
+#define CUDA_CHECK(call) cuda_check((call), #call, __FILE__, __LINE__)
+
+// After every kernel<<<...>>>(...): a launch reports a bad configuration in no other way.
+#define CUDA_CHECK_LAUNCH(kernel) \
+  cuda_check(cudaGetLastError(), "launch of " #kernel, __FILE__, __LINE__)
+
+inline void cuda_check(cudaError_t error, const char* what, const char* file, int line) {
+  if (error == cudaSuccess) return;
+  throw LaunchError("%s:%d: %s failed: %s (%s)", file, line, what, cudaGetErrorString(error),
+                    cudaGetErrorName(error));
+}

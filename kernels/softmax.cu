@@ -1,0 +1,221 @@
+// softmax.cu: softmax of every row of a matrix, fp32.
+//
+// Contract (ladder.h, SoftmaxProblem)
+//   x [rows, cols]   y [rows, cols]   y[r, c] = exp(x[r, c] - m) / sum over c of exp(x[r, c] - m)
+//   with m = the row's maximum ("safe" softmax: without it exp overflows above 88.7).
+//   Row-major: elements of a row are adjacent, rows are ldx, ldy apart. Any rows, any cols.
+//   As in torch: a row with a NaN or +inf, or of -inf only, becomes all NaN. fmaxf skips a NaN, but
+//   the NaN reaches the sum, and from there every element.
+//
+// Rungs
+//   naive          one thread per row, three passes
+//   block_per_row  one block per row, tree reductions in shared memory
+//   coarsened      the same, each thread takes several elements per trip
+#include "common.cuh"
+
+// Calls launch(slice) for the parts of p that one grid can hold, 2^31 - 1 rows each. Nearly always
+// there is one part, p itself; none if y is empty.
+template <class Launch>
+static void for_each_slice(const SoftmaxProblem& p, Launch launch) {
+  if (p.cols == 0) return;
+  for (int64_t row = 0; row < p.rows; row += MAX_GRID_X) {
+    SoftmaxProblem slice = p;
+    slice.x += row * p.ldx;
+    slice.y += row * p.ldy;
+    slice.rows = min(p.rows - row, MAX_GRID_X);
+    launch(slice);
+  }
+}
+
+// ------------------------------------------------------------------------------------------------
+// naive: one thread per row (fp32)
+// Idea     The definition: a thread walks its row for the maximum, again for the sum, and a third
+//          time to write.
+// Changes  First rung.
+// Bytes    per element 12 read + 4 written = 16 asked (floor: 8), 2 exp.
+//          The 32 lanes of a warp read 32 rows: 32 sectors of 32 B for 128 B asked.
+// Shape    256 rows per block, 0 B smem, 0 __syncthreads.
+// Trap     1024 rows are 4 blocks: most SMs of a large GPU have nothing to do, however long the
+//          rows are.
+// Next     One block per row: neighbouring lanes on neighbouring floats, and rows * 256 threads.
+constexpr int NAIVE_NUM_THREADS = 256;  // tunable: 64, 128, 256, 512, 1024
+
+__global__ void softmax_naive_kernel(const SoftmaxProblem p) {
+  const int64_t row = static_cast<int64_t>(blockIdx.x) * NAIVE_NUM_THREADS + threadIdx.x;
+  if (row >= p.rows) return;
+  const float* x = p.x + row * p.ldx;
+  float* y = p.y + row * p.ldy;
+
+  float m = -INFINITY;
+  for (int col = 0; col < p.cols; ++col) m = fmaxf(m, x[col]);
+
+  float sum = 0.0f;
+  for (int col = 0; col < p.cols; ++col) sum += expf(x[col] - m);
+
+  const float inverse = 1.0f / sum;
+  for (int col = 0; col < p.cols; ++col) y[col] = expf(x[col] - m) * inverse;
+}
+
+static void softmax_naive(const SoftmaxProblem& p, cudaStream_t stream) {
+  for_each_slice(p, [&](const SoftmaxProblem& s) {
+    const auto grid = static_cast<unsigned>(ceil_div<int64_t>(s.rows, NAIVE_NUM_THREADS));
+    softmax_naive_kernel<<<grid, NAIVE_NUM_THREADS, 0, stream>>>(s);
+    CUDA_CHECK_LAUNCH(softmax_naive_kernel);
+  });
+}
+
+// ------------------------------------------------------------------------------------------------
+// block_per_row: one block per row, tree reductions in shared memory (fp32)
+// Idea     Thread t takes the columns t, t + NUM_THREADS, ...; its partial maximum and sum meet
+//          those of the others in a tree of log2(NUM_THREADS) levels.
+//
+//          level 1   0 1 2 3 4 5 6 7      thread t < 4 takes t + 4
+//          level 2   0 1 2 3              thread t < 2 takes t + 2
+//          level 3   0 1                  thread 0 takes 1; smem[0] is the result
+//
+// Changes  vs naive: the row is shared by a block; still three passes.
+// Bytes    per element 12 read + 4 written = 16 asked (floor: 8), 2 exp. A warp's load is 32
+//          adjacent floats: 4 sectors for 128 B asked (naive: 32).
+// Shape    256 threads per row, 1 KiB smem, 2 reductions of 2 + log2(256) = 10 __syncthreads each.
+// Trap     smem[0] must be read by all before the second reduction writes it: the last barrier
+//          looks idle and is not.
+// Next     Each trip of a thread waits for its one load: coarsened has several in flight.
+constexpr int BLOCK_PER_ROW_NUM_THREADS = 256;  // tunable: 64, 128, 256, 512, 1024
+
+// op over the values of all threads of the block, given to every thread.
+template <int NUM_THREADS, class Op>
+__device__ float block_reduce(float value, float (&smem)[NUM_THREADS], Op op) {
+  static_assert((NUM_THREADS & (NUM_THREADS - 1)) == 0, "the tree halves a power of two");
+  const int t = threadIdx.x;
+  smem[t] = value;
+  __syncthreads();  // every partial result is in smem
+  for (int half = NUM_THREADS / 2; half > 0; half /= 2) {
+    if (t < half) smem[t] = op(smem[t], smem[t + half]);
+    __syncthreads();  // this level is complete before the next one reads it
+  }
+  const float result = smem[0];
+  __syncthreads();  // all threads have the result before smem is used again
+  return result;
+}
+
+struct Max {
+  __device__ float operator()(float a, float b) const { return fmaxf(a, b); }
+};
+
+struct Sum {
+  __device__ float operator()(float a, float b) const { return a + b; }
+};
+
+__global__ void softmax_block_per_row_kernel(const SoftmaxProblem p) {
+  constexpr int NUM_THREADS = BLOCK_PER_ROW_NUM_THREADS;
+  __shared__ float smem[NUM_THREADS];
+  const float* x = p.x + blockIdx.x * p.ldx;
+  float* y = p.y + blockIdx.x * p.ldy;
+
+  float m = -INFINITY;
+  for (int col = threadIdx.x; col < p.cols; col += NUM_THREADS) m = fmaxf(m, x[col]);
+  m = block_reduce(m, smem, Max());
+
+  float sum = 0.0f;
+  for (int col = threadIdx.x; col < p.cols; col += NUM_THREADS) sum += expf(x[col] - m);
+  sum = block_reduce(sum, smem, Sum());
+
+  const float inverse = 1.0f / sum;
+  for (int col = threadIdx.x; col < p.cols; col += NUM_THREADS) {
+    y[col] = expf(x[col] - m) * inverse;
+  }
+}
+
+static void softmax_block_per_row(const SoftmaxProblem& p, cudaStream_t stream) {
+  for_each_slice(p, [&](const SoftmaxProblem& s) {
+    const auto grid = static_cast<unsigned>(s.rows);
+    softmax_block_per_row_kernel<<<grid, BLOCK_PER_ROW_NUM_THREADS, 0, stream>>>(s);
+    CUDA_CHECK_LAUNCH(softmax_block_per_row_kernel);
+  });
+}
+
+// ------------------------------------------------------------------------------------------------
+// coarsened: several elements per thread and trip (fp32)
+// Idea     A thread first issues COARSENING independent loads, then uses them: their latencies
+//          overlap, and loop and index arithmetic are paid once for all of them.
+//
+//          trip 1   | t: element 0 | t: element 1 | ... |     each box NUM_THREADS columns wide,
+//          trip 2   | t: element 0 | ...                      so a warp's load stays coalesced
+//
+// Changes  vs block_per_row: the three loops step by NUM_THREADS * COARSENING; columns past the end
+//          count as -inf, which changes neither maximum nor sum.
+// Bytes    16 asked per element, as before (floor: 8), 2 exp.
+// Shape    256 threads per row, 4 loads in flight per thread, 1 KiB smem, 20 __syncthreads.
+// Trap     A thread on adjacent floats (4t, 4t + 1, ...) would spread a warp's load over 512 B, a
+//          quarter of it used at a time.
+// Next     x is still read three times, and shared memory carries what registers of a warp could
+//          exchange by shuffles.
+constexpr int COARSENED_NUM_THREADS = 256;  // tunable: 64, 128, 256, 512, 1024
+constexpr int COARSENED_COARSENING = 4;     // tunable: 1, 2, 4, 8
+
+// The thread's COARSENING elements of the trip that starts at column `first`; -inf past the end.
+template <int NUM_THREADS, int COARSENING>
+__device__ void load_trip(float (&x_frag)[COARSENING], const float* x, int first, int cols) {
+#pragma unroll
+  for (int i = 0; i < COARSENING; ++i) {
+    const int col = first + i * NUM_THREADS;
+    x_frag[i] = col < cols ? x[col] : -INFINITY;
+  }
+}
+
+__global__ void softmax_coarsened_kernel(const SoftmaxProblem p) {
+  constexpr int NUM_THREADS = COARSENED_NUM_THREADS;
+  constexpr int COARSENING = COARSENED_COARSENING;
+  constexpr int STEP = NUM_THREADS * COARSENING;
+  __shared__ float smem[NUM_THREADS];
+  const float* x = p.x + blockIdx.x * p.ldx;
+  float* y = p.y + blockIdx.x * p.ldy;
+  float x_frag[COARSENING];
+
+  float m = -INFINITY;
+  for (int first = threadIdx.x; first < p.cols; first += STEP) {
+    load_trip<NUM_THREADS>(x_frag, x, first, p.cols);
+#pragma unroll
+    for (int i = 0; i < COARSENING; ++i) m = fmaxf(m, x_frag[i]);
+  }
+  m = block_reduce(m, smem, Max());
+
+  float sum = 0.0f;
+  for (int first = threadIdx.x; first < p.cols; first += STEP) {
+    load_trip<NUM_THREADS>(x_frag, x, first, p.cols);
+#pragma unroll
+    for (int i = 0; i < COARSENING; ++i) sum += expf(x_frag[i] - m);
+  }
+  sum = block_reduce(sum, smem, Sum());
+
+  const float inverse = 1.0f / sum;
+  for (int first = threadIdx.x; first < p.cols; first += STEP) {
+    load_trip<NUM_THREADS>(x_frag, x, first, p.cols);
+#pragma unroll
+    for (int i = 0; i < COARSENING; ++i) {
+      const int col = first + i * NUM_THREADS;
+      if (col < p.cols) y[col] = expf(x_frag[i] - m) * inverse;
+    }
+  }
+}
+
+static void softmax_coarsened(const SoftmaxProblem& p, cudaStream_t stream) {
+  for_each_slice(p, [&](const SoftmaxProblem& s) {
+    const auto grid = static_cast<unsigned>(s.rows);
+    softmax_coarsened_kernel<<<grid, COARSENED_NUM_THREADS, 0, stream>>>(s);
+    CUDA_CHECK_LAUNCH(softmax_coarsened_kernel);
+  });
+}
+
+// ------------------------------------------------------------------------------------------------
+// The ladder, slowest idea first. A line here is all it takes to register a rung.
+static constexpr Rung<SoftmaxProblem> RUNGS[] = {
+    {"naive", softmax_naive},
+    {"block_per_row", softmax_block_per_row},
+    {"coarsened", softmax_coarsened},
+};
+
+extern "C" const Rung<SoftmaxProblem>* softmax_rungs(int* n) {
+  *n = sizeof(RUNGS) / sizeof(RUNGS[0]);
+  return RUNGS;
+}

@@ -1,0 +1,30 @@
+// finding.h: what stops a launch, with everything a report needs.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+
+namespace wbsim {
+
+struct Finding {
+  std::string kind;     // "memcheck", "unsupported", "limit", "deadlock", "interrupted", "trap"
+  std::string message;  // one sentence: what happened
+  std::string kernel;
+  std::string file;  // of the user's line; empty if the module has no line information
+  int line = 0;
+  std::string chain;    // "inlined from f.cu:12" lines, or empty
+  std::string ptx;      // the instruction
+  std::string hint;     // what to do, or empty
+  std::array<uint32_t, 3> block{};
+  std::array<uint32_t, 3> thread{};
+  bool has_thread = false;
+  uint64_t address = 0;
+};
+
+// The report for a person: the message, then kernel, place and thread, a line each.
+std::string to_text(const Finding& finding);
+std::string to_json(const Finding& finding);
+std::string json_quote(const std::string& text);
+
+}  // namespace wbsim

@@ -1,0 +1,67 @@
+// launch.h: one kernel launch: its geometry, its settings, and how its blocks are run.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "finding.h"
+#include "memory.h"
+#include "program.h"
+
+namespace wbsim {
+
+enum class Order : uint8_t { Ascending, Descending, Random };
+
+struct Settings {
+  bool memcheck = true;
+  Order order = Order::Ascending;  // in which the warps of a block take turns
+  uint64_t seed = 0;
+  uint64_t instruction_limit = 1'000'000'000;  // warp instructions of one block
+  int threads = 0;                             // 0: one per core
+};
+
+struct Launch {
+  const Kernel* kernel = nullptr;
+  uint32_t grid[3] = {1, 1, 1};
+  uint32_t block[3] = {1, 1, 1};
+  uint32_t dynamic_shared = 0;
+  std::vector<uint8_t> params;
+  const RegionTable* regions = nullptr;
+  Settings settings;
+
+  uint64_t num_blocks() const {
+    return uint64_t{grid[0]} * grid[1] * grid[2];
+  }
+  uint32_t num_threads() const {
+    return block[0] * block[1] * block[2];
+  }
+};
+
+struct Count {
+  uint64_t warps = 0, threads = 0;
+};
+
+struct Result {
+  std::vector<Count> counts;       // beside Kernel::code
+  std::optional<Finding> finding;  // what stopped the launch, if something did
+  double seconds = 0;
+};
+
+// Runs all blocks on all cores and returns when the last one has finished. `interrupted` is looked at while the
+// kernel runs.
+Result run_grid(const Launch& launch, const std::atomic<bool>& interrupted);
+
+struct Warp;
+struct Inst;
+
+// Runs one block to its end. Throws Finding.
+struct Worker;
+void run_block(Worker& worker, uint64_t block_index);
+
+// A finding at an instruction, with kernel, place, block and thread filled in. lane < 0: no single thread.
+Finding finding_at(const Warp& w, const Inst* in, int lane, std::string kind, std::string message);
+
+}  // namespace wbsim

@@ -1,0 +1,380 @@
+// float_ops.cpp: floating-point arithmetic of f32 and f64 (PTX ISA, "Floating-Point Instructions").
+//
+// Results of add, sub, mul, fma, div, sqrt and rcp are correctly rounded, as on the hardware. The .approx family is computed
+// as accurately as a fast formula allows, which is inside the bound that PTX documents.
+
+#include <cmath>
+#include <limits>
+
+#include "arithmetic.h"
+#include "dispatch.h"
+#include "float_mode.h"
+
+namespace wbsim {
+namespace {
+
+using ptx::Type;
+
+template <class T>
+using Bits = std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>;
+
+template <class T>
+constexpr T sign_bit() {
+  return static_cast<T>(T{1} << (8 * sizeof(T) - 1));
+}
+
+// .sat: clamps to [0, 1]; NaN becomes 0.
+template <class T>
+inline T saturate(T v) {
+  return v > T{0} ? (v < T{1} ? v : T{1}) : T{0};
+}
+
+// Flushes a denormal to a zero of its sign, for instructions that do no arithmetic.
+inline float flush(float v) {
+  uint32_t u = std::bit_cast<uint32_t>(v);
+  return std::bit_cast<float>((u & 0x7f800000u) == 0 ? u & 0x80000000u : u);
+}
+
+void count_flops(Decode& d, Type type, int flops) {
+  if (ptx::is_float(type)) {
+    d.info.flops = static_cast<uint8_t>(flops);
+  }
+}
+
+// d = OP(a, b) in the rounding mode, with .ftz and .sat, that the modifiers ask for.
+template <auto OP>
+void build_binary(Decode& d, Type type) {
+  Round round = take_round(d);
+  bool flush = d.take("ftz"), sat = d.take("sat");
+  operands(d, type);
+  count_flops(d, type, 1);
+  d.inst.run = with_float(type, [&]<class T>(TypeTag<T>) -> Handler {
+    if (sat) {
+      return with_mode<map2<[](T a, T b) { return saturate<T>(OP(a, b)); }, T, T>>(round, flush);
+    }
+    return with_mode<map2<[](T a, T b) -> T { return OP(a, b); }, T, T>>(round, flush);
+  });
+}
+
+template <auto OP>
+void build_unary(Decode& d, Type type, Round round, bool flush) {
+  operands(d, type);
+  count_flops(d, type, 1);
+  d.inst.run = with_float(type, [&]<class T>(TypeTag<T>) -> Handler {
+    return with_mode<map1<[](T a) -> T { return OP(a); }, T, T>>(round, flush);
+  });
+}
+
+bool has_carry(const Decode& d) {
+  for (const std::string& m : d.source.mods) {
+    if (m == "cc") {
+      return true;
+    }
+  }
+  return false;
+}
+
+void build_add(Decode& d) {
+  if (has_carry(d)) {
+    return build_add_cc(d);
+  }
+  Type type = d.take_type();
+  if (!ptx::is_float(type)) {
+    return build_integer_add(d, type);
+  }
+  build_binary<[](auto a, auto b) { return a + b; }>(d, type);
+}
+
+void build_sub(Decode& d) {
+  if (has_carry(d)) {
+    return build_sub_cc(d);
+  }
+  Type type = d.take_type();
+  if (!ptx::is_float(type)) {
+    return build_integer_sub(d, type);
+  }
+  build_binary<[](auto a, auto b) { return a - b; }>(d, type);
+}
+
+void build_mul(Decode& d) {
+  Type type = d.take_type();
+  if (!ptx::is_float(type)) {
+    return build_integer_mul(d, type);
+  }
+  build_binary<[](auto a, auto b) { return a * b; }>(d, type);
+}
+
+}  // namespace
+
+void build_fma(Decode& d) {
+  Type type = d.take_type();
+  Round round = take_round(d);
+  bool flush = d.take("ftz"), sat = d.take("sat");
+  operands(d, type);
+  count_flops(d, type, 2);
+  d.inst.run = with_float(type, [&]<class T>(TypeTag<T>) -> Handler {
+    if (sat) {
+      return with_mode<map3<[](T a, T b, T c) { return saturate<T>(std::fma(a, b, c)); }, T, T>>(round, flush);
+    }
+    return with_mode<map3<[](T a, T b, T c) { return std::fma(a, b, c); }, T, T>>(round, flush);
+  });
+}
+
+namespace {
+
+void build_div(Decode& d) {
+  Type type = d.take_type();
+  if (!ptx::is_float(type)) {
+    return build_integer_div(d, type);
+  }
+  d.drop({"approx", "full"});  // correctly rounded is within their bounds
+  build_binary<[](auto a, auto b) { return a / b; }>(d, type);
+}
+
+// min and max: a NaN loses against a number unless .NaN asks otherwise; -0 is below +0.
+template <class T>
+inline T smaller(T a, T b) {
+  T r = a < b || (a == b && std::signbit(a)) ? a : b;
+  return std::isnan(a) ? b : std::isnan(b) ? a : r;
+}
+template <class T>
+inline T larger(T a, T b) {
+  T r = a > b || (a == b && !std::signbit(a)) ? a : b;
+  return std::isnan(a) ? b : std::isnan(b) ? a : r;
+}
+
+// The canonical NaN of PTX results.
+template <class T>
+T canonical_nan() {
+  if constexpr (sizeof(T) == 4) {
+    return std::bit_cast<float>(0x7fffffffu);
+  } else {
+    return std::bit_cast<double>(0x7fffffffffffffffull);
+  }
+}
+
+template <auto OP>
+void build_min_max(Decode& d, Type type) {
+  bool ftz = d.take("ftz"), nan = d.take("NaN");
+  operands(d, type);
+  count_flops(d, type, 1);
+  d.inst.run = with_float(type, [&]<class T>(TypeTag<T>) -> Handler {
+    if (nan) {
+      return map2<[](T a, T b) {
+        return std::isnan(a) || std::isnan(b) ? canonical_nan<T>() : OP(a, b);
+      }, T, T>;
+    }
+    return map2<[](T a, T b) { return OP(a, b); }, T, T>;
+  });
+  if (ftz) {
+    if (type != Type::F32 || nan) {
+      throw Unsupported{};
+    }
+    d.inst.run = map2<[](float a, float b) { return OP(flush(a), flush(b)); }, float, float>;
+  }
+}
+
+void build_min(Decode& d) {
+  Type type = d.take_type();
+  if (!ptx::is_float(type)) {
+    return build_integer_min(d, type);
+  }
+  build_min_max<[](auto a, auto b) { return smaller(a, b); }>(d, type);
+}
+
+void build_max(Decode& d) {
+  Type type = d.take_type();
+  if (!ptx::is_float(type)) {
+    return build_integer_max(d, type);
+  }
+  build_min_max<[](auto a, auto b) { return larger(a, b); }>(d, type);
+}
+
+// neg and abs change the sign bit only.
+template <auto OP>
+void build_sign(Decode& d, Type type) {
+  bool ftz = d.take("ftz");
+  operands(d, type);
+  d.inst.run = with_float(type, []<class T>(TypeTag<T>) -> Handler {
+    return map1<[](Bits<T> a) -> Bits<T> { return OP(a, sign_bit<Bits<T>>()); }, Bits<T>, Bits<T>>;
+  });
+  if (ftz) {
+    if (type != Type::F32) {
+      throw Unsupported{};
+    }
+    d.inst.run = map1<[](float a) {
+      return std::bit_cast<float>(OP(std::bit_cast<uint32_t>(flush(a)), 0x80000000u));
+    }, float, float>;
+  }
+}
+
+void build_neg(Decode& d) {
+  Type type = d.take_type();
+  if (!ptx::is_float(type)) {
+    return build_integer_neg(d, type);
+  }
+  build_sign<[](auto u, auto sign) { return static_cast<decltype(u)>(u ^ sign); }>(d, type);
+}
+
+void build_abs(Decode& d) {
+  Type type = d.take_type();
+  if (!ptx::is_float(type)) {
+    return build_integer_abs(d, type);
+  }
+  build_sign<[](auto u, auto sign) { return static_cast<decltype(u)>(u & ~sign); }>(d, type);
+}
+
+// copysign d, a, b: the sign of a, the magnitude of b.
+void build_copysign(Decode& d) {
+  Type type = d.take_type();
+  operands(d, type);
+  d.inst.run = with_float(type, []<class T>(TypeTag<T>) -> Handler {
+    return map2<[](Bits<T> a, Bits<T> b) -> Bits<T> {
+      return (a & sign_bit<Bits<T>>()) | (b & ~sign_bit<Bits<T>>());
+    }, Bits<T>, Bits<T>>;
+  });
+}
+
+// .approx instructions flush denormals where .ftz stands, and for f32 the hardware treats the rest alike.
+struct Approx {
+  Round round;
+  bool flush;
+};
+Approx take_approx(Decode& d) {
+  bool approx = d.take("approx");
+  Round round = take_round(d);
+  bool flush = d.take("ftz");
+  return {approx ? Round::Nearest : round, flush};
+}
+
+void build_sqrt(Decode& d) {
+  Type type = d.take_type();
+  auto [round, flush] = take_approx(d);
+  build_unary<[](auto a) { return std::sqrt(a); }>(d, type, round, flush);
+}
+
+void build_rcp(Decode& d) {
+  Type type = d.take_type();
+  auto [round, flush] = take_approx(d);
+  build_unary<[](auto a) { return decltype(a){1} / a; }>(d, type, round, flush);
+}
+
+void build_rsqrt(Decode& d) {
+  Type type = d.take_type();
+  auto [round, flush] = take_approx(d);
+  build_unary<[](auto a) {
+    return static_cast<decltype(a)>(1.0 / std::sqrt(static_cast<double>(a)));
+  }>(d, type, round, flush);
+}
+
+// 2^x in float: 2^round(x) times a degree-6 polynomial on [-0.5, 0.5] (minimax, relative error below 2^-26). Written
+// without branches so that 32 lanes run as vector code; results below 2^-126 are scaled in two steps.
+inline float exp2_lane(float x) {
+  float clamped = x < -160.0f ? -160.0f : (x > 136.0f ? 136.0f : x);
+  float shifted = clamped + 12582912.0f;  // 1.5 * 2^23: rounds to an integer
+  float whole = shifted - 12582912.0f;
+  float f = clamped - whole;
+  float p = 1.5403530393e-4f;
+  p = std::fma(p, f, 1.3333558146e-3f);
+  p = std::fma(p, f, 9.6181291076e-3f);
+  p = std::fma(p, f, 5.5504108665e-2f);
+  p = std::fma(p, f, 2.4022650696e-1f);
+  p = std::fma(p, f, 6.9314718056e-1f);
+  p = std::fma(p, f, 1.0f);
+  int32_t n = static_cast<int32_t>(whole);
+  int32_t half = n >> 1;
+  float scale_1 = std::bit_cast<float>((half + 127) << 23);
+  float scale_2 = std::bit_cast<float>((n - half + 127) << 23);
+  float r = p * scale_1 * scale_2;
+  return x != x ? x : r;
+}
+
+// Unary functions of f32 only, on the special function unit of the hardware.
+template <auto OP>
+void build_special(Decode& d) {
+  Type type = d.take_type();
+  if (type != Type::F32 || !d.take("approx")) {
+    throw Unsupported{};
+  }
+  build_unary<[](auto a) -> decltype(a) {
+    if constexpr (sizeof(a) == 4) {
+      return OP(a);
+    } else {
+      return a;
+    }
+  }>(d, type, Round::Nearest, d.take("ftz"));
+}
+
+void build_tanh(Decode& d) {
+  build_special<[](float a) { return std::tanh(a); }>(d);
+}
+
+// testp: a class of floating-point numbers.
+template <class T>
+inline bool test_class(T v, int which) {
+  switch (which) {
+    case 0: return std::isfinite(v);
+    case 1: return std::isinf(v);
+    case 2: return !std::isnan(v);
+    case 3: return std::isnan(v);
+    case 4: return std::isnormal(v);
+    default: return std::fpclassify(v) == FP_SUBNORMAL || v == 0;
+  }
+}
+
+template <class T>
+const Inst* testp(Warp& w, const Inst* in, Mask m) {
+  const T* a = w.reg<T>(in->a);
+  Mask r = 0;
+  for_lanes(m, [&](int l) { r |= static_cast<Mask>(test_class(a[l], static_cast<int>(in->imm))) << l; });
+  Mask& p = w.pred(in->dst);
+  p = (p & ~m) | r;
+  return next(in);
+}
+
+void build_testp(Decode& d) {
+  static constexpr const char* CLASSES[] = {"finite", "infinite", "number", "notanumber", "normal", "subnormal"};
+  d.inst.imm = -1;
+  for (int i = 0; i < 6; i++) {
+    if (d.take(CLASSES[i])) {
+      d.inst.imm = i;
+    }
+  }
+  Type type = d.take_type();
+  if (d.inst.imm < 0) {
+    throw Unsupported{};
+  }
+  d.inst.dst = d.dst(0, Type::Pred);
+  d.inst.a = d.src(1, type);
+  d.inst.run = with_float(type, []<class T>(TypeTag<T>) -> Handler { return testp<T>; });
+}
+
+constexpr Opcode OPCODES[] = {
+    {"add", build_add},
+    {"sub", build_sub},
+    {"mul", build_mul},
+    {"fma", build_fma},
+    {"div", build_div},
+    {"min", build_min},
+    {"max", build_max},
+    {"neg", build_neg},
+    {"abs", build_abs},
+    {"copysign", build_copysign},
+    {"sqrt", build_sqrt},
+    {"rcp", build_rcp},
+    {"rsqrt", build_rsqrt},
+    {"ex2", build_special<[](float a) { return exp2_lane(a); }>},
+    {"lg2", build_special<[](float a) { return std::log2(a); }>},
+    {"sin", build_special<[](float a) { return std::sin(a); }>},
+    {"cos", build_special<[](float a) { return std::cos(a); }>},
+    {"tanh", build_tanh},
+    {"testp", build_testp},
+};
+
+}  // namespace
+
+std::span<const Opcode> float_opcodes() {
+  return OPCODES;
+}
+
+}  // namespace wbsim

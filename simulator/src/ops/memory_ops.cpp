@@ -1,0 +1,316 @@
+// memory_ops.cpp: ld, ldu, st and prefetch in every state space.
+
+#include <cstring>
+
+#include "access.h"
+#include "dispatch.h"
+
+namespace wbsim {
+namespace {
+
+using ptx::Operand;
+using ptx::Space;
+using ptx::Type;
+
+// ---- Values -----------------------------------------------------------------------------------------------
+// T is what lies in memory, R the register it is extended to (sign-extended if T is signed).
+
+template <class T, class R>
+inline void load_values(const Access& at, Warp& w, const Inst* in, Mask m) {
+  const int n = in->count;
+  if (m == ALL_LANES && at.pattern == Access::Consecutive && n == 1) {
+    R* d = w.reg<R>(in->dst);
+    T row[LANES];
+    std::memcpy(row, at.first, sizeof row);
+    for (int l = 0; l < LANES; l++) {
+      d[l] = static_cast<R>(row[l]);
+    }
+    return;
+  }
+  for (int e = 0; e < n; e++) {
+    R* d = w.reg<R>(n == 1 ? in->dst : in->list[e]);
+    if (at.pattern == Access::Uniform && m == ALL_LANES) {
+      T value;
+      std::memcpy(&value, at.first + e * sizeof(T), sizeof(T));
+      for (int l = 0; l < LANES; l++) {
+        d[l] = static_cast<R>(value);
+      }
+      continue;
+    }
+    auto one = [&](int l) {
+      T value;
+      std::memcpy(&value, at.lane(l, n * sizeof(T)) + e * sizeof(T), sizeof(T));
+      d[l] = static_cast<R>(value);
+    };
+    if (m == ALL_LANES && at.pattern == Access::Scattered) {
+      for (int l = 0; l < LANES; l++) {
+        T value;
+        std::memcpy(&value, at.lanes[l] + e * sizeof(T), sizeof(T));
+        d[l] = static_cast<R>(value);
+      }
+    } else {
+      for_lanes(m, one);
+    }
+  }
+}
+
+template <class T, class R>
+inline void store_values(const Access& at, Warp& w, const Inst* in, Mask m) {
+  const int n = in->count;
+  if (m == ALL_LANES && at.pattern == Access::Consecutive && n == 1) {
+    const R* s = w.reg<R>(in->b);
+    T row[LANES];
+    for (int l = 0; l < LANES; l++) {
+      row[l] = static_cast<T>(s[l]);
+    }
+    std::memcpy(at.first, row, sizeof row);
+    return;
+  }
+  for (int e = 0; e < n; e++) {
+    const R* s = w.reg<R>(n == 1 ? in->b : in->list[e]);
+    for_lanes(m, [&](int l) {
+      T value = static_cast<T>(s[l]);
+      std::memcpy(at.lane(l, n * sizeof(T)) + e * sizeof(T), &value, sizeof(T));
+    });
+  }
+}
+
+template <AddressKind KIND, class T, class R>
+const Inst* load(Warp& w, const Inst* in, Mask m) {
+  Access at;
+  resolve<KIND, false>(at, w, in, m, in->count * sizeof(T));
+  load_values<T, R>(at, w, in, m);
+  return next(in);
+}
+
+template <AddressKind KIND, class T, class R>
+const Inst* store(Warp& w, const Inst* in, Mask m) {
+  Access at;
+  resolve<KIND, true>(at, w, in, m, in->count * sizeof(T));
+  store_values<T, R>(at, w, in, m);
+  return next(in);
+}
+
+// ld.param of a kernel parameter: the same value for every lane.
+template <class T, class R>
+const Inst* load_param(Warp& w, const Inst* in, Mask m) {
+  Access at;
+  at.pattern = Access::Uniform;
+  at.first = const_cast<uint8_t*>(w.block->params) + in->imm;
+  load_values<T, R>(at, w, in, m);
+  return next(in);
+}
+
+// ---- Choosing the handler ---------------------------------------------------------------------------------
+
+enum class Op { Load, Store, LoadParam };
+
+template <class T, class R>
+Handler pick_space(Op op, AddressKind kind) {
+  if (op == Op::LoadParam) {
+    return load_param<T, R>;
+  }
+  bool is_load = op == Op::Load;
+  switch (kind) {
+    case AddressKind::Generic: return is_load ? load<AddressKind::Generic, T, R> : store<AddressKind::Generic, T, R>;
+    case AddressKind::Shared32: return is_load ? load<AddressKind::Shared32, T, R> : store<AddressKind::Shared32, T, R>;
+    case AddressKind::Shared64: return is_load ? load<AddressKind::Shared64, T, R> : store<AddressKind::Shared64, T, R>;
+    case AddressKind::Local32: return is_load ? load<AddressKind::Local32, T, R> : store<AddressKind::Local32, T, R>;
+    case AddressKind::Local64: return is_load ? load<AddressKind::Local64, T, R> : store<AddressKind::Local64, T, R>;
+    case AddressKind::Param: return load<AddressKind::Param, T, R>;
+  }
+  throw Unsupported{};
+}
+
+template <class T>
+Handler pick_register(Op op, AddressKind kind, int bytes) {
+  constexpr bool S = std::is_signed_v<T>;
+  if constexpr (sizeof(T) <= 2) {
+    if (bytes == 2) {
+      return pick_space<T, std::conditional_t<S, int16_t, uint16_t>>(op, kind);
+    }
+  }
+  if constexpr (sizeof(T) <= 4) {
+    if (bytes == 4) {
+      return pick_space<T, std::conditional_t<S, int32_t, uint32_t>>(op, kind);
+    }
+  }
+  if (bytes == 8) {
+    return pick_space<T, std::conditional_t<S, int64_t, uint64_t>>(op, kind);
+  }
+  throw Unsupported{};
+}
+
+Handler pick(Op op, AddressKind kind, Type type, int register_bytes) {
+  bool is_load = op != Op::Store;
+  switch (ptx::bytes_of(type)) {
+    case 1:
+      return type == Type::S8 && is_load ? pick_register<int8_t>(op, kind, register_bytes)
+                                         : pick_register<uint8_t>(op, kind, register_bytes);
+    case 2:
+      return type == Type::S16 && is_load ? pick_register<int16_t>(op, kind, register_bytes)
+                                          : pick_register<uint16_t>(op, kind, register_bytes);
+    case 4:
+      return type == Type::S32 && is_load ? pick_register<int32_t>(op, kind, register_bytes)
+                                          : pick_register<uint32_t>(op, kind, register_bytes);
+    case 8: return pick_register<uint64_t>(op, kind, register_bytes);
+    default: throw Unsupported{};
+  }
+}
+
+Space take_space(Decode& d) {
+  static constexpr std::pair<const char*, Space> NAMES[] = {
+      {"global", Space::Global}, {"shared::cta", Space::Shared}, {"shared", Space::Shared},
+      {"local", Space::Local},   {"const", Space::Const},        {"param", Space::Param},
+  };
+  for (auto& [name, space] : NAMES) {
+    if (d.take(name)) {
+      return space;
+    }
+  }
+  return Space::Generic;
+}
+
+// Ordering and caching: blocks see each other's writes at once, and there is no cache.
+void drop_hints(Decode& d) {
+  d.drop({"weak", "relaxed", "acquire", "release", "volatile", "cta", "gpu", "sys", "cluster", "nc", "ca", "cg", "cs",
+          "cv", "lu", "wb", "wt", "L1::evict_normal", "L1::evict_unchanged", "L1::evict_first", "L1::evict_last",
+          "L1::no_allocate", "L2::64B", "L2::128B", "L2::256B", "mmio"});
+}
+
+// The address operand: its base becomes inst.a, its offset inst.imm.
+AddressKind address_operand(Decode& d, const Operand& op, Space space) {
+  if (op.kind != Operand::Memory || !op.items.empty()) {
+    throw Unsupported{};
+  }
+  d.inst.imm = op.offset;
+  bool window = space == Space::Shared || space == Space::Local;
+  if (op.reg < 0) {
+    Operand base = op;
+    base.offset = 0;
+    if (op.symbol.empty()) {
+      base.kind = Operand::Integer;
+      base.bits = 0;
+    } else {
+      base.kind = Operand::Symbol;
+      Space own;
+      d.address_of(op.symbol, own);
+      if (space == Space::Generic && own != Space::Global) {
+        throw Unsupported{};
+      }
+    }
+    d.inst.a = d.src(base, window ? Type::U32 : Type::U64);
+    return space == Space::Shared ? AddressKind::Shared32 : space == Space::Local ? AddressKind::Local32
+                                                                                  : AddressKind::Generic;
+  }
+  Operand base;
+  base.kind = Operand::Register;
+  base.reg = op.reg;
+  bool narrow = d.register_bytes(base) == 4;
+  if (narrow && !window) {
+    throw Unsupported{};
+  }
+  d.inst.a = d.src(base, narrow ? Type::U32 : Type::U64);
+  if (space == Space::Shared) {
+    return narrow ? AddressKind::Shared32 : AddressKind::Shared64;
+  }
+  if (space == Space::Local) {
+    return narrow ? AddressKind::Local32 : AddressKind::Local64;
+  }
+  return space == Space::Param ? AddressKind::Param : AddressKind::Generic;
+}
+
+int take_vector(Decode& d) {
+  return d.take("v2") ? 2 : d.take("v4") ? 4 : d.take("v8") ? 8 : 1;
+}
+
+// Registers of the value operand; all of one width.
+int value_registers(Decode& d, const Operand& op, Type type, int count, bool destination) {
+  std::vector<Operand> items = op.kind == Operand::Vector ? op.items : std::vector<Operand>{op};
+  if (static_cast<int>(items.size()) != count) {
+    throw Unsupported{};
+  }
+  int bytes = std::max(2, ptx::bytes_of(type));
+  for (const Operand& item : items) {
+    bytes = std::max(bytes, d.register_bytes(item));
+  }
+  Type width = bytes == 2 ? Type::B16 : bytes == 4 ? Type::B32 : Type::B64;
+  std::vector<uint32_t> slots;
+  for (const Operand& item : items) {
+    slots.push_back(destination ? d.dst(item, width) : d.src(item, width));
+  }
+  d.inst.count = static_cast<uint16_t>(count);
+  if (count > 1) {
+    d.inst.list = d.list(slots);
+  }
+  (destination ? d.inst.dst : d.inst.b) = slots[0];
+  return bytes;
+}
+
+void describe(Decode& d, InstInfo::Class kind, Space space, Type type, int count) {
+  d.info.kind = kind;
+  d.info.space = space;
+  d.info.bytes = static_cast<uint16_t>(ptx::bytes_of(type) * count);
+}
+
+void build_ld(Decode& d) {
+  drop_hints(d);
+  Space space = take_space(d);
+  int count = take_vector(d);
+  Type type = d.take_type();
+  int bytes = value_registers(d, d.arg(0), type, count, true);
+  describe(d, InstInfo::Load, space, type, count);
+  const Operand& address = d.arg(1);
+  if (space == Space::Param && address.reg < 0) {
+    Space own;
+    uint64_t at = d.address_of(address.symbol, own) + address.offset;
+    if (own != Space::Param || at + ptx::bytes_of(type) * count > d.kernel.param_bytes) {
+      throw Unsupported{};
+    }
+    d.inst.imm = static_cast<int64_t>(at);
+    d.inst.run = pick(Op::LoadParam, AddressKind::Generic, type, bytes);
+    return;
+  }
+  AddressKind kind = address_operand(d, address, space);
+  d.inst.run = pick(Op::Load, kind, type, bytes);
+}
+
+void build_st(Decode& d) {
+  drop_hints(d);
+  Space space = take_space(d);
+  int count = take_vector(d);
+  Type type = d.take_type();
+  int bytes = value_registers(d, d.arg(1), type, count, false);
+  describe(d, InstInfo::Store, space, type, count);
+  if (space == Space::Param || space == Space::Const) {
+    throw Unsupported{};
+  }
+  AddressKind kind = address_operand(d, d.arg(0), space);
+  d.inst.run = pick(Op::Store, kind, type, bytes);
+}
+
+const Inst* nothing(Warp&, const Inst* in, Mask) {
+  return next(in);
+}
+
+// Prefetches have no effect that a program could see.
+void build_prefetch(Decode& d) {
+  d.drop({"global", "local", "L1", "L2", "L2::evict_last", "L2::evict_normal"});
+  d.inst.run = nothing;
+}
+
+constexpr Opcode OPCODES[] = {
+    {"ld", build_ld},
+    {"ldu", build_ld},
+    {"st", build_st},
+    {"prefetch", build_prefetch},
+    {"prefetchu", build_prefetch},
+};
+
+}  // namespace
+
+std::span<const Opcode> memory_opcodes() {
+  return OPCODES;
+}
+
+}  // namespace wbsim

@@ -1,0 +1,145 @@
+// move_ops.cpp: mov, with its packing and unpacking of vectors, and clock registers.
+
+#include <chrono>
+
+#include "dispatch.h"
+
+namespace wbsim {
+namespace {
+
+using ptx::Operand;
+using ptx::Type;
+
+template <class U>
+const Inst* move(Warp& w, const Inst* in, Mask m) {
+  return map1<[](U a) { return a; }, U, U>(w, in, m);
+}
+
+const Inst* move_pred(Warp& w, const Inst* in, Mask m) {
+  Mask& p = w.pred(in->dst);
+  p = (p & ~m) | ((w.pred(in->a) ^ (in->flags ? ALL_LANES : 0)) & m);
+  return next(in);
+}
+
+// {a, b} -> d: a in the low half. P is a part, W the whole.
+template <class P, class W>
+const Inst* pack(Warp& w, const Inst* in, Mask m) {
+  for_lanes(m, [&](int l) {
+    W whole = 0;
+    for (int i = 0; i < in->count; i++) {
+      whole |= static_cast<W>(w.reg<P>(in->list[i])[l]) << (8 * sizeof(P) * i);
+    }
+    w.reg<W>(in->dst)[l] = whole;
+  });
+  return next(in);
+}
+
+template <class P, class W>
+const Inst* unpack(Warp& w, const Inst* in, Mask m) {
+  for_lanes(m, [&](int l) {
+    W whole = w.reg<W>(in->a)[l];
+    for (int i = 0; i < in->count; i++) {
+      w.reg<P>(in->list[i])[l] = static_cast<P>(whole >> (8 * sizeof(P) * i));
+    }
+  });
+  return next(in);
+}
+
+Type part_type(int bytes) {
+  return bytes == 2 ? Type::B16 : bytes == 4 ? Type::B32 : bytes == 8 ? Type::B64 : throw Unsupported{};
+}
+
+template <bool PACK>
+Handler pick_pack(int part, int whole) {
+  if (part == 2 && whole == 4) {
+    return PACK ? pack<uint16_t, uint32_t> : unpack<uint16_t, uint32_t>;
+  }
+  if (part == 2 && whole == 8) {
+    return PACK ? pack<uint16_t, uint64_t> : unpack<uint16_t, uint64_t>;
+  }
+  if (part == 4 && whole == 8) {
+    return PACK ? pack<uint32_t, uint64_t> : unpack<uint32_t, uint64_t>;
+  }
+  throw Unsupported{};
+}
+
+void build_pack(Decode& d, Type type, bool packing) {
+  const Operand& vector = d.arg(packing ? 1 : 0);
+  int whole = ptx::bytes_of(type);
+  d.inst.count = static_cast<uint16_t>(vector.items.size());
+  int part = vector.items.empty() ? 0 : whole / static_cast<int>(vector.items.size());
+  std::vector<uint32_t> slots;
+  for (const Operand& item : vector.items) {
+    slots.push_back(packing ? d.src(item, part_type(part)) : d.dst(item, part_type(part)));
+  }
+  d.inst.list = d.list(slots);
+  if (packing) {
+    d.inst.dst = d.dst(0, type);
+    d.inst.run = pick_pack<true>(part, whole);
+  } else {
+    d.inst.a = d.src(1, type);
+    d.inst.run = pick_pack<false>(part, whole);
+  }
+}
+
+// The simulator's clock counts the instructions of the block: it only ever goes forward.
+template <class U>
+const Inst* read_clock(Warp& w, const Inst* in, Mask m) {
+  U now = static_cast<U>(w.block->worker->instructions);
+  for_lanes(m, [&](int l) { w.reg<U>(in->dst)[l] = now; });
+  return next(in);
+}
+
+const Inst* read_timer(Warp& w, const Inst* in, Mask m) {
+  uint64_t now = std::chrono::steady_clock::now().time_since_epoch().count();
+  for_lanes(m, [&](int l) { w.reg<uint64_t>(in->dst)[l] = now; });
+  return next(in);
+}
+
+void build_mov(Decode& d) {
+  Type type = d.take_type();
+  if (type == Type::Pred) {
+    d.inst.dst = d.dst(0, type);
+    d.inst.a = d.pred(d.arg(1));
+    d.inst.flags = d.arg(1).negated;
+    d.inst.run = move_pred;
+    return;
+  }
+  if (d.arg(1).kind == Operand::Vector || d.arg(0).kind == Operand::Vector) {
+    build_pack(d, type, d.arg(1).kind == Operand::Vector);
+    return;
+  }
+  d.inst.dst = d.dst(0, type);
+  Special which;
+  if (d.is_special(d.arg(1), which)) {
+    if (which == Special::Clock) {
+      d.inst.run = read_clock<uint32_t>;
+      return;
+    }
+    if (which == Special::Clock64) {
+      d.inst.run = read_clock<uint64_t>;
+      return;
+    }
+    if (which == Special::GlobalTimer) {
+      d.inst.run = read_timer;
+      return;
+    }
+    if (which >= Special::Clock && which <= Special::GlobalTimerHi) {
+      throw Unsupported{};
+    }
+  }
+  d.inst.a = d.src(1, type);
+  d.inst.run = with_bits(type, []<class U>(TypeTag<U>) -> Handler { return move<U>; });
+}
+
+constexpr Opcode OPCODES[] = {
+    {"mov", build_mov},
+};
+
+}  // namespace
+
+std::span<const Opcode> move_opcodes() {
+  return OPCODES;
+}
+
+}  // namespace wbsim

@@ -1,0 +1,144 @@
+"""The matmul ladder: correctness under pytest, a benchmark as a script.
+
+pytest test_matmul.py                     a sample of the grids (--full: all of them)
+python test_matmul.py --help              check and time the rungs
+
+Nothing here names a rung: whatever kernels/matmul.cu lists is tested and timed.
+"""
+
+import sys
+
+import pytest
+import torch
+
+from workbench import bench, check, matmul, matmul_nt, matmul_nt_out, matmul_out
+from workbench.operations import MATMUL
+from workbench.problems import Case
+
+
+def _cases(*shapes: tuple[int, int, int], **settings) -> tuple[Case, ...]:
+    return tuple(MATMUL.case(f"M={m},N={n},K={k}", **settings) for m, n, k in shapes)
+
+
+# Whole numbers, so that every sum is exact and one missing term is an error.
+SHAPES = _cases(
+    (1, 1, 1),
+    (1, 1, 70),
+    (1, 67, 1),
+    (67, 1, 1),
+    (1, 40, 33),
+    (32, 32, 32),
+    (31, 33, 32),
+    (16, 17, 15),
+    (64, 96, 32),
+    (97, 89, 101),
+    (130, 5, 40),
+    fill="integers",
+)
+MORE_SHAPES = _cases(
+    *((m, n, k) for m in (1, 15, 32, 65) for n in (1, 17, 32, 63) for k in (1, 16, 31, 64)),
+    (2, 1000, 3),
+    (509, 499, 491),
+    (1, 1, 5000),
+    (3, 2_200_000, 1),
+    (2_200_000, 1, 1),
+    fill="integers",
+)
+
+FILLS = tuple(
+    case
+    for fill in ("randn", "spiky", "large", "tens")
+    for case in _cases((37, 41, 43), (5, 3, 1025), fill=fill)
+) + tuple(
+    case
+    for fill in ("some_inf", "some_neg_inf", "some_nan")
+    for case in _cases((37, 41, 3), fill=fill)
+)
+
+# out is part of every layout: it lies in a larger buffer too.
+LAYOUTS = tuple(
+    case
+    for layout in MATMUL.arrangements
+    if layout != "beyond_grid"
+    for case in _cases((33, 35, 37), layout=layout, fill="integers")
+)
+MORE_LAYOUTS = tuple(
+    case
+    for layout in MATMUL.arrangements
+    for case in _cases((1, 3, 2) if layout == "beyond_grid" else (66, 31, 130), layout=layout)
+    if "huge" not in layout or case.shape["M"] > 1
+)
+
+EMPTY = tuple(
+    case
+    for layout in ("nn", "nt", "batched3")
+    for case in _cases((0, 5, 7), (5, 0, 7), (5, 7, 0), (0, 0, 0), layout=layout)
+)
+
+# Shapes and tolerances of github.com/tobiasvanderwerff/flash-attention (its tests): isclose with
+# atol 1e-4 and torch's rtol, randn, seed 1.
+SOURCE_001 = _cases(
+    (2, 20, 2),
+    (20, 2, 2),
+    (3, 11, 7),
+    (1000, 10, 10),
+    (10, 1000, 10),
+    (1024, 1024, 1024),
+    (999, 999, 999),
+    atol=1e-4,
+    rtol=1e-5,
+    seed=1,
+)
+
+
+@pytest.mark.grid(MATMUL, SHAPES, MORE_SHAPES)
+def test_shapes(rung, case, require_right):
+    require_right(MATMUL, case)
+
+
+@pytest.mark.grid(MATMUL, FILLS)
+def test_values(rung, case, require_right):
+    require_right(MATMUL, case)
+
+
+@pytest.mark.grid(MATMUL, LAYOUTS, MORE_LAYOUTS)
+def test_layouts(rung, case, require_right):
+    require_right(MATMUL, case)
+
+
+@pytest.mark.grid(MATMUL, EMPTY)
+def test_empty(rung, case, require_right):
+    require_right(MATMUL, case)
+
+
+@pytest.mark.grid(MATMUL, SOURCE_001)
+def test_source_001(rung, case, require_right):
+    require_right(MATMUL, case)
+
+
+@pytest.mark.grid(MATMUL)
+def test_public_operators_agree(rung, target, device):
+    a = torch.randn(2, 3, 20, 30, device=device)
+    b = torch.randn(2, 3, 30, 40, device=device)
+    transposed = b.mT.contiguous()
+    out = torch.full((2, 3, 20, 40), torch.nan, device=device)
+    assert matmul_out(a, b, out, kernel=rung.name) is out
+    expected = check.Expected(*_expectation(a, b))
+    for got in (
+        out,
+        matmul(a, b, kernel=rung.name),
+        matmul_nt(a, transposed, kernel=rung.name),
+        matmul_nt_out(a, transposed, torch.full_like(out, torch.nan), kernel=rung.name),
+    ):
+        assert check.compare(got, expected).wrong == 0
+    assert torch.equal(matmul(a, b[0, 0], kernel=rung.name)[0, 0], out[0, 0])
+
+
+def _expectation(a: torch.Tensor, b: torch.Tensor):
+    from workbench import references, tolerances
+
+    return references.matmul(a, b, False), tolerances.matmul(a, b, False)
+
+
+if __name__ == "__main__":
+    sys.exit(bench.main("matmul"))

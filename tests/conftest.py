@@ -1,0 +1,44 @@
+"""Fixtures for the tests of the toolchain: a cache of their own, a small project."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.support import Project
+from workbench import toolchain
+
+
+@pytest.fixture(scope="session")
+def simulator_library() -> toolchain.SimulatorLibrary:
+    """The simulator, from the cache of the whole run: built at most once."""
+    return toolchain.build_simulator()
+
+
+@pytest.fixture
+def cache(tmp_path: Path, simulator_library, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache but for the simulator; this process and its children use it."""
+    folder = tmp_path / "cache"
+    (folder / "lib").mkdir(parents=True)
+    for file in (simulator_library.library, simulator_library.archive):
+        shutil.copy2(file, folder / "lib")
+    monkeypatch.setenv("WORKBENCH_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture
+def project(tmp_path: Path, cache: Path) -> Project:
+    kernels = tmp_path / "kernels"
+    kernels.mkdir()
+    (kernels / "answer.cuh").write_text("constexpr int ANSWER = 1;\n")
+    (kernels / "first.cu").write_text(
+        '#include "answer.cuh"\n'
+        "__global__ void first_kernel(int* x) { x[0] = ANSWER; }\n"
+        'extern "C" int answer() { return ANSWER; }\n'
+        'extern "C" void first(int* x) { first_kernel<<<1, 1>>>(x); }\n'
+    )
+    bindings = tmp_path / "bindings.cpp"
+    bindings.write_text('extern "C" int workbench_register(const char*) { return 0; }\n')
+    return Project(kernels, bindings)

@@ -1,0 +1,65 @@
+"""Small projects and child processes for the tests of the toolchain."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from workbench import toolchain
+
+REPO = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Project:
+    """A folder of kernels and a bindings file that compile in about a second."""
+
+    kernels: Path
+    bindings: Path
+
+    def build(self) -> Path:
+        return toolchain.load_extension("simulator", self.kernels, self.bindings)
+
+    def answer(self) -> int:
+        """Build and call: the constant of answer.cuh."""
+        return ctypes.CDLL(str(self.build())).answer()
+
+    def script(self, before: str = "") -> str:
+        """A Python program that builds this project as a person's script would."""
+        return (
+            f"{before}\n"
+            "from pathlib import Path\n"
+            "from workbench import toolchain\n"
+            "with toolchain.main_guard():\n"
+            f"    print(toolchain.load_extension('simulator', Path({str(self.kernels)!r}),\n"
+            f"                                   Path({str(self.bindings)!r})))\n"
+        )
+
+
+def python(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+    """Start a Python child in the repository."""
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=REPO,
+        env={**os.environ, "PYTHONPATH": str(REPO), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finished(child: subprocess.Popen[str], seconds: float = 60) -> tuple[int, str, str]:
+    """(exit status, stdout, stderr) of a child; it fails the test rather than hang."""
+    try:
+        out, err = child.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.communicate()
+        pytest.fail(f"the child process was still running after {seconds} s")
+    return child.returncode, out, err

@@ -1,0 +1,142 @@
+"""The history: what is kept, what is found again, and what happens when that fails."""
+
+import dataclasses
+import json
+import multiprocessing
+import sqlite3
+
+import pytest
+
+from workbench import history
+from workbench.history import History, HistoryError
+from workbench.results import Environment, Row
+
+HERE = Environment("a device", "1.2", "2.13", "13.0", "abc", "python x.py", clocks="1, 2")
+
+
+def row(kernel="tiled", shape="M=1,N=1,K=1", **fields) -> Row:
+    fields.setdefault("counters", {"warp_instructions": 7.0})
+    return Row("matmul", kernel, shape, "float32", "simulator", True, **fields)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "new" / "history.db"
+
+
+def test_finds_the_newest_row_of_the_same_rung(path):
+    kept = History(path)
+    assert kept.previous(row(), HERE.device) is None
+    for count in (1.0, 2.0):
+        kept.record(HERE, [row(counters={"warp_instructions": count})], "hash")
+    kept.record(HERE, [row(kernel="naive", counters={"warp_instructions": 99.0})], "hash")
+    assert History(path).previous(row(), HERE.device).counters == {"warp_instructions": 2.0}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        row(kernel="naive"),
+        row(shape="M=2,N=1,K=1"),
+        dataclasses.replace(row(), dtype="float16"),
+        dataclasses.replace(row(), target="gpu"),
+        dataclasses.replace(row(), op="softmax"),
+    ],
+)
+def test_other_rungs_and_shapes_are_not_mixed(path, other):
+    kept = History(path)
+    kept.record(HERE, [row()], None)
+    assert kept.previous(other, HERE.device) is None
+    assert kept.previous(row(), "another device") is None
+
+
+def test_keeps_times_and_everything_about_the_run(path):
+    timed = row(time_ms=1.5, spread=0.1, rate=3.0, roof_fraction=0.5, ratios={"cublas": 0.9})
+    History(path).record(HERE, [timed], "hash of the kernel file")
+    found = History(path).previous(row(), HERE.device)
+    assert (found.time_ms, found.spread) == (1.5, 0.1)
+    with sqlite3.connect(path) as database:
+        run = database.execute('SELECT device, driver, clocks, "commit", command FROM runs')
+        assert run.fetchall() == [("a device", "1.2", "1, 2", "abc", "python x.py")]
+        source, ratios = database.execute("SELECT source, ratios FROM rows").fetchone()
+    assert source == "hash of the kernel file"
+    assert json.loads(ratios) == {"cublas": 0.9}
+
+
+def test_rows_that_were_not_measured_are_not_kept(path):
+    kept = History(path)
+    wrong = Row("matmul", "tiled", "M=1,N=1,K=1", "float32", "simulator", False)
+    kept.record(HERE, [wrong], None)
+    assert kept.previous(row(), HERE.device) is None
+
+
+def test_a_newer_schema_is_refused(path):
+    History(path)
+    with sqlite3.connect(path) as database:
+        database.execute("PRAGMA user_version = 99")
+    with pytest.raises(HistoryError, match="schema 99, this workbench knows up to 1"):
+        History(path)
+
+
+def test_an_older_schema_is_brought_up_to_date(path, monkeypatch):
+    History(path).record(HERE, [row()], None)
+    more = (*history.MIGRATIONS, "ALTER TABLE rows ADD COLUMN note TEXT;")
+    monkeypatch.setattr(history, "MIGRATIONS", more)
+    assert History(path).previous(row(), HERE.device) is not None
+    with sqlite3.connect(path) as database:
+        assert database.execute("PRAGMA user_version").fetchone() == (2,)
+        assert "note" in [column[1] for column in database.execute("PRAGMA table_info(rows)")]
+
+
+def test_a_failed_migration_leaves_the_file_as_it_was(path, monkeypatch):
+    History(path)
+    broken = (*history.MIGRATIONS, "ALTER TABLE rows ADD COLUMN note TEXT; SELECT * FROM nothing")
+    monkeypatch.setattr(history, "MIGRATIONS", broken)
+    with pytest.raises(HistoryError, match="nothing"):
+        History(path)
+    monkeypatch.undo()
+    assert History(path).previous(row(), HERE.device) is None
+
+
+def test_a_file_that_is_no_history(path):
+    path.parent.mkdir()
+    path.write_bytes(b"not a database, but long enough to be looked at" * 50)
+    with pytest.raises(HistoryError, match="history.db cannot be used"):
+        History(path)
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(HistoryError, match="cannot be used"):
+        History(tmp_path / "file" / "history.db")
+
+
+def _record(path, name, runs):
+    for i in range(runs):
+        History(path).record(HERE, [row(kernel=name, counters={"i": float(i)})], None)
+
+
+def test_several_processes_write_at_once(path):
+    """They race to make the file, and no row is lost."""
+    context = multiprocessing.get_context("spawn")
+    names = [f"rung_{i}" for i in range(4)]
+    workers = [context.Process(target=_record, args=(path, name, 10)) for name in names]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0] * 4
+    with sqlite3.connect(path) as database:
+        assert database.execute("SELECT count(*) FROM rows").fetchone() == (40,)
+    for name in names:
+        assert History(path).previous(row(kernel=name), HERE.device).counters == {"i": 9.0}
+
+
+def test_the_hash_follows_the_content(tmp_path):
+    file = tmp_path / "x.cu"
+    assert history.source_hash(file) is None
+    file.write_text("a")
+    first = history.source_hash(file)
+    file.write_text("b")
+    assert history.source_hash(file) != first
+    assert len(first) == 16

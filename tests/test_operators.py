@@ -1,0 +1,293 @@
+"""The public operators as PyTorch sees them: errors, opcheck, torch.compile, autograd.
+
+Errors name the operator, the argument, what was expected and what came.
+"""
+
+import pytest
+import torch
+
+from workbench import attention, matmul, matmul_nt, matmul_out, ops, softmax
+
+HUGE = 2**31
+
+
+def tensor(*shape, device="cpu", dtype=torch.float32):
+    return torch.randn(shape, device=device).to(dtype)
+
+
+def raises(*words):
+    """Expect one error that has all the words, in this order."""
+    return pytest.raises(RuntimeError, match="(?s)" + ".*".join(words))
+
+
+# Every operator by a call on tensors of a device; the first argument's name leads the list.
+CALLS = {
+    "matmul": lambda d, t=tensor: (matmul, (t(5, 6, device=d), t(6, 7, device=d))),
+    "matmul_nt": lambda d, t=tensor: (matmul_nt, (t(5, 6, device=d), t(7, 6, device=d))),
+    "softmax": lambda d, t=tensor: (softmax, (t(5, 6, device=d),)),
+    "attention": lambda d, t=tensor: (
+        attention,
+        (t(5, 32, device=d), t(6, 32, device=d), t(6, 32, device=d)),
+    ),
+}
+NAMES = {"matmul": "ab", "matmul_nt": "ab", "softmax": "x", "attention": "qkv"}
+
+
+@pytest.fixture(params=CALLS)
+def name(request):
+    return request.param
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.int32, torch.complex64])
+def test_wrong_dtype(name, target, device, dtype):
+    call, args = CALLS[name](device)
+    with raises(name, "float32", str(dtype).removeprefix("torch.")):
+        call(*(arg.to(dtype) for arg in args))
+    kernel = ops.rungs(name.removesuffix("_nt"))[0].name
+    with raises(name, "float32", str(dtype).removeprefix("torch.")):
+        call(*(arg.to(dtype) for arg in args), kernel=kernel)
+
+
+@pytest.mark.parametrize("position", [1, 2])
+def test_mixed_dtypes(name, target, device, position):
+    call, args = CALLS[name](device)
+    if position >= len(args):
+        position = len(args) - 1
+    mixed = [arg.double() if i == position else arg for i, arg in enumerate(args)]
+    with raises(name, f"{NAMES[name][position]}.*", "float32.*float64|float64.*float32"):
+        call(*mixed)
+
+
+def test_mixed_devices(name, target, device):
+    """A meta tensor stands for one on another device, which a machine without a GPU lacks."""
+    call, args = CALLS[name](device)
+    if len(args) == 1:
+        return
+    for position in range(len(args)):
+        mixed = [arg.to("meta") if i == position else arg for i, arg in enumerate(args)]
+        with raises(name, "device"):
+            call(*mixed)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_cpu_and_cuda_mixed(name):
+    call, args = CALLS[name]("cpu")
+    if len(args) > 1:
+        with raises(name, "device.*cpu.*cuda|device.*cuda.*cpu"):
+            call(args[0].cuda(), *args[1:])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_both_targets_in_one_process(name):
+    for _ in range(2):
+        call, args = CALLS[name]("cpu")
+        on_cpu = call(*args)
+        on_gpu = call(*(arg.cuda() for arg in args))
+        assert on_gpu.is_cuda
+        assert torch.allclose(on_gpu.cpu(), on_cpu, atol=1e-5)
+
+
+def test_unknown_kernel_lists_the_ladder(name, target, device):
+    call, args = CALLS[name](device)
+    ladder = ops.rungs(name.removesuffix("_nt"))
+    with raises(name, "nonsense", *(rung.name for rung in ladder)):
+        call(*args, kernel="nonsense")
+
+
+def test_no_backward_is_an_error(name, target, device):
+    call, args = CALLS[name](device)
+    for arg in args:
+        arg.requires_grad_()
+        with raises(name, "requires grad", "no backward"):
+            call(*args)
+        with torch.no_grad():
+            assert not call(*args).requires_grad
+        arg.requires_grad_(False)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "words"),
+    [
+        ((5,), (5, 6), ("a", "2 to 4 dimensions", r"\[5\]")),
+        ((5, 6), (6,), ("b", "2 to 4 dimensions", r"\[6\]")),
+        ((2, 2, 2, 2, 2), (2, 2), ("a", "2 to 4 dimensions")),
+        ((5, 6), (7, 8), ("b", "6 rows", r"\[7, 8\]")),
+        ((3, 5, 6), (2, 6, 7), ("b", "batch", r"\[3\]", r"\[2, 6, 7\]")),
+        ((3, 5, 6), (2, 3, 6, 7), ("b", "batch")),
+        ((5, 6), (3, 6, 7), ("b", "batch")),
+    ],
+)
+def test_matmul_shapes(target, device, a, b, words):
+    with raises("matmul", *words):
+        matmul(tensor(*a, device=device), tensor(*b, device=device))
+
+
+def test_matmul_nt_says_columns(target, device):
+    with raises("matmul_nt", "b", "6 columns"):
+        matmul_nt(tensor(5, 6, device=device), tensor(6, 7, device=device))
+
+
+def test_matmul_of_columns_says_what_to_do(target, device):
+    with raises("matmul", "b", "contiguous", "matmul_nt"):
+        matmul(tensor(5, 6, device=device), tensor(7, 6, device=device).mT)
+    with raises("matmul", "a", "contiguous"):
+        matmul(tensor(6, 5, device=device).mT, tensor(6, 7, device=device))
+
+
+def test_matmul_out_is_checked(target, device):
+    a, b = tensor(5, 6, device=device), tensor(6, 7, device=device)
+    with raises("matmul", "out", r"\[5, 7\]", r"\[7, 5\]"):
+        matmul_out(a, b, tensor(7, 5, device=device))
+    with raises("matmul", "out", "float64"):
+        matmul_out(a, b, tensor(5, 7, device=device, dtype=torch.float64))
+    with raises("matmul", "out", "device"):
+        matmul_out(a, b, tensor(5, 7, device="meta"))
+    with raises("matmul", "out", "contiguous"):
+        matmul_out(a, b, tensor(7, 5, device=device).mT)
+
+
+def test_matmul_out_must_not_overlap(target, device):
+    memory = tensor(200, device=device)
+    a, b = memory[:25].view(5, 5), memory[25:50].view(5, 5)
+    for first, other in ((0, "a"), (30, "b"), (24, "a")):
+        with raises("matmul", "out", other, "overlap"):
+            matmul_out(a, b, memory[first : first + 25].view(5, 5))
+    with raises("matmul", "out", "share memory"):
+        matmul_out(a, b, memory[100:105].expand(5, 5))
+    with raises("matmul", "out", "share memory"):
+        matmul_out(a, b, memory[100:].as_strided((5, 5), (4, 1)))
+    matmul_out(a, b, memory[50:75].view(5, 5))  # side by side is no overlap
+
+
+def test_an_input_may_be_two_arguments(target, device):
+    a = tensor(6, 6, device=device)
+    assert torch.allclose(matmul(a, a), a @ a, atol=1e-5)
+
+
+def test_an_expanded_input_is_read_in_place(target, device):
+    row, b = tensor(1, 6, device=device), tensor(6, 7, device=device)
+    assert torch.equal(matmul(row.expand(5, 6), b), matmul(row.repeat(5, 1), b))
+
+
+def test_more_than_an_int_can_count(target):
+    """No dimension may pass 2^31 - 1; the tensors are views of one element."""
+    one = torch.zeros(1)
+    with raises("matmul", "a", "2147483647", str(HUGE + 5)):
+        matmul(one.expand(3, HUGE + 5), one.expand(HUGE + 5, 2))
+    with raises("matmul", "b", "2147483647"):
+        matmul_nt(one.expand(0, 2), one.expand(HUGE + 5, 2))
+    with raises("softmax", "x", "2147483647", str(HUGE + 5)):
+        softmax(one.expand(0, HUGE + 5))
+    with raises("attention", "q|k", "2147483647"):
+        attention(one.expand(0, 32), one.expand(HUGE + 5, 32), one.expand(HUGE + 5, 32))
+
+
+def test_softmax_errors(target, device):
+    with raises("softmax", "x", "at least one dimension"):
+        softmax(torch.tensor(1.0, device=device))
+    with raises("softmax", "x", "contiguous"):
+        softmax(tensor(5, 6, device=device).mT)
+
+
+@pytest.mark.parametrize(
+    ("q", "k", "v", "words"),
+    [
+        ((32,), (5, 32), (5, 32), ("q", "2 to 4 dimensions")),
+        ((5, 32), (5, 64), (5, 64), ("k", "D of q")),
+        ((5, 32), (5, 32), (6, 32), ("v", "as k")),
+        ((5, 32), (5, 32), (5, 64), ("v", "as k")),
+        ((2, 5, 32), (3, 5, 32), (3, 5, 32), ("k", "leading dimensions")),
+        ((2, 5, 32), (5, 32), (5, 32), ("k",)),
+    ],
+)
+def test_attention_shapes(target, device, q, k, v, words):
+    with raises("attention", *words):
+        attention(*(tensor(*shape, device=device) for shape in (q, k, v)))
+
+
+def test_attention_of_columns(target, device):
+    q, k = tensor(5, 32, device=device), tensor(32, 5, device=device).mT
+    with raises("attention", "k", "contiguous"):
+        attention(q, k, q)
+
+
+def test_a_head_dimension_no_kernel_was_made_for(target, device):
+    q = tensor(5, 20, device=device)
+    picky = [rung for rung in ops.rungs("attention") if rung.head_dims and 20 not in rung.head_dims]
+    assert picky
+    for rung in picky:
+        with raises("attention", rung.name, "D", "32 64 128", "20"):
+            attention(q, q, q, kernel=rung.name)
+    assert attention(q, q, q).shape == q.shape  # another rung takes it
+
+
+def test_empty_inputs(target, device):
+    assert matmul(tensor(0, 3, device=device), tensor(3, 4, device=device)).shape == (0, 4)
+    none = matmul(tensor(2, 0, device=device), tensor(0, 4, device=device))
+    assert torch.equal(none, torch.zeros(2, 4, device=device))
+    assert softmax(tensor(0, device=device)).shape == (0,)
+    assert softmax(tensor(3, 0, device=device)).shape == (3, 0)
+    q, k = tensor(4, 32, device=device), tensor(0, 32, device=device)
+    assert torch.equal(attention(q, k, k), torch.zeros_like(q))
+
+
+def public_calls(device):
+    """Every operator of torch.ops.workbench with arguments, for opcheck and torch.compile."""
+    a, b, bt = (tensor(*s, device=device) for s in ((5, 6), (6, 7), (7, 6)))
+    q, k, v = (tensor(1, 2, n, 32, device=device) for n in (5, 6, 6))
+    given = torch.ops.workbench
+    return {
+        "matmul": (given.matmul, (a, b)),
+        "matmul_nt": (given.matmul_nt, (a, bt)),
+        "matmul_out": (given.matmul_out, (a, b, tensor(5, 7, device=device))),
+        "matmul_nt_out": (given.matmul_nt_out, (a, bt, tensor(5, 7, device=device))),
+        "softmax": (given.softmax, (a,)),
+        "attention": (given.attention, (q, k, v, True, None)),
+    }
+
+
+PUBLIC = ("matmul", "matmul_nt", "matmul_out", "matmul_nt_out", "softmax", "attention")
+
+
+@pytest.mark.parametrize("operator", PUBLIC)
+def test_opcheck(target, device, operator):
+    call, args = public_calls(device)[operator]
+    torch.library.opcheck(call.default, args)
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_compiles_to_one_graph(name, target, device, dynamic):
+    call, args = CALLS[name](device)
+    compiled = torch.compile(
+        lambda *inputs: call(*inputs) * 2, fullgraph=True, backend="aot_eager", dynamic=dynamic
+    )
+    assert torch.equal(compiled(*args), call(*args) * 2)
+
+
+def test_compiles_with_an_output_argument(target, device):
+    a, b = tensor(5, 6, device=device), tensor(6, 7, device=device)
+
+    def program(a, b):
+        out = a.new_zeros(5, 7)
+        matmul_out(a, b, out)
+        return out + 1
+
+    compiled = torch.compile(program, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(a, b), program(a, b))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_runs_on_the_current_stream():
+    """The result is ready for what follows on the same stream, without a synchronisation."""
+    a, b = tensor(512, 512, device="cuda"), tensor(512, 512, device="cuda")
+    expected = matmul(a, b)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(20):
+            got = matmul(a * 1.0, b * 1.0) * 1.0
+    torch.cuda.current_stream().wait_stream(stream)
+    assert torch.equal(got, expected)

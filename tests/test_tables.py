@@ -1,0 +1,163 @@
+"""Tables, formats of numbers and the JSON of a run."""
+
+import io
+import json
+
+import pytest
+
+from workbench import counters, tables, timing
+from workbench.history import Previous
+from workbench.results import Environment, Row, write_json
+from workbench.roofs import fp32_tflops, memory_gbps
+
+COUNTED = {
+    "warp_instructions": 123_456_789.0,
+    "thread_instructions": 3.9e9,
+    "flops": 33_554_432.0,
+    "global_load_bytes": 134_217_728.0,
+    "global_store_bytes": 262_144.0,
+    "shared_load_bytes": 8.0e9,
+    "shared_store_bytes": 1.0e6,
+    "simulator_seconds": 12.3,
+}
+
+
+def simulated(kernel, **fields) -> Row:
+    shape = "M=256,N=256,K=256"
+    fields = {"checked": True, "counters": COUNTED, "share": 0.0123} | fields
+    return Row("matmul", kernel, shape, "float32", "simulator", **fields)
+
+
+def timed(kernel, **fields) -> Row:
+    fields = {"time_ms": 1.2345, "spread": 0.01, "rate": 51.23, "share": 0.5} | fields
+    return Row("matmul", kernel, "M=8192,N=8192,K=8192", "float32", "gpu", True, **fields)
+
+
+def printed(table) -> str:
+    file = io.StringIO()
+    tables.show(table, file)
+    return file.getvalue()
+
+
+def test_simulator_table_fits_100_plain_columns():
+    rows = [
+        simulated("block_per_row"),
+        simulated("tiled"),
+        simulated("broken", checked=False, note="WRONG ..."),
+        simulated("flash", checked=False, refused=True, note="D=20"),
+    ]
+    less = COUNTED | {"warp_instructions": 100_000_000.0}
+    text = printed(
+        tables.simulator_table(
+            "title", rows, {"tiled": Previous(None, None, less)}, 33_554_432, 786_432
+        )
+    )
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 100
+    assert "\x1b" not in text
+    assert "…" not in text
+    assert len(lines) == 7  # title, two of head, four rows: nothing is wrapped
+    tiled = next(line for line in lines if line.startswith("tiled"))
+    assert tiled.split() == (
+        "tiled 1.2% 123 M +23.5% 33.6 M x1.00 134 MB x171 = 8.00 GB 12.3 s".split()
+    )
+    assert next(line for line in lines if line.startswith("broken")).split()[1] == "WRONG"
+    assert "not run" in next(line for line in lines if line.startswith("flash"))
+
+
+def test_a_long_name_widens_a_plain_table():
+    name = "a_rung_that_was_given_a_very_long_and_telling_name"
+    text = printed(tables.simulator_table("title", [simulated(name)], {}, None, 1))
+    assert name in text
+    assert "12.3 s" in text.splitlines()[-1]
+
+
+def test_gpu_table_fits_100_plain_columns():
+    rows = [
+        timed("tiled", ratios={"cublas": 0.37}, roof_fraction=0.42),
+        timed("cublas", baseline=True, roof_fraction=0.77),
+    ]
+    text = printed(tables.gpu_table("title", rows, {"tiled": Previous(1.5, 0.02, {})}))
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 100
+    assert lines[1].split() == "kernel error time +- TFLOP/s roof vs cublas change".split()
+    assert lines[2].split() == ("tiled 50% 1.23 ms 10 us 51.23 42% 0.37x faster 17.7%".split())
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "-"), (0, "0"), (7, "7"), (999, "999"), (1000, "1.00 k"), (999_499, "999 k"),
+        (999_600, "1.00 M"), (12_345_678, "12.3 M"), (1.5e13, "15.0 T"), (0.5, "0.50"),
+    ],
+)  # fmt: skip
+def test_amount(value, text):
+    assert tables.amount(value) == text
+
+
+def test_amount_with_a_unit():
+    assert tables.amount(0, "B") == "0 B"
+    assert tables.amount(4_260_000, "B") == "4.26 MB"
+
+
+@pytest.mark.parametrize(
+    ("ms", "text"), [(None, "-"), (0.0123, "12.3 us"), (1.5, "1.5 ms"), (12_300, "12.3 s")]
+)
+def test_duration(ms, text):
+    assert tables.duration(ms) == text
+
+
+@pytest.mark.parametrize(
+    ("now", "then", "text"),
+    [(1.0, 1.05, "same"), (1.0, 2.0, "faster 50%"), (2.0, 1.0, "slower 100%"), (1.0, None, "new")],
+)
+def test_time_change_knows_noise(now, then, text):
+    row = timed("x", time_ms=now, spread=0.01)
+    assert tables.time_change(row, Previous(then, 0.1, {})) == text
+
+
+def test_counter_changes():
+    row = simulated("x")
+    assert tables.counter_change(row, None, "flops") == "new"
+    assert tables.counter_change(row, Previous(None, None, COUNTED), "global_bytes") == "="
+    assert tables.counter_change(row, Previous(None, None, {}), "flops") == "new"
+    zero = Previous(None, None, {"flops": 0.0})
+    assert tables.counter_change(row, zero, "flops") == "new"
+    assert counters.change({"flops": 0.0}, {"flops": 0.0}, "flops") == 0
+    assert counters.value({}, "global_bytes") is None
+
+
+def test_json_has_the_documented_fields(tmp_path):
+    here = Environment("a device", None, "2.13", None, "abc", "python test_matmul.py")
+    rows = [simulated("tiled"), timed("tiled", ratios={"cublas": 0.5}, roof_fraction=0.4)]
+    write_json(tmp_path / "x.json", here, rows)
+    document = json.loads((tmp_path / "x.json").read_text())
+    assert list(document) == ["device", "driver", "torch", "cuda", "commit", "command", "rows"]
+    first, second = document["rows"]
+    common = ["op", "kernel", "shape", "dtype", "target", "checked", "time_ms", "spread"]
+    assert list(first) == [*common, "tflops", "roof_fraction", "counters"]
+    assert list(second) == [*common, "tflops", "roof_fraction", "ratio_vs_cublas", "counters"]
+    assert first["time_ms"] is None
+    assert first["counters"] == COUNTED
+    assert (second["tflops"], second["ratio_vs_cublas"]) == (51.23, 0.5)
+
+
+def test_softmax_rows_have_gbps():
+    row = Row("softmax", "naive", "rows=1,cols=1", "float32", "gpu", True, unit="gbps", rate=2.0)
+    assert row.as_json()["gbps"] == 2.0
+    assert "tflops" not in row.as_json()
+
+
+def test_timing_summary():
+    assert timing.summarize([3.0]) == timing.Timing(3.0, 0.0, 1)
+    assert timing.summarize([5.0, 1.0, 2.0, 3.0, 4.0]) == timing.Timing(3.0, 2.0, 5)
+    assert timing.rounds_for(1.0, 50.0) == 50
+    assert timing.rounds_for(1e9, 50.0) == timing.ROUNDS[0]
+    assert timing.rounds_for(0.0, 50.0) == timing.rounds_for(1e-9, 50.0) == timing.ROUNDS[1]
+
+
+def test_roofs_from_properties():
+    assert fp32_tflops(132, 128, 1.98e6) == pytest.approx(66.9, abs=0.01)
+    assert memory_gbps("NVIDIA H200", 0, 0) == 4800
+    assert memory_gbps("a new one", 1e6, 256) == 64
+    assert memory_gbps("a new one", 0, 0) is None

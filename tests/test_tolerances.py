@@ -1,0 +1,78 @@
+"""Error models: torch's own fp32 kernels fit them, and they are not slack."""
+
+import math
+
+import pytest
+import torch
+
+from workbench import baselines, check, measure, operations, references, tolerances
+from workbench.operations import ATTENTION, MATMUL, SOFTMAX
+
+CASES = (
+    (MATMUL, "M=40,N=50,K=60"),
+    (MATMUL, "M=10,N=10,K=3000"),
+    (SOFTMAX, "rows=30,cols=7"),
+    (SOFTMAX, "rows=5,cols=5000"),
+    (ATTENTION, "B=1,H=2,Nq=40,Nk=50,D=64"),
+    (ATTENTION, "B=1,H=2,Nq=50,Nk=40,D=32,causal=1"),
+)
+
+
+@pytest.mark.parametrize("fill", ["randn", "spiky", "tens", "large"])
+@pytest.mark.parametrize(("operation", "shape"), CASES)
+def test_torch_fits(operation, shape, fill):
+    assert measure.torch_share(operation, operation.case(shape, fill=fill)) <= 1
+
+
+@pytest.mark.parametrize(("operation", "shape"), CASES)
+def test_half_precision_does_not(operation, shape):
+    case = operation.case(shape)
+    expected = operations.expected(operation.name, case, "cpu")["out"]
+    got = baselines.torch_output(operation.name, operation.values(case), case)
+    assert check.compare(got.bfloat16().float(), expected).wrong > 0
+
+
+def test_gamma_is_the_smaller_bound():
+    assert tolerances.gamma(1) == pytest.approx(2.0**-24)
+    assert tolerances.gamma(4096) == pytest.approx(8 * 64 * 2.0**-24, rel=1e-3)
+    assert tolerances.gamma(2.0**25) < 1
+
+
+def test_whole_numbers_are_exact():
+    a, b = torch.full((3, 5), 2.0), torch.full((5, 4), 3.0)
+    assert float(tolerances.matmul(a, b, False).max()) == 0
+    assert float(tolerances.matmul(a * 2.0**22, b, False).min()) > 0
+
+
+def test_causal_visibility():
+    mask = references.visible(3, 5, True, torch.device("cpu"))
+    assert mask.tolist() == [[True] * 3 + [False] * 2, [True] * 4 + [False], [True] * 5]
+    mask = references.visible(3, 2, True, torch.device("cpu"))
+    assert mask.tolist() == [[False, False], [True, False], [True, True]]
+
+
+def test_attention_without_keys():
+    q, none = torch.randn(1, 1, 3, 4), torch.empty(1, 1, 0, 4)
+    out, lse = references.attention(q, none, none, False, None)
+    assert out.abs().max() == 0
+    assert lse.tolist() == [[[-math.inf] * 3]]
+
+
+@pytest.mark.parametrize(
+    ("nq", "nk", "causal"),
+    [(3, 5, 1), (5, 3, 1), (4, 4, 1), (4, 4, 0), (1, 9, 1), (9, 1, 1), (0, 3, 1), (3, 0, 1)],
+)
+def test_visible_pairs_counts_the_mask(nq, nk, causal):
+    shape = ATTENTION.case(f"B=1,H=1,Nq={nq},Nk={nk},D=8,causal={causal}").shape
+    mask = references.visible(nq, nk, bool(causal), torch.device("cpu"))
+    assert operations.visible_pairs(shape) == int(mask.sum())
+
+
+def test_flops_and_bytes():
+    shape = MATMUL.case("M=2,N=3,K=5").shape
+    assert MATMUL.flops(shape) == 60
+    assert MATMUL.ideal_bytes(shape) == 4 * (10 + 15 + 6)
+    assert SOFTMAX.ideal_bytes(SOFTMAX.case("rows=3,cols=7").shape) == 8 * 21
+    attention = ATTENTION.case("B=2,H=3,Nq=4,Nk=5,D=8").shape
+    assert ATTENTION.flops(attention) == 4 * 2 * 3 * 8 * 20
+    assert ATTENTION.ideal_bytes(attention) == 4 * 6 * (2 * 4 * 8 + 2 * 5 * 8 + 4)

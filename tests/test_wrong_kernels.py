@@ -1,0 +1,287 @@
+"""Kernels that are wrong on purpose, each of which the checker has to report.
+
+Every edit replaces exact text of a ladder file and fails loudly if that text is gone. Edits that
+do not touch the same rung share a build. The edited rungs run in a child process with a timeout.
+"""
+
+import functools
+import json
+import re
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support import finished, python
+from workbench.toolchain import kernels_dir
+
+BARRIER = "__syncthreads();"
+SHAPES = {  # with more than one tile each way and ragged edges
+    "matmul": "M=70,N=75,K=85",
+    "softmax": "rows=9,cols=2100",
+    "attention": "B=1,H=2,Nq=70,Nk=100,D=32",
+}
+LAYOUTS = {"matmul": "nn", "softmax": "contiguous", "attention": "contiguous"}
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One mistake: ``old`` becomes ``new`` in the ladder of ``op``.
+
+    Attributes:
+        op: the operation, whose file is kernels/<op>.cu.
+        rung: the rung to check.
+        old: the text to be replaced, at its first place behind ``behind``.
+        new: what replaces it.
+        behind: text in front of it, which says which function is meant.
+        touches: all rungs that the edit changes.
+        shape: of the check; empty for SHAPES.
+        tensor: the tensor that is accessed out of bounds, if one is.
+        line_of: text in the line that does it, behind ``behind``; empty for the edited line.
+    """
+
+    op: str
+    rung: str
+    old: str
+    new: str
+    behind: str = ""
+    touches: tuple[str, ...] = ()
+    shape: str = ""
+    tensor: str = ""
+    line_of: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.op}-{self.rung}-{self.old} -> {self.new or 'nothing'}"
+
+    def changed(self) -> set[tuple[str, str]]:
+        return {(self.op, rung) for rung in (self.rung, *self.touches)}
+
+    def apply(self, text: str) -> str:
+        start = self._find(text, self.behind, 0)
+        at = self._find(text, self.old, start)
+        return text[:at] + self.new + text[at + len(self.old) :]
+
+    def line(self, edited: str) -> int:
+        """The line at fault, in the edited text."""
+        start = self._find(edited, self.behind, 0)
+        return edited.count("\n", 0, self._find(edited, self.line_of or self.new, start)) + 1
+
+    def _find(self, text: str, part: str, start: int) -> int:
+        at = text.find(part, start)
+        assert at >= 0, f"{self.op}.cu has no {part!r} behind {self.behind!r}: update this test"
+        return at
+
+
+SWAPPED = (
+    Edit(
+        "matmul",
+        "naive",
+        "B[k * step_k + col * step_col]",
+        "B[col * step_k + k * step_col]",
+        behind="matmul_naive_kernel(",
+        shape="M=64,N=64,K=64",
+    ),
+    Edit(
+        "matmul",
+        "tiled",
+        "A_smem[ty][k] * B_smem[k][tx]",
+        "A_smem[k][ty] * B_smem[k][tx]",
+        touches=("tiled_16",),
+    ),
+    Edit(
+        "attention",
+        "flash",
+        "(BN * 0 + 1)",
+        "",
+    ),
+)[:2]
+
+UNGUARDED = (
+    Edit(
+        "matmul",
+        "coalesced",
+        "if (row >= p.M || col >= p.N) return;",
+        "",
+        behind="matmul_coalesced_kernel(",
+        shape="M=70,N=64,K=40",
+        tensor="a",
+        line_of="acc +=",
+    ),
+    Edit(
+        "matmul",
+        "tiled",
+        "row < p.M && k0 + tx < p.K ? A[row * p.lda + k0 + tx] : 0.0f",
+        "A[row * p.lda + k0 + tx]",
+        touches=("tiled_16",),
+        tensor="a",
+    ),
+    Edit(
+        "matmul",
+        "tiled",
+        "if (row < p.M && col < p.N) C[row",
+        "C[row",
+        touches=("tiled_16",),
+        shape="M=70,N=64,K=40",
+        tensor="out",
+    ),
+    Edit(
+        "softmax",
+        "naive",
+        "if (row >= p.rows) return;",
+        "",
+        tensor="x",
+        line_of="m = fmaxf(",
+    ),
+    Edit(
+        "softmax",
+        "coarsened",
+        "col < cols ? x[col] : -INFINITY",
+        "x[col]",
+        tensor="x",
+    ),
+    Edit(
+        "attention",
+        "flash",
+        "row < rows ? src[row * ld + d] : 0.0f",
+        "src[row * ld + d]",
+        tensor="q|k|v",
+    ),
+)
+
+WRONG_FORMULA = (
+    Edit("softmax", "block_per_row", "exp", "exp2", behind="+= ", touches=("naive", "coarsened")),
+    Edit("attention", "flash", "l[i] *= alpha;", ""),
+    Edit("attention", "flash", "acc_o[i][c] *= alpha", "acc_o[i][c] *= 1.0f"),
+    Edit("attention", "flash", "< seen ?", "<= seen ?", shape="B=1,H=1,Nq=40,Nk=40,D=32,causal=1"),
+)[1:]
+
+
+@functools.cache
+def barriers() -> tuple[Edit, ...]:
+    """The removal of each __syncthreads() in turn, with the rungs that run it."""
+    users = {"matmul": ("tiled", "tiled_16"), "softmax": ("block_per_row", "coarsened")}
+    edits = []
+    for op in SHAPES:
+        text = (kernels_dir() / f"{op}.cu").read_text()
+        for match in re.finditer(re.escape(BARRIER) + ".*", text):
+            first, *others = users.get(op, ("flash",))
+            edits.append(Edit(op, first, match[0], "", touches=tuple(others)))
+    assert len(edits) >= 9
+    return tuple(edits)
+
+
+def all_edits() -> tuple[Edit, ...]:
+    return SWAPPED + UNGUARDED + WRONG_FORMULA + barriers()
+
+
+def builds(edits: Iterable[Edit]) -> list[list[Edit]]:
+    """Edits packed into as few builds as may be: no two of a build change the same rung."""
+    packed: list[list[Edit]] = []
+    for edit in edits:
+        for build in packed:
+            if not any(edit.changed() & other.changed() for other in build):
+                build.append(edit)
+                break
+        else:
+            packed.append([edit])
+    return packed
+
+
+@dataclass(frozen=True)
+class Outcome:
+    ok: bool
+    report: str
+    line: int
+
+
+class Laboratory:
+    """Builds and checks edited kernels, a build when its first edit is asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.outcomes: dict[tuple[str, Edit], Outcome] = {}
+
+    def outcome(self, edit: Edit, target: str) -> Outcome:
+        if (target, edit) not in self.outcomes:
+            number, build = next(
+                (i, build) for i, build in enumerate(builds(all_edits())) if edit in build
+            )
+            self._run(self.folder / str(number), build, target)
+        return self.outcomes[target, edit]
+
+    def _run(self, kernels: Path, edits: list[Edit], target: str) -> None:
+        shutil.copytree(kernels_dir(), kernels, dirs_exist_ok=True)
+        for edit in edits:
+            file = kernels / f"{edit.op}.cu"
+            file.write_text(edit.apply(file.read_text()))
+        verdicts = check_in_child(kernels, target, [request(edit) for edit in edits])
+        for edit, verdict in zip(edits, verdicts, strict=True):
+            text = (kernels / f"{edit.op}.cu").read_text()
+            line = edit.line(text) if edit.tensor else 0
+            self.outcomes[target, edit] = Outcome(verdict["ok"], verdict["report"], line)
+
+
+def request(edit: Edit) -> list[str]:
+    shape = edit.shape or SHAPES[edit.op]
+    return [edit.op, edit.rung, shape, LAYOUTS[edit.op], "randn"]
+
+
+def check_in_child(kernels: Path, target: str, requests: list[list[str]]) -> list[dict]:
+    child = python(
+        "-m", "tests.wrong_kernels", target, json.dumps(requests), WORKBENCH_KERNELS=str(kernels)
+    )
+    status, out, err = finished(child, seconds=120)
+    assert status == 0, err
+    return json.loads(out.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def laboratory(tmp_path_factory) -> Laboratory:
+    return Laboratory(tmp_path_factory.mktemp("wrong"))
+
+
+def assert_reported(outcome: Outcome, edit: Edit, target: str) -> None:
+    assert not outcome.ok, f"nobody noticed: {edit.name}"
+    place = "on the GPU" if target == "gpu" else "on the simulator"
+    shape = edit.shape or SHAPES[edit.op]
+    assert f"WRONG  {edit.op} {edit.rung} {place}: {shape}" in outcome.report
+
+
+def assert_worst_element(outcome: Outcome) -> None:
+    assert re.search(r"worst +(out|lse)\[[\d, ]+\]: got .+, expected .+, error", outcome.report)
+
+
+@pytest.mark.parametrize("edit", SWAPPED + WRONG_FORMULA, ids=lambda edit: edit.name)
+def test_wrong_arithmetic(laboratory, target, edit):
+    outcome = laboratory.outcome(edit, target)
+    assert_reported(outcome, edit, target)
+    assert_worst_element(outcome)
+
+
+@pytest.mark.parametrize("edit", UNGUARDED, ids=lambda edit: edit.name)
+def test_missing_guard(laboratory, target, edit):
+    """The simulator names tensor and line; a GPU shows what the access did to the result."""
+    outcome = laboratory.outcome(edit, target)
+    assert_reported(outcome, edit, target)
+    if target == "simulator":
+        assert f"{edit.op}.cu:{outcome.line}" in outcome.report
+        assert re.search(rf"\b({edit.tensor})\b", outcome.report.partition("raised")[2])
+
+
+@pytest.mark.parametrize("edit", barriers(), ids=lambda edit: edit.name)
+def test_missing_barrier(laboratory, edit):
+    """On the simulator alone, whose warps take turns in a known order; a GPU's may be lucky."""
+    outcome = laboratory.outcome(edit, "simulator")
+    assert_reported(outcome, edit, "simulator")
+    assert_worst_element(outcome)
+
+
+def test_a_copy_without_edits_is_right(target, tmp_path):
+    kernels = tmp_path / "kernels"
+    shutil.copytree(kernels_dir(), kernels)
+    requests = [[op, "naive", SHAPES[op], LAYOUTS[op], "randn"] for op in SHAPES]
+    verdicts = check_in_child(kernels, target, requests)
+    assert [verdict["ok"] for verdict in verdicts] == [True] * len(SHAPES)

@@ -1,0 +1,312 @@
+"""The checker: does a rung compute what it should, everywhere it should, and nowhere else?
+
+``check_rung`` runs one rung on one case and returns a ``Verdict``. A right rung writes every
+element of its outputs within the error allowed (workbench.tolerances), nothing around them
+(guard bands before, after and between rows), and leaves its inputs as they were. NaN is right
+only where the reference is NaN, an infinity only where the reference is the same infinity, and
+an element that still holds what the output was filled with is never right.
+tests/test_check.py proves that on the checker itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from workbench import inputs, operations
+from workbench.ops import Rung
+from workbench.problems import DEVICES, Case, Expected, Operation, Tensors
+
+SECOND_FILL = 12345.0  # finds elements left unwritten where the reference is NaN
+LAUNCH_ERRORS = (RuntimeError, ValueError, TypeError, NotImplementedError)
+
+Launch = Callable[[Tensors, Tensors], None]  # (inputs, outputs)
+
+
+class StickyError(RuntimeError):
+    """The GPU's context is lost: nothing can run on it in this process any more."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How one output compares with its reference.
+
+    ``share`` is the largest error over the error allowed among the finite elements (0 if there
+    are none). The fields from ``index`` on describe the worst element, if any is wrong.
+    """
+
+    total: int
+    wrong: int
+    unwritten: int
+    share: float
+    index: tuple[int, ...] = ()
+    got: float = 0.0
+    expected: float = 0.0
+    allowed: float = 0.0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the checker found about one rung on one case; ``findings`` is empty if all is well.
+
+    Attributes:
+        subject: operation, kernel, target and case in words.
+        findings: one line for everything that is wrong.
+        share: the largest error over the error allowed, 0..1 for a right rung.
+        refused: the rung does not take this input and said so, as it should.
+    """
+
+    subject: str
+    findings: tuple[str, ...] = ()
+    share: float = 0.0
+    refused: bool = False
+
+    @property
+    def ok(self) -> bool:
+        """Whether the rung is right."""
+        return not self.findings
+
+    def report(self) -> str:
+        """Several lines: what was run, the worst element, what else is wrong."""
+        if self.ok:
+            return f"right  {self.subject}"
+        lines = [line for finding in self.findings for line in finding.splitlines()]
+        return "\n".join([f"WRONG  {self.subject}", *(f"  {line}" for line in lines)])
+
+    def require(self) -> None:
+        """Raise AssertionError with the report unless the rung is right."""
+        __tracebackhide__ = True
+        if not self.ok:
+            raise AssertionError("\n" + self.report())
+
+
+def check_rung(operation: Operation, rung: Rung, case: Case, target: str) -> Verdict:
+    """Run a rung on a case, on the target's device, and check everything it did.
+
+    A rung whose requirements the input does not meet has to raise instead.
+
+    Raises:
+        StickyError: the rung broke the GPU's context.
+    """
+    device = torch.device(DEVICES[target])
+
+    def launch(given: Tensors, out: Tensors) -> None:
+        operation.launch(target, given, out, case, rung.name)
+
+    subject = describe(operation.name, rung.name, target, case)
+    unmet = unmet_requirement(operation, rung, case, device)
+    if unmet:
+        return _check_refusal(operation, case, device, launch, subject, unmet)
+    return check_launch(operation, case, device, launch, subject)
+
+
+def describe(operation: str, kernel: str, target: str, case: Case) -> str:
+    """Operation, rung, target, shape, layout, fill and dtype in one line."""
+    place = "on the GPU" if target == "gpu" else f"on the {target}"
+    scale = "" if case.scale is None else f", scale {case.scale:g}"
+    return (
+        f"{operation} {kernel} {place}: {case.shape}, layout {case.layout}, "
+        f"fill {case.fill}{scale}, {case.dtype}"
+    )
+
+
+def check_launch(
+    operation: Operation, case: Case, device: torch.device, launch: Launch, subject: str
+) -> Verdict:
+    """Check whatever ``launch(inputs, outputs)`` does with a case's tensors."""
+    expected = operations.expected(operation.name, case, str(device))
+    verdict = _run_once(operation, case, device, launch, subject, expected, None)
+    if verdict.ok and any(value.reference.isnan().any() for value in expected.values()):
+        second = _run_once(operation, case, device, launch, subject, expected, SECOND_FILL)
+        return second if not second.ok else verdict
+    return verdict
+
+
+def _run_once(
+    operation: Operation,
+    case: Case,
+    device: torch.device,
+    launch: Launch,
+    subject: str,
+    expected: Mapping[str, Expected],
+    fill: float | None,
+) -> Verdict:
+    given = operation.place_inputs(case, device)
+    before = {name: inputs.bits(placed.buffer).clone() for name, placed in given.items()}
+    outputs = operation.place_outputs(case, device)
+    if fill is not None:
+        for placed in outputs.values():
+            placed.view.fill_(fill)
+    error = run_launch(launch, _views(given), _views(outputs), device, subject)
+    if error is not None:
+        return Verdict(subject, (f"raised {type(error).__name__}: {error}",))
+    findings: list[str] = []
+    share = 0.0
+    for name, placed in outputs.items():
+        got = placed.view.clone(memory_format=torch.contiguous_format)
+        comparison = compare(got, expected[name])
+        share = max(share, comparison.share)
+        findings += comparison_lines(name, comparison)
+        findings += guard_lines(name, placed)
+    for name, placed in given.items():
+        if not torch.equal(before[name], inputs.bits(placed.buffer)):
+            findings.append(f"input    {name} or the memory around it was changed")
+    return Verdict(subject, tuple(findings), share)
+
+
+def _views(placed: Mapping[str, inputs.Placed]) -> Tensors:
+    return {name: tensor.view for name, tensor in placed.items()}
+
+
+def run_launch(
+    launch: Launch, given: Tensors, outputs: Tensors, device: torch.device, subject: str
+) -> Exception | None:
+    """Launch and wait; what the launch raised, or None.
+
+    Raises:
+        StickyError: afterwards the GPU answers with an error whatever it is asked.
+    """
+    try:
+        launch(given, outputs)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+    except LAUNCH_ERRORS as error:
+        raise_if_sticky(error, device, subject)
+        return error
+    return None
+
+
+def raise_if_sticky(error: Exception, device: torch.device, subject: str) -> None:
+    """Raise StickyError naming the subject if the GPU's context did not survive ``error``."""
+    if device.type != "cuda":
+        return
+    try:
+        torch.cuda.synchronize(device)
+    except RuntimeError:
+        first_line = str(error).strip().splitlines()[0]
+        raise StickyError(
+            f"{subject}: {first_line}\nThe GPU's context is lost, so the run ends here. "
+            "The simulator (--target simulator) names the line at fault."
+        ) from error
+
+
+def compare(got: torch.Tensor, expected: Expected) -> Comparison:
+    """Compare a contiguous output with its reference, element by element."""
+    values = got.double()
+    reference, allowed = expected.reference, expected.allowed
+    error = (values - reference).abs()
+    within = torch.where(reference.isinf(), values == reference, error <= allowed)
+    unwritten = inputs.is_unwritten(got)
+    right = torch.where(reference.isnan(), values.isnan(), within) & ~unwritten
+    wrong = int((~right).sum())
+    ratio = error / allowed.clamp_min(1e-300)
+    share = ratio[reference.isfinite() & values.isfinite()]
+    worst_share = float(share.max()) if share.numel() else 0.0
+    if wrong == 0:
+        return Comparison(got.numel(), 0, 0, worst_share)
+    score = torch.where(right, -1.0, torch.where(ratio.isnan(), torch.inf, ratio))
+    flat = int(score.argmax())
+    return Comparison(
+        total=got.numel(),
+        wrong=wrong,
+        unwritten=int(unwritten.sum()),
+        share=worst_share,
+        index=tuple(int(i) for i in torch.unravel_index(torch.tensor(flat), got.shape)),
+        got=float(got.flatten()[flat]),
+        expected=float(reference.flatten()[flat]),
+        allowed=float(allowed.flatten()[flat]),
+    )
+
+
+def comparison_lines(name: str, comparison: Comparison) -> Iterator[str]:
+    """Describe the worst element and how many are wrong; no lines if none is."""
+    if comparison.wrong == 0:
+        return
+    index = ", ".join(str(i) for i in comparison.index)
+    error = abs(comparison.got - comparison.expected)
+    yield (
+        f"worst    {name}[{index}]: got {comparison.got:.9g}, expected "
+        f"{comparison.expected:.9g}, error {error:.3g}, allowed {comparison.allowed:.3g}"
+    )
+    unwritten = f", {comparison.unwritten} never written" if comparison.unwritten else ""
+    yield f"wrong    {comparison.wrong} of {comparison.total} elements of {name}{unwritten}"
+
+
+def guard_lines(name: str, placed: inputs.Placed) -> Iterator[str]:
+    """Say if memory around a tensor was overwritten. Overwrites the tensor itself."""
+    inputs.fill_guard(placed.view)
+    spoiled = (~inputs.is_guard(placed.buffer)).nonzero()
+    if len(spoiled):
+        first = [int(i) for i in spoiled[0]]
+        yield (
+            f"guard    {len(spoiled)} elements outside {name} were overwritten, the first "
+            f"{_where(first, placed)}"
+        )
+
+
+def _where(position: list[int], placed: inputs.Placed) -> str:
+    view, buffer = placed.view, placed.buffer
+    start = view.storage_offset() - buffer.storage_offset()
+    if buffer.dim() > 1:
+        slab = position[0]
+        span = buffer.shape[1] - 2 * inputs.GUARD
+        place = f" of slab {slab}"
+    else:
+        steps = zip(view.shape, view.stride(), strict=True)
+        span = 1 + sum((size - 1) * stride for size, stride in steps) if view.numel() else 0
+        place = ""
+    offset = position[-1] - start
+    if offset < 0:
+        return f"{-offset} before the first element{place}"
+    if offset >= span:
+        return f"{offset - span + 1} behind the last element{place}"
+    return f"{offset} behind the first element, in the padding between rows"
+
+
+def unmet_requirement(
+    operation: Operation, rung: Rung, case: Case, device: torch.device
+) -> str | None:
+    """Which of its requirements (kernels/ladder.h) this case does not meet, or None."""
+    if case.dtype not in rung.dtypes:
+        return f"dtype {case.dtype} is not one of {', '.join(rung.dtypes)}"
+    sizes = dict(case.shape.sizes)
+    if rung.head_dims and sizes.get("D") not in rung.head_dims:
+        return f"D={sizes.get('D')} is not one of {', '.join(map(str, rung.head_dims))}"
+    if device.type == "cuda":
+        major, minor = torch.cuda.get_device_capability(device)
+        if 10 * major + minor < rung.compute_capability:
+            return f"compute capability {major}.{minor} is below {rung.compute_capability / 10}"
+    if rung.alignment > torch.finfo(getattr(torch, case.dtype)).bits // 8:
+        placed = operation.place_inputs(case, device) | operation.place_outputs(case, device)
+        for name, tensor in _views(placed).items():
+            if name != "lse" and not is_aligned(tensor, rung.alignment):  # lse has scalar stores
+                return f"{name} is not aligned to {rung.alignment} bytes"
+    return None
+
+
+def is_aligned(tensor: torch.Tensor, alignment: int) -> bool:
+    """Whether a tensor's first element and all its rows lie on multiples of ``alignment``."""
+    strides = [
+        stride * tensor.element_size()
+        for size, stride in zip(tensor.shape[:-1], tensor.stride()[:-1], strict=True)
+        if size > 1
+    ]
+    return all(number % alignment == 0 for number in (tensor.data_ptr(), *strides))
+
+
+def _check_refusal(
+    operation: Operation,
+    case: Case,
+    device: torch.device,
+    launch: Launch,
+    subject: str,
+    unmet: str,
+) -> Verdict:
+    given = _views(operation.place_inputs(case, device))
+    outputs = _views(operation.place_outputs(case, device))
+    error = run_launch(launch, given, outputs, device, subject)
+    if error is None:
+        return Verdict(subject, (f"accepted an input it does not take: {unmet}",))
+    return Verdict(subject, refused=True)

@@ -1,0 +1,215 @@
+"""Test inputs: what values tensors hold (fills) and how they lie in memory (layouts).
+
+Every tensor lies in a larger buffer whose other elements, the guard bands before, after and
+between the rows, hold a NaN of a fixed bit pattern. A kernel that reads one gets NaN into its
+result; a kernel that writes one changes the pattern.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+GUARD = 64  # elements in the band before and after a tensor; keeps 256-byte alignment in fp32
+PAD = 5  # elements between the rows of the "padded" layout; odd, so that rows lose alignment
+HUGE = 2**31  # elements that the last row of a "huge" tensor lies behind the first, at least
+
+_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+# NaNs that no arithmetic produces: quiet, with a payload that spells what they mark.
+_GUARD_NAN = {2: 0x7FBE, 4: 0x7FC0BEEF, 8: 0x7FF80000DEADBEEF}
+_UNWRITTEN_NAN = {2: 0x7FAD, 4: 0x7FC0DEAD, 8: 0x7FF8000000C0DEAD}
+
+
+def bits(tensor: torch.Tensor) -> torch.Tensor:
+    """The same memory as integers, so that NaNs compare by their bit pattern."""
+    return tensor.view(_BITS[tensor.element_size()])
+
+
+def fill_guard(tensor: torch.Tensor) -> None:
+    """Set every element to the guard pattern."""
+    bits(tensor).fill_(_GUARD_NAN[tensor.element_size()])
+
+
+def fill_unwritten(tensor: torch.Tensor) -> None:
+    """Set every element to the pattern that means: no kernel wrote this yet."""
+    bits(tensor).fill_(_UNWRITTEN_NAN[tensor.element_size()])
+
+
+def is_guard(tensor: torch.Tensor) -> torch.Tensor:
+    """Where the guard pattern stands, bit for bit."""
+    return bits(tensor) == _GUARD_NAN[tensor.element_size()]
+
+
+def is_unwritten(tensor: torch.Tensor) -> torch.Tensor:
+    """Where the unwritten pattern still stands, bit for bit."""
+    return bits(tensor) == _UNWRITTEN_NAN[tensor.element_size()]
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A tensor and the buffer around it: ``view`` is a part of ``buffer``."""
+
+    view: torch.Tensor
+    buffer: torch.Tensor
+
+
+def place(shape: tuple[int, ...], layout: str, dtype: torch.dtype, device: torch.device) -> Placed:
+    """Room for a tensor in one of the LAYOUTS, every element of the buffer a guard.
+
+    Args:
+        shape: the tensor's shape.
+        layout: a name in LAYOUTS.
+        dtype: floating point.
+        device: where the buffer is allocated.
+
+    Raises:
+        ValueError: the layout is unknown or cannot hold the shape.
+    """
+    if layout not in LAYOUTS:
+        raise ValueError(f"layout {layout!r}: one of {', '.join(LAYOUTS)}")
+    placed = LAYOUTS[layout](shape, dtype, device)
+    fill_guard(placed.buffer)
+    return placed
+
+
+def _flat(elements: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    return torch.empty(GUARD + elements + GUARD, dtype=dtype, device=device)
+
+
+def _contiguous(shape, dtype, device) -> Placed:
+    elements = math.prod(shape)
+    buffer = _flat(elements, dtype, device)
+    return Placed(buffer[GUARD : GUARD + elements].view(shape), buffer)
+
+
+def _offset(shape, dtype, device) -> Placed:
+    """Contiguous, but the first element is only as aligned as the dtype."""
+    elements = math.prod(shape)
+    buffer = _flat(elements + 1, dtype, device)
+    return Placed(buffer[GUARD + 1 : GUARD + 1 + elements].view(shape), buffer)
+
+
+def _padded(shape, dtype, device) -> Placed:
+    """PAD elements between rows, one more row between matrices."""
+    *batch, rows, cols = shape
+    outer = (*batch, rows + 1, cols + PAD)
+    elements = math.prod(outer)
+    buffer = _flat(elements, dtype, device)
+    return Placed(buffer[GUARD : GUARD + elements].view(outer)[..., :rows, :cols], buffer)
+
+
+def _heads_inside(shape, dtype, device) -> Placed:
+    """[B, H, N, D] as a transposed view of contiguous [B, N, H, D]."""
+    if len(shape) != 4:
+        raise ValueError(f"layout 'heads_inside' needs [B, H, N, D], got {list(shape)}")
+    b, h, n, d = shape
+    inside = _contiguous((b, n, h, d), dtype, device)
+    return Placed(inside.view.transpose(1, 2), inside.buffer)
+
+
+def _huge(shape, dtype, device) -> Placed:
+    """The last slab along the first dimension above 1 begins HUGE elements behind the first.
+
+    The memory between is never touched, so on a CPU it costs addresses, not memory.
+    """
+    axis = next((i for i, size in enumerate(shape[:-1]) if size > 1), None)
+    if axis is None:
+        raise ValueError(f"layout 'huge' needs a dimension above 1 before the last: {list(shape)}")
+    slab = math.prod(shape[axis + 1 :])
+    if slab == 0:
+        raise ValueError(f"layout 'huge' cannot hold an empty tensor: {list(shape)}")
+    stride = -(-HUGE // (shape[axis] - 1)) + slab + 2 * GUARD
+    stride += -stride % GUARD
+    memory = torch.empty((shape[axis] - 1) * stride + slab + 2 * GUARD, dtype=dtype, device=device)
+    buffer = memory.as_strided((shape[axis], slab + 2 * GUARD), (stride, 1))
+    view = buffer[:, GUARD : GUARD + slab].unflatten(1, shape[axis + 1 :])
+    return Placed(view.view(shape), buffer)
+
+
+LAYOUTS: dict[str, Callable[..., Placed]] = {
+    "contiguous": _contiguous,
+    "offset": _offset,
+    "padded": _padded,
+    "heads_inside": _heads_inside,
+    "huge": _huge,
+}
+
+
+def place_values(values: torch.Tensor, layout: str, device: torch.device) -> Placed:
+    """A copy of ``values`` on ``device`` in the given layout, guards around it."""
+    placed = place(tuple(values.shape), layout, values.dtype, device)
+    placed.view.copy_(values)
+    return placed
+
+
+def _randn(shape, generator):
+    return torch.randn(shape, generator=generator)
+
+
+def _spiky(shape, generator):
+    """Normal, but one element in sixteen is a hundred times larger."""
+    values = torch.randn(shape, generator=generator)
+    spikes = torch.rand(shape, generator=generator) < 1 / 16
+    return torch.where(spikes, 100 * values, values)
+
+
+def _integers(shape, generator):
+    """-4..4, so that fp32 sums of products are exact whatever their order."""
+    return torch.randint(-4, 5, shape, generator=generator).float()
+
+
+def _sprinkled(value: float, chance: float = 1 / 24):
+    def fill(shape, generator):
+        values = torch.randn(shape, generator=generator)
+        where = torch.rand(shape, generator=generator) < chance
+        return torch.where(where, value, values)
+
+    return fill
+
+
+def _masked_rows(shape, generator):
+    """Every second row is all -inf; the others have some -inf."""
+    values = _sprinkled(-math.inf, 1 / 4)(shape, generator)
+    values[..., ::2, :] = -math.inf
+    return values
+
+
+def _single_huge(shape, generator):
+    """One element of every row is 3e38, the next one -3e38."""
+    values = torch.randn(shape, generator=generator)
+    if shape[-1] > 0:
+        values[..., shape[-1] // 2] = 3e38
+        values[..., 0] = -3e38 if shape[-1] > 1 else 3e38
+    return values
+
+
+def _constant_rows(shape, generator):
+    return torch.randn((*shape[:-1], 1), generator=generator).expand(shape).contiguous()
+
+
+FILLS: dict[str, Callable[[tuple[int, ...], torch.Generator], torch.Tensor]] = {
+    "randn": _randn,
+    "spiky": _spiky,
+    "integers": _integers,
+    "large": lambda shape, generator: 1e4 * _randn(shape, generator),
+    "tens": lambda shape, generator: 30 * _randn(shape, generator),
+    "denormal": lambda shape, generator: 1e-40 * _randn(shape, generator),
+    "zeros": lambda shape, generator: torch.zeros(shape),
+    "constant_rows": _constant_rows,
+    "some_inf": _sprinkled(math.inf),
+    "some_neg_inf": _sprinkled(-math.inf, 1 / 4),
+    "some_nan": _sprinkled(math.nan),
+    "masked_rows": _masked_rows,
+    "single_huge": _single_huge,
+}
+
+
+def fill_values(kind: str, shape: tuple[int, ...], seed: int, dtype: torch.dtype) -> torch.Tensor:
+    """Values of one of the FILLS on the CPU: the same for the same arguments."""
+    if kind not in FILLS:
+        raise ValueError(f"fill {kind!r}: one of {', '.join(FILLS)}")
+    generator = torch.Generator().manual_seed(seed)
+    return FILLS[kind](shape, generator).to(dtype)

@@ -1,0 +1,181 @@
+"""Rows of a benchmark: each rung checked first, then timed (GPU) or counted (simulator)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import torch
+
+from workbench import check, counters, inputs, operations, timing
+from workbench.baselines import BASELINES, Baseline, torch_output
+from workbench.ops import Rung
+from workbench.problems import DEVICES, Case, Operation, Tensors
+from workbench.results import Row
+from workbench.roofs import Roofs
+
+
+def _row(operation: Operation, kernel: str, case: Case, target: str, checked: bool) -> Row:
+    unit = "gbps" if operation.flops is None else "tflops"
+    shape = str(case.shape)
+    return Row(operation.name, kernel, shape, case.dtype, target, checked, unit=unit)
+
+
+def _checked(operation: Operation, rung: Rung, case: Case, target: str) -> Row:
+    verdict = check.check_rung(operation, rung, case, target)
+    row = _row(operation, rung.name, case, target, verdict.ok and not verdict.refused)
+    if verdict.refused:
+        device = torch.device(DEVICES[target])
+        why = check.unmet_requirement(operation, rung, case, device)
+        return dataclasses.replace(row, refused=True, note=f"{rung.name} was not run: {why}")
+    note = "" if verdict.ok else verdict.report()
+    return dataclasses.replace(row, share=verdict.share, note=note)
+
+
+def simulate(operation: Operation, rungs: Sequence[Rung], case: Case) -> list[Row]:
+    """Check every rung on the simulator and count what it does while being checked."""
+    rows = []
+    for rung in rungs:
+        checked: list[Row] = []
+        totals = counters.count(
+            lambda rung=rung, rows=checked: rows.append(
+                _checked(operation, rung, case, "simulator")
+            )
+        )
+        row = checked[0]
+        rows.append(dataclasses.replace(row, counters=totals) if row.checked else row)
+    return rows
+
+
+def torch_share(operation: Operation, case: Case) -> float:
+    """The error of torch's own CPU kernel over the error allowed to a rung."""
+    expected = operations.expected(operation.name, case, "cpu")["out"]
+    got = torch_output(operation.name, operation.values(case), case)
+    return check.compare(got, expected).share
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """Something to be timed: its row so far, what runs it, where its outputs are."""
+
+    row: Row
+    run: Callable[[], None]
+    outputs: dict[str, inputs.Placed]
+    written: bool  # its outputs can be checked after timing
+
+
+def time_on_gpu(operation: Operation, rungs: Sequence[Rung], case: Case, roofs: Roofs) -> list[Row]:
+    """Check every rung, time the right ones and the vendor's in turns, check once more.
+
+    Raises:
+        check.StickyError: a rung broke the GPU's context; the message names it.
+    """
+    device = torch.device(DEVICES["gpu"])
+    rows = [_checked(operation, rung, case, "gpu") for rung in rungs]
+    placed = operation.place_inputs(case, device)
+    given = {name: tensor.view for name, tensor in placed.items()}
+    candidates = [
+        _rung_candidate(operation, row, given, case, device) for row in rows if row.checked
+    ]
+    if candidates:
+        candidates += [
+            _baseline_candidate(operation, baseline, given, case, device)
+            for baseline in BASELINES[operation.name]
+            if baseline.applies(case)
+        ]
+    timed = _time(operation, candidates, case, device, roofs)
+    return [timed.pop(row.kernel, row) for row in rows] + list(timed.values())
+
+
+def _rung_candidate(
+    operation: Operation, row: Row, given: Tensors, case: Case, device: torch.device
+) -> Candidate:
+    outputs = operation.place_outputs(case, device)
+    views = {name: tensor.view for name, tensor in outputs.items()}
+    subject = check.describe(operation.name, row.kernel, "gpu", case)
+
+    def run() -> None:
+        try:
+            operation.launch("gpu", given, views, case, row.kernel)
+        except check.LAUNCH_ERRORS as error:
+            check.raise_if_sticky(error, device, subject)
+            raise
+
+    return Candidate(row, run, outputs, True)
+
+
+def _baseline_candidate(
+    operation: Operation, baseline: Baseline, given: Tensors, case: Case, device: torch.device
+) -> Candidate:
+    outputs = operation.place_outputs(case, device)
+    views = {name: tensor.view for name, tensor in outputs.items()}
+    row = _row(operation, baseline.name, case, "gpu", baseline.checked)
+    if baseline.checked:
+        expected = operations.expected(operation.name, case, str(device))["out"]
+        got = baseline.run(given, views, case).contiguous()
+        row = dataclasses.replace(row, share=check.compare(got, expected).share)
+    row = dataclasses.replace(row, baseline=True)
+    return Candidate(row, lambda: baseline.run(given, views, case), outputs, False)
+
+
+def _time(
+    operation: Operation,
+    candidates: Sequence[Candidate],
+    case: Case,
+    device: torch.device,
+    roofs: Roofs,
+) -> dict[str, Row]:
+    if not candidates:
+        return {}
+    for candidate in candidates:
+        for output in candidate.outputs.values():
+            inputs.fill_unwritten(output.view)
+    runs = {candidate.row.kernel: candidate.run for candidate in candidates}
+    try:
+        times = timing.time_interleaved(runs, device)
+    except RuntimeError as error:
+        check.raise_if_sticky(error, device, f"{operation.name}, one of {', '.join(runs)}")
+        raise
+    vendors = {c.row.kernel: times[c.row.kernel].median_ms for c in candidates if c.row.baseline}
+    rows = {}
+    for candidate in candidates:
+        row = _with_time(operation, candidate.row, case, times[candidate.row.kernel], roofs)
+        ratios = {name: ms / row.time_ms for name, ms in vendors.items() if name != row.kernel}
+        row = dataclasses.replace(row, ratios=ratios)
+        rows[row.kernel] = _check_again(operation, candidate, row, case, device)
+    return rows
+
+
+def _with_time(
+    operation: Operation, row: Row, case: Case, time: timing.Timing, roofs: Roofs
+) -> Row:
+    work = operation.flops or operation.ideal_bytes
+    giga_per_s = work(case.shape) / (time.median_ms * 1e-3) / 1e9
+    rate = giga_per_s if row.unit == "gbps" else giga_per_s / 1e3
+    roof = roofs.of(row.unit)
+    return dataclasses.replace(
+        row,
+        time_ms=time.median_ms,
+        spread=time.spread_ms,
+        rate=rate,
+        roof_fraction=rate / roof if roof else None,
+    )
+
+
+def _check_again(
+    operation: Operation, candidate: Candidate, row: Row, case: Case, device: torch.device
+) -> Row:
+    """Look at what the last timed run left; a wrong row loses its figures."""
+    if not candidate.written:
+        return row
+    expected = operations.expected(operation.name, case, str(device))
+    findings: list[str] = []
+    for name, placed in candidate.outputs.items():
+        got = placed.view.clone(memory_format=torch.contiguous_format)
+        findings += check.comparison_lines(name, check.compare(got, expected[name]))
+        findings += check.guard_lines(name, placed)
+    if not findings:
+        return row
+    subject = check.describe(operation.name, row.kernel, "gpu", case)
+    verdict = check.Verdict(f"{subject}, after timing", tuple(findings))
+    return dataclasses.replace(candidate.row, checked=False, note=verdict.report())

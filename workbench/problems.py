@@ -1,0 +1,152 @@
+"""What the harness knows about an operator (``Operation``) and about one input (``Case``).
+
+The operators themselves are described in workbench/operations.py.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from workbench import inputs
+from workbench.shapes import Shape, ShapeKeys, parse_shape
+
+Tensors = dict[str, torch.Tensor]
+
+DEVICES = {"gpu": "cuda", "simulator": "cpu"}  # where a target's tensors live
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """How the tensors of one call lie in memory.
+
+    Attributes:
+        lies: layout (see workbench.inputs.LAYOUTS) by tensor name; contiguous where absent.
+        batch: dimensions in front of a matmul's matrices.
+        shared: tensors that lack the batch dimensions.
+        b_transposed: matmul's second operand is given as its transpose (``matmul_nt``).
+    """
+
+    lies: Mapping[str, str] = field(default_factory=dict)
+    batch: tuple[int, ...] = ()
+    shared: frozenset[str] = frozenset()
+    b_transposed: bool = False
+
+
+@dataclass(frozen=True)
+class Case:
+    """One input of one operation: everything but the rung and the target.
+
+    Attributes:
+        shape: the sizes.
+        layout: a name in the operation's ``arrangements``.
+        fill: a name in workbench.inputs.FILLS.
+        dtype: torch's name of it.
+        scale: attention's scale; None means 1 / sqrt(D).
+        atol: if not None, an absolute error bound on top of the error model (with ``rtol``).
+        rtol: relative part of that bound.
+        seed: of the random values; None derives one from the case.
+    """
+
+    shape: Shape
+    layout: str = "contiguous"
+    fill: str = "randn"
+    dtype: str = "float32"
+    scale: float | None = None
+    atol: float | None = None
+    rtol: float = 0.0
+    seed: int | None = None
+
+    def __str__(self) -> str:
+        """Shape, layout, fill: what tells it apart in test names."""
+        scale = "" if self.scale is None else f"-scale={self.scale:g}"
+        return f"{self.shape}-{self.layout}-{self.fill}{scale}"
+
+    def random_seed(self) -> int:
+        """The given seed, or one that depends on shape and fill alone."""
+        if self.seed is not None:
+            return self.seed
+        return zlib.crc32(f"{self.shape} {self.fill}".encode())
+
+
+@dataclass(frozen=True)
+class Expected:
+    """An output's float64 reference and the absolute error allowed in each element."""
+
+    reference: torch.Tensor
+    allowed: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operator, for tests and benchmarks.
+
+    Attributes:
+        name: what ``workbench.rungs`` calls it.
+        keys: the names in its shapes.
+        arrangements: its layouts by name; the first is what benchmarks use.
+        input_shapes: shape of every input by name.
+        output_shapes: shape of every output by name.
+        launch: run a rung: (target, inputs, outputs, case, kernel name).
+        expect: float64 references and allowed errors: (inputs, case).
+        flops: floating-point operations the mathematics needs, None where bytes matter more.
+        ideal_bytes: every input read once and every output written once.
+        defaults: the benchmark's shapes by target.
+    """
+
+    name: str
+    keys: ShapeKeys
+    arrangements: Mapping[str, Arrangement]
+    input_shapes: Callable[[Case, Arrangement], dict[str, tuple[int, ...]]]
+    output_shapes: Callable[[Case, Arrangement], dict[str, tuple[int, ...]]]
+    launch: Callable[[str, Tensors, Tensors, Case, str], None]
+    expect: Callable[[Tensors, Case], dict[str, Expected]]
+    flops: Callable[[Shape], int] | None
+    ideal_bytes: Callable[[Shape], int]
+    defaults: Mapping[str, tuple[str, ...]]
+
+    def case(self, shape: str, **settings: Any) -> Case:
+        """The case with this shape text, in the first layout unless told otherwise."""
+        settings.setdefault("layout", next(iter(self.arrangements)))
+        return Case(parse_shape(shape, self.keys), **settings)
+
+    def arrangement(self, case: Case) -> Arrangement:
+        """How the case's tensors lie. Raises ValueError for an unknown layout."""
+        if case.layout not in self.arrangements:
+            names = ", ".join(self.arrangements)
+            raise ValueError(f"{self.name}: layout {case.layout!r}: one of {names}")
+        return self.arrangements[case.layout]
+
+    def values(self, case: Case) -> Tensors:
+        """The inputs' values by name, contiguous, on the CPU; equal for equal cases."""
+        dtype = getattr(torch, case.dtype)
+        shapes = self.input_shapes(case, self.arrangement(case))
+        seed = case.random_seed()
+        return {
+            name: inputs.fill_values(case.fill, shape, seed + i, dtype)
+            for i, (name, shape) in enumerate(shapes.items())
+        }
+
+    def place_inputs(self, case: Case, device: torch.device) -> dict[str, inputs.Placed]:
+        """The inputs on the device as the case's layout wants them, guards around each."""
+        lies = self.arrangement(case).lies
+        return {
+            name: inputs.place_values(values, lies.get(name, "contiguous"), device)
+            for name, values in self.values(case).items()
+        }
+
+    def place_outputs(self, case: Case, device: torch.device) -> dict[str, inputs.Placed]:
+        """Room for the outputs, guards around each, every element marked unwritten."""
+        arrangement = self.arrangement(case)
+        dtype = getattr(torch, case.dtype)
+        placed = {
+            name: inputs.place(shape, arrangement.lies.get(name, "contiguous"), dtype, device)
+            for name, shape in self.output_shapes(case, arrangement).items()
+        }
+        for output in placed.values():
+            inputs.fill_unwritten(output.view)
+        return placed

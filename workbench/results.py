@@ -1,0 +1,86 @@
+"""What a benchmark run yields: one ``Row`` for a rung or baseline on a shape, and its JSON form.
+
+The JSON of a run is ``{"device", "driver", "torch", "cuda", "commit", "command", "rows": [...]}``;
+a row has the fields of ``Row.as_json``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Where and from what source a run was made; ``clocks`` goes to the history alone."""
+
+    device: str
+    driver: str | None
+    torch: str
+    cuda: str | None
+    commit: str | None
+    command: str
+    clocks: str | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One rung, or one vendor baseline, on one shape.
+
+    Attributes:
+        op: the operation's name.
+        kernel: the rung's name, or the baseline's (cublas, torch, efficient, copy, ...).
+        shape: as workbench.shapes writes it.
+        dtype: torch's name of it.
+        target: gpu or simulator.
+        checked: it was checked and found right; nothing else is known of it if not.
+        time_ms: median time on the GPU; None on the simulator, whose time says nothing.
+        spread: interquartile range of that time, in ms.
+        rate: TFLOP/s or GB/s, as ``unit`` ("tflops" or "gbps") says.
+        roof_fraction: rate over the hardware's peak.
+        ratios: baseline's time over ours by baseline; above 1 is faster.
+        counters: what the simulator counted (workbench.counters).
+        share: largest error over the error allowed; None if not checked.
+        note: why the row has no figures: a report about a wrong rung, a reason for refusal.
+        baseline: the row is a vendor's, not a rung.
+    """
+
+    op: str
+    kernel: str
+    shape: str
+    dtype: str
+    target: str
+    checked: bool
+    unit: str = "tflops"
+    time_ms: float | None = None
+    spread: float | None = None
+    rate: float | None = None
+    roof_fraction: float | None = None
+    ratios: Mapping[str, float] = field(default_factory=dict)
+    counters: Mapping[str, float] = field(default_factory=dict)
+    share: float | None = None
+    note: str = ""
+    baseline: bool = False
+    refused: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """The row as it stands in JSON files; fields without a value are null."""
+        fields = asdict(self)
+        names = ("op", "kernel", "shape", "dtype", "target", "checked", "time_ms", "spread")
+        row = {name: fields[name] for name in names}
+        row[self.unit] = self.rate
+        row["roof_fraction"] = self.roof_fraction
+        row |= {f"ratio_vs_{name}": ratio for name, ratio in self.ratios.items()}
+        row["counters"] = dict(self.counters)
+        return row
+
+
+def write_json(path: Path, environment: Environment, rows: Sequence[Row]) -> None:
+    """Write a run to ``path``. Raises OSError where that is not possible."""
+    head = asdict(environment)
+    del head["clocks"]
+    document = head | {"rows": [row.as_json() for row in rows]}
+    path.write_text(json.dumps(document, indent=2) + "\n")

@@ -1,0 +1,86 @@
+"""Hardware roofs: the most a device can compute and move, from data sheets and its properties."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+# fp32 lanes of one multiprocessor by compute capability; CUDA C++ Programming Guide,
+# "Throughput of Native Arithmetic Instructions".
+FP32_LANES = {
+    (7, 0): 64,
+    (7, 2): 64,
+    (7, 5): 64,
+    (8, 0): 64,
+    (8, 6): 128,
+    (8, 7): 128,
+    (8, 9): 128,
+    (9, 0): 128,
+    (10, 0): 128,
+    (10, 3): 128,
+    (12, 0): 128,
+}
+
+# Memory bandwidth in GB/s by a part of the device's name, from NVIDIA's data sheets; the first
+# that matches counts.
+MEMORY_GBPS = {
+    "H200": 4800.0,
+    "GH200 480GB": 4000.0,
+    "H100 80GB HBM3": 3350.0,
+    "H100 PCIe": 2000.0,
+    "A100-SXM4-80GB": 2039.0,
+    "A100 80GB PCIe": 1935.0,
+    "A100-SXM4-40GB": 1555.0,
+    "A100-PCIE-40GB": 1555.0,
+    "L40S": 864.0,
+    "RTX 4090": 1008.0,
+    "RTX 3090": 936.0,
+    "A10": 600.0,
+    "L4": 300.0,
+    "T4": 320.0,
+    "V100": 900.0,
+}
+
+
+@dataclass(frozen=True)
+class Roofs:
+    """Peak rates of a device; None where they are not known."""
+
+    tflops: float | None
+    gbps: float | None
+
+    def of(self, unit: str) -> float | None:
+        """The peak in "tflops" or "gbps"."""
+        return self.tflops if unit == "tflops" else self.gbps
+
+
+def fp32_tflops(sms: int, lanes: int, clock_khz: float) -> float:
+    """Two operations (one FMA) a lane and clock."""
+    return sms * lanes * 2 * clock_khz * 1e3 / 1e12
+
+
+def memory_gbps(name: str, clock_khz: float, bus_bits: int) -> float | None:
+    """From the table by name, else two transfers a memory clock; None if nothing is known."""
+    for part, gbps in MEMORY_GBPS.items():
+        if part in name:
+            return gbps
+    return 2 * clock_khz * 1e3 * bus_bits / 8 / 1e9 or None
+
+
+def device_roofs(device: torch.device, max_sm_mhz: float | None) -> Roofs:
+    """The roofs of a CUDA device.
+
+    Args:
+        device: a CUDA device.
+        max_sm_mhz: its highest clock, used where torch's properties do not tell.
+    """
+    properties = torch.cuda.get_device_properties(device)
+    clock_khz = getattr(properties, "clock_rate", 0) or 1e3 * (max_sm_mhz or 0)
+    lanes = FP32_LANES.get((properties.major, properties.minor))
+    tflops = None
+    if lanes and clock_khz:
+        tflops = fp32_tflops(properties.multi_processor_count, lanes, clock_khz)
+    memory_khz = getattr(properties, "memory_clock_rate", 0)
+    bus_bits = getattr(properties, "memory_bus_width", 0)
+    return Roofs(tflops, memory_gbps(properties.name, memory_khz, bus_bits))

@@ -1,0 +1,203 @@
+"""Benchmark results as tables for a terminal, a file or a pipe."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TextIO
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from workbench import counters
+from workbench.history import Previous
+from workbench.results import Row
+
+PLAIN_WIDTH = 100  # columns where the output is not a terminal
+
+SIMULATOR_LEGEND = (
+    "error: largest, of what is allowed; x: times the least the operation needs; change: against\n"
+    "the previous run; sim. time: what the simulator took, which says nothing about a GPU"
+)
+GPU_LEGEND = (
+    "time: median; +-: interquartile range; roof: share of the hardware's peak; change: against\n"
+    "the previous run, 'same' if within the interquartile ranges"
+)
+
+
+def console(file: TextIO | None = None) -> Console:
+    """A console for a table: plain where ``file`` is no terminal."""
+    file = file or sys.stdout
+    width = None if file.isatty() else PLAIN_WIDTH
+    return Console(file=file, width=width, highlight=False)
+
+
+def show(table: Table, file: TextIO | None = None) -> None:
+    """Print a table; where it does not go to a terminal, in full however wide it is."""
+    to = console(file)
+    if not to.is_terminal:
+        wide = to.options.update(width=10 * PLAIN_WIDTH)
+        to.width = max(PLAIN_WIDTH, to.measure(table, options=wide).maximum)
+    with to.capture() as capture:
+        to.print(table)
+    lines = capture.get().splitlines()
+    to.file.write("".join(f"{line.rstrip()}\n" for line in lines))
+
+
+def amount(value: float | None, unit: str = "") -> str:
+    """Three significant digits and a decimal prefix: ``1.23 M``, ``45.6 kB``; - for None."""
+    if value is None:
+        return "-"
+    for prefix, factor in (("", 1.0), ("k", 1e3), ("M", 1e6), ("G", 1e9), ("T", 1e12)):
+        if abs(value) < 999.5 * factor or prefix == "T":
+            break
+    scaled = value / factor
+    digits = 0 if prefix == "" and value == int(value) else max(0, 3 - len(str(int(abs(scaled)))))
+    return f"{scaled:.{digits}f} {prefix}{unit}".rstrip()
+
+
+def times(value: float | None, ideal: float | None) -> str:
+    """How often ``value`` is the ideal: ``x4.00``; empty without one."""
+    if value is None or not ideal:
+        return ""
+    ratio = value / ideal
+    return f"x{ratio:.2f}" if ratio < 10 else f"x{ratio:.1f}" if ratio < 100 else f"x{ratio:.0f}"
+
+
+def against(value: float | None, unit: str, ideal: float | None) -> str:
+    """An amount and how often it is the ideal: ``134 MB  x171``."""
+    ratio = times(value, ideal)
+    return amount(value, unit) + (f" {ratio:>5}" if ratio else "")
+
+
+def duration(ms: float | None) -> str:
+    """A time in a readable unit, given in ms."""
+    if ms is None:
+        return "-"
+    return (
+        amount(ms / 1e3, "s") if ms >= 1e3 else f"{ms:.3g} ms" if ms >= 1 else f"{ms * 1e3:.3g} us"
+    )
+
+
+def percent(value: float | None) -> str:
+    """A fraction in percent; - for None."""
+    if value is None:
+        return "-"
+    return f"{100 * value:.2g}%" if value < 0.1 else f"{100 * value:.0f}%"
+
+
+def counter_change(row: Row, last: Previous | None, name: str) -> str:
+    """Change of a counter against the previous run, for people: ``new``, ``=`` or ``-12.3%``."""
+    if last is None:
+        return "new"
+    change = counters.change(row.counters, last.counters, name)
+    if change is None:
+        return "new"
+    return "=" if change == 0 else f"{100 * change:+.3g}%"
+
+
+def time_change(row: Row, last: Previous | None) -> str:
+    """Change of the time against the previous run; ``same`` if within the spreads."""
+    if last is None or not last.time_ms or row.time_ms is None:
+        return "new"
+    noise = max(row.spread or 0.0, last.spread or 0.0)
+    if abs(row.time_ms - last.time_ms) <= noise:
+        return "same"
+    change = row.time_ms / last.time_ms - 1
+    return f"{'faster' if change < 0 else 'slower'} {100 * abs(change):.3g}%"
+
+
+def _table(title: str, columns: Sequence[str]) -> Table:
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i == 0 else "right", no_wrap=True)
+    return table
+
+
+def _cells_without_figures(row: Row, count: int) -> list[Text | str]:
+    word = Text("not run") if row.refused else Text("WRONG", style="bold red")
+    return [row.kernel, word, *[""] * (count - 2)]
+
+
+def simulator_table(
+    title: str,
+    rows: Sequence[Row],
+    previous: Mapping[str, Previous | None],
+    ideal_flops: float | None,
+    ideal_bytes: float,
+) -> Table:
+    """What the simulator counted, a row for each rung.
+
+    Args:
+        title: operation, shape and dtype.
+        rows: the rungs' rows.
+        previous: the last run's row by kernel, None or absent if there was none.
+        ideal_flops: floating-point operations the operation needs, None for none of interest.
+        ideal_bytes: global bytes it has to move.
+    """
+    columns = (
+        "\nkernel",
+        "\nerror",
+        "warp\ninstr.",
+        "\nchange",
+        "\nFLOP",
+        "global\nmemory",
+        "\nchange",
+        "shared\nmemory",
+        "sim.\ntime",
+    )
+    table = _table(title, columns)
+    for row in rows:
+        if not row.checked:
+            table.add_row(*_cells_without_figures(row, len(columns)))
+            continue
+        last = previous.get(row.kernel)
+        moved = counters.value(row.counters, "global_bytes")
+        flops = counters.value(row.counters, "flops")
+        table.add_row(
+            row.kernel,
+            percent(row.share),
+            amount(counters.value(row.counters, "warp_instructions")),
+            counter_change(row, last, "warp_instructions"),
+            against(flops, "", ideal_flops),
+            against(moved, "B", ideal_bytes),
+            counter_change(row, last, "global_bytes"),
+            amount(counters.value(row.counters, "shared_bytes"), "B"),
+            duration(1e3 * row.counters[counters.SECONDS]),
+        )
+    return table
+
+
+def gpu_table(title: str, rows: Sequence[Row], previous: Mapping[str, Previous | None]) -> Table:
+    """Times and rates, a row for each rung and then for each vendor baseline."""
+    baselines = list(dict.fromkeys(name for row in rows for name in row.ratios))
+    unit = {"tflops": "TFLOP/s", "gbps": "GB/s"}[rows[0].unit] if rows else ""
+    columns = (
+        "kernel",
+        "error",
+        "time",
+        "+-",
+        unit,
+        "roof",
+        *(f"vs {name}" for name in baselines),
+        "change",
+    )
+    table = _table(title, columns)
+    for row in rows:
+        if row.time_ms is None:
+            table.add_row(*_cells_without_figures(row, len(columns)))
+            continue
+        ratios = [f"{row.ratios[name]:.2f}x" if name in row.ratios else "" for name in baselines]
+        table.add_row(
+            row.kernel,
+            percent(row.share),
+            duration(row.time_ms),
+            duration(row.spread),
+            "-" if row.rate is None else f"{row.rate:.4g}",
+            percent(row.roof_fraction),
+            *ratios,
+            time_change(row, previous.get(row.kernel)),
+            style="dim" if row.baseline else None,
+        )
+    return table

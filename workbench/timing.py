@@ -1,0 +1,78 @@
+"""Timing on a GPU: CUDA events, cold L2 cache, medians, everything interleaved.
+
+Speeds are comparable only side by side, so all the candidates of a shape are timed in turns:
+one run of each, then the next round. Before every run the L2 cache is overwritten.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+WARM_UPS = 3
+ROUNDS = (10, 100)  # fewest, most
+FLUSH_BYTES = 256 * 2**20  # at least; twice the L2 cache where that is more
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Times of ``n`` runs: the median and the interquartile range, in ms."""
+
+    median_ms: float
+    spread_ms: float
+    n: int
+
+
+def summarize(times_ms: Sequence[float]) -> Timing:
+    """Median and interquartile range of at least one time."""
+    if len(times_ms) == 1:
+        return Timing(times_ms[0], 0.0, 1)
+    low, middle, high = statistics.quantiles(times_ms, n=4, method="inclusive")
+    return Timing(middle, high - low, len(times_ms))
+
+
+def rounds_for(one_round_ms: float, budget_ms: float) -> int:
+    """How many rounds fit the budget, within ROUNDS."""
+    fewest, most = ROUNDS
+    if one_round_ms <= 0:
+        return most
+    return max(fewest, min(most, int(budget_ms / one_round_ms)))
+
+
+def time_interleaved(
+    runs: Mapping[str, Callable[[], None]],
+    device: torch.device,
+    budget_ms: float = 2000.0,
+) -> dict[str, Timing]:
+    """Time every run in turns on the device's current stream.
+
+    Args:
+        runs: what to time, by name; each only launches work on ``device``.
+        device: a CUDA device.
+        budget_ms: GPU time to spend on all of them together, about.
+    """
+    cache = torch.cuda.get_device_properties(device).L2_cache_size
+    flush = torch.empty(max(FLUSH_BYTES, 2 * cache), dtype=torch.uint8, device=device)
+    with torch.cuda.device(device):
+        for _ in range(WARM_UPS):
+            first = _one_round(runs, flush)
+        rounds = rounds_for(sum(first.values()), budget_ms)
+        measured = [_one_round(runs, flush) for _ in range(rounds)]
+    return {name: summarize([times[name] for times in measured]) for name in runs}
+
+
+def _one_round(runs: Mapping[str, Callable[[], None]], flush: torch.Tensor) -> dict[str, float]:
+    events = {}
+    for name, run in runs.items():
+        start = torch.cuda.Event(enable_timing=True)
+        end = torch.cuda.Event(enable_timing=True)
+        flush.zero_()
+        start.record()
+        run()
+        end.record()
+        events[name] = (start, end)
+    torch.cuda.synchronize(flush.device)
+    return {name: start.elapsed_time(end) for name, (start, end) in events.items()}

@@ -1,0 +1,30 @@
+"""One line on stderr for a build, and none for what was up to date."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def announced(label: str, slow: bool = False) -> Iterator[None]:
+    """Say that `label` is being built and, when it is done, how long that took.
+
+    In a terminal the second line replaces the first, and a failed build leaves neither. Elsewhere
+    only a slow build says that it has started.
+    """
+    terminal = sys.stderr.isatty()
+    started = time.monotonic()
+    if terminal or slow:
+        print(f"building {label} ...", end="" if terminal else "\n", file=sys.stderr, flush=True)
+    try:
+        yield
+    except BaseException:
+        if terminal:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+        raise
+    seconds = time.monotonic() - started
+    erase = "\r\033[K" if terminal else ""
+    print(f"{erase}built {label} in {seconds:.1f} s", file=sys.stderr, flush=True)

@@ -1,0 +1,211 @@
+"""From a compiler's output to what is worth reading: file:line, the source, the caret, a hint."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import BuildError
+from .paths import shown
+
+_SHOWN_ERRORS = 8
+# nvcc:  file.cu(12): error: text
+_NVCC = re.compile(
+    r"^(?P<path>[^\s(][^()]*)\((?P<line>\d+)\): (?:catastrophic )?error(?: #[\w-]+)?: "
+    r"(?P<text>.*)$"
+)
+# g++:   file.cpp:12:7: error: text
+_GCC = re.compile(
+    r"^(?P<path>[^\s:][^:]*):(?P<line>\d+):(?:(?P<column>\d+):)? "
+    r"(?:fatal )?error: (?P<text>.*)$"
+)
+_PTXAS = re.compile(r"^ptxas .*?(?:error|fatal)\s*: (?P<text>.*)$")
+_FAILED = re.compile(r"^FAILED: (?:\[code=\d+\] )?(?P<object>\S+)")
+_LD_FUNCTION = re.compile(r"ld(?:\.\w+)?: (?P<object>[^\s:]+): in function ")
+_LD = re.compile(
+    r"(?P<text>undefined reference to .*|multiple definition of [^;]*|"
+    r"cannot find -l\S+.*|undefined symbol: .*)$"
+)
+_LD_OBJECT = re.compile(r"ld(?:\.\w+)?: (?P<object>[^\s:]+\.o):")
+
+
+@dataclass(frozen=True)
+class Diagnostic:
+    """One error. `line` and `column` count from 1; 0 where the compiler does not say."""
+
+    path: str
+    line: int
+    text: str
+    column: int = 0
+    printed: tuple[str, str] = ("", "")  # nvcc: the preprocessed source line and the caret below it
+    notes: tuple[str, ...] = ()
+
+
+def build_error(label: str, log: str, log_path: Path, objects: Mapping[str, Path]) -> BuildError:
+    """The exception for a failed build; `objects` maps object names to their sources."""
+    log_path.write_text(log)
+    each = {(d.path, d.line, d.text): d for d in reversed(list(_parse(log, objects)))}
+    found = list(reversed(each.values()))  # nvcc compiles a file twice and may say it twice
+    parts = [_rendered(d) for d in found[:_SHOWN_ERRORS]]
+    if len(found) > _SHOWN_ERRORS:
+        parts.append(f"... and {len(found) - _SHOWN_ERRORS} more errors")
+    if not found:
+        tail = [line for line in log.splitlines() if line.strip()][-15:]
+        parts.append("\n".join([f"building {label} failed:", *tail]))
+    return BuildError("\n\n".join(parts) + f"\n\nfull log: {shown(log_path)}")
+
+
+def _parse(log: str, objects: Mapping[str, Path]) -> Iterator[Diagnostic]:
+    lines = log.splitlines()
+    failed = linked = ""
+    for i, line in enumerate(lines):
+        if match := _FAILED.match(line):
+            failed = match["object"]
+        elif match := _NVCC.match(line):
+            yield _from_nvcc(match, lines[i + 1 : i + 40])
+        elif match := _GCC.match(line):
+            yield Diagnostic(
+                match["path"], int(match["line"]), match["text"], int(match["column"] or 0)
+            )
+        elif match := _PTXAS.match(line):
+            yield Diagnostic(str(objects.get(failed, failed)), 0, match["text"])
+        if match := _LD_FUNCTION.search(line) or _LD_OBJECT.search(line):
+            linked = match["object"]
+        if match := _LD.search(line):
+            yield Diagnostic(str(objects.get(linked, linked or failed)), 0, match["text"])
+
+
+def _from_nvcc(match: re.Match[str], following: list[str]) -> Diagnostic:
+    """What nvcc prints: the preprocessed line, a caret below it, and where templates came from."""
+    block = []
+    for line in following:
+        if not line.strip() or _NVCC.match(line):
+            break
+        block.append(line)
+    caret = next((i for i, line in enumerate(block) if line.strip() == "^"), None)
+    if caret is None:
+        return Diagnostic(
+            match["path"],
+            int(match["line"]),
+            match["text"],
+            notes=tuple(line.strip() for line in block),
+        )
+    printed = (block[caret - 1], block[caret]) if caret else ("", "")
+    notes = block[: max(caret - 1, 0)] + block[caret + 1 :]
+    return Diagnostic(
+        match["path"],
+        int(match["line"]),
+        match["text"],
+        0,
+        printed,
+        tuple(line.strip() for line in notes),
+    )
+
+
+def _rendered(error: Diagnostic) -> str:
+    where = shown(error.path) if os.path.isabs(error.path) else error.path
+    if not error.line:
+        head = f"{where}: error: {error.text}" if where else f"error: {error.text}"
+        return "\n".join([head, *_hint(error, "")])
+    source = _source_line(error.path, error.line)
+    out = [f"{where}:{error.line}: error: {error.text}"]
+    column = error.column
+    if source:
+        column = column or _column(source, error)
+        out.append(f"  {source}")
+        if column:
+            before = "".join("\t" if c == "\t" else " " for c in source[: column - 1])
+            out.append(f"  {before}^")
+    elif error.printed[0]:
+        out += [f"  {error.printed[0].rstrip()}", f"  {error.printed[1].rstrip()}"]
+    out += [f"  {note}" for note in error.notes]
+    return "\n".join(out + _hint(error, source))
+
+
+def _source_line(path: str, line: int) -> str:
+    try:
+        lines = Path(path).read_text(errors="replace").splitlines()
+    except OSError:
+        return ""
+    return lines[line - 1].rstrip() if 0 < line <= len(lines) else ""
+
+
+def _column(source: str, error: Diagnostic) -> int:
+    """Where nvcc's caret, given under the preprocessed line, belongs in the line as written."""
+    printed, caret = error.printed
+    position = caret.find("^")
+    if position < 0:
+        return 0
+    rest = printed[position:].rstrip()
+    code = re.sub(r"\s*//.*$", "", source)
+    if not rest:
+        return len(code) + 1
+    if code.endswith(rest):
+        return len(code) - len(rest) + 1
+    token = re.match(r"\w+|.", rest)
+    word = token[0] if token else ""
+    places = [m.start() for m in re.finditer(rf"(?<!\w){re.escape(word)}", code)]
+    return places[0] + 1 if places else 0
+
+
+_HINTS = (
+    (
+        r"torch/\S+: No such file|ATen/\S+: No such file",
+        "kernels include no PyTorch headers; bindings.cpp is the file that knows PyTorch",
+    ),
+    (
+        r"No such file or directory",
+        "is the name spelt right? Local headers are found beside the file and in kernels/",
+    ),
+    (r"expected a \"?;", "is a ; missing at the end of the line before?"),
+    (
+        r"calling a __host__ function.* from a __(device|global)__ function",
+        "mark the called function __device__ (constexpr functions need nothing)",
+    ),
+    (
+        r"too much shared data",
+        "static shared memory ends at 48 KiB; use extern __shared__ and "
+        "cudaFuncSetAttribute(cudaFuncAttributeMaxDynamicSharedMemorySize)",
+    ),
+    (
+        r"unsupported GNU version",
+        "set CC and CXX to an older gcc and g++, which this CUDA version accepts",
+    ),
+    (
+        r"undefined reference to .*_rungs",
+        "each of kernels/matmul.cu, softmax.cu and attention.cu ends with its table of rungs",
+    ),
+    (r"multiple definition of", "two files define it; make it static, inline, or rename one"),
+)
+
+
+def _hint(error: Diagnostic, source: str) -> list[str]:
+    unknown = re.search(r'identifier "(\w+)" is undefined|‘(\w+)’ was not declared', error.text)
+    if unknown:
+        name = unknown[1] or unknown[2]
+        close = difflib.get_close_matches(name, _identifiers(error.path) - {name}, 1, 0.75)
+        return [f"  hint: did you mean {close[0]}?"] if close else []
+    for pattern, hint in _HINTS:
+        if re.search(pattern, error.text):
+            return [f"  hint: {hint}"]
+    return []
+
+
+_CUDA_NAMES = frozenset(
+    "threadIdx blockIdx blockDim gridDim warpSize __syncthreads __syncwarp __shfl_sync "
+    "__shfl_xor_sync __shfl_down_sync __shfl_up_sync __ballot_sync atomicAdd atomicMax fmaxf fminf "
+    "expf exp2f logf sqrtf rsqrtf float2 float4 int4 uint4 make_float2 make_float4 cudaStream_t "
+    "cudaGetLastError dim3 size_t int64_t uint32_t __half __nv_bfloat16".split()
+)
+
+
+def _identifiers(path: str) -> set[str]:
+    try:
+        text = Path(path).read_text(errors="replace")
+    except OSError:
+        text = ""
+    return {w for w in re.findall(r"[A-Za-z_]\w{2,}", text)} | _CUDA_NAMES

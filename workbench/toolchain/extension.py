@@ -1,0 +1,310 @@
+"""Compiling sources into a shared library with torch.utils.cpp_extension.load.
+
+load() alone would hang on the lock of a killed build, keep a failed build failed, miss edited
+headers and bury its errors. What is done about each stands at the place where it is done.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import fingerprints, tools
+from .announce import announced
+from .diagnostics import build_error
+from .errors import BuildError
+from .locks import build_lock
+from .paths import REPO, cache_dir, kernels_dir
+from .simulator import build_simulator, publish, touch
+from .toolkit import private_toolkit, shown_to_torch
+
+TARGETS = ("gpu", "simulator")
+SIMULATOR_GENCODE = "arch=compute_90a,code=compute_90a"
+_UNUSED_DAYS = 14
+# PyTorch forbids half's operators; kernels want them.
+_HALF = tuple(
+    f"-U__CUDA_NO_{name}__"
+    for name in ("HALF_OPERATORS", "HALF_CONVERSIONS", "HALF2_OPERATORS", "BFLOAT16_CONVERSIONS")
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything one library is made from."""
+
+    name: str  # without a hash: the object names and command lines stay the same from edit to edit
+    label: str  # "kernels for the simulator"
+    target: str
+    sources: tuple[Path, ...]
+    include_dirs: tuple[Path, ...]
+    cflags: tuple[str, ...]
+    cuda_cflags: tuple[str, ...]
+    ldflags: tuple[str, ...]
+    gencodes: tuple[str, ...]
+    toolkit: tools.Toolkit
+
+    @property
+    def key(self) -> str:
+        """Everything but the contents of the files."""
+        import torch
+
+        cxx = tools.find_cxx()
+        return fingerprints.digest(
+            self.cflags,
+            self.cuda_cflags,
+            self.gencodes,
+            self.toolkit,
+            tools.identity(self.toolkit.nvcc),
+            tools.identity(cxx),
+            tools.output(cxx, "--version"),
+            torch.__version__,
+            os.path.dirname(torch.__file__),
+            sys.version,
+            tools.environment(),
+        )
+
+    @property
+    def folder(self) -> Path:
+        """Where objects are kept from build to build; another one for other flags or sources."""
+        parents = sorted({str(s.parent) for s in self.sources})
+        return cache_dir() / "build" / f"{self.name}_{fingerprints.digest(parents, self.key)}"
+
+    def objects(self) -> dict[str, Path]:
+        """Object name, as load() chooses it -> source."""
+        return {s.stem + (".cuda.o" if s.suffix == ".cu" else ".o"): s for s in self.sources}
+
+    def wanted(self) -> dict[str, str]:
+        """Object name -> fingerprint of what it is to be made from."""
+        key = self.key
+        return {
+            name: fingerprints.source_fingerprint(source, self.include_dirs, key)
+            for name, source in self.objects().items()
+        }
+
+    def published(self, wanted: dict[str, str]) -> Path:
+        """Where the finished library goes; the name changes with every input."""
+        key = fingerprints.digest(sorted(wanted.items()), self.ldflags)
+        return cache_dir() / "lib" / f"{self.name}_{key}.so"
+
+
+def default_target() -> str:
+    """The GPU where there is one that PyTorch can use, else the simulator."""
+    import torch
+
+    return "gpu" if torch.cuda.is_available() else "simulator"
+
+
+def load_extension(
+    target: str, kernel_dir: Path | None = None, bindings: Path | None = None
+) -> Path:
+    """Build the bindings and every ladder file for `target`; the path of the shared library.
+
+    Nothing is loaded. The same inputs always give the same path, at once when it exists; its name
+    carries their hash, so that two versions can be loaded into one process. Load it with
+    ctypes.CDLL (RTLD_LOCAL). Errors: BuildError, whose text is what the user shall see.
+    """
+    kernel_dir = Path(kernel_dir or kernels_dir()).resolve()
+    bindings = Path(bindings or REPO / "bindings.cpp").resolve()
+    ladders = tuple(sorted(kernel_dir.glob("*.cu")))
+    if not ladders:
+        raise BuildError(f"there are no kernels (*.cu) in {kernel_dir}")
+    if not bindings.exists():
+        raise BuildError(f"there is no {bindings}")
+    what = "the GPU" if target == "gpu" else "the simulator"
+    return build_library(
+        recipe(
+            f"workbench_{target}",
+            f"kernels for {what}",
+            target,
+            (bindings, *ladders),
+            (kernel_dir,),
+        )
+    )
+
+
+def recipe(
+    name: str,
+    label: str,
+    target: str,
+    sources: Sequence[Path],
+    include_dirs: Sequence[Path],
+    extra_cuda_cflags: Sequence[str] = (),
+) -> Recipe:
+    """The flags of `target` around some sources; builds the simulator first where it is needed."""
+    if target not in TARGETS:
+        raise ValueError(f"target is {target!r}; expected 'gpu' or 'simulator'")
+    common = (
+        "-fno-gnu-unique",
+    )  # else a second version of a library would share the first's statics
+    cuda = (*_HALF, "-std=c++20", "-lineinfo", "-Xcompiler", ",".join(common), *extra_cuda_cflags)
+    cflags = ("-std=c++20", "-O1", *common)
+    link = ("-shared", "-Wl,-Bsymbolic", "-Wl,--exclude-libs,ALL", "-Wl,-z,defs")
+    if target == "gpu":
+        toolkit = tools.find_toolkit(gpu_cuda_major())
+        gencodes = gpu_gencodes()
+        cflags = (*cflags, "-DUSE_CUDA")
+    else:
+        toolkit = tools.find_toolkit()
+        gencodes = (SIMULATOR_GENCODE,)
+        include_dirs = (*include_dirs, REPO / "simulator" / "include")
+        cflags = (*cflags, "-DWORKBENCH_SIMULATOR")
+        cuda = (*cuda, "--no-compress", "-DWORKBENCH_SIMULATOR")
+        link = (*link, *simulator_ldflags())
+    for gencode in gencodes:
+        # With "arch" in a flag load() adds no -gencode of its own: these are the only ones.
+        cuda = (*cuda, "-gencode", gencode)
+    return Recipe(
+        name,
+        label,
+        target,
+        tuple(sources),
+        tuple(include_dirs),
+        cflags,
+        cuda,
+        link,
+        gencodes,
+        toolkit,
+    )
+
+
+def simulator_ldflags() -> tuple[str, ...]:
+    """The simulator in place of libcudart: its archive, its library, and where that lies."""
+    built = build_simulator()
+    folder = built.library.parent
+    return (str(built.archive), str(built.library), f"-Wl,-rpath,{folder}")
+
+
+def gpu_cuda_major() -> int:
+    """The CUDA major version PyTorch was built with; BuildError where there is no usable GPU."""
+    import torch
+
+    if torch.version.cuda is None:
+        raise BuildError(
+            "the GPU target needs a CUDA build of PyTorch; this one "
+            f"({torch.__version__}) is for the CPU. The simulator needs none."
+        )
+    if not torch.cuda.is_available():
+        raise BuildError(
+            "PyTorch finds no GPU (torch.cuda.is_available() is False). The simulator needs none."
+        )
+    return int(torch.version.cuda.split(".")[0])
+
+
+def gpu_gencodes() -> tuple[str, ...]:
+    """Machine code for each kind of GPU in this machine, with its architecture's own features."""
+    import torch
+
+    kinds = {torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())}
+    names = [f"{major}{minor}{'a' if major >= 9 else ''}" for major, minor in sorted(kinds)]
+    return tuple(f"arch=compute_{n},code=sm_{n}" for n in names)
+
+
+def build_library(recipe: Recipe) -> Path:
+    """The library of `recipe`, built unless this very one exists."""
+    path = recipe.published(recipe.wanted())
+    if path.exists():
+        touch(path)
+        return path
+    with build_lock(recipe.folder, recipe.label):
+        for _ in range(3):
+            wanted = recipe.wanted()
+            path = recipe.published(wanted)
+            if path.exists():  # built by whom we waited for
+                return path
+            with announced(recipe.label):
+                made = _load(recipe, wanted)
+            if recipe.wanted() == wanted:  # else a source was saved meanwhile: once more
+                break
+        publish(made, path)
+        _forget_unused()
+    return path
+
+
+def _load(recipe: Recipe, wanted: dict[str, str]) -> Path:
+    """One call of torch's load(), in its folder, under our lock; the library it made."""
+    torch_extension = cpp_extension()
+    ninja = tools.find_ninja()
+    home = private_toolkit(recipe.toolkit, recipe.target)
+    manifest = fingerprints.Manifest(recipe.folder)
+    manifest.begin(wanted, (recipe.name,))
+    forget_versions(torch_extension, recipe.name)
+    try:
+        with shown_to_torch(home, ninja):
+            # is_standalone: build and return, do not load. (A "stand-alone program" linked with
+            # -shared is a library.) What is loaded is the copy with the hash in its name.
+            made = torch_extension.load(
+                recipe.name,
+                [str(s) for s in recipe.sources],
+                extra_cflags=list(recipe.cflags),
+                extra_cuda_cflags=list(recipe.cuda_cflags),
+                extra_ldflags=[f"-L{home / 'lib64'}", *map(quoted, recipe.ldflags)],
+                extra_include_paths=[str(d) for d in recipe.include_dirs],
+                build_directory=str(recipe.folder),
+                with_cuda=True,
+                is_python_module=False,
+                is_standalone=True,
+            )
+    except RuntimeError as error:
+        log = recipe.folder / "build.log"
+        raise build_error(recipe.label, str(error), log, recipe.objects()) from None
+    finally:
+        manifest.finish(wanted)
+    check_gencodes(recipe.folder, recipe.gencodes)
+    return Path(made)
+
+
+def check_gencodes(folder: Path, gencodes: Sequence[str]) -> None:
+    """Make sure the architecture reached nvcc: PyTorch drops its own -gencode flags easily."""
+    commands = (folder / "build.ninja").read_text()
+    for gencode in gencodes:
+        if f"-gencode {gencode}" not in commands:
+            raise BuildError(
+                f"the flag -gencode {gencode} did not reach nvcc; see {folder / 'build.ninja'}"
+            )
+
+
+def cpp_extension():  # noqa: ANN202, a module
+    """torch.utils.cpp_extension, without its remark that there is no GPU."""
+    logger = logging.getLogger("torch.utils.cpp_extension")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        from torch.utils import cpp_extension
+    finally:
+        logger.setLevel(level)
+    return cpp_extension
+
+
+def forget_versions(module, name: str) -> None:  # noqa: ANN001
+    """Let load() ask ninja each time.
+
+    It remembers in this process what it built under a name: an edit then makes it build name_v1,
+    and a failed build is never tried again. The memory is private to PyTorch: where a later version
+    has none, there is nothing to forget.
+    """
+    versioner = getattr(module, "JIT_EXTENSION_VERSIONER", None)
+    getattr(versioner, "entries", {}).pop(name, None)
+
+
+def quoted(flag: str) -> str:
+    """A flag in a ninja file: for the shell, and for ninja itself."""
+    return shlex.quote(flag).replace("$", "$$")
+
+
+def _forget_unused() -> None:
+    """Delete libraries, and folders of inline kernels, that were not used for two weeks."""
+    limit = time.time() - _UNUSED_DAYS * 86400
+    for pattern in ("lib/*", "inline/*", "build/inline_*"):
+        for path in cache_dir().glob(pattern):
+            try:
+                if path.stat().st_mtime < limit:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            except OSError:
+                pass  # somebody else's, or gone already

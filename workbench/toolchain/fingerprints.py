@@ -1,0 +1,118 @@
+"""What a build depends on, by content: never by modification time.
+
+PyTorch's load() and ninja look at modification times, and nvcc writes no dependency file when
+PyTorch is a CPU build. So each object has a fingerprint here: its source, every local header that
+the source includes, directly or not, the flags, and the tools. `Manifest` remembers the
+fingerprints that the objects of a build folder were made from; objects whose fingerprint changed
+are deleted before the next build.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+_INCLUDE = re.compile(
+    rb'^[ \t]*#[ \t]*include(?:_next)?[ \t]*(?:"([^"\n]+)"|<([^>\n]+)>|(\w+))', re.M
+)
+_HEADERS = ("*.h", "*.cuh", "*.hpp", "*.inl")
+
+
+def digest(*parts: object) -> str:
+    """16 hexadecimal digits for any values that have a stable repr()."""
+    return hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
+
+
+def content(path: Path) -> str:
+    """The hash of a file's bytes; "absent" where there is none."""
+    try:
+        return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+    except OSError:
+        return "absent"
+
+
+def local_files(source: Path, include_dirs: Sequence[Path]) -> tuple[Path, ...]:
+    """`source` and the files it includes, directly or not, as far as they are not system headers.
+
+    Conditions are not evaluated: a header that may be included counts. `#include MACRO` counts as
+    every header of the include folders.
+    """
+    seen: dict[Path, None] = {}
+    waiting = [source]
+    while waiting:
+        path = waiting.pop()
+        if path in seen:
+            continue
+        seen[path] = None
+        try:
+            text = path.read_bytes()
+        except OSError:
+            continue
+        for quoted, angled, macro in _INCLUDE.findall(text):
+            if macro:
+                waiting += [
+                    h for d in include_dirs for pattern in _HEADERS for h in d.glob(pattern)
+                ]
+                continue
+            name = os.fsdecode(quoted or angled)
+            folders = [path.parent, *include_dirs] if quoted else include_dirs
+            found = next((d / name for d in folders if (d / name).is_file()), None)
+            if found:
+                waiting.append(Path(os.path.normpath(found)))
+    return tuple(sorted(seen))
+
+
+def source_fingerprint(source: Path, include_dirs: Sequence[Path], flags: str) -> str:
+    """Changes whenever the object made from `source` would."""
+    files = local_files(source, include_dirs)
+    return digest(str(source), flags, [(str(f), content(f)) for f in files])
+
+
+def cpu_features() -> str:
+    """What -march=native depends on: the CPU's model and feature flags."""
+    wanted = {"vendor_id", "model", "model name", "cpu family", "flags", "Features"}
+    lines = []
+    try:
+        with open("/proc/cpuinfo") as file:
+            for line in file:
+                if not line.strip():
+                    break  # the first core is enough
+                if line.split(":")[0].strip() in wanted:
+                    lines.append(line.strip())
+    except OSError:
+        pass
+    return digest(lines)
+
+
+class Manifest:
+    """Object name -> fingerprint it was made from, in a file of the build folder.
+
+    The file is absent while a build runs. A build that was killed therefore leaves none, and the
+    next one starts over rather than trust files that may be half written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / "manifest.json"
+
+    def begin(self, wanted: dict[str, str], outputs: Iterable[str]) -> None:
+        """Delete every object that was not made from what it is now wanted from."""
+        try:
+            known = json.loads(self.path.read_text())
+        except (OSError, ValueError):
+            known = {}
+        self.path.unlink(missing_ok=True)
+        stale = {name for name, value in wanted.items() if known.get(name) != value}
+        for name in (*stale, *(outputs if stale else ())):
+            (self.folder / name).unlink(missing_ok=True)
+
+    def finish(self, made: dict[str, str]) -> None:
+        """Remember the fingerprints of the objects that exist now."""
+        kept = {name: value for name, value in made.items() if (self.folder / name).exists()}
+        temporary = self.path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(kept, indent=1))
+        temporary.replace(self.path)

@@ -1,0 +1,110 @@
+"""One build at a time in a folder, and no waiting for the dead.
+
+The lock is an OS lock (filelock): it goes with its process, however that ends. PyTorch's own lock
+is a file that a killed build leaves behind, and load() then waits for it for ever; whoever holds
+the OS lock may delete it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import BuildError
+from .paths import shown, writable
+
+_STRAGGLERS_SECONDS = 120
+_COMPILERS = {
+    "ninja",
+    "sh",
+    "nvcc",
+    "cicc",
+    "cudafe++",
+    "ptxas",
+    "fatbinary",
+    "ccache",
+    "sccache",
+    "cc1plus",
+    "c++",
+    "g++",
+    "gcc",
+    "clang",
+    "clang++",
+    "as",
+    "ar",
+    "ld",
+    "collect2",
+}
+
+
+@contextmanager
+def build_lock(folder: Path, label: str) -> Iterator[None]:
+    """Hold the build folder `folder`; `label` is what others are told is being built."""
+    from filelock import FileLock, Timeout
+
+    writable(folder)
+    lock = FileLock(folder / "workbench.lock")
+    owner = folder / "owner"  # who holds the lock; left behind only by a killed build
+    try:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print(_waiting(owner, label), file=sys.stderr, flush=True)
+            lock.acquire(poll_interval=0.05)
+    except OSError as error:
+        raise BuildError(f"cannot lock {shown(folder)}: {error.strerror}") from None
+    try:
+        if owner.exists():
+            _await_stragglers(folder)
+        (folder / "lock").unlink(missing_ok=True)  # PyTorch's, of a build that was killed
+        owner.write_text(f"{os.getpid()}\n{label}\n")
+        yield
+    finally:
+        owner.unlink(missing_ok=True)
+        lock.release()
+
+
+def _waiting(owner: Path, label: str) -> str:
+    try:
+        pid, what = owner.read_text().splitlines()[:2]
+    except (OSError, ValueError):
+        return f"waiting for another process that is building {label}"
+    return f"waiting for process {pid}, which is building {what}"
+
+
+def _await_stragglers(folder: Path) -> None:
+    """Let the compilers of a killed build end: they may still be writing into `folder`."""
+    end = time.monotonic() + _STRAGGLERS_SECONDS
+    told = False
+    while pids := _working_in(folder):
+        if not told:
+            print(
+                f"waiting for the compilers of a build that was killed ({pids[0]})",
+                file=sys.stderr,
+                flush=True,
+            )
+            told = True
+        if time.monotonic() > end:
+            raise BuildError(
+                f"a build that was killed left processes at work in {shown(folder)}: "
+                f"{', '.join(map(str, pids))}. End them and try again."
+            )
+        time.sleep(0.05)
+
+
+def _working_in(folder: Path) -> list[int]:
+    """The compilers whose current folder is `folder`; ninja starts them all there."""
+    here = os.path.realpath(folder)
+    pids = []
+    for entry in os.listdir("/proc"):
+        try:
+            if entry.isdigit() and os.readlink(f"/proc/{entry}/cwd") == here:
+                if Path(f"/proc/{entry}/comm").read_text().strip() in _COMPILERS:
+                    pids.append(int(entry))
+        except OSError:
+            continue  # ended meanwhile, or somebody else's
+    return pids

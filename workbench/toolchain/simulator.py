@@ -1,0 +1,184 @@
+"""Builds the simulator: one shared library for the process, and the archive extensions link.
+
+libwbsim_<hash>.so   the simulator itself, simulator/src/**/*.cpp; only wbsim_* is exported
+libwbcudart_<hash>.a the CUDA runtime's names, forwarding to wbsim_*: simulator/src/cudart/*.cpp
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import fingerprints, tools
+from .announce import announced
+from .diagnostics import build_error
+from .locks import build_lock
+from .paths import REPO, cache_dir, writable
+
+_FLAGS = (
+    "-std=c++20 -O3 -march=native -fPIC -fvisibility=hidden -fno-gnu-unique -ffp-contract=off "
+    "-fno-math-errno -pthread"
+)
+_RULES = """ninja_required_version = 1.5
+rule compile
+  command = {wrapper}{cxx} -MMD -MF $out.d {flags} -I{include} -isystem {cuda} -c $in -o $out
+  depfile = $out.d
+  deps = gcc
+rule archive
+  command = rm -f $out && ar crs $out $in
+rule link
+  command = {cxx} -shared -pthread -Wl,-soname,{soname} -Wl,-z,defs $in -o $out
+"""
+
+
+@dataclass(frozen=True)
+class SimulatorLibrary:
+    """A built simulator: the shared library (loaded once a process) and the runtime archive."""
+
+    library: Path
+    archive: Path
+
+
+@dataclass(frozen=True)
+class _Plan:
+    source: Path  # the folder that holds src/ and include/
+    cxx: Path
+    library_sources: tuple[Path, ...]
+    archive_sources: tuple[Path, ...]
+
+    @property
+    def flags_key(self) -> str:
+        return fingerprints.digest(
+            _FLAGS,
+            tools.identity(self.cxx),
+            tools.output(self.cxx, "--version"),
+            tools.environment(),
+            fingerprints.cpu_features(),
+        )
+
+    @property
+    def folder(self) -> Path:
+        key = fingerprints.digest(str(self.source), self.flags_key)
+        return cache_dir() / "build" / f"simulator_{key}"
+
+    def objects(self) -> dict[str, Path]:
+        """Object name -> source; names follow the path, so that equal file names can coexist."""
+        every = (*self.library_sources, *self.archive_sources)
+        root = self.source / "src"
+        return {"_".join(s.relative_to(root).with_suffix("").parts) + ".o": s for s in every}
+
+    def wanted(self) -> dict[str, str]:
+        """Object name -> fingerprint of what it is to be made from."""
+        dirs = (self.source / "include", self.source / "src")
+        key = self.flags_key
+        return {
+            name: fingerprints.source_fingerprint(source, dirs, key)
+            for name, source in self.objects().items()
+        }
+
+    def published(self, wanted: dict[str, str]) -> SimulatorLibrary:
+        key = fingerprints.digest(_RULES, sorted(wanted.items()))
+        lib = cache_dir() / "lib"
+        return SimulatorLibrary(lib / f"libwbsim_{key}.so", lib / f"libwbcudart_{key}.a")
+
+
+def build_simulator(source: Path | None = None) -> SimulatorLibrary:
+    """Build the simulator from `source` (default simulator/) unless this very one exists."""
+    plan = _plan(Path(source or REPO / "simulator").resolve())
+    built = plan.published(plan.wanted())
+    if built.library.exists() and built.archive.exists():
+        touch(built.library)
+        touch(built.archive)
+        return built
+    with build_lock(plan.folder, "the simulator"):
+        for _ in range(3):
+            wanted = plan.wanted()
+            built = plan.published(wanted)
+            if built.library.exists() and built.archive.exists():
+                return built
+            with announced("the simulator", slow=True):
+                _compile(plan, wanted, built.library.name)
+            if plan.wanted() == wanted:  # else a source was saved meanwhile: once more
+                break
+        for made, path in (("wbsim.so", built.library), ("wbcudart.a", built.archive)):
+            publish(plan.folder / made, path)
+    return built
+
+
+def find_simulator() -> tuple[SimulatorLibrary, bool]:
+    """Where the simulator of this source tree is or will be, and whether it is there."""
+    plan = _plan(REPO / "simulator")
+    built = plan.published(plan.wanted())
+    return built, built.library.exists() and built.archive.exists()
+
+
+def publish(made: Path, path: Path) -> None:
+    """Copy a finished file to its name in the cache; nobody ever sees half of it."""
+    writable(path.parent)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(made.read_bytes())
+    temporary.chmod(0o755)
+    temporary.replace(path)
+
+
+def touch(path: Path) -> None:
+    """Note that a file of the cache is in use; what is unused for long is deleted."""
+    try:
+        os.utime(path)
+    except OSError:
+        pass  # a read-only cache
+
+
+def _plan(source: Path) -> _Plan:
+    every = sorted((source / "src").rglob("*.cpp"))
+    archive = tuple(s for s in every if s.parent.name == "cudart")
+    library = tuple(s for s in every if s not in archive)
+    if not library or not archive:
+        raise tools.BuildError(f"no simulator sources (src/*.cpp, src/cudart/*.cpp) in {source}")
+    return _Plan(source, tools.find_cxx(), library, archive)
+
+
+def _compile(plan: _Plan, wanted: dict[str, str], soname: str) -> None:
+    ninja = tools.find_ninja()
+    manifest = fingerprints.Manifest(plan.folder)
+    manifest.begin(wanted, ("wbsim.so", "wbcudart.a"))
+    ccache = tools.find_ccache()
+    text = _RULES.format(
+        wrapper=f"{ccache} " if ccache else "",
+        cxx=shlex.quote(str(plan.cxx)),
+        flags=_FLAGS,
+        include=shlex.quote(str(plan.source / "include")),
+        cuda=shlex.quote(str(tools.find_toolkit().include)),
+        soname=soname,
+    )
+    objects = plan.objects()
+    for name, source in objects.items():
+        text += f"build {name}: compile {_escaped(source)}\n"
+    names = {s: n for n, s in objects.items()}
+    text += f"build wbsim.so: link {' '.join(names[s] for s in plan.library_sources)}\n"
+    text += f"build wbcudart.a: archive {' '.join(names[s] for s in plan.archive_sources)}\n"
+    (plan.folder / "build.ninja").write_text(text)
+    (plan.folder / "wbsim.so").unlink(missing_ok=True)  # its soname carries the hash
+    command = [str(ninja), "-v"]
+    if os.environ.get("MAX_JOBS", "").isdigit():
+        command += ["-j", os.environ["MAX_JOBS"]]
+    done = subprocess.run(
+        command,
+        cwd=plan.folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        errors="replace",
+    )
+    manifest.finish(wanted)
+    if done.returncode:
+        raise build_error("the simulator", done.stdout, plan.folder / "build.log", objects)
+
+
+def _escaped(path: Path) -> str:
+    """A path in a ninja file."""
+    return str(path).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")

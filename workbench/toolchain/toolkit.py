@@ -1,0 +1,106 @@
+"""The private toolkit folder: what PyTorch is shown as CUDA_HOME.
+
+PyTorch's load() looks for a CUDA toolkit in CUDA_HOME, /usr/local/cuda and beside `which nvcc`; a
+CPU build of PyTorch looks nowhere, and none looks into the wheels. It then links -lcudart,
+-lc10_cuda and -ltorch_cuda, which the wheels and a CPU build do not have under these names. So each
+target gets a small folder with exactly what load() wants:
+
+  bin/nvcc   a script that runs the real nvcc (through a link, nvcc would not find its own parts)
+  include    a link to the toolkit's headers
+  lib64/     GPU: libcudart.so, a link to NVIDIA's runtime
+             simulator: libcudart.so, libc10_cuda.so, libtorch_cuda.so, all three empty; the
+             simulator's library and archive are named on the link line itself, so that a new
+             simulator relinks
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from . import fingerprints, tools
+from .errors import BuildError
+from .paths import REPO, cache_dir, writable
+
+# Variables that would lead load() elsewhere. The architecture is always given in full, so
+# TORCH_CUDA_ARCH_LIST has no say; PYTORCH_NVCC would bypass the folder.
+IGNORED_VARIABLES = ("TORCH_CUDA_ARCH_LIST", "PYTORCH_NVCC")
+
+
+def private_toolkit(toolkit: tools.Toolkit, target: str) -> Path:
+    """Make (once) and return the folder for `target`, "gpu" or "simulator"."""
+    identity = tools.identity(toolkit.nvcc)
+    folder = cache_dir() / "toolkit" / f"{target}_{fingerprints.digest(toolkit, identity)}"
+    if (folder / "complete").exists():
+        return folder
+    writable(folder / "bin")
+    writable(folder / "lib64")
+    # ccache compares scripts, not what they run: the version and time of nvcc stand in it.
+    script = f'exec {shlex.quote(str(toolkit.nvcc))} "$@"  # {toolkit.version} {identity[2]}'
+    _file(folder / "bin" / "nvcc", f"#!/bin/sh\n{script}\n")
+    _link(folder / "include", toolkit.include)
+    if target == "gpu":
+        _link(folder / "lib64" / "libcudart.so", _cudart(toolkit))
+    else:
+        for name in ("libcudart.so", "libc10_cuda.so", "libtorch_cuda.so"):
+            _file(folder / "lib64" / name, "/* a linker script: nothing to link */\n")
+    _file(folder / "complete", "")
+    return folder
+
+
+def _cudart(toolkit: tools.Toolkit) -> Path:
+    """NVIDIA's runtime library; the wheels have no libcudart.so, only libcudart.so.13."""
+    for folder in toolkit.libraries:
+        for name in ("libcudart.so", f"libcudart.so.{toolkit.major}"):
+            if (folder / name).exists():
+                return folder / name
+    looked = ", ".join(map(str, toolkit.libraries)) or str(toolkit.root)
+    raise BuildError(
+        f"the CUDA runtime (libcudart.so) is not in {looked}.\nInstall it with:\n  {tools.PIP_LINE}"
+    )
+
+
+def _file(path: Path, text: str) -> None:
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    temporary.chmod(0o755)
+    temporary.replace(path)
+
+
+def _link(path: Path, to: Path) -> None:
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(to)
+    temporary.replace(path)
+
+
+@contextmanager
+def shown_to_torch(folder: Path, ninja: Path) -> Iterator[None]:
+    """Within, PyTorch builds with this folder as CUDA_HOME; afterwards all is as it was."""
+    from torch.utils import cpp_extension
+
+    changes: dict[str, str | None] = {name: None for name in IGNORED_VARIABLES}
+    changes["PATH"] = f"{ninja.parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    if tools.find_ccache():
+        changes["CCACHE_BASEDIR"] = os.environ.get("CCACHE_BASEDIR", str(REPO))
+        changes["CCACHE_COMPILERCHECK"] = os.environ.get("CCACHE_COMPILERCHECK", "content")
+    before = {name: os.environ.get(name) for name in changes}
+    home = cpp_extension.CUDA_HOME
+    try:
+        cpp_extension.CUDA_HOME = str(folder)
+        _set_environment(changes)
+        yield
+    finally:
+        cpp_extension.CUDA_HOME = home
+        _set_environment(before)
+
+
+def _set_environment(values: dict[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value

@@ -1,0 +1,211 @@
+"""Finding the programs a build needs: the CUDA compiler, the C++ compiler, ninja."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from .errors import BuildError
+
+SIMULATOR_CUDA = 13  # the CUDA major version whose PTX the simulator reads
+PIP_LINE = (
+    "pip install 'cuda-toolkit[nvcc,cccl,cudart]==13.0.3' 'nvidia-nvvm==13.0.*' "
+    "'nvidia-cuda-crt==13.0.*'"
+)
+
+
+@dataclass(frozen=True)
+class Toolkit:
+    """A CUDA toolkit that can compile."""
+
+    root: Path
+    version: str  # of nvcc, such as 13.0.88
+    include: Path
+    libraries: tuple[Path, ...]
+
+    @property
+    def nvcc(self) -> Path:
+        """The compiler itself, never a wrapper."""
+        return self.root / "bin" / "nvcc"
+
+    @property
+    def major(self) -> int:
+        """13 of 13.0.88."""
+        return int(self.version.split(".")[0])
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One place where a toolkit was looked for, and what was found there."""
+
+    place: str
+    toolkit: Toolkit | None
+    problem: str = ""
+
+
+def identity(program: Path) -> tuple[str, int, int]:
+    """Changes whenever the program does; costs no process."""
+    real = Path(os.path.realpath(program))
+    try:
+        stat = real.stat()
+    except OSError:
+        return (str(real), 0, 0)
+    return (str(real), stat.st_size, stat.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=64)
+def _output(command: tuple[str, ...], _identity: tuple[str, int, int]) -> str:
+    """What `command` prints; remembered until the program behind it changes."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout + done.stderr
+
+
+def output(program: Path, *arguments: str) -> str:
+    """What a program prints on stdout and stderr, or "" where it does not run."""
+    return _output((str(program), *arguments), identity(program))
+
+
+def _toolkit_at(nvcc: Path) -> Toolkit | str:
+    """The toolkit behind an nvcc, or what is wrong with it."""
+    if not os.access(nvcc, os.X_OK):
+        return "has no bin/nvcc"
+    found = re.search(r"release [\d.]+, V([\d.]+)", output(nvcc, "--version"))
+    if not found:
+        return "`nvcc --version` does not work"
+    real = Path(os.path.realpath(nvcc))
+    root = real.parent.parent
+    if not (root / "nvvm" / "bin" / "cicc").exists():
+        # A wrapper script: the folder it stands in says nothing, so ask the compiler.
+        top = re.search(r"#\$ TOP=(.*)", output(nvcc, "--dryrun", "-x", "cu", "-E", os.devnull))
+        root = Path(os.path.realpath(top[1].strip())) if top else root
+    if not (root / "bin" / "nvcc").exists():
+        return f"its root {root} has no bin/nvcc"
+    parts = (root, root / "targets" / "x86_64-linux")
+    include = next((p / "include" for p in parts if (p / "include/cuda_runtime.h").exists()), None)
+    if include is None:
+        return f"no include/cuda_runtime.h under {root}"
+    libraries = tuple(p / n for p in parts for n in ("lib64", "lib") if (p / n).is_dir())
+    return Toolkit(root, found[1], include, libraries)
+
+
+def _wheel_mismatch() -> str:
+    """Compiler wheels of different CUDA versions do not work together: say so."""
+    versions = {}
+    for wheel in ("nvidia-cuda-nvcc", "nvidia-nvvm", "nvidia-cuda-crt"):
+        try:
+            versions[wheel] = metadata.version(wheel)
+        except metadata.PackageNotFoundError:
+            return f"the wheel {wheel} is missing"
+    if len({v.rsplit(".", 1)[0] for v in versions.values()}) == 1:
+        return ""
+    return "wheels of different versions: " + ", ".join(f"{w} {v}" for w, v in versions.items())
+
+
+def _places() -> list[tuple[str, Path, bool]]:
+    """(what it is called, nvcc, is it a wheel) in order of preference."""
+    places = []
+    for variable in ("CUDA_HOME", "CUDA_PATH"):
+        if root := os.environ.get(variable):
+            places.append((f"{variable}={root}", Path(root) / "bin" / "nvcc", False))
+    if on_path := shutil.which("nvcc"):
+        places.append((f"nvcc on PATH ({on_path})", Path(on_path), False))
+    if Path("/usr/local/cuda").exists():
+        places.append(("/usr/local/cuda", Path("/usr/local/cuda/bin/nvcc"), False))
+    for folder in dict.fromkeys(sysconfig.get_path(p) for p in ("purelib", "platlib")):
+        nvcc = Path(folder) / "nvidia" / f"cu{SIMULATOR_CUDA}" / "bin" / "nvcc"
+        places.append(("the wheels of requirements.txt", nvcc, True))
+    for folder in sys.path:  # wheels that another environment shares with this one
+        nvcc = Path(folder or ".") / "nvidia" / f"cu{SIMULATOR_CUDA}" / "bin" / "nvcc"
+        if nvcc.exists() and nvcc not in [p[1] for p in places]:
+            places.append((f"the wheels in {folder}", nvcc, True))
+    return places
+
+
+def candidates(major: int) -> list[Candidate]:
+    """Every place a toolkit was looked for; those without a problem are usable, best first."""
+    found = []
+    for place, nvcc, is_wheel in _places():
+        toolkit = _toolkit_at(nvcc)
+        if isinstance(toolkit, str):
+            problem = "not installed" if is_wheel and not nvcc.exists() else toolkit
+            found.append(Candidate(place, None, problem))
+            continue
+        problem = _wheel_mismatch() if is_wheel else ""
+        if toolkit.major != major:
+            problem = f"CUDA {toolkit.version}, but CUDA {major} is needed"
+        found.append(Candidate(place, toolkit, problem))
+    return found
+
+
+def find_toolkit(major: int = SIMULATOR_CUDA) -> Toolkit:
+    """The first usable toolkit of that CUDA major version; BuildError with the way out."""
+    looked = []
+    for candidate in candidates(major):
+        if candidate.toolkit and not candidate.problem:
+            return candidate.toolkit
+        looked.append(f"  {candidate.place}: {candidate.problem}")
+    remedy = f"Install it with:\n  {PIP_LINE}"
+    if major != SIMULATOR_CUDA:
+        remedy = (
+            f"Point CUDA_HOME to a CUDA {major} toolkit, or take PyTorch's CUDA {SIMULATOR_CUDA} "
+            "build:\n  pip install -r requirements.txt"
+        )
+    raise BuildError(
+        f"no CUDA {major} compiler (nvcc) was found. Looked at:\n"
+        + "\n".join(looked)
+        + f"\n{remedy}"
+    )
+
+
+def find_ninja() -> Path:
+    """Ninja on PATH, or beside this interpreter (a virtual environment need not be active)."""
+    beside = Path(sysconfig.get_path("scripts")) / "ninja"
+    found = shutil.which("ninja") or (str(beside) if os.access(beside, os.X_OK) else None)
+    if not found:
+        raise BuildError("ninja was not found. Install it with:\n  pip install ninja")
+    return Path(found)
+
+
+def find_cxx() -> Path:
+    """The C++ compiler: $CXX, or c++ as PyTorch takes it."""
+    words = shlex.split(os.environ.get("CXX") or "") or ["c++"]
+    found = shutil.which(words[0]) or ("CXX" not in os.environ and shutil.which("g++")) or None
+    if not found:
+        raise BuildError(
+            f"the C++ compiler `{words[0]}` was not found. Install g++ (Debian, Ubuntu: "
+            "apt install g++), or set CXX."
+        )
+    return Path(found)
+
+
+def find_ccache() -> Path | None:
+    """The program ccache, which PyTorch (2.13 and later) uses by itself where it is on PATH."""
+    found = shutil.which("ccache")
+    return Path(found) if found else None
+
+
+def environment() -> tuple[str, ...]:
+    """The environment variables that change what a compiler does, with their values."""
+    names = (
+        "CC",
+        "CXX",
+        "CPATH",
+        "CPLUS_INCLUDE_PATH",
+        "LIBRARY_PATH",
+        "CUDA_INC_PATH",
+        "NVCC_PREPEND_FLAGS",
+        "NVCC_APPEND_FLAGS",
+    )
+    return tuple(f"{n}={os.environ[n]}" for n in names if n in os.environ)
