@@ -239,10 +239,10 @@ void check_outputs(const char* op, Args outs, Args ins) {
 
 struct Facts {
   std::string dtype;
-  int64_t alignment = 16;  // of every pointer and stride, in bytes
-  int64_t head_dim = 0;    // attention only
-  int device = 0;          // CUDA's number of it; the simulator has one device
-  std::string came;        // "a float32 [4, 3], b float32 [3, 5]"
+  int64_t alignment = 128;  // of every pointer and stride, in bytes; no rung asks for more
+  int64_t head_dim = 0;     // attention only
+  int device = 0;           // CUDA's number of it; the simulator has one device
+  std::string came;         // "a float32 [4, 3], b float32 [3, 5]"
 
   explicit Facts(Args args) {
     const Arg& first = **args.begin();

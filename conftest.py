@@ -13,14 +13,10 @@ from workbench.toolchain import BuildError
 
 TARGETS = (
     "simulator",
-    pytest.param(
-        "gpu",
-        marks=[
-            pytest.mark.gpu,
-            pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
-        ],
-    ),
+    pytest.param("gpu", marks=pytest.mark.gpu),
 )
+
+WARP_ORDERS = ("ascending", "descending", "random")  # all with --full, else the first
 
 BUILD_FAILURE = pytest.StashKey[BuildError]()
 
@@ -51,6 +47,10 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU"))
     if not config.getoption("--full"):
         chosen = [item for item in items if not item.get_closest_marker("full")]
         config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
@@ -105,22 +105,37 @@ def device(target: str) -> torch.device:
     return torch.device(check.DEVICES[target])
 
 
+def _warp_orders(target: str, full: bool) -> Iterator[str]:
+    """Let the simulator run in each order of the tier; a GPU has one of its own."""
+    if target == "gpu":
+        yield "as the GPU likes"
+        return
+    import simulator
+
+    for order in WARP_ORDERS if full else WARP_ORDERS[:1]:
+        with simulator.settings(order=order, seed=0):
+            yield order
+
+
 @pytest.fixture
-def require_right(rung: ops.Rung, target: str):
+def require_right(rung: ops.Rung, target: str, pytestconfig: pytest.Config):
     """A function that checks the test's rung on a case and fails with the checker's report."""
 
-    def require(operation: operations.Operation, case: Case) -> check.Verdict:
+    def require(operation: operations.Operation, case: Case) -> None:
         __tracebackhide__ = True
+        for order in _warp_orders(target, pytestconfig.getoption("--full")):
+            verdict = checked(operation, case)
+            if not verdict.ok:
+                pytest.fail(f"{verdict.report()}\n  warps    {order}", pytrace=False)
+
+    def checked(operation: operations.Operation, case: Case) -> check.Verdict:
         try:
-            verdict = check.check_rung(operation, rung, case, target)
+            return check.check_rung(operation, rung, case, target)
         except check.StickyError as error:
             pytest.exit(str(error), returncode=1)
         except torch.OutOfMemoryError:
             if target == "gpu" and "huge" in case.layout:
                 pytest.skip(f"the GPU has no room for {inputs.HUGE} elements")
             raise
-        if not verdict.ok:
-            pytest.fail(verdict.report(), pytrace=False)
-        return verdict
 
     return require

@@ -93,9 +93,9 @@ def library() -> ctypes.CDLL:
     global _library
     with _load_lock:
         if _library is None:
-            from workbench.toolchain.simulator import build_simulator
+            from workbench.toolchain.simulator import process_simulator
 
-            _library = _open(build_simulator().library)
+            _library = _open(process_simulator().library)
     return _library
 
 

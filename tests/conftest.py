@@ -14,7 +14,7 @@ from workbench import toolchain
 @pytest.fixture(scope="session")
 def simulator_library() -> toolchain.SimulatorLibrary:
     """The simulator, from the cache of the whole run: built at most once."""
-    return toolchain.build_simulator()
+    return toolchain.process_simulator()
 
 
 @pytest.fixture

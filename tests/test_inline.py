@@ -111,7 +111,7 @@ def test_every_kind_of_tensor_arrives(target: str, device, cache):
         ({"x": torch.ones(4, dtype=torch.float64)}, TypeError,
          r"saxpy: x is torch.float64; expected torch.float32 for const float\* x"),
         ({"x": [1.0]}, TypeError, r"saxpy: x is list; expected a tensor for const float\* x"),
-        ({"x": torch.ones(4, 2)[:, 0]}, ValueError, r"x is not contiguous: shape \[4\], strides \[2\]"),
+        ({"x": torch.ones(4, 2)[:, 0]}, ValueError, r"x is not contiguous: shape \[4\], strides"),
         ({"y": torch.ones(4).requires_grad_()}, ValueError, "y requires grad.*no backward"),
         ({"x": torch.ones(4, device="meta")}, ValueError, "x is a torch.strided tensor on meta"),
         ({"x": torch.ones(4).to_sparse()}, ValueError, "x is a torch.sparse_coo tensor"),
@@ -165,11 +165,10 @@ def test_errors_of_the_launcher(target: str, device, cache):
                     target=target)  # fmt: skip
     with pytest.raises(RuntimeError, match="^thrown: n must not be 7$"):
         module.thrown(7)
-    with pytest.raises(RuntimeError, match="^too_large: cudaErrorInvalidConfiguration: "):
+    with pytest.raises(RuntimeError, match="cudaErrorInvalidConfiguration|at most 1024"):
         module.too_large()
     with pytest.raises(RuntimeError, match="^returned: cudaErrorInvalidValue: "):
         module.returned()
-    module.__dict__["thrown"]  # the module is still there, and so is the process
 
 
 def test_compile_error_names_the_line_of_the_string(target: str, cache):

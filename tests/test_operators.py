@@ -70,7 +70,6 @@ def test_mixed_devices(name, target, device):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 def test_cpu_and_cuda_mixed(name):
     call, args = CALLS[name]("cpu")
     if len(args) > 1:
@@ -79,7 +78,6 @@ def test_cpu_and_cuda_mixed(name):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 def test_both_targets_in_one_process(name):
     for _ in range(2):
         call, args = CALLS[name]("cpu")
@@ -279,7 +277,6 @@ def test_compiles_with_an_output_argument(target, device):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 def test_runs_on_the_current_stream():
     """The result is ready for what follows on the same stream, without a synchronisation."""
     a, b = tensor(512, 512, device="cuda"), tensor(512, 512, device="cuda")

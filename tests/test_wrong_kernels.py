@@ -64,10 +64,10 @@ class Edit:
         at = self._find(text, self.old, start)
         return text[:at] + self.new + text[at + len(self.old) :]
 
-    def line(self, edited: str) -> int:
-        """The line at fault, in the edited text."""
-        start = self._find(edited, self.behind, 0)
-        return edited.count("\n", 0, self._find(edited, self.line_of or self.new, start)) + 1
+    def line(self, text: str) -> int:
+        """The line at fault, the same before and after the edit."""
+        start = self._find(text, self.behind, 0)
+        return text.count("\n", 0, self._find(text, self.line_of or self.old, start)) + 1
 
     def _find(self, text: str, part: str, start: int) -> int:
         at = text.find(part, start)
@@ -94,10 +94,10 @@ SWAPPED = (
     Edit(
         "attention",
         "flash",
-        "(BN * 0 + 1)",
-        "",
+        "&KV_smem[tx + LANES * j][d]",
+        "&KV_smem[tx * TN + j][d]",
     ),
-)[:2]
+)
 
 UNGUARDED = (
     Edit(
@@ -152,11 +152,11 @@ UNGUARDED = (
 )
 
 WRONG_FORMULA = (
-    Edit("softmax", "block_per_row", "exp", "exp2", behind="+= ", touches=("naive", "coarsened")),
+    Edit("softmax", "naive", "const float inverse = 1.0f / sum", "const float inverse = sum"),
     Edit("attention", "flash", "l[i] *= alpha;", ""),
     Edit("attention", "flash", "acc_o[i][c] *= alpha", "acc_o[i][c] *= 1.0f"),
     Edit("attention", "flash", "< seen ?", "<= seen ?", shape="B=1,H=1,Nq=40,Nk=40,D=32,causal=1"),
-)[1:]
+)
 
 
 @functools.cache
@@ -198,7 +198,10 @@ class Outcome:
 
 
 class Laboratory:
-    """Builds and checks edited kernels, a build when its first edit is asked for."""
+    """Builds and checks edited kernels, a build when its first edit is asked for.
+
+    All builds are made from one folder, so that only what changed is compiled again.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -206,21 +209,18 @@ class Laboratory:
 
     def outcome(self, edit: Edit, target: str) -> Outcome:
         if (target, edit) not in self.outcomes:
-            number, build = next(
-                (i, build) for i, build in enumerate(builds(all_edits())) if edit in build
-            )
-            self._run(self.folder / str(number), build, target)
+            build = next(build for build in builds(all_edits()) if edit in build)
+            self._run(build, target)
         return self.outcomes[target, edit]
 
-    def _run(self, kernels: Path, edits: list[Edit], target: str) -> None:
-        shutil.copytree(kernels_dir(), kernels, dirs_exist_ok=True)
+    def _run(self, edits: list[Edit], target: str) -> None:
+        shutil.copytree(kernels_dir(), self.folder, dirs_exist_ok=True)
         for edit in edits:
-            file = kernels / f"{edit.op}.cu"
+            file = self.folder / f"{edit.op}.cu"
             file.write_text(edit.apply(file.read_text()))
-        verdicts = check_in_child(kernels, target, [request(edit) for edit in edits])
+        verdicts = check_in_child(self.folder, target, [request(edit) for edit in edits])
         for edit, verdict in zip(edits, verdicts, strict=True):
-            text = (kernels / f"{edit.op}.cu").read_text()
-            line = edit.line(text) if edit.tensor else 0
+            line = edit.line((kernels_dir() / f"{edit.op}.cu").read_text())
             self.outcomes[target, edit] = Outcome(verdict["ok"], verdict["report"], line)
 
 

@@ -8,7 +8,7 @@ BuildError       what went wrong, in the words the user shall see; main_guard tu
 from .errors import BuildError, main_guard
 from .extension import default_target, load_extension
 from .paths import REPO, cache_dir, kernels_dir
-from .simulator import SimulatorLibrary, build_simulator
+from .simulator import SimulatorLibrary, build_simulator, process_simulator
 
 __all__ = [
     "REPO",
@@ -20,4 +20,5 @@ __all__ = [
     "kernels_dir",
     "load_extension",
     "main_guard",
+    "process_simulator",
 ]

@@ -216,27 +216,20 @@ def register(
         f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}, "
         f"strides {list(tensor.stride())}"
     )
-    library.wbsim_register_tensor(
-        ctypes.c_void_p(first),
-        ctypes.c_size_t(size),
-        name.encode(),
-        text.encode(),
-        ctypes.c_int(role),
-    )
+    library.wbsim_register_tensor(first, size, name.encode(), text.encode(), role)
     return first
 
 
 def unregister(library: ctypes.CDLL, pointer: int, name: str) -> None:
     """The opposite of `register`."""
-    library.wbsim_unregister_tensor(ctypes.c_void_p(pointer), name.encode())
+    library.wbsim_unregister_tensor(pointer, name.encode())
 
 
 def raise_finding() -> None:
     """Raise what the simulator found in the launches since the last call, if anything."""
     import simulator
 
-    library = simulator.library()
-    library.wbsim_take_report.restype = ctypes.c_char_p
-    report = library.wbsim_take_report()
+    report = simulator.library().wbsim_take_report()
     if report:
-        raise simulator.SimulatorError(report.decode(errors="replace"))
+        text = report.decode(errors="replace")
+        raise simulator.exception_for(RuntimeError(text)) or simulator.SimulatorError(text)

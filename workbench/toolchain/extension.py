@@ -22,7 +22,7 @@ from .diagnostics import build_error
 from .errors import BuildError
 from .locks import build_lock
 from .paths import REPO, cache_dir, kernels_dir
-from .simulator import build_simulator, publish, touch
+from .simulator import process_simulator, publish, touch
 from .toolkit import private_toolkit, shown_to_torch
 
 TARGETS = ("gpu", "simulator")
@@ -176,7 +176,7 @@ def recipe(
 
 def simulator_ldflags() -> tuple[str, ...]:
     """The simulator in place of libcudart: its archive, its library, and where that lies."""
-    built = build_simulator()
+    built = process_simulator()
     folder = built.library.parent
     return (str(built.archive), str(built.library), f"-Wl,-rpath,{folder}")
 
@@ -221,10 +221,10 @@ def build_library(recipe: Recipe) -> Path:
             with announced(recipe.label):
                 made = _load(recipe, wanted)
             if recipe.wanted() == wanted:  # else a source was saved meanwhile: once more
-                break
-        publish(made, path)
-        _forget_unused()
-    return path
+                publish(made, path)
+                _forget_unused()
+                return path
+    raise BuildError(f"the sources of {recipe.label} change faster than they compile")
 
 
 def _load(recipe: Recipe, wanted: dict[str, str]) -> Path:

@@ -41,11 +41,16 @@ class SimulatorLibrary:
     library: Path
     archive: Path
 
+    def exists(self) -> bool:
+        """Both files are there."""
+        return self.library.exists() and self.archive.exists()
+
 
 @dataclass(frozen=True)
 class _Plan:
     source: Path  # the folder that holds src/ and include/
     cxx: Path
+    cuda: tools.Toolkit  # its headers declare the runtime that the simulator stands in for
     library_sources: tuple[Path, ...]
     archive_sources: tuple[Path, ...]
 
@@ -56,6 +61,7 @@ class _Plan:
             tools.identity(self.cxx),
             tools.output(self.cxx, "--version"),
             tools.environment(),
+            self.cuda,
             fingerprints.cpu_features(),
         )
 
@@ -85,11 +91,28 @@ class _Plan:
         return SimulatorLibrary(lib / f"libwbsim_{key}.so", lib / f"libwbcudart_{key}.a")
 
 
+def process_simulator() -> SimulatorLibrary:
+    """The one simulator of this process: built on first use, and the same ever after.
+
+    A process holds one simulator, so an edit of its sources counts from the next process on.
+    """
+    for library, archive in _of_this_process:
+        here = SimulatorLibrary(cache_dir() / "lib" / library, cache_dir() / "lib" / archive)
+        if here.exists():
+            return here
+    built = build_simulator()
+    _of_this_process[:] = [(built.library.name, built.archive.name)]
+    return built
+
+
+_of_this_process: list[tuple[str, str]] = []  # empty until there is one
+
+
 def build_simulator(source: Path | None = None) -> SimulatorLibrary:
     """Build the simulator from `source` (default simulator/) unless this very one exists."""
     plan = _plan(Path(source or REPO / "simulator").resolve())
     built = plan.published(plan.wanted())
-    if built.library.exists() and built.archive.exists():
+    if built.exists():
         touch(built.library)
         touch(built.archive)
         return built
@@ -97,22 +120,22 @@ def build_simulator(source: Path | None = None) -> SimulatorLibrary:
         for _ in range(3):
             wanted = plan.wanted()
             built = plan.published(wanted)
-            if built.library.exists() and built.archive.exists():
+            if built.exists():
                 return built
             with announced("the simulator", slow=True):
                 _compile(plan, wanted, built.library.name)
-            if plan.wanted() == wanted:  # else a source was saved meanwhile: once more
-                break
-        for made, path in (("wbsim.so", built.library), ("wbcudart.a", built.archive)):
-            publish(plan.folder / made, path)
-    return built
+            if plan.wanted() == wanted:
+                publish(plan.folder / "wbcudart.a", built.archive)
+                publish(plan.folder / "wbsim.so", built.library)
+                return built
+    raise tools.BuildError(f"the sources in {source or REPO} change faster than they compile")
 
 
 def find_simulator() -> tuple[SimulatorLibrary, bool]:
     """Where the simulator of this source tree is or will be, and whether it is there."""
     plan = _plan(REPO / "simulator")
     built = plan.published(plan.wanted())
-    return built, built.library.exists() and built.archive.exists()
+    return built, built.exists()
 
 
 def publish(made: Path, path: Path) -> None:
@@ -138,7 +161,7 @@ def _plan(source: Path) -> _Plan:
     library = tuple(s for s in every if s not in archive)
     if not library or not archive:
         raise tools.BuildError(f"no simulator sources (src/*.cpp, src/cudart/*.cpp) in {source}")
-    return _Plan(source, tools.find_cxx(), library, archive)
+    return _Plan(source, tools.find_cxx(), tools.find_toolkit(), library, archive)
 
 
 def _compile(plan: _Plan, wanted: dict[str, str], soname: str) -> None:
@@ -151,7 +174,7 @@ def _compile(plan: _Plan, wanted: dict[str, str], soname: str) -> None:
         cxx=shlex.quote(str(plan.cxx)),
         flags=_FLAGS,
         include=shlex.quote(str(plan.source / "include")),
-        cuda=shlex.quote(str(tools.find_toolkit().include)),
+        cuda=shlex.quote(str(plan.cuda.include)),
         soname=soname,
     )
     objects = plan.objects()

@@ -36,7 +36,7 @@ const Inst* atomic(Warp& w, const Inst* in, Mask m) {
   U* d = w.reg<U>(in->dst);
   const U* b = w.reg<U>(in->b);
   const U* c = w.reg<U>(in->c);
-  for_lanes(m, [&](int l) { d[l] = update<T, U>(at.lane(l, sizeof(T)), b[l], c[l], F); });
+  for_lanes(m, [&](int l) { d[l] = update<T, U>(at.lane(l), b[l], c[l], F); });
   return next(in);
 }
 

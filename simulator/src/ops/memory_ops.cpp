@@ -15,64 +15,91 @@ using ptx::Type;
 // ---- Values -----------------------------------------------------------------------------------------------
 // T is what lies in memory, R the register it is extended to (sign-extended if T is signed).
 
+// The register of element e: a vector access has a list of them.
+template <class R>
+inline R* element(Warp& w, const Inst* in, uint32_t only, int e) {
+  return w.reg<R>(in->count == 1 ? only : in->list[e]);
+}
+
+// Lane by lane: any pattern, any mask, vectors.
 template <class T, class R>
-inline void load_values(const Access& at, Warp& w, const Inst* in, Mask m) {
-  const int n = in->count;
-  if (m == ALL_LANES && at.pattern == Access::Consecutive && n == 1) {
-    R* d = w.reg<R>(in->dst);
-    T row[LANES];
-    std::memcpy(row, at.first, sizeof row);
-    for (int l = 0; l < LANES; l++) {
-      d[l] = static_cast<R>(row[l]);
+void load_each(const Access& at, Warp& w, const Inst* in, Mask m) {
+  for_lanes(m, [&](int l) {
+    const uint8_t* from = at.lane(l);
+    for (int e = 0; e < in->count; e++) {
+      T value;
+      std::memcpy(&value, from + e * sizeof(T), sizeof(T));
+      element<R>(w, in, in->dst, e)[l] = static_cast<R>(value);
     }
+  });
+}
+
+// A T in memory, wherever the address is aligned to.
+template <class T>
+using InMemory [[gnu::aligned(1), gnu::may_alias]] = T;
+
+// Kept out of line: inlined, the multiples of step are computed before they are known to be needed.
+template <class T, class R>
+[[gnu::noinline]] void load_strided(R* to, const uint8_t* from, int64_t step) {
+  for (int l = 0; l < HALF; l++) {
+    to[l] = static_cast<R>(*reinterpret_cast<const InMemory<T>*>(from));
+    from += step;
+  }
+}
+
+// 16 lanes that read one place, a row, or one place a step.
+template <class T, class R>
+inline void load_half(R* to, const uint8_t* from, int64_t step) {
+  if (step == 0) {
+    const R value = static_cast<R>(*reinterpret_cast<const InMemory<T>*>(from));
+    for (int l = 0; l < HALF; l++) {
+      to[l] = value;
+    }
+  } else if (step == sizeof(T)) {
+    if constexpr (sizeof(T) == sizeof(R)) {
+      std::memcpy(to, from, HALF * sizeof(T));
+    } else {
+      load_strided<T, R>(to, from, step);
+    }
+  } else {
+    load_strided<T, R>(to, from, step);
+  }
+}
+
+template <class T, class R>
+[[gnu::always_inline]] inline void load_values(const Access& at, Warp& w, const Inst* in, Mask m) {
+  if (m != ALL_LANES || at.scattered) {
+    load_each<T, R>(at, w, in, m);
     return;
   }
-  for (int e = 0; e < n; e++) {
-    R* d = w.reg<R>(n == 1 ? in->dst : in->list[e]);
-    if (at.pattern == Access::Uniform && m == ALL_LANES) {
-      T value;
-      std::memcpy(&value, at.first + e * sizeof(T), sizeof(T));
-      for (int l = 0; l < LANES; l++) {
-        d[l] = static_cast<R>(value);
-      }
-      continue;
-    }
-    auto one = [&](int l) {
-      T value;
-      std::memcpy(&value, at.lane(l, n * sizeof(T)) + e * sizeof(T), sizeof(T));
-      d[l] = static_cast<R>(value);
-    };
-    if (m == ALL_LANES && at.pattern == Access::Scattered) {
-      for (int l = 0; l < LANES; l++) {
-        T value;
-        std::memcpy(&value, at.lanes[l] + e * sizeof(T), sizeof(T));
-        d[l] = static_cast<R>(value);
-      }
-    } else {
-      for_lanes(m, one);
+  for (int e = 0; e < in->count; e++) {
+    R* to = element<R>(w, in, in->dst, e);
+    for (int h = 0; h < 2; h++) {
+      load_half<T, R>(to + h * HALF, at.first[h] + e * sizeof(T), at.step[h]);
     }
   }
 }
 
 template <class T, class R>
 inline void store_values(const Access& at, Warp& w, const Inst* in, Mask m) {
-  const int n = in->count;
-  if (m == ALL_LANES && at.pattern == Access::Consecutive && n == 1) {
-    const R* s = w.reg<R>(in->b);
-    T row[LANES];
-    for (int l = 0; l < LANES; l++) {
-      row[l] = static_cast<T>(s[l]);
+  if (m == ALL_LANES && !at.scattered && in->count == 1 && at.step[0] == sizeof(T) && at.step[1] == sizeof(T)) {
+    const R* from = w.reg<R>(in->b);
+    for (int h = 0; h < 2; h++) {
+      T row[HALF];
+      for (int l = 0; l < HALF; l++) {
+        row[l] = static_cast<T>(from[h * HALF + l]);
+      }
+      std::memcpy(at.first[h], row, sizeof row);
     }
-    std::memcpy(at.first, row, sizeof row);
     return;
   }
-  for (int e = 0; e < n; e++) {
-    const R* s = w.reg<R>(n == 1 ? in->b : in->list[e]);
-    for_lanes(m, [&](int l) {
-      T value = static_cast<T>(s[l]);
-      std::memcpy(at.lane(l, n * sizeof(T)) + e * sizeof(T), &value, sizeof(T));
-    });
-  }
+  for_lanes(m, [&](int l) {
+    uint8_t* to = at.lane(l);
+    for (int e = 0; e < in->count; e++) {
+      T value = static_cast<T>(element<R>(w, in, in->b, e)[l]);
+      std::memcpy(to + e * sizeof(T), &value, sizeof(T));
+    }
+  });
 }
 
 template <AddressKind KIND, class T, class R>
@@ -95,8 +122,9 @@ const Inst* store(Warp& w, const Inst* in, Mask m) {
 template <class T, class R>
 const Inst* load_param(Warp& w, const Inst* in, Mask m) {
   Access at;
-  at.pattern = Access::Uniform;
-  at.first = const_cast<uint8_t*>(w.block->params) + in->imm;
+  at.scattered = false;
+  at.first[0] = at.first[1] = const_cast<uint8_t*>(w.block->params) + in->imm;
+  at.step[0] = at.step[1] = 0;
   load_values<T, R>(at, w, in, m);
   return next(in);
 }

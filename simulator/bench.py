@@ -1,0 +1,95 @@
+"""Measures the simulator itself: ``python -m simulator.bench``.
+
+Each row runs one rung of a ladder several times and keeps the fastest launch. G FMA/s counts fp32
+fused multiply-adds of all lanes; ns is the time one core takes per warp instruction.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import simulator
+import workbench
+
+
+@dataclass(frozen=True)
+class Case:
+    """A workload under settings of the simulator; threads 0 means every core."""
+
+    name: str
+    run: Callable[[], object]
+    threads: int = 1
+    checks: tuple[str, ...] = ("memcheck",)
+
+
+def _cases(size: int) -> list[Case]:
+    torch.manual_seed(0)
+    a, b = torch.randn(size, size), torch.randn(size, size)
+    x = torch.randn(64, 4096)
+    q, k, v = torch.randn(3, 1, 4, 256, 64)
+
+    def matmul(rung: str) -> Callable[[], object]:
+        return lambda: workbench.matmul(a, b, kernel=rung)
+
+    square = f"{size} x {size} x {size}"
+    return [
+        Case(f"matmul tiled, {square}", matmul("tiled")),
+        Case(f"matmul tiled, {square}", matmul("tiled"), checks=()),
+        Case(f"matmul tiled, {square}", matmul("tiled"), threads=0),
+        Case(f"matmul tiled_16, {square}", matmul("tiled_16")),
+        Case(f"matmul naive, {square}", matmul("naive")),
+        Case("softmax coarsened, 64 x 4096", lambda: workbench.softmax(x, kernel="coarsened")),
+        Case(
+            "attention flash, 4 heads, 256 x 256 x 64",
+            lambda: workbench.attention(q, k, v, kernel="flash"),
+        ),
+    ]
+
+
+def _fastest(case: Case, repeats: int) -> simulator.Launch:
+    """The fastest launch of the case's longest kernel."""
+    launches: list[simulator.Launch] = []
+    with simulator.settings(threads=case.threads, checks=case.checks):
+        case.run()  # decodes the kernel
+        for _ in range(repeats):
+            with simulator.record() as recorded:
+                case.run()
+            launches.append(max(recorded, key=lambda launch: launch.seconds))
+    return min(launches, key=lambda launch: launch.seconds)
+
+
+def main() -> None:
+    """Run every case and print one table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", type=int, default=512, help="M, N and K of the matmuls (512)")
+    parser.add_argument("--repeats", type=int, default=5, help="runs per row, fastest kept (5)")
+    options = parser.parse_args()
+    cores = len(os.sched_getaffinity(0))
+    table = Table("workload", "cores", "checks", "ms", "G FMA/s", "per core", "ns", box=None)
+    for column in table.columns[3:]:
+        column.justify = "right"
+    for case in _cases(options.size):
+        launch = _fastest(case, options.repeats)
+        used = case.threads or cores
+        fma_rate = launch.flops / 2 / launch.seconds / 1e9
+        table.add_row(
+            case.name,
+            str(used),
+            ", ".join(case.checks) or "none",
+            f"{launch.seconds * 1e3:.1f}",
+            f"{fma_rate:.2f}",
+            f"{fma_rate / used:.2f}",
+            f"{launch.seconds * used / launch.warp_instructions * 1e9:.1f}",
+        )
+    Console(width=None if os.isatty(1) else 120).print(table)
+
+
+if __name__ == "__main__":
+    main()

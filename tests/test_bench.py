@@ -1,0 +1,204 @@
+"""The scripts: command line, tables, exit status, history, and rungs that appear by themselves."""
+
+import json
+import re
+import shutil
+import sqlite3
+
+import pytest
+import torch
+
+from tests.support import finished, python
+from workbench import bench, check, measure, ops
+from workbench.operations import MATMUL
+from workbench.toolchain import kernels_dir
+
+SMALL = ("--shape", "M=40,N=50,K=60", "--target", "simulator")
+
+
+@pytest.fixture
+def history(tmp_path, monkeypatch):
+    """A history of its own, while builds stay in the common cache."""
+    monkeypatch.setattr(bench, "cache_dir", lambda: tmp_path)
+    return tmp_path / "history.db"
+
+
+def test_tables_every_rung(history, capsys):
+    assert bench.main("matmul", [*SMALL, "--shape", "M=1,N=1,K=1"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("target: simulator (asked for)\n")
+    assert "matmul M=40,N=50,K=60 float32" in out
+    assert "matmul M=1,N=1,K=1 float32" in out
+    for rung in ops.rungs("matmul"):
+        assert len(re.findall(rf"^{rung.name} ", out, flags=re.MULTILINE)) == 2
+    assert "says nothing about a GPU" in out
+    assert max(map(len, out.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("name", ["softmax", "attention"])
+def test_the_other_scripts(history, capsys, name):
+    shape = {"softmax": "rows=5,cols=70", "attention": "B=1,H=1,Nq=9,Nk=10,D=32,causal=1"}[name]
+    assert bench.main(name, ["--shape", shape, "--target", "simulator"]) == 0
+    out = capsys.readouterr().out
+    for rung in ops.rungs(name):
+        assert re.search(rf"^{rung.name} ", out, flags=re.MULTILINE)
+
+
+def test_a_rung_that_does_not_take_the_shape_is_listed_with_the_reason(history, capsys):
+    picky = next(rung for rung in ops.rungs("attention") if rung.head_dims)
+    shape = "B=1,H=1,Nq=9,Nk=10,D=20"
+    assert bench.main("attention", ["--shape", shape, "--target", "simulator"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(rf"^{picky.name} +not run", out, flags=re.MULTILINE)
+    assert f"{picky.name} was not run: D=20 is not one of" in out
+
+
+def test_the_change_is_that_of_the_counters(history, capsys):
+    arguments = [*SMALL, "--kernel", "naive"]
+    for words in (["new", "new"], ["=", "="]):
+        assert bench.main("matmul", arguments) == 0
+        line = re.search(r"^naive .*$", capsys.readouterr().out, flags=re.MULTILINE)[0]
+        assert [w for w in line.split() if w in ("new", "=")] == words
+    with sqlite3.connect(history) as database:
+        database.execute(
+            "UPDATE rows SET counters = json_replace(counters, '$.warp_instructions', 1.0)"
+        )
+    assert bench.main("matmul", arguments) == 0
+    assert re.search(r"^naive .* \+[\d.e+]+% ", capsys.readouterr().out, flags=re.MULTILINE)
+
+
+def test_kernels_of_the_command_line_alone(history, capsys):
+    assert bench.main("matmul", [*SMALL, "--kernel", "naive", "--kernel", "tiled"]) == 0
+    out = capsys.readouterr().out
+    assert re.findall(r"^(\w+) .*\d ms|^(\w+) .*\d us", out, flags=re.MULTILINE)
+    assert "coalesced" not in out
+
+
+def test_json(history, tmp_path):
+    file = tmp_path / "result.json"
+    assert bench.main("matmul", [*SMALL, "--json", str(file)]) == 0
+    document = json.loads(file.read_text())
+    assert [row["kernel"] for row in document["rows"]] == [r.name for r in ops.rungs("matmul")]
+    first = document["rows"][0]
+    assert (first["shape"], first["dtype"], first["target"]) == (
+        "M=40,N=50,K=60",
+        "float32",
+        "simulator",
+    )
+    assert first["checked"] is True
+    assert first["counters"]["warp_instructions"] > 0
+    assert first["counters"]["flops"] >= 2 * 40 * 50 * 60
+    assert document["torch"] == torch.__version__
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--kernel", "fast"], "--kernel fast: matmul has naive, "),
+        (["--shape", "64"], "write M=..,N=..,K=.., for example M=64,N=64,K=64"),
+        (["--dtype", "float16"], "--dtype float16: matmul takes float32"),
+        (["--target", "tpu"], "--target: invalid choice: 'tpu'"),
+        (["--json", "/no/such/folder/x.json"], "there is no folder /no/such/folder"),
+        (["--speed"], "unrecognized arguments: --speed"),
+    ],
+)
+def test_bad_flags_are_one_line(capsys, arguments, words):
+    assert bench.main("matmul", arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("test_matmul.py: error: ")
+    assert captured.err.count("\n") == 1
+    assert words in captured.err
+
+
+def test_a_gpu_that_is_not_there(capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert bench.main("matmul", ["--target", "gpu"]) == 2
+    assert "--target gpu: " in capsys.readouterr().err
+
+
+def test_an_unusable_history_is_a_warning(tmp_path, capsys, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(bench, "cache_dir", lambda: tmp_path / "file")
+    assert bench.main("matmul", [*SMALL, "--kernel", "naive"]) == 0
+    captured = capsys.readouterr()
+    assert re.search(r"^naive ", captured.out, flags=re.MULTILINE)
+    assert "warning: history" in captured.err
+    assert "this run is not recorded" in captured.err
+
+
+def test_a_wrong_rung_is_reported_and_not_recorded(history, capsys, monkeypatch):
+    right = check.check_rung
+
+    def spoiled(operation, rung, case, target):
+        verdict = right(operation, rung, case, target)
+        if rung.name != "tiled":
+            return verdict
+        return check.Verdict(verdict.subject, ("worst    out[1, 2]: got 0, expected 1",))
+
+    monkeypatch.setattr(measure.check, "check_rung", spoiled)
+    assert bench.main("matmul", list(SMALL)) == 1
+    out = capsys.readouterr().out
+    assert re.search(r"^tiled +WRONG$", out, flags=re.MULTILINE)
+    assert "WRONG  matmul tiled on the simulator: M=40,N=50,K=60" in out
+    assert "worst    out[1, 2]: got 0, expected 1" in out
+    with sqlite3.connect(history) as database:
+        kernels = {kernel for (kernel,) in database.execute("SELECT kernel FROM rows")}
+    assert kernels == {rung.name for rung in ops.rungs("matmul")} - {"tiled"}
+
+
+def test_torch_is_measured_by_the_same_budget(history, capsys):
+    bench.main("matmul", [*SMALL, "--kernel", "naive"])
+    assert "torch's own kernel on the CPU has an error of" in capsys.readouterr().out
+    assert 0 < measure.torch_share(MATMUL, MATMUL.case("M=40,N=50,K=60")) < 1
+
+
+# As a person runs them: in a process of their own, with kernels of their own.
+
+
+def script(*arguments: str, **environment: str) -> tuple[int, str, str]:
+    return finished(python("test_matmul.py", *SMALL, *arguments, **environment), seconds=120)
+
+
+def edited(folder, *replacements: tuple[str, str]):
+    """A copy of the kernels with edits to matmul.cu."""
+    shutil.copytree(kernels_dir(), folder)
+    file = folder / "matmul.cu"
+    text = file.read_text()
+    for old, new in replacements:
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    file.write_text(text)
+    return {"WORKBENCH_KERNELS": str(folder)}
+
+
+COPIED_LINE = '{"tiled", matmul_tiled},'
+
+
+def test_a_copied_rung_is_built_checked_and_listed(tmp_path):
+    kernels = edited(
+        tmp_path / "kernels", (COPIED_LINE, COPIED_LINE + '\n    {"my_tiled", matmul_tiled},')
+    )
+    status, out, err = script(**kernels)
+    assert status == 0, err
+    lines = {line.split()[0]: line.split()[1:-2] for line in out.splitlines() if "tiled" in line}
+    assert lines["my_tiled"][1] == lines["tiled"][1]  # warp instructions
+
+
+def test_a_syntax_error_is_the_compilers_message_alone(tmp_path):
+    kernels = edited(tmp_path / "kernels", (COPIED_LINE, '{"tiled", matmul_tilde},'))
+    status, out, err = script(**kernels)
+    assert status == 1
+    assert re.search(r"matmul\.cu:\d+.*error.*matmul_tilde", err)
+    assert "Traceback" not in out + err
+
+
+def test_a_wrong_rung_has_exit_status_1(tmp_path):
+    kernels = edited(
+        tmp_path / "kernels", ("__syncthreads();  // both tiles are complete", "// nothing")
+    )
+    status, out, err = script("--kernel", "tiled", **kernels)
+    assert status == 1, err
+    assert re.search(r"^tiled +WRONG$", out, flags=re.MULTILINE)
+    assert "WRONG  matmul tiled on the simulator: M=40,N=50,K=60" in out
+    assert re.search(r"worst +out\[\d+, \d+\]: got", out)

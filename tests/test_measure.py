@@ -1,0 +1,131 @@
+"""The flow of a benchmark on a GPU, with a CPU in the place of the GPU and a clock that is made up.
+
+What needs a real GPU (events, streams, clocks) is timed by ``python test_matmul.py`` on one.
+"""
+
+import json
+import re
+
+import pytest
+import torch
+
+from workbench import bench, check, measure, ops, problems, timing
+from workbench.operations import MATMUL
+from workbench.results import Environment
+from workbench.roofs import Roofs
+
+TIMES = {"cublas": 1.0, "torch": 1.0, "copy": 0.5}
+
+
+def made_up_times(runs, device, budget_ms=0.0):
+    for _ in range(2):
+        for run in runs.values():
+            run()
+    return {name: timing.Timing(TIMES.get(name, 2.0), 0.01, 5) for name in runs}
+
+
+@pytest.fixture
+def pretended_gpu(monkeypatch, tmp_path):
+    call = ops.call
+    here = Environment("a GPU", "1", "2", "3", None, "python test_matmul.py", "1980, 3201")
+    monkeypatch.setitem(problems.DEVICES, "gpu", "cpu")
+    monkeypatch.setattr(ops, "call", lambda target, *args: call("simulator", *args))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    monkeypatch.setattr(timing, "time_interleaved", made_up_times)
+    monkeypatch.setattr(bench, "environment", lambda *args: here)
+    monkeypatch.setattr(bench, "smi_number", lambda *args: None)
+    monkeypatch.setattr(bench, "device_roofs", lambda *args: Roofs(1e-3, 1e-2))
+    monkeypatch.setattr(bench, "cache_dir", lambda: tmp_path)
+
+
+def test_matmul(pretended_gpu, capsys, tmp_path):
+    file = tmp_path / "x.json"
+    shape = ["--shape", "M=64,N=64,K=64"]
+    assert bench.main("matmul", [*shape, "--json", str(file)]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("target: gpu (a GPU)\n")
+    assert "vs cublas" in out
+    rows = json.loads(file.read_text())["rows"]
+    assert [row["kernel"] for row in rows] == [r.name for r in ops.rungs("matmul")] + ["cublas"]
+    first, last = rows[0], rows[-1]
+    assert first["target"] == "gpu"
+    assert (first["time_ms"], first["spread"]) == (2.0, 0.01)
+    assert first["tflops"] == pytest.approx(2 * 64**3 / 2e-3 / 1e12)
+    assert first["roof_fraction"] == pytest.approx(first["tflops"] / 1e-3)
+    assert first["ratio_vs_cublas"] == 0.5
+    assert "ratio_vs_cublas" not in last
+    assert bench.main("matmul", shape) == 0
+    assert re.search(r"^naive .* same$", capsys.readouterr().out, flags=re.MULTILINE)
+
+
+def test_softmax_has_two_baselines_and_bytes(pretended_gpu, capsys):
+    assert bench.main("softmax", ["--shape", "rows=4,cols=100"]) == 0
+    out = capsys.readouterr().out
+    assert "GB/s" in out
+    assert "vs torch" in out
+    assert "vs copy" in out
+
+
+def test_a_rate_above_the_roof_is_an_alarm(pretended_gpu, capsys, monkeypatch):
+    monkeypatch.setattr(bench, "device_roofs", lambda *args: Roofs(1e-9, None))
+    assert bench.main("matmul", ["--shape", "M=64,N=64,K=64", "--kernel", "naive"]) == 0
+    assert "ALARM  naive: " in capsys.readouterr().out
+
+
+def test_a_rung_that_goes_wrong_while_timed(pretended_gpu, capsys, monkeypatch):
+    """Right when checked, wrong later: its figures are gone."""
+    call, calls = ops.call, []
+
+    def later_wrong(target, name, a, b, out, transposed, kernel):
+        call(target, name, a, b, out, transposed, kernel)
+        if kernel == "tiled":
+            calls.append(kernel)
+            if len(calls) > 1:
+                out[0, 3] = 7.0
+
+    monkeypatch.setattr(ops, "call", later_wrong)
+    assert bench.main("matmul", ["--shape", "M=64,N=64,K=64"]) == 1
+    out = capsys.readouterr().out
+    assert re.search(r"^tiled +WRONG$", out, flags=re.MULTILINE)
+    assert "after timing" in out
+    assert "worst    out[0, 3]: got 7" in out
+
+
+def test_a_lost_context_ends_the_run_with_one_message(pretended_gpu, capsys, monkeypatch):
+    def lost(error, device, subject):
+        raise check.StickyError(f"{subject}: {error}")
+
+    def fail(*args):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(check, "raise_if_sticky", lost)
+    monkeypatch.setattr(ops, "call", fail)
+    assert bench.main("matmul", ["--shape", "M=64,N=64,K=64"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("matmul naive on the GPU: M=64,N=64,K=64")
+    assert error.count("illegal memory access") == 1
+
+
+def test_a_library_result_is_checked_too(pretended_gpu):
+    case = MATMUL.case("M=64,N=64,K=64")
+    rows = measure.time_on_gpu(MATMUL, ops.rungs("matmul"), case, Roofs(None, None))
+    vendor = rows[-1]
+    assert vendor.baseline
+    assert 0 < vendor.share < 1
+    assert vendor.roof_fraction is None
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["matmul", "softmax", "attention"])
+def test_on_a_gpu(name, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(bench, "cache_dir", lambda: tmp_path)
+    shape = {
+        "matmul": "M=512,N=512,K=512",
+        "softmax": "rows=512,cols=512",
+        "attention": "B=1,H=2,Nq=512,Nk=512,D=64,causal=1",
+    }[name]
+    assert bench.main(name, ["--shape", shape, "--target", "gpu"]) == 0
+    out = capsys.readouterr().out
+    assert "ALARM" not in out
+    assert {"matmul": "cublas", "softmax": "torch", "attention": "efficient"}[name] in out
