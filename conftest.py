@@ -35,7 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     common = {"deadline": None, "derandomize": True, "database": None}
     settings.register_profile("sample", max_examples=10, **common)
-    settings.register_profile("full", max_examples=500, **common)
+    settings.register_profile("full", max_examples=1200, **common)
     settings.load_profile("full" if config.getoption("--full") else "sample")
 
 

@@ -1,7 +1,7 @@
 """Runs compiled CUDA kernels without a GPU.
 
-The simulator is a C++ library (simulator/src) that stands in for the CUDA runtime. One is loaded in a
-process; this module loads it, changes its settings, and reads what it counted and found.
+The simulator is a C++ library (simulator/src) that stands in for the CUDA runtime. One is loaded
+in a process; this module loads it, changes its settings, and reads what it counted and found.
 
     with simulator.settings(order="random", seed=1), simulator.record() as launches:
         matmul(a, b)
@@ -44,10 +44,10 @@ class LineCounters:
 class Launch:
     """One kernel launch and what it counted.
 
-    Instructions are PTX instructions: warp_instructions counts one per warp, thread_instructions one per
-    active lane. Bytes are those the lanes asked for, whatever a memory system would move. atomics
-    counts lanes, barriers warps. An FMA is two flops. seconds is the simulator's own wall time and says
-    nothing about a GPU.
+    Instructions are PTX instructions: warp_instructions counts one per warp, thread_instructions
+    one per active lane. Bytes are those the lanes asked for, whatever a memory system would move.
+    atomics counts lanes, barriers warps. An FMA is two flops. seconds is the simulator's own wall
+    time and says nothing about a GPU.
     """
 
     kernel: str
@@ -71,8 +71,9 @@ class Launch:
 class SimulatorError(RuntimeError):
     """Something the simulator found in a running kernel; str() is the report for a person.
 
-    Attributes: kind ("memcheck", "synccheck", "unsupported", "limit", "trap", "launch"), kernel, file and
-    line ("" and 0 without line information), block, thread (None: no single thread), address.
+    Attributes: kind ("memcheck", "synccheck", "unsupported", "limit", "trap", "launch"), kernel,
+    file and line ("" and 0 without line information), block, thread (None: no single thread),
+    address.
     """
 
     def __init__(self, text: str, finding: dict | None = None) -> None:
@@ -133,7 +134,8 @@ def settings(
 
     Args:
         checks: which checks run: ("memcheck",), the default, or () for none.
-        order: in which the warps of a block take turns: "ascending" (default), "descending", "random".
+        order: in which the warps of a block take turns: "ascending" (the default), "descending" or
+            "random".
         seed: of the random order.
         instruction_limit: warp instructions a block may execute before it counts as endless.
         threads: cores that run blocks; 0, the default, takes all.
@@ -185,8 +187,8 @@ def _launch(entry: dict) -> Launch:
 def exception_for(error: RuntimeError) -> BaseException | None:
     """The exception for an error whose text is the simulator's last report, else None.
 
-    A binding throws the report as plain text; this finds the structure behind it. An interrupted kernel
-    gives KeyboardInterrupt.
+    A binding throws the report as plain text; this finds the structure behind it. An interrupted
+    kernel gives KeyboardInterrupt.
     """
     if _library is None:
         return None

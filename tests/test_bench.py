@@ -157,7 +157,7 @@ def test_torch_is_measured_by_the_same_budget(history, capsys):
 
 
 def script(*arguments: str, **environment: str) -> tuple[int, str, str]:
-    return finished(python("test_matmul.py", *SMALL, *arguments, **environment), seconds=120)
+    return finished(python("test_matmul.py", *SMALL, *arguments, **environment), seconds=300)
 
 
 def edited(folder, *replacements: tuple[str, str]):
@@ -191,6 +191,16 @@ def test_a_syntax_error_is_the_compilers_message_alone(tmp_path):
     assert status == 1
     assert re.search(r"matmul\.cu:\d+.*error.*matmul_tilde", err)
     assert "Traceback" not in out + err
+
+
+def test_a_syntax_error_ends_pytest_with_the_message_once(tmp_path):
+    kernels = edited(tmp_path / "kernels", (COPIED_LINE, '{"tiled", matmul_tilde},'))
+    child = python("-m", "pytest", "test_matmul.py", "test_softmax.py", **kernels)
+    status, out, err = finished(child, seconds=300)
+    assert status == 1
+    assert len(re.findall(r"matmul\.cu:\d+.*error.*matmul_tilde", out + err)) == 1
+    assert "Traceback" not in out + err
+    assert "no tests ran" in out
 
 
 def test_a_wrong_rung_has_exit_status_1(tmp_path):

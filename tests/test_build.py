@@ -158,9 +158,9 @@ def test_fingerprint_of_an_include_named_by_a_macro(tmp_path: Path):
     source = tmp_path / "a.cu"
     source.write_text('#define NAME "b.cuh"\n#include NAME\n')
     (tmp_path / "b.cuh").write_text("1")
-    before = fingerprints.source_fingerprint(source, [tmp_path], "")
+    before = fingerprints.of_objects({"a.o": source}, [tmp_path], "")
     (tmp_path / "b.cuh").write_text("2")
-    assert fingerprints.source_fingerprint(source, [tmp_path], "") != before
+    assert fingerprints.of_objects({"a.o": source}, [tmp_path], "") != before
 
 
 def test_new_ladder_file_and_removed_ladder_file_count(project: Project, cache: Path):
@@ -347,7 +347,7 @@ def fake_toolkit(root: Path, version: str) -> Path:
 
 def test_toolkit_of_the_wrong_version_is_passed_over(project: Project, tmp_path: Path, monkeypatch):
     monkeypatch.setenv("CUDA_HOME", str(fake_toolkit(tmp_path / "old", "12.4.131")))
-    first = tools.candidates(13)[0]
+    first = next(tools.candidates(13))
     assert first.problem == "CUDA 12.4.131, but CUDA 13 is needed"
     assert tools.find_toolkit(13).major == 13
     assert project.answer() == 1
@@ -369,7 +369,7 @@ def test_wrapper_script_on_path_leads_to_the_real_toolkit(tmp_path: Path, monkey
     monkeypatch.delenv("CUDA_PATH", raising=False)
     executable(tmp_path / "bin/nvcc", f'#!/bin/sh\nexec {real.nvcc} "$@"\n')
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
-    first = tools.candidates(13)[0]
+    first = next(tools.candidates(13))
     assert first.place == f"nvcc on PATH ({tmp_path}/bin/nvcc)"
     assert first.toolkit is not None and first.problem == ""
     assert first.toolkit.root.resolve() == real.root.resolve()

@@ -82,6 +82,8 @@ COPY = """
 #include <cuda_bf16.h>
 #include <cstdint>
 template <class T> __global__ void twice(T* y, const T* x) { y[0] = y[1] = x[0]; }
+// PyTorch's flags would forbid half's operators and conversions.
+__global__ void half_operators(__half* x, float* y) { y[0] = x[0] * x[1] + __half(1.5f); }
 void f16(__half* y, const __half* x) { twice<<<1, 1>>>(y, x); }
 void bf16(__nv_bfloat16* y, const __nv_bfloat16* x) { twice<<<1, 1>>>(y, x); }
 void f64(double* y, const double* x) { twice<<<1, 1>>>(y, x); }

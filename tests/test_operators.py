@@ -52,7 +52,7 @@ def test_wrong_dtype(name, target, device, dtype):
 def test_mixed_dtypes(name, target, device, position):
     call, args = CALLS[name](device)
     if position >= len(args):
-        position = len(args) - 1
+        return
     mixed = [arg.double() if i == position else arg for i, arg in enumerate(args)]
     with raises(name, f"{NAMES[name][position]}.*", "float32.*float64|float64.*float32"):
         call(*mixed)
@@ -170,15 +170,15 @@ def test_an_expanded_input_is_read_in_place(target, device):
 
 
 def test_more_than_an_int_can_count(target):
-    """No dimension may pass 2^31 - 1; the tensors are views of one element."""
+    """No dimension may pass what an int and its roundings up hold; views of one element."""
     one = torch.zeros(1)
-    with raises("matmul", "a", "2147483647", str(HUGE + 5)):
+    with raises("matmul", "a", "largest a kernel takes", str(HUGE + 5)):
         matmul(one.expand(3, HUGE + 5), one.expand(HUGE + 5, 2))
-    with raises("matmul", "b", "2147483647"):
+    with raises("matmul", "b", "largest a kernel takes"):
         matmul_nt(one.expand(0, 2), one.expand(HUGE + 5, 2))
-    with raises("softmax", "x", "2147483647", str(HUGE + 5)):
+    with raises("softmax", "x", "largest a kernel takes", str(HUGE + 5)):
         softmax(one.expand(0, HUGE + 5))
-    with raises("attention", "q|k", "2147483647"):
+    with raises("attention", "k", "largest a kernel takes"):
         attention(one.expand(0, 32), one.expand(HUGE + 5, 32), one.expand(HUGE + 5, 32))
 
 
@@ -216,7 +216,7 @@ def test_a_head_dimension_no_kernel_was_made_for(target, device):
     picky = [rung for rung in ops.rungs("attention") if rung.head_dims and 20 not in rung.head_dims]
     assert picky
     for rung in picky:
-        with raises("attention", rung.name, "D", "32 64 128", "20"):
+        with raises("attention", rung.name, "D", "32,? 64,? 128", "20"):
             attention(q, q, q, kernel=rung.name)
     assert attention(q, q, q).shape == q.shape  # another rung takes it
 

@@ -56,7 +56,7 @@ def parser(operation: Operation) -> argparse.ArgumentParser:
     """The command line of an operation's script."""
     made = _Parser(
         prog=f"test_{operation.name}.py",
-        description=f"Check and time the {operation.name} ladder; run by pytest, test it.",
+        description=f"Check and time the {operation.name} ladder. pytest runs its tests.",
     )
     example = operation.keys.example()
     made.add_argument(
@@ -155,6 +155,7 @@ def _run(asked: Request) -> int:
             measured = measure.simulate(asked.operation, asked.rungs, case)
         _show(asked, case, measured, _previous(history, measured, here))
         rows += measured
+    print()
     print(tables.GPU_LEGEND if asked.target == "gpu" else tables.SIMULATOR_LEGEND)
     _record(history, here, rows, asked.operation)
     if asked.json is not None:
@@ -191,7 +192,6 @@ def _show(
                 f"ALARM  {row.kernel}: {100 * row.roof_fraction:.0f}% of the roof is impossible; "
                 "the time or the roof is wrong"
             )
-    print()
 
 
 def _open_history() -> History | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from workbench.results import Environment
+from workbench.toolchain.tools import find_toolkit
 
 SIMULATED_DEVICE = "simulator"
 
@@ -52,7 +53,7 @@ def smi_number(field: str, device: torch.device) -> float | None:
 
 
 def environment(target: str, device: torch.device, folder: Path) -> Environment:
-    """The environment of a run of this process.
+    """The environment of a run of this process; ``cuda`` is the compiler's on the simulator.
 
     Args:
         target: gpu or simulator.
@@ -60,13 +61,13 @@ def environment(target: str, device: torch.device, folder: Path) -> Environment:
         folder: the repository.
     """
     command = " ".join(["python", os.path.basename(sys.argv[0]), *sys.argv[1:]])
-    common = {"torch": torch.__version__, "cuda": torch.version.cuda, "commit": commit(folder)}
+    common = {"torch": torch.__version__, "commit": commit(folder), "command": command}
     if target != "gpu":
-        return Environment(SIMULATED_DEVICE, None, command=command, **common)
+        return Environment(SIMULATED_DEVICE, None, cuda=find_toolkit().version, **common)
     return Environment(
         device=torch.cuda.get_device_name(device),
         driver=smi("driver_version", device),
         clocks=smi("clocks.sm,clocks.mem,clocks.max.sm,clocks.max.mem", device),
-        command=command,
+        cuda=torch.version.cuda,
         **common,
     )

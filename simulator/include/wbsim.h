@@ -1,7 +1,8 @@
-// wbsim.h: what the simulator offers to bindings and to Python, beside the CUDA runtime calls it stands in for.
+// wbsim.h: what the simulator offers to bindings and to Python, beside the CUDA runtime calls it
+// stands in for.
 //
-// One simulator lives in a process. Calls are thread-safe; launches run one at a time, on all cores.
-// Strings returned stay valid until the calling thread's next call of the same function.
+// One simulator lives in a process. Calls are thread-safe; launches run one at a time, on all
+// cores. Strings returned stay valid until the calling thread's next call of the same function.
 #pragma once
 
 #include <stddef.h>
@@ -13,26 +14,29 @@ extern "C" {
 
 #define WBSIM_EXPORT __attribute__((visibility("default")))
 
-// What a kernel may do with a registered tensor. An output counts as uninitialised until it is written.
+// What a kernel may do with a registered tensor. An output counts as uninitialised until it is
+// written.
 enum wbsim_role { WBSIM_IN = 0, WBSIM_OUT = 1, WBSIM_INOUT = 2 };
 
-// Make [first, first + bytes) known to the memory check as tensor `name`; `text` describes it in reports
-// ("float32 [1024, 64]"). The bytes are all those the view spans. Registrations of one address nest.
-WBSIM_EXPORT void wbsim_register_tensor(
-    const void* first, size_t bytes, const char* name, const char* text, int role);
+// Make [first, first + bytes) known to the memory check as tensor `name`; `text` describes it in
+// reports ("float32 [1024, 64]"). The bytes are all those the view spans. Registrations of one
+// address nest.
+WBSIM_EXPORT void wbsim_register_tensor(const void* first, size_t bytes, const char* name,
+                                        const char* text, int role);
 WBSIM_EXPORT void wbsim_unregister_tensor(const void* first, const char* name);
 
-// The finding that made this thread's last failing launch fail, as text for a person, or NULL. Taking it
-// also clears the CUDA error that came with it.
+// The finding that made this thread's last failing launch fail, as text for a person, or NULL.
+// Taking it also clears the CUDA error that came with it.
 WBSIM_EXPORT const char* wbsim_take_report(void);
 // The last finding that was taken, as JSON, or NULL.
 WBSIM_EXPORT const char* wbsim_last_finding_json(void);
-// Announces a host that takes reports itself: findings are no longer printed, errors no longer sticky.
+// Announces a host that takes reports itself: findings are no longer printed, errors no longer
+// sticky.
 WBSIM_EXPORT void wbsim_attach(void);
 
 // Settings, as text: "checks" ("memcheck" or ""), "order" (ascending, descending, random), "seed",
-// "instruction_limit" (warp instructions of one block), "threads". NULL means the value was accepted,
-// else the text says what was expected.
+// "instruction_limit" (warp instructions of one block), "threads". NULL means the value was
+// accepted, else the text says what was expected.
 WBSIM_EXPORT const char* wbsim_set(const char* name, const char* value);
 WBSIM_EXPORT const char* wbsim_get(const char* name);  // NULL: no such setting
 

@@ -1,7 +1,7 @@
 // counters.cpp: what a launch counted, summed over its kernel and by source line.
 //
-// The executor counts two numbers per instruction: how often a warp executed it and with how many lanes. Everything
-// else follows from what the instruction is.
+// The executor counts two numbers per instruction: how often a warp executed it and with how many
+// lanes. Everything else follows from what the instruction is.
 
 #include <map>
 
@@ -13,7 +13,8 @@ namespace {
 
 struct Counters {
   uint64_t warp_instructions = 0, thread_instructions = 0, flops = 0;
-  uint64_t global_load_bytes = 0, global_store_bytes = 0, shared_load_bytes = 0, shared_store_bytes = 0;
+  uint64_t global_load_bytes = 0, global_store_bytes = 0, shared_load_bytes = 0,
+           shared_store_bytes = 0;
   uint64_t local_bytes = 0, atomics = 0, barriers = 0;
 
   void add(const InstInfo& info, const Count& count) {
@@ -34,9 +35,14 @@ struct Counters {
         shared_store_bytes += info.space == ptx::Space::Shared ? bytes : 0;
         local_bytes += info.space == ptx::Space::Local ? bytes : 0;
         break;
-      case InstInfo::Atomic: atomics += count.threads; break;
-      case InstInfo::Barrier: barriers += count.warps; break;
-      default: break;
+      case InstInfo::Atomic:
+        atomics += count.threads;
+        break;
+      case InstInfo::Barrier:
+        barriers += count.warps;
+        break;
+      default:
+        break;
     }
   }
 
@@ -77,14 +83,15 @@ std::string record_json(const Launch& launch, const Result& result) {
     Place place = place_of(*kernel.module, *kernel.info[i].source);
     lines[{place.file, place.line}].add(kernel.info[i], result.counts[i]);
   }
-  std::string out = "{\"kernel\":" + json_quote(kernel.pretty) + ",\"grid\":" + triple(launch.grid) +
-                    ",\"block\":" + triple(launch.block) +
-                    ",\"shared_bytes\":" + std::to_string(kernel.shared_bytes + launch.dynamic_shared) +
-                    ",\"seconds\":" + std::to_string(result.seconds) + total.json() + ",\"lines\":[";
+  std::string out =
+      "{\"kernel\":" + json_quote(kernel.pretty) + ",\"grid\":" + triple(launch.grid) +
+      ",\"block\":" + triple(launch.block) +
+      ",\"shared_bytes\":" + std::to_string(kernel.shared_bytes + launch.dynamic_shared) +
+      ",\"seconds\":" + std::to_string(result.seconds) + total.json() + ",\"lines\":[";
   bool first = true;
   for (auto& [place, counters] : lines) {
-    out += std::string(first ? "" : ",") + "{\"file\":" + json_quote(place.first) + ",\"line\":" + std::to_string(place.second) +
-           counters.json() + "}";
+    out += std::string(first ? "" : ",") + "{\"file\":" + json_quote(place.first) +
+           ",\"line\":" + std::to_string(place.second) + counters.json() + "}";
     first = false;
   }
   return out + "]}";

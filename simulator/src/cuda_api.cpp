@@ -1,6 +1,7 @@
 // cuda_api.cpp: the CUDA runtime calls, as wbsim_<name>.
 //
-// Device memory is host memory and every call is finished when it returns, so streams and events are names only.
+// Device memory is host memory and every call is finished when it returns, so streams and events
+// are names only.
 
 #include <chrono>
 #include <cstdio>
@@ -13,16 +14,14 @@
 
 using wbsim::Runtime;
 
-#define CUDA_CALL(name, parameters, arguments) extern "C" WBSIM_EXPORT cudaError_t wbsim_##name parameters;
+#define CUDA_CALL(name, parameters, arguments) \
+  extern "C" WBSIM_EXPORT cudaError_t wbsim_##name parameters;
 #include "cuda_api.inc"
 #undef CUDA_CALL
 
 namespace {
 
-cudaError_t fail(cudaError_t error) {
-  return Runtime::get().fail(error);
-}
-
+cudaError_t fail(cudaError_t error) { return Runtime::get().fail(error); }
 
 // What the simulated device says of itself: an H200.
 struct Device {
@@ -51,7 +50,7 @@ struct Event {
 
 extern "C" {
 
-// ---- Memory -------------------------------------------------------------------------------------------------
+// ---- Memory -------------------------------------------------------------------------------------
 
 cudaError_t wbsim_cudaMalloc(void** out, size_t bytes) {
   return Runtime::get().allocate(out, bytes, "cudaMalloc");
@@ -68,15 +67,11 @@ cudaError_t wbsim_cudaHostAlloc(void** out, size_t bytes, unsigned int) {
 cudaError_t wbsim_cudaMallocManaged(void** out, size_t bytes, unsigned int) {
   return Runtime::get().allocate(out, bytes, "cudaMallocManaged");
 }
-cudaError_t wbsim_cudaFree(void* pointer) {
-  return Runtime::get().release(pointer);
-}
+cudaError_t wbsim_cudaFree(void* pointer) { return Runtime::get().release(pointer); }
 cudaError_t wbsim_cudaFreeAsync(void* pointer, cudaStream_t) {
   return Runtime::get().release(pointer);
 }
-cudaError_t wbsim_cudaFreeHost(void* pointer) {
-  return Runtime::get().release(pointer);
-}
+cudaError_t wbsim_cudaFreeHost(void* pointer) { return Runtime::get().release(pointer); }
 
 cudaError_t wbsim_cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind) {
   if (bytes && (!to || !from)) {
@@ -85,21 +80,24 @@ cudaError_t wbsim_cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcp
   std::memmove(to, from, bytes);
   return cudaSuccess;
 }
-cudaError_t wbsim_cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t) {
+cudaError_t wbsim_cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind,
+                                  cudaStream_t) {
   return wbsim_cudaMemcpy(to, from, bytes, kind);
 }
-cudaError_t wbsim_cudaMemcpy2D(
-    void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width, size_t height, cudaMemcpyKind) {
+cudaError_t wbsim_cudaMemcpy2D(void* to, size_t to_pitch, const void* from, size_t from_pitch,
+                               size_t width, size_t height, cudaMemcpyKind) {
   if (width > to_pitch || width > from_pitch) {
     return fail(cudaErrorInvalidPitchValue);
   }
   for (size_t row = 0; row < height; row++) {
-    std::memmove(static_cast<char*>(to) + row * to_pitch, static_cast<const char*>(from) + row * from_pitch, width);
+    std::memmove(static_cast<char*>(to) + row * to_pitch,
+                 static_cast<const char*>(from) + row * from_pitch, width);
   }
   return cudaSuccess;
 }
-cudaError_t wbsim_cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width,
-                                    size_t height, cudaMemcpyKind kind, cudaStream_t) {
+cudaError_t wbsim_cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_t from_pitch,
+                                    size_t width, size_t height, cudaMemcpyKind kind,
+                                    cudaStream_t) {
   return wbsim_cudaMemcpy2D(to, to_pitch, from, from_pitch, width, height, kind);
 }
 cudaError_t wbsim_cudaMemset(void* to, int value, size_t bytes) {
@@ -121,13 +119,13 @@ cudaError_t wbsim_cudaMemset2D(void* to, size_t pitch, int value, size_t width, 
   }
   return cudaSuccess;
 }
-cudaError_t wbsim_cudaMemset2DAsync(
-    void* to, size_t pitch, int value, size_t width, size_t height, cudaStream_t) {
+cudaError_t wbsim_cudaMemset2DAsync(void* to, size_t pitch, int value, size_t width, size_t height,
+                                    cudaStream_t) {
   return wbsim_cudaMemset2D(to, pitch, value, width, height);
 }
 
-cudaError_t wbsim_cudaMemcpyToSymbol(
-    const void* symbol, const void* from, size_t bytes, size_t offset, cudaMemcpyKind) {
+cudaError_t wbsim_cudaMemcpyToSymbol(const void* symbol, const void* from, size_t bytes,
+                                     size_t offset, cudaMemcpyKind) {
   auto* v = Runtime::get().find_variable(symbol);
   if (!v || offset > v->bytes || bytes > v->bytes - offset) {
     return fail(v ? cudaErrorInvalidValue : cudaErrorInvalidSymbol);
@@ -135,8 +133,8 @@ cudaError_t wbsim_cudaMemcpyToSymbol(
   std::memcpy(v->address + offset, from, bytes);
   return cudaSuccess;
 }
-cudaError_t wbsim_cudaMemcpyFromSymbol(
-    void* to, const void* symbol, size_t bytes, size_t offset, cudaMemcpyKind) {
+cudaError_t wbsim_cudaMemcpyFromSymbol(void* to, const void* symbol, size_t bytes, size_t offset,
+                                       cudaMemcpyKind) {
   auto* v = Runtime::get().find_variable(symbol);
   if (!v || offset > v->bytes || bytes > v->bytes - offset) {
     return fail(v ? cudaErrorInvalidValue : cudaErrorInvalidSymbol);
@@ -159,7 +157,7 @@ cudaError_t wbsim_cudaMemGetInfo(size_t* available, size_t* total) {
   return cudaSuccess;
 }
 
-// ---- Devices ------------------------------------------------------------------------------------------------
+// ---- Devices ------------------------------------------------------------------------------------
 
 cudaError_t wbsim_cudaGetDeviceCount(int* count) {
   *count = 1;
@@ -210,45 +208,90 @@ cudaError_t wbsim_cudaDeviceGetAttribute(int* out, cudaDeviceAttr attribute, int
     return fail(cudaErrorInvalidDevice);
   }
   switch (attribute) {
-    case cudaDevAttrMaxThreadsPerBlock: *out = 1024; break;
+    case cudaDevAttrMaxThreadsPerBlock:
+      *out = 1024;
+      break;
     case cudaDevAttrMaxBlockDimX:
-    case cudaDevAttrMaxBlockDimY: *out = 1024; break;
-    case cudaDevAttrMaxBlockDimZ: *out = 64; break;
-    case cudaDevAttrMaxGridDimX: *out = 0x7fffffff; break;
+    case cudaDevAttrMaxBlockDimY:
+      *out = 1024;
+      break;
+    case cudaDevAttrMaxBlockDimZ:
+      *out = 64;
+      break;
+    case cudaDevAttrMaxGridDimX:
+      *out = 0x7fffffff;
+      break;
     case cudaDevAttrMaxGridDimY:
-    case cudaDevAttrMaxGridDimZ: *out = 65535; break;
-    case cudaDevAttrMaxSharedMemoryPerBlock: *out = 48 * 1024; break;
-    case cudaDevAttrMaxSharedMemoryPerBlockOptin: *out = Device::SHARED_OPTIN; break;
-    case cudaDevAttrMaxSharedMemoryPerMultiprocessor: *out = Device::SHARED_PER_SM; break;
-    case cudaDevAttrReservedSharedMemoryPerBlock: *out = 1024; break;
-    case cudaDevAttrTotalConstantMemory: *out = 64 * 1024; break;
-    case cudaDevAttrWarpSize: *out = 32; break;
+    case cudaDevAttrMaxGridDimZ:
+      *out = 65535;
+      break;
+    case cudaDevAttrMaxSharedMemoryPerBlock:
+      *out = 48 * 1024;
+      break;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin:
+      *out = Device::SHARED_OPTIN;
+      break;
+    case cudaDevAttrMaxSharedMemoryPerMultiprocessor:
+      *out = Device::SHARED_PER_SM;
+      break;
+    case cudaDevAttrReservedSharedMemoryPerBlock:
+      *out = 1024;
+      break;
+    case cudaDevAttrTotalConstantMemory:
+      *out = 64 * 1024;
+      break;
+    case cudaDevAttrWarpSize:
+      *out = 32;
+      break;
     case cudaDevAttrMaxRegistersPerBlock:
-    case cudaDevAttrMaxRegistersPerMultiprocessor: *out = 65536; break;
-    case cudaDevAttrClockRate: *out = Device::CLOCK_KHZ; break;
-    case cudaDevAttrMemoryClockRate: *out = Device::MEMORY_CLOCK_KHZ; break;
-    case cudaDevAttrGlobalMemoryBusWidth: *out = Device::BUS_BITS; break;
-    case cudaDevAttrL2CacheSize: *out = Device::L2_BYTES; break;
-    case cudaDevAttrMultiProcessorCount: *out = Device::SMS; break;
-    case cudaDevAttrMaxThreadsPerMultiProcessor: *out = 2048; break;
-    case cudaDevAttrMaxBlocksPerMultiprocessor: *out = 32; break;
-    case cudaDevAttrComputeCapabilityMajor: *out = 9; break;
-    case cudaDevAttrComputeCapabilityMinor: *out = 0; break;
+    case cudaDevAttrMaxRegistersPerMultiprocessor:
+      *out = 65536;
+      break;
+    case cudaDevAttrClockRate:
+      *out = Device::CLOCK_KHZ;
+      break;
+    case cudaDevAttrMemoryClockRate:
+      *out = Device::MEMORY_CLOCK_KHZ;
+      break;
+    case cudaDevAttrGlobalMemoryBusWidth:
+      *out = Device::BUS_BITS;
+      break;
+    case cudaDevAttrL2CacheSize:
+      *out = Device::L2_BYTES;
+      break;
+    case cudaDevAttrMultiProcessorCount:
+      *out = Device::SMS;
+      break;
+    case cudaDevAttrMaxThreadsPerMultiProcessor:
+      *out = 2048;
+      break;
+    case cudaDevAttrMaxBlocksPerMultiprocessor:
+      *out = 32;
+      break;
+    case cudaDevAttrComputeCapabilityMajor:
+      *out = 9;
+      break;
+    case cudaDevAttrComputeCapabilityMinor:
+      *out = 0;
+      break;
     case cudaDevAttrUnifiedAddressing:
     case cudaDevAttrManagedMemory:
     case cudaDevAttrConcurrentKernels:
-    case cudaDevAttrMemoryPoolsSupported: *out = 1; break;
-    default: *out = 0; return fail(cudaErrorInvalidValue);
+    case cudaDevAttrMemoryPoolsSupported:
+      *out = 1;
+      break;
+    default:
+      *out = 0;
+      return fail(cudaErrorInvalidValue);
   }
   return cudaSuccess;
 }
 
 cudaError_t wbsim_cudaDeviceSynchronize() {
-  return Runtime::get().last_error(false) == cudaErrorLaunchFailure ? cudaErrorLaunchFailure : cudaSuccess;
+  return Runtime::get().last_error(false) == cudaErrorLaunchFailure ? cudaErrorLaunchFailure
+                                                                    : cudaSuccess;
 }
-cudaError_t wbsim_cudaDeviceReset() {
-  return cudaSuccess;
-}
+cudaError_t wbsim_cudaDeviceReset() { return cudaSuccess; }
 cudaError_t wbsim_cudaRuntimeGetVersion(int* version) {
   *version = CUDART_VERSION;
   return cudaSuccess;
@@ -258,7 +301,7 @@ cudaError_t wbsim_cudaDriverGetVersion(int* version) {
   return cudaSuccess;
 }
 
-// ---- Streams and events -------------------------------------------------------------------------------------
+// ---- Streams and events -------------------------------------------------------------------------
 
 cudaError_t wbsim_cudaStreamCreate(cudaStream_t* out) {
   *out = reinterpret_cast<cudaStream_t>(new char);
@@ -271,12 +314,8 @@ cudaError_t wbsim_cudaStreamDestroy(cudaStream_t stream) {
   delete reinterpret_cast<char*>(stream);
   return cudaSuccess;
 }
-cudaError_t wbsim_cudaStreamSynchronize(cudaStream_t) {
-  return wbsim_cudaDeviceSynchronize();
-}
-cudaError_t wbsim_cudaStreamQuery(cudaStream_t) {
-  return cudaSuccess;
-}
+cudaError_t wbsim_cudaStreamSynchronize(cudaStream_t) { return wbsim_cudaDeviceSynchronize(); }
+cudaError_t wbsim_cudaStreamQuery(cudaStream_t) { return cudaSuccess; }
 cudaError_t wbsim_cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned int) {
   return cudaSuccess;
 }
@@ -295,12 +334,8 @@ cudaError_t wbsim_cudaEventRecord(cudaEvent_t event, cudaStream_t) {
   reinterpret_cast<Event*>(event)->at = std::chrono::steady_clock::now();
   return cudaSuccess;
 }
-cudaError_t wbsim_cudaEventSynchronize(cudaEvent_t) {
-  return wbsim_cudaDeviceSynchronize();
-}
-cudaError_t wbsim_cudaEventQuery(cudaEvent_t) {
-  return cudaSuccess;
-}
+cudaError_t wbsim_cudaEventSynchronize(cudaEvent_t) { return wbsim_cudaDeviceSynchronize(); }
+cudaError_t wbsim_cudaEventQuery(cudaEvent_t) { return cudaSuccess; }
 // The time of the simulation, which says nothing about a GPU.
 cudaError_t wbsim_cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEvent_t end) {
   auto span = reinterpret_cast<Event*>(end)->at - reinterpret_cast<Event*>(start)->at;
@@ -308,14 +343,15 @@ cudaError_t wbsim_cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, c
   return cudaSuccess;
 }
 
-// ---- Kernels ------------------------------------------------------------------------------------------------
+// ---- Kernels ------------------------------------------------------------------------------------
 
-cudaError_t wbsim_cudaLaunchKernel(
-    const void* kernel, dim3 grid, dim3 block, void** args, size_t shared_bytes, cudaStream_t) {
+cudaError_t wbsim_cudaLaunchKernel(const void* kernel, dim3 grid, dim3 block, void** args,
+                                   size_t shared_bytes, cudaStream_t) {
   return Runtime::get().launch(kernel, grid, block, args, shared_bytes);
 }
 
-cudaError_t wbsim_cudaFuncSetAttribute(const void* host, cudaFuncAttribute attribute, int value) try {
+cudaError_t wbsim_cudaFuncSetAttribute(const void* host, cudaFuncAttribute attribute,
+                                       int value) try {
   wbsim::Kernel* kernel = Runtime::get().find_kernel(host);
   if (!kernel) {
     return fail(cudaErrorInvalidDeviceFunction);
@@ -347,15 +383,9 @@ cudaError_t wbsim_cudaFuncGetAttributes(cudaFuncAttributes* out, const void* hos
   return fail(cudaErrorInvalidPtx);
 }
 
-cudaError_t wbsim_cudaFuncSetCacheConfig(const void*, cudaFuncCache) {
-  return cudaSuccess;
-}
-cudaError_t wbsim_cudaGetLastError() {
-  return Runtime::get().last_error(true);
-}
-cudaError_t wbsim_cudaPeekAtLastError() {
-  return Runtime::get().last_error(false);
-}
+cudaError_t wbsim_cudaFuncSetCacheConfig(const void*, cudaFuncCache) { return cudaSuccess; }
+cudaError_t wbsim_cudaGetLastError() { return Runtime::get().last_error(true); }
+cudaError_t wbsim_cudaPeekAtLastError() { return Runtime::get().last_error(false); }
 
 struct ErrorText {
   cudaError_t error;
@@ -366,13 +396,15 @@ static constexpr ErrorText ERRORS[] = {
     {cudaSuccess, "cudaSuccess", "no error"},
     {cudaErrorInvalidValue, "cudaErrorInvalidValue", "invalid argument"},
     {cudaErrorMemoryAllocation, "cudaErrorMemoryAllocation", "out of memory"},
-    {cudaErrorInvalidConfiguration, "cudaErrorInvalidConfiguration", "invalid configuration argument"},
+    {cudaErrorInvalidConfiguration, "cudaErrorInvalidConfiguration",
+     "invalid configuration argument"},
     {cudaErrorInvalidPitchValue, "cudaErrorInvalidPitchValue", "invalid pitch argument"},
     {cudaErrorInvalidSymbol, "cudaErrorInvalidSymbol", "invalid device symbol"},
     {cudaErrorInvalidDeviceFunction, "cudaErrorInvalidDeviceFunction", "invalid device function"},
     {cudaErrorInvalidDevice, "cudaErrorInvalidDevice", "invalid device ordinal"},
     {cudaErrorInvalidPtx, "cudaErrorInvalidPtx", "a PTX JIT compilation failed"},
-    {cudaErrorIllegalAddress, "cudaErrorIllegalAddress", "an illegal memory access was encountered"},
+    {cudaErrorIllegalAddress, "cudaErrorIllegalAddress",
+     "an illegal memory access was encountered"},
     {cudaErrorLaunchFailure, "cudaErrorLaunchFailure", "unspecified launch failure"},
     {cudaErrorNotSupported, "cudaErrorNotSupported", "operation not supported"},
 };
@@ -395,7 +427,7 @@ WBSIM_EXPORT const char* wbsim_cudaGetErrorName(cudaError_t error) {
   return "unrecognized error code";
 }
 
-// ---- Registration, called by nvcc's host code ---------------------------------------------------------------
+// ---- Registration, called by nvcc's host code ---------------------------------------------------
 
 WBSIM_EXPORT void** wbsim_register_binary(void* fat_binary) {
   return reinterpret_cast<void**>(Runtime::get().add_binary(fat_binary));
@@ -409,11 +441,12 @@ WBSIM_EXPORT void wbsim_register_function(void** handle, const void* host, const
 WBSIM_EXPORT void wbsim_register_variable(void** handle, const void* host, const char* name) {
   Runtime::get().add_variable(reinterpret_cast<Runtime::Binary*>(handle), host, name);
 }
-WBSIM_EXPORT void wbsim_push_configuration(dim3 grid, dim3 block, size_t shared_bytes, void* stream) {
+WBSIM_EXPORT void wbsim_push_configuration(dim3 grid, dim3 block, size_t shared_bytes,
+                                           void* stream) {
   configurations.push_back({grid, block, shared_bytes, stream});
 }
-WBSIM_EXPORT cudaError_t wbsim_pop_configuration(
-    dim3* grid, dim3* block, size_t* shared_bytes, void* stream) {
+WBSIM_EXPORT cudaError_t wbsim_pop_configuration(dim3* grid, dim3* block, size_t* shared_bytes,
+                                                 void* stream) {
   if (configurations.empty()) {
     return fail(cudaErrorInvalidConfiguration);
   }

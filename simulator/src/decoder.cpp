@@ -19,20 +19,38 @@ using ptx::Type;
 namespace {
 
 constexpr std::pair<const char*, Special> SPECIALS[] = {
-    {"%tid.x", Special::TidX}, {"%tid.y", Special::TidY}, {"%tid.z", Special::TidZ},
-    {"%ntid.x", Special::NtidX}, {"%ntid.y", Special::NtidY}, {"%ntid.z", Special::NtidZ},
-    {"%ctaid.x", Special::CtaidX}, {"%ctaid.y", Special::CtaidY}, {"%ctaid.z", Special::CtaidZ},
-    {"%nctaid.x", Special::NctaidX}, {"%nctaid.y", Special::NctaidY},
-    {"%nctaid.z", Special::NctaidZ}, {"%laneid", Special::LaneId}, {"%warpid", Special::WarpId},
-    {"%nwarpid", Special::NWarpId}, {"%smid", Special::SmId}, {"%nsmid", Special::NSmId},
-    {"%gridid", Special::GridId}, {"%lanemask_eq", Special::LaneMaskEq},
-    {"%lanemask_le", Special::LaneMaskLe}, {"%lanemask_lt", Special::LaneMaskLt},
-    {"%lanemask_ge", Special::LaneMaskGe}, {"%lanemask_gt", Special::LaneMaskGt},
-    {"%clock", Special::Clock}, {"%clock_hi", Special::ClockHi}, {"%clock64", Special::Clock64},
-    {"%globaltimer", Special::GlobalTimer}, {"%globaltimer_lo", Special::GlobalTimerLo},
+    {"%tid.x", Special::TidX},
+    {"%tid.y", Special::TidY},
+    {"%tid.z", Special::TidZ},
+    {"%ntid.x", Special::NtidX},
+    {"%ntid.y", Special::NtidY},
+    {"%ntid.z", Special::NtidZ},
+    {"%ctaid.x", Special::CtaidX},
+    {"%ctaid.y", Special::CtaidY},
+    {"%ctaid.z", Special::CtaidZ},
+    {"%nctaid.x", Special::NctaidX},
+    {"%nctaid.y", Special::NctaidY},
+    {"%nctaid.z", Special::NctaidZ},
+    {"%laneid", Special::LaneId},
+    {"%warpid", Special::WarpId},
+    {"%nwarpid", Special::NWarpId},
+    {"%smid", Special::SmId},
+    {"%nsmid", Special::NSmId},
+    {"%gridid", Special::GridId},
+    {"%lanemask_eq", Special::LaneMaskEq},
+    {"%lanemask_le", Special::LaneMaskLe},
+    {"%lanemask_lt", Special::LaneMaskLt},
+    {"%lanemask_ge", Special::LaneMaskGe},
+    {"%lanemask_gt", Special::LaneMaskGt},
+    {"%clock", Special::Clock},
+    {"%clock_hi", Special::ClockHi},
+    {"%clock64", Special::Clock64},
+    {"%globaltimer", Special::GlobalTimer},
+    {"%globaltimer_lo", Special::GlobalTimerLo},
     {"%globaltimer_hi", Special::GlobalTimerHi},
     {"%dynamic_smem_size", Special::DynamicSmemSize},
-    {"%total_smem_size", Special::TotalSmemSize}, {"WARP_SZ", Special::WarpSize},
+    {"%total_smem_size", Special::TotalSmemSize},
+    {"WARP_SZ", Special::WarpSize},
 };
 
 // Bytes a register takes in one lane; predicates are handled apart.
@@ -54,7 +72,8 @@ const Special* special_of(const std::string& name) {
 // Where everything lies in a frame. Grows while instructions are decoded.
 class FrameLayout {
  public:
-  FrameLayout(const ptx::Function& function, Kernel& kernel) : function_(function), kernel_(kernel) {
+  FrameLayout(const ptx::Function& function, Kernel& kernel)
+      : function_(function), kernel_(kernel) {
     slots_.resize(function.registers.size(), UINT32_MAX);
     for (size_t i = 0; i < slots_.size(); i++) {
       Type type = function.registers[i].type;
@@ -70,9 +89,7 @@ class FrameLayout {
     }
   }
 
-  uint32_t reg(int index) const {
-    return slots_[index];
-  }
+  uint32_t reg(int index) const { return slots_[index]; }
 
   uint32_t special(Special which, bool wide) {
     for (auto& s : kernel_.specials) {
@@ -134,8 +151,8 @@ class FrameLayout {
   std::map<int, uint32_t> scratch_;
 };
 
-Decode::Decode(
-    const ptx::Instruction& source, Kernel& kernel, FrameLayout& frame, Inst& inst, InstInfo& info)
+Decode::Decode(const ptx::Instruction& source, Kernel& kernel, FrameLayout& frame, Inst& inst,
+               InstInfo& info)
     : source(source), kernel(kernel), inst(inst), info(info), frame_(frame), mods_(source.mods) {}
 
 bool Decode::take(std::string_view modifier) {
@@ -173,9 +190,7 @@ void Decode::drop(std::initializer_list<const char*> modifiers) {
   }
 }
 
-bool Decode::empty() const {
-  return mods_.empty();
-}
+bool Decode::empty() const { return mods_.empty(); }
 
 const Operand& Decode::arg(size_t i) const {
   if (i >= source.args.size()) {
@@ -184,9 +199,7 @@ const Operand& Decode::arg(size_t i) const {
   return source.args[i];
 }
 
-uint32_t Decode::src(size_t i, Type type) {
-  return src(arg(i), type);
-}
+uint32_t Decode::src(size_t i, Type type) { return src(arg(i), type); }
 
 uint32_t Decode::src(const Operand& op, Type type) {
   int bytes = lane_bytes(type);
@@ -224,9 +237,7 @@ uint32_t Decode::src(const Operand& op, Type type) {
   }
 }
 
-uint32_t Decode::dst(size_t i, Type type) {
-  return dst(arg(i), type);
-}
+uint32_t Decode::dst(size_t i, Type type) { return dst(arg(i), type); }
 
 uint32_t Decode::dst(const Operand& op, Type type) {
   if (op.kind == Operand::Sink) {
@@ -280,9 +291,7 @@ uint32_t Decode::constant(uint64_t bits, int bytes) {
   return frame_.constant(bits, bytes);
 }
 
-uint32_t Decode::scratch(int bytes) {
-  return frame_.scratch(bytes);
-}
+uint32_t Decode::scratch(int bytes) { return frame_.scratch(bytes); }
 
 const uint32_t* Decode::list(const std::vector<uint32_t>& slots) {
   kernel.lists.push_back(std::make_unique<uint32_t[]>(slots.size()));
@@ -323,16 +332,14 @@ const Inst* unsupported(Warp& w, const Inst* in, Mask m) {
 }
 
 // Stands behind the last instruction of a body that does not end in ret.
-const Inst* fall_off(Warp& w, const Inst* in, Mask m) {
-  return exit_lanes(w, in, m);
-}
+const Inst* fall_off(Warp& w, const Inst* in, Mask m) { return exit_lanes(w, in, m); }
 
 const std::unordered_map<std::string_view, const Opcode*>& opcode_table() {
   static const auto table = [] {
     std::unordered_map<std::string_view, const Opcode*> t;
-    for (auto part : {integer_opcodes(), float_opcodes(), compare_opcodes(), convert_opcodes(),
-                      move_opcodes(), memory_opcodes(), atomic_opcodes(), control_opcodes(),
-                      warp_opcodes()}) {
+    for (auto part :
+         {integer_opcodes(), float_opcodes(), compare_opcodes(), convert_opcodes(), move_opcodes(),
+          memory_opcodes(), atomic_opcodes(), control_opcodes(), warp_opcodes()}) {
       for (const Opcode& op : part) {
         t[op.name] = &op;
       }
@@ -342,8 +349,8 @@ const std::unordered_map<std::string_view, const Opcode*>& opcode_table() {
   return table;
 }
 
-void decode_instruction(
-    const ptx::Instruction& source, Kernel& kernel, FrameLayout& frame, size_t index) {
+void decode_instruction(const ptx::Instruction& source, Kernel& kernel, FrameLayout& frame,
+                        size_t index) {
   Inst inst;
   InstInfo info;
   info.source = &source;
@@ -387,7 +394,8 @@ void lay_out_memory(Kernel& kernel) {
   auto shared = [&](const std::vector<ptx::Variable>& variables) {
     for (const ptx::Variable& v : variables) {
       if (v.space == ptx::Space::Shared && !v.external) {
-        kernel.addresses[v.name] = {ptx::Space::Shared, SHARED_BASE + place(kernel.shared_bytes, v)};
+        kernel.addresses[v.name] = {ptx::Space::Shared,
+                                    SHARED_BASE + place(kernel.shared_bytes, v)};
       }
     }
   };

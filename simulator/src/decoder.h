@@ -1,7 +1,8 @@
 // decoder.h: what an opcode's builder works with to turn a PTX instruction into an Inst.
 //
-// Adding an opcode: one function over 32 lanes in ops/, one entry in that file's table. A builder takes the modifiers it
-// understands; one that is left over makes the instruction unsupported, so that nothing is ever half-executed.
+// Adding an opcode: one function over 32 lanes in ops/, one entry in that file's table. A builder
+// takes the modifiers it understands; one that is left over makes the instruction unsupported, so
+// that nothing is ever half-executed.
 #pragma once
 
 #include <span>
@@ -23,15 +24,16 @@ class Decode {
 
   // Modifiers. take() says whether the modifier is there and removes it.
   bool take(std::string_view modifier);
-  ptx::Type take_type();                                      // the first type modifier left
+  ptx::Type take_type();                                        // the first type modifier left
   std::string take_one_of(std::span<const char* const> names);  // "" if none is there
-  void drop(std::initializer_list<const char*> modifiers);    // hints without a meaning here
+  void drop(std::initializer_list<const char*> modifiers);      // hints without a meaning here
   bool empty() const;
 
   // Operands.
   size_t num_args() const { return source.args.size(); }
   const ptx::Operand& arg(size_t i) const;
-  // Slot of a source of that type: a register, a constant, a special register or a symbol's address.
+  // Slot of a source of that type: a register, a constant, a special register or a symbol's
+  // address.
   uint32_t src(size_t i, ptx::Type type);
   uint32_t src(const ptx::Operand& op, ptx::Type type);
   uint32_t dst(size_t i, ptx::Type type);
@@ -40,7 +42,7 @@ class Decode {
   bool is_special(const ptx::Operand& op, Special& which) const;
   uint32_t pred(const ptx::Operand& op);  // slot of a predicate source, constant true for none
   uint32_t constant(uint64_t bits, int bytes);
-  uint32_t scratch(int bytes);             // a slot for values nobody reads
+  uint32_t scratch(int bytes);  // a slot for values nobody reads
   const uint32_t* list(const std::vector<uint32_t>& slots);
   int label(const ptx::Operand& op) const;
   // Address of a symbol in its own space; sets the space.

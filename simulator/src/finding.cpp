@@ -9,7 +9,8 @@ namespace wbsim {
 namespace {
 
 std::string dim3_text(const std::array<uint32_t, 3>& v) {
-  return "(" + std::to_string(v[0]) + ", " + std::to_string(v[1]) + ", " + std::to_string(v[2]) + ")";
+  return "(" + std::to_string(v[0]) + ", " + std::to_string(v[1]) + ", " + std::to_string(v[2]) +
+         ")";
 }
 
 // The text of one line of a source file, without its indentation; empty if it cannot be read.
@@ -69,7 +70,8 @@ std::string json_quote(const std::string& text) {
 
 std::string to_json(const Finding& f) {
   auto triple = [](const std::array<uint32_t, 3>& v) {
-    return "[" + std::to_string(v[0]) + "," + std::to_string(v[1]) + "," + std::to_string(v[2]) + "]";
+    return "[" + std::to_string(v[0]) + "," + std::to_string(v[1]) + "," + std::to_string(v[2]) +
+           "]";
   };
   return "{\"kind\":" + json_quote(f.kind) + ",\"message\":" + json_quote(f.message) +
          ",\"kernel\":" + json_quote(f.kernel) + ",\"file\":" + json_quote(f.file) +

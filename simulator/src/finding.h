@@ -13,9 +13,9 @@ struct Finding {
   std::string kernel;
   std::string file;  // of the user's line; empty if the module has no line information
   int line = 0;
-  std::string chain;    // "inlined from f.cu:12" lines, or empty
-  std::string ptx;      // the instruction
-  std::string hint;     // what to do, or empty
+  std::string chain;  // "inlined from f.cu:12" lines, or empty
+  std::string ptx;    // the instruction
+  std::string hint;   // what to do, or empty
   std::array<uint32_t, 3> block{};
   std::array<uint32_t, 3> thread{};
   bool has_thread = false;

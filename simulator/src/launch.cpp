@@ -9,8 +9,7 @@
 #include "warp.h"
 
 namespace wbsim {
-Finding finding_at(
-    const Warp& w, const Inst* in, int lane, std::string kind, std::string message) {
+Finding finding_at(const Warp& w, const Inst* in, int lane, std::string kind, std::string message) {
   const Kernel& kernel = *w.block->kernel;
   const ptx::Instruction& source = *kernel.info[in - kernel.code.data()].source;
   Finding f;
@@ -87,8 +86,7 @@ Result run_grid(const Launch& launch, const std::atomic<bool>& interrupted) {
     f.kernel = launch.kernel->pretty;
     result.finding = f;
   }
-  result.seconds =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return result;
 }
 

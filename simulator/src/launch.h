@@ -32,12 +32,8 @@ struct Launch {
   const RegionTable* regions = nullptr;
   Settings settings;
 
-  uint64_t num_blocks() const {
-    return uint64_t{grid[0]} * grid[1] * grid[2];
-  }
-  uint32_t num_threads() const {
-    return block[0] * block[1] * block[2];
-  }
+  uint64_t num_blocks() const { return uint64_t{grid[0]} * grid[1] * grid[2]; }
+  uint32_t num_threads() const { return block[0] * block[1] * block[2]; }
 };
 
 struct Count {
@@ -50,8 +46,8 @@ struct Result {
   double seconds = 0;
 };
 
-// Runs all blocks on all cores and returns when the last one has finished. `interrupted` is looked at while the
-// kernel runs.
+// Runs all blocks on all cores and returns when the last one has finished. `interrupted` is looked
+// at while the kernel runs.
 Result run_grid(const Launch& launch, const std::atomic<bool>& interrupted);
 
 struct Warp;
@@ -61,7 +57,8 @@ struct Inst;
 struct Worker;
 void run_block(Worker& worker, uint64_t block_index);
 
-// A finding at an instruction, with kernel, place, block and thread filled in. lane < 0: no single thread.
+// A finding at an instruction, with kernel, place, block and thread filled in. lane < 0: no single
+// thread.
 Finding finding_at(const Warp& w, const Inst* in, int lane, std::string kind, std::string message);
 
 }  // namespace wbsim

@@ -1,7 +1,8 @@
 // memory.h: which addresses a kernel may touch, and what the report says when it touches another.
 //
-// Global addresses are host addresses. Each worker has one buffer for the shared memory of its block and one for the
-// local memory of its threads; their generic addresses are host addresses too. Everything a kernel may touch is a Region.
+// Global addresses are host addresses. Each worker has one buffer for the shared memory of its
+// block and one for the local memory of its threads; their generic addresses are host addresses
+// too. Everything a kernel may touch is a Region.
 #pragma once
 
 #include <cstdint>
@@ -13,19 +14,20 @@ namespace wbsim {
 struct Region {
   uint64_t first = 0;  // address
   uint64_t bytes = 0;
-  std::string name;    // "a", "cudaMalloc", a variable's name
-  std::string text;    // "float32 [1024, 64]", or empty
-  int role = 2;        // wbsim_role
+  std::string name;  // "a", "cudaMalloc", a variable's name
+  std::string text;  // "float32 [1024, 64]", or empty
+  int role = 2;      // wbsim_role
   uint64_t last() const { return first + bytes; }
 };
 
-// All regions a kernel may touch through global addresses. Written between launches, read during them.
+// All regions a kernel may touch through global addresses. Written between launches, read during
+// them.
 class RegionTable {
  public:
   void add(Region region);
   bool remove(uint64_t first, const std::string& name);  // false: no such region
-  // A region that holds [address, address + bytes), or nullptr. Where regions overlap, one that may be
-  // written comes first for a write.
+  // A region that holds [address, address + bytes), or nullptr. Where regions overlap, one that may
+  // be written comes first for a write.
   const Region* find(uint64_t address, uint64_t bytes, bool write) const;
   // The live region nearest to an address, for reports; nullptr if there is none.
   const Region* nearest(uint64_t address) const;

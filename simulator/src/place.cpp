@@ -7,7 +7,8 @@ namespace {
 
 // Headers of the toolkit, of its libraries and of the host compiler are not where a learner looks.
 bool is_system_file(const std::string& file) {
-  for (const char* part : {"/targets/x86_64-linux/include/", "/targets/sbsa-linux/include/", "/nvidia/cu1", "/include/cuda"}) {
+  for (const char* part : {"/targets/x86_64-linux/include/", "/targets/sbsa-linux/include/",
+                           "/nvidia/cu1", "/include/cuda"}) {
     if (file.find(part) != std::string::npos) {
       return true;
     }
@@ -39,7 +40,8 @@ Place place_of(const Module& module, const ptx::Instruction& inst) {
 std::string shorten(const std::string& file) {
   std::error_code error;
   std::filesystem::path relative = std::filesystem::relative(file, error);
-  return error || relative.empty() || relative.native().starts_with("..") ? file : relative.native();
+  return error || relative.empty() || relative.native().starts_with("..") ? file
+                                                                          : relative.native();
 }
 
 }  // namespace wbsim

@@ -8,7 +8,7 @@
 namespace wbsim {
 
 struct Place {
-  std::string file;   // empty: the module has no line information
+  std::string file;  // empty: the module has no line information
   int line = 0;
   std::string chain;  // "\n  inlined at f.cu:12" for every frame outside
 };
@@ -16,7 +16,8 @@ struct Place {
 // The innermost frame inside the user's own sources, of the instruction's inlining chain.
 Place place_of(const Module& module, const ptx::Instruction& inst);
 
-// The path as a person would type it from here: relative if the file lies below the working directory.
+// The path as a person would type it from here: relative if the file lies below the working
+// directory.
 std::string shorten(const std::string& file);
 
 }  // namespace wbsim

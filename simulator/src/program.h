@@ -1,8 +1,9 @@
-// program.h: decoded kernels. Every PTX instruction becomes one Inst: a handler and where its operands lie.
+// program.h: decoded kernels. Every PTX instruction becomes one Inst: a handler and where its
+// operands lie.
 //
-// A warp's registers form one frame of bytes. A register of type T is T[32], one element a lane; a predicate is
-// one 32-bit mask. Constants and special registers (%tid.x) are slots of the frame that nothing writes, so a
-// handler never asks what kind of operand it has.
+// A warp's registers form one frame of bytes. A register of type T is T[32], one element a lane; a
+// predicate is one 32-bit mask. Constants and special registers (%tid.x) are slots of the frame
+// that nothing writes, so a handler never asks what kind of operand it has.
 #pragma once
 
 #include <cstdint>
@@ -22,19 +23,19 @@ constexpr Mask ALL_LANES = 0xffffffffu;
 struct Warp;
 struct Inst;
 
-// Executes one instruction for the lanes of the mask and returns the next one, or HALT when it changed which
-// lanes run (exit, barrier, divergence).
+// Executes one instruction for the lanes of the mask and returns the next one, or HALT when it
+// changed which lanes run (exit, barrier, divergence).
 using Handler = const Inst* (*)(Warp&, const Inst*, Mask);
 
 struct alignas(64) Inst {
   Handler run = nullptr;
-  int64_t imm = 0;                // address offset, barrier id, ...
+  int64_t imm = 0;                 // address offset, barrier id, ...
   const uint32_t* list = nullptr;  // slots of a vector operand
   uint32_t dst = 0, dst2 = 0;
   uint32_t a = 0, b = 0, c = 0, d = 0;  // byte offsets into the frame
-  int32_t guard = -1;             // slot of the guard predicate, or -1
-  int32_t target = 0;             // branch target, index into Kernel::code
-  uint16_t count = 1;             // elements of a vector operand
+  int32_t guard = -1;                   // slot of the guard predicate, or -1
+  int32_t target = 0;                   // branch target, index into Kernel::code
+  uint16_t count = 1;                   // elements of a vector operand
   bool guard_negated = false;
   uint8_t flags = 0;
 };
@@ -53,23 +54,56 @@ struct InstInfo {
 };
 
 enum class Special : uint8_t {
-  TidX, TidY, TidZ, NtidX, NtidY, NtidZ, CtaidX, CtaidY, CtaidZ, NctaidX, NctaidY, NctaidZ,
-  LaneId, WarpId, NWarpId, SmId, NSmId, GridId, LaneMaskEq, LaneMaskLe, LaneMaskLt, LaneMaskGe, LaneMaskGt,
-  Clock, ClockHi, Clock64, GlobalTimer, GlobalTimerLo, GlobalTimerHi, DynamicSmemSize, TotalSmemSize, WarpSize,
+  TidX,
+  TidY,
+  TidZ,
+  NtidX,
+  NtidY,
+  NtidZ,
+  CtaidX,
+  CtaidY,
+  CtaidZ,
+  NctaidX,
+  NctaidY,
+  NctaidZ,
+  LaneId,
+  WarpId,
+  NWarpId,
+  SmId,
+  NSmId,
+  GridId,
+  LaneMaskEq,
+  LaneMaskLe,
+  LaneMaskLt,
+  LaneMaskGe,
+  LaneMaskGt,
+  Clock,
+  ClockHi,
+  Clock64,
+  GlobalTimer,
+  GlobalTimerLo,
+  GlobalTimerHi,
+  DynamicSmemSize,
+  TotalSmemSize,
+  WarpSize,
 };
 
 struct Module;
 
 struct Kernel {
-  std::string name;       // mangled
-  std::string pretty;     // demangled, without its argument list
+  std::string name;    // mangled
+  std::string pretty;  // demangled, without its argument list
   const Module* module = nullptr;
   const ptx::Function* function = nullptr;
   std::vector<Inst> code;
   std::vector<InstInfo> info;  // beside code
   std::vector<std::unique_ptr<uint32_t[]>> lists;
   std::vector<uint8_t> frame;  // the frame at the start: constants in place
-  struct SpecialSlot { Special special; uint32_t slot; bool wide; };
+  struct SpecialSlot {
+    Special special;
+    uint32_t slot;
+    bool wide;
+  };
   std::vector<SpecialSlot> specials;
   std::map<std::string, std::pair<ptx::Space, uint64_t>> addresses;  // of params, shared, local
   std::vector<std::pair<uint32_t, uint32_t>> params;                 // offset, bytes
@@ -91,8 +125,8 @@ struct Module {
   std::map<std::string, std::unique_ptr<Kernel>> kernels;  // decoded on first use
 };
 
-// Decodes a kernel on first use. Throws ptx::ParseError for what is not valid PTX; an instruction that the
-// simulator does not implement is decoded to one that stops the launch when it is reached.
+// Decodes a kernel on first use. Throws ptx::ParseError for what is not valid PTX; an instruction
+// that the simulator does not implement is decoded to one that stops the launch when it is reached.
 Kernel& kernel_of(Module& module, const std::string& name);
 
 }  // namespace wbsim

@@ -13,8 +13,30 @@
 namespace wbsim::ptx {
 
 enum class Type : uint8_t {
-  None, Pred, B8, B16, B32, B64, B128, U8, U16, U32, U64, S8, S16, S32, S64,
-  F16, F16x2, BF16, BF16x2, TF32, E4M3, E5M2, F32, F64,
+  None,
+  Pred,
+  B8,
+  B16,
+  B32,
+  B64,
+  B128,
+  U8,
+  U16,
+  U32,
+  U64,
+  S8,
+  S16,
+  S32,
+  S64,
+  F16,
+  F16x2,
+  BF16,
+  BF16x2,
+  TF32,
+  E4M3,
+  E5M2,
+  F32,
+  F64,
 };
 Type type_from(std::string_view name);  // "f32"; None if it is not a type
 int bytes_of(Type type);
@@ -31,13 +53,13 @@ struct Location {
 
 struct Operand {
   enum Kind : uint8_t { Register, Integer, Float, Symbol, Memory, Vector, Sink } kind = Sink;
-  bool negated = false;      // !p
-  int reg = -1;              // Register; Memory with a register base
-  int pair = -1;             // second destination of `d|p`
-  uint64_t bits = 0;         // Integer: the value; Float: its bits as f64
-  bool is_f32 = false;       // Float written as 0f....: bits holds the f32 pattern
-  std::string symbol;        // Symbol; Memory with a symbol base
-  int64_t offset = 0;        // Symbol, Memory
+  bool negated = false;        // !p
+  int reg = -1;                // Register; Memory with a register base
+  int pair = -1;               // second destination of `d|p`
+  uint64_t bits = 0;           // Integer: the value; Float: its bits as f64
+  bool is_f32 = false;         // Float written as 0f....: bits holds the f32 pattern
+  std::string symbol;          // Symbol; Memory with a symbol base
+  int64_t offset = 0;          // Symbol, Memory
   std::vector<Operand> items;  // Vector
 };
 
@@ -47,8 +69,8 @@ struct Instruction {
   std::vector<Operand> args;
   int guard = -1;  // predicate register, or -1
   bool guard_negated = false;
-  int location = -1;       // index into Module::locations
-  std::string_view text;   // as written, without the semicolon
+  int location = -1;      // index into Module::locations
+  std::string_view text;  // as written, without the semicolon
 };
 
 struct RegisterDecl {
@@ -61,10 +83,15 @@ struct Variable {
   Space space;
   Type type = Type::B8;
   int align = 1;
-  uint64_t bytes = 0;   // whole array; 0 for `extern .shared x[]`
+  uint64_t bytes = 0;  // whole array; 0 for `extern .shared x[]`
   bool external = false;
   std::vector<uint8_t> init;
-  struct Fixup { uint64_t at; std::string symbol; int64_t add; bool generic; };
+  struct Fixup {
+    uint64_t at;
+    std::string symbol;
+    int64_t add;
+    bool generic;
+  };
   std::vector<Fixup> fixups;  // places in init that hold an address
 };
 
@@ -82,7 +109,7 @@ struct Function {
 };
 
 struct Module {
-  std::string text;  // owns what Instruction::text points into
+  std::string text;                // owns what Instruction::text points into
   std::vector<std::string> files;  // by `.file` number
   std::vector<Location> locations;
   std::vector<Variable> globals;  // .global, .const, .shared at module scope

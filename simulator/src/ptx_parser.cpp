@@ -16,14 +16,14 @@ struct TypeName {
   int bytes;
 };
 constexpr TypeName TYPES[] = {
-    {"pred", Type::Pred, 1}, {"b8", Type::B8, 1},       {"b16", Type::B16, 2},
-    {"b32", Type::B32, 4},   {"b64", Type::B64, 8},     {"b128", Type::B128, 16},
-    {"u8", Type::U8, 1},     {"u16", Type::U16, 2},     {"u32", Type::U32, 4},
-    {"u64", Type::U64, 8},   {"s8", Type::S8, 1},       {"s16", Type::S16, 2},
-    {"s32", Type::S32, 4},   {"s64", Type::S64, 8},     {"f16", Type::F16, 2},
+    {"pred", Type::Pred, 1},   {"b8", Type::B8, 1},     {"b16", Type::B16, 2},
+    {"b32", Type::B32, 4},     {"b64", Type::B64, 8},   {"b128", Type::B128, 16},
+    {"u8", Type::U8, 1},       {"u16", Type::U16, 2},   {"u32", Type::U32, 4},
+    {"u64", Type::U64, 8},     {"s8", Type::S8, 1},     {"s16", Type::S16, 2},
+    {"s32", Type::S32, 4},     {"s64", Type::S64, 8},   {"f16", Type::F16, 2},
     {"f16x2", Type::F16x2, 4}, {"bf16", Type::BF16, 2}, {"bf16x2", Type::BF16x2, 4},
-    {"tf32", Type::TF32, 4}, {"e4m3", Type::E4M3, 1},   {"e5m2", Type::E5M2, 1},
-    {"f32", Type::F32, 4},   {"f64", Type::F64, 8},
+    {"tf32", Type::TF32, 4},   {"e4m3", Type::E4M3, 1}, {"e5m2", Type::E5M2, 1},
+    {"f32", Type::F32, 4},     {"f64", Type::F64, 8},
 };
 
 enum class Tok : uint8_t { End, Word, Number, String, Punct };
@@ -35,21 +35,16 @@ struct Token {
 };
 
 bool word_char(char c) {
-  return std::isalnum(static_cast<unsigned char>(c)) || c == '_' || c == '$' || c == '%' || c == '.';
+  return std::isalnum(static_cast<unsigned char>(c)) || c == '_' || c == '$' || c == '%' ||
+         c == '.';
 }
 
 class Lexer {
  public:
-  explicit Lexer(std::string_view text) : text_(text) {
-    advance();
-  }
+  explicit Lexer(std::string_view text) : text_(text) { advance(); }
 
-  const Token& peek() const {
-    return token_;
-  }
-  bool at(std::string_view text) const {
-    return token_.text == text && token_.kind != Tok::String;
-  }
+  const Token& peek() const { return token_; }
+  bool at(std::string_view text) const { return token_.text == text && token_.kind != Tok::String; }
   Token next() {
     Token t = token_;
     last_end_ = pos_;
@@ -69,19 +64,16 @@ class Lexer {
     }
   }
   // The end of the last token taken: where an instruction's text stops.
-  size_t last_end() const {
-    return last_end_;
-  }
-  std::string_view slice(size_t from, size_t to) const {
-    return text_.substr(from, to - from);
-  }
+  size_t last_end() const { return last_end_; }
+  std::string_view slice(size_t from, size_t to) const { return text_.substr(from, to - from); }
   [[noreturn]] void fail(const std::string& what) const {
     size_t line = 1 + std::count(text_.begin(), text_.begin() + token_.begin, '\n');
     size_t from = text_.rfind('\n', token_.begin);
     from = from == std::string_view::npos ? 0 : from + 1;
     size_t to = std::min(text_.find('\n', token_.begin), text_.size());
     throw ParseError("PTX line " + std::to_string(line) + ": " + what + ", got '" +
-                     std::string(token_.text) + "' in: " + std::string(text_.substr(from, to - from)));
+                     std::string(token_.text) +
+                     "' in: " + std::string(text_.substr(from, to - from)));
   }
 
  private:
@@ -724,9 +716,7 @@ class Parser {
     return op;
   }
 
-  int64_t integer() {
-    return static_cast<int64_t>(immediate().bits);
-  }
+  int64_t integer() { return static_cast<int64_t>(immediate().bits); }
 
   std::unique_ptr<Module> module_;
   std::unique_ptr<Lexer> lex_;
@@ -760,12 +750,8 @@ bool is_signed(Type type) {
   return type == Type::S8 || type == Type::S16 || type == Type::S32 || type == Type::S64;
 }
 
-bool is_float(Type type) {
-  return type >= Type::F16;
-}
+bool is_float(Type type) { return type >= Type::F16; }
 
-std::unique_ptr<Module> parse(std::string text) {
-  return Parser(std::move(text)).run();
-}
+std::unique_ptr<Module> parse(std::string text) { return Parser(std::move(text)).run(); }
 
 }  // namespace wbsim::ptx

@@ -18,9 +18,10 @@ thread_local std::string thread_report, thread_taken, thread_json;
 thread_local bool thread_has_report = false;
 
 constexpr uint64_t MAX_SHARED = 227 * 1024;  // of a block on sm_90, opted in
-constexpr uint32_t GUARD_BYTES = 256;        // around every allocation, so that none touches the next
+constexpr uint32_t GUARD_BYTES = 256;  // around every allocation, so that none touches the next
 
-// While it lives, Ctrl-C sets a flag that running kernels look at, and is passed on to whoever handled it before.
+// While it lives, Ctrl-C sets a flag that running kernels look at, and is passed on to whoever
+// handled it before.
 class InterruptGuard {
  public:
   InterruptGuard() {
@@ -111,7 +112,7 @@ Runtime& Runtime::get() {
   return *runtime;
 }
 
-// ---- Modules ------------------------------------------------------------------------------------------------
+// ---- Modules ------------------------------------------------------------------------------------
 
 Runtime::Binary* Runtime::add_binary(const void* fat_binary) {
   std::lock_guard lock(mutex_);
@@ -167,13 +168,15 @@ Module& Runtime::parse(Binary& binary) {
     uint8_t* at = reinterpret_cast<uint8_t*>(address);
     std::copy(v.init.begin(), v.init.end(), at);
     module->symbols[v.name] = {at, v.bytes};
-    regions_.add({address, v.bytes, v.name, "a variable of the module", v.space == ptx::Space::Const ? WBSIM_IN : WBSIM_INOUT});
+    regions_.add({address, v.bytes, v.name, "a variable of the module",
+                  v.space == ptx::Space::Const ? WBSIM_IN : WBSIM_INOUT});
   }
   for (const ptx::Variable& v : module->ptx->globals) {
     for (const ptx::Variable::Fixup& fix : v.fixups) {
       auto target = module->symbols.find(fix.symbol);
       if (target == module->symbols.end()) {
-        throw ptx::ParseError("variable '" + v.name + "' holds the address of '" + fix.symbol + "', which is not supported");
+        throw ptx::ParseError("variable '" + v.name + "' holds the address of '" + fix.symbol +
+                              "', which is not supported");
       }
       uint64_t value = reinterpret_cast<uint64_t>(target->second.address) + fix.add;
       std::memcpy(module->symbols[v.name].address + fix.at, &value, sizeof value);
@@ -186,7 +189,8 @@ Module& Runtime::parse(Binary& binary) {
 Kernel* Runtime::find_kernel(const void* host) {
   std::lock_guard lock(mutex_);
   auto found = functions_.find(host);
-  return found == functions_.end() ? nullptr : &kernel_of(parse(*found->second.binary), found->second.name);
+  return found == functions_.end() ? nullptr
+                                   : &kernel_of(parse(*found->second.binary), found->second.name);
 }
 
 const Module::Symbol* Runtime::find_variable(const void* host) {
@@ -200,7 +204,7 @@ const Module::Symbol* Runtime::find_variable(const void* host) {
   return symbol == module.symbols.end() ? nullptr : &symbol->second;
 }
 
-// ---- Memory ---------------------------------------------------------------------------------------------------
+// ---- Memory -------------------------------------------------------------------------------------
 
 cudaError_t Runtime::allocate(void** out, size_t bytes, const char* name) {
   if (!out) {
@@ -248,22 +252,25 @@ bool Runtime::remove_region(uint64_t first, const std::string& name) {
   return regions_.remove(first, name);
 }
 
-// ---- Launches -------------------------------------------------------------------------------------------------
+// ---- Launches -----------------------------------------------------------------------------------
 
 // What is wrong with the launch's shape, or "".
-std::string Runtime::check_geometry(const Kernel& kernel, dim3 grid, dim3 block, size_t shared_bytes) {
+std::string Runtime::check_geometry(const Kernel& kernel, dim3 grid, dim3 block,
+                                    size_t shared_bytes) {
   uint64_t threads = uint64_t{block.x} * block.y * block.z;
   if (threads == 0 || uint64_t{grid.x} * grid.y * grid.z == 0) {
     return "grid " + dim3_text(grid) + " and block " + dim3_text(block) + " must not be empty";
   }
   if (threads > 1024 || block.z > 64) {
-    return "block " + dim3_text(block) + " has " + std::to_string(threads) + " threads; a block takes at most 1024, and 64 in z";
+    return "block " + dim3_text(block) + " has " + std::to_string(threads) +
+           " threads; a block takes at most 1024, and 64 in z";
   }
   if (grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535) {
     return "grid " + dim3_text(grid) + " is too large; the limits are (2147483647, 65535, 65535)";
   }
   if (threads > static_cast<uint64_t>(kernel.max_threads)) {
-    return "block " + dim3_text(block) + " has more threads than the kernel's __launch_bounds__ of " +
+    return "block " + dim3_text(block) +
+           " has more threads than the kernel's __launch_bounds__ of " +
            std::to_string(kernel.max_threads);
   }
   if (shared_bytes > kernel.dynamic_shared_limit) {
@@ -272,14 +279,14 @@ std::string Runtime::check_geometry(const Kernel& kernel, dim3 grid, dim3 block,
            std::to_string(kernel.dynamic_shared_limit);
   }
   if (kernel.shared_bytes + shared_bytes > MAX_SHARED) {
-    return std::to_string(kernel.shared_bytes + shared_bytes) + " bytes of shared memory; a block has at most " +
-           std::to_string(MAX_SHARED);
+    return std::to_string(kernel.shared_bytes + shared_bytes) +
+           " bytes of shared memory; a block has at most " + std::to_string(MAX_SHARED);
   }
   return "";
 }
 
-cudaError_t Runtime::launch(
-    const void* host, dim3 grid, dim3 block, void** args, size_t shared_bytes) {
+cudaError_t Runtime::launch(const void* host, dim3 grid, dim3 block, void** args,
+                            size_t shared_bytes) {
   std::lock_guard launch_lock(launch_mutex_);
   if (sticky_ != cudaSuccess) {
     return fail(sticky_);
@@ -343,7 +350,7 @@ std::string Runtime::stop_recording(uint64_t token) {
   return out + "]";
 }
 
-// ---- Settings -------------------------------------------------------------------------------------------------
+// ---- Settings -----------------------------------------------------------------------------------
 
 namespace {
 
@@ -386,7 +393,8 @@ std::string Runtime::set(const std::string& name, const std::string& value) {
   } else if (name == "seed" || name == "instruction_limit" || name == "threads") {
     return name + ": expected a whole number, got '" + value + "'";
   } else {
-    return "no such setting: '" + name + "'; there are checks, order, seed, instruction_limit, threads";
+    return "no such setting: '" + name +
+           "'; there are checks, order, seed, instruction_limit, threads";
   }
   return "";
 }
@@ -411,7 +419,7 @@ std::optional<std::string> Runtime::get_setting(const std::string& name) {
   return std::nullopt;
 }
 
-// ---- Errors ---------------------------------------------------------------------------------------------------
+// ---- Errors -------------------------------------------------------------------------------------
 
 cudaError_t Runtime::fail(cudaError_t error) {
   if (error != cudaSuccess) {
@@ -457,11 +465,12 @@ const char* Runtime::last_finding_json() {
 
 }  // namespace wbsim
 
-// ---- The C interface (wbsim.h) ----------------------------------------------------------------------------------
+// ---- The C interface (wbsim.h) ------------------------------------------------------------------
 
 using wbsim::Runtime;
 
-void wbsim_register_tensor(const void* first, size_t bytes, const char* name, const char* text, int role) {
+void wbsim_register_tensor(const void* first, size_t bytes, const char* name, const char* text,
+                           int role) {
   Runtime::get().add_region({reinterpret_cast<uint64_t>(first), bytes, name, text, role});
 }
 
@@ -469,17 +478,11 @@ void wbsim_unregister_tensor(const void* first, const char* name) {
   Runtime::get().remove_region(reinterpret_cast<uint64_t>(first), name);
 }
 
-const char* wbsim_take_report(void) {
-  return Runtime::get().take_report();
-}
+const char* wbsim_take_report(void) { return Runtime::get().take_report(); }
 
-const char* wbsim_last_finding_json(void) {
-  return Runtime::get().last_finding_json();
-}
+const char* wbsim_last_finding_json(void) { return Runtime::get().last_finding_json(); }
 
-void wbsim_attach(void) {
-  Runtime::get().attach();
-}
+void wbsim_attach(void) { Runtime::get().attach(); }
 
 const char* wbsim_set(const char* name, const char* value) {
   thread_local std::string answer;
@@ -494,9 +497,7 @@ const char* wbsim_get(const char* name) {
   return value ? answer.c_str() : nullptr;
 }
 
-uint64_t wbsim_record_start(void) {
-  return Runtime::get().start_recording();
-}
+uint64_t wbsim_record_start(void) { return Runtime::get().start_recording(); }
 
 const char* wbsim_record_stop(uint64_t token) {
   thread_local std::string answer;

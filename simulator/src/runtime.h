@@ -1,4 +1,5 @@
-// runtime.h: the one object behind the CUDA runtime calls: modules, memory, settings, errors, launch records.
+// runtime.h: the one object behind the CUDA runtime calls: modules, memory, settings, errors,
+// launch records.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -18,7 +19,8 @@ namespace wbsim {
 
 class Runtime {
  public:
-  static Runtime& get();  // made on first use, never destroyed: modules unregister while the process ends
+  static Runtime&
+  get();  // made on first use, never destroyed: modules unregister while the process ends
 
   // ---- Modules. PTX is parsed when something of the module is first asked for.
   struct Binary {
@@ -29,7 +31,7 @@ class Runtime {
   void remove_binary(Binary* binary);
   void add_function(Binary* binary, const void* host, const char* name);
   void add_variable(Binary* binary, const void* host, const char* name);
-  Kernel* find_kernel(const void* host);           // nullptr: unknown; throws ptx::ParseError
+  Kernel* find_kernel(const void* host);  // nullptr: unknown; throws ptx::ParseError
   const Module::Symbol* find_variable(const void* host);
 
   // ---- Memory.
@@ -39,8 +41,7 @@ class Runtime {
   bool remove_region(uint64_t first, const std::string& name);
 
   // ---- Launches.
-  cudaError_t launch(
-      const void* host, dim3 grid, dim3 block, void** args, size_t shared_bytes);
+  cudaError_t launch(const void* host, dim3 grid, dim3 block, void** args, size_t shared_bytes);
   uint64_t start_recording();
   std::string stop_recording(uint64_t token);
 

@@ -10,8 +10,9 @@ namespace {
 
 constexpr uint64_t SLICE = 1 << 16;  // instructions a warp may run before the others get a turn
 
-// Makes the ready group with the smallest pc the running one; after a spin the next larger one, so that a loop that
-// waits for another lane lets that lane go on. Returns its pc, or HALT if no group is ready.
+// Makes the ready group with the smallest pc the running one; after a spin the next larger one, so
+// that a loop that waits for another lane lets that lane go on. Returns its pc, or HALT if no group
+// is ready.
 const Inst* pick_group(Warp& w) {
   const Group* best = nullptr;
   const Group* after = nullptr;
@@ -55,8 +56,8 @@ void park(Warp& w, const Inst* pc) {
 }
 
 bool is_ready(const Warp& w) {
-  return std::any_of(
-      w.parked.begin(), w.parked.end(), [](const Group& g) { return g.state == Group::Ready; });
+  return std::any_of(w.parked.begin(), w.parked.end(),
+                     [](const Group& g) { return g.state == Group::Ready; });
 }
 
 Mask waiting_at(const Warp& w, int barrier) {
@@ -88,7 +89,8 @@ void complete_barriers(Block& block) {
   }
 }
 
-// Lanes parked at a warp-wide instruction go on once the lanes they wait for are there or have exited.
+// Lanes parked at a warp-wide instruction go on once the lanes they wait for are there or have
+// exited.
 bool release_warp_syncs(Warp& w) {
   bool released = false;
   for (Group& g : w.parked) {
@@ -171,30 +173,54 @@ uint64_t special_value(const Launch& launch, const Warp& w, Special special, int
   const uint32_t* ctaid = w.block->ctaid;
   Mask eq = 1u << lane;
   switch (special) {
-    case Special::TidX: return tid[0];
-    case Special::TidY: return tid[1];
-    case Special::TidZ: return tid[2];
-    case Special::NtidX: return launch.block[0];
-    case Special::NtidY: return launch.block[1];
-    case Special::NtidZ: return launch.block[2];
-    case Special::CtaidX: return ctaid[0];
-    case Special::CtaidY: return ctaid[1];
-    case Special::CtaidZ: return ctaid[2];
-    case Special::NctaidX: return launch.grid[0];
-    case Special::NctaidY: return launch.grid[1];
-    case Special::NctaidZ: return launch.grid[2];
-    case Special::LaneId: return lane;
-    case Special::WarpId: return w.index;
-    case Special::NWarpId: return w.block->warps.size();
-    case Special::LaneMaskEq: return eq;
-    case Special::LaneMaskLe: return eq | (eq - 1);
-    case Special::LaneMaskLt: return eq - 1;
-    case Special::LaneMaskGe: return ~(eq - 1);
-    case Special::LaneMaskGt: return ~(eq | (eq - 1));
-    case Special::DynamicSmemSize: return launch.dynamic_shared;
-    case Special::TotalSmemSize: return w.block->shared_bytes;
-    case Special::WarpSize: return LANES;
-    default: return 0;
+    case Special::TidX:
+      return tid[0];
+    case Special::TidY:
+      return tid[1];
+    case Special::TidZ:
+      return tid[2];
+    case Special::NtidX:
+      return launch.block[0];
+    case Special::NtidY:
+      return launch.block[1];
+    case Special::NtidZ:
+      return launch.block[2];
+    case Special::CtaidX:
+      return ctaid[0];
+    case Special::CtaidY:
+      return ctaid[1];
+    case Special::CtaidZ:
+      return ctaid[2];
+    case Special::NctaidX:
+      return launch.grid[0];
+    case Special::NctaidY:
+      return launch.grid[1];
+    case Special::NctaidZ:
+      return launch.grid[2];
+    case Special::LaneId:
+      return lane;
+    case Special::WarpId:
+      return w.index;
+    case Special::NWarpId:
+      return w.block->warps.size();
+    case Special::LaneMaskEq:
+      return eq;
+    case Special::LaneMaskLe:
+      return eq | (eq - 1);
+    case Special::LaneMaskLt:
+      return eq - 1;
+    case Special::LaneMaskGe:
+      return ~(eq - 1);
+    case Special::LaneMaskGt:
+      return ~(eq | (eq - 1));
+    case Special::DynamicSmemSize:
+      return launch.dynamic_shared;
+    case Special::TotalSmemSize:
+      return w.block->shared_bytes;
+    case Special::WarpSize:
+      return LANES;
+    default:
+      return 0;
   }
 }
 
@@ -215,8 +241,8 @@ void fill_specials(const Launch& launch, Warp& w, bool first_block) {
   }
 }
 
-// Buffers of a worker, once a launch. Registers, shared and local memory start as NaN bytes, so that what nobody
-// wrote shows in the result.
+// Buffers of a worker, once a launch. Registers, shared and local memory start as NaN bytes, so
+// that what nobody wrote shows in the result.
 void prepare(Worker& worker) {
   const Launch& launch = *worker.launch;
   const Kernel& kernel = *launch.kernel;
@@ -420,8 +446,7 @@ void run_block(Worker& worker, uint64_t block_index) {
         const Group* g = w.parked.empty() ? nullptr : &w.parked.back();
         throw finding_at(
             w, g ? g->pc : block.kernel->code.data(), g ? std::countr_zero(g->mask) : -1, "limit",
-            "the block ran more than " +
-                std::to_string(worker.launch->settings.instruction_limit) +
+            "the block ran more than " + std::to_string(worker.launch->settings.instruction_limit) +
                 " warp instructions; is this loop endless?");
       }
     }

@@ -1,4 +1,5 @@
-// warp.h: the state of a running warp and block, and the helpers that instruction handlers are written with.
+// warp.h: the state of a running warp and block, and the helpers that instruction handlers are
+// written with.
 #pragma once
 
 #include <atomic>
@@ -18,24 +19,20 @@ constexpr uint32_t SHARED_BASE = 1024;  // shared addresses start here, as on sm
 struct Block;
 struct Worker;
 
-// Bytes that start on a 1024-byte boundary: vector instructions like cache lines, swizzles of shared memory repeat
-// after 1024 bytes.
+// Bytes that start on a 1024-byte boundary: vector instructions like cache lines, swizzles of
+// shared memory repeat after 1024 bytes.
 class Buffer {
  public:
   void assign(size_t bytes, uint8_t value) {
     data_.reset(static_cast<uint8_t*>(::operator new(bytes + 1, ALIGN)));
     std::memset(data_.get(), value, bytes);
   }
-  uint8_t* data() const {
-    return data_.get();
-  }
+  uint8_t* data() const { return data_.get(); }
 
  private:
   static constexpr std::align_val_t ALIGN{1024};
   struct Delete {
-    void operator()(uint8_t* p) const {
-      ::operator delete(p, ALIGN);
-    }
+    void operator()(uint8_t* p) const { ::operator delete(p, ALIGN); }
   };
   std::unique_ptr<uint8_t, Delete> data_;
 };
@@ -53,10 +50,10 @@ struct Group {
 struct Warp {
   uint8_t* frame = nullptr;
   Block* block = nullptr;
-  Mask mask = 0;             // lanes of the running group
-  Mask live = 0;             // lanes that have not exited
-  Mask carry = 0;            // CC.CF of each lane
-  const Inst* stop = HALT;   // the nearest pc of another ready group: reaching it means merging
+  Mask mask = 0;               // lanes of the running group
+  Mask live = 0;               // lanes that have not exited
+  Mask carry = 0;              // CC.CF of each lane
+  const Inst* stop = HALT;     // the nearest pc of another ready group: reaching it means merging
   const Inst* spun = nullptr;  // where a group used up its time: another one goes next
   std::vector<Group> parked;   // every group but the running one
   int index = 0;
@@ -66,13 +63,12 @@ struct Warp {
   T* reg(uint32_t slot) {
     return reinterpret_cast<T*>(frame + slot);
   }
-  Mask& pred(uint32_t slot) {
-    return *reinterpret_cast<Mask*>(frame + slot);
-  }
+  Mask& pred(uint32_t slot) { return *reinterpret_cast<Mask*>(frame + slot); }
 };
 
 struct Barrier {
-  int arrived = 0;   // threads; those that exited or never were in a warp arrive with its last live one
+  int arrived =
+      0;  // threads; those that exited or never were in a warp arrive with its last live one
   int expected = 0;  // 0: all warps of the block
 };
 
@@ -96,7 +92,7 @@ struct Worker {
   const Launch* launch = nullptr;
   const std::atomic<bool>* stop = nullptr;         // another worker found something
   const std::atomic<bool>* interrupted = nullptr;  // Ctrl-C
-  std::vector<Count> counts;                // beside Kernel::code
+  std::vector<Count> counts;                       // beside Kernel::code
   std::vector<Span> allowed;  // beside Kernel::code: the region this instruction touched last
   Buffer frames, shared, local;
   uint64_t instructions = 0;  // of the running block
@@ -104,11 +100,9 @@ struct Worker {
   Block block;
 };
 
-// ---- Helpers for handlers -------------------------------------------------------------------------------
+// ---- Helpers for handlers -----------------------------------------------------------------------
 
-inline const Inst* next(const Inst* in) {
-  return in + 1;
-}
+inline const Inst* next(const Inst* in) { return in + 1; }
 
 template <class T>
 inline void store_masked(T* __restrict__ to, const T* __restrict__ from, Mask m) {
@@ -117,8 +111,8 @@ inline void store_masked(T* __restrict__ to, const T* __restrict__ from, Mask m)
   }
 }
 
-// dst[l] = f(a[l], b[l], c[l]) for the active lanes. f has no side effects, so with a partial mask all lanes
-// are computed and only the active ones stored.
+// dst[l] = f(a[l], b[l], c[l]) for the active lanes. f has no side effects, so with a partial mask
+// all lanes are computed and only the active ones stored.
 template <auto F, class D, class A>
 const Inst* map1(Warp& w, const Inst* in, Mask m) {
   D* d = w.reg<D>(in->dst);
@@ -188,15 +182,15 @@ inline void for_lanes(Mask m, F f) {
   }
 }
 
-// ---- Control, implemented by the scheduler (scheduler.cpp) ------------------------------------------------
+// ---- Control, implemented by the scheduler (scheduler.cpp) --------------------------------------
 
 // Splits the running group: the lanes of `taken` continue at `target`, the rest behind `in`.
 const Inst* branch(Warp& w, const Inst* in, Mask taken, const Inst* target);
 const Inst* exit_lanes(Warp& w, const Inst* in, Mask m);
 // Arrives at a barrier of the block and, if `wait`, parks until `threads` (0: all) have arrived.
 const Inst* arrive_barrier(Warp& w, const Inst* in, Mask m, int id, int threads, bool wait);
-// Waits until all live lanes of `members` are at this instruction. Returns the lanes that then execute it
-// together, or 0 when the running group was parked and the handler must return HALT.
+// Waits until all live lanes of `members` are at this instruction. Returns the lanes that then
+// execute it together, or 0 when the running group was parked and the handler must return HALT.
 Mask gather_lanes(Warp& w, const Inst* in, Mask m, Mask members);
 
 }  // namespace wbsim

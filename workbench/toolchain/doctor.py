@@ -152,6 +152,9 @@ def _ccache(torch: ModuleType | None) -> Report:
             ),
         )
         return
+    if torch is not None and tuple(map(int, torch.__version__.split(".")[:2])) < (2, 13):
+        yield "--", "ccache", f"{ccache}, but PyTorch uses it from 2.13 on"
+        return
     statistics = tools.output(ccache, "--show-stats")
     counts = [
         " ".join(line.split())

@@ -82,11 +82,7 @@ class Recipe:
 
     def wanted(self) -> dict[str, str]:
         """Object name -> fingerprint of what it is to be made from."""
-        key = self.key
-        return {
-            name: fingerprints.source_fingerprint(source, self.include_dirs, key)
-            for name, source in self.objects().items()
-        }
+        return fingerprints.of_objects(self.objects(), self.include_dirs, self.key)
 
     def published(self, wanted: dict[str, str]) -> Path:
         """Where the finished library goes; the name changes with every input."""

@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 _INCLUDE = re.compile(
@@ -29,47 +29,50 @@ def digest(*parts: object) -> str:
 
 def content(path: Path) -> str:
     """The hash of a file's bytes; "absent" where there is none."""
-    try:
-        return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
-    except OSError:
-        return "absent"
+    return _file(path, ())[0]
 
 
-def local_files(source: Path, include_dirs: Sequence[Path]) -> tuple[Path, ...]:
-    """`source` and the files it includes, directly or not, as far as they are not system headers.
+def of_objects(
+    objects: Mapping[str, Path], include_dirs: Sequence[Path], flags: str
+) -> dict[str, str]:
+    """Object name -> what changes whenever that object, made from its source, would.
 
     Conditions are not evaluated: a header that may be included counts. `#include MACRO` counts as
-    every header of the include folders.
+    every header of the include folders. Headers found nowhere here are the system's.
     """
-    seen: dict[Path, None] = {}
-    waiting = [source]
-    while waiting:
-        path = waiting.pop()
-        if path in seen:
-            continue
-        seen[path] = None
-        try:
-            text = path.read_bytes()
-        except OSError:
-            continue
-        for quoted, angled, macro in _INCLUDE.findall(text):
-            if macro:
-                waiting += [
-                    h for d in include_dirs for pattern in _HEADERS for h in d.glob(pattern)
-                ]
-                continue
-            name = os.fsdecode(quoted or angled)
-            folders = [path.parent, *include_dirs] if quoted else include_dirs
-            found = next((d / name for d in folders if (d / name).is_file()), None)
-            if found:
-                waiting.append(Path(os.path.normpath(found)))
-    return tuple(sorted(seen))
+    files: dict[Path, tuple[str, tuple[Path, ...]]] = {}  # each is read once
+    made = {}
+    for name, source in objects.items():
+        seen: set[Path] = set()
+        waiting = [source]
+        while waiting:
+            path = waiting.pop()
+            if path not in seen:
+                seen.add(path)
+                if path not in files:
+                    files[path] = _file(path, include_dirs)
+                waiting += files[path][1]
+        parts = [(str(path), files[path][0]) for path in sorted(seen)]
+        made[name] = digest(str(source), flags, parts)
+    return made
 
 
-def source_fingerprint(source: Path, include_dirs: Sequence[Path], flags: str) -> str:
-    """Changes whenever the object made from `source` would."""
-    files = local_files(source, include_dirs)
-    return digest(str(source), flags, [(str(f), content(f)) for f in files])
+def _file(path: Path, include_dirs: Sequence[Path]) -> tuple[str, tuple[Path, ...]]:
+    """The hash of a file, and the files that it includes from these folders or beside itself."""
+    try:
+        text = path.read_bytes()
+    except OSError:
+        return "absent", ()
+    found: list[Path] = []
+    for quoted, angled, macro in _INCLUDE.findall(text):
+        if macro:
+            found += [h for d in include_dirs for pattern in _HEADERS for h in d.glob(pattern)]
+            continue
+        name = os.fsdecode(quoted or angled)
+        folders = [path.parent, *include_dirs] if quoted else include_dirs
+        places = (os.path.normpath(os.path.join(d, name)) for d in folders)
+        found += [Path(p) for p in [next(filter(os.path.isfile, places), None)] if p]
+    return hashlib.blake2b(text, digest_size=16).hexdigest(), tuple(found)
 
 
 def cpu_features() -> str:

@@ -79,11 +79,7 @@ class _Plan:
     def wanted(self) -> dict[str, str]:
         """Object name -> fingerprint of what it is to be made from."""
         dirs = (self.source / "include", self.source / "src")
-        key = self.flags_key
-        return {
-            name: fingerprints.source_fingerprint(source, dirs, key)
-            for name, source in self.objects().items()
-        }
+        return fingerprints.of_objects(self.objects(), dirs, self.flags_key)
 
     def published(self, wanted: dict[str, str]) -> SimulatorLibrary:
         key = fingerprints.digest(_RULES, sorted(wanted.items()))

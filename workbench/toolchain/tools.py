@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -133,20 +134,18 @@ def _places() -> list[tuple[str, Path, bool]]:
     return places
 
 
-def candidates(major: int) -> list[Candidate]:
-    """Every place a toolkit was looked for; those without a problem are usable, best first."""
-    found = []
+def candidates(major: int) -> Iterator[Candidate]:
+    """Every place a toolkit is looked for; those without a problem are usable, best first."""
     for place, nvcc, is_wheel in _places():
         toolkit = _toolkit_at(nvcc)
         if isinstance(toolkit, str):
             problem = "not installed" if is_wheel and not nvcc.exists() else toolkit
-            found.append(Candidate(place, None, problem))
+            yield Candidate(place, None, problem)
             continue
         problem = _wheel_mismatch() if is_wheel else ""
         if toolkit.major != major:
             problem = f"CUDA {toolkit.version}, but CUDA {major} is needed"
-        found.append(Candidate(place, toolkit, problem))
-    return found
+        yield Candidate(place, toolkit, problem)
 
 
 def find_toolkit(major: int = SIMULATOR_CUDA) -> Toolkit:

@@ -1,0 +1,379 @@
+"""Micro-kernels: one PTX instruction each, run by every lane and compared with a reference.
+
+A test module lists its forms and makes one Suite of them; the suite compiles them together, once.
+Every form runs on edge cases and seeded random operands, with all lanes active and with some: the
+results of inactive lanes must stay as they were. Where the types allow it, it runs again with the
+result in the register of an operand.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import re
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from tests.simulator.exact import F32, F64, NAN, Format, OneOf
+from workbench.toolchain.inline import inline
+
+LANES = 32
+BLOCK = 64
+MASKS = (0x00000001, 0x80000000, 0x55555555, 0xFFFF0000, 0x7FFFFFFF, 0x12480F3C, 0x00000000)
+GROUP = 12  # forms that share a kernel, so that the host compiler sees few of them
+FLOATS = {"f32": F32, "f64": F64}
+
+
+@dataclass(frozen=True)
+class Within:
+    """Any number of a closed interval."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Operand:
+    """The type of a result or an operand, and the width of the register it is in.
+
+    Written "s8@32": an s8 in a 32-bit register. Without a width the register is the smallest one.
+    A "pred" is a predicate, which enters and leaves the kernel as 0 or 1.
+    """
+
+    type: str
+    register: int
+
+    @classmethod
+    def parse(cls, text: str) -> Operand:
+        type_, _, width = text.partition("@")
+        bits = 32 if type_ == "pred" else int(type_[1:])
+        return cls(type_, int(width or max(bits, 16)))
+
+    @property
+    def bits(self) -> int:
+        return 1 if self.type == "pred" else int(self.type[1:])
+
+    @property
+    def ctype(self) -> str:
+        return {16: "unsigned short", 32: "unsigned", 64: "unsigned long long"}[self.register]
+
+    @property
+    def constraint(self) -> str:
+        return {16: "h", 32: "r", 64: "l"}[self.register]
+
+    def decode(self, register: int) -> int:
+        """What an instruction of this type sees; floats stay bit patterns."""
+        value = register & ((1 << self.bits) - 1)
+        if self.type[0] == "s" and value >> (self.bits - 1):
+            value -= 1 << self.bits
+        return value
+
+    def agrees(self, register: int, wanted: object) -> bool:
+        """Whether a register holds a result that the reference allows."""
+        if isinstance(wanted, OneOf):
+            return any(self.agrees(register, choice) for choice in wanted.choices)
+        if wanted is NAN:
+            return FLOATS[self.type].is_nan(register)
+        if isinstance(wanted, Within):
+            return wanted.low <= FLOATS[self.type].float(register) <= wanted.high
+        return register == wanted & ((1 << self.register) - 1)
+
+    def text(self, value: object) -> str:
+        """A register or an expected result for a person."""
+        if not isinstance(value, int):
+            return str(value)
+        value &= (1 << self.register) - 1
+        digits = f"0x{value:0{self.register // 4}x}"
+        return f"{digits} ({FLOATS[self.type].float(value)!r})" if self.type in FLOATS else digits
+
+
+@dataclass(frozen=True)
+class Form:
+    """One form of an instruction.
+
+    name: opcode and modifiers; also the instruction itself unless `ptx` is given.
+    results, operands: types, see Operand, separated by spaces.
+    reference: from decoded operands to the result, or a tuple of results. A result is an integer
+        (a bit pattern for floats), NAN, OneOf or Within.
+    ptx: instructions with %0, %1, ... for the results and then the operands. Each is predicated
+        by `run` unless one of them says so itself.
+    edges: values for an operand in place of its type's edge cases, by its position; `only`
+        says that there are no random ones.
+    """
+
+    name: str
+    results: str
+    operands: str
+    reference: Callable[..., object] = field(compare=False)
+    ptx: str = ""
+    edges: dict[int, Sequence[int]] = field(default_factory=dict, compare=False)
+    only: frozenset[int] = frozenset()
+
+    def __str__(self) -> str:
+        return self.name
+
+    @cached_property
+    def outs(self) -> tuple[Operand, ...]:
+        return tuple(map(Operand.parse, self.results.split()))
+
+    @cached_property
+    def ins(self) -> tuple[Operand, ...]:
+        return tuple(map(Operand.parse, self.operands.split()))
+
+    @cached_property
+    def statements(self) -> list[str]:
+        numbers = ", ".join(f"%{i}" for i in range(len(self.outs) + len(self.ins)))
+        text = self.ptx or f"{self.name} {numbers}"
+        return [s.strip() for s in text.split(";") if s.strip()]
+
+    @cached_property
+    def guards_itself(self) -> bool:
+        return any("run" in s for s in self.statements)
+
+    @cached_property
+    def shared_register(self) -> int | None:
+        """The operand whose register takes the result in the second run, if there is one."""
+        result = self.outs[0]
+        same = [i for i, o in enumerate(self.ins) if o.register == result.register]
+        if len(self.statements) > 1 or "pred" in (result.type, *(self.ins[i].type for i in same)):
+            return None
+        if not same:
+            return None
+        return same[zlib.crc32(self.name.encode()) % len(same)]
+
+
+def edge_cases(operand: Operand) -> list[int]:
+    """The values of a type at which instructions tend to be wrong."""
+    if operand.type == "pred":
+        return [0, 1]
+    if operand.type in FLOATS:
+        return _float_edges(FLOATS[operand.type])
+    n = operand.bits
+    top, mid = 1 << (n - 1), 1 << (n // 2)
+    values = [0, 1, 2, 2 * top - 1, 2 * top - 2, top, top - 1, top + 1, top - 2]
+    values += [mid - 1, mid, 3 * mid // 2, (2 * top - 1) // 3, 100 % mid]
+    return values
+
+
+def _float_edges(f: Format) -> list[int]:
+    one, step = f.one, f.smallest_normal
+    values = [0, 1, 2, step - 1, step, step + 1, f.largest, f.infinity, f.infinity | step // 2]
+    values += [one, one + 1, one - 1, one + step, one - step, one + step + step // 2]
+    values += [one + (f.precision - 1) * step, one + (f.precision - 1) * step + 1]
+    return [v | s for v in values for s in (0, f.sign)]
+
+
+def random_value(operand: Operand, rng: random.Random) -> int:
+    """A value of the type, of any magnitude."""
+    if operand.type == "pred":
+        return rng.getrandbits(1)
+    if operand.type not in FLOATS:
+        value = rng.getrandbits(operand.bits) >> rng.choice((0, 0, rng.randrange(operand.bits)))
+        return ~value & ((1 << operand.bits) - 1) if rng.getrandbits(1) else value
+    f = FLOATS[operand.type]
+    kind = rng.randrange(3)
+    if kind == 0:  # any pattern
+        return rng.getrandbits(f.bits)
+    # Near one, for sums that cancel; few bits set, for results that lie halfway between two numbers.
+    exponent = f.one + rng.randrange(-f.precision - 2, f.precision + 2) * f.smallest_normal
+    significand = rng.getrandbits(f.precision - 1)
+    if kind == 1:
+        significand &= rng.choice((7, -1 << (f.precision - 4), 1 << (f.precision - 2), 5))
+    return (exponent + significand) | (rng.getrandbits(1) * f.sign)
+
+
+def cases(form: Form, count: int) -> list[tuple[int, ...]]:
+    """Operands: every combination of edge cases, or a sample where there are too many; random ones.
+
+    Registers that are wider than the operand's type are filled up with random bits.
+    """
+    rng = random.Random(zlib.crc32(form.name.encode()))
+    columns = [list(form.edges.get(i, edge_cases(o))) for i, o in enumerate(form.ins)]
+    rows = list(itertools.islice(itertools.product(*columns), 2 * count))
+    if len(rows) > count:
+        rows = list(zip(*(_spread(column, count, rng) for column in columns), strict=True))
+    more = -len(rows) % LANES + 2 * LANES
+    for _ in range(more):
+        row = (
+            rng.choice(columns[i]) if i in form.only else random_value(o, rng)
+            for i, o in enumerate(form.ins)
+        )
+        rows.append(tuple(row))
+    return [
+        tuple(
+            value & ((1 << o.register) - 1)
+            if o.bits == o.register or o.type == "pred"
+            else (value & ((1 << o.bits) - 1)) | (rng.getrandbits(o.register - o.bits) << o.bits)
+            for value, o in zip(row, form.ins, strict=True)
+        )
+        for row in rows
+    ]
+
+
+def _spread(column: list[int], count: int, rng: random.Random) -> list[int]:
+    """`count` values of a column, each as often as any other."""
+    values: list[int] = []
+    while len(values) < count:
+        values += rng.sample(column, len(column))
+    return values[:count]
+
+
+class Suite:
+    """Forms that are compiled together."""
+
+    def __init__(self, name: str, forms: Sequence[Form]) -> None:
+        names = [form.name for form in forms]
+        assert len(set(names)) == len(names), sorted({n for n in names if names.count(n) > 1})
+        self.name, self.forms = name, list(forms)
+
+    @cached_property
+    def source(self) -> str:
+        bodies = [_body(form) for form in self.forms]
+        return grouped_source(bodies)
+
+    @cached_property
+    def module(self):
+        return inline(self.source, "run", target="simulator", name=self.name)
+
+    def check(self, form: Form, full: bool = False) -> None:
+        """Run a form and compare every lane with its reference."""
+        rows = cases(form, 8192 if full else 320)
+        lanes, active = _lanes(form, len(rows))
+        results, again = self.run(form, [rows[lane] for lane in lanes], active)
+        wanted = [_tuple(form.reference(*_decoded(form, row))) for row in rows]
+        problems = []
+        for i, lane in enumerate(lanes):
+            ran = active[i] or form.guards_itself
+            expected = wanted[lane] if ran else tuple(_before(form, i))
+            got = [(o, int(results[k, i]), expected[k]) for k, o in enumerate(form.outs)]
+            if again is not None:
+                kept = rows[lane][form.shared_register]
+                got.append((form.outs[0], int(again[i]), expected[0] if ran else kept))
+            if not all(o.agrees(value, want) for o, value, want in got):
+                problems.append(_mismatch(form, rows[lane], got, bool(active[i])))
+        if problems:
+            shown = "\n".join(problems[:6])
+            raise AssertionError(f"{form}: {len(problems)} of {len(lanes)} lanes\n{shown}")
+
+    def run(
+        self, form: Form, rows: list[tuple[int, ...]], active: list[int]
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """The registers after the instruction: [result, lane], and those of the second run."""
+        n = len(rows)
+        inputs = np.array(rows, dtype=np.uint64).reshape(n, len(form.ins)).T.copy()
+        outputs = np.zeros((len(form.outs) + 1, n), dtype=np.uint64)
+        for i in range(n):
+            outputs[: len(form.outs), i] = list(_before(form, i))
+        out = torch.from_numpy(outputs)
+        mask = torch.tensor(active, dtype=torch.int32)
+        self.module.run(self.forms.index(form), torch.from_numpy(inputs), out, mask, n)
+        again = outputs[-1] if form.shared_register is not None else None
+        return outputs[:-1], again
+
+
+def _lanes(form: Form, rows: int) -> tuple[list[int], list[int]]:
+    """Which row each lane works on, and which lanes are active."""
+    rng = random.Random(rows)
+    lanes, active = list(range(rows)), [1] * rows
+    for mask in MASKS:
+        lanes += rng.sample(range(rows), LANES)
+        active += [(mask >> lane) & 1 for lane in range(LANES)]
+    padding = -len(lanes) % BLOCK
+    return lanes + [0] * padding, active + [0] * padding
+
+
+def _before(form: Form, lane: int):
+    """What the result registers of a lane hold before the instruction."""
+    for k, o in enumerate(form.outs):
+        pattern = (0x9E3779B97F4A7C15 * (lane + 3 * k + 1)) & ((1 << o.register) - 1)
+        yield pattern & 1 if o.type == "pred" else pattern
+
+
+def _decoded(form: Form, row: tuple[int, ...]) -> list[int]:
+    return [o.decode(value) for o, value in zip(form.ins, row, strict=True)]
+
+
+def _tuple(result: object) -> tuple[object, ...]:
+    return result if isinstance(result, tuple) else (result,)
+
+
+def _mismatch(form: Form, row: tuple[int, ...], got: list, active: bool) -> str:
+    operands = ", ".join(o.text(v) for o, v in zip(form.ins, row, strict=True))
+    parts = []
+    for k, (o, value, want) in enumerate(got):
+        name = f"%{k}" if k < len(form.outs) else "in place"
+        if not o.agrees(value, want):
+            parts.append(f"{name} is {o.text(value)}, wanted {o.text(want)}")
+    return f"  ({operands}){'' if active else ', an inactive lane'}: {'; '.join(parts)}"
+
+
+def _body(form: Form) -> str:
+    """CUDA that runs one form in lane i: `in` and `out` are [operand or result, lane]."""
+    lines = [f"{o.ctype} r{k} = out[{k} * n + i];" for k, o in enumerate(form.outs)]
+    lines += [f"{o.ctype} a{k} = in[{k} * n + i];" for k, o in enumerate(form.ins)]
+    results = [(o, f"r{k}") for k, o in enumerate(form.outs)]
+    operands = [(o, f"a{k}") for k, o in enumerate(form.ins)]
+    statements = [s if form.guards_itself or s[0] in ".{}" else f"@run {s}" for s in form.statements]
+    lines.append(_asm(statements, results, operands))
+    lines += [f"out[{k} * n + i] = r{k};" for k in range(len(form.outs))]
+    shared = form.shared_register
+    if shared is not None:
+        place = len(form.outs) + shared
+        statement = re.sub(rf"%{place}\b", "%0", statements[0])
+        lines.append(_asm([statement], [(form.outs[0], f"a{shared}"), *results[1:]], operands))
+        lines.append(f"out[{len(form.outs)} * n + i] = a{shared};")
+    return "\n".join(lines)
+
+
+def _asm(
+    statements: list[str], results: list[tuple[Operand, str]], operands: list[tuple[Operand, str]]
+) -> str:
+    """The inline assembly of one form, predicated by the lane's `active`."""
+    every = [*results, *operands]
+    predicates = [k for k, (o, _) in enumerate(every) if o.type == "pred"]
+    text = "; ".join(statements)
+    for k in predicates:
+        text = re.sub(rf"%{k}\b", f"p{k}", text)
+    declared = ", ".join(["run", *(f"p{k}" for k in predicates)])
+    before = "".join(f"setp.ne.b32 p{k}, %{k}, 0; " for k in predicates)
+    after = "".join(f"selp.b32 %{k}, 1, 0, p{k}; " for k in predicates if k < len(results))
+    text = re.sub(r"%(?!\d)", "%%", text)
+    block = f".reg .pred {declared}; setp.ne.b32 run, %{len(every)}, 0; {before}{text}; {after}"
+    outs = ", ".join(f'"+{o.constraint}"({name})' for o, name in results)
+    ins = ", ".join(f'"{o.constraint}"({name})' for o, name in [*operands])
+    return f'asm volatile("{{{block}}}" : {outs} : {ins}{", " if ins else ""}"r"(active[i]));'
+
+
+_KERNEL = """\
+__global__ void group_{index}(int form, const unsigned long long* in, unsigned long long* out,
+                              const int* active, int n) {{
+  const int i = blockIdx.x * blockDim.x + threadIdx.x;
+  switch (form) {{
+{cases}
+  }}
+}}
+"""
+
+
+def grouped_source(bodies: Sequence[str]) -> str:
+    """Kernels of a few bodies each, and a launcher run(form, in, out, active, n) for them."""
+    kernels, launches = [], []
+    for first in range(0, len(bodies), GROUP):
+        index = first // GROUP
+        group = enumerate(bodies[first : first + GROUP], first)
+        text = "\n".join(f"case {form}: {{\n{body}\nbreak;\n}}" for form, body in group)
+        kernels.append(_KERNEL.format(index=index, cases=text))
+        launch = f"group_{index}<<<n / {BLOCK}, {BLOCK}>>>(form, source, out, active, n)"
+        launches.append(f"    case {index}: {launch}; break;")
+    switch = "\n".join(launches)
+    return (
+        "".join(kernels)
+        + "void run(int form, const unsigned long long* source, unsigned long long* out,\n"
+        + "         const int* active, int n) {\n"
+        + f"  switch (form / {GROUP}) {{\n{switch}\n  }}\n}}\n"
+    )
