@@ -366,7 +366,7 @@ class Launch {
     const int64_t size = static_cast<int64_t>(bytes), stride = 1;
     int32_t device_type = 0;
     AtenTensorHandle handle = nullptr;
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like_.get(), &device_type));
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like_.get(), &device_type));
     if (aoti_torch_empty_strided(1, &size, &stride, aoti_torch_dtype_uint8(), device_type,
                                  like_.get_device_index(), &handle) != TORCH_SUCCESS) {
       throw std::runtime_error("no memory for a workspace of " + std::to_string(bytes) + " bytes");
@@ -398,8 +398,7 @@ class Launch {
   void register_tensor(const Arg&, bool) {}
   cudaStream_t stream() const {
     void* stream = nullptr;
-    STABLE_TORCH_ERROR_CODE_CHECK(
-        aoti_torch_get_current_cuda_stream(like_.get_device_index(), &stream));
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(like_.get_device_index(), &stream));
     return static_cast<cudaStream_t>(stream);
   }
   torch::stable::accelerator::DeviceGuard guard_{like_.get_device_index()};

@@ -34,7 +34,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "grid(operation, sample, full): run for every rung, case and target"
     )
     common = {"deadline": None, "derandomize": True, "database": None}
-    settings.register_profile("sample", max_examples=10, **common)
+    settings.register_profile("sample", max_examples=50, **common)
     settings.register_profile("full", max_examples=1200, **common)
     settings.load_profile("full" if config.getoption("--full") else "sample")
 

@@ -110,7 +110,7 @@ def nan_or(bits: int) -> object:
 
 
 def extremum(f: Format, pick: Callable, ftz: bool, nan: bool, xorsign: bool) -> Callable:
-    """The reference of min or max (9.7.3.11, 9.7.3.12), canonical NaNs included."""
+    """The reference of min or max (9.7.3.11, 9.7.3.12); .NaN gives the canonical one."""
     canonical = f.sign - 1
 
     def reference(a: int, b: int) -> int:
@@ -122,9 +122,7 @@ def extremum(f: Format, pick: Callable, ftz: bool, nan: bool, xorsign: bool) -> 
         if xorsign:
             a, b = a & ~f.sign, b & ~f.sign
         result = pick(f, a, b)
-        if result is NAN:
-            return canonical
-        return (result & ~f.sign) | sign if xorsign else result
+        return result | sign if xorsign and result is not NAN else result
 
     return reference
 
@@ -234,8 +232,7 @@ def logarithm(x: float) -> Within:
 
 def exponential(ftz: bool) -> Callable[[float], object]:
     def reference(x: float) -> object:
-        value = 2.0**x if x > -200 else 0.0
-        result = F32.round(Fraction(value), "rn") if x < 200 else INF
+        result = F32.round(Fraction(2.0 ** min(max(x, -200.0), 200.0)), "rn")
         choices = near(F32, result, 2).choices
         if ftz:
             choices = tuple(F32.flushed(c) for c in choices)
@@ -297,6 +294,9 @@ def flushed_or_near(result: object, ulps: int, ftz: bool) -> object:
     return allowed
 
 
+ANYTHING = OneOf((NAN, Within(-math.inf, math.inf)))
+
+
 def quotient(kind: str, ftz: bool) -> Callable[[int, int], object]:
     """The reference of div.approx and div.full."""
     divide = correctly_rounded("f32", exact.div, "rn", ftz, False)
@@ -307,14 +307,10 @@ def quotient(kind: str, ftz: bool) -> Callable[[int, int], object]:
         if kind == "approx" and large < magnitude < F32.infinity and not F32.is_nan(a):
             return NAN if F32.is_infinite(a) else (a ^ b) & F32.sign
         if kind == "approx" and F32.is_subnormal(b) and not ftz:
-            return None_of_it  # outside of the range for which there is a bound
+            return ANYTHING  # there is no bound for it
         return flushed_or_near(divide(a, b), 2, ftz)
 
     return reference
-
-
-# Outside of every bound: any number.
-None_of_it = OneOf((NAN, Within(-math.inf, math.inf)))
 
 
 def upper_word(operation: Callable[[Format, int, str], object]) -> Callable[[int], object]:
@@ -342,10 +338,10 @@ def reciprocal_root(f: Format, a: int, mode: str) -> object:
     if f.is_infinite(a) or f.is_zero(a):
         return 0 if f.is_infinite(a) else f.infinity | (a & f.sign)
     x, p = f.parts(a)
-    scale = 4 * f.precision + p % 2
-    root = math.isqrt((1 << (3 * f.precision + scale)) // x)
-    exponent = -(3 * f.precision + scale + p)
-    return f.round(Fraction(root) * Fraction(2) ** (exponent // 2), mode)
+    x, p = x << p % 2, p - p % 2
+    digits = 3 * f.precision
+    root = math.isqrt((1 << 2 * digits) // x)
+    return f.round(Fraction(root) * Fraction(2) ** (-p // 2 - digits), mode)
 
 
 def double_forms() -> list[Form]:

@@ -122,12 +122,26 @@ void build_fma(Decode& d) {
 
 namespace {
 
+// div.approx is a * (1 / b), and 1 / b is zero for a large b (PTX ISA, div). Elsewhere correctly rounded is within its
+// bound.
+template <class T>
+inline T divide_approx(T a, T b) {
+  if constexpr (sizeof(T) == 4) {
+    bool large = std::fabs(b) > 0x1p126f && std::fabs(b) < std::numeric_limits<float>::infinity();
+    return large ? a * std::copysign(0.0f, b) : a / b;
+  }
+  return a / b;
+}
+
 void build_div(Decode& d) {
   Type type = d.take_type();
   if (!ptx::is_float(type)) {
     return build_integer_div(d, type);
   }
-  d.drop({"approx", "full"});  // correctly rounded is within their bounds
+  d.take("full");  // correctly rounded is within its bounds
+  if (type == Type::F32 && d.take("approx")) {
+    return build_binary<[](auto a, auto b) { return divide_approx(a, b); }>(d, type);
+  }
   build_binary<[](auto a, auto b) { return a / b; }>(d, type);
 }
 
@@ -153,25 +167,51 @@ T canonical_nan() {
   }
 }
 
+template <class T>
+inline T flush_if(T v) {
+  if constexpr (sizeof(T) == 4) {
+    return flush(v);
+  }
+  return v;
+}
+
+// OP with its modifiers. NAN: any NaN gives NaN. XORSIGN: of the magnitudes, with the product's sign unless it is NaN.
+template <auto OP, bool FTZ, bool NAN_WINS, bool XORSIGN, class T>
+T min_max(T a, T b) {
+  if (FTZ) {
+    a = flush_if(a);
+    b = flush_if(b);
+  }
+  if (NAN_WINS && (std::isnan(a) || std::isnan(b))) {
+    return canonical_nan<T>();
+  }
+  if (!XORSIGN) {
+    return OP(a, b);
+  }
+  T r = OP(std::fabs(a), std::fabs(b));
+  return std::isnan(r) ? r : std::copysign(r, std::signbit(a) != std::signbit(b) ? T{-1} : T{1});
+}
+
+template <auto OP, bool FTZ, bool NAN_WINS, class T>
+Handler pick_min_max(bool xorsign) {
+  return xorsign ? Handler{map2<min_max<OP, FTZ, NAN_WINS, true, T>, T, T>}
+                 : Handler{map2<min_max<OP, FTZ, NAN_WINS, false, T>, T, T>};
+}
+
 template <auto OP>
 void build_min_max(Decode& d, Type type) {
-  bool ftz = d.take("ftz"), nan = d.take("NaN");
+  bool ftz = d.take("ftz"), nan = d.take("NaN"), xorsign = d.take("xorsign") && d.take("abs");
   operands(d, type);
   count_flops(d, type, 1);
-  d.inst.run = with_float(type, [&]<class T>(TypeTag<T>) -> Handler {
-    if (nan) {
-      return map2<[](T a, T b) {
-        return std::isnan(a) || std::isnan(b) ? canonical_nan<T>() : OP(a, b);
-      }, T, T>;
-    }
-    return map2<[](T a, T b) { return OP(a, b); }, T, T>;
-  });
-  if (ftz) {
-    if (type != Type::F32 || nan) {
-      throw Unsupported{};
-    }
-    d.inst.run = map2<[](float a, float b) { return OP(flush(a), flush(b)); }, float, float>;
+  if (type != Type::F32 && (ftz || nan || xorsign)) {
+    throw Unsupported{};
   }
+  d.inst.run = with_float(type, [&]<class T>(TypeTag<T>) -> Handler {
+    if (ftz) {
+      return nan ? pick_min_max<OP, true, true, T>(xorsign) : pick_min_max<OP, true, false, T>(xorsign);
+    }
+    return nan ? pick_min_max<OP, false, true, T>(xorsign) : pick_min_max<OP, false, false, T>(xorsign);
+  });
 }
 
 void build_min(Decode& d) {
@@ -253,15 +293,34 @@ void build_sqrt(Decode& d) {
   build_unary<[](auto a) { return std::sqrt(a); }>(d, type, round, flush);
 }
 
+// rcp and rsqrt.approx.ftz.f64 see the upper 32 bits of their operand and give the upper 32 bits of the result.
+template <auto OP>
+void build_upper_word(Decode& d) {
+  operands(d, Type::F64);
+  count_flops(d, Type::F64, 1);
+  d.inst.run = in_mode<map1<[](double a) {
+    constexpr uint64_t UPPER = 0xffffffff00000000ull;
+    double upper = std::bit_cast<double>(std::bit_cast<uint64_t>(a) & UPPER);
+    double r = OP(upper);
+    return std::bit_cast<double>((std::isnan(r) ? 0x7fffffff00000000ull : std::bit_cast<uint64_t>(r)) & UPPER);
+  }, double, double>, Round::Nearest, true>;
+}
+
 void build_rcp(Decode& d) {
   Type type = d.take_type();
   auto [round, flush] = take_approx(d);
+  if (type == Type::F64 && flush) {
+    return build_upper_word<[](double a) { return 1.0 / a; }>(d);
+  }
   build_unary<[](auto a) { return decltype(a){1} / a; }>(d, type, round, flush);
 }
 
 void build_rsqrt(Decode& d) {
   Type type = d.take_type();
   auto [round, flush] = take_approx(d);
+  if (type == Type::F64 && flush) {
+    return build_upper_word<[](double a) { return 1.0 / std::sqrt(a); }>(d);
+  }
   build_unary<[](auto a) {
     return static_cast<decltype(a)>(1.0 / std::sqrt(static_cast<double>(a)));
   }>(d, type, round, flush);
@@ -289,27 +348,25 @@ inline float exp2_lane(float x) {
   return x != x ? x : r;
 }
 
-// Unary functions of f32 only, on the special function unit of the hardware.
+// Unary functions of f32 only, on the special function unit of the hardware. .ftz is applied here: what the C library does
+// in that mode of the processor is its own affair.
 template <auto OP>
 void build_special(Decode& d) {
   Type type = d.take_type();
   if (type != Type::F32 || !d.take("approx")) {
     throw Unsupported{};
   }
-  build_unary<[](auto a) -> decltype(a) {
-    if constexpr (sizeof(a) == 4) {
-      return OP(a);
-    } else {
-      return a;
-    }
-  }>(d, type, Round::Nearest, d.take("ftz"));
+  operands(d, type);
+  count_flops(d, type, 1);
+  d.inst.run = d.take("ftz") ? Handler{map1<[](float a) { return flush(OP(flush(a))); }, float, float>}
+                             : Handler{map1<[](float a) { return OP(a); }, float, float>};
 }
 
 void build_tanh(Decode& d) {
   build_special<[](float a) { return std::tanh(a); }>(d);
 }
 
-// testp: a class of floating-point numbers.
+// testp: a class of floating-point numbers; zeros count as normal.
 template <class T>
 inline bool test_class(T v, int which) {
   switch (which) {
@@ -317,8 +374,8 @@ inline bool test_class(T v, int which) {
     case 1: return std::isinf(v);
     case 2: return !std::isnan(v);
     case 3: return std::isnan(v);
-    case 4: return std::isnormal(v);
-    default: return std::fpclassify(v) == FP_SUBNORMAL || v == 0;
+    case 4: return std::isnormal(v) || v == 0;
+    default: return std::fpclassify(v) == FP_SUBNORMAL;
   }
 }
 

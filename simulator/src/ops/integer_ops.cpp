@@ -161,7 +161,7 @@ void build_rem(Decode& d) {
   d.inst.run = with_integer(type, []<class T>(TypeTag<T>) -> Handler {
     return map2<[](T a, T b) -> T {
       if (b == 0) {
-        return a;
+        return static_cast<T>(~T{0});  // as on the hardware
       }
       if (std::is_signed_v<T> && b == static_cast<T>(-1)) {
         return 0;
@@ -211,26 +211,39 @@ void build_mad(Decode& d) {
   });
 }
 
-// mul24 and mad24: the low 24 bits of a and b; bits 0..31 or 16..47 of their 48-bit product.
-template <class T>
-constexpr int64_t product24(T a, T b) {
-  auto low = [](T v) { return static_cast<int64_t>(static_cast<T>(static_cast<uint32_t>(v) << 8) >> 8); };
-  return low(a) * low(b);
+// mul24 and mad24: the low 24 bits of a and b; bits 0..31 or, HIGH, 16..47 of their 48-bit product.
+template <class T, bool HIGH>
+constexpr T product24(T a, T b) {
+  auto low = [](T v) {
+    return static_cast<int64_t>(static_cast<T>(static_cast<uint32_t>(v) << 8) >> 8);
+  };
+  return static_cast<T>((low(a) * low(b)) >> (HIGH ? 16 : 0));
 }
 
+template <class T, bool HIGH>
+Handler pick_mul24(bool add) {
+  return add ? Handler{map3<[](T a, T b, T c) {
+    return wrap_add<T>(product24<T, HIGH>(a, b), c);
+  }, T, T>} : Handler{map2<[](T a, T b) { return product24<T, HIGH>(a, b); }, T, T>};
+}
+
+template <bool ADD>
 void build_mul24(Decode& d) {
   Type type = d.take_type();
   operands(d, type);
-  bool hi = d.take("hi");
-  if (!hi && !d.take("lo")) {
+  bool high = d.take("hi");
+  if (!high && !d.take("lo")) {
     throw Unsupported{};
   }
   if (type == Type::U32) {
-    d.inst.run = hi ? Handler{map2<[](uint32_t a, uint32_t b) { return uint32_t(product24(a, b) >> 16); }, uint32_t, uint32_t>}
-                    : Handler{map2<[](uint32_t a, uint32_t b) { return uint32_t(product24(a, b)); }, uint32_t, uint32_t>};
+    d.inst.run = high ? pick_mul24<uint32_t, true>(ADD) : pick_mul24<uint32_t, false>(ADD);
   } else if (type == Type::S32) {
-    d.inst.run = hi ? Handler{map2<[](int32_t a, int32_t b) { return int32_t(product24(a, b) >> 16); }, int32_t, int32_t>}
-                    : Handler{map2<[](int32_t a, int32_t b) { return int32_t(product24(a, b)); }, int32_t, int32_t>};
+    d.inst.run = high ? pick_mul24<int32_t, true>(ADD) : pick_mul24<int32_t, false>(ADD);
+    if (ADD && high && d.take("sat")) {
+      d.inst.run = map3<[](int32_t a, int32_t b, int32_t c) {
+        return saturate(int64_t{product24<int32_t, true>(a, b)} + c);
+      }, int32_t, int32_t>;
+    }
   }
 }
 
@@ -617,6 +630,37 @@ void build_bmsk(Decode& d) {
   }, U, U>};
 }
 
+// szext: the low b bits of a, sign- or zero-extended.
+template <class T, bool WRAP>
+constexpr T extend(T a, uint32_t b) {
+  uint32_t n = WRAP ? b & 31 : std::min(b, 32u);
+  uint32_t unused = (32 - n) & 31;
+  T value = static_cast<T>(static_cast<T>(static_cast<uint32_t>(a) << unused) >> unused);
+  return n == 0 ? T{0} : value;
+}
+
+void build_szext(Decode& d) {
+  bool wrap = d.take("wrap");
+  if (!wrap && !d.take("clamp")) {
+    throw Unsupported{};
+  }
+  Type type = d.take_type();
+  d.inst.dst = d.dst(0, type);
+  d.inst.a = d.src(1, type);
+  d.inst.b = d.src(2, Type::U32);
+  d.inst.run = with_integer(type, [&]<class T>(TypeTag<T>) -> Handler {
+    if constexpr (sizeof(T) == 4) {
+      return wrap ? Handler{map2<[](T a, uint32_t b) {
+        return extend<T, true>(a, b);
+      }, T, T, uint32_t>} : Handler{map2<[](T a, uint32_t b) {
+        return extend<T, false>(a, b);
+      }, T, T, uint32_t>};
+    } else {
+      throw Unsupported{};
+    }
+  });
+}
+
 // lop3: bit i of the result is bit (a_i, b_i, c_i) of the table.
 const Inst* lop3(Warp& w, const Inst* in, Mask m) {
   uint32_t* d = w.reg<uint32_t>(in->dst);
@@ -759,7 +803,8 @@ constexpr Opcode OPCODES[] = {
     {"madc", build_mad_carry<true>},
     {"addc", build_carry<false, true>},
     {"subc", build_carry<true, true>},
-    {"mul24", build_mul24},
+    {"mul24", build_mul24<false>},
+    {"mad24", build_mul24<true>},
     {"sad", build_sad},
     {"and", build_and},
     {"or", build_or},
@@ -777,6 +822,7 @@ constexpr Opcode OPCODES[] = {
     {"bfe", build_bfe},
     {"bfi", build_bfi},
     {"bmsk", build_bmsk},
+    {"szext", build_szext},
     {"lop3", build_lop3},
     {"prmt", build_prmt},
     {"dp4a", build_dot<true>},
