@@ -6,6 +6,7 @@ import ctypes
 import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,3 +64,28 @@ def finished(child: subprocess.Popen[str], seconds: float = 60) -> tuple[int, st
         child.communicate()
         pytest.fail(f"the child process was still running after {seconds} s")
     return child.returncode, out, err
+
+
+def build_folder(cache: Path, name: str = "workbench_simulator") -> Path:
+    (folder,) = (cache / "build").glob(f"{name}_*")
+    return folder
+
+
+def write_in_the_past(path: Path, text: str) -> None:
+    """An edit that modification times do not show, as a checkout or a copy can make it."""
+    path.write_text(text)
+    os.utime(path, (1_000_000_000, 1_000_000_000))
+
+
+def wait_for(condition, seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.005)
+
+
+def executable(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+    return path

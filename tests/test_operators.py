@@ -140,7 +140,7 @@ def test_matmul_out_is_checked(target, device):
         matmul_out(a, b, tensor(7, 5, device=device))
     with raises("matmul", "out", "float64"):
         matmul_out(a, b, tensor(5, 7, device=device, dtype=torch.float64))
-    with raises("matmul", "out", "device"):
+    with raises("matmul", "device", "out"):
         matmul_out(a, b, tensor(5, 7, device="meta"))
     with raises("matmul", "out", "contiguous"):
         matmul_out(a, b, tensor(7, 5, device=device).mT)

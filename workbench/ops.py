@@ -101,6 +101,10 @@ def call(target: str, name: str, *args: Any) -> None:
 
 
 def _load(target: str, path: Path) -> Extension:
+    if target == "simulator":
+        import simulator
+
+        simulator.library()  # attaches it: reports become exceptions, and no error is sticky
     library = ctypes.CDLL(str(path))
     namespace = path.stem
     if library.workbench_register(namespace.encode()) != 0:
@@ -165,6 +169,7 @@ def _checked(name: str) -> Callable:
 
 def _matmul_shape(name: str, a: torch.Tensor, b: torch.Tensor) -> tuple[int, ...]:
     """[..., M, N]. Checks what the shape depends on; bindings.cpp checks the rest."""
+    _check_one_device(name, a=a, b=b)
     transposed = name == "matmul_nt"
     for arg, tensor in (("a", a), ("b", b)):
         if not 2 <= tensor.dim() <= 4:
@@ -177,6 +182,17 @@ def _matmul_shape(name: str, a: torch.Tensor, b: torch.Tensor) -> tuple[int, ...
             f"(a [.., M, K], b {form}); got a {_text(a)}, b {_text(b)}"
         )
     return (*a.shape[:-1], n)
+
+
+def _check_one_device(name: str, **tensors: torch.Tensor) -> None:
+    """Raise unless all are on one device; a meta tensor among others reaches only the fakes."""
+    (first, tensor), *others = tensors.items()
+    for other, its in others:
+        if its.device != tensor.device:
+            raise RuntimeError(
+                f"{name}: all tensors must be on one device; {first} is on {tensor.device} and "
+                f"{other} on {its.device}"
+            )
 
 
 def _text(tensor: torch.Tensor) -> str:
@@ -201,7 +217,7 @@ def _define_matmul(name: str, transposed: bool) -> None:
     _define(
         f'{name}_out(Tensor a, Tensor b, Tensor(a!) out, str rung="") -> ()',
         given,
-        lambda a, b, out, rung="": None,
+        lambda a, b, out, rung="": _check_one_device(name, a=a, b=b, out=out),
     )
 
 
@@ -223,6 +239,7 @@ def _attention_fake(
     scale: float | None = None,
     rung: str = "",
 ) -> tuple[torch.Tensor, torch.Tensor]:
+    _check_one_device("attention", q=q, k=k, v=v)
     return q.new_empty(q.shape), q.new_empty(q.shape[:-1], dtype=torch.float32)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import torch
@@ -22,8 +23,8 @@ FP32_LANES = {
     (12, 0): 128,
 }
 
-# Memory bandwidth in GB/s by a part of the device's name, from NVIDIA's data sheets; the first
-# that matches counts.
+# Memory bandwidth in GB/s by whole words of the device's name, from NVIDIA's data sheets; the
+# first that matches counts.
 MEMORY_GBPS = {
     "H200": 4800.0,
     "GH200 480GB": 4000.0,
@@ -63,7 +64,7 @@ def fp32_tflops(sms: int, lanes: int, clock_khz: float) -> float:
 def memory_gbps(name: str, clock_khz: float, bus_bits: int) -> float | None:
     """From the table by name, else two transfers a memory clock; None if nothing is known."""
     for part, gbps in MEMORY_GBPS.items():
-        if part in name:
+        if re.search(rf"\b{part}\b", name):
             return gbps
     return 2 * clock_khz * 1e3 * bus_bits / 8 / 1e9 or None
 

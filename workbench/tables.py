@@ -16,6 +16,18 @@ from workbench.results import Row
 
 PLAIN_WIDTH = 100  # columns where the output is not a terminal
 
+SIMULATOR_COLUMNS = (
+    "\nkernel",
+    "\nerror",
+    "warp\ninstr.",
+    "\nchange",
+    "\nFLOP",
+    "global\nmemory",
+    "\nchange",
+    "shared\nmemory",
+    "sim.\ntime",
+)
+
 SIMULATOR_LEGEND = (
     "error: largest, of what is allowed; x: times the least the operation needs; change: against\n"
     "the previous run; sim. time: what the simulator took, which says nothing about a GPU"
@@ -136,21 +148,10 @@ def simulator_table(
         ideal_flops: floating-point operations the operation needs, None for none of interest.
         ideal_bytes: global bytes it has to move.
     """
-    columns = (
-        "\nkernel",
-        "\nerror",
-        "warp\ninstr.",
-        "\nchange",
-        "\nFLOP",
-        "global\nmemory",
-        "\nchange",
-        "shared\nmemory",
-        "sim.\ntime",
-    )
-    table = _table(title, columns)
+    table = _table(title, SIMULATOR_COLUMNS)
     for row in rows:
         if not row.checked:
-            table.add_row(*_cells_without_figures(row, len(columns)))
+            table.add_row(*_cells_without_figures(row, len(SIMULATOR_COLUMNS)))
             continue
         last = previous.get(row.kernel)
         moved = counters.value(row.counters, "global_bytes")

@@ -117,7 +117,7 @@ def setp_special_forms() -> list[Form]:
             lambda a, b, c: (int(a < b) ^ c, int(a >= b) ^ c),
             "mov.pred %1, %4; setp.lt.xor.u32 %0|%1, %2, %3, %1",
         ),
-        Form(
+    ]  # fmt: skip
 
 
 def set_forms() -> list[Form]:
