@@ -15,11 +15,13 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import ModuleType
 
 import numpy as np
 import torch
 
 from tests.simulator.exact import F32, F64, NAN, Format, OneOf
+from workbench.toolchain import BuildError
 from workbench.toolchain.inline import inline
 
 LANES = 32
@@ -230,6 +232,7 @@ class Suite:
         names = [form.name for form in forms]
         assert len(set(names)) == len(names), sorted({n for n in names if names.count(n) > 1})
         self.name, self.forms = name, list(forms)
+        self.failure: BuildError | None = None
 
     @cached_property
     def source(self) -> str:
@@ -237,8 +240,14 @@ class Suite:
         return grouped_source(bodies)
 
     @cached_property
-    def module(self):
-        return inline(self.source, "run", target="simulator", name=self.name)
+    def module(self) -> ModuleType:
+        if self.failure is not None:
+            raise self.failure
+        try:
+            return inline(self.source, "run", target="simulator", name=self.name)
+        except BuildError as error:
+            self.failure = error  # not once more for every form
+            raise
 
     def check(self, form: Form, full: bool = False) -> None:
         """Run a form and compare every lane with its reference."""

@@ -67,14 +67,16 @@ def integer_forms() -> list[Form]:
         plain = lambda a, to=to: truncated(a, to)  # noqa: E731
         sat = lambda a, to=to: clamped(a, to)  # noqa: E731
         for of in INTEGERS:
+            narrower = limits(to)[0] > limits(of)[0] or limits(to)[1] < limits(of)[1]
             forms.append(conversion("", to, of, plain))
-            if limits(to)[0] > limits(of)[0] or limits(to)[1] < limits(of)[1]:
+            if narrower:
                 forms.append(conversion("sat", to, of, sat))
             if to[1:] != "64" or of[1:] != "64":
                 forms.append(conversion("", to, of, plain, "64<-64"))
             if to[1:] in ("8", "16") and of[1:] != "64":
                 forms.append(conversion("", to, of, plain, "32<-32"))
-                forms.append(conversion("sat", to, of, sat, "32<-32"))
+                if narrower:
+                    forms.append(conversion("sat", to, of, sat, "32<-32"))
     return forms
 
 

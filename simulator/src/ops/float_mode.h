@@ -1,6 +1,7 @@
 // float_mode.h: rounding modes and flush-to-zero, by the processor's own control register.
 #pragma once
 
+#include <bit>
 #include <cstdint>
 
 #include "../decoder.h"
@@ -52,6 +53,12 @@ class FloatMode {
   uint64_t saved_;
 #endif
 };
+
+// Flushes a denormal to a zero of its sign, for instructions that do no arithmetic.
+inline float flush(float v) {
+  uint32_t u = std::bit_cast<uint32_t>(v);
+  return std::bit_cast<float>((u & 0x7f800000u) == 0 ? u & 0x80000000u : u);
+}
 
 // The handler H under another mode. The call goes through a volatile pointer: inlined, its arithmetic could be moved out
 // of the mode's reach.

@@ -29,12 +29,6 @@ inline T saturate(T v) {
   return v > T{0} ? (v < T{1} ? v : T{1}) : T{0};
 }
 
-// Flushes a denormal to a zero of its sign, for instructions that do no arithmetic.
-inline float flush(float v) {
-  uint32_t u = std::bit_cast<uint32_t>(v);
-  return std::bit_cast<float>((u & 0x7f800000u) == 0 ? u & 0x80000000u : u);
-}
-
 void count_flops(Decode& d, Type type, int flops) {
   if (ptx::is_float(type)) {
     d.info.flops = static_cast<uint8_t>(flops);
