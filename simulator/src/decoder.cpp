@@ -9,6 +9,7 @@
 #include <cstring>
 #include <unordered_map>
 
+#include "registers.h"
 #include "warp.h"
 
 namespace wbsim {
@@ -74,19 +75,11 @@ class FrameLayout {
  public:
   FrameLayout(const ptx::Function& function, Kernel& kernel)
       : function_(function), kernel_(kernel) {
-    slots_.resize(function.registers.size(), UINT32_MAX);
-    for (size_t i = 0; i < slots_.size(); i++) {
-      Type type = function.registers[i].type;
-      if (type == Type::Pred) {
-        slots_[i] = grow(sizeof(Mask), sizeof(Mask));
-      }
-    }
-    for (size_t i = 0; i < slots_.size(); i++) {
-      Type type = function.registers[i].type;
-      if (type != Type::Pred && type != Type::None) {
-        slots_[i] = grow(lane_bytes(type) * LANES, 64);
-      }
-    }
+    // Predicates first: they are small and would tear holes between the others.
+    std::vector<int> shared = share_slots(function);
+    slots_.resize(shared.size(), UINT32_MAX);
+    place(shared, [](Type type) { return type == Type::Pred; });
+    place(shared, [](Type type) { return type != Type::Pred; });
   }
 
   uint32_t reg(int index) const { return slots_[index]; }
@@ -135,6 +128,24 @@ class FrameLayout {
   }
 
  private:
+  // Gives the registers of the wanted types the places of their shared slots.
+  template <class F>
+  void place(const std::vector<int>& shared, F wanted) {
+    std::map<std::pair<int, int>, uint32_t> places;  // bytes of a lane, slot -> offset
+    for (size_t i = 0; i < shared.size(); i++) {
+      Type type = function_.registers[i].type;
+      if (shared[i] < 0 || !wanted(type)) {
+        continue;
+      }
+      bool pred = type == Type::Pred;
+      uint32_t& at = places[{pred ? 0 : lane_bytes(type), shared[i]}];
+      if (!at) {
+        at = pred ? grow(sizeof(Mask), sizeof(Mask)) : grow(lane_bytes(type) * LANES, 64);
+      }
+      slots_[i] = at;
+    }
+  }
+
   uint32_t grow(uint32_t bytes, uint32_t align) {
     // Slot 0 stays unused, so that 0 can mean "none yet" above.
     size_t at = std::max<size_t>(64, kernel_.frame.size());

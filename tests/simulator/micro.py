@@ -258,7 +258,7 @@ class Suite:
         problems = []
         for i, lane in enumerate(lanes):
             ran = active[i] or form.guards_itself
-            expected = wanted[lane] if ran else tuple(_before(form, i))
+            expected = wanted[lane] if ran else before(form, i)
             got = [(o, int(results[k, i]), expected[k]) for k, o in enumerate(form.outs)]
             if again is not None:
                 kept = rows[lane][form.shared_register]
@@ -277,7 +277,7 @@ class Suite:
         inputs = np.array(rows, dtype=np.uint64).reshape(n, len(form.ins)).T.copy()
         outputs = np.zeros((len(form.outs) + 1, n), dtype=np.uint64)
         for i in range(n):
-            outputs[: len(form.outs), i] = list(_before(form, i))
+            outputs[: len(form.outs), i] = before(form, i)
         out = torch.from_numpy(outputs)
         mask = torch.tensor(active, dtype=torch.int32)
         self.module.run(self.forms.index(form), torch.from_numpy(inputs), out, mask, n)
@@ -296,11 +296,13 @@ def _lanes(form: Form, rows: int) -> tuple[list[int], list[int]]:
     return lanes + [0] * padding, active + [0] * padding
 
 
-def _before(form: Form, lane: int):
+def before(form: Form, lane: int) -> list[int]:
     """What the result registers of a lane hold before the instruction."""
-    for k, o in enumerate(form.outs):
-        pattern = (0x9E3779B97F4A7C15 * (lane + 3 * k + 1)) & ((1 << o.register) - 1)
-        yield pattern & 1 if o.type == "pred" else pattern
+    patterns = [0x9E3779B97F4A7C15 * (lane + 3 * k + 1) for k in range(len(form.outs))]
+    return [
+        pattern & (1 if o.type == "pred" else (1 << o.register) - 1)
+        for o, pattern in zip(form.outs, patterns, strict=True)
+    ]
 
 
 def _decoded(form: Form, row: tuple[int, ...]) -> list[int]:

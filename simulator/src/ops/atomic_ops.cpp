@@ -9,6 +9,7 @@
 
 #include "access.h"
 #include "dispatch.h"
+#include "float_mode.h"
 
 namespace wbsim {
 namespace {
@@ -40,6 +41,25 @@ const Inst* atomic(Warp& w, const Inst* in, Mask m) {
   return next(in);
 }
 
+constexpr auto ADD_FLOAT = [](float a, float b, float) { return a + b; };
+constexpr auto ADD_FLUSHED = [](float a, float b, float) { return flush(flush(a) + flush(b)); };
+
+// atom.add.f32 flushes denormals in global memory and keeps them in shared memory (PTX ISA, atom).
+const Inst* add_float_generic(Warp& w, const Inst* in, Mask m) {
+  Access at;
+  resolve<AddressKind::Generic, true>(at, w, in, m, sizeof(float));
+  uint32_t* d = w.reg<uint32_t>(in->dst);
+  const uint32_t* b = w.reg<uint32_t>(in->b);
+  const uint8_t* shared = w.block->shared;
+  for_lanes(m, [&](int l) {
+    uint8_t* p = at.lane(l);
+    bool in_shared = p >= shared && p < shared + w.block->shared_bytes;
+    d[l] = in_shared ? update<float, uint32_t>(p, b[l], 0, ADD_FLOAT)
+                     : update<float, uint32_t>(p, b[l], 0, ADD_FLUSHED);
+  });
+  return next(in);
+}
+
 template <class T, auto F>
 Handler pick_space(AddressKind kind) {
   switch (kind) {
@@ -54,6 +74,9 @@ template <class T>
 Handler pick_arithmetic(Decode& d, AddressKind kind) {
   using W = std::conditional_t<std::is_integral_v<T>, std::make_unsigned<T>, TypeTag<T>>::type;
   if (d.take("add")) {
+    if (std::is_same_v<T, float> && kind == AddressKind::Generic) {
+      return add_float_generic;
+    }
     return pick_space<T, [](T a, T b, T) { return static_cast<T>(static_cast<W>(a) + static_cast<W>(b)); }>(kind);
   }
   if constexpr (std::is_integral_v<T>) {
