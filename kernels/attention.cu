@@ -35,6 +35,7 @@ __device__ inline float exponent_base(float m) { return isinf(m) ? 0.0f : m; }
 // Trap     softmax makes a row without any key NaN (0 / 0), as it should: finish() writes O = 0.
 // Next     S and P are as large as N^2 and used once: flash keeps them on chip.
 constexpr int NAIVE_NUM_THREADS = 128;  // tunable: 64, 128, 256
+constexpr int64_t MAX_SCORES = 1LL << 60;  // their bytes fit 64 bits
 constexpr const char* NAIVE_MATMUL = "tiled";
 constexpr const char* NAIVE_SOFTMAX = "coarsened";
 
@@ -89,6 +90,9 @@ static void attention_naive(const AttentionProblem& p, cudaStream_t stream) {
   const int64_t rows = static_cast<int64_t>(p.B) * p.H * p.Nq;
   if (rows == 0) return;
   if (rows > MAX_GRID_X) throw LaunchError("attention naive: B * H * Nq is above 2^31 - 1");
+  if (p.Nk > 0 && rows > MAX_SCORES / p.Nk) {
+    throw LaunchError("attention naive: B * H * Nq * Nk is above 2^60 scores");
+  }
   const int64_t head_scores = static_cast<int64_t>(p.Nq) * p.Nk;
   const size_t scores_bytes = rows * p.Nk * sizeof(float);
   float* S = static_cast<float*>(p.workspace(scores_bytes));  // [B, H, Nq, Nk]

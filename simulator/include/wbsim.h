@@ -28,7 +28,7 @@ WBSIM_EXPORT void wbsim_unregister_tensor(const void* first, const char* name);
 // The finding that made this thread's last failing launch fail, as text for a person, or NULL.
 // Taking it also clears the CUDA error that came with it.
 WBSIM_EXPORT const char* wbsim_take_report(void);
-// The last finding that was taken, as JSON, or NULL.
+// This thread's last finding, taken or not, as JSON, or NULL.
 WBSIM_EXPORT const char* wbsim_last_finding_json(void);
 // Announces a host that takes reports itself: findings are no longer printed, errors no longer
 // sticky.

@@ -3,6 +3,7 @@
 // The executor counts two numbers per instruction: how often a warp executed it and with how many
 // lanes. Everything else follows from what the instruction is.
 
+#include <charconv>
 #include <map>
 
 #include "place.h"
@@ -65,6 +66,13 @@ struct Counters {
   }
 };
 
+// Independent of the locale, which may want a comma.
+std::string seconds_text(double seconds) {
+  char buffer[32];
+  auto end = std::to_chars(buffer, buffer + sizeof buffer, seconds, std::chars_format::fixed, 9).ptr;
+  return {buffer, end};
+}
+
 std::string triple(const uint32_t v[3]) {
   return "[" + std::to_string(v[0]) + "," + std::to_string(v[1]) + "," + std::to_string(v[2]) + "]";
 }
@@ -87,7 +95,7 @@ std::string record_json(const Launch& launch, const Result& result) {
       "{\"kernel\":" + json_quote(kernel.pretty) + ",\"grid\":" + triple(launch.grid) +
       ",\"block\":" + triple(launch.block) +
       ",\"shared_bytes\":" + std::to_string(kernel.shared_bytes + launch.dynamic_shared) +
-      ",\"seconds\":" + std::to_string(result.seconds) + total.json() + ",\"lines\":[";
+      ",\"seconds\":" + seconds_text(result.seconds) + total.json() + ",\"lines\":[";
   bool first = true;
   for (auto& [place, counters] : lines) {
     out += std::string(first ? "" : ",") + "{\"file\":" + json_quote(place.first) +

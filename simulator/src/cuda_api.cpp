@@ -23,9 +23,16 @@ namespace {
 
 cudaError_t fail(cudaError_t error) { return Runtime::get().fail(error); }
 
+// nullptr: unknown, or in a module whose PTX cannot be read.
+const wbsim::Module::Symbol* find_variable(const void* symbol) try {
+  return Runtime::get().find_variable(symbol);
+} catch (wbsim::ptx::ParseError&) {
+  return nullptr;
+}
+
 // What the simulated device says of itself: an H200.
 struct Device {
-  static constexpr int SMS = 132;
+  static constexpr int SMS = wbsim::NUM_SMS;
   static constexpr size_t MEMORY = 141ull << 30;
   static constexpr int SHARED_PER_SM = 228 * 1024;
   static constexpr int SHARED_OPTIN = 227 * 1024;
@@ -126,7 +133,7 @@ cudaError_t wbsim_cudaMemset2DAsync(void* to, size_t pitch, int value, size_t wi
 
 cudaError_t wbsim_cudaMemcpyToSymbol(const void* symbol, const void* from, size_t bytes,
                                      size_t offset, cudaMemcpyKind) {
-  auto* v = Runtime::get().find_variable(symbol);
+  auto* v = find_variable(symbol);
   if (!v || offset > v->bytes || bytes > v->bytes - offset) {
     return fail(v ? cudaErrorInvalidValue : cudaErrorInvalidSymbol);
   }
@@ -135,7 +142,7 @@ cudaError_t wbsim_cudaMemcpyToSymbol(const void* symbol, const void* from, size_
 }
 cudaError_t wbsim_cudaMemcpyFromSymbol(void* to, const void* symbol, size_t bytes, size_t offset,
                                        cudaMemcpyKind) {
-  auto* v = Runtime::get().find_variable(symbol);
+  auto* v = find_variable(symbol);
   if (!v || offset > v->bytes || bytes > v->bytes - offset) {
     return fail(v ? cudaErrorInvalidValue : cudaErrorInvalidSymbol);
   }
@@ -143,12 +150,12 @@ cudaError_t wbsim_cudaMemcpyFromSymbol(void* to, const void* symbol, size_t byte
   return cudaSuccess;
 }
 cudaError_t wbsim_cudaGetSymbolAddress(void** out, const void* symbol) {
-  auto* v = Runtime::get().find_variable(symbol);
+  auto* v = find_variable(symbol);
   *out = v ? v->address : nullptr;
   return v ? cudaSuccess : fail(cudaErrorInvalidSymbol);
 }
 cudaError_t wbsim_cudaGetSymbolSize(size_t* out, const void* symbol) {
-  auto* v = Runtime::get().find_variable(symbol);
+  auto* v = find_variable(symbol);
   *out = v ? v->bytes : 0;
   return v ? cudaSuccess : fail(cudaErrorInvalidSymbol);
 }
@@ -376,7 +383,7 @@ cudaError_t wbsim_cudaFuncGetAttributes(cudaFuncAttributes* out, const void* hos
   out->sharedSizeBytes = kernel->shared_bytes;
   out->localSizeBytes = kernel->local_bytes;
   out->maxThreadsPerBlock = kernel->max_threads;
-  out->maxDynamicSharedSizeBytes = static_cast<int>(kernel->dynamic_shared_limit);
+  out->maxDynamicSharedSizeBytes = static_cast<int>(kernel->dynamic_shared_limit.value_or(48 * 1024 - kernel->shared_bytes));
   out->ptxVersion = out->binaryVersion = 90;
   return cudaSuccess;
 } catch (wbsim::ptx::ParseError&) {

@@ -80,6 +80,7 @@ class FrameLayout {
     slots_.resize(shared.size(), UINT32_MAX);
     place(shared, [](Type type) { return type == Type::Pred; });
     place(shared, [](Type type) { return type != Type::Pred; });
+    kernel.register_bytes = static_cast<uint32_t>(kernel.frame.size());
   }
 
   uint32_t reg(int index) const { return slots_[index]; }
@@ -150,7 +151,7 @@ class FrameLayout {
     // Slot 0 stays unused, so that 0 can mean "none yet" above.
     size_t at = std::max<size_t>(64, kernel_.frame.size());
     at = (at + align - 1) / align * align;
-    kernel_.frame.resize(at + bytes);
+    kernel_.frame.resize(at + bytes, 0xff);  // what nobody wrote reads as NaN
     return static_cast<uint32_t>(at);
   }
 

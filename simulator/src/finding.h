@@ -8,7 +8,8 @@
 namespace wbsim {
 
 struct Finding {
-  std::string kind;     // "memcheck", "unsupported", "limit", "deadlock", "interrupted", "trap"
+  // "memcheck", "synccheck", "unsupported", "limit", "trap", "launch" or "interrupted"
+  std::string kind;
   std::string message;  // one sentence: what happened
   std::string kernel;
   std::string file;  // of the user's line; empty if the module has no line information

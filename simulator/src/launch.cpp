@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <chrono>
 #include <mutex>
+#include <system_error>
 #include <thread>
 
+#include "ops/float_mode.h"
 #include "place.h"
 #include "warp.h"
 
@@ -41,28 +43,39 @@ Result run_grid(const Launch& launch, const std::atomic<bool>& interrupted) {
   std::mutex mutex;
   uint64_t first_bad_block = UINT64_MAX;
 
+  // The lowest block that found something speaks for the launch.
+  auto stop_with = [&](uint64_t block, Finding finding) {
+    stop = true;
+    std::lock_guard lock(mutex);
+    if (block < first_bad_block) {
+      first_bad_block = block;
+      result.finding = std::move(finding);
+    }
+  };
   auto work = [&] {
+    FloatMode mode(Round::Nearest, false);  // whatever the caller has set
     Worker worker;
     worker.launch = &launch;
     worker.stop = &stop;
     worker.interrupted = &interrupted;
-    worker.counts.resize(num_instructions);
-    worker.allowed.resize(num_instructions);
     uint64_t block = 0;
     try {
+      worker.counts.resize(num_instructions);
+      worker.allowed.resize(num_instructions);
       while (!stop && !interrupted && (block = next_block++) < launch.num_blocks()) {
         run_block(worker, block);
       }
     } catch (Finding& finding) {
-      stop = true;
-      std::lock_guard lock(mutex);
-      if (block < first_bad_block) {
-        first_bad_block = block;
-        result.finding = std::move(finding);
-      }
+      stop_with(block, std::move(finding));
+    } catch (const std::exception& error) {  // no memory for the block's state
+      Finding f;
+      f.kind = "launch";
+      f.message = std::string("the simulator could not run the block: ") + error.what();
+      f.kernel = launch.kernel->pretty;
+      stop_with(block, std::move(f));
     }
     std::lock_guard lock(mutex);
-    for (size_t i = 0; i < num_instructions; i++) {
+    for (size_t i = 0; i < worker.counts.size(); i++) {
       result.counts[i].warps += worker.counts[i].warps;
       result.counts[i].threads += worker.counts[i].threads;
     }
@@ -71,13 +84,15 @@ Result run_grid(const Launch& launch, const std::atomic<bool>& interrupted) {
   uint64_t cores = launch.settings.threads > 0 ? launch.settings.threads
                                                : std::max(1u, std::thread::hardware_concurrency());
   uint64_t num_workers = std::min(cores, launch.num_blocks());
-  std::vector<std::thread> helpers;
-  for (uint64_t i = 1; i < num_workers; i++) {
-    helpers.emplace_back(work);
-  }
-  work();
-  for (std::thread& t : helpers) {
-    t.join();
+  {
+    std::vector<std::jthread> helpers;
+    try {
+      for (uint64_t i = 1; i < num_workers; i++) {
+        helpers.emplace_back(work);
+      }
+    } catch (const std::system_error&) {  // no more threads: those there are do it
+    }
+    work();
   }
   if (interrupted && !result.finding) {
     Finding f;

@@ -13,6 +13,8 @@
 
 namespace wbsim {
 
+constexpr uint32_t NUM_SMS = 132;  // of the simulated device, an H200
+
 enum class Order : uint8_t { Ascending, Descending, Random };
 
 struct Settings {
@@ -28,8 +30,9 @@ struct Launch {
   uint32_t grid[3] = {1, 1, 1};
   uint32_t block[3] = {1, 1, 1};
   uint32_t dynamic_shared = 0;
+  uint64_t number = 0;  // of the launch in this process, from 1
   std::vector<uint8_t> params;
-  const RegionTable* regions = nullptr;
+  RegionTable regions;  // as they were when the launch began: other threads go on registering
   Settings settings;
 
   uint64_t num_blocks() const { return uint64_t{grid[0]} * grid[1] * grid[2]; }

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -98,7 +99,8 @@ struct Kernel {
   std::vector<Inst> code;
   std::vector<InstInfo> info;  // beside code
   std::vector<std::unique_ptr<uint32_t[]>> lists;
-  std::vector<uint8_t> frame;  // the frame at the start: constants in place
+  std::vector<uint8_t> frame;  // the frame at the start: registers, then constants in place
+  uint32_t register_bytes = 0;  // of the frame
   struct SpecialSlot {
     Special special;
     uint32_t slot;
@@ -111,7 +113,7 @@ struct Kernel {
   uint32_t shared_bytes = 0;  // static
   uint32_t local_bytes = 0;   // per lane
   int max_threads = 1024;
-  uint64_t dynamic_shared_limit = 48 * 1024;  // cudaFuncAttributeMaxDynamicSharedMemorySize
+  std::optional<uint64_t> dynamic_shared_limit;  // cudaFuncAttributeMaxDynamicSharedMemorySize
 };
 
 struct Module {

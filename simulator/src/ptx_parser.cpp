@@ -177,6 +177,7 @@ class Parser {
  private:
   struct Scope {
     std::unordered_map<std::string, int> registers;
+    std::unordered_map<std::string, int> labels;  // of an inner block
   };
 
   void top_level() {
@@ -400,6 +401,8 @@ class Parser {
     if (lex_->accept("{")) {
       f.defined = true;
       scopes_.assign(1, {});
+      location_ = -1;
+      by_place_.clear();
       body(f);
     } else {
       lex_->expect(";");
@@ -453,10 +456,28 @@ class Parser {
       }
       if (lex_->accept("{")) {
         scopes_.emplace_back();
+        size_t first = f.code.size();
         body(f);
+        close_labels(f, first);
         scopes_.pop_back();
       } else {
         statement(f);
+      }
+    }
+  }
+
+  // A label of an inner block is known inside of it only: the block's instructions, from `first`
+  // on, get a name for it that no other block has.
+  void close_labels(Function& f, size_t first) {
+    for (auto& [label, at] : scopes_.back().labels) {
+      std::string unique = label + "@" + std::to_string(f.labels.size());
+      f.labels[unique] = at;
+      for (size_t i = first; i < f.code.size(); i++) {
+        for (Operand& op : f.code[i].args) {
+          if (op.kind == Operand::Symbol && op.symbol == label) {
+            op.symbol = unique;
+          }
+        }
       }
     }
   }
@@ -578,7 +599,8 @@ class Parser {
     }
     std::string word(lex_->next().text);
     if (lex_->accept(":")) {
-      f.labels[word] = static_cast<int>(f.code.size());
+      auto& labels = scopes_.size() > 1 ? scopes_.back().labels : f.labels;
+      labels[word] = static_cast<int>(f.code.size());
       return;
     }
     std::vector<std::string> parts = split_dots(word);

@@ -18,6 +18,7 @@ thread_local std::string thread_report, thread_taken, thread_json;
 thread_local bool thread_has_report = false;
 
 constexpr uint64_t MAX_SHARED = 227 * 1024;  // of a block on sm_90, opted in
+constexpr uint64_t UNASKED_SHARED = 48 * 1024;
 constexpr uint32_t GUARD_BYTES = 256;  // around every allocation, so that none touches the next
 
 // While it lives, Ctrl-C sets a flag that running kernels look at, and is passed on to whoever
@@ -26,22 +27,26 @@ class InterruptGuard {
  public:
   InterruptGuard() {
     flag() = false;
-    struct sigaction action = {};
     sigaction(SIGINT, nullptr, &previous());
     // A program with the default action simply ends, as it should.
-    if (previous().sa_handler == SIG_DFL || previous().sa_handler == SIG_IGN) {
-      return;
+    bool handled = (previous().sa_flags & SA_SIGINFO) ||
+                   (previous().sa_handler != SIG_DFL && previous().sa_handler != SIG_IGN);
+    if (handled) {
+      struct sigaction action = previous();
+      action.sa_sigaction = on_signal;
+      action.sa_flags |= SA_SIGINFO;
+      sigaction(SIGINT, &action, nullptr);
+      installed_ = true;
     }
-    action.sa_handler = on_signal;
-    action.sa_flags = SA_RESTART;
-    sigaction(SIGINT, &action, nullptr);
-    installed_ = true;
   }
   ~InterruptGuard() {
     if (installed_) {
       sigaction(SIGINT, &previous(), nullptr);
     }
   }
+  InterruptGuard(const InterruptGuard&) = delete;
+  InterruptGuard& operator=(const InterruptGuard&) = delete;
+
   static std::atomic<bool>& flag() {
     static std::atomic<bool> interrupted{false};
     return interrupted;
@@ -52,9 +57,11 @@ class InterruptGuard {
     static struct sigaction action = {};
     return action;
   }
-  static void on_signal(int number) {
+  static void on_signal(int number, siginfo_t* info, void* context) {
     flag() = true;
-    if (!(previous().sa_flags & SA_SIGINFO) && previous().sa_handler) {
+    if (previous().sa_flags & SA_SIGINFO) {
+      previous().sa_sigaction(number, info, context);
+    } else {
       previous().sa_handler(number);
     }
   }
@@ -122,6 +129,7 @@ Runtime::Binary* Runtime::add_binary(const void* fat_binary) {
 }
 
 void Runtime::remove_binary(Binary* binary) {
+  InterruptGuard::flag() = true;  // the process ends: a kernel that still runs shall not hold it up
   std::lock_guard launch_lock(launch_mutex_);
   std::lock_guard lock(mutex_);
   auto of_binary = [&](auto& entry) { return entry.second.binary == binary; };
@@ -156,7 +164,8 @@ Module& Runtime::parse(Binary& binary) {
         "--no-compress");
   }
   auto module = std::make_unique<Module>();
-  module->ptx = ptx::parse(std::move(binary.ptx));
+  std::vector<Region> regions;
+  module->ptx = ptx::parse(binary.ptx);
   for (const ptx::Variable& v : module->ptx->globals) {
     if (v.space != ptx::Space::Global && v.space != ptx::Space::Const) {
       continue;
@@ -168,8 +177,8 @@ Module& Runtime::parse(Binary& binary) {
     uint8_t* at = reinterpret_cast<uint8_t*>(address);
     std::copy(v.init.begin(), v.init.end(), at);
     module->symbols[v.name] = {at, v.bytes};
-    regions_.add({address, v.bytes, v.name, "a variable of the module",
-                  v.space == ptx::Space::Const ? WBSIM_IN : WBSIM_INOUT});
+    regions.push_back({address, v.bytes, v.name, "a variable of the module",
+                       v.space == ptx::Space::Const ? WBSIM_IN : WBSIM_INOUT});
   }
   for (const ptx::Variable& v : module->ptx->globals) {
     for (const ptx::Variable::Fixup& fix : v.fixups) {
@@ -181,6 +190,9 @@ Module& Runtime::parse(Binary& binary) {
       uint64_t value = reinterpret_cast<uint64_t>(target->second.address) + fix.add;
       std::memcpy(module->symbols[v.name].address + fix.at, &value, sizeof value);
     }
+  }
+  for (Region& region : regions) {
+    regions_.add(std::move(region));
   }
   binary.module = std::move(module);
   return *binary.module;
@@ -273,10 +285,13 @@ std::string Runtime::check_geometry(const Kernel& kernel, dim3 grid, dim3 block,
            " has more threads than the kernel's __launch_bounds__ of " +
            std::to_string(kernel.max_threads);
   }
-  if (shared_bytes > kernel.dynamic_shared_limit) {
+  // Without an opt-in, static and dynamic shared memory have 48 KB together.
+  uint64_t limit = kernel.dynamic_shared_limit.value_or(
+      kernel.shared_bytes < UNASKED_SHARED ? UNASKED_SHARED - kernel.shared_bytes : 0);
+  if (shared_bytes > limit) {
     return std::to_string(shared_bytes) + " bytes of dynamic shared memory; without " +
            "cudaFuncSetAttribute(cudaFuncAttributeMaxDynamicSharedMemorySize) this kernel takes " +
-           std::to_string(kernel.dynamic_shared_limit);
+           std::to_string(limit);
   }
   if (kernel.shared_bytes + shared_bytes > MAX_SHARED) {
     return std::to_string(kernel.shared_bytes + shared_bytes) +
@@ -317,13 +332,19 @@ cudaError_t Runtime::launch(const void* host, dim3 grid, dim3 block, void** args
     auto [at, bytes] = launch.kernel->params[i];
     std::memcpy(launch.params.data() + at, args[i], bytes);
   }
-  launch.regions = &regions_;
   launch.settings = settings_;
+  {
+    std::lock_guard lock(mutex_);
+    launch.regions = regions_;
+    launch.number = ++num_launches_;
+  }
   InterruptGuard interrupt;
   Result result = run_grid(launch, InterruptGuard::flag());
-  if (recordings_ > 0) {
+  {
     std::lock_guard lock(mutex_);
-    records_[next_record_++] = record_json(launch, result);
+    if (recordings_ > 0) {
+      records_[next_record_++] = record_json(launch, result);
+    }
   }
   if (result.finding) {
     return report(*result.finding, cudaErrorLaunchFailure);

@@ -77,6 +77,7 @@ class Runtime {
   std::atomic<bool> attached_{false};
   cudaError_t sticky_ = cudaSuccess;
 
+  uint64_t num_launches_ = 0;
   int recordings_ = 0;
   uint64_t next_record_ = 0;
   std::map<uint64_t, std::string> records_;

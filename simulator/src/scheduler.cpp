@@ -91,8 +91,7 @@ void complete_barriers(Block& block) {
 
 // Lanes parked at a warp-wide instruction go on once the lanes they wait for are there or have
 // exited.
-bool release_warp_syncs(Warp& w) {
-  bool released = false;
+void release_warp_syncs(Warp& w) {
   for (Group& g : w.parked) {
     if (g.state != Group::AtWarpSync) {
       continue;
@@ -110,10 +109,8 @@ bool release_warp_syncs(Warp& w) {
           other.state = Group::Ready;
         }
       }
-      released = true;
     }
   }
-  return released;
 }
 
 // Runs a warp until all its groups wait or have exited, or its time is over.
@@ -217,6 +214,12 @@ uint64_t special_value(const Launch& launch, const Warp& w, Special special, int
       return launch.dynamic_shared;
     case Special::TotalSmemSize:
       return w.block->shared_bytes;
+    case Special::SmId:
+      return w.block->index % NUM_SMS;
+    case Special::NSmId:
+      return NUM_SMS;
+    case Special::GridId:
+      return launch.number;
     case Special::WarpSize:
       return LANES;
     default:
@@ -226,7 +229,8 @@ uint64_t special_value(const Launch& launch, const Warp& w, Special special, int
 
 void fill_specials(const Launch& launch, Warp& w, bool first_block) {
   for (auto& s : launch.kernel->specials) {
-    bool changes = s.special >= Special::CtaidX && s.special <= Special::CtaidZ;
+    bool changes = (s.special >= Special::CtaidX && s.special <= Special::CtaidZ) ||
+                   s.special == Special::SmId;
     if (!first_block && !changes) {
       continue;
     }
@@ -241,8 +245,7 @@ void fill_specials(const Launch& launch, Warp& w, bool first_block) {
   }
 }
 
-// Buffers of a worker, once a launch. Registers, shared and local memory start as NaN bytes, so
-// that what nobody wrote shows in the result.
+// Buffers of a worker, once a launch.
 void prepare(Worker& worker) {
   const Launch& launch = *worker.launch;
   const Kernel& kernel = *launch.kernel;
@@ -252,7 +255,7 @@ void prepare(Worker& worker) {
   block.worker = &worker;
   block.params = launch.params.data();
   block.shared_bytes = kernel.shared_bytes + launch.dynamic_shared;
-  worker.shared.assign(block.shared_bytes + 64, 0xff);
+  worker.shared.assign(block.shared_bytes, 0xff);
   block.shared = worker.shared.data();
   worker.frames.assign(num_warps * kernel.frame.size(), 0xff);
   worker.local.assign(num_warps * LANES * kernel.local_bytes, 0xff);
@@ -267,6 +270,8 @@ void prepare(Worker& worker) {
   }
 }
 
+// Registers, shared and local memory start as NaN bytes in every block, so that what nobody wrote
+// shows in the result.
 void start_block(Worker& worker, uint64_t index) {
   const Launch& launch = *worker.launch;
   Block& block = worker.block;
@@ -275,7 +280,13 @@ void start_block(Worker& worker, uint64_t index) {
     prepare(worker);
   } else {
     std::memset(block.shared, 0xff, block.shared_bytes);
+    std::memset(worker.local.data(), 0xff,
+                block.warps.size() * LANES * launch.kernel->local_bytes);
+    for (Warp& w : block.warps) {
+      std::memset(w.frame, 0xff, launch.kernel->register_bytes);
+    }
   }
+  block.index = index;
   block.ctaid[0] = index % launch.grid[0];
   block.ctaid[1] = index / launch.grid[0] % launch.grid[1];
   block.ctaid[2] = index / (uint64_t{launch.grid[0]} * launch.grid[1]);
@@ -373,7 +384,11 @@ const Inst* exit_lanes(Warp& w, const Inst* in, Mask m) {
       complete_barriers(block);
     }
   }
-  return w.mask ? next(in) : HALT;
+  release_warp_syncs(w);
+  if (w.mask) {
+    w.parked.push_back({next(in), w.mask, Group::Ready});
+  }
+  return HALT;
 }
 
 const Inst* arrive_barrier(Warp& w, const Inst* in, Mask m, int id, int threads, bool wait) {
@@ -400,28 +415,6 @@ const Inst* arrive_barrier(Warp& w, const Inst* in, Mask m, int id, int threads,
   return HALT;
 }
 
-Mask gather_lanes(Warp& w, const Inst* in, Mask m, Mask members) {
-  Mask there = m;
-  for (const Group& g : w.parked) {
-    if (g.state == Group::AtWarpSync && g.pc == in) {
-      there |= g.active;
-    }
-  }
-  if (members & w.live & ~there) {
-    w.parked.push_back({in, w.mask, Group::AtWarpSync, 0, m, members});
-    w.mask = 0;
-    return 0;
-  }
-  if (there != m) {
-    std::erase_if(w.parked, [&](const Group& g) {
-      bool here = g.state == Group::AtWarpSync && g.pc == in;
-      w.mask |= here ? g.mask : 0;
-      return here;
-    });
-  }
-  return there;
-}
-
 void run_block(Worker& worker, uint64_t block_index) {
   start_block(worker, block_index);
   Block& block = worker.block;
@@ -434,7 +427,7 @@ void run_block(Worker& worker, uint64_t block_index) {
     bool progress = false;
     for (int i : order) {
       Warp& w = block.warps[i];
-      if (is_ready(w) || release_warp_syncs(w)) {
+      if (is_ready(w)) {
         run_warp(worker, w);
         progress = true;
       }

@@ -75,6 +75,7 @@ struct Barrier {
 struct Block {
   const Kernel* kernel = nullptr;
   Worker* worker = nullptr;
+  uint64_t index = 0;  // in the grid
   uint32_t ctaid[3] = {0, 0, 0};
   uint8_t* shared = nullptr;
   uint32_t shared_bytes = 0;  // static and dynamic
@@ -189,8 +190,5 @@ const Inst* branch(Warp& w, const Inst* in, Mask taken, const Inst* target);
 const Inst* exit_lanes(Warp& w, const Inst* in, Mask m);
 // Arrives at a barrier of the block and, if `wait`, parks until `threads` (0: all) have arrived.
 const Inst* arrive_barrier(Warp& w, const Inst* in, Mask m, int id, int threads, bool wait);
-// Waits until all live lanes of `members` are at this instruction. Returns the lanes that then
-// execute it together, or 0 when the running group was parked and the handler must return HALT.
-Mask gather_lanes(Warp& w, const Inst* in, Mask m, Mask members);
 
 }  // namespace wbsim

@@ -225,7 +225,7 @@ def sqrt(f: Format, a: int, mode: str) -> int | Nan:
 
 
 def _rounded(f: Format, x: int, exponent: int, mode: str) -> int:
-    """x * 2**exponent, rounded; an exact zero is positive unless rounding goes down."""
+    """Round x * 2**exponent; an exact zero is positive unless rounding goes down."""
     if x == 0:
         return f.sign if mode == "rm" else 0
     return f.encode(x < 0, abs(x), exponent, mode)

@@ -181,7 +181,7 @@ def random_value(operand: Operand, rng: random.Random) -> int:
     kind = rng.randrange(3)
     if kind == 0:  # any pattern
         return rng.getrandbits(f.bits)
-    # Near one, for sums that cancel; few bits set, for results that lie halfway between two numbers.
+    # Near one, for sums that cancel; few bits set, for results halfway between two numbers.
     exponent = f.one + rng.randrange(-f.precision - 2, f.precision + 2) * f.smallest_normal
     significand = rng.getrandbits(f.precision - 1)
     if kind == 1:
@@ -199,8 +199,8 @@ def cases(form: Form, count: int) -> list[tuple[int, ...]]:
     rows = list(itertools.islice(itertools.product(*columns), 2 * count))
     if len(rows) > count:
         rows = list(zip(*(_spread(column, count, rng) for column in columns), strict=True))
-    more = -len(rows) % LANES + 2 * LANES
-    for _ in range(more):
+    more = max(2 * LANES, count // 4)
+    for _ in range(more - (len(rows) + more) % LANES):
         row = (
             rng.choice(columns[i]) if i in form.only else random_value(o, rng)
             for i, o in enumerate(form.ins)
@@ -329,22 +329,27 @@ def _body(form: Form) -> str:
     lines += [f"{o.ctype} a{k} = in[{k} * n + i];" for k, o in enumerate(form.ins)]
     results = [(o, f"r{k}") for k, o in enumerate(form.outs)]
     operands = [(o, f"a{k}") for k, o in enumerate(form.ins)]
-    statements = [s if form.guards_itself or s[0] in ".{}" else f"@run {s}" for s in form.statements]
-    lines.append(_asm(statements, results, operands))
+    statements = [
+        s if form.guards_itself or s[0] in ".{}" else f"@run {s}" for s in form.statements
+    ]
+    lines.append(asm_block(statements, results, operands))
     lines += [f"out[{k} * n + i] = r{k};" for k in range(len(form.outs))]
     shared = form.shared_register
     if shared is not None:
         place = len(form.outs) + shared
         statement = re.sub(rf"%{place}\b", "%0", statements[0])
-        lines.append(_asm([statement], [(form.outs[0], f"a{shared}"), *results[1:]], operands))
+        lines.append(asm_block([statement], [(form.outs[0], f"a{shared}"), *results[1:]], operands))
         lines.append(f"out[{len(form.outs)} * n + i] = a{shared};")
     return "\n".join(lines)
 
 
-def _asm(
+def asm_block(
     statements: list[str], results: list[tuple[Operand, str]], operands: list[tuple[Operand, str]]
 ) -> str:
-    """The inline assembly of one form, predicated by the lane's `active`."""
+    """Inline assembly with %0, %1, ... for the results and operands, given with their variables.
+
+    `run` is a predicate: whether the lane is active.
+    """
     every = [*results, *operands]
     predicates = [k for k, (o, _) in enumerate(every) if o.type == "pred"]
     text = "; ".join(statements)
@@ -356,8 +361,9 @@ def _asm(
     text = re.sub(r"%(?!\d)", "%%", text)
     block = f".reg .pred {declared}; setp.ne.b32 run, %{len(every)}, 0; {before}{text}; {after}"
     outs = ", ".join(f'"+{o.constraint}"({name})' for o, name in results)
-    ins = ", ".join(f'"{o.constraint}"({name})' for o, name in [*operands])
-    return f'asm volatile("{{{block}}}" : {outs} : {ins}{", " if ins else ""}"r"(active[i]));'
+    ins = ", ".join(f'"{o.constraint}"({name})' for o, name in operands)
+    ins = f'{ins}{", " if ins else ""}"r"(active[i])'
+    return f'asm volatile("{{{block}}}" : {outs} : {ins} : "memory");'
 
 
 _KERNEL = """\

@@ -1,10 +1,12 @@
-"""Atomic operations (PTX ISA 9.7.13, atom and red) in global and shared memory, also by generic address.
+"""Atomic operations in global and shared memory, also by generic address (PTX ISA 9.7.13).
 
 Each form runs with a cell for every lane, against a reference, and with a few cells that the lanes
 of many warps and blocks fight for. There the order is not known, but every operation must have seen
 the result of another one: the old values and the final one are the initial one and the new ones.
 atom.add.f32 flushes subnormal numbers in global memory and not in shared memory.
 """
+
+# ruff: noqa: E731 (references are short enough for a lambda)
 
 from __future__ import annotations
 
@@ -86,7 +88,7 @@ def forms() -> list[Atomic]:
     }
     for space in SPACES:
         for red in (False, True):
-            add = lambda op, t, f, s=space, r=red: found.append(Atomic(op, t, s, r, f))  # noqa: E731
+            add = lambda op, t, f, s=space, r=red: found.append(Atomic(op, t, s, r, f))
             for t in ("u32", "s32", "u64", "s64"):
                 for op, f in integers.items():
                     if (op, t) != ("add", "s64"):
@@ -252,7 +254,7 @@ def check_competition(
         assert NAN not in made
         assert Counter([initial, *made]) == Counter([*(old[i] for i in lanes), final])
     if form.op in COMMUTATIVE and o.type[0] != "f":
-        step = lambda value, i: new_value(form, value, inputs, i)  # noqa: E731
+        step = lambda value, i: new_value(form, value, inputs, i)
         assert final == reduce(step, lanes, initial)
     elif form.op in ("inc", "dec"):
         assert 0 <= final <= 5

@@ -1,5 +1,7 @@
 """Comparison and selection (PTX ISA 9.7.6): setp, set, selp, slct."""
 
+# ruff: noqa: E731 (references are short enough for a lambda)
+
 from __future__ import annotations
 
 import itertools
@@ -70,8 +72,8 @@ def setp_forms() -> list[Form]:
     for (how, f), t, sign in itertools.product(COMBINE.items(), ("u16", "s32", "f32", "f64"), "!_"):
         holds = comparison("lt", t)
         negate = int(sign == "!")
-        combined = lambda a, b, c, f=f, holds=holds, n=negate: f(holds(a, b), c ^ n)  # noqa: E731
-        both = lambda a, b, c, f=f, holds=holds, n=negate: (  # noqa: E731
+        combined = lambda a, b, c, f=f, holds=holds, n=negate: f(holds(a, b), c ^ n)
+        both = lambda a, b, c, f=f, holds=holds, n=negate: (
             f(holds(a, b), c ^ n),
             f(1 - holds(a, b), c ^ n),
         )
@@ -127,12 +129,12 @@ def set_forms() -> list[Form]:
         for op in comparisons(t) if d == "u32" else ("eq", "ne"):
             for ftz in ("", ".ftz") if t == "f32" else ("",):
                 holds = comparison(op, t, bool(ftz))
-                value = lambda a, b, holds=holds, one=true[d]: one * holds(a, b)  # noqa: E731
+                value = lambda a, b, holds=holds, one=true[d]: one * holds(a, b)
                 forms.append(Form(f"set.{op}{ftz}.{d}.{t}", d, f"{t} {t}", value))
     for (how, f), t, sign in itertools.product(COMBINE.items(), ("s32", "f32"), ("", "!")):
         holds = comparison("le", t)
         negate = int(sign == "!")
-        value = lambda a, b, c, f=f, holds=holds, n=negate: -f(holds(a, b), c ^ n)  # noqa: E731
+        value = lambda a, b, c, f=f, holds=holds, n=negate: -f(holds(a, b), c ^ n)
         forms.append(
             Form(
                 f"set.le.{how}.u32.{t} {sign}", "u32", f"{t} {t} pred", value,
@@ -145,7 +147,7 @@ def set_forms() -> list[Form]:
 def selection_forms() -> list[Form]:
     forms = []
     for t in (*BITS, *INTEGERS, *FORMATS):
-        pick = lambda a, b, p: a if p else b  # noqa: E731
+        pick = lambda a, b, p: a if p else b
         forms.append(Form(f"selp.{t}", t, f"{t} {t} pred", pick))
         for by in ("s32", "f32", "ftz.f32"):
             c = by.removeprefix("ftz.")
@@ -158,13 +160,15 @@ def selection_forms() -> list[Form]:
         )
     )  # fmt: skip
     forms.append(
-        Form("selp.f32 0f", "f32", "pred", lambda p: F32.one * p, "selp.f32 %0, 1.0, 0f00000000, %1")
+        Form(
+            "selp.f32 0f", "f32", "pred", lambda p: F32.one * p, "selp.f32 %0, 1.0, 0f00000000, %1"
+        )
     )
     return forms
 
 
 def slct(by: str) -> Callable[[int, int, int], int]:
-    """a where c >= 0; a NaN is not, -0 is, and with .ftz so is a negative subnormal (9.7.6.4)."""
+    """Pick a where c >= 0: a NaN is not, -0 is, and with .ftz a negative subnormal (9.7.6.4)."""
 
     def pick(a: int, b: int, c: int) -> int:
         if by == "s32":

@@ -6,6 +6,8 @@ clamped to the range of its type; a NaN gives 0, or where f64 or a 64-bit intege
 top bit of the result alone.
 """
 
+# ruff: noqa: E731 (references are short enough for a lambda)
+
 from __future__ import annotations
 
 import math
@@ -64,8 +66,8 @@ def conversion(modifiers: str, to: str, of: str, reference: Callable, widths: st
 def integer_forms() -> list[Form]:
     forms = []
     for to in INTEGERS:
-        plain = lambda a, to=to: truncated(a, to)  # noqa: E731
-        sat = lambda a, to=to: clamped(a, to)  # noqa: E731
+        plain = lambda a, to=to: truncated(a, to)
+        sat = lambda a, to=to: clamped(a, to)
         for of in INTEGERS:
             narrower = limits(to)[0] > limits(of)[0] or limits(to)[1] < limits(of)[1]
             forms.append(conversion("", to, of, plain))
@@ -100,8 +102,12 @@ def float_edges(f: Format) -> list[int]:
     """Numbers around every limit of an integer type, and halves, where rounding decides."""
     values = [Fraction(0), Fraction(1, 2), Fraction(1), Fraction(3, 2), Fraction(5, 2)]
     values += [Fraction(1, 3), Fraction(2, 3), Fraction(254, 4), Fraction(511, 2)]
-    values += [Fraction(1 << n) + Fraction(d, 2) for n in (7, 8, 15, 16) for d in (-3, -2, -1, 0, 1)]
-    values += [Fraction(1 << n) + d for n in (31, 32) for d in (Fraction(-1), Fraction(-1, 2), 0, 1)]
+    values += [
+        Fraction(1 << n) + Fraction(d, 2) for n in (7, 8, 15, 16) for d in (-3, -2, -1, 0, 1)
+    ]
+    values += [
+        Fraction(1 << n) + d for n in (31, 32) for d in (Fraction(-1), Fraction(-1, 2), 0, 1)
+    ]
     bits = {f.round(v, "rz") for v in values}
     for n in (23, 31, 32, 52, 63, 64):
         power = f.round(Fraction(1 << n), "rn")
@@ -115,7 +121,7 @@ def from_float_forms() -> list[Form]:
     forms = []
     for of, f in FORMATS.items():
         edges = {0: float_edges(f)}
-        add = lambda form, edges=edges: forms.append(  # noqa: E731
+        add = lambda form, edges=edges: forms.append(
             Form(form.name, form.results, form.operands, form.reference, form.ptx, edges)
         )
         for to in INTEGERS:
@@ -134,19 +140,21 @@ def from_float_forms() -> list[Form]:
 
 def to_float_forms() -> list[Form]:
     forms = []
-    halfway = [(1 << n) + d for n in (24, 25, 53, 54, 63) for d in (-1, 0, 1, 2, 3, 5, 6, 1 << n - 24)]
+    halfway = [
+        (1 << n) + d for n in (24, 25, 53, 54, 63) for d in (-1, 0, 1, 2, 3, 5, 6, 1 << n - 24)
+    ]
     for to, f in FORMATS.items():
         for of in INTEGERS:
             n = int(of[1:])
             edges = {v for h in halfway for v in (h, -h) if abs(v) < 1 << n}
             edges |= {0, 1, -1, *limits(of), limits(of)[1] - 1, limits(of)[0] + 1}
             for mode in MODES:
-                nearest = lambda a, f=f, mode=mode: f.round(Fraction(a), mode)  # noqa: E731
-                sat = lambda a, f=f, mode=mode: exact.saturated(f, f.round(Fraction(a), mode))  # noqa: E731, E501
+                nearest = lambda a, f=f, mode=mode: f.round(Fraction(a), mode)
+                sat = lambda a, f=f, mode=mode: exact.saturated(f, f.round(Fraction(a), mode))
                 for suffix, reference in (("", nearest), (".sat", sat)):
                     form = conversion(mode + suffix, to, of, reference)
                     forms.append(Form(form.name, to, of, reference, form.ptx, {0: sorted(edges)}))
-            nearest = lambda a, f=f: f.round(Fraction(a), "rn")  # noqa: E731
+            nearest = lambda a, f=f: f.round(Fraction(a), "rn")
             if n < 64:
                 forms.append(conversion("rn", to, of, nearest, f"{to[1:]}<-64"))
             if n < 32:
@@ -206,7 +214,15 @@ def float_forms() -> list[Form]:
 def narrowing_edges() -> list[int]:
     """f64 numbers around those at which an f32 rounds, overflows or becomes subnormal."""
     bits = set()
-    for b in (1, 2, F32.smallest_normal - 1, F32.smallest_normal, F32.one, F32.one + 1, F32.largest):
+    for b in (
+        1,
+        2,
+        F32.smallest_normal - 1,
+        F32.smallest_normal,
+        F32.one,
+        F32.one + 1,
+        F32.largest,
+    ):
         exactly = F64.round(F32.value(b), "rn")
         halfway = F64.round(F32.value(b) + (F32.value(b) - F32.value(b - 1)) / 2, "rn")
         bits |= {exactly, exactly - 1, exactly + 1, halfway - 1, halfway, halfway + 1}
@@ -256,14 +272,7 @@ __global__ void addresses(unsigned long long* out, const unsigned long long* buf
   asm volatile("ld.u64 %0, [%1];" : "=l"(result[2]) : "l"(g));
   result[3] = back == at;
   unsigned long long mixed = lane % 3 == 0 ? s : lane % 3 == 1 ? l : g;
-  for (int row = 0; row < 3; row++) {
-    unsigned yes = 2;
-    const char* space = nullptr;
-    asm volatile("{.reg .pred p, q; setp.ne.u32 p, %2, 31; setp.eq.u32 q, %0, 3;"
-                 "@p isspacep.SPACE q, %1; @p selp.u32 %0, 1, 0, q;}"
-                 : "+r"(yes) : "l"(mixed), "r"(lane));
-    result[4 + row] = yes;
-  }
+  QUERIES
   asm volatile("ld.u32 %0, [%1];" : "=r"(read) : "l"(mixed));
   result[7] = read;
   // Stores through generic addresses reach the windows.
@@ -282,17 +291,22 @@ void run(unsigned long long* out, const unsigned long long* buffer) {
 """
 
 
+# One query of ADDRESSES: lane 31 is off and keeps the 2.
+QUERY = """{
+    unsigned yes = 2;
+    asm volatile("{.reg .pred p, q; setp.ne.u32 p, %2, 31; setp.eq.u32 q, %0, 3;"
+                 "@p isspacep.SPACE q, %1; @p selp.u32 %0, 1, 0, q;}"
+                 : "+r"(yes) : "l"(mixed), "r"(lane));
+    result[ROW] = yes;
+  }
+"""
+
+
 def addresses_source() -> str:
-    """ADDRESSES with its loop over the spaces unrolled: a state space is a part of the opcode."""
-    start, end = ADDRESSES.index("  for (int row"), ADDRESSES.index('  asm volatile("ld.u32 %0, [%1];" : "=r"(read) : "l"(mixed)')
-    body = ADDRESSES[start:end]
-    text = body[body.index("{\n") + 2 : body.rindex("  }\n")]
-    text = text.replace("    const char* space = nullptr;\n", "")
-    copies = [
-        "{" + text.replace("SPACE", space).replace("4 + row", str(4 + row)) + "}\n"
-        for row, space in enumerate(("shared", "local", "global"))
-    ]
-    return ADDRESSES[:start] + "".join(copies) + ADDRESSES[end:]
+    """ADDRESSES with its queries, one for each space."""
+    rows = {"shared": "4", "local": "5", "global": "6"}
+    texts = (QUERY.replace("SPACE", space).replace("ROW", row) for space, row in rows.items())
+    return ADDRESSES.replace("QUERIES", "  ".join(texts))
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Arithmetic of f32 and f64 (PTX ISA 9.7.3): correctly rounded results bit for bit, the rest in bounds.
+"""Arithmetic of f32 and f64 (PTX ISA 9.7.3): correctly rounded bit for bit, the rest in bounds.
 
 Correctly rounded: add, sub, mul, fma, mad, and div, rcp, sqrt with a rounding mode, against exact
 integer arithmetic. The .approx family against the error that the ISA documents:
@@ -21,6 +21,8 @@ Relative bounds hold for results that are normal numbers; a subnormal one may be
 unit of its last place. The payload of a NaN is not looked at: single-precision instructions return
 an unspecified one (9.7.3).
 """
+
+# ruff: noqa: E731 (references are short enough for a lambda)
 
 from __future__ import annotations
 
@@ -259,8 +261,8 @@ def approximate_forms() -> list[Form]:
     forms = []
     for ftz in (False, True):
         m = "approx.ftz.f32" if ftz else "approx.f32"
-        root = lambda x, ftz=ftz: relative(math.sqrt(x), 2.0**-23, ftz)  # noqa: E731
-        inverse = lambda x, ftz=ftz: relative(1 / math.sqrt(x), 2**-22.9, ftz)  # noqa: E731
+        root = lambda x, ftz=ftz: relative(math.sqrt(x), 2.0**-23, ftz)
+        inverse = lambda x, ftz=ftz: relative(1 / math.sqrt(x), 2**-22.9, ftz)
         table = [
             ("sqrt", root, ROOT_TABLE, []),
             ("rsqrt", inverse, RSQRT_TABLE, []),
@@ -274,7 +276,7 @@ def approximate_forms() -> list[Form]:
             options = {"edges": {0: BASIC + edges}} if edges else {}
             forms.append(Form(f"{op}.{m}", "f32", "f32", reference, **options))
         ulps = correctly_rounded("f32", exact.rcp, "rn", ftz, False)
-        one_ulp = lambda a, f=ulps, ftz=ftz: flushed_or_near(f(a), 1, ftz)  # noqa: E731
+        one_ulp = lambda a, f=ulps, ftz=ftz: flushed_or_near(f(a), 1, ftz)
         forms.append(Form(f"rcp.{m}", "f32", "f32", one_ulp))
         for kind in ("approx", "full"):
             name = f"div.{kind}.ftz.f32" if ftz else f"div.{kind}.f32"

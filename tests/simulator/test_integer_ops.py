@@ -5,6 +5,8 @@ that the ISA leaves to the machine are those of sm_90, as its compiler writes th
 division by zero gives all ones, and so does its remainder.
 """
 
+# ruff: noqa: E731 (references are short enough for a lambda)
+
 from __future__ import annotations
 
 import operator
@@ -61,7 +63,8 @@ def same(op: str, type_: str, count: int, reference: Callable[..., int], **optio
 def arithmetic_forms() -> list[Form]:
     forms = []
     for t in INTEGERS:
-        high = lambda a, b, n=bits_of(t): (a * b) >> n  # noqa: E731
+        n = bits_of(t)
+        high = lambda a, b, n=n: (a * b) >> n
         forms += [
             same("add", t, 2, operator.add),
             same("sub", t, 2, operator.sub),
@@ -94,15 +97,17 @@ def saturating_and_24_bit_forms() -> list[Form]:
     ]
     edges = (0, 1, 0x7FFFFF, 0x800000, 0x800001, 0xFFFFFF, 0x1000000, 0xFF000001, 0xFFFFFFFF)
     for t in ("u32", "s32"):
-        low = lambda v, t=t: wrapped(v << 8, t) >> 8  # noqa: E731
-        product = lambda a, b, low=low: low(a) * low(b)  # noqa: E731
+        low = lambda v, t=t: wrapped(v << 8, t) >> 8
+        product = lambda a, b, low=low: low(a) * low(b)
         bits = {"lo": lambda p: p, "hi": lambda p: p >> 16}
         for part, pick in bits.items():
-            f = lambda a, b, p=product, k=pick: k(p(a, b))  # noqa: E731
-            g = lambda a, b, c, t=t, f=f: wrapped(f(a, b), t) + c  # noqa: E731
+            f = lambda a, b, p=product, k=pick: k(p(a, b))
+            g = lambda a, b, c, t=t, f=f: wrapped(f(a, b), t) + c
             forms.append(same(f"mul24.{part}", t, 2, f, edges={0: edges, 1: edges}))
             forms.append(same(f"mad24.{part}", t, 3, g, edges={0: edges, 1: edges}))
-    saturating = lambda a, b, c: clamped((wrapped(a << 8, "s32") >> 8) * (wrapped(b << 8, "s32") >> 8) // 65536 + c)  # noqa: E731, E501
+    saturating = lambda a, b, c: clamped(
+        (wrapped(a << 8, "s32") >> 8) * (wrapped(b << 8, "s32") >> 8) // 65536 + c
+    )
     forms.append(same("mad24.hi.sat", "s32", 3, saturating, edges={0: edges, 1: edges}))
     return forms
 
@@ -185,14 +190,14 @@ def bit_forms() -> list[Form]:
                 )
             )  # fmt: skip
             for shift in ("", ".shiftamt"):
-                f = lambda a, t=t, shift=shift: found(a, t, bool(shift))  # noqa: E731
+                f = lambda a, t=t, shift=shift: found(a, t, bool(shift))
                 forms.append(Form(f"bfind{shift}.{t}", "u32", t, f))
     for mode in ("wrap", "clamp"):
         edges = {0: SHIFTS, 1: SHIFTS}
-        f = lambda a, b, mode=mode: mask(a, b, mode)  # noqa: E731
+        f = lambda a, b, mode=mode: mask(a, b, mode)
         forms.append(same(f"bmsk.{mode}", "b32", 2, f, edges=edges))
         for t in ("u32", "s32"):
-            f = lambda a, b, t=t, mode=mode: extended(a, b, t, mode)  # noqa: E731
+            f = lambda a, b, t=t, mode=mode: extended(a, b, t, mode)
             forms.append(Form(f"szext.{mode}.{t}", t, f"{t} u32", f, edges={1: SHIFTS}))
     offsets = (0, 1, 2, 3, 5, 16, 31, 32, 33, -1, -2, -3, -16, -32, -33, 1 << 31, (1 << 31) - 1)
     edges = {1: (0, 1, 2, 15, 16, 30, 31), 2: offsets}
@@ -275,12 +280,10 @@ def byte_forms() -> list[Form]:
     for a in ("u32", "s32"):
         for b in ("u32", "s32"):
             types = {"results": "b32", "operands": "b32 b32 b32"}
-            f = lambda x, y, c, a=a, b=b: dot(x, y, c, (a, 8), (b, 8), 0)  # noqa: E731
+            f = lambda x, y, c, a=a, b=b: dot(x, y, c, (a, 8), (b, 8), 0)
             forms.append(Form(f"dp4a.{a}.{b}", reference=f, **types))
             for half in ("lo", "hi"):
-                f = lambda x, y, c, a=a, b=b, h=half: dot(  # noqa: E731
-                    x, y, c, (a, 16), (b, 8), 2 * (h == "hi")
-                )
+                f = lambda x, y, c, a=a, b=b, h=half: dot(x, y, c, (a, 16), (b, 8), 2 * (h == "hi"))
                 forms.append(Form(f"dp2a.{half}.{a}.{b}", reference=f, **types))
     return forms
 
@@ -430,7 +433,7 @@ def test_form(form: Form, pytestconfig):
 
 @pytest.fixture(scope="module")
 def every_lop3() -> np.ndarray:
-    """lop3 with each of its 256 tables: [table, lane]; odd lanes of the second warp are inactive."""
+    """lop3 with each of its 256 tables: [table, lane]; the second warp's even lanes are off."""
     text = "\n".join(
         f'{{ unsigned d = 77; asm volatile("{{.reg .pred run; setp.ne.b32 run, %4, 0; '
         f'@run lop3.b32 %0, %1, %2, %3, {table};}}" : "+r"(d) : "r"(a), "r"(b), "r"(c), '

@@ -1,6 +1,6 @@
-"""Instructions in which the lanes of a warp exchange values (PTX ISA 9.7.9.6 shfl, 9.7.13 vote,
-match, redux and activemask), and bar.warp.sync.
+"""Lanes of a warp that exchange values or wait for each other.
 
+shfl (PTX ISA 9.7.9.6); vote, match, redux, activemask and bar.warp.sync (9.7.13).
 Every form runs with all lanes, with the lanes of a mask (by predicate and by branch), and with a
 mask per tile of the warp, as cooperative groups write it. Then the divergent callers: lanes that
 arrive at different times, by different ways, or have left.
@@ -17,6 +17,7 @@ from functools import reduce
 import pytest
 import torch
 
+from simulator import SimulatorError
 from tests.simulator.micro import Form, Suite, before
 from workbench.toolchain.inline import inline
 
@@ -63,7 +64,7 @@ def both_ways(
 
 def source_lane(mode: str, lane: int, b: int, c: int) -> tuple[int, bool]:
     """Where a lane reads from, and whether that is inside its segment."""
-    width = segment_width(c)
+    width = segment_width(mode, c)
     b %= 32
     if width is None:
         return raw_source_lane(mode, lane, b, c)
@@ -78,12 +79,11 @@ def source_lane(mode: str, lane: int, b: int, c: int) -> tuple[int, bool]:
     return (lane ^ b, True) if lane ^ b < first + width else (lane, False)
 
 
-def segment_width(c: int) -> int | None:
+def segment_width(mode: str, c: int) -> int | None:
     """The width that __shfl_sync would have made this operand of, or None."""
-    for width in (1, 2, 4, 8, 16, 32):
-        if c >> 8 & 31 == 32 - width & 31 and c & 31 == 31:
-            return width
-    return None
+    clamp = 0 if mode == "up" else 31
+    widths = {(32 - width) << 8 | clamp: width for width in (1, 2, 4, 8, 16, 32)}
+    return widths.get(c)
 
 
 def raw_source_lane(mode: str, lane: int, b: int, c: int) -> tuple[int, bool]:
@@ -358,6 +358,23 @@ __global__ void halves(unsigned* out) {
   out[lane] = d;
 }
 
+// Not allowed: lanes that name different masks, and lanes that name others that never come.
+__global__ void disagree(unsigned* out) {
+  const unsigned lane = threadIdx.x;
+  const unsigned mask = lane < 16 ? 0x0001ffff : 0xffff0000;
+  asm volatile("redux.sync.add.u32 %0, 1, %1;" : "=r"(out[lane]) : "r"(mask));
+}
+__global__ void alone(unsigned* out) {
+  const unsigned lane = threadIdx.x;
+  unsigned d;
+  if (lane < 16) {
+    asm volatile("redux.sync.add.u32 %0, 1, -1;" : "=r"(d));
+  } else {
+    asm volatile("redux.sync.min.u32 %0, 1, -1;" : "=r"(d));
+  }
+  out[lane] = d;
+}
+
 // Lanes that have left do not count, and neither do those that never were.
 __global__ void left(unsigned* out, unsigned first_to_leave) {
   const unsigned lane = threadIdx.x % 32;
@@ -376,6 +393,7 @@ __global__ void left(unsigned* out, unsigned first_to_leave) {
 __global__ void active(unsigned* out) {
   const unsigned lane = threadIdx.x;
   unsigned m;
+#pragma unroll 1
   for (unsigned round = 0; round < lane; round++) {
     asm volatile("activemask.b32 %0;" : "=r"(m));
     out[round * 32 + lane] = m;
@@ -395,12 +413,15 @@ void run_barrier(unsigned* out, const unsigned* masks, const unsigned* lates) {
   barrier<<<1, 32>>>(out, masks, lates);
 }
 void run_halves(unsigned* out) { halves<<<1, 32>>>(out); }
+void run_disagree(unsigned* out) { disagree<<<1, 32>>>(out); }
+void run_alone(unsigned* out) { alone<<<1, 32>>>(out); }
 void run_left(unsigned* out, unsigned first_to_leave, int threads) {
   left<<<1, threads>>>(out, first_to_leave);
 }
 void run_active(unsigned* out) { active<<<1, 32>>>(out); }
 """
-LAUNCHERS = ["run_late", "run_barrier", "run_halves", "run_left", "run_active"]
+LAUNCHERS = [f"run_{name}" for name in (
+    "late", "barrier", "halves", "disagree", "alone", "left", "active")]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -457,6 +478,18 @@ def test_halves_of_a_warp_at_different_instructions(scenarios):
     out = torch.zeros(32, dtype=torch.uint32)
     scenarios.run_halves(out)
     assert out.tolist() == [min(lane + 1, 15) if lane < 16 else max(lane - 1, 16) for lane in LANES]
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("disagree", "different member masks"), ("alone", "32 at a warp-wide instruction")],
+)
+def test_masks_that_cannot_be_met(scenarios, name: str, says: str):
+    out = torch.zeros(32, dtype=torch.uint32)
+    with pytest.raises(SimulatorError, match=says) as error:
+        getattr(scenarios, f"run_{name}")(out)
+    assert error.value.kind == "synccheck" and error.value.line
+    assert not out.any()
 
 
 @pytest.mark.parametrize(("threads", "first_to_leave"), [(32, 32), (32, 20), (32, 5), (40, 32)])

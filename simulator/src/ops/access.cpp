@@ -75,7 +75,7 @@ void check_generic(Warp& w, const Inst* in, int lane, uint64_t address, int byte
   Worker::Span& allowed = worker.allowed[in - block.kernel->code.data()];
   auto inside = [&](const uint8_t* base, uint64_t size) {
     uint64_t first = reinterpret_cast<uint64_t>(base);
-    return size && address >= first && address + bytes <= first + size;
+    return within(address, bytes, first, first + size);
   };
   if (inside(block.shared, block.shared_bytes) || inside(block.params, worker.launch->params.size())) {
     return;
@@ -84,11 +84,11 @@ void check_generic(Warp& w, const Inst* in, int lane, uint64_t address, int byte
   if (inside(w.local + local * lane, local)) {
     return;
   }
-  const Region* r = worker.launch->regions->find(address, bytes, write);
+  const Region* r = worker.launch->regions.find(address, bytes, write);
   if (!r) {
     fail(w, in, lane, address,
          std::string("out-of-bounds ") + (write ? "write" : "read") + " of " + bytes_text(bytes) + " in global memory, " +
-             place_of(*worker.launch->regions, address, bytes),
+             place_of(worker.launch->regions, address, bytes),
          "address " + hex(address) + ": check the index against the shape, and the guard of the ragged edge");
   }
   if (write && r->role == WBSIM_IN) {
@@ -131,7 +131,7 @@ void resolve_lanes(Access& access, Warp& w, const Inst* in, Mask m, int bytes) {
   uint8_t* base = window_base<KIND>(w);
   access.scattered = true;
   for_lanes(m, [&](int l) {
-    uint64_t address = static_cast<uint64_t>(a[l]) + in->imm;
+    uint64_t address = address_of<KIND>(a[l], in);
     if (memcheck && (address & (bytes - 1)) != 0) {
       misaligned(w, in, l, address, bytes, WRITE);
     }

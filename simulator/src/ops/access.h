@@ -87,6 +87,17 @@ inline uint8_t* window_base(const Warp& w) {
                                       : nullptr;
 }
 
+// Whether `bytes` bytes at an address lie in [first, last); right at both ends of the address space.
+inline bool within(uint64_t address, uint64_t bytes, uint64_t first, uint64_t last) {
+  return address >= first && address <= last && bytes <= last - address;
+}
+
+// The address of one lane. It wraps at the width of its register: nvcc folds constants into offsets.
+template <AddressKind KIND>
+inline uint64_t address_of(AddressOf<KIND> base, const Inst* in) {
+  return static_cast<AddressOf<KIND>>(base + static_cast<AddressOf<KIND>>(in->imm));
+}
+
 // Whether [address, address + bytes) needs no closer look: inside its window, or inside the region this instruction
 // touched last.
 template <AddressKind KIND>
@@ -94,14 +105,14 @@ inline bool is_allowed(const Warp& w, const Inst* in, uint64_t address, uint64_t
   if constexpr (KIND == AddressKind::Generic) {
     const Worker& worker = *w.block->worker;
     const Worker::Span& allowed = worker.allowed[in - w.block->kernel->code.data()];
-    return (address >= allowed.first && address + bytes <= allowed.last) ||
+    return within(address, bytes, allowed.first, allowed.last) ||
            !worker.launch->settings.memcheck;
   } else {
     uint64_t size = is_shared(KIND)  ? w.block->shared_bytes
                     : is_local(KIND) ? w.block->kernel->local_bytes
                                      : w.block->kernel->param_bytes;
-    uint64_t at = address - (is_shared(KIND) ? SHARED_BASE : 0);
-    return at <= size && at + bytes <= size;
+    uint64_t first = is_shared(KIND) ? SHARED_BASE : 0;
+    return within(address, bytes, first, first + size);
   }
 }
 
@@ -113,7 +124,7 @@ template <AddressKind KIND>
   const A step = static_cast<A>(a[1] - a[0]);
   // A step is signed, whatever the register's width.
   access.step[h] = static_cast<std::make_signed_t<A>>(step);
-  uint64_t begin = static_cast<uint64_t>(a[0]) + in->imm;
+  uint64_t begin = address_of<KIND>(a[0], in);
   uint64_t end = begin + access.step[h] * (HALF - 1);
   access.first[h] = window_base<KIND>(w) + begin;
   uint64_t low = std::min(begin, end);
@@ -136,7 +147,7 @@ template <AddressKind KIND, bool WRITE>
     // First the most frequent: all lanes at one place, or in one row.
     const A step = static_cast<A>(a[1] - a[0]);
     if ((step == 0 || step == static_cast<A>(bytes)) && advances_by<LANES>(a, step)) [[likely]] {
-      uint64_t begin = static_cast<uint64_t>(a[0]) + in->imm;
+      uint64_t begin = address_of<KIND>(a[0], in);
       if ((begin & (bytes - 1)) == 0 && is_allowed<KIND>(w, in, begin, step * (LANES - 1) + bytes)) [[likely]] {
         access.step[0] = access.step[1] = step;
         access.first[0] = window_base<KIND>(w) + begin;

@@ -24,7 +24,8 @@ inline U update(uint8_t* at, U b, U c, F f) {
   std::atomic_ref<U> cell(*reinterpret_cast<U*>(at));
   U old = cell.load(std::memory_order_relaxed);
   while (!cell.compare_exchange_weak(
-      old, std::bit_cast<U>(static_cast<T>(f(std::bit_cast<T>(old), std::bit_cast<T>(b), std::bit_cast<T>(c)))))) {
+      old, std::bit_cast<U>(static_cast<T>(
+               f(std::bit_cast<T>(old), std::bit_cast<T>(b), std::bit_cast<T>(c)))))) {
   }
   return old;
 }
@@ -63,10 +64,14 @@ const Inst* add_float_generic(Warp& w, const Inst* in, Mask m) {
 template <class T, auto F>
 Handler pick_space(AddressKind kind) {
   switch (kind) {
-    case AddressKind::Generic: return atomic<AddressKind::Generic, T, F>;
-    case AddressKind::Shared32: return atomic<AddressKind::Shared32, T, F>;
-    case AddressKind::Shared64: return atomic<AddressKind::Shared64, T, F>;
-    default: throw Unsupported{};
+    case AddressKind::Generic:
+      return atomic<AddressKind::Generic, T, F>;
+    case AddressKind::Shared32:
+      return atomic<AddressKind::Shared32, T, F>;
+    case AddressKind::Shared64:
+      return atomic<AddressKind::Shared64, T, F>;
+    default:
+      throw Unsupported{};
   }
 }
 
@@ -77,7 +82,9 @@ Handler pick_arithmetic(Decode& d, AddressKind kind) {
     if (std::is_same_v<T, float> && kind == AddressKind::Generic) {
       return add_float_generic;
     }
-    return pick_space<T, [](T a, T b, T) { return static_cast<T>(static_cast<W>(a) + static_cast<W>(b)); }>(kind);
+    return pick_space<T, [](T a, T b, T) {
+      return static_cast<T>(static_cast<W>(a) + static_cast<W>(b));
+    }>(kind);
   }
   if constexpr (std::is_integral_v<T>) {
     if (d.take("min")) {
@@ -121,7 +128,9 @@ Handler pick_bits(Decode& d, AddressKind kind) {
 void build_atomic(Decode& d) {
   d.drop({"relaxed", "acquire", "release", "acq_rel", "cta", "cluster", "gpu", "sys"});
   bool has_result = d.source.opcode == "atom";
-  Space space = d.take("global") ? Space::Global : d.take("shared") || d.take("shared::cta") ? Space::Shared : Space::Generic;
+  Space space = d.take("global")                            ? Space::Global
+                : d.take("shared") || d.take("shared::cta") ? Space::Shared
+                                                            : Space::Generic;
   Type type = d.take_type();
   size_t first = has_result ? 1 : 0;
   const Operand& address = d.arg(first);
@@ -134,7 +143,9 @@ void build_atomic(Decode& d) {
   bool narrow = space == Space::Shared && (address.reg < 0 || d.register_bytes(base) == 4);
   d.inst.a = d.src(base, narrow ? Type::U32 : Type::U64);
   d.inst.imm = address.offset;
-  AddressKind kind = space != Space::Shared ? AddressKind::Generic : narrow ? AddressKind::Shared32 : AddressKind::Shared64;
+  AddressKind kind = space != Space::Shared ? AddressKind::Generic
+                     : narrow               ? AddressKind::Shared32
+                                            : AddressKind::Shared64;
   d.inst.dst = has_result ? d.dst(0, type) : d.scratch(ptx::bytes_of(type));
   d.inst.b = d.src(first + 1, type);
   d.inst.c = d.num_args() > first + 2 ? d.src(first + 2, type) : d.inst.b;
@@ -142,15 +153,33 @@ void build_atomic(Decode& d) {
   d.info.space = space;
   d.info.bytes = static_cast<uint16_t>(ptx::bytes_of(type));
   switch (type) {
-    case Type::U32: d.inst.run = pick_arithmetic<uint32_t>(d, kind); break;
-    case Type::S32: d.inst.run = pick_arithmetic<int32_t>(d, kind); break;
-    case Type::U64: d.inst.run = pick_arithmetic<uint64_t>(d, kind); break;
-    case Type::S64: d.inst.run = pick_arithmetic<int64_t>(d, kind); break;
-    case Type::F32: d.take("ftz"); d.inst.run = pick_arithmetic<float>(d, kind); break;
-    case Type::F64: d.inst.run = pick_arithmetic<double>(d, kind); break;
-    case Type::B32: d.inst.run = pick_bits<uint32_t>(d, kind); break;
-    case Type::B64: d.inst.run = pick_bits<uint64_t>(d, kind); break;
-    default: throw Unsupported{};
+    case Type::U32:
+      d.inst.run = pick_arithmetic<uint32_t>(d, kind);
+      break;
+    case Type::S32:
+      d.inst.run = pick_arithmetic<int32_t>(d, kind);
+      break;
+    case Type::U64:
+      d.inst.run = pick_arithmetic<uint64_t>(d, kind);
+      break;
+    case Type::S64:
+      d.inst.run = pick_arithmetic<int64_t>(d, kind);
+      break;
+    case Type::F32:
+      d.take("ftz");
+      d.inst.run = pick_arithmetic<float>(d, kind);
+      break;
+    case Type::F64:
+      d.inst.run = pick_arithmetic<double>(d, kind);
+      break;
+    case Type::B32:
+      d.inst.run = pick_bits<uint32_t>(d, kind);
+      break;
+    case Type::B64:
+      d.inst.run = pick_bits<uint64_t>(d, kind);
+      break;
+    default:
+      throw Unsupported{};
   }
 }
 
@@ -161,8 +190,6 @@ constexpr Opcode OPCODES[] = {
 
 }  // namespace
 
-std::span<const Opcode> atomic_opcodes() {
-  return OPCODES;
-}
+std::span<const Opcode> atomic_opcodes() { return OPCODES; }
 
 }  // namespace wbsim

@@ -1,6 +1,7 @@
 // control_ops.cpp: branches, exits, block barriers, fences, trap.
 
 #include "dispatch.h"
+#include "members.h"
 
 namespace wbsim {
 namespace {
@@ -19,9 +20,7 @@ void build_bra(Decode& d) {
   d.inst.run = bra;
 }
 
-const Inst* leave(Warp& w, const Inst* in, Mask m) {
-  return exit_lanes(w, in, m);
-}
+const Inst* leave(Warp& w, const Inst* in, Mask m) { return exit_lanes(w, in, m); }
 
 void build_exit(Decode& d) {
   d.take("uni");
@@ -33,13 +32,9 @@ const Inst* trap(Warp& w, const Inst* in, Mask m) {
   throw finding_at(w, in, __builtin_ctz(m), "trap", "the kernel executed a trap");
 }
 
-void build_trap(Decode& d) {
-  d.inst.run = trap;
-}
+void build_trap(Decode& d) { d.inst.run = trap; }
 
-const Inst* nothing(Warp&, const Inst* in, Mask) {
-  return next(in);
-}
+const Inst* nothing(Warp&, const Inst* in, Mask) { return next(in); }
 
 // Each instruction takes effect at once and in order, so fences have nothing left to do.
 void build_fence(Decode& d) {
@@ -56,7 +51,9 @@ const Inst* barrier(Warp& w, const Inst* in, Mask m) {
   uint32_t id = w.reg<uint32_t>(in->a)[lane];
   uint32_t threads = in->b ? w.reg<uint32_t>(in->b)[lane] : 0;
   if (id >= 16) {
-    throw finding_at(w, in, lane, "synccheck", "barrier " + std::to_string(id) + " does not exist; a block has barriers 0 to 15");
+    throw finding_at(
+        w, in, lane, "synccheck",
+        "barrier " + std::to_string(id) + " does not exist; a block has barriers 0 to 15");
   }
   return arrive_barrier(w, in, m, static_cast<int>(id), static_cast<int>(threads), WAIT);
 }
@@ -74,8 +71,7 @@ void build_barrier(Decode& d) {
 }
 
 const Inst* warp_barrier(Warp& w, const Inst* in, Mask m) {
-  Mask members = w.reg<uint32_t>(in->a)[__builtin_ctz(m)];
-  return gather_lanes(w, in, m, members) ? next(in) : HALT;
+  return for_members(w, in, m, in->a, [](Mask) {});
 }
 
 // bar.warp.sync shares its opcode with the barriers of the block.
@@ -92,20 +88,13 @@ void build_bar(Decode& d) {
 }
 
 constexpr Opcode OPCODES[] = {
-    {"bra", build_bra},
-    {"ret", build_exit},
-    {"exit", build_exit},
-    {"trap", build_trap},
-    {"membar", build_fence},
-    {"fence", build_fence},
-    {"bar", build_bar},
-    {"barrier", build_barrier},
+    {"bra", build_bra},   {"ret", build_exit},        {"exit", build_exit},
+    {"trap", build_trap}, {"membar", build_fence},    {"fence", build_fence},
+    {"bar", build_bar},   {"barrier", build_barrier},
 };
 
 }  // namespace
 
-std::span<const Opcode> control_opcodes() {
-  return OPCODES;
-}
+std::span<const Opcode> control_opcodes() { return OPCODES; }
 
 }  // namespace wbsim

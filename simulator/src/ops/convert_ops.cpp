@@ -283,9 +283,11 @@ void build_cvt(Decode& d) {
     throw Unsupported{};
   }
   d.inst.dst = d.dst(0, to);
-  d.inst.a = d.src(1, from);
   Special which;
   bool special = d.is_special(d.arg(1), which);
+  // A special register has 32 bits or 64, whatever part of it is converted.
+  Type read = special && ptx::bytes_of(from) < 4 ? Type::U32 : from;
+  d.inst.a = d.src(1, read);
   auto width = [](int register_bytes, Type type) {
     return std::max({2, register_bytes, ptx::bytes_of(type)});
   };
@@ -293,7 +295,7 @@ void build_cvt(Decode& d) {
   fields[TO] = static_cast<uint32_t>(to);
   fields[FROM] = static_cast<uint32_t>(from);
   fields[TO_BYTES] = width(d.register_bytes(d.arg(0)), to);
-  fields[FROM_BYTES] = special ? width(0, from) : width(d.register_bytes(d.arg(1)), from);
+  fields[FROM_BYTES] = special ? width(0, read) : width(d.register_bytes(d.arg(1)), from);
   fields[SATURATE] = sat;
   d.inst.list = d.list({std::begin(fields), std::end(fields)});
 

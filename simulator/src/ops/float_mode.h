@@ -83,7 +83,10 @@ Handler with_mode(Round round, bool flush) {
 // Takes rn, rz, rm or rp; nearest if none is there.
 inline Round take_round(Decode& d) {
   d.take("rn");
-  return d.take("rz") ? Round::Zero : d.take("rm") ? Round::Down : d.take("rp") ? Round::Up : Round::Nearest;
+  return d.take("rz")   ? Round::Zero
+         : d.take("rm") ? Round::Down
+         : d.take("rp") ? Round::Up
+                        : Round::Nearest;
 }
 
 }  // namespace wbsim

@@ -108,7 +108,8 @@ void build_fma(Decode& d) {
   count_flops(d, type, 2);
   d.inst.run = with_float(type, [&]<class T>(TypeTag<T>) -> Handler {
     if (sat) {
-      return with_mode<map3<[](T a, T b, T c) { return saturate<T>(std::fma(a, b, c)); }, T, T>>(round, flush);
+      return with_mode<map3<[](T a, T b, T c) { return saturate<T>(std::fma(a, b, c)); }, T, T>>(
+          round, flush);
     }
     return with_mode<map3<[](T a, T b, T c) { return std::fma(a, b, c); }, T, T>>(round, flush);
   });
@@ -116,8 +117,8 @@ void build_fma(Decode& d) {
 
 namespace {
 
-// div.approx is a * (1 / b), and 1 / b is zero for a large b (PTX ISA, div). Elsewhere correctly rounded is within its
-// bound.
+// div.approx is a * (1 / b), and 1 / b is zero for a large b (PTX ISA, div). Elsewhere correctly
+// rounded is within its bound.
 template <class T>
 inline T divide_approx(T a, T b) {
   if constexpr (sizeof(T) == 4) {
@@ -169,7 +170,8 @@ inline T flush_if(T v) {
   return v;
 }
 
-// OP with its modifiers. NAN: any NaN gives NaN. XORSIGN: of the magnitudes, with the product's sign unless it is NaN.
+// OP with its modifiers. NAN_WINS: any NaN gives NaN. XORSIGN: OP of the magnitudes, with the sign of
+// the product unless it is NaN.
 template <auto OP, bool FTZ, bool NAN_WINS, bool XORSIGN, class T>
 T min_max(T a, T b) {
   if (FTZ) {
@@ -202,9 +204,11 @@ void build_min_max(Decode& d, Type type) {
   }
   d.inst.run = with_float(type, [&]<class T>(TypeTag<T>) -> Handler {
     if (ftz) {
-      return nan ? pick_min_max<OP, true, true, T>(xorsign) : pick_min_max<OP, true, false, T>(xorsign);
+      return nan ? pick_min_max<OP, true, true, T>(xorsign)
+                 : pick_min_max<OP, true, false, T>(xorsign);
     }
-    return nan ? pick_min_max<OP, false, true, T>(xorsign) : pick_min_max<OP, false, false, T>(xorsign);
+    return nan ? pick_min_max<OP, false, true, T>(xorsign)
+               : pick_min_max<OP, false, false, T>(xorsign);
   });
 }
 
@@ -238,7 +242,8 @@ void build_sign(Decode& d, Type type) {
     }
     d.inst.run = map1<[](float a) {
       return std::bit_cast<float>(OP(std::bit_cast<uint32_t>(flush(a)), 0x80000000u));
-    }, float, float>;
+    },
+                      float, float>;
   }
 }
 
@@ -265,7 +270,8 @@ void build_copysign(Decode& d) {
   d.inst.run = with_float(type, []<class T>(TypeTag<T>) -> Handler {
     return map2<[](Bits<T> a, Bits<T> b) -> Bits<T> {
       return (a & sign_bit<Bits<T>>()) | (b & ~sign_bit<Bits<T>>());
-    }, Bits<T>, Bits<T>>;
+    },
+                Bits<T>, Bits<T>>;
   });
 }
 
@@ -287,17 +293,22 @@ void build_sqrt(Decode& d) {
   build_unary<[](auto a) { return std::sqrt(a); }>(d, type, round, flush);
 }
 
-// rcp and rsqrt.approx.ftz.f64 see the upper 32 bits of their operand and give the upper 32 bits of the result.
+// rcp and rsqrt.approx.ftz.f64 see the upper 32 bits of their operand and give the upper 32 bits of
+// the result.
 template <auto OP>
 void build_upper_word(Decode& d) {
   operands(d, Type::F64);
   count_flops(d, Type::F64, 1);
-  d.inst.run = in_mode<map1<[](double a) {
-    constexpr uint64_t UPPER = 0xffffffff00000000ull;
-    double upper = std::bit_cast<double>(std::bit_cast<uint64_t>(a) & UPPER);
-    double r = OP(upper);
-    return std::bit_cast<double>((std::isnan(r) ? 0x7fffffff00000000ull : std::bit_cast<uint64_t>(r)) & UPPER);
-  }, double, double>, Round::Nearest, true>;
+  d.inst.run =
+      in_mode<map1<[](double a) {
+                constexpr uint64_t UPPER = 0xffffffff00000000ull;
+                double upper = std::bit_cast<double>(std::bit_cast<uint64_t>(a) & UPPER);
+                double r = OP(upper);
+                return std::bit_cast<double>(
+                    (std::isnan(r) ? 0x7fffffff00000000ull : std::bit_cast<uint64_t>(r)) & UPPER);
+              },
+                   double, double>,
+              Round::Nearest, true>;
 }
 
 void build_rcp(Decode& d) {
@@ -342,8 +353,8 @@ inline float exp2_lane(float x) {
   return x != x ? x : r;
 }
 
-// Unary functions of f32 only, on the special function unit of the hardware. .ftz is applied here: what the C library does
-// in that mode of the processor is its own affair.
+// Unary functions of f32 only, on the special function unit of the hardware. .ftz is applied here:
+// the C library's functions do not expect that mode of the processor.
 template <auto OP>
 void build_special(Decode& d) {
   Type type = d.take_type();
@@ -352,8 +363,9 @@ void build_special(Decode& d) {
   }
   operands(d, type);
   count_flops(d, type, 1);
-  d.inst.run = d.take("ftz") ? Handler{map1<[](float a) { return flush(OP(flush(a))); }, float, float>}
-                             : Handler{map1<[](float a) { return OP(a); }, float, float>};
+  d.inst.run = d.take("ftz")
+                   ? Handler{map1<[](float a) { return flush(OP(flush(a))); }, float, float>}
+                   : Handler{map1<[](float a) { return OP(a); }, float, float>};
 }
 
 void build_tanh(Decode& d) {
@@ -364,12 +376,18 @@ void build_tanh(Decode& d) {
 template <class T>
 inline bool test_class(T v, int which) {
   switch (which) {
-    case 0: return std::isfinite(v);
-    case 1: return std::isinf(v);
-    case 2: return !std::isnan(v);
-    case 3: return std::isnan(v);
-    case 4: return std::isnormal(v) || v == 0;
-    default: return std::fpclassify(v) == FP_SUBNORMAL;
+    case 0:
+      return std::isfinite(v);
+    case 1:
+      return std::isinf(v);
+    case 2:
+      return !std::isnan(v);
+    case 3:
+      return std::isnan(v);
+    case 4:
+      return std::isnormal(v) || v == 0;
+    default:
+      return std::fpclassify(v) == FP_SUBNORMAL;
   }
 }
 
@@ -377,14 +395,16 @@ template <class T>
 const Inst* testp(Warp& w, const Inst* in, Mask m) {
   const T* a = w.reg<T>(in->a);
   Mask r = 0;
-  for_lanes(m, [&](int l) { r |= static_cast<Mask>(test_class(a[l], static_cast<int>(in->imm))) << l; });
+  for_lanes(
+      m, [&](int l) { r |= static_cast<Mask>(test_class(a[l], static_cast<int>(in->imm))) << l; });
   Mask& p = w.pred(in->dst);
   p = (p & ~m) | r;
   return next(in);
 }
 
 void build_testp(Decode& d) {
-  static constexpr const char* CLASSES[] = {"finite", "infinite", "number", "notanumber", "normal", "subnormal"};
+  static constexpr const char* CLASSES[] = {"finite",     "infinite", "number",
+                                            "notanumber", "normal",   "subnormal"};
   d.inst.imm = -1;
   for (int i = 0; i < 6; i++) {
     if (d.take(CLASSES[i])) {
@@ -424,8 +444,6 @@ constexpr Opcode OPCODES[] = {
 
 }  // namespace
 
-std::span<const Opcode> float_opcodes() {
-  return OPCODES;
-}
+std::span<const Opcode> float_opcodes() { return OPCODES; }
 
 }  // namespace wbsim

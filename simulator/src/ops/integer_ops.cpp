@@ -16,9 +16,8 @@ using ptx::Type;
 template <class T>
 using Wide = std::conditional_t<
     sizeof(T) == 8, std::conditional_t<std::is_signed_v<T>, __int128, unsigned __int128>,
-    std::conditional_t<
-        sizeof(T) == 4, std::conditional_t<std::is_signed_v<T>, int64_t, uint64_t>,
-        std::conditional_t<std::is_signed_v<T>, int32_t, uint32_t>>>;
+    std::conditional_t<sizeof(T) == 4, std::conditional_t<std::is_signed_v<T>, int64_t, uint64_t>,
+                       std::conditional_t<std::is_signed_v<T>, int32_t, uint32_t>>>;
 
 // Arithmetic wraps: signed types go through their unsigned twins, 16-bit ones through 32 bits.
 template <class T>
@@ -53,7 +52,8 @@ void build_integer_add(Decode& d, Type type) {
     if (type != Type::S32) {
       throw Unsupported{};
     }
-    d.inst.run = map2<[](int32_t a, int32_t b) { return saturate(int64_t{a} + b); }, int32_t, int32_t>;
+    d.inst.run =
+        map2<[](int32_t a, int32_t b) { return saturate(int64_t{a} + b); }, int32_t, int32_t>;
     return;
   }
   d.inst.run = with_integer(type, []<class T>(TypeTag<T>) -> Handler {
@@ -67,7 +67,8 @@ void build_integer_sub(Decode& d, Type type) {
     if (type != Type::S32) {
       throw Unsupported{};
     }
-    d.inst.run = map2<[](int32_t a, int32_t b) { return saturate(int64_t{a} - b); }, int32_t, int32_t>;
+    d.inst.run =
+        map2<[](int32_t a, int32_t b) { return saturate(int64_t{a} - b); }, int32_t, int32_t>;
     return;
   }
   d.inst.run = with_integer(type, []<class T>(TypeTag<T>) -> Handler {
@@ -121,7 +122,8 @@ void build_integer_div(Decode& d, Type type) {
         return wrap_sub<T>(0, a);
       }
       return static_cast<T>(a / b);
-    }, T, T>;
+    },
+                T, T>;
   });
 }
 
@@ -167,7 +169,8 @@ void build_rem(Decode& d) {
         return 0;
       }
       return static_cast<T>(a % b);
-    }, T, T>;
+    },
+                T, T>;
   });
 }
 
@@ -183,7 +186,8 @@ void build_mad(Decode& d) {
       if constexpr (sizeof(T) < 8) {
         return map3<[](T a, T b, Wide<T> c) {
           return wrap_add<Wide<T>>(static_cast<Wide<T>>(a) * static_cast<Wide<T>>(b), c);
-        }, Wide<T>, T, T, Wide<T>>;
+        },
+                    Wide<T>, T, T, Wide<T>>;
       } else {
         throw Unsupported{};
       }
@@ -195,7 +199,8 @@ void build_mad(Decode& d) {
     if (d.take("sat")) {
       d.inst.run = map3<[](int32_t a, int32_t b, int32_t c) {
         return saturate(int64_t{high_mul<int32_t>(a, b)} + c);
-      }, int32_t, int32_t>;
+      },
+                        int32_t, int32_t>;
       return;
     }
     d.inst.run = with_integer(type, []<class T>(TypeTag<T>) -> Handler {
@@ -222,9 +227,9 @@ constexpr T product24(T a, T b) {
 
 template <class T, bool HIGH>
 Handler pick_mul24(bool add) {
-  return add ? Handler{map3<[](T a, T b, T c) {
-    return wrap_add<T>(product24<T, HIGH>(a, b), c);
-  }, T, T>} : Handler{map2<[](T a, T b) { return product24<T, HIGH>(a, b); }, T, T>};
+  return add ? Handler{map3<[](T a, T b, T c) { return wrap_add<T>(product24<T, HIGH>(a, b), c); },
+                            T, T>}
+             : Handler{map2<[](T a, T b) { return product24<T, HIGH>(a, b); }, T, T>};
 }
 
 template <bool ADD>
@@ -242,7 +247,8 @@ void build_mul24(Decode& d) {
     if (ADD && high && d.take("sat")) {
       d.inst.run = map3<[](int32_t a, int32_t b, int32_t c) {
         return saturate(int64_t{product24<int32_t, true>(a, b)} + c);
-      }, int32_t, int32_t>;
+      },
+                        int32_t, int32_t>;
     }
   }
 }
@@ -253,7 +259,8 @@ void build_sad(Decode& d) {
   d.inst.run = with_integer(type, []<class T>(TypeTag<T>) -> Handler {
     return map3<[](T a, T b, T c) {
       return wrap_add<T>(c, a < b ? wrap_sub<T>(b, a) : wrap_sub<T>(a, b));
-    }, T, T>;
+    },
+                T, T>;
   });
 }
 
@@ -351,7 +358,8 @@ void build_mad_or_carry(Decode& d) {
 
 template <auto F>
 const Inst* logic_pred(Warp& w, const Inst* in, Mask m) {
-  Mask value = F(w.pred(in->a) ^ (in->flags & 1 ? ALL_LANES : 0), w.pred(in->b) ^ (in->flags & 2 ? ALL_LANES : 0));
+  Mask value = F(w.pred(in->a) ^ (in->flags & 1 ? ALL_LANES : 0),
+                 w.pred(in->b) ^ (in->flags & 2 ? ALL_LANES : 0));
   Mask& p = w.pred(in->dst);
   p = (p & ~m) | (value & m);
   return next(in);
@@ -369,20 +377,20 @@ void pred_operands(Decode& d) {
   }
 }
 
-#define LOGIC(NAME, EXPRESSION)                                            \
-  void build_##NAME(Decode& d) {                                           \
-    Type type = d.take_type();                                             \
-    if (type == Type::Pred) {                                              \
-      pred_operands(d);                                                    \
-      d.inst.run = logic_pred<[](Mask a, Mask b) -> Mask { return EXPRESSION; }>; \
-      return;                                                              \
-    }                                                                      \
-    operands(d, type);                                                     \
-    d.inst.run = with_bits(type, []<class U>(TypeTag<U>) -> Handler {      \
+#define LOGIC(NAME, EXPRESSION)                                                    \
+  void build_##NAME(Decode& d) {                                                   \
+    Type type = d.take_type();                                                     \
+    if (type == Type::Pred) {                                                      \
+      pred_operands(d);                                                            \
+      d.inst.run = logic_pred<[](Mask a, Mask b) -> Mask { return EXPRESSION; }>;  \
+      return;                                                                      \
+    }                                                                              \
+    operands(d, type);                                                             \
+    d.inst.run = with_bits(type, []<class U>(TypeTag<U>) -> Handler {              \
       return map2<[](U a, U b) -> U { return static_cast<U>(EXPRESSION); }, U, U>; \
-    });                                                                    \
+    });                                                                            \
   }
-LOGIC(and, a & b)
+LOGIC(and, a& b)
 LOGIC(or, a | b)
 LOGIC(xor, a ^ b)
 #undef LOGIC
@@ -418,7 +426,8 @@ void build_shl(Decode& d) {
     return map2<[](U a, uint32_t b) -> U {
       constexpr uint32_t BITS = 8 * sizeof(U);
       return b < BITS ? static_cast<U>(a << (b & (BITS - 1))) : U{0};
-    }, U, U, uint32_t>;
+    },
+                U, U, uint32_t>;
   });
 }
 
@@ -434,7 +443,8 @@ void build_shr(Decode& d) {
         return static_cast<T>(a >> (b < BITS ? b : BITS - 1));
       }
       return b < BITS ? static_cast<T>(a >> (b & (BITS - 1))) : T{0};
-    }, T, T, uint32_t>;
+    },
+                T, T, uint32_t>;
   };
   d.inst.run = ptx::is_signed(type) ? with_integer(type, pick) : with_bits(type, pick);
 }
@@ -455,16 +465,22 @@ void build_shf(Decode& d) {
   if (left) {
     d.inst.run = wrap ? Handler{map3<[](U a, U b, U c) -> U {
       return static_cast<U>(((uint64_t{b} << 32 | a) << (c & 31)) >> 32);
-    }, U, U>} : Handler{map3<[](U a, U b, U c) -> U {
-      uint32_t n = c < 32 ? c : 32;
-      return n == 32 ? a : static_cast<U>(((uint64_t{b} << 32 | a) << n) >> 32);
-    }, U, U>};
+    },
+                                     U, U>}
+                      : Handler{map3<[](U a, U b, U c) -> U {
+                          uint32_t n = c < 32 ? c : 32;
+                          return n == 32 ? a : static_cast<U>(((uint64_t{b} << 32 | a) << n) >> 32);
+                        },
+                                     U, U>};
   } else {
     d.inst.run = wrap ? Handler{map3<[](U a, U b, U c) -> U {
       return static_cast<U>((uint64_t{b} << 32 | a) >> (c & 31));
-    }, U, U>} : Handler{map3<[](U a, U b, U c) -> U {
-      return static_cast<U>((uint64_t{b} << 32 | a) >> (c < 32 ? c : 32));
-    }, U, U>};
+    },
+                                     U, U>}
+                      : Handler{map3<[](U a, U b, U c) -> U {
+                          return static_cast<U>((uint64_t{b} << 32 | a) >> (c < 32 ? c : 32));
+                        },
+                                     U, U>};
   }
 }
 
@@ -574,8 +590,8 @@ void build_bfe(Decode& d) {
   d.inst.c = d.src(3, Type::U32);
   d.inst.run = with_integer(type, []<class T>(TypeTag<T>) -> Handler {
     if constexpr (sizeof(T) >= 4) {
-      return map3<[](T a, uint32_t b, uint32_t c) { return extract_field<T>(a, b, c); }, T, T, uint32_t,
-                  uint32_t>;
+      return map3<[](T a, uint32_t b, uint32_t c) { return extract_field<T>(a, b, c); }, T, T,
+                  uint32_t, uint32_t>;
     } else {
       throw Unsupported{};
     }
@@ -624,10 +640,13 @@ void build_bmsk(Decode& d) {
   using U = uint32_t;
   d.inst.run = wrap ? Handler{map2<[](U a, U b) -> U {
     return static_cast<U>(((uint64_t{1} << (b & 31)) - 1) << (a & 31));
-  }, U, U>} : Handler{map2<[](U a, U b) -> U {
-    uint32_t n = b < 32 ? b : 32;
-    return a < 32 ? static_cast<U>(((uint64_t{1} << n) - 1) << a) : U{0};
-  }, U, U>};
+  },
+                                   U, U>}
+                    : Handler{map2<[](U a, U b) -> U {
+                        uint32_t n = b < 32 ? b : 32;
+                        return a < 32 ? static_cast<U>(((uint64_t{1} << n) - 1) << a) : U{0};
+                      },
+                                   U, U>};
 }
 
 // szext: the low b bits of a, sign- or zero-extended.
@@ -650,11 +669,10 @@ void build_szext(Decode& d) {
   d.inst.b = d.src(2, Type::U32);
   d.inst.run = with_integer(type, [&]<class T>(TypeTag<T>) -> Handler {
     if constexpr (sizeof(T) == 4) {
-      return wrap ? Handler{map2<[](T a, uint32_t b) {
-        return extend<T, true>(a, b);
-      }, T, T, uint32_t>} : Handler{map2<[](T a, uint32_t b) {
-        return extend<T, false>(a, b);
-      }, T, T, uint32_t>};
+      return wrap ? Handler{map2<[](T a, uint32_t b) { return extend<T, true>(a, b); }, T, T,
+                                 uint32_t>}
+                  : Handler{map2<[](T a, uint32_t b) { return extend<T, false>(a, b); }, T, T,
+                                 uint32_t>};
     } else {
       throw Unsupported{};
     }
@@ -768,7 +786,8 @@ uint32_t dot4(uint32_t a, uint32_t b, uint32_t c) {
 template <bool A_SIGNED, bool B_SIGNED, bool HIGH>
 uint32_t dot2(uint32_t a, uint32_t b, uint32_t c) {
   for (int i = 0; i < 2; i++) {
-    int32_t x = A_SIGNED ? static_cast<int16_t>(a >> (16 * i)) : static_cast<uint16_t>(a >> (16 * i));
+    int32_t x =
+        A_SIGNED ? static_cast<int16_t>(a >> (16 * i)) : static_cast<uint16_t>(a >> (16 * i));
     int shift = 8 * i + (HIGH ? 16 : 0);
     int32_t y = B_SIGNED ? static_cast<int8_t>(b >> shift) : static_cast<uint8_t>(b >> shift);
     c += static_cast<uint32_t>(x * y);
@@ -793,8 +812,9 @@ void build_dot(Decode& d) {
   bool a = d.take_type() == Type::S32;
   bool b = d.take_type() == Type::S32;
   operands(d, Type::B32);
-  d.inst.run = a ? (b ? dot_handler<true, true>(FOUR, high) : dot_handler<true, false>(FOUR, high))
-                 : (b ? dot_handler<false, true>(FOUR, high) : dot_handler<false, false>(FOUR, high));
+  d.inst.run =
+      a ? (b ? dot_handler<true, true>(FOUR, high) : dot_handler<true, false>(FOUR, high))
+        : (b ? dot_handler<false, true>(FOUR, high) : dot_handler<false, false>(FOUR, high));
 }
 
 constexpr Opcode OPCODES[] = {
@@ -831,16 +851,10 @@ constexpr Opcode OPCODES[] = {
 
 }  // namespace
 
-void build_add_cc(Decode& d) {
-  build_carry<false, false>(d);
-}
+void build_add_cc(Decode& d) { build_carry<false, false>(d); }
 
-void build_sub_cc(Decode& d) {
-  build_carry<true, false>(d);
-}
+void build_sub_cc(Decode& d) { build_carry<true, false>(d); }
 
-std::span<const Opcode> integer_opcodes() {
-  return OPCODES;
-}
+std::span<const Opcode> integer_opcodes() { return OPCODES; }
 
 }  // namespace wbsim

@@ -46,7 +46,10 @@ const Inst* unpack(Warp& w, const Inst* in, Mask m) {
 }
 
 Type part_type(int bytes) {
-  return bytes == 2 ? Type::B16 : bytes == 4 ? Type::B32 : bytes == 8 ? Type::B64 : throw Unsupported{};
+  return bytes == 2   ? Type::B16
+         : bytes == 4 ? Type::B32
+         : bytes == 8 ? Type::B64
+                      : throw Unsupported{};
 }
 
 template <bool PACK>
@@ -82,11 +85,14 @@ void build_pack(Decode& d, Type type, bool packing) {
   }
 }
 
-// The simulator's clock counts the instructions of the block: it only ever goes forward.
+// The simulator's clock counts the warp instructions of this worker, this one included.
 template <class U>
 const Inst* read_clock(Warp& w, const Inst* in, Mask m) {
-  U now = static_cast<U>(w.block->worker->instructions);
-  for_lanes(m, [&](int l) { w.reg<U>(in->dst)[l] = now; });
+  uint64_t now = 0;
+  for (const Count& count : w.block->worker->counts) {
+    now += count.warps;
+  }
+  for_lanes(m, [&](int l) { w.reg<U>(in->dst)[l] = static_cast<U>(now); });
   return next(in);
 }
 
@@ -127,6 +133,11 @@ void build_mov(Decode& d) {
     if (which >= Special::Clock && which <= Special::GlobalTimerHi) {
       throw Unsupported{};
     }
+    if (ptx::bytes_of(type) == 2) {  // the lower half of a 32-bit register
+      d.inst.a = d.src(1, Type::U32);
+      d.inst.run = map1<[](uint32_t a) { return static_cast<uint16_t>(a); }, uint16_t, uint32_t>;
+      return;
+    }
   }
   d.inst.a = d.src(1, type);
   d.inst.run = with_bits(type, []<class U>(TypeTag<U>) -> Handler { return move<U>; });
@@ -138,8 +149,6 @@ constexpr Opcode OPCODES[] = {
 
 }  // namespace
 
-std::span<const Opcode> move_opcodes() {
-  return OPCODES;
-}
+std::span<const Opcode> move_opcodes() { return OPCODES; }
 
 }  // namespace wbsim

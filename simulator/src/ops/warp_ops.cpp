@@ -5,6 +5,7 @@
 #include <bit>
 
 #include "dispatch.h"
+#include "members.h"
 
 namespace wbsim {
 namespace {
@@ -17,12 +18,7 @@ using ptx::Type;
 enum class Shuffle { Up, Down, Bfly, Idx };
 
 template <Shuffle MODE>
-const Inst* shfl(Warp& w, const Inst* in, Mask m) {
-  Mask members = w.reg<uint32_t>(in->d)[std::countr_zero(m)];
-  m = gather_lanes(w, in, m, members);
-  if (!m) {
-    return HALT;
-  }
+void exchange(Warp& w, const Inst* in, Mask m) {
   uint32_t* d = w.reg<uint32_t>(in->dst);
   uint32_t from[LANES];
   std::memcpy(from, w.reg<uint32_t>(in->a), sizeof from);
@@ -37,10 +33,22 @@ const Inst* shfl(Warp& w, const Inst* in, Mask m) {
     int j = 0;
     bool ok = false;
     switch (MODE) {
-      case Shuffle::Up: j = lane - value; ok = j >= max_lane; break;
-      case Shuffle::Down: j = lane + value; ok = j <= max_lane; break;
-      case Shuffle::Bfly: j = lane ^ value; ok = j <= max_lane; break;
-      case Shuffle::Idx: j = min_lane | (value & ~segment); ok = j <= max_lane; break;
+      case Shuffle::Up:
+        j = lane - value;
+        ok = j >= max_lane;
+        break;
+      case Shuffle::Down:
+        j = lane + value;
+        ok = j <= max_lane;
+        break;
+      case Shuffle::Bfly:
+        j = lane ^ value;
+        ok = j <= max_lane;
+        break;
+      case Shuffle::Idx:
+        j = min_lane | (value & ~segment);
+        ok = j <= max_lane;
+        break;
     }
     j = ok ? j : lane;
     inside |= static_cast<Mask>(ok) << lane;
@@ -50,7 +58,11 @@ const Inst* shfl(Warp& w, const Inst* in, Mask m) {
     Mask& p = w.pred(in->dst2);
     p = (p & ~m) | inside;
   }
-  return next(in);
+}
+
+template <Shuffle MODE>
+const Inst* shfl(Warp& w, const Inst* in, Mask m) {
+  return for_members(w, in, m, in->d, [&](Mask lanes) { exchange<MODE>(w, in, lanes); });
 }
 
 void build_shfl(Decode& d) {
@@ -82,21 +94,20 @@ void build_shfl(Decode& d) {
 enum class Vote { All, Any, Uni, Ballot };
 
 template <Vote MODE>
-const Inst* vote(Warp& w, const Inst* in, Mask m) {
-  Mask members = w.reg<uint32_t>(in->b)[std::countr_zero(m)];
-  m = gather_lanes(w, in, m, members);
-  if (!m) {
-    return HALT;
-  }
+void cast_votes(Warp& w, const Inst* in, Mask m) {
   Mask set = (w.pred(in->a) ^ (in->flags ? ALL_LANES : 0)) & m;
   if (MODE == Vote::Ballot) {
     for_lanes(m, [&](int l) { w.reg<uint32_t>(in->dst)[l] = set; });
-    return next(in);
+    return;
   }
   bool result = MODE == Vote::All ? set == m : MODE == Vote::Any ? set != 0 : set == 0 || set == m;
   Mask& p = w.pred(in->dst);
   p = (p & ~m) | (result ? m : 0);
-  return next(in);
+}
+
+template <Vote MODE>
+const Inst* vote(Warp& w, const Inst* in, Mask m) {
+  return for_members(w, in, m, in->b, [&](Mask lanes) { cast_votes<MODE>(w, in, lanes); });
 }
 
 void build_vote(Decode& d) {
@@ -117,12 +128,7 @@ void build_vote(Decode& d) {
 }
 
 template <class U, bool ALL>
-const Inst* match(Warp& w, const Inst* in, Mask m) {
-  Mask members = w.reg<uint32_t>(in->b)[std::countr_zero(m)];
-  m = gather_lanes(w, in, m, members);
-  if (!m) {
-    return HALT;
-  }
+void find_equal(Warp& w, const Inst* in, Mask m) {
   const U* a = w.reg<U>(in->a);
   Mask equal[LANES] = {};
   Mask all = 0;
@@ -135,7 +141,11 @@ const Inst* match(Warp& w, const Inst* in, Mask m) {
     Mask& p = w.pred(in->dst2);
     p = (p & ~m) | (all == m ? m : 0);
   }
-  return next(in);
+}
+
+template <class U, bool ALL>
+const Inst* match(Warp& w, const Inst* in, Mask m) {
+  return for_members(w, in, m, in->b, [&](Mask lanes) { find_equal<U, ALL>(w, in, lanes); });
 }
 
 void build_match(Decode& d) {
@@ -163,16 +173,12 @@ void build_match(Decode& d) {
 
 template <class T, auto F>
 const Inst* redux(Warp& w, const Inst* in, Mask m) {
-  Mask members = w.reg<uint32_t>(in->b)[std::countr_zero(m)];
-  m = gather_lanes(w, in, m, members);
-  if (!m) {
-    return HALT;
-  }
-  const T* a = w.reg<T>(in->a);
-  T r = a[std::countr_zero(m)];
-  for_lanes(m & (m - 1), [&](int l) { r = F(r, a[l]); });
-  for_lanes(m, [&](int l) { w.reg<T>(in->dst)[l] = r; });
-  return next(in);
+  return for_members(w, in, m, in->b, [&](Mask lanes) {
+    const T* a = w.reg<T>(in->a);
+    T r = a[std::countr_zero(lanes)];
+    for_lanes(lanes & (lanes - 1), [&](int l) { r = F(r, a[l]); });
+    for_lanes(lanes, [&](int l) { w.reg<T>(in->dst)[l] = r; });
+  });
 }
 
 template <class T>
@@ -224,15 +230,15 @@ void build_active_mask(Decode& d) {
 }
 
 constexpr Opcode OPCODES[] = {
-    {"shfl", build_shfl},   {"vote", build_vote},
-    {"match", build_match}, {"redux", build_redux},
+    {"shfl", build_shfl},
+    {"vote", build_vote},
+    {"match", build_match},
+    {"redux", build_redux},
     {"activemask", build_active_mask},
 };
 
 }  // namespace
 
-std::span<const Opcode> warp_opcodes() {
-  return OPCODES;
-}
+std::span<const Opcode> warp_opcodes() { return OPCODES; }
 
 }  // namespace wbsim

@@ -1,0 +1,496 @@
+"""Loads, stores and moves: ld, ldu, st and prefetch in every state space (PTX ISA 9.7.9), and mov.
+
+Each form of ld and st runs with address patterns that an implementation may treat apart: rows,
+one address for all, steps of either sign, another pattern in each half of the warp, permutations;
+with all lanes and with some. A narrow value in a wide register is extended, with its sign if its
+type has one; a store changes its own bytes and no others.
+"""
+
+# ruff: noqa: E731 (references are short enough for a lambda)
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+
+from tests.simulator.micro import BLOCK, Form, Operand, Suite, asm_block, grouped_source
+from workbench.toolchain.inline import inline
+
+LANES = 32
+WINDOW = 8 * BLOCK  # bytes: of the buffer that the lanes of a block access
+LOCAL = 64  # bytes: of a lane's local array
+MASKS = (0xFFFFFFFF, 0x80000000, 0x0000FFFF, 0x13579BDF, 0)
+
+
+@dataclass(frozen=True)
+class Access:
+    """One form of ld or st: `count` elements of a type, in registers of some width."""
+
+    op: str
+    space: str  # "global", "shared", "local", "const", or "generic " and one of the first three
+    type: str
+    register: int
+    count: int = 1
+    modifiers: str = ""  # "volatile", "L1::no_allocate", ...; a leading "." puts them last
+
+    def __str__(self) -> str:
+        width = f"@{self.register}" if self.register != max(self.operand.bits, 16) else ""
+        generic = f" ({self.space})" if self.space.startswith("generic") else ""
+        return f"{self.name}{width}{generic}"
+
+    @property
+    def name(self) -> str:
+        space = "" if self.space.startswith("generic") else self.space
+        vector = f"v{self.count}" if self.count > 1 else ""
+        before, after = (
+            (self.modifiers, "") if self.modifiers[:1] != "." else ("", self.modifiers[1:])
+        )
+        return ".".join(filter(None, (self.op, before, space, after, vector, self.type)))
+
+    @property
+    def window(self) -> str:
+        return self.space.removeprefix("generic ")
+
+    @property
+    def operand(self) -> Operand:
+        return Operand.parse(f"{self.type}@{self.register}")
+
+    @property
+    def bytes(self) -> int:
+        return self.count * self.operand.bits // 8
+
+
+SCALARS = [(f"{kind}{bits}", width) for bits in (8, 16, 32, 64) for kind in "usb"
+           for width in (16, 32, 64) if width >= bits]  # fmt: skip
+SCALARS += [("f32", 32), ("f64", 64)]
+PAIRS = [("u8", 16), ("s8", 32), ("b8", 16), ("u16", 16), ("s16", 32), ("s16", 64), ("b16", 16),
+         ("u32", 32), ("s32", 64), ("b32", 32), ("f32", 32), ("u64", 64), ("b64", 64),
+         ("f64", 64)]  # fmt: skip
+QUADS = [("u8", 16), ("s8", 32), ("u16", 16), ("s16", 16), ("u32", 32), ("s32", 32), ("b32", 32),
+         ("f32", 32)]  # fmt: skip
+EVERY = [(t, w, n) for n, types in ((1, SCALARS), (2, PAIRS), (4, QUADS)) for t, w in types]
+SOME = [("s8", 32, 1), ("u16", 16, 1), ("u32", 32, 1), ("s32", 64, 1), ("f64", 64, 1),
+        ("b8", 16, 4), ("u16", 16, 2), ("u64", 64, 2), ("f32", 32, 4)]  # fmt: skip
+HINTS = {
+    "ld": ("volatile global", "volatile shared", "relaxed.gpu global", "acquire.cta shared",
+           "acquire.sys global", "weak global", ".nc global", ".ca global", ".cg global",
+           ".cs global", ".lu global", ".cv global", ".L1::no_allocate global",
+           ".L1::evict_first.L2::128B global", ".nc.L1::evict_last.L2::64B global"),
+    "st": ("volatile global", "volatile shared", "relaxed.gpu global", "release.cta shared",
+           "weak global", ".wb global", ".cg global", ".cs global", ".wt global",
+           ".L1::evict_unchanged global"),
+}  # fmt: skip
+
+
+def forms() -> list[Access]:
+    found = []
+    for op in ("ld", "st"):
+        for space in ("global", "shared", "local"):
+            found += [Access(op, space, *which) for which in EVERY]
+            found += [Access(op, f"generic {space}", *which) for which in SOME]
+        for hint in HINTS[op]:
+            modifiers, space = hint.split()
+            found.append(Access(op, space, "u32", 32, 1, modifiers))
+    found += [Access("ld", "const", *which) for which in SOME]
+    found += [Access("ldu", "global", *which) for which in SOME if which[1] != 16]
+    return found
+
+
+FORMS = forms()
+CONSTANT = [(0x0123456789ABCDEF * (k + 1)) % (1 << 64) for k in range(BLOCK)]
+
+
+def body(form: Access) -> str:
+    """The CUDA of one form.
+
+    in: each lane's place (a multiple of the access in the block's window), then what lies in memory
+    (ld) or the elements to store (st). out: the loaded elements (ld), or the memory (st).
+    """
+    o, store, local = form.operand, form.op == "st", form.window == "local"
+    source = "out" if store else "in + n"
+    name = f"m_{zlib.crc32(str(form).encode()):x}"
+    lines = [f"const int place = in[i], lane = threadIdx.x, size = {form.bytes};"]
+    if form.window == "shared":
+        lines += [f"__shared__ __align__(16) unsigned long long {name}[{BLOCK}];"]
+        lines += [f"{name}[lane] = ({source})[i]; __syncthreads();"]
+    elif local:
+        lines += [f"alignas(16) unsigned long long {name}[8];"]
+        lines += [f"for (int k = 0; k < 8; k++) {name}[k] = ({source})[k * n + i];"]
+        lines += [f'asm volatile("" : : "l"({name}) : "memory");']
+    elif form.window == "global":
+        lines += [f"const unsigned long long* {name} = {source} + (i - lane);"]
+    else:
+        name = "constant"
+    # The address is 16 bytes off on one side or the other, and the instruction takes that back.
+    offset = 16 if len(form.type) % 2 else -16
+    lines += [
+        f"const char* pointer = reinterpret_cast<const char*>({name}) + place * size - {offset};"
+    ]
+    address, convert = Operand.parse("b64"), ""
+    if not form.space.startswith("generic") and form.window != "global":
+        convert = f".reg .b64 window; cvta.to.{form.window}.u64 window, %ADDRESS; "
+    registers = [(o, f"r{k}") for k in range(form.count)]
+    numbers = [f"%{k + store}" for k in range(form.count)]
+    elements = numbers[0] if form.count == 1 else "{" + ", ".join(numbers) + "}"
+    at = f"[{'window' if convert else '%ADDRESS'}+{offset}]"
+    text = f"{convert}@run {form.name} {f'{at}, {elements}' if store else f'{elements}, {at}'}"
+    text = text.replace("%ADDRESS", "%0" if store else f"%{form.count}")
+    rows = [f"in[({k} + 1) * n + i]" if store else f"out[{k} * n + i]" for k in range(form.count)]
+    lines += [f"{o.ctype} r{k} = {row};" for k, row in enumerate(rows)]
+    results, operands = ([], registers) if store else (registers, [])
+    everything = [(address, "pointer"), *operands]
+    lines += [asm_block(text.split("; "), results, everything)]
+    if not store:
+        lines += [f"{row} = r{k};" for k, row in enumerate(rows)]
+    elif form.window == "shared":
+        lines += [f"__syncthreads(); out[i] = {name}[lane];"]
+    elif local:
+        lines += [f"for (int k = 0; k < 8; k++) out[k * n + i] = {name}[k];"]
+    return "\n".join(lines)
+
+
+def source() -> str:
+    values = ", ".join(f"{v:#x}ull" for v in CONSTANT)
+    constant = f"__constant__ unsigned long long constant[{BLOCK}] = {{{values}}};\n"
+    return constant + grouped_source([body(form) for form in FORMS])
+
+
+@pytest.fixture(scope="module")
+def run() -> Callable[..., None]:
+    return inline(source(), "run", target="simulator", name="memory_ops").run
+
+
+def patterns(form: Access, rng: random.Random) -> list[list[int]]:
+    """Places in the window for the 64 lanes of a block; those of a store are all different."""
+    places = (LOCAL if form.window == "local" else WINDOW) // form.bytes
+    lanes = range(BLOCK)
+    private = form.window == "local"
+    found = [[k % places for k in lanes]]
+    found += [[(places - 1 - k) % places for k in lanes]]
+    if form.op != "st" or private:
+        found += [[places // 2] * BLOCK]
+        found += [[(k // 16 * 5) % places for k in lanes]]
+        found += [[(0 if k % 32 < 16 else k) % places for k in lanes]]
+        found += [[k * 3 % places for k in lanes]]
+        found += [[(k % 16 * (2, -1, 1, 0)[k // 16] + 15) % places for k in lanes]]
+        found += [[rng.randrange(places) for _ in lanes]]
+        found += [[(k % 16 * 2 + 1 if k != 7 else 0) % places for k in lanes]]
+    else:
+        found += [[(k * 3 + 1) % places if places % 3 else k for k in lanes]]
+        found += [[(k ^ 16) % places for k in lanes]]
+        found += [[(k // 16 * 16 + (15 - k % 16)) % places for k in lanes]]
+        found += [[k % places if k != 5 else 20 for k in lanes]]
+        found += [rng.sample(range(places), min(places, BLOCK)) for _ in range(2)]
+        found = [p for p in found if len(set(p)) >= min(places, BLOCK)] or [list(lanes)]
+    return found
+
+
+def check_load(form: Access, run: Callable[..., None]) -> None:
+    rng = random.Random(zlib.crc32(str(form).encode()))
+    blocks = patterns(form, rng)
+    blocks += blocks[-4:]  # once more, with some of the lanes
+    n = BLOCK * len(blocks)
+    o = form.operand
+    rows = 9 if form.window == "local" else 2
+    inputs = np.random.default_rng(rng.getrandbits(32)).integers(0, 1 << 64, (rows, n), np.uint64)
+    inputs[0] = np.concatenate(blocks)
+    active = activity(n, full=n - 4 * BLOCK)
+    out = np.zeros((form.count, n), dtype=np.uint64)
+    out[:] = 0xABCD % (1 << o.register)
+    run(FORMS.index(form), torch.from_numpy(inputs), torch.from_numpy(out),
+        torch.tensor(active, dtype=torch.int32), n)  # fmt: skip
+    for i in range(n):
+        if form.window == "local":
+            memory = inputs[1:, i].tobytes()
+        elif form.window == "const":
+            memory = np.array(CONSTANT, dtype=np.uint64).tobytes()
+        else:
+            memory = inputs[1, i // BLOCK * BLOCK :][:BLOCK].tobytes()
+        for k in range(form.count):
+            first = int(inputs[0, i]) * form.bytes + k * o.bits // 8
+            raw = int.from_bytes(memory[first : first + o.bits // 8], "little")
+            wanted = o.decode(raw) % (1 << o.register) if active[i] else 0xABCD
+            got = int(out[k, i])
+            assert got == wanted, f"lane {i}, element {k}: {got:#x}, wanted {wanted:#x}"
+
+
+def check_store(form: Access, run: Callable[..., None]) -> None:
+    rng = random.Random(zlib.crc32(str(form).encode()))
+    blocks = patterns(form, rng)
+    full = len(blocks) * BLOCK
+    blocks += blocks[-4:]
+    n = BLOCK * len(blocks)
+    o = form.operand
+    numbers = np.random.default_rng(rng.getrandbits(32))
+    inputs = numbers.integers(0, 1 << 64, (1 + form.count, n), np.uint64)
+    inputs[0] = [p for block in blocks for p in (block * BLOCK)[:BLOCK]]
+    active = activity(n, full)
+    if form.window != "local":  # what has no place of its own in the window stays off
+        size = WINDOW // form.bytes
+        active = [on if i % BLOCK < size else 0 for i, on in enumerate(active)]
+    rows = 8 if form.window == "local" else 1
+    out = numbers.integers(0, 1 << 64, (rows, n), np.uint64)
+    memory = [bytearray(out[:, i].tobytes()) for i in range(n)]  # by lane, if local
+    if form.window != "local":
+        memory = [bytearray(out[0, i : i + BLOCK].tobytes()) for i in range(0, n, BLOCK)]
+    for i in range(n):
+        region = memory[i] if form.window == "local" else memory[i // BLOCK]
+        for k in range(form.count if active[i] else 0):
+            first = int(inputs[0, i]) * form.bytes + k * o.bits // 8
+            value = int(inputs[1 + k, i]) % (1 << o.bits)
+            region[first : first + o.bits // 8] = value.to_bytes(o.bits // 8, "little")
+    run(FORMS.index(form), torch.from_numpy(inputs), torch.from_numpy(out),
+        torch.tensor(active, dtype=torch.int32), n)  # fmt: skip
+    for k, region in enumerate(memory):
+        got = out[:, k] if form.window == "local" else out[0, k * BLOCK : (k + 1) * BLOCK]
+        wanted = np.frombuffer(bytes(region), dtype=np.uint64)
+        assert got.tolist() == wanted.tolist(), f"memory of {'lane' if rows > 1 else 'block'} {k}"
+
+
+def activity(n: int, full: int) -> list[int]:
+    """All lanes of the first warps are active, then those of MASKS."""
+    return [1 if i < full else MASKS[i // LANES % len(MASKS)] >> i % LANES & 1 for i in range(n)]
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_access(form: Access, run: Callable[..., None]):
+    (check_store if form.op == "st" else check_load)(form, run)
+
+
+# ---- mov -----------------------------------------------------------------------------------------
+
+
+def move_forms() -> list[Form]:
+    forms = [
+        Form(f"mov.{t}", t, t, lambda a: a)
+        for t in (
+            "pred",
+            "b16",
+            "u16",
+            "s16",
+            "b32",
+            "u32",
+            "s32",
+            "f32",
+            "b64",
+            "u64",
+            "s64",
+            "f64",
+        )
+    ]
+    for whole, part, count in ((32, 16, 2), (64, 32, 2), (64, 16, 4)):
+        parts = " ".join([f"b{part}"] * count)
+        numbers = [f"%{k}" for k in range(count + 1)]
+        pack = lambda *v, part=part: sum(x << part * k for k, x in enumerate(v))
+        unpack = lambda a, part=part, n=count: tuple(
+            a >> part * k & (1 << part) - 1 for k in range(n)
+        )
+        forms += [
+            Form(
+                f"mov.b{whole} pack {count}", f"b{whole}", parts, pack,
+                f"mov.b{whole} %0, {{{', '.join(numbers[1:])}}}",
+            ),
+            Form(
+                f"mov.b{whole} unpack {count}", parts, f"b{whole}", unpack,
+                f"mov.b{whole} {{{', '.join(numbers[:-1])}}}, {numbers[-1]}",
+            ),
+        ]  # fmt: skip
+    forms += [
+        Form("mov.b64 {_, d}", "b32", "b64", lambda a: a >> 32, "mov.b64 {_, %0}, %1"),
+        Form("mov.b64 {d, _}", "b32", "b64", lambda a: a & 0xFFFFFFFF, "mov.b64 {%0, _}, %1"),
+        Form("mov.b64 {a, 7}", "b64", "b32", lambda a: a | 7 << 32, "mov.b64 %0, {%1, 7}"),
+        Form(
+            "mov.b64 swap", "b64", "b64", lambda a: a >> 32 | (a & 0xFFFFFFFF) << 32,
+            ".reg .b32 lo, hi; mov.b64 {lo, hi}, %1; mov.b64 %0, {hi, lo}",
+        ),
+        Form("mov.pred !p", "pred", "pred", lambda a: 1 - a, "not.pred %0, %1"),
+        Form("mov.u32 -1", "u32", "u32", lambda a: -1, "mov.u32 %0, -1"),
+        Form("mov.f32 0f", "f32", "u32", lambda a: 0x7FC01234, "mov.f32 %0, 0f7FC01234"),
+        Form("mov.f32 decimal", "f32", "u32", lambda a: 0x3DCCCCCD, "mov.f32 %0, 0.1"),
+        Form("mov.f64 0d", "f64", "u32", lambda a: 0xFFF8 << 48, "mov.f64 %0, 0dFFF8000000000000"),
+        Form("mov.u64 big", "u64", "u32", lambda a: -1, "mov.u64 %0, 0xffffffffffffffff"),
+        Form("mov.s16 negative", "s16", "u32", lambda a: -300, "mov.s16 %0, -300"),
+    ]  # fmt: skip
+    return forms
+
+
+MOVES = move_forms()
+MOVE_SUITE = Suite("move_ops", MOVES)
+
+
+@pytest.mark.parametrize("form", MOVES, ids=str)
+def test_move(form: Form, pytestconfig):
+    MOVE_SUITE.check(form, pytestconfig.getoption("--full"))
+
+
+# ---- What does not fit the tables ----------------------------------------------------------------
+
+SCENARIOS = """
+#include <cstdint>
+struct Table { unsigned values[6]; unsigned char bytes[8]; double last; };
+extern "C" {
+__device__ unsigned module_variable[4] = {11, 22, 33, 44};
+}
+
+// Parameters by an index that only the kernel knows.
+__global__ void parameters(unsigned* out, Table table, unsigned shift) {
+  const unsigned lane = threadIdx.x;
+  out[lane] = table.values[(lane + shift) % 6];
+  out[32 + lane] = table.bytes[(lane * 3 + shift) % 8];
+  out[64 + lane] = static_cast<unsigned>(table.last) + lane;
+}
+
+// Variables by name, with an offset; constants as stored values; parts that nobody wants.
+__global__ void named(unsigned* out) {
+  const unsigned lane = threadIdx.x;
+  unsigned a, b, c;
+  asm volatile("{.shared .align 16 .b32 words[64]; .reg .b32 at; .reg .pred p;"
+               "mov.u32 at, words; shl.b32 %0, %3, 2; add.u32 at, at, %0;"
+               "st.shared.u32 [at+128], %3; bar.sync 0; ld.shared.u32 %0, [words+140];"
+               "setp.eq.u32 p, %3, 9; @p st.shared.v2.u32 [words+16], {5, %3}; bar.sync 0;"
+               "ld.shared.u32 %1, [words+20]; ld.shared.v4.u32 {_, %2, _, _}, [words+12+4];}"
+               : "=r"(a), "=r"(b), "=r"(c) : "r"(lane) : "memory");
+  out[lane] = a;
+  out[32 + lane] = b;
+  out[64 + lane] = c;
+  asm volatile("{.reg .b64 g; mov.u64 g, module_variable; ld.global.u32 %0, [g+8];"
+               "prefetch.global.L2 [g]; prefetchu.L1 [g];}" : "=r"(a));
+  out[96 + lane] = a;
+  asm volatile("st.global.f32 [%0], 0f3F800000;" : : "l"(out + 128 + lane) : "memory");
+  asm volatile("st.global.v4.u8 [%0], {1, 2, 3, 4};" : : "l"(out + 160 + lane) : "memory");
+}
+
+// The address register takes the loaded value: a walk along a chain of pointers.
+__global__ void chain(unsigned long long* out, const unsigned long long* next) {
+  const unsigned lane = threadIdx.x;
+  unsigned long long at = reinterpret_cast<unsigned long long>(next + lane), low, high;
+  high = reinterpret_cast<unsigned long long>(next + lane / 2 * 2);
+  asm volatile("ld.global.u64 %0, [%0]; ld.global.u64 %0, [%0];" : "+l"(at));
+  asm volatile("ld.global.v2.u64 {%0, %1}, [%1];" : "=l"(low), "+l"(high));
+  out[lane] = at;
+  out[32 + lane] = low;
+  out[64 + lane] = high;
+}
+
+// Special registers (PTX ISA 10).
+__global__ void special(unsigned* out) {
+  const unsigned at = (blockIdx.x + gridDim.x * blockIdx.y) * 96 + threadIdx.x +
+                      blockDim.x * threadIdx.y;
+  unsigned value[20];
+  unsigned long long wide;
+  asm volatile("mov.u32 %0, %%laneid; mov.u32 %1, %%warpid; mov.u32 %2, %%nwarpid;"
+               "mov.u32 %3, %%tid.x; mov.u32 %4, %%tid.y; mov.u32 %5, %%ntid.x;"
+               "mov.u32 %6, %%ntid.y; mov.u32 %7, %%ctaid.x; mov.u32 %8, %%ctaid.y;"
+               "mov.u32 %9, %%nctaid.x;"
+               : "=r"(value[0]), "=r"(value[1]), "=r"(value[2]), "=r"(value[3]), "=r"(value[4]),
+                 "=r"(value[5]), "=r"(value[6]), "=r"(value[7]), "=r"(value[8]), "=r"(value[9]));
+  asm volatile("mov.u32 %0, %%nctaid.y; mov.u32 %1, %%lanemask_eq; mov.u32 %2, %%lanemask_le;"
+               "mov.u32 %3, %%lanemask_lt; mov.u32 %4, %%lanemask_ge; mov.u32 %5, %%lanemask_gt;"
+               "mov.u32 %6, WARP_SZ; {.reg .u16 h; mov.u16 h, %%tid.x; cvt.u32.u16 %7, h;}"
+               "cvt.u32.u16 %8, %%tid.x; cvt.u64.u32 %9, %%tid.y;"
+               : "=r"(value[10]), "=r"(value[11]), "=r"(value[12]), "=r"(value[13]),
+                 "=r"(value[14]), "=r"(value[15]), "=r"(value[16]), "=r"(value[17]),
+                 "=r"(value[18]), "=l"(wide));
+  value[19] = wide;
+  for (int k = 0; k < 20; k++) out[k * 384 + at] = value[k];
+}
+__global__ void clocks(long long* out) {
+  long long a, b, t, u;
+  unsigned c, d;
+  asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(t));
+  asm volatile("mov.u64 %0, %%clock64; mov.u32 %1, %%clock;" : "=l"(a), "=r"(c));
+  #pragma unroll 1
+  for (int i = 0; i < 100; i++) asm volatile("membar.cta;");
+  asm volatile("mov.u64 %0, %%clock64; mov.u32 %1, %%clock;" : "=l"(b), "=r"(d));
+  asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(u));
+  out[0] = b - a;
+  out[1] = d - c;
+  out[2] = u - t;
+}
+
+void run_parameters(unsigned* out, unsigned shift) {
+  Table table = {{10, 11, 12, 13, 14, 15}, {1, 2, 3, 4, 5, 6, 7, 250}, 1000.5};
+  parameters<<<1, 32>>>(out, table, shift);
+}
+void run_named(unsigned* out) { named<<<1, 32>>>(out); }
+void run_chain(unsigned long long* out, const unsigned long long* next) {
+  chain<<<1, 32>>>(out, next);
+}
+void run_special(unsigned* out) { special<<<dim3(2, 2), dim3(16, 6)>>>(out); }
+void run_clocks(long long* out) { clocks<<<1, 1>>>(out); }
+"""
+
+
+@pytest.fixture(scope="module")
+def scenarios():
+    names = [f"run_{name}" for name in ("parameters", "named", "chain", "special", "clocks")]
+    return inline(SCENARIOS, names, target="simulator", name="memory_scenarios")
+
+
+def test_parameters_by_index(scenarios):
+    out = torch.zeros(3, 32, dtype=torch.uint32)
+    scenarios.run_parameters(out, 4)
+    table = [1, 2, 3, 4, 5, 6, 7, 250]
+    assert out.tolist() == [
+        [10 + (k + 4) % 6 for k in range(32)],
+        [table[(k * 3 + 4) % 8] for k in range(32)],
+        [1000 + k for k in range(32)],
+    ]
+
+
+def test_variables_by_name_and_constants(scenarios):
+    out = torch.zeros(6, 32, dtype=torch.uint32)
+    scenarios.run_named(out)
+    rows = [row[0] for row in out.tolist()]
+    assert rows == [3, 9, 9, 33, 0x3F800000, 0x04030201]
+    assert all(len(set(row)) == 1 for row in out.tolist())
+
+
+def test_address_register_as_destination(scenarios):
+    pointers = torch.zeros(32, dtype=torch.uint64)
+    assert pointers.data_ptr() % 16 == 0
+    order = [(7 * k + 3) % 32 for k in range(32)]
+    values = [pointers.data_ptr() + 8 * k for k in order]
+    pointers.copy_(torch.from_numpy(np.array(values, dtype=np.uint64)))
+    out = torch.zeros(3, 32, dtype=torch.uint64)
+    scenarios.run_chain(out, pointers)
+    assert out.tolist() == [
+        [values[order[k]] for k in range(32)],
+        [values[k // 2 * 2] for k in range(32)],
+        [values[k // 2 * 2 + 1] for k in range(32)],
+    ]
+
+
+def test_special_registers(scenarios):
+    out = torch.zeros(20, 4, 96, dtype=torch.uint32)
+    scenarios.run_special(out)
+    for block in range(4):
+        for thread in range(96):
+            lane, bit = thread % 32, 1 << thread % 32
+            below = bit - 1
+            wanted = [
+                lane,
+                thread // 32,
+                3,
+                thread % 16,
+                thread // 16,
+                16,
+                6,
+                block % 2,
+                block // 2,
+            ]
+            wanted += [2, 2, bit, bit | below, below, 0xFFFFFFFF ^ below, 0xFFFFFFFF ^ below ^ bit]
+            wanted += [32, thread % 16, thread % 16, thread // 16]
+            assert out[:, block, thread].tolist() == wanted, f"block {block}, thread {thread}"
+
+
+def test_clocks_go_forward(scenarios):
+    out = torch.zeros(3, dtype=torch.int64)
+    scenarios.run_clocks(out)
+    assert all(value > 0 for value in out.tolist())
