@@ -27,7 +27,8 @@ def kernels():
     names = (
         "collatz reverse race handshake spin_lock endless half_barrier named_barrier globals "
         "read_visits local_array offset vector_read write_input wild_write shared_offset trap "
-        "copy_3d"
+        "copy_3d negative_base late_exit product unwritten static_40k static_60k print call "
+        "device_numbers wander"
     )
     return inline(SOURCE, names.split())
 
@@ -141,6 +142,70 @@ def test_three_dimensional_grid_and_block(kernels) -> None:
     assert torch.equal(y, 2 * x)
 
 
+def test_shared_addresses_wrap_as_registers_do(kernels) -> None:
+    y = torch.zeros(32)
+    kernels.negative_base(y, 1500)
+    assert torch.equal(y, torch.arange(32.0) + 500)
+
+
+def test_lanes_that_exit_release_those_that_wait_for_them(kernels) -> None:
+    flags = torch.zeros(4, dtype=torch.int32)
+    with simulator.settings(instruction_limit=10_000_000):
+        kernels.late_exit(flags)
+    assert flags[:2].tolist() == [1, 7]
+
+
+def test_denormals_whatever_the_host_has_set(kernels) -> None:
+    y = torch.zeros(1)
+    assert torch.set_flush_denormal(True)
+    try:
+        kernels.product(y, 1e-39, 0.5)
+    finally:
+        torch.set_flush_denormal(False)
+    assert y.item() == pytest.approx(5e-40, rel=1e-4)
+
+
+def test_unwritten_shared_memory_is_nan_in_every_block(kernels) -> None:
+    y = torch.zeros(6 * 32)
+    kernels.unwritten(y, 6)
+    expected = torch.full((6, 32), float("nan"))
+    expected[:, 0] = 1.0
+    assert torch.equal(y.view(6, 32).isnan(), expected.isnan())
+
+
+def test_numbers_of_the_multiprocessors(kernels) -> None:
+    out = torch.zeros(2 * 140, dtype=torch.int32)
+    kernels.device_numbers(out, 140)
+    assert out[1::2].tolist() == [132] * 140
+    assert out[0::2].tolist() == [i % 132 for i in range(140)]
+
+
+def test_other_threads_register_tensors_while_a_kernel_runs(kernels) -> None:
+    after = torch.randperm(1024, dtype=torch.int32)
+    stop = threading.Event()
+
+    def churn() -> None:
+        y = torch.zeros(1)
+        while not stop.is_set():
+            kernels.product(y, 2.0, 3.0)
+
+    others = [threading.Thread(target=churn) for _ in range(3)]
+    for t in others:
+        t.start()
+    try:
+        at = torch.arange(1024)
+        for _ in range(50):
+            at = after[at].long()
+        for _ in range(20):
+            out = torch.zeros(1024, dtype=torch.int32)
+            kernels.wander(after, out, 50)
+            assert torch.equal(out, at.int())
+    finally:
+        stop.set()
+        for t in others:
+            t.join()
+
+
 def test_launches_from_several_threads(kernels) -> None:
     results = [torch.zeros(4096) for _ in range(8)]
     x = torch.randn(4096)
@@ -188,6 +253,11 @@ def test_memcheck_sees_unregistered_memory(kernels) -> None:
         assert "out-of-bounds write of 4 bytes" in str(error)
         assert error.address == address
     assert torch.equal(bystander, torch.zeros(4))
+
+
+def test_memcheck_at_the_end_of_the_address_space(kernels) -> None:
+    error = finding(kernels.wild_write, -4)
+    assert error.address == 2**64 - 4
 
 
 def test_memcheck_misaligned_vector(kernels) -> None:
@@ -259,6 +329,27 @@ def test_impossible_geometry(kernels, geometry: tuple[int, ...], says: str) -> N
 def test_too_much_shared_memory_unasked(kernels) -> None:
     error = finding(kernels.shared_offset, torch.zeros(1), 0, 50 * 1024)
     assert "cudaFuncAttributeMaxDynamicSharedMemorySize" in str(error)
+
+
+def test_static_and_dynamic_shared_memory_have_48_kb_together(kernels) -> None:
+    y = torch.tensor([1.0, 2.0, 0.0])
+    kernels.static_40k(y, 8 * 1024)
+    assert y[2].item() == 3.0
+    error = finding(kernels.static_40k, y, 8 * 1024 + 16)
+    assert "this kernel takes 8192" in str(error)
+    assert "static shared memory" in str(finding(kernels.static_60k, y))
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("print", "does not implement printf"), ("call", "calls of device functions, here of helper")],
+)
+def test_what_is_not_implemented_is_called_by_its_name(kernels, name: str, says: str) -> None:
+    out = torch.zeros(1, dtype=torch.int32)
+    error = finding(getattr(kernels, name), out)
+    assert error.kind == "unsupported"
+    assert says in str(error)
+    assert out.item() == 0
 
 
 # ---- Settings and records ------------------------------------------------------------

@@ -69,7 +69,8 @@ struct Counters {
 // Independent of the locale, which may want a comma.
 std::string seconds_text(double seconds) {
   char buffer[32];
-  auto end = std::to_chars(buffer, buffer + sizeof buffer, seconds, std::chars_format::fixed, 9).ptr;
+  auto end =
+      std::to_chars(buffer, buffer + sizeof buffer, seconds, std::chars_format::fixed, 9).ptr;
   return {buffer, end};
 }
 

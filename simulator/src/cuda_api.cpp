@@ -383,7 +383,8 @@ cudaError_t wbsim_cudaFuncGetAttributes(cudaFuncAttributes* out, const void* hos
   out->sharedSizeBytes = kernel->shared_bytes;
   out->localSizeBytes = kernel->local_bytes;
   out->maxThreadsPerBlock = kernel->max_threads;
-  out->maxDynamicSharedSizeBytes = static_cast<int>(kernel->dynamic_shared_limit.value_or(48 * 1024 - kernel->shared_bytes));
+  out->maxDynamicSharedSizeBytes =
+      static_cast<int>(kernel->dynamic_shared_limit.value_or(48 * 1024 - kernel->shared_bytes));
   out->ptxVersion = out->binaryVersion = 90;
   return cudaSuccess;
 } catch (wbsim::ptx::ParseError&) {

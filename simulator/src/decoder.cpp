@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <set>
 #include <unordered_map>
 
 #include "registers.h"
@@ -335,11 +336,46 @@ uint64_t Decode::address_of(const std::string& symbol, ptx::Space& space) const 
 
 namespace {
 
+std::string pretty_name(const std::string& mangled);
+
+// The device function whose call begins at an instruction: the arguments are stored first. "" if
+// the instruction is no part of a call.
+std::string callee_at(const ptx::Function& function, const ptx::Instruction& inst) {
+  bool stores_argument = std::find(inst.mods.begin(), inst.mods.end(), "param") != inst.mods.end();
+  if (inst.opcode != "call" && !stores_argument) {
+    return {};
+  }
+  const ptx::Instruction* end = function.code.data() + function.code.size();
+  for (const ptx::Instruction* i = &inst; i != end; i++) {
+    for (const Operand& op : i->args) {
+      if (i->opcode == "call" && op.kind == Operand::Symbol) {
+        return op.symbol;
+      }
+    }
+  }
+  return {};
+}
+
 // Stops the launch: this instruction, or this form of it, is not implemented.
 const Inst* unsupported(Warp& w, const Inst* in, Mask m) {
-  Finding f = finding_at(
-      w, in, __builtin_ctz(m), "unsupported",
-      "the simulator does not implement this instruction; nothing after it was executed");
+  const Kernel& kernel = *w.block->kernel;
+  std::string callee = callee_at(*kernel.function, *kernel.info[in - kernel.code.data()].source);
+  std::string what = "this instruction";
+  std::string hint;
+  if (callee == "vprintf") {
+    what = "printf";
+    hint = "write what you want to see into a tensor";
+  } else if (callee == "__assertfail") {
+    what = "assert";
+    hint = "__trap() stops the kernel";
+  } else if (!callee.empty()) {
+    what = "calls of device functions, here of " + pretty_name(callee);
+    hint = "__forceinline__ makes nvcc put the function's code in the place of the call";
+  }
+  Finding f =
+      finding_at(w, in, __builtin_ctz(m), "unsupported",
+                 "the simulator does not implement " + what + "; nothing after it was executed");
+  f.hint = hint;
   throw f;
 }
 
@@ -388,6 +424,26 @@ void decode_instruction(const ptx::Instruction& source, Kernel& kernel, FrameLay
   kernel.info[index] = info;
 }
 
+void collect_symbols(const Operand& op, std::set<std::string>& out) {
+  if (!op.symbol.empty()) {
+    out.insert(op.symbol);
+  }
+  for (const Operand& item : op.items) {
+    collect_symbols(item, out);
+  }
+}
+
+// Every name that stands in the code of a function.
+std::set<std::string> symbols_of(const ptx::Function& f) {
+  std::set<std::string> symbols;
+  for (const ptx::Instruction& inst : f.code) {
+    for (const Operand& op : inst.args) {
+      collect_symbols(op, symbols);
+    }
+  }
+  return symbols;
+}
+
 // Offsets of parameters, and of the function's own shared and local variables.
 void lay_out_memory(Kernel& kernel) {
   const ptx::Function& f = *kernel.function;
@@ -397,22 +453,31 @@ void lay_out_memory(Kernel& kernel) {
     size += static_cast<uint32_t>(v.bytes);
     return at;
   };
+  auto name_once = [&](const std::string& name) {
+    if (kernel.addresses.contains(name)) {
+      throw ptx::ParseError("two variables of one kernel are called '" + name +
+                            "', which is not supported");
+    }
+  };
   for (const ptx::Variable& v : f.params) {
     uint32_t at = place(kernel.param_bytes, v);
     kernel.params.emplace_back(at, static_cast<uint32_t>(v.bytes));
     kernel.addresses[v.name] = {ptx::Space::Param, at};
   }
-  // A kernel's static shared memory: its own variables, then those of the module.
-  auto shared = [&](const std::vector<ptx::Variable>& variables) {
-    for (const ptx::Variable& v : variables) {
-      if (v.space == ptx::Space::Shared && !v.external) {
-        kernel.addresses[v.name] = {ptx::Space::Shared,
-                                    SHARED_BASE + place(kernel.shared_bytes, v)};
-      }
+  // A kernel's static shared memory: its own variables, and those of the module that it names.
+  auto shared = [&](const ptx::Variable& v) {
+    if (v.space == ptx::Space::Shared && !v.external) {
+      name_once(v.name);
+      kernel.addresses[v.name] = {ptx::Space::Shared, SHARED_BASE + place(kernel.shared_bytes, v)};
     }
   };
-  shared(f.locals);
-  shared(kernel.module->ptx->globals);
+  std::for_each(f.locals.begin(), f.locals.end(), shared);
+  std::set<std::string> named = symbols_of(f);
+  for (const ptx::Variable& v : kernel.module->ptx->globals) {
+    if (named.contains(v.name)) {
+      shared(v);
+    }
+  }
   // Dynamic shared memory starts behind it, aligned for the strictest of its declarations.
   uint32_t align = 16;
   for (const ptx::Variable& v : kernel.module->ptx->globals) {
@@ -428,6 +493,7 @@ void lay_out_memory(Kernel& kernel) {
   }
   for (const ptx::Variable& v : f.locals) {
     if (v.space == ptx::Space::Local) {
+      name_once(v.name);
       kernel.addresses[v.name] = {ptx::Space::Local, place(kernel.local_bytes, v)};
     }
   }

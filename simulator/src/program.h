@@ -99,7 +99,7 @@ struct Kernel {
   std::vector<Inst> code;
   std::vector<InstInfo> info;  // beside code
   std::vector<std::unique_ptr<uint32_t[]>> lists;
-  std::vector<uint8_t> frame;  // the frame at the start: registers, then constants in place
+  std::vector<uint8_t> frame;   // the frame at the start: registers, then constants in place
   uint32_t register_bytes = 0;  // of the frame
   struct SpecialSlot {
     Special special;

@@ -285,6 +285,12 @@ std::string Runtime::check_geometry(const Kernel& kernel, dim3 grid, dim3 block,
            " has more threads than the kernel's __launch_bounds__ of " +
            std::to_string(kernel.max_threads);
   }
+  if (kernel.shared_bytes > UNASKED_SHARED) {
+    return std::to_string(kernel.shared_bytes) +
+           " bytes of static shared memory; a kernel has at " + "most " +
+           std::to_string(UNASKED_SHARED) + ". For more take dynamic shared memory " +
+           "(extern __shared__) and cudaFuncSetAttribute";
+  }
   // Without an opt-in, static and dynamic shared memory have 48 KB together.
   uint64_t limit = kernel.dynamic_shared_limit.value_or(
       kernel.shared_bytes < UNASKED_SHARED ? UNASKED_SHARED - kernel.shared_bytes : 0);

@@ -280,8 +280,7 @@ void start_block(Worker& worker, uint64_t index) {
     prepare(worker);
   } else {
     std::memset(block.shared, 0xff, block.shared_bytes);
-    std::memset(worker.local.data(), 0xff,
-                block.warps.size() * LANES * launch.kernel->local_bytes);
+    std::memset(worker.local.data(), 0xff, block.warps.size() * LANES * launch.kernel->local_bytes);
     for (Warp& w : block.warps) {
       std::memset(w.frame, 0xff, launch.kernel->register_bytes);
     }

@@ -1,5 +1,6 @@
 // execution.cu: what tests/test_simulator.py runs.
 #include <cstdint>
+#include <cstdio>
 __constant__ float table[4] = {1.0f, 2.0f, 4.0f, 8.0f};
 __device__ int visits;
 __device__ int* const visits_address = &visits;
@@ -161,4 +162,99 @@ __global__ void copy_kernel(const float* x, float* y) {
 void copy_3d(const float* x, float* y, int gx, int gy, int gz, int bx, int by, int bz,
              cudaStream_t stream) {
   copy_kernel<<<dim3(gx, gy, gz), dim3(bx, by, bz), 0, stream>>>(x, y);
+}
+
+// nvcc folds the 2000 into the offset, and what is left of the address is negative.
+__global__ void negative_base_kernel(float* y, int k) {
+  __shared__ float s[2048];
+  for (int i = threadIdx.x; i < 2048; i += 32) s[i] = i;
+  __syncthreads();
+  int j = threadIdx.x - k;
+  y[threadIdx.x] = s[j + 2000];
+}
+void negative_base(float* y, int k, cudaStream_t stream) {
+  negative_base_kernel<<<1, 32, 0, stream>>>(y, k);
+}
+
+// Lanes 0 to 15 wait for lanes that exit, while lane 31 spins on a flag that lane 0 sets behind it.
+__global__ void late_exit_kernel(volatile int* flags) {
+  int lane = threadIdx.x;
+  if (lane == 31) {
+    while (flags[0] == 0) {
+    }
+    flags[1] = 7;
+    return;
+  }
+  if (lane >= 16) {
+    if (flags[2] == 0) flags[3] = lane;
+    return;
+  }
+  __syncwarp(0x7fffffff);
+  if (lane == 0) flags[0] = 1;
+}
+void late_exit(int* flags, cudaStream_t stream) { late_exit_kernel<<<1, 32, 0, stream>>>(flags); }
+
+__global__ void product_kernel(float* y, float a, float b) { y[0] = a * b; }
+void product(float* y, float a, float b, cudaStream_t stream) {
+  product_kernel<<<1, 1, 0, stream>>>(y, a, b);
+}
+
+// Shared memory that nobody wrote.
+__global__ void unwritten_kernel(float* y) {
+  __shared__ float s[32];
+  if (threadIdx.x == 0) s[0] = 1.0f;
+  __syncthreads();
+  y[blockIdx.x * 32 + threadIdx.x] = s[threadIdx.x];
+}
+void unwritten(float* y, int blocks, cudaStream_t stream) {
+  unwritten_kernel<<<blocks, 32, 0, stream>>>(y);
+}
+
+__global__ void static_40k_kernel(float* y) {
+  __shared__ float s[10240];
+  extern __shared__ float more[];
+  s[threadIdx.x] = y[0];
+  more[threadIdx.x] = y[1];
+  __syncthreads();
+  y[2] = s[31 - threadIdx.x] + more[31 - threadIdx.x];
+}
+void static_40k(float* y, int bytes, cudaStream_t stream) {
+  static_40k_kernel<<<1, 32, bytes, stream>>>(y);
+}
+__global__ void static_60k_kernel(float* y) {
+  __shared__ float s[15360];
+  s[threadIdx.x] = y[0];
+  __syncthreads();
+  y[2] = s[31 - threadIdx.x];
+}
+void static_60k(float* y, cudaStream_t stream) { static_60k_kernel<<<1, 32, 0, stream>>>(y); }
+
+__global__ void print_kernel(int* out) {
+  printf("%d\n", out[0]);
+  out[0] = 1;
+}
+void print(int* out, cudaStream_t stream) { print_kernel<<<1, 1, 0, stream>>>(out); }
+__device__ __noinline__ int helper(int v) { return v * 3 + 1; }
+__global__ void call_kernel(int* out) { out[0] = helper(out[0]); }
+void call(int* out, cudaStream_t stream) { call_kernel<<<1, 1, 0, stream>>>(out); }
+
+__global__ void device_numbers_kernel(unsigned* out) {
+  unsigned sm, sms;
+  asm volatile("mov.u32 %0, %%smid;" : "=r"(sm));
+  asm volatile("mov.u32 %0, %%nsmid;" : "=r"(sms));
+  out[2 * blockIdx.x] = sm;
+  out[2 * blockIdx.x + 1] = sms;
+}
+void device_numbers(int* out, int blocks, cudaStream_t stream) {
+  device_numbers_kernel<<<blocks, 1, 0, stream>>>(reinterpret_cast<unsigned*>(out));
+}
+
+// Scattered reads that the check looks up one by one, for a while.
+__global__ void wander_kernel(const int* next, int* out, int steps) {
+  int at = blockIdx.x * blockDim.x + threadIdx.x;
+  for (int i = 0; i < steps; i++) at = next[at];
+  out[blockIdx.x * blockDim.x + threadIdx.x] = at;
+}
+void wander(const int* next, int* out, int steps, cudaStream_t stream) {
+  wander_kernel<<<8, 128, 0, stream>>>(next, out, steps);
 }

@@ -9,9 +9,7 @@
 namespace wbsim {
 namespace {
 
-std::string bytes_text(uint64_t n) {
-  return std::to_string(n) + (n == 1 ? " byte" : " bytes");
-}
+std::string bytes_text(uint64_t n) { return std::to_string(n) + (n == 1 ? " byte" : " bytes"); }
 
 std::string hex(uint64_t v) {
   char buffer[20];
@@ -25,18 +23,20 @@ std::string place_of(const RegionTable& regions, uint64_t address, uint64_t byte
   if (!r) {
     return "no memory is allocated";
   }
-  std::string what = "'" + r->name + "' (" + (r->text.empty() ? "" : r->text + ", ") + bytes_text(r->bytes) + ")";
+  std::string what =
+      "'" + r->name + "' (" + (r->text.empty() ? "" : r->text + ", ") + bytes_text(r->bytes) + ")";
   uint64_t far = uint64_t{1} << 32;
   if (address < r->first) {
     uint64_t gap = r->first - address;
-    return gap > far ? "far from every allocation" : bytes_text(gap) + " before the start of " + what;
+    return gap > far ? "far from every allocation"
+                     : bytes_text(gap) + " before the start of " + what;
   }
   if (address + bytes > r->last()) {
     uint64_t gap = address - r->last();
     if (address < r->last()) {
       return "across the end of " + what;
     }
-    return gap > far ? "far from every allocation"
+    return gap > far  ? "far from every allocation"
            : gap == 0 ? "just past the end of " + what
                       : bytes_text(gap) + " past the end of " + what;
   }
@@ -45,26 +45,31 @@ std::string place_of(const RegionTable& regions, uint64_t address, uint64_t byte
 
 const char* space_name(AddressKind kind) {
   switch (kind) {
-    case AddressKind::Generic: return "global";
+    case AddressKind::Generic:
+      return "global";
     case AddressKind::Shared32:
-    case AddressKind::Shared64: return "shared";
-    case AddressKind::Param: return "parameter";
-    default: return "local";
+    case AddressKind::Shared64:
+      return "shared";
+    case AddressKind::Param:
+      return "parameter";
+    default:
+      return "local";
   }
 }
 
-[[noreturn]] void fail(const Warp& w, const Inst* in, int lane, uint64_t address, const std::string& message,
-                       const std::string& hint) {
+[[noreturn]] void fail(const Warp& w, const Inst* in, int lane, uint64_t address,
+                       const std::string& message, const std::string& hint) {
   Finding f = finding_at(w, in, lane, "memcheck", message);
   f.address = address;
   f.hint = hint;
   throw f;
 }
 
-[[noreturn]] void misaligned(const Warp& w, const Inst* in, int lane, uint64_t address, int bytes, bool write) {
+[[noreturn]] void misaligned(const Warp& w, const Inst* in, int lane, uint64_t address, int bytes,
+                             bool write) {
   fail(w, in, lane, address,
-       std::string("misaligned ") + (write ? "write" : "read") + " of " + bytes_text(bytes) + " at address " +
-           hex(address) + ", which is not a multiple of " + std::to_string(bytes),
+       std::string("misaligned ") + (write ? "write" : "read") + " of " + bytes_text(bytes) +
+           " at address " + hex(address) + ", which is not a multiple of " + std::to_string(bytes),
        "");
 }
 
@@ -77,7 +82,8 @@ void check_generic(Warp& w, const Inst* in, int lane, uint64_t address, int byte
     uint64_t first = reinterpret_cast<uint64_t>(base);
     return within(address, bytes, first, first + size);
   };
-  if (inside(block.shared, block.shared_bytes) || inside(block.params, worker.launch->params.size())) {
+  if (inside(block.shared, block.shared_bytes) ||
+      inside(block.params, worker.launch->params.size())) {
     return;
   }
   uint64_t local = block.kernel->local_bytes;
@@ -87,18 +93,20 @@ void check_generic(Warp& w, const Inst* in, int lane, uint64_t address, int byte
   const Region* r = worker.launch->regions.find(address, bytes, write);
   if (!r) {
     fail(w, in, lane, address,
-         std::string("out-of-bounds ") + (write ? "write" : "read") + " of " + bytes_text(bytes) + " in global memory, " +
-             place_of(worker.launch->regions, address, bytes),
-         "address " + hex(address) + ": check the index against the shape, and the guard of the ragged edge");
+         std::string("out-of-bounds ") + (write ? "write" : "read") + " of " + bytes_text(bytes) +
+             " in global memory, " + place_of(worker.launch->regions, address, bytes),
+         "address " + hex(address) +
+             ": check the index against the shape, and the guard of the ragged edge");
   }
   if (write && r->role == WBSIM_IN) {
-    fail(w, in, lane, address, "write to '" + r->name + "' (" + r->text + "), which is an input of this kernel", "");
+    fail(w, in, lane, address,
+         "write to '" + r->name + "' (" + r->text + "), which is an input of this kernel", "");
   }
   allowed = {r->first, r->last()};
 }
 
-[[noreturn]] void outside_window(
-    const Warp& w, const Inst* in, int lane, AddressKind kind, uint64_t address, int bytes, bool write) {
+[[noreturn]] void outside_window(const Warp& w, const Inst* in, int lane, AddressKind kind,
+                                 uint64_t address, int bytes, bool write) {
   const Kernel& kernel = *w.block->kernel;
   uint64_t base = 0, size = kernel.param_bytes;
   std::string whose = "the kernel's parameters (" + bytes_text(size) + ")";
@@ -116,8 +124,8 @@ void check_generic(Warp& w, const Inst* in, int lane, uint64_t address, int byte
                       : address > base + size  ? bytes_text(address - base - size) + " past the end"
                                                : "across the end";
   fail(w, in, lane, address,
-       std::string("out-of-bounds ") + (write ? "write" : "read") + " of " + bytes_text(bytes) + " in " +
-           space_name(kind) + " memory, " + where + " of " + whose,
+       std::string("out-of-bounds ") + (write ? "write" : "read") + " of " + bytes_text(bytes) +
+           " in " + space_name(kind) + " memory, " + where + " of " + whose,
        "");
 }
 
@@ -146,7 +154,7 @@ void resolve_lanes(Access& access, Warp& w, const Inst* in, Mask m, int bytes) {
   });
 }
 
-#define INSTANTIATE(KIND)                                                                         \
+#define INSTANTIATE(KIND)                                                                        \
   template void resolve_lanes<AddressKind::KIND, false>(Access&, Warp&, const Inst*, Mask, int); \
   template void resolve_lanes<AddressKind::KIND, true>(Access&, Warp&, const Inst*, Mask, int);
 INSTANTIATE(Generic)

@@ -13,9 +13,9 @@ namespace wbsim {
 
 constexpr int HALF = LANES / 2;
 
-// Where the lanes of one memory instruction read or write. Addresses mostly advance by one step from lane to lane, or do so
-// in each half of the warp (blocks 16 threads wide): step 0 is one place for all, step = the access's size is a row. Anything
-// else is scattered.
+// Where the lanes of one memory instruction read or write. Addresses mostly advance by one step
+// from lane to lane, or do so in each half of the warp (blocks 16 threads wide): step 0 is one
+// place for all, step = the access's size is a row. Anything else is scattered.
 struct Access {
   bool scattered;
   uint8_t* first[2];                  // of each half
@@ -38,8 +38,8 @@ constexpr bool is_local(AddressKind kind) {
 }
 
 template <AddressKind KIND>
-using AddressOf = std::conditional_t<
-    KIND == AddressKind::Shared32 || KIND == AddressKind::Local32, uint32_t, uint64_t>;
+using AddressOf = std::conditional_t<KIND == AddressKind::Shared32 || KIND == AddressKind::Local32,
+                                     uint32_t, uint64_t>;
 
 // Whether N = 16 or 32 addresses advance by `step` from lane to lane.
 #if defined(__AVX512F__)
@@ -87,26 +87,27 @@ inline uint8_t* window_base(const Warp& w) {
                                       : nullptr;
 }
 
-// Whether `bytes` bytes at an address lie in [first, last); right at both ends of the address space.
+// Whether `bytes` bytes at an address lie in [first, last); right at both ends of the address
+// space.
 inline bool within(uint64_t address, uint64_t bytes, uint64_t first, uint64_t last) {
   return address >= first && address <= last && bytes <= last - address;
 }
 
-// The address of one lane. It wraps at the width of its register: nvcc folds constants into offsets.
+// The address of one lane. It wraps at the width of its register: nvcc folds constants into
+// offsets.
 template <AddressKind KIND>
 inline uint64_t address_of(AddressOf<KIND> base, const Inst* in) {
   return static_cast<AddressOf<KIND>>(base + static_cast<AddressOf<KIND>>(in->imm));
 }
 
-// Whether [address, address + bytes) needs no closer look: inside its window, or inside the region this instruction
-// touched last.
+// Whether [address, address + bytes) needs no closer look: inside its window, or inside the region
+// this instruction touched last.
 template <AddressKind KIND>
 inline bool is_allowed(const Warp& w, const Inst* in, uint64_t address, uint64_t bytes) {
   if constexpr (KIND == AddressKind::Generic) {
     const Worker& worker = *w.block->worker;
     const Worker::Span& allowed = worker.allowed[in - w.block->kernel->code.data()];
-    return within(address, bytes, allowed.first, allowed.last) ||
-           !worker.launch->settings.memcheck;
+    return within(address, bytes, allowed.first, allowed.last) || !worker.launch->settings.memcheck;
   } else {
     uint64_t size = is_shared(KIND)  ? w.block->shared_bytes
                     : is_local(KIND) ? w.block->kernel->local_bytes
@@ -116,7 +117,8 @@ inline bool is_allowed(const Warp& w, const Inst* in, uint64_t address, uint64_t
   }
 }
 
-// 16 lanes whose addresses advance by one step. False: they do not, or an address needs a closer look.
+// 16 lanes whose addresses advance by one step. False: they do not, or an address needs a closer
+// look.
 template <AddressKind KIND>
 [[gnu::noinline]] bool resolve_half(Access& access, Warp& w, const Inst* in, int h, int bytes) {
   using A = AddressOf<KIND>;
@@ -136,10 +138,11 @@ template <AddressKind KIND>
 template <AddressKind KIND, bool WRITE>
 void resolve_lanes(Access& access, Warp& w, const Inst* in, Mask m, int bytes);
 
-// Checks and translates. bytes: of one lane's access, a power of two. Throws Finding for an access outside of every
-// allocation, misaligned, or writing to an input.
+// Checks and translates. bytes: of one lane's access, a power of two. Throws Finding for an access
+// outside of every allocation, misaligned, or writing to an input.
 template <AddressKind KIND, bool WRITE>
-[[gnu::always_inline]] inline void resolve(Access& access, Warp& w, const Inst* in, Mask m, int bytes) {
+[[gnu::always_inline]] inline void resolve(Access& access, Warp& w, const Inst* in, Mask m,
+                                           int bytes) {
   if (!is_local(KIND) && m == ALL_LANES) [[likely]] {
     using A = AddressOf<KIND>;
     const A* a = w.reg<A>(in->a);
@@ -148,13 +151,15 @@ template <AddressKind KIND, bool WRITE>
     const A step = static_cast<A>(a[1] - a[0]);
     if ((step == 0 || step == static_cast<A>(bytes)) && advances_by<LANES>(a, step)) [[likely]] {
       uint64_t begin = address_of<KIND>(a[0], in);
-      if ((begin & (bytes - 1)) == 0 && is_allowed<KIND>(w, in, begin, step * (LANES - 1) + bytes)) [[likely]] {
+      if ((begin & (bytes - 1)) == 0 && is_allowed<KIND>(w, in, begin, step * (LANES - 1) + bytes))
+          [[likely]] {
         access.step[0] = access.step[1] = step;
         access.first[0] = window_base<KIND>(w) + begin;
         access.first[1] = access.first[0] + step * HALF;
         return;
       }
-    } else if (resolve_half<KIND>(access, w, in, 0, bytes) && resolve_half<KIND>(access, w, in, 1, bytes)) {
+    } else if (resolve_half<KIND>(access, w, in, 0, bytes) &&
+               resolve_half<KIND>(access, w, in, 1, bytes)) {
       return;
     }
   }

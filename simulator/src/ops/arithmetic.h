@@ -1,5 +1,5 @@
-// arithmetic.h: add, sub, mul and their like exist for integers and for floating point. float_ops.cpp owns their table
-// entries and hands integer types to these.
+// arithmetic.h: add, sub, mul and their like exist for integers and for floating point.
+// float_ops.cpp owns their table entries and hands integer types to these.
 #pragma once
 
 #include "../decoder.h"

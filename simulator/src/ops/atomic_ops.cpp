@@ -1,7 +1,7 @@
 // atomic_ops.cpp: atom and red of 32 and 64 bits in global and shared memory.
 //
-// Blocks run on several cores, so every operation is one on the host too. The order of a warp's lanes is that of their
-// numbers.
+// Blocks run on several cores, so every operation is one on the host too. The order of a warp's
+// lanes is that of their numbers.
 
 #include <algorithm>
 #include <atomic>

@@ -11,7 +11,7 @@ namespace {
 using ptx::Type;
 
 enum Compare : uint8_t { Eq, Ne, Lt, Le, Gt, Ge, Equ, Neu, Ltu, Leu, Gtu, Geu, Num, Nan };
-constexpr const char* COMPARE_NAMES[] = {"eq", "ne", "lt", "le", "gt", "ge", "equ",
+constexpr const char* COMPARE_NAMES[] = {"eq",  "ne",  "lt",  "le",  "gt",  "ge",  "equ",
                                          "neu", "ltu", "leu", "gtu", "geu", "num", "nan"};
 constexpr const char* UNSIGNED_NAMES[] = {"lo", "ls", "hi", "hs"};  // lt, le, gt, ge of unsigned
 
@@ -32,20 +32,34 @@ Compare take_compare(Decode& d) {
 template <Compare C, class T>
 inline bool compare(T a, T b) {
   switch (C) {
-    case Eq: return a == b;
-    case Ne: return a < b || a > b;  // false for NaN
-    case Lt: return a < b;
-    case Le: return a <= b;
-    case Gt: return a > b;
-    case Ge: return a >= b;
-    case Equ: return !(a < b || a > b);
-    case Neu: return a != b;
-    case Ltu: return !(a >= b);
-    case Leu: return !(a > b);
-    case Gtu: return !(a <= b);
-    case Geu: return !(a < b);
-    case Num: return a == a && b == b;
-    case Nan: return a != a || b != b;
+    case Eq:
+      return a == b;
+    case Ne:
+      return a < b || a > b;  // false for NaN
+    case Lt:
+      return a < b;
+    case Le:
+      return a <= b;
+    case Gt:
+      return a > b;
+    case Ge:
+      return a >= b;
+    case Equ:
+      return !(a < b || a > b);
+    case Neu:
+      return a != b;
+    case Ltu:
+      return !(a >= b);
+    case Leu:
+      return !(a > b);
+    case Gtu:
+      return !(a <= b);
+    case Geu:
+      return !(a < b);
+    case Num:
+      return a == a && b == b;
+    case Nan:
+      return a != a || b != b;
   }
   return false;
 }
@@ -76,7 +90,9 @@ inline Mask combine(uint8_t how, Mask r, Mask c) {
 constexpr uint8_t NEGATE_C = 8;
 
 inline Mask combined(Warp& w, const Inst* in, Mask r) {
-  return in->flags ? combine(in->flags & 7, r, w.pred(in->c) ^ (in->flags & NEGATE_C ? ALL_LANES : 0)) : r;
+  return in->flags
+             ? combine(in->flags & 7, r, w.pred(in->c) ^ (in->flags & NEGATE_C ? ALL_LANES : 0))
+             : r;
 }
 
 template <Compare C, class T>
@@ -119,7 +135,8 @@ template <class T, bool SETP>
 Handler pick_compare(Compare c, bool ftz) {
   switch (c) {
 #define PICK(C) \
-  case C: return flushing<(SETP ? setp<C, T> : set<C, T>), T>(ftz);
+  case C:       \
+    return flushing<(SETP ? setp<C, T> : set<C, T>), T>(ftz);
     PICK(Eq)
     PICK(Ne)
     PICK(Lt)
@@ -127,12 +144,14 @@ Handler pick_compare(Compare c, bool ftz) {
     PICK(Gt)
     PICK(Ge)
 #undef PICK
-    default: break;
+    default:
+      break;
   }
   if constexpr (std::is_floating_point_v<T>) {
     switch (c) {
 #define PICK(C) \
-  case C: return flushing<(SETP ? setp<C, T> : set<C, T>), T>(ftz);
+  case C:       \
+    return flushing<(SETP ? setp<C, T> : set<C, T>), T>(ftz);
       PICK(Equ)
       PICK(Neu)
       PICK(Ltu)
@@ -142,7 +161,8 @@ Handler pick_compare(Compare c, bool ftz) {
       PICK(Num)
       PICK(Nan)
 #undef PICK
-      default: break;
+      default:
+        break;
     }
   }
   throw Unsupported{};
@@ -243,7 +263,8 @@ void build_slct(Decode& d) {
     // A denormal flushed to zero is >= 0 whatever its sign.
     d.inst.run = with_bits(type, [&]<class U>(TypeTag<U>) -> Handler {
       if (ftz) {
-        return map3<[](U a, U b, float c) { return (c > -1.17549435e-38f) ? a : b; }, U, U, U, float>;
+        return map3<[](U a, U b, float c) { return (c > -1.17549435e-38f) ? a : b; }, U, U, U,
+                    float>;
       }
       return map3<[](U a, U b, float c) { return (c >= 0) ? a : b; }, U, U, U, float>;
     });
@@ -259,8 +280,6 @@ constexpr Opcode OPCODES[] = {
 
 }  // namespace
 
-std::span<const Opcode> compare_opcodes() {
-  return OPCODES;
-}
+std::span<const Opcode> compare_opcodes() { return OPCODES; }
 
 }  // namespace wbsim

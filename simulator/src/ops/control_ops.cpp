@@ -42,7 +42,7 @@ void build_fence(Decode& d) {
   d.inst.run = nothing;
 }
 
-// ---- Barriers of the block ---------------------------------------------------------------------------------
+// ---- Barriers of the block ----------------------------------------------------------------------
 // inst.a: slot of the barrier's number; inst.b: slot of the thread count, or 0.
 
 template <bool WAIT>

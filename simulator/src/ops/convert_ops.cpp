@@ -17,7 +17,7 @@ enum Field : int { TO, FROM, TO_BYTES, FROM_BYTES, SATURATE, NUM_FIELDS };
 
 Type type_at(const Inst* in, Field field) { return static_cast<Type>(in->list[field]); }
 
-// ---- Integers in registers. A register may be wider than its value: 8-bit values live in 16 bits and more. --------
+// ---- Integers in registers. A register may be wider than its value: 8 bits live in 16 or more.
 
 template <class T>
 void read_as(const uint8_t* from, int stride, int64_t out[LANES]) {
@@ -332,7 +332,7 @@ void build_cvt(Decode& d) {
   }
 }
 
-// ---- cvta: between an address in one space and a generic address -----------------------------------------
+// ---- cvta: between an address in one space and a generic address --------------------------------
 
 // Global and const addresses are generic already.
 template <class U>

@@ -18,33 +18,48 @@ template <class F>
 Handler with_integer(ptx::Type type, F f) {
   using ptx::Type;
   switch (type) {
-    case Type::U16: return f(TypeTag<uint16_t>{});
-    case Type::S16: return f(TypeTag<int16_t>{});
-    case Type::U32: return f(TypeTag<uint32_t>{});
-    case Type::S32: return f(TypeTag<int32_t>{});
-    case Type::U64: return f(TypeTag<uint64_t>{});
-    case Type::S64: return f(TypeTag<int64_t>{});
-    default: throw Unsupported{};
+    case Type::U16:
+      return f(TypeTag<uint16_t>{});
+    case Type::S16:
+      return f(TypeTag<int16_t>{});
+    case Type::U32:
+      return f(TypeTag<uint32_t>{});
+    case Type::S32:
+      return f(TypeTag<int32_t>{});
+    case Type::U64:
+      return f(TypeTag<uint64_t>{});
+    case Type::S64:
+      return f(TypeTag<int64_t>{});
+    default:
+      throw Unsupported{};
   }
 }
 
-// Calls f(TypeTag<U>{}) with the unsigned type of a bit type's width; integer types count by their width.
+// Calls f(TypeTag<U>{}) with the unsigned type of a bit type's width; integer types count by their
+// width.
 template <class F>
 Handler with_bits(ptx::Type type, F f) {
   switch (ptx::bytes_of(type)) {
-    case 2: return f(TypeTag<uint16_t>{});
-    case 4: return f(TypeTag<uint32_t>{});
-    case 8: return f(TypeTag<uint64_t>{});
-    default: throw Unsupported{};
+    case 2:
+      return f(TypeTag<uint16_t>{});
+    case 4:
+      return f(TypeTag<uint32_t>{});
+    case 8:
+      return f(TypeTag<uint64_t>{});
+    default:
+      throw Unsupported{};
   }
 }
 
 template <class F>
 Handler with_float(ptx::Type type, F f) {
   switch (type) {
-    case ptx::Type::F32: return f(TypeTag<float>{});
-    case ptx::Type::F64: return f(TypeTag<double>{});
-    default: throw Unsupported{};
+    case ptx::Type::F32:
+      return f(TypeTag<float>{});
+    case ptx::Type::F64:
+      return f(TypeTag<double>{});
+    default:
+      throw Unsupported{};
   }
 }
 

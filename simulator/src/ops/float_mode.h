@@ -60,8 +60,8 @@ inline float flush(float v) {
   return std::bit_cast<float>((u & 0x7f800000u) == 0 ? u & 0x80000000u : u);
 }
 
-// The handler H under another mode. The call goes through a volatile pointer: inlined, its arithmetic could be moved out
-// of the mode's reach.
+// The handler H under another mode. The call goes through a volatile pointer: inlined, its
+// arithmetic could be moved out of the mode's reach.
 template <Handler H, Round R, bool FLUSH>
 const Inst* in_mode(Warp& w, const Inst* in, Mask m) {
   FloatMode mode(R, FLUSH);

@@ -1,7 +1,8 @@
 // float_ops.cpp: floating-point arithmetic of f32 and f64 (PTX ISA, "Floating-Point Instructions").
 //
-// Results of add, sub, mul, fma, div, sqrt and rcp are correctly rounded, as on the hardware. The .approx family is computed
-// as accurately as a fast formula allows, which is inside the bound that PTX documents.
+// Results of add, sub, mul, fma, div, sqrt and rcp are correctly rounded, as on the hardware. The
+// .approx family is computed as accurately as a fast formula allows, which is inside the bound that
+// PTX documents.
 
 #include <cmath>
 #include <limits>
@@ -170,8 +171,8 @@ inline T flush_if(T v) {
   return v;
 }
 
-// OP with its modifiers. NAN_WINS: any NaN gives NaN. XORSIGN: OP of the magnitudes, with the sign of
-// the product unless it is NaN.
+// OP with its modifiers. NAN_WINS: any NaN gives NaN. XORSIGN: OP of the magnitudes, with the sign
+// of the product unless it is NaN.
 template <auto OP, bool FTZ, bool NAN_WINS, bool XORSIGN, class T>
 T min_max(T a, T b) {
   if (FTZ) {
@@ -275,7 +276,8 @@ void build_copysign(Decode& d) {
   });
 }
 
-// .approx instructions flush denormals where .ftz stands, and for f32 the hardware treats the rest alike.
+// .approx instructions flush denormals where .ftz stands, and for f32 the hardware treats the rest
+// alike.
 struct Approx {
   Round round;
   bool flush;
@@ -331,8 +333,9 @@ void build_rsqrt(Decode& d) {
   }>(d, type, round, flush);
 }
 
-// 2^x in float: 2^round(x) times a degree-6 polynomial on [-0.5, 0.5] (minimax, relative error below 2^-26). Written
-// without branches so that 32 lanes run as vector code; results below 2^-126 are scaled in two steps.
+// 2^x in float: 2^round(x) times a degree-6 polynomial on [-0.5, 0.5] (minimax, relative error
+// below 2^-26). Written without branches so that 32 lanes run as vector code; results below 2^-126
+// are scaled in two steps.
 inline float exp2_lane(float x) {
   float clamped = x < -160.0f ? -160.0f : (x > 136.0f ? 136.0f : x);
   float shifted = clamped + 12582912.0f;  // 1.5 * 2^23: rounds to an integer

@@ -1,5 +1,5 @@
-// integer_ops.cpp: integer arithmetic, logic, shifts and bit fields (PTX ISA, "Integer Arithmetic", "Extended-Precision
-// Integer Arithmetic", "Logic and Shift").
+// integer_ops.cpp: integer arithmetic, logic, shifts and bit fields (PTX ISA, "Integer Arithmetic",
+// "Extended-Precision Integer Arithmetic", "Logic and Shift").
 
 #include <algorithm>
 #include <bit>
@@ -264,7 +264,7 @@ void build_sad(Decode& d) {
   });
 }
 
-// ---- Extended precision: the carry flag of each lane is a bit of Warp::carry ------------------------------
+// ---- Extended precision: the carry flag of each lane is a bit of Warp::carry --------------------
 
 // d = a + b (+ carry in), or a - b (- borrow in); OUT: sets the carry flag.
 template <class U, bool SUBTRACT, bool IN, bool OUT>
@@ -354,7 +354,7 @@ void build_mad_or_carry(Decode& d) {
   build_mad(d);
 }
 
-// ---- Logic and shift -------------------------------------------------------------------------------------
+// ---- Logic and shift ----------------------------------------------------------------------------
 
 template <auto F>
 const Inst* logic_pred(Warp& w, const Inst* in, Mask m) {

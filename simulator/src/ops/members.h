@@ -1,4 +1,5 @@
-// members.h: instructions that the lanes of a member mask execute together: shfl.sync, bar.warp.sync.
+// members.h: instructions that the lanes of a member mask execute together: shfl.sync,
+// bar.warp.sync.
 #pragma once
 
 #include <algorithm>
@@ -9,9 +10,9 @@
 
 namespace wbsim {
 
-// Calls f(lanes) for each set of lanes that is complete: they name one mask, in the register `slot`,
-// and its live lanes are all here. Tiles of a warp may each name their own. The other lanes wait.
-// Returns the next instruction, or HALT if no lane goes on.
+// Calls f(lanes) for each set of lanes that is complete: they name one mask, in the register
+// `slot`, and its live lanes are all here. Tiles of a warp may each name their own. The other lanes
+// wait. Returns the next instruction, or HALT if no lane goes on.
 template <class F>
 const Inst* for_members(Warp& w, const Inst* in, Mask m, uint32_t slot, F f) {
   const uint32_t* named = w.reg<uint32_t>(slot);

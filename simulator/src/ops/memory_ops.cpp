@@ -12,7 +12,7 @@ using ptx::Operand;
 using ptx::Space;
 using ptx::Type;
 
-// ---- Values -----------------------------------------------------------------------------------------------
+// ---- Values -------------------------------------------------------------------------------------
 // T is what lies in memory, R the register it is extended to (sign-extended if T is signed).
 
 // The register of element e: a vector access has a list of them.
@@ -82,7 +82,8 @@ template <class T, class R>
 
 template <class T, class R>
 inline void store_values(const Access& at, Warp& w, const Inst* in, Mask m) {
-  if (m == ALL_LANES && !at.scattered && in->count == 1 && at.step[0] == sizeof(T) && at.step[1] == sizeof(T)) {
+  if (m == ALL_LANES && !at.scattered && in->count == 1 && at.step[0] == sizeof(T) &&
+      at.step[1] == sizeof(T)) {
     const R* from = w.reg<R>(in->b);
     for (int h = 0; h < 2; h++) {
       T row[HALF];
@@ -129,7 +130,7 @@ const Inst* load_param(Warp& w, const Inst* in, Mask m) {
   return next(in);
 }
 
-// ---- Choosing the handler ---------------------------------------------------------------------------------
+// ---- Choosing the handler -----------------------------------------------------------------------
 
 enum class Op { Load, Store, LoadParam };
 
@@ -140,12 +141,18 @@ Handler pick_space(Op op, AddressKind kind) {
   }
   bool is_load = op == Op::Load;
   switch (kind) {
-    case AddressKind::Generic: return is_load ? load<AddressKind::Generic, T, R> : store<AddressKind::Generic, T, R>;
-    case AddressKind::Shared32: return is_load ? load<AddressKind::Shared32, T, R> : store<AddressKind::Shared32, T, R>;
-    case AddressKind::Shared64: return is_load ? load<AddressKind::Shared64, T, R> : store<AddressKind::Shared64, T, R>;
-    case AddressKind::Local32: return is_load ? load<AddressKind::Local32, T, R> : store<AddressKind::Local32, T, R>;
-    case AddressKind::Local64: return is_load ? load<AddressKind::Local64, T, R> : store<AddressKind::Local64, T, R>;
-    case AddressKind::Param: return load<AddressKind::Param, T, R>;
+    case AddressKind::Generic:
+      return is_load ? load<AddressKind::Generic, T, R> : store<AddressKind::Generic, T, R>;
+    case AddressKind::Shared32:
+      return is_load ? load<AddressKind::Shared32, T, R> : store<AddressKind::Shared32, T, R>;
+    case AddressKind::Shared64:
+      return is_load ? load<AddressKind::Shared64, T, R> : store<AddressKind::Shared64, T, R>;
+    case AddressKind::Local32:
+      return is_load ? load<AddressKind::Local32, T, R> : store<AddressKind::Local32, T, R>;
+    case AddressKind::Local64:
+      return is_load ? load<AddressKind::Local64, T, R> : store<AddressKind::Local64, T, R>;
+    case AddressKind::Param:
+      return load<AddressKind::Param, T, R>;
   }
   throw Unsupported{};
 }
@@ -181,8 +188,10 @@ Handler pick(Op op, AddressKind kind, Type type, int register_bytes) {
     case 4:
       return type == Type::S32 && is_load ? pick_register<int32_t>(op, kind, register_bytes)
                                           : pick_register<uint32_t>(op, kind, register_bytes);
-    case 8: return pick_register<uint64_t>(op, kind, register_bytes);
-    default: throw Unsupported{};
+    case 8:
+      return pick_register<uint64_t>(op, kind, register_bytes);
+    default:
+      throw Unsupported{};
   }
 }
 
@@ -201,9 +210,32 @@ Space take_space(Decode& d) {
 
 // Ordering and caching: blocks see each other's writes at once, and there is no cache.
 void drop_hints(Decode& d) {
-  d.drop({"weak", "relaxed", "acquire", "release", "volatile", "cta", "gpu", "sys", "cluster", "nc", "ca", "cg", "cs",
-          "cv", "lu", "wb", "wt", "L1::evict_normal", "L1::evict_unchanged", "L1::evict_first", "L1::evict_last",
-          "L1::no_allocate", "L2::64B", "L2::128B", "L2::256B", "mmio"});
+  d.drop({"weak",
+          "relaxed",
+          "acquire",
+          "release",
+          "volatile",
+          "cta",
+          "gpu",
+          "sys",
+          "cluster",
+          "nc",
+          "ca",
+          "cg",
+          "cs",
+          "cv",
+          "lu",
+          "wb",
+          "wt",
+          "L1::evict_normal",
+          "L1::evict_unchanged",
+          "L1::evict_first",
+          "L1::evict_last",
+          "L1::no_allocate",
+          "L2::64B",
+          "L2::128B",
+          "L2::256B",
+          "mmio"});
 }
 
 // The address operand: its base becomes inst.a, its offset inst.imm.
@@ -228,8 +260,9 @@ AddressKind address_operand(Decode& d, const Operand& op, Space space) {
       }
     }
     d.inst.a = d.src(base, window ? Type::U32 : Type::U64);
-    return space == Space::Shared ? AddressKind::Shared32 : space == Space::Local ? AddressKind::Local32
-                                                                                  : AddressKind::Generic;
+    return space == Space::Shared  ? AddressKind::Shared32
+           : space == Space::Local ? AddressKind::Local32
+                                   : AddressKind::Generic;
   }
   Operand base;
   base.kind = Operand::Register;
@@ -248,9 +281,7 @@ AddressKind address_operand(Decode& d, const Operand& op, Space space) {
   return space == Space::Param ? AddressKind::Param : AddressKind::Generic;
 }
 
-int take_vector(Decode& d) {
-  return d.take("v2") ? 2 : d.take("v4") ? 4 : d.take("v8") ? 8 : 1;
-}
+int take_vector(Decode& d) { return d.take("v2") ? 2 : d.take("v4") ? 4 : d.take("v8") ? 8 : 1; }
 
 // Registers of the value operand; all of one width.
 int value_registers(Decode& d, const Operand& op, Type type, int count, bool destination) {
@@ -317,9 +348,7 @@ void build_st(Decode& d) {
   d.inst.run = pick(Op::Store, kind, type, bytes);
 }
 
-const Inst* nothing(Warp&, const Inst* in, Mask) {
-  return next(in);
-}
+const Inst* nothing(Warp&, const Inst* in, Mask) { return next(in); }
 
 // Prefetches have no effect that a program could see.
 void build_prefetch(Decode& d) {
@@ -337,8 +366,6 @@ constexpr Opcode OPCODES[] = {
 
 }  // namespace
 
-std::span<const Opcode> memory_opcodes() {
-  return OPCODES;
-}
+std::span<const Opcode> memory_opcodes() { return OPCODES; }
 
 }  // namespace wbsim

@@ -1,5 +1,5 @@
-// warp_ops.cpp: instructions in which the lanes of a warp exchange values (PTX ISA, shfl.sync, vote.sync, match.sync,
-// redux.sync, activemask).
+// warp_ops.cpp: instructions in which the lanes of a warp exchange values (PTX ISA, shfl.sync,
+// vote.sync, match.sync, redux.sync, activemask).
 
 #include <algorithm>
 #include <bit>
@@ -13,7 +13,7 @@ namespace {
 using ptx::Operand;
 using ptx::Type;
 
-// ---- shfl.sync -------------------------------------------------------------------------------------------------
+// ---- shfl.sync ----------------------------------------------------------------------------------
 
 enum class Shuffle { Up, Down, Bfly, Idx };
 
@@ -89,7 +89,7 @@ void build_shfl(Decode& d) {
                                 : throw Unsupported{};
 }
 
-// ---- vote, match, redux ----------------------------------------------------------------------------------------
+// ---- vote, match, redux -------------------------------------------------------------------------
 
 enum class Vote { All, Any, Uni, Ballot };
 
