@@ -201,8 +201,8 @@ void check_no_overlap(const char* op, const Arg& out, const Arg& other) {
   const char* other_end = other.first_byte() + other.spanned_bytes();
   if (out.spanned_bytes() == 0 || other.spanned_bytes() == 0) return;
   if (out_end <= other.first_byte() || other_end <= out.first_byte()) return;
-  fail(op, out.name, " and ", other.name, " overlap in memory; give ", out.name,
-       " memory of its own");
+  fail(op, "the memory that ", out.name, " spans from its first element to its last overlaps what ",
+       other.name, " spans; give ", out.name, " memory of its own");
 }
 
 void check_one_device(const char* op, Args args) {
@@ -211,15 +211,6 @@ void check_one_device(const char* op, Args args) {
     if (device_name(arg->tensor) == device_name(first.tensor)) continue;
     fail(op, "all tensors must be on one device; ", first.name, " is on ",
          device_name(first.tensor), " and ", arg->name, " on ", device_name(arg->tensor));
-  }
-}
-
-void check_one_dtype(const char* op, Args args) {
-  const Arg& first = **args.begin();
-  for (const Arg* arg : args) {
-    if (arg->dtype == first.dtype) continue;
-    fail(op, arg->name, " must be ", dtype_name(first.dtype), ", as ", first.name, " is; got ",
-         arg->text());
   }
 }
 
@@ -273,10 +264,36 @@ int compute_capability(int device) {
   return 10 * major + minor;
 }
 
-std::string with_commas(const char* list) {
+std::string with_commas(const std::string& list) {
   std::string text;
-  for (const char* c = list; *c != '\0'; ++c) text += *c == ' ' ? ", " : std::string(1, *c);
+  for (char c : list) text += c == ' ' ? ", " : std::string(1, c);
   return text;
+}
+
+// All dtypes that any rung of a ladder takes, separated by spaces.
+template <class Problem>
+std::string dtypes_of(const Rung<Problem>* (*ladder)(int*)) {
+  int n = 0;
+  const Rung<Problem>* rungs = ladder(&n);
+  std::string all;
+  for (int i = 0; i < n; ++i) {
+    std::istringstream dtypes(rungs[i].needs.dtypes);
+    for (std::string dtype; dtypes >> dtype;) {
+      if (all.empty() || !lists(all, dtype)) all += (all.empty() ? "" : " ") + dtype;
+    }
+  }
+  return all;
+}
+
+template <class Problem>
+void check_one_dtype(const char* op, const Rung<Problem>* (*ladder)(int*), Args args) {
+  const Arg& first = **args.begin();
+  for (const Arg* arg : args) {
+    if (arg->dtype == first.dtype) continue;
+    fail(op, "all tensors must have one dtype, and the kernels take ",
+         with_commas(dtypes_of(ladder)), "; got ", first.name, " ", first.text(), ", ", arg->name,
+         " ", arg->text());
+  }
 }
 
 // Why a rung cannot take the input, or "".
@@ -342,16 +359,22 @@ class Launch {
   Launch(const Launch&) = delete;
   Launch& operator=(const Launch&) = delete;
 
+  // A launcher that does not check its launches must not leave their errors to the next operator.
   template <class Problem>
   void run(const Rung<Problem>& rung, const Problem& problem) {
+    take_report();  // one that somebody else left
+    std::string error;
     try {
       rung.launch(problem, stream());
-    } catch (const std::exception& error) {
-#ifdef WORKBENCH_SIMULATOR
-      if (const char* report = wbsim_take_report()) throw std::runtime_error(report);
-#endif
-      fail(op_, "kernel '", rung.name, "': ", error.what());
+    } catch (const std::exception& thrown) {
+      error = thrown.what();
     }
+    if (const char* report = take_report()) throw std::runtime_error(report);
+    if (error.empty()) {
+      const cudaError_t left = cudaGetLastError();
+      if (left != cudaSuccess) error = std::string("launch failed: ") + cudaGetErrorString(left);
+    }
+    if (!error.empty()) fail(op_, "kernel '", rung.name, "': ", error);
   }
 
   // Scratch memory for launchers, released with this object. On a GPU that is before the kernels
@@ -386,6 +409,7 @@ class Launch {
   }
 
  private:
+  static const char* take_report() { return wbsim_take_report(); }
   void register_tensor(const Arg& arg, bool output) {
     if (arg.empty()) return;
     wbsim_register_tensor(arg.first_byte(), static_cast<size_t>(arg.spanned_bytes()), arg.name,
@@ -395,6 +419,7 @@ class Launch {
   cudaStream_t stream() const { return nullptr; }
   std::vector<std::pair<const void*, const char*>> registered_;
 #else
+  static const char* take_report() { return nullptr; }
   void register_tensor(const Arg&, bool) {}
   cudaStream_t stream() const {
     void* stream = nullptr;
@@ -443,7 +468,7 @@ void matmul_out(Tensor a_, Tensor b_, Tensor out_, bool b_transposed, std::strin
   const Collapsed outs = matrices(op, out, batch);
 
   check_one_device(op, {&a, &b, &out});
-  check_one_dtype(op, {&a, &b, &out});
+  check_one_dtype(op, matmul_rungs, {&a, &b, &out});
   check_outputs(op, {&out}, {&a, &b});
   check_rows_contiguous(op, a);
   check_rows_contiguous(op, b,
@@ -479,7 +504,7 @@ void softmax_out(Tensor x_, Tensor out_, std::string kernel) {
   check_sizes(op, out, x.sizes, "as x");
   check_limits(op, x, 1);
   check_one_device(op, {&x, &out});
-  check_one_dtype(op, {&x, &out});
+  check_one_dtype(op, softmax_rungs, {&x, &out});
   check_outputs(op, {&out}, {&x});
   check_rows_contiguous(op, x);
   check_rows_contiguous(op, out, "");
@@ -512,7 +537,7 @@ void attention_out(Tensor q_, Tensor k_, Tensor v_, Tensor out_, Tensor lse_, bo
   check_sizes(op, out, q.sizes, "as q");
   check_sizes(op, lse, {q.sizes.begin(), q.sizes.end() - 1}, "as q without its last dimension");
   check_one_device(op, {&q, &k, &v, &out, &lse});
-  check_one_dtype(op, {&q, &k, &v, &out});
+  check_one_dtype(op, attention_rungs, {&q, &k, &v, &out});
   if (lse.dtype != ScalarType::Float) fail(op, "lse must be float32; got ", lse.text());
   check_outputs(op, {&out, &lse}, {&q, &k, &v});
   for (const Arg* arg : {&q, &k, &v}) check_rows_contiguous(op, *arg);

@@ -43,7 +43,7 @@ def load_kernels(target: str | None = None) -> ModuleType:
     """
     from workbench import ops
 
-    ops.extension(target or toolchain.default_target())
+    ops.refresh(target or toolchain.default_target())
     return ops
 
 

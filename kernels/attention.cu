@@ -34,7 +34,7 @@ __device__ inline float exponent_base(float m) { return isinf(m) ? 0.0f : m; }
 //          B * H * Nq * Nk floats, 8 GiB at B = 4, H = 16, N = 4096.
 // Trap     softmax makes a row without any key NaN (0 / 0), as it should: finish() writes O = 0.
 // Next     S and P are as large as N^2 and used once: flash keeps them on chip.
-constexpr int NAIVE_NUM_THREADS = 128;  // tunable: 64, 128, 256
+constexpr int NAIVE_NUM_THREADS = 128;     // tunable: 64, 128, 256
 constexpr int64_t MAX_SCORES = 1LL << 60;  // their bytes fit 64 bits
 constexpr const char* NAIVE_MATMUL = "tiled";
 constexpr const char* NAIVE_SOFTMAX = "coarsened";

@@ -137,13 +137,15 @@ static void softmax_block_per_row(const SoftmaxProblem& p, cudaStream_t stream) 
 // ------------------------------------------------------------------------------------------------
 // coarsened: several elements per thread and trip (fp32)
 // Idea     A thread first issues COARSENING independent loads, then uses them: their latencies
-//          overlap, and loop and index arithmetic are paid once for all of them.
+//          overlap.
 //
 //          trip 1   | t: element 0 | t: element 1 | ... |     each box NUM_THREADS columns wide,
 //          trip 2   | t: element 0 | ...                      so a warp's load stays coalesced
 //
-// Changes  vs block_per_row: the three loops step by NUM_THREADS * COARSENING; columns past the end
-//          count as -inf, which changes neither maximum nor sum.
+// Changes  vs block_per_row: each pass walks the row in trips of COARSENING elements; what is left
+//          follows one by one. nvcc unrolls the plain loops by four too, so about as many
+//          instructions run; but it must not move a load over a store to y, which might be x. In
+//          the third pass only this rung has its loads in flight together.
 // Bytes    16 asked per element, as before (floor: 8), 2 exp.
 // Shape    256 threads per row, 4 loads in flight per thread, 1 KiB smem, 20 __syncthreads.
 // Trap     A thread on adjacent floats (4t, 4t + 1, ...) would spread a warp's load over 512 B, a
@@ -153,50 +155,38 @@ static void softmax_block_per_row(const SoftmaxProblem& p, cudaStream_t stream) 
 constexpr int COARSENED_NUM_THREADS = 256;  // tunable: 64, 128, 256, 512, 1024
 constexpr int COARSENED_COARSENING = 4;     // tunable: 1, 2, 4, 8
 
-// The thread's COARSENING elements of the trip that starts at column `first`; -inf past the end.
-template <int NUM_THREADS, int COARSENING>
-__device__ void load_trip(float (&x_frag)[COARSENING], const float* x, int first, int cols) {
+// use(col, x[col]) for every column of this thread. A full trip needs no check per element.
+template <int NUM_THREADS, int COARSENING, class Use>
+__device__ void walk_row(const float* x, int cols, Use use) {
+  int col = threadIdx.x;
+  for (; col + (COARSENING - 1) * NUM_THREADS < cols; col += COARSENING * NUM_THREADS) {
+    float x_frag[COARSENING];
 #pragma unroll
-  for (int i = 0; i < COARSENING; ++i) {
-    const int col = first + i * NUM_THREADS;
-    x_frag[i] = col < cols ? x[col] : -INFINITY;
+    for (int i = 0; i < COARSENING; ++i) x_frag[i] = x[col + i * NUM_THREADS];
+#pragma unroll
+    for (int i = 0; i < COARSENING; ++i) use(col + i * NUM_THREADS, x_frag[i]);
   }
+  for (; col < cols; col += NUM_THREADS) use(col, x[col]);
 }
 
 __global__ void softmax_coarsened_kernel(const SoftmaxProblem p) {
   constexpr int NUM_THREADS = COARSENED_NUM_THREADS;
   constexpr int COARSENING = COARSENED_COARSENING;
-  constexpr int STEP = NUM_THREADS * COARSENING;
   __shared__ float smem[NUM_THREADS];
   const float* x = p.x + blockIdx.x * p.ldx;
   float* y = p.y + blockIdx.x * p.ldy;
-  float x_frag[COARSENING];
 
   float m = -INFINITY;
-  for (int first = threadIdx.x; first < p.cols; first += STEP) {
-    load_trip<NUM_THREADS>(x_frag, x, first, p.cols);
-#pragma unroll
-    for (int i = 0; i < COARSENING; ++i) m = fmaxf(m, x_frag[i]);
-  }
+  walk_row<NUM_THREADS, COARSENING>(x, p.cols, [&](int, float v) { m = fmaxf(m, v); });
   m = block_reduce(m, smem, Max());
 
   float sum = 0.0f;
-  for (int first = threadIdx.x; first < p.cols; first += STEP) {
-    load_trip<NUM_THREADS>(x_frag, x, first, p.cols);
-#pragma unroll
-    for (int i = 0; i < COARSENING; ++i) sum += expf(x_frag[i] - m);
-  }
+  walk_row<NUM_THREADS, COARSENING>(x, p.cols, [&](int, float v) { sum += expf(v - m); });
   sum = block_reduce(sum, smem, Sum());
 
   const float inverse = 1.0f / sum;
-  for (int first = threadIdx.x; first < p.cols; first += STEP) {
-    load_trip<NUM_THREADS>(x_frag, x, first, p.cols);
-#pragma unroll
-    for (int i = 0; i < COARSENING; ++i) {
-      const int col = first + i * NUM_THREADS;
-      if (col < p.cols) y[col] = expf(x_frag[i] - m) * inverse;
-    }
-  }
+  walk_row<NUM_THREADS, COARSENING>(x, p.cols,
+                                    [&](int col, float v) { y[col] = expf(v - m) * inverse; });
 }
 
 static void softmax_coarsened(const SoftmaxProblem& p, cudaStream_t stream) {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -60,7 +61,7 @@ def environment(target: str, device: torch.device, folder: Path) -> Environment:
         device: where the tensors live.
         folder: the repository.
     """
-    command = " ".join(["python", os.path.basename(sys.argv[0]), *sys.argv[1:]])
+    command = shlex.join(["python", os.path.basename(sys.argv[0]), *sys.argv[1:]])
     common = {"torch": torch.__version__, "commit": commit(folder), "command": command}
     if target != "gpu":
         return Environment(SIMULATED_DEVICE, None, cuda=find_toolkit().version, **common)

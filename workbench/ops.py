@@ -11,17 +11,21 @@ from __future__ import annotations
 
 import ctypes
 import math
+import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from .toolchain import default_target, load_extension
+from .toolchain import BuildError, default_target, kernels_dir, load_extension
+from .toolchain.paths import shown
 
 LADDERS = ("matmul", "softmax", "attention")
+# The rows of a benchmark that are no rungs, so that no rung may be called so.
+BASELINE_NAMES = ("cublas", "torch", "compile", "flash2", "cudnn", "efficient", "copy")
 
 
 @dataclass(frozen=True)
@@ -58,11 +62,21 @@ def extension(target: str) -> Extension:
     Raises workbench.toolchain.BuildError, whose text is all the user needs to see.
     """
     with _lock:
-        if target not in _current:
-            path = load_extension(target)
-            if path not in _loaded:
-                _loaded[path] = _load(target, path)
-            _current[target] = _loaded[path]
+        return _current[target] if target in _current else refresh(target)
+
+
+def refresh(target: str) -> Extension:
+    """The build of a target from the kernels as they are now, which becomes the current one.
+
+    Takes some milliseconds if nothing was edited. Raises workbench.toolchain.BuildError.
+    """
+    with _lock:
+        path = load_extension(target)
+        if path not in _loaded:
+            _loaded[path] = _load(target, path)
+        if _current.get(target) is not _loaded[path]:
+            _current.clear()  # the other target's build may be of the old kernels
+        _current[target] = _loaded[path]
         return _current[target]
 
 
@@ -107,20 +121,38 @@ def _load(target: str, path: Path) -> Extension:
         simulator.library()  # attaches it: reports become exceptions, and no error is sticky
     library = ctypes.CDLL(str(path))
     namespace = path.stem
-    if library.workbench_register(namespace.encode()) != 0:
-        raise RuntimeError(f"{path} could not register its operators as torch.ops.{namespace}")
     library.workbench_rungs.restype = ctypes.c_char_p
     ladders = {op: _parse(op, library.workbench_rungs(op.encode()).decode()) for op in LADDERS}
+    if library.workbench_register(namespace.encode()) != 0:
+        raise RuntimeError(f"{path} could not register its operators as torch.ops.{namespace}")
     return Extension(target, namespace, path, getattr(torch.ops, namespace), ladders)
 
 
 def _parse(op: str, table: str) -> tuple[Rung, ...]:
-    found = []
-    for line in table.splitlines():
-        name, dtypes, alignment, head_dims, capability = line.split("\t")
+    """The rungs of a ladder's table. Raises BuildError for a name that cannot be one."""
+    found: dict[str, Rung] = {}
+    for line in table.split("\n")[:-1]:
+        name, *fields = line.rsplit("\t", 4)
+        problem = _problem(name, found) if len(fields) == 4 else "a name with a line break"
+        if problem:
+            raise BuildError(f"{shown(kernels_dir() / f'{op}.cu')}: the table has {problem}")
+        dtypes, alignment, head_dims, capability = fields
         dims = tuple(int(d) for d in head_dims.split())
-        found.append(Rung(op, name, tuple(dtypes.split()), int(alignment), dims, int(capability)))
-    return tuple(found)
+        found[name] = Rung(
+            op, name, tuple(dtypes.split()), int(alignment), dims, int(capability)
+        )
+    return tuple(found.values())
+
+
+def _problem(name: str, taken: Container[str]) -> str | None:
+    """What is wrong with a rung's name, or None."""
+    if name in taken:
+        return f"two rungs named {name!r}; every rung needs a name of its own"
+    if not re.fullmatch("[A-Za-z0-9_]+", name):
+        return f"a rung named {name!r}; names are letters, digits and _"
+    if name in BASELINE_NAMES:
+        return f"a rung named {name!r}, which is the name of a library it is compared with"
+    return None
 
 
 # The operators. Schema first, then what a call does on a target, then what torch.compile is told.

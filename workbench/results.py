@@ -44,8 +44,9 @@ class Row:
         ratios: baseline's time over ours by baseline; above 1 is faster.
         counters: what the simulator counted (workbench.counters).
         share: largest error over the error allowed; None if not checked.
-        note: why the row has no figures: a report about a wrong rung, a reason for refusal.
+        note: a report about a wrong rung or baseline, the reason why one was not run.
         baseline: the row is a vendor's, not a rung.
+        refused: it was not run: it does not take this input, or there is no memory for it.
     """
 
     op: str
@@ -75,6 +76,8 @@ class Row:
         row["roof_fraction"] = self.roof_fraction
         row |= {f"ratio_vs_{name}": ratio for name, ratio in self.ratios.items()}
         row["counters"] = dict(self.counters)
+        row["refused"] = self.refused
+        row["note"] = self.note
         return row
 
 

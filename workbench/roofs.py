@@ -23,8 +23,8 @@ FP32_LANES = {
     (12, 0): 128,
 }
 
-# Memory bandwidth in GB/s by whole words of the device's name, from NVIDIA's data sheets; the
-# first that matches counts.
+# Memory bandwidth in GB/s by the device's name (a pattern for all of it behind "NVIDIA" and the
+# brand: an RTX 4090 is no RTX 4090 D), from NVIDIA's data sheets.
 MEMORY_GBPS = {
     "H200": 4800.0,
     "GH200 480GB": 4000.0,
@@ -40,7 +40,7 @@ MEMORY_GBPS = {
     "A10": 600.0,
     "L4": 300.0,
     "T4": 320.0,
-    "V100": 900.0,
+    "V100-(SXM2|PCIE)-(16|32)GB": 900.0,
 }
 
 
@@ -62,11 +62,13 @@ def fp32_tflops(sms: int, lanes: int, clock_khz: float) -> float:
 
 
 def memory_gbps(name: str, clock_khz: float, bus_bits: int) -> float | None:
-    """From the table by name, else two transfers a memory clock; None if nothing is known."""
-    for part, gbps in MEMORY_GBPS.items():
-        if re.search(rf"\b{part}\b", name):
+    """Two transfers a memory clock where that is known, else by name; None if not known."""
+    if clock_khz and bus_bits:
+        return 2 * clock_khz * 1e3 * bus_bits / 8 / 1e9
+    for pattern, gbps in MEMORY_GBPS.items():
+        if re.fullmatch(rf"(NVIDIA )?(GeForce |Tesla )?{pattern}", name):
             return gbps
-    return 2 * clock_khz * 1e3 * bus_bits / 8 / 1e9 or None
+    return None
 
 
 def device_roofs(device: torch.device, max_sm_mhz: float | None) -> Roofs:
