@@ -363,18 +363,17 @@ class Launch {
   template <class Problem>
   void run(const Rung<Problem>& rung, const Problem& problem) {
     take_report();  // one that somebody else left
+    const std::string kernel = std::string("kernel '") + rung.name + "': ";
     std::string error;
     try {
       rung.launch(problem, stream());
     } catch (const std::exception& thrown) {
-      error = thrown.what();
+      error = kernel + thrown.what();
     }
     if (const char* report = take_report()) throw std::runtime_error(report);
-    if (error.empty()) {
-      const cudaError_t left = cudaGetLastError();
-      if (left != cudaSuccess) error = std::string("launch failed: ") + cudaGetErrorString(left);
-    }
-    if (!error.empty()) fail(op_, "kernel '", rung.name, "': ", error);
+    if (!error.empty()) fail(op_, error);
+    const cudaError_t left = cudaGetLastError();
+    if (left != cudaSuccess) fail(op_, kernel, "launch failed: ", cudaGetErrorString(left));
   }
 
   // Scratch memory for launchers, released with this object. On a GPU that is before the kernels

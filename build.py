@@ -83,6 +83,8 @@ def main() -> int:
             from workbench.toolchain.doctor import doctor
 
             return doctor()
+        import workbench.installed  # noqa: F401 says what to do if PyTorch is missing
+
         target = arguments.target or toolchain.default_target()
         print(toolchain.load_extension(target))
     return 0

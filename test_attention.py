@@ -7,6 +7,8 @@ Nothing here names a rung: whatever kernels/attention.cu lists is tested and tim
 takes only some head dimensions has to refuse the others.
 """
 
+import workbench.installed  # noqa: F401, I001 first: it says what to do if the rest is missing
+
 import sys
 
 import pytest

@@ -6,6 +6,8 @@ python test_matmul.py --help              check and time the rungs
 Nothing here names a rung: whatever kernels/matmul.cu lists is tested and timed.
 """
 
+import workbench.installed  # noqa: F401, I001 first: it says what to do if the rest is missing
+
 import sys
 
 import pytest

@@ -1,5 +1,6 @@
 """The scripts: command line, tables, exit status, history, and rungs that appear by themselves."""
 
+import contextlib
 import json
 import re
 import shutil
@@ -10,10 +11,13 @@ import torch
 
 from tests.support import finished, python
 from workbench import bench, check, measure, ops
-from workbench.operations import MATMUL
+from workbench.baselines import BASELINES
+from workbench.history import HistoryError
+from workbench.operations import MATMUL, OPERATIONS
 from workbench.toolchain import kernels_dir
 
-SMALL = ("--shape", "M=40,N=50,K=60", "--target", "simulator")
+CPU = torch.device("cpu")
+SMALL = ("--target", "simulator", "--shape", "M=40,N=50,K=60")
 
 
 @pytest.fixture
@@ -95,10 +99,19 @@ def test_json(history, tmp_path):
     ("arguments", "words"),
     [
         (["--kernel", "fast"], "--kernel fast: matmul has naive, "),
+        (
+            ["--kernel", "fast"],
+            "a rung needs its line in the table at the end of kernels/mat",
+        ),
         (["--shape", "64"], "write M=..,N=..,K=.., for example M=64,N=64,K=64"),
         (["--dtype", "float16"], "--dtype float16: matmul takes float32"),
         (["--target", "tpu"], "--target: invalid choice: 'tpu'"),
         (["--json", "/no/such/folder/x.json"], "there is no folder /no/such/folder"),
+        (["--json", "/tmp"], "--json /tmp: this is a folder"),
+        (
+            ["--shape", "M=9999999,N=9999999,K=9"],
+            "its tensors and references take at least 2000 TB",
+        ),
         (["--speed"], "unrecognized arguments: --speed"),
     ],
 )
@@ -137,14 +150,66 @@ def test_a_wrong_rung_is_reported_and_not_recorded(history, capsys, monkeypatch)
         return check.Verdict(verdict.subject, ("worst    out[1, 2]: got 0, expected 1",))
 
     monkeypatch.setattr(measure.check, "check_rung", spoiled)
-    assert bench.main("matmul", list(SMALL)) == 1
+    assert bench.main("matmul", [*SMALL, "M=8,N=9,K=10"]) == 1
     out = capsys.readouterr().out
-    assert re.search(r"^tiled +WRONG$", out, flags=re.MULTILINE)
-    assert "WRONG  matmul tiled on the simulator: M=40,N=50,K=60" in out
-    assert "worst    out[1, 2]: got 0, expected 1" in out
+    assert len(re.findall(r"^tiled +WRONG$", out, flags=re.MULTILINE)) == 2
+    assert out.count("WRONG  matmul tiled on the simulator: M=134,N=139,K=85") == 1
+    assert out.count("worst    out[1, 2]: got 0, expected 1") == 1
     with sqlite3.connect(history) as database:
         kernels = {kernel for (kernel,) in database.execute("SELECT kernel FROM rows")}
     assert kernels == {rung.name for rung in ops.rungs("matmul")} - {"tiled"}
+
+
+@pytest.mark.parametrize("trouble", [KeyboardInterrupt(), ValueError("a defect")])
+def test_what_was_measured_survives_a_later_error(history, tmp_path, monkeypatch, trouble):
+    simulate = measure.simulate
+
+    def interrupted(operation, rungs, case, faults):
+        if case.shape["M"] == 8:
+            raise trouble
+        return simulate(operation, rungs, case, faults)
+
+    monkeypatch.setattr(measure, "simulate", interrupted)
+    file = tmp_path / "x.json"
+    with contextlib.suppress(ValueError):
+        assert bench.main("matmul", [*SMALL, "M=8,N=9,K=10", "--json", str(file)]) == 130
+    names = [rung.name for rung in ops.rungs("matmul")]
+    assert [row["kernel"] for row in json.loads(file.read_text())["rows"]] == names
+    with sqlite3.connect(history) as database:
+        recorded = database.execute("SELECT kernel FROM rows ORDER BY id").fetchall()
+    assert [kernel for (kernel,) in recorded] == names
+
+
+def test_a_history_that_fails_later_is_a_warning(history, capsys, monkeypatch):
+    def fail(*args):
+        raise HistoryError("history x is locked")
+
+    monkeypatch.setattr(bench.History, "previous", fail)
+    monkeypatch.setattr(bench.History, "record", fail)
+    assert bench.main("matmul", [*SMALL, "--kernel", "naive"]) == 0
+    error = capsys.readouterr().err
+    assert error == (
+        "warning: history x is locked; changes are not shown\n"
+        "warning: history x is locked; this is not recorded\n"
+    )
+
+
+def test_json_tells_refused_from_wrong(history, tmp_path):
+    file = tmp_path / "x.json"
+    arguments = ["--shape", "B=1,H=1,Nq=9,Nk=10,D=20", "--target", "simulator"]
+    assert bench.main("attention", [*arguments, "--json", str(file)]) == 0
+    rows = json.loads(file.read_text())["rows"]
+    refused = [row for row in rows if row["refused"]]
+    assert refused
+    assert all("was not run: D=20" in row["note"] and not row["checked"] for row in refused)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
+def test_every_rung_has_edge_cases(operation):
+    for rung in ops.rungs(operation.name):
+        cases = operation.edge_cases("float32")
+        unmet = [check.unmet_requirement(operation, rung, case, CPU) for case in cases]
+        assert None in unmet, rung.name
 
 
 def test_torch_is_measured_by_the_same_budget(history, capsys):
@@ -166,7 +231,7 @@ def edited(folder, *replacements: tuple[str, str]):
     file = folder / "matmul.cu"
     text = file.read_text()
     for old, new in replacements:
-        assert text.count(old) == 1, old
+        assert old in text, old
         text = text.replace(old, new)
     file.write_text(text)
     return {"WORKBENCH_KERNELS": str(folder)}
@@ -210,5 +275,80 @@ def test_a_wrong_rung_has_exit_status_1(tmp_path):
     status, out, err = script("--kernel", "tiled", **kernels)
     assert status == 1, err
     assert re.search(r"^tiled +WRONG$", out, flags=re.MULTILINE)
-    assert "WRONG  matmul tiled on the simulator: M=40,N=50,K=60" in out
+    assert "WRONG  matmul tiled on the simulator: M=134,N=139,K=85" in out
     assert re.search(r"worst +out\[\d+, \d+\]: got", out)
+
+
+def test_mistakes_that_a_square_shape_hides(tmp_path):
+    """A swapped guard and a wrong row stride: right for M = N = K, in multiples of a tile."""
+    kernels = edited(
+        tmp_path / "kernels",
+        ("if (row < p.M && col < p.N) C[row", "if (row < p.N && col < p.M) C[row"),
+        ("A[row * p.lda + k] *", "A[row * p.ldc + k] *"),
+    )
+    status, out, err = script("--shape", "M=64,N=64,K=64", **kernels)
+    assert status == 1, err
+    for rung in ("naive", "coalesced", "tiled_16", "tiled"):
+        assert len(re.findall(rf"^{rung} +WRONG$", out, flags=re.MULTILINE)) == 2
+        assert out.count(f"WRONG  matmul {rung} on the simulator: M=134,N=139,K=85") == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('{"tiled", matmul_tiled},', "the table has two rungs named 'tiled'"),
+        ('{"my tiled", matmul_tiled},', "the table has a rung named 'my tiled'"),
+        ('{"my\\ttiled", matmul_tiled},', "the table has a rung named 'my\\ttiled'"),
+        ('{"my\\ntiled", matmul_tiled},', "the table has a name with a line break"),
+        ('{"", matmul_tiled},', "the table has a rung named ''"),
+        ('{"cublas", matmul_tiled},', "the table has a rung named 'cublas', which is"),
+    ],
+)
+def test_a_bad_name_in_the_table_is_one_error(tmp_path, line, words):
+    kernels = edited(tmp_path / "kernels", (COPIED_LINE, f"{COPIED_LINE} {line}"))
+    status, out, err = script(**kernels)
+    assert status == 1
+    assert "Traceback" not in out + err
+    assert f"kernels/matmul.cu: {words}" in err.splitlines()[-1]
+
+
+def test_a_bad_name_ends_pytest_with_the_error_once(tmp_path):
+    kernels = edited(tmp_path / "kernels", (COPIED_LINE, COPIED_LINE * 2))
+    status, out, err = finished(python("-m", "pytest", "test_matmul.py", **kernels), seconds=300)
+    assert status == 1
+    assert (out + err).count("the table has two rungs named 'tiled'") == 1
+    assert "Traceback" not in out + err
+
+
+def test_every_baseline_has_a_name_that_no_rung_may_have():
+    names = {baseline.name for ladder in BASELINES.values() for baseline in ladder}
+    assert names <= set(ops.BASELINE_NAMES)
+
+
+def test_load_kernels_notices_edits(tmp_path):
+    """In one process: a rung is added while it runs."""
+    kernels = edited(tmp_path / "kernels")
+    program = f"""
+import build, torch
+from pathlib import Path
+file = Path({str(tmp_path / "kernels" / "matmul.cu")!r})
+a = torch.ones(40, 40)
+for old, new in (("", ""), ({COPIED_LINE!r}, {COPIED_LINE + '{"mine", matmul_tiled},'!r})):
+    file.write_text(file.read_text().replace(old, new))
+    kernels = build.load_kernels("simulator")
+    name = kernels.rungs("matmul")[-1].name
+    print(name, float(kernels.matmul(a, a, kernel=name)[3, 4]))
+"""
+    status, out, err = finished(python("-c", program, **kernels), seconds=300)
+    assert status == 0, err
+    assert out.splitlines()[-2:] == ["tiled 40.0", "mine 40.0"]
+
+
+def test_without_the_packages_the_scripts_say_what_to_do():
+    """-S leaves out site-packages."""
+    for program in ("test_matmul.py", "test_softmax.py", "test_attention.py", "build.py"):
+        status, out, err = finished(python("-S", program, PYTHONPATH=""))
+        assert (status, out) == (1, "")
+        assert err.count("\n") == 1
+        assert "has no torch, " in err
+        assert "pip install -r requirements.txt" in err

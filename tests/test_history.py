@@ -70,6 +70,21 @@ def test_rows_that_were_not_measured_are_not_kept(path):
     assert kept.previous(row(), HERE.device) is None
 
 
+def test_rows_can_be_added_to_a_run(path):
+    kept = History(path)
+    run = kept.record(HERE, [row()], None)
+    assert kept.record(HERE, [row(kernel="naive")], None, run) == run
+    assert kept.record(HERE, [], None) != run
+    with sqlite3.connect(path) as database:
+        assert database.execute("SELECT DISTINCT run FROM rows").fetchall() == [(run,)]
+
+
+def test_a_measured_baseline_that_cannot_be_checked_is_kept(path):
+    copy = Row("softmax", "copy", "rows=1,cols=1", "float32", "gpu", False, time_ms=2.0)
+    History(path).record(HERE, [copy], None)
+    assert History(path).previous(copy, HERE.device).time_ms == 2.0
+
+
 def test_a_newer_schema_is_refused(path):
     History(path)
     with sqlite3.connect(path) as database:

@@ -322,3 +322,14 @@ def test_load_inline(target: str, device, cache):
         with pytest.raises(SimulatorError, match="argument 0"):
             module.scale(x, 3.0, 1)
         assert torch.equal(module.scale(x, 2.0, 0), 2 * x)
+
+
+def test_parameters_named_like_python_keywords() -> None:
+    source = """
+    __global__ void copy_kernel(const float* in, float* out) { out[threadIdx.x] = in[threadIdx.x]; }
+    void copy(const float* in, float* out) { copy_kernel<<<1, 32>>>(in, out); }
+    """
+    copy = inline(source, "copy").copy
+    x, y = torch.arange(32.0), torch.zeros(32)
+    copy(in_=x, out=y)
+    assert torch.equal(x, y)

@@ -9,7 +9,7 @@ import re
 import pytest
 import torch
 
-from workbench import bench, check, measure, ops, problems, timing
+from workbench import baselines, bench, check, measure, ops, problems, timing
 from workbench.operations import MATMUL
 from workbench.results import Environment
 from workbench.roofs import Roofs
@@ -35,6 +35,7 @@ def pretended_gpu(monkeypatch, tmp_path):
     monkeypatch.setattr(timing, "time_interleaved", made_up_times)
     monkeypatch.setattr(bench, "environment", lambda *args: here)
     monkeypatch.setattr(bench, "smi_number", lambda *args: None)
+    monkeypatch.setattr(bench, "memory_bytes", lambda target: 2**34)
     monkeypatch.setattr(bench, "device_roofs", lambda *args: Roofs(1e-3, 1e-2))
     monkeypatch.setattr(bench, "cache_dir", lambda: tmp_path)
 
@@ -70,7 +71,9 @@ def test_softmax_has_two_baselines_and_bytes(pretended_gpu, capsys):
 def test_a_rate_above_the_roof_is_an_alarm(pretended_gpu, capsys, monkeypatch):
     monkeypatch.setattr(bench, "device_roofs", lambda *args: Roofs(1e-9, None))
     assert bench.main("matmul", ["--shape", "M=64,N=64,K=64", "--kernel", "naive"]) == 0
-    assert "ALARM  naive: " in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "ALARM  naive: " in out
+    assert "ALARM  cublas" not in out
 
 
 def test_a_rung_that_goes_wrong_while_timed(pretended_gpu, capsys, monkeypatch):
@@ -79,7 +82,7 @@ def test_a_rung_that_goes_wrong_while_timed(pretended_gpu, capsys, monkeypatch):
 
     def later_wrong(target, name, a, b, out, transposed, kernel):
         call(target, name, a, b, out, transposed, kernel)
-        if kernel == "tiled":
+        if kernel == "tiled" and out.shape == (64, 64):
             calls.append(kernel)
             if len(calls) > 1:
                 out[0, 3] = 7.0
@@ -103,17 +106,82 @@ def test_a_lost_context_ends_the_run_with_one_message(pretended_gpu, capsys, mon
     monkeypatch.setattr(ops, "call", fail)
     assert bench.main("matmul", ["--shape", "M=64,N=64,K=64"]) == 1
     error = capsys.readouterr().err
-    assert error.startswith("matmul naive on the GPU: M=64,N=64,K=64")
+    assert error.startswith("matmul naive on the GPU: M=134,N=139,K=85")
     assert error.count("illegal memory access") == 1
 
 
 def test_a_library_result_is_checked_too(pretended_gpu):
     case = MATMUL.case("M=64,N=64,K=64")
-    rows = measure.time_on_gpu(MATMUL, ops.rungs("matmul"), case, Roofs(None, None))
+    rows = measure.time_on_gpu(MATMUL, ops.rungs("matmul"), case, {}, Roofs(None, None))
     vendor = rows[-1]
-    assert vendor.baseline
+    assert (vendor.baseline, vendor.checked, vendor.note) == (True, True, "")
     assert 0 < vendor.share < 1
     assert vendor.roof_fraction is None
+
+
+def with_baseline(monkeypatch, run) -> None:
+    monkeypatch.setitem(measure.BASELINES, "matmul", (baselines.Baseline("cublas", run),))
+
+
+def test_a_library_that_is_wrong_is_listed_so_and_is_no_failure(
+    pretended_gpu, capsys, tmp_path, monkeypatch
+):
+    with_baseline(monkeypatch, lambda given, out, case: out["out"].fill_(1.0))
+    file = tmp_path / "x.json"
+    shape = ["--shape", "M=64,N=64,K=64"]
+    assert bench.main("matmul", [*shape, "--json", str(file)]) == 0
+    assert "cublas differs from the reference:\n  worst    out[" in capsys.readouterr().out
+    vendor = json.loads(file.read_text())["rows"][-1]
+    assert (vendor["checked"], vendor["time_ms"]) == (False, 1.0)
+    assert vendor["note"].startswith("cublas differs")
+
+
+def test_a_library_that_does_not_take_the_input_is_not_run(pretended_gpu, capsys, monkeypatch):
+    def refuse(given, out, case):
+        raise RuntimeError("No available kernel. Aborting execution.\nmore")
+
+    with_baseline(monkeypatch, refuse)
+    assert bench.main("matmul", ["--shape", "M=64,N=64,K=64"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^cublas +not run$", out, flags=re.MULTILINE)
+    assert "cublas was not run: No available kernel. Aborting execution.\n" in out
+    assert re.search(r"^naive +.* ms ", out, flags=re.MULTILINE)
+
+
+def test_a_rung_without_memory_is_not_run(pretended_gpu, capsys, monkeypatch):
+    call = ops.call
+
+    def no_room(target, name, a, b, out, transposed, kernel):
+        if kernel == "tiled" and out.shape == (64, 64):
+            text = "matmul: kernel 'tiled': no memory for a workspace of 99 bytes"
+            raise RuntimeError(text)
+        call(target, name, a, b, out, transposed, kernel)
+
+    monkeypatch.setattr(ops, "call", no_room)
+    assert bench.main("matmul", ["--shape", "M=64,N=64,K=64"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^tiled +not run$", out, flags=re.MULTILINE)
+    assert "tiled was not run: needs more memory" in out
+    assert "workspace of 99 bytes" in out
+
+
+def test_a_shape_without_memory_ends_with_one_line_and_the_next_is_run(
+    pretended_gpu, capsys, monkeypatch
+):
+    place = problems.Operation.place_inputs
+
+    def no_room(self, case, device):
+        if case.shape["M"] == 63:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 EB\nmore")
+        return place(self, case, device)
+
+    monkeypatch.setattr(problems.Operation, "place_inputs", no_room)
+    arguments = ["--kernel", "naive", "--shape", "M=63,N=64,K=64", "M=64,N=64,K=64"]
+    assert bench.main("matmul", arguments) == 1
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: M=63,N=64,K=64: not enough memory (Default")
+    assert captured.err.count("\n") == 1
+    assert "matmul M=64,N=64,K=64" in captured.out
 
 
 @pytest.mark.gpu

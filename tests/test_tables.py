@@ -135,8 +135,9 @@ def test_json_has_the_documented_fields(tmp_path):
     assert list(document) == ["device", "driver", "torch", "cuda", "commit", "command", "rows"]
     first, second = document["rows"]
     common = ["op", "kernel", "shape", "dtype", "target", "checked", "time_ms", "spread"]
-    assert list(first) == [*common, "tflops", "roof_fraction", "counters"]
-    assert list(second) == [*common, "tflops", "roof_fraction", "ratio_vs_cublas", "counters"]
+    last = ["counters", "refused", "note"]
+    assert list(first) == [*common, "tflops", "roof_fraction", *last]
+    assert list(second) == [*common, "tflops", "roof_fraction", "ratio_vs_cublas", *last]
     assert first["time_ms"] is None
     assert first["counters"] == COUNTED
     assert (second["tflops"], second["ratio_vs_cublas"]) == (51.23, 0.5)
@@ -152,8 +153,14 @@ def test_timing_summary():
     assert timing.summarize([3.0]) == timing.Timing(3.0, 0.0, 1)
     assert timing.summarize([5.0, 1.0, 2.0, 3.0, 4.0]) == timing.Timing(3.0, 2.0, 5)
     assert timing.rounds_for(1.0, 50.0) == 50
-    assert timing.rounds_for(1e9, 50.0) == timing.ROUNDS[0]
+    assert timing.rounds_for(20.0, 50.0) == timing.ROUNDS[0]
+    assert timing.rounds_for(1e9, 50.0) == timing.SLOW_ROUNDS
     assert timing.rounds_for(0.0, 50.0) == timing.rounds_for(1e-9, 50.0) == timing.ROUNDS[1]
+
+
+def test_progress_shows_on_a_terminal_alone(capsys):
+    assert list(timing._with_progress(3)) == [0, 1, 2]
+    assert capsys.readouterr() == ("", "")
 
 
 def test_roofs_from_properties():
@@ -161,3 +168,23 @@ def test_roofs_from_properties():
     assert memory_gbps("NVIDIA H200", 0, 0) == 4800
     assert memory_gbps("a new one", 1e6, 256) == 64
     assert memory_gbps("a new one", 0, 0) is None
+    assert memory_gbps("NVIDIA H200", 3.2e6, 6144) == pytest.approx(4915.2)
+
+
+@pytest.mark.parametrize(
+    ("name", "gbps"),
+    [
+        ("NVIDIA GeForce RTX 4090", 1008),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", None),
+        ("NVIDIA GeForce RTX 4090 D", None),
+        ("NVIDIA GeForce RTX 3090 Ti", None),
+        ("NVIDIA A10", 600),
+        ("NVIDIA A10G", None),
+        ("Tesla T4", 320),
+        ("Tesla V100-SXM2-16GB", 900),
+        ("NVIDIA A100-SXM4-80GB", 2039),
+        ("NVIDIA GH200 480GB", 4000),
+    ],
+)
+def test_roofs_by_name_are_of_that_very_model(name, gbps):
+    assert memory_gbps(name, 0, 0) == gbps

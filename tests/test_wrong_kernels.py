@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from tests import wrong_kernels
 from tests.support import finished, python
+from workbench.check import StickyError
 from workbench.toolchain import kernels_dir
 
 BARRIER = "__syncthreads();"
@@ -138,9 +140,10 @@ UNGUARDED = (
     Edit(
         "softmax",
         "coarsened",
-        "col < cols ? x[col] : -INFINITY",
-        "x[col]",
+        "col + (COARSENING - 1) * NUM_THREADS < cols",
+        "col < cols",
         tensor="x",
+        line_of="x_frag[i] = x[col",
     ),
     Edit(
         "attention",
@@ -224,7 +227,10 @@ class Laboratory:
         for edit in edits:
             file = self.folder / f"{edit.op}.cu"
             file.write_text(edit.apply(file.read_text()))
-        verdicts = check_in_child(self.folder, target, [request(edit) for edit in edits])
+        requests = [request(edit) for edit in edits]
+        # A wrong kernel may take the GPU's context with it: a child for each.
+        batches = [[one] for one in requests] if target == "gpu" else [requests]
+        verdicts = [v for batch in batches for v in check_in_child(self.folder, target, batch)]
         for edit, verdict in zip(edits, verdicts, strict=True):
             line = edit.line((kernels_dir() / f"{edit.op}.cu").read_text())
             self.outcomes[target, edit] = Outcome(verdict["ok"], verdict["report"], line)
@@ -291,3 +297,32 @@ def test_a_copy_without_edits_is_right(target, tmp_path):
     requests = [[op, "naive", SHAPES[op], LAYOUTS[op], "randn"] for op in SHAPES]
     verdicts = check_in_child(kernels, target, requests)
     assert [verdict["ok"] for verdict in verdicts] == [True] * len(SHAPES)
+
+
+def test_a_launcher_without_a_check(target, tmp_path):
+    """Its error is its own and not the next operator's."""
+    kernels = tmp_path / "kernels"
+    shutil.copytree(kernels_dir(), kernels)
+    file = kernels / "matmul.cu"
+    text = re.sub(r"CUDA_CHECK_LAUNCH\(matmul_(naive|coalesced)_kernel\);", "", file.read_text())
+    text = text.replace("dim3 block(NAIVE_TILE, NAIVE_TILE)", "dim3 block(99, 99)")  # too many
+    file.write_text(text.replace("if (row >= p.M || col >= p.N) return;", ""))
+    names = ["naive", "tiled"] + ["coalesced", "tiled"] * (target == "simulator")
+    requests = [["matmul", name, SHAPES["matmul"], "nn", "randn"] for name in names]
+    verdicts = check_in_child(kernels, target, requests)
+    assert [verdict["ok"] for verdict in verdicts] == [name == "tiled" for name in names]
+    assert "raised" in verdicts[0]["report"]
+    if target == "simulator":
+        assert re.search(r"(?s)raised SimulatorError.*\bmatmul\.cu:\d+", verdicts[2]["report"])
+
+
+def test_a_lost_context_counts_as_reported(monkeypatch):
+    """A kernel that takes the GPU's context with it was noticed, however the check ended."""
+
+    def lost(*args):
+        raise StickyError("matmul naive on the GPU: M=8,N=8,K=8: an illegal memory access")
+
+    monkeypatch.setattr(wrong_kernels.check, "check_rung", lost)
+    verdict = wrong_kernels.verdict("gpu", "matmul", "naive", "M=8,N=8,K=8", "nn", "randn")
+    assert not verdict["ok"]
+    assert verdict["report"].startswith("WRONG  matmul naive on the GPU: M=8,N=8,K=8")

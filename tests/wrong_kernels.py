@@ -15,7 +15,10 @@ def verdict(target: str, name: str, rung: str, shape: str, layout: str, fill: st
     operation = OPERATIONS[name]
     found = next(r for r in ops.rungs(name) if r.name == rung)
     case = operation.case(shape, layout=layout, fill=fill)
-    result = check.check_rung(operation, found, case, target)
+    try:
+        result = check.check_rung(operation, found, case, target)
+    except check.StickyError as error:
+        return {"ok": False, "report": f"WRONG  {error}"}
     return {"ok": result.ok, "report": result.report()}
 
 

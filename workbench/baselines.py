@@ -21,13 +21,13 @@ class Baseline:
         run: computes the outputs from the inputs, written into ``outputs`` where the library
             can and else left behind: (inputs, outputs, case).
         applies: whether it computes the same thing on this case.
-        checked: it computes the operation, so its ``out`` is checked like a rung's.
+        comparable: it computes the operation, so its ``out`` is checked like a rung's.
     """
 
     name: str
     run: Callable[[Tensors, Tensors, Case], torch.Tensor]
     applies: Callable[[Case], bool] = lambda case: True
-    checked: bool = True
+    comparable: bool = True
 
 
 def _cublas(given: Tensors, outputs: Tensors, case: Case) -> torch.Tensor:
@@ -68,7 +68,7 @@ def _same_mask(case: Case) -> bool:
 
 BASELINES = {
     "matmul": (Baseline("cublas", _cublas),),
-    "softmax": (Baseline("torch", _torch_softmax), Baseline("copy", _copy, checked=False)),
+    "softmax": (Baseline("torch", _torch_softmax), Baseline("copy", _copy, comparable=False)),
     "attention": (Baseline("efficient", _efficient, _same_mask),),
 }
 

@@ -3,14 +3,15 @@
 ``python test_matmul.py [--kernel NAME ...] [--shape M=..,N=..,K=.. ...] [--dtype DTYPE]
 [--target gpu|simulator] [--json FILE]`` checks every rung and, if it is right, times it on a
 GPU or counts what it does on the simulator. The exit status is 0 if all rungs are right, 1 if
-one is wrong or does not build, 2 for a command line that makes no sense.
+one is wrong or does not build or memory runs out, 2 for a command line that makes no sense.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -18,15 +19,16 @@ from typing import NoReturn
 import torch
 
 from workbench import measure, ops, tables
-from workbench.check import StickyError
-from workbench.environment import environment, smi_number
+from workbench.check import StickyError, first_line, is_out_of_memory
+from workbench.environment import environment, memory_bytes, smi_number
 from workbench.history import History, HistoryError, Previous, source_hash
-from workbench.operations import OPERATIONS
+from workbench.operations import OPERATIONS, expected
 from workbench.problems import DEVICES, Case, Operation
 from workbench.results import Environment, Row, write_json
 from workbench.roofs import Roofs, device_roofs
 from workbench.shapes import ShapeError
 from workbench.toolchain import REPO, BuildError, cache_dir, kernels_dir
+from workbench.toolchain.paths import shown
 
 ROOF_SLACK = 1.02  # clocks and timers are this exact; a rate above is an error of measurement
 
@@ -94,7 +96,11 @@ def choose_rungs(
     known = [rung.name for rung in ladder]
     for name in names or ():
         if name not in known:
-            raise UsageError(f"--kernel {name}: {operation.name} has {', '.join(known)}")
+            file = shown(kernels_dir() / f"{operation.name}.cu")
+            raise UsageError(
+                f"--kernel {name}: {operation.name} has {', '.join(known)}; a rung needs its "
+                f"line in the table at the end of {file}"
+            )
     dtypes = list(dict.fromkeys(d for rung in ladder for d in rung.dtypes))
     if dtype not in dtypes:
         raise UsageError(f"--dtype {dtype}: {operation.name} takes {', '.join(dtypes)}")
@@ -112,10 +118,33 @@ def request(operation: Operation, arguments: Sequence[str] | None) -> Request:
         ]
     except ShapeError as error:
         raise UsageError(f"--shape: {error}") from error
-    if asked.json is not None and not asked.json.absolute().parent.is_dir():
-        raise UsageError(f"--json {asked.json}: there is no folder {asked.json.parent}")
+    if asked.json is not None:
+        _check_file(asked.json)
     rungs = choose_rungs(operation, asked.kernel, asked.dtype)
+    for case in shapes:
+        _check_size(operation, case, target)
     return Request(operation, target, why, tuple(shapes), rungs, asked.json)
+
+
+def _check_file(path: Path) -> None:
+    """Raise UsageError now rather than lose the results later."""
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"--json {path}: there is no folder {path.parent}")
+    if path.is_dir():
+        raise UsageError(f"--json {path}: this is a folder; give a file")
+    if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+        raise UsageError(f"--json {path}: it cannot be written")
+
+
+def _check_size(operation: Operation, case: Case, target: str) -> None:
+    """Raise UsageError for a shape that this machine cannot hold."""
+    need, have = operation.least_bytes(case), memory_bytes(target)
+    if need > have:
+        place = "the GPU" if target == "gpu" else "this machine"
+        raise UsageError(
+            f"--shape {case.shape}: its tensors and references take at least "
+            f"{tables.amount(need, 'B')}; {place} has {tables.amount(have, 'B')}"
+        )
 
 
 def main(name: str, arguments: Sequence[str] | None = None) -> int:
@@ -147,29 +176,81 @@ def _run(asked: Request) -> int:
     roofs = Roofs(None, None)
     if asked.target == "gpu":
         roofs = device_roofs(device, smi_number("clocks.max.sm", device))
-    rows: list[Row] = []
-    for case in asked.cases:
-        if asked.target == "gpu":
-            measured = measure.time_on_gpu(asked.operation, asked.rungs, case, roofs)
+    dtype = asked.cases[0].dtype
+    faults = measure.edge_faults(asked.operation, asked.rungs, dtype, asked.target)
+    results = _Results(history, here, asked.json, _source(asked.operation))
+    for i, case in enumerate(asked.cases):
+        try:
+            if asked.target == "gpu":
+                rows = measure.time_on_gpu(asked.operation, asked.rungs, case, faults, roofs)
+            else:
+                rows = measure.simulate(asked.operation, asked.rungs, case, faults)
+            told = faults.values() if i else ()
+            _show(asked, case, rows, results.previous(rows), told)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            text = first_line(error)
+            print(f"error: {case.shape}: not enough memory ({text})", file=sys.stderr)
+            results.failed = True
         else:
-            measured = measure.simulate(asked.operation, asked.rungs, case)
-        _show(asked, case, measured, _previous(history, measured, here))
-        rows += measured
+            results.add(rows)
+        expected.cache_clear()
     print()
     print(tables.GPU_LEGEND if asked.target == "gpu" else tables.SIMULATOR_LEGEND)
-    _record(history, here, rows, asked.operation)
-    if asked.json is not None:
-        write_json(asked.json, here, rows)
-    return 1 if any(_is_wrong(row) for row in rows) else 0
+    return int(results.failed)
 
 
-def _is_wrong(row: Row) -> bool:
-    return not (row.checked or row.refused or row.baseline)
+class _Results:
+    """What was measured so far. Kept after every shape, so that no later error can lose it."""
+
+    def __init__(
+        self, history: History | None, here: Environment, json: Path | None, source: str | None
+    ) -> None:
+        self.history, self.here, self.json, self.source = history, here, json, source
+        self.rows: list[Row] = []
+        self.run: int | None = None
+        self.failed = False  # a rung is wrong, or a shape could not be run
+
+    def previous(self, rows: Sequence[Row]) -> dict[str, Previous | None]:
+        """What the last run measured, by kernel."""
+        if self.history is None:
+            return {}
+        try:
+            return {row.kernel: self.history.previous(row, self.here.device) for row in rows}
+        except HistoryError as error:
+            _warn(f"{error}; changes are not shown")
+            return {}
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Record the rows of one shape."""
+        self.rows += rows
+        wrong = (not (row.checked or row.refused or row.baseline) for row in rows)
+        self.failed = self.failed or any(wrong)
+        if self.history is not None:
+            try:
+                self.run = self.history.record(self.here, rows, self.source, self.run)
+            except HistoryError as error:
+                _warn(f"{error}; this is not recorded")
+        if self.json is not None:
+            try:
+                write_json(self.json, self.here, self.rows)
+            except OSError as error:
+                _warn(f"--json {self.json}: {error.strerror}; it lacks {rows[0].shape}")
+
+
+def _warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr)
 
 
 def _show(
-    asked: Request, case: Case, rows: Sequence[Row], previous: dict[str, Previous | None]
+    asked: Request,
+    case: Case,
+    rows: Sequence[Row],
+    previous: dict[str, Previous | None],
+    told: Collection[str],
 ) -> None:
+    """Print a shape's table and its notes but for those ``told`` already."""
     operation = asked.operation
     title = f"{operation.name} {case.shape} {case.dtype}"
     if asked.target == "gpu":
@@ -185,9 +266,9 @@ def _show(
         share = tables.percent(measure.torch_share(operation, case))
         print(f"torch's own kernel on the CPU has an error of {share} of what is allowed")
     for row in rows:
-        if row.note:
+        if row.note and row.note not in told:
             print(row.note)
-        if row.roof_fraction is not None and row.roof_fraction > ROOF_SLACK:
+        if not row.baseline and (row.roof_fraction or 0.0) > ROOF_SLACK:
             print(
                 f"ALARM  {row.kernel}: {100 * row.roof_fraction:.0f}% of the roof is impossible; "
                 "the time or the roof is wrong"
@@ -198,25 +279,9 @@ def _open_history() -> History | None:
     try:
         return History(cache_dir() / "history.db")
     except HistoryError as error:
-        print(f"warning: {error}; this run is not recorded", file=sys.stderr)
+        _warn(f"{error}; this run is not recorded")
         return None
 
 
-def _previous(
-    history: History | None, rows: Sequence[Row], here: Environment
-) -> dict[str, Previous | None]:
-    if history is None:
-        return {}
-    return {row.kernel: history.previous(row, here.device) for row in rows}
-
-
-def _record(
-    history: History | None, here: Environment, rows: Sequence[Row], operation: Operation
-) -> None:
-    if history is None:
-        return
-    source = source_hash(kernels_dir() / f"{operation.name}.cu")
-    try:
-        history.record(here, rows, source)
-    except HistoryError as error:
-        print(f"warning: {error}; this run is not recorded", file=sys.stderr)
+def _source(operation: Operation) -> str | None:
+    return source_hash(kernels_dir() / f"{operation.name}.cu")

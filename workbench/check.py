@@ -89,6 +89,7 @@ def check_rung(operation: Operation, rung: Rung, case: Case, target: str) -> Ver
 
     Raises:
         StickyError: the rung broke the GPU's context.
+        torch.OutOfMemoryError: no memory for the tensors, or for what the rung works in.
     """
     device = torch.device(DEVICES[target])
 
@@ -167,6 +168,7 @@ def run_launch(
 
     Raises:
         StickyError: afterwards the GPU answers with an error whatever it is asked.
+        torch.OutOfMemoryError: there is no memory for what the launch works in.
     """
     try:
         launch(given, outputs)
@@ -174,8 +176,23 @@ def run_launch(
             torch.cuda.synchronize(device)
     except LAUNCH_ERRORS as error:
         raise_if_sticky(error, device, subject)
+        if is_out_of_memory(error):
+            raise torch.OutOfMemoryError(first_line(error)) from None
         return error
     return None
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether it says that memory, or bindings.cpp's workspace, could not be allocated."""
+    words = ("no memory for a workspace", "can't allocate memory", "CUDA out of memory")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
+        word in str(error) for word in words
+    )
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def raise_if_sticky(error: Exception, device: torch.device, subject: str) -> None:
@@ -185,9 +202,8 @@ def raise_if_sticky(error: Exception, device: torch.device, subject: str) -> Non
     try:
         torch.cuda.synchronize(device)
     except RuntimeError:
-        first_line = str(error).strip().splitlines()[0]
         raise StickyError(
-            f"{subject}: {first_line}\nThe GPU's context is lost, so the run ends here. "
+            f"{subject}: {first_line(error)}\nThe GPU's context is lost, so the run ends here. "
             "The simulator (--target simulator) names the line at fault."
         ) from error
 

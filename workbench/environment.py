@@ -53,6 +53,13 @@ def smi_number(field: str, device: torch.device) -> float | None:
         return None
 
 
+def memory_bytes(target: str) -> int:
+    """All the memory that a target's tensors can have: the GPU's or the machine's."""
+    if target == "gpu":
+        return torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def environment(target: str, device: torch.device, folder: Path) -> Environment:
     """The environment of a run of this process; ``cuda`` is the compiler's on the simulator.
 

@@ -137,23 +137,32 @@ class History:
             raise HistoryError(f"history {self.path} cannot be read: {error}") from error
         return Previous(found[0], found[1], json.loads(found[2])) if found else None
 
-    def record(self, environment: Environment, rows: Sequence[Row], source: str | None) -> None:
-        """Append a run and its measured rows, all or none.
+    def record(
+        self,
+        environment: Environment,
+        rows: Sequence[Row],
+        source: str | None,
+        run: int | None = None,
+    ) -> int:
+        """Append measured rows to a run, all or none; the run's number.
 
         Args:
             environment: of the run.
-            rows: only those that were checked and measured are kept.
+            rows: only those that were measured are kept.
             source: hash of the kernel file.
+            run: what an earlier call returned, to add to its run; None begins one.
         """
-        measured = [row for row in rows if row.checked and (row.counters or row.time_ms)]
+        measured = [row for row in rows if row.counters or row.time_ms]
         try:
             with self._transaction() as database:
-                run = _insert(database, "runs", _run_fields(environment))
+                if run is None:
+                    run = _insert(database, "runs", _run_fields(environment))
                 for row in measured:
                     fields = _row_fields(row, environment.device, source)
                     _insert(database, "rows", {"run": run} | fields)
         except sqlite3.Error as error:
             raise HistoryError(f"history {self.path} cannot be written: {error}") from error
+        return run
 
 
 def _run_fields(environment: Environment) -> dict[str, object]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
@@ -21,25 +21,68 @@ def _row(operation: Operation, kernel: str, case: Case, target: str, checked: bo
     return Row(operation.name, kernel, shape, case.dtype, target, checked, unit=unit)
 
 
-def _checked(operation: Operation, rung: Rung, case: Case, target: str) -> Row:
-    verdict = check.check_rung(operation, rung, case, target)
-    row = _row(operation, rung.name, case, target, verdict.ok and not verdict.refused)
+def _not_run(row: Row, why: str) -> Row:
+    note = f"{row.kernel} was not run: {why}"
+    return dataclasses.replace(row, checked=False, refused=True, note=note)
+
+
+def _checked(
+    operation: Operation, rung: Rung, case: Case, target: str, faults: Mapping[str, str]
+) -> Row:
+    row = _row(operation, rung.name, case, target, False)
+    if rung.name in faults:
+        return dataclasses.replace(row, note=faults[rung.name])
+    try:
+        verdict = check.check_rung(operation, rung, case, target)
+    except torch.OutOfMemoryError as error:
+        return _not_run(row, f"needs more memory than there is ({check.first_line(error)})")
     if verdict.refused:
         device = torch.device(DEVICES[target])
-        why = check.unmet_requirement(operation, rung, case, device)
-        return dataclasses.replace(row, refused=True, note=f"{rung.name} was not run: {why}")
+        return _not_run(row, check.unmet_requirement(operation, rung, case, device) or "")
     note = "" if verdict.ok else verdict.report()
-    return dataclasses.replace(row, share=verdict.share, note=note)
+    return dataclasses.replace(row, checked=verdict.ok, share=verdict.share, note=note)
 
 
-def simulate(operation: Operation, rungs: Sequence[Rung], case: Case) -> list[Row]:
-    """Check every rung on the simulator and count what it does while being checked."""
+def edge_faults(
+    operation: Operation, rungs: Sequence[Rung], dtype: str, target: str
+) -> dict[str, str]:
+    """Check every rung on the operation's edge cases; the report on each that is wrong, by name.
+
+    Cases that a rung does not take are left out. A benchmark's own shapes are multiples of
+    everything and would hide a missing guard.
+
+    Raises:
+        check.StickyError: a rung broke the GPU's context; the message names it.
+    """
+    device = torch.device(DEVICES[target])
+    faults: dict[str, str] = {}
+    for case in operation.edge_cases(dtype):
+        for rung in rungs:
+            if rung.name in faults or check.unmet_requirement(operation, rung, case, device):
+                continue
+            verdict = check.check_rung(operation, rung, case, target)
+            if not verdict.ok:
+                faults[rung.name] = verdict.report()
+    return faults
+
+
+def simulate(
+    operation: Operation, rungs: Sequence[Rung], case: Case, faults: Mapping[str, str]
+) -> list[Row]:
+    """Check every rung on the simulator and count what it does while being checked.
+
+    Args:
+        operation: what the rungs compute.
+        rungs: the rungs.
+        case: the input.
+        faults: reports on rungs that are known to be wrong and not run (``edge_faults``).
+    """
     rows = []
     for rung in rungs:
         checked: list[Row] = []
         totals = counters.count(
             lambda rung=rung, rows=checked: rows.append(
-                _checked(operation, rung, case, "simulator")
+                _checked(operation, rung, case, "simulator", faults)
             )
         )
         row = checked[0]
@@ -64,27 +107,42 @@ class Candidate:
     written: bool  # its outputs can be checked after timing
 
 
-def time_on_gpu(operation: Operation, rungs: Sequence[Rung], case: Case, roofs: Roofs) -> list[Row]:
+def time_on_gpu(
+    operation: Operation,
+    rungs: Sequence[Rung],
+    case: Case,
+    faults: Mapping[str, str],
+    roofs: Roofs,
+) -> list[Row]:
     """Check every rung, time the right ones and the vendor's in turns, check once more.
+
+    Args:
+        operation: what the rungs compute.
+        rungs: the rungs.
+        case: the input.
+        faults: reports on rungs that are known to be wrong and not run (``edge_faults``).
+        roofs: of the GPU.
 
     Raises:
         check.StickyError: a rung broke the GPU's context; the message names it.
+        torch.OutOfMemoryError: the inputs and outputs do not fit on the GPU together.
     """
     device = torch.device(DEVICES["gpu"])
-    rows = [_checked(operation, rung, case, "gpu") for rung in rungs]
+    rows = [_checked(operation, rung, case, "gpu", faults) for rung in rungs]
+    if not any(row.checked for row in rows):
+        return rows
     placed = operation.place_inputs(case, device)
     given = {name: tensor.view for name, tensor in placed.items()}
     candidates = [
         _rung_candidate(operation, row, given, case, device) for row in rows if row.checked
     ]
-    if candidates:
-        candidates += [
-            _baseline_candidate(operation, baseline, given, case, device)
-            for baseline in BASELINES[operation.name]
-            if baseline.applies(case)
-        ]
+    for baseline in BASELINES[operation.name]:
+        if baseline.applies(case):
+            candidate = _baseline_candidate(operation, baseline, given, case, device)
+            rows.append(candidate.row)
+            candidates += [] if candidate.row.refused else [candidate]
     timed = _time(operation, candidates, case, device, roofs)
-    return [timed.pop(row.kernel, row) for row in rows] + list(timed.values())
+    return [timed.get(row.kernel, row) for row in rows]
 
 
 def _rung_candidate(
@@ -109,13 +167,26 @@ def _baseline_candidate(
 ) -> Candidate:
     outputs = operation.place_outputs(case, device)
     views = {name: tensor.view for name, tensor in outputs.items()}
-    row = _row(operation, baseline.name, case, "gpu", baseline.checked)
-    if baseline.checked:
-        expected = operations.expected(operation.name, case, str(device))["out"]
-        got = baseline.run(given, views, case).contiguous()
-        row = dataclasses.replace(row, share=check.compare(got, expected).share)
-    row = dataclasses.replace(row, baseline=True)
+    row = dataclasses.replace(_row(operation, baseline.name, case, "gpu", False), baseline=True)
+    try:
+        got = baseline.run(given, views, case)
+        if baseline.comparable:
+            expected = operations.expected(operation.name, case, str(device))["out"]
+            row = _compared(row, check.compare(got.contiguous(), expected))
+    except RuntimeError as error:
+        subject = check.describe(operation.name, baseline.name, "gpu", case)
+        check.raise_if_sticky(error, device, subject)
+        row = _not_run(row, check.first_line(error))
     return Candidate(row, lambda: baseline.run(given, views, case), outputs, False)
+
+
+def _compared(row: Row, comparison: check.Comparison) -> Row:
+    """A baseline's row with what its comparison with the reference says."""
+    lines = [f"{row.kernel} differs from the reference:"]
+    lines += [f"  {line}" for line in check.comparison_lines("out", comparison)]
+    right = comparison.wrong == 0
+    note = "" if right else "\n".join(lines)
+    return dataclasses.replace(row, checked=right, share=comparison.share, note=note)
 
 
 def _time(

@@ -64,6 +64,8 @@ MATMUL = Operation(
             {"a": "padded", "b": "padded", "out": "padded"}, b_transposed=True
         ),
         "padded_batch": Arrangement({"a": "padded", "b": "padded", "out": "padded"}, (3,)),
+        "padded_a_nt": Arrangement({"a": "padded"}, b_transposed=True),
+        "padded_out": Arrangement({"out": "padded"}),
         "offset": Arrangement({"a": "offset", "b": "offset", "out": "offset"}),
         "huge_a": Arrangement({"a": "huge"}),
         "huge_b": Arrangement({"b": "huge"}),
@@ -82,6 +84,11 @@ MATMUL = Operation(
         "simulator": ("M=256,N=256,K=256",),
         "gpu": tuple(f"M={n},N={n},K={n}" for n in (1024, 2048, 4096, 8192)),
     },
+    edges=(
+        ("M=134,N=139,K=85", "padded_out", "integers"),
+        ("M=75,N=70,K=85", "padded_a_nt", "integers"),
+        ("M=35,N=70,K=37", "padded_batch", "randn"),
+    ),
 )
 
 
@@ -115,6 +122,7 @@ SOFTMAX = Operation(
     arrangements={
         "contiguous": Arrangement(),
         "padded": Arrangement({"x": "padded", "out": "padded"}),
+        "padded_out": Arrangement({"out": "padded"}),
         "offset": Arrangement({"x": "offset", "out": "offset"}),
         "huge_x": Arrangement({"x": "huge"}),
         "huge_out": Arrangement({"out": "huge"}),
@@ -131,9 +139,13 @@ SOFTMAX = Operation(
             "rows=1024,cols=1024",
             "rows=4096,cols=4096",
             "rows=16384,cols=1024",
-            "rows=8192,cols=65536",
+            "rows=1024,cols=65536",
         ),
     },
+    edges=(
+        ("rows=9,cols=2100", "padded_out", "spiky"),
+        ("rows=300,cols=37", "padded", "some_neg_inf"),
+    ),
 )
 
 
@@ -209,6 +221,8 @@ ATTENTION = Operation(
         "contiguous": Arrangement(),
         "heads_inside": Arrangement(dict.fromkeys(("q", "k", "v", "out"), "heads_inside")),
         "padded": Arrangement(dict.fromkeys(("q", "k", "v", "out"), "padded")),
+        "mixed": Arrangement({"q": "padded", "k": "heads_inside"}),
+        "mixed_out": Arrangement({"v": "padded", "out": "heads_inside"}),
         "offset": Arrangement(dict.fromkeys(("q", "k", "v", "out"), "offset")),
         "huge_q": Arrangement({"q": "huge"}),
         "huge_k": Arrangement({"k": "huge"}),
@@ -229,6 +243,11 @@ ATTENTION = Operation(
             for causal in ("", ",causal=1")
         ),
     },
+    edges=(
+        ("B=1,H=2,Nq=70,Nk=139,D=32", "padded", "spiky"),
+        ("B=2,H=2,Nq=70,Nk=100,D=64,causal=1", "mixed", "randn"),
+        ("B=2,H=2,Nq=100,Nk=40,D=128,causal=1", "mixed_out", "randn"),
+    ),
 )
 
 OPERATIONS = {operation.name: operation for operation in (MATMUL, SOFTMAX, ATTENTION)}

@@ -138,9 +138,7 @@ def _parse(op: str, table: str) -> tuple[Rung, ...]:
             raise BuildError(f"{shown(kernels_dir() / f'{op}.cu')}: the table has {problem}")
         dtypes, alignment, head_dims, capability = fields
         dims = tuple(int(d) for d in head_dims.split())
-        found[name] = Rung(
-            op, name, tuple(dtypes.split()), int(alignment), dims, int(capability)
-        )
+        found[name] = Rung(op, name, tuple(dtypes.split()), int(alignment), dims, int(capability))
     return tuple(found.values())
 
 

@@ -5,6 +5,7 @@ The operators themselves are described in workbench/operations.py.
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -96,6 +97,8 @@ class Operation:
         flops: floating-point operations the mathematics needs, None where bytes matter more.
         ideal_bytes: every input read once and every output written once.
         defaults: the benchmark's shapes by target.
+        edges: small inputs that a rung has to pass before it is timed, as (shape, layout, fill):
+            no two sizes or strides alike, above one tile, no multiple of any.
     """
 
     name: str
@@ -108,11 +111,28 @@ class Operation:
     flops: Callable[[Shape], int] | None
     ideal_bytes: Callable[[Shape], int]
     defaults: Mapping[str, tuple[str, ...]]
+    edges: tuple[tuple[str, str, str], ...] = ()
 
     def case(self, shape: str, **settings: Any) -> Case:
         """The case with this shape text, in the first layout unless told otherwise."""
         settings.setdefault("layout", next(iter(self.arrangements)))
         return Case(parse_shape(shape, self.keys), **settings)
+
+    def edge_cases(self, dtype: str) -> list[Case]:
+        """The cases of ``edges`` in a dtype."""
+        return [
+            self.case(shape, layout=layout, fill=fill, dtype=dtype)
+            for shape, layout, fill in self.edges
+        ]
+
+    def least_bytes(self, case: Case) -> int:
+        """Memory that checking the case takes at least: tensors, references, allowed errors."""
+        arrangement = self.arrangement(case)
+        outputs = self.output_shapes(case, arrangement).values()
+        shapes = [*self.input_shapes(case, arrangement).values(), *outputs]
+        elements = sum(math.prod(shape) for shape in shapes)
+        size = torch.finfo(getattr(torch, case.dtype)).bits // 8
+        return elements * size + 2 * 8 * sum(math.prod(shape) for shape in outputs)
 
     def arrangement(self, case: Case) -> Arrangement:
         """How the case's tensors lie. Raises ValueError for an unknown layout."""

@@ -7,13 +7,17 @@ one run of each, then the next round. Before every run the L2 cache is overwritt
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from rich.console import Console
+from rich.progress import track
 
 WARM_UPS = 3
 ROUNDS = (10, 100)  # fewest, most
+SLOW_MS = 500.0  # a round that takes longer warms up once and is measured SLOW_ROUNDS times
+SLOW_ROUNDS = 3
 # Overwritten before a run: cools the L2 cache, and lets the host queue the run meanwhile, so that
 # its own overhead is not timed. Twice the L2 cache where that is more.
 FLUSH_BYTES = 512 * 2**20
@@ -37,10 +41,12 @@ def summarize(times_ms: Sequence[float]) -> Timing:
 
 
 def rounds_for(one_round_ms: float, budget_ms: float) -> int:
-    """How many rounds fit the budget, within ROUNDS."""
+    """How many rounds fit the budget, within ROUNDS; SLOW_ROUNDS if one takes over SLOW_MS."""
     fewest, most = ROUNDS
     if one_round_ms <= 0:
         return most
+    if one_round_ms > SLOW_MS:
+        return SLOW_ROUNDS
     return max(fewest, min(most, int(budget_ms / one_round_ms)))
 
 
@@ -59,11 +65,25 @@ def time_interleaved(
     cache = torch.cuda.get_device_properties(device).L2_cache_size
     flush = torch.empty(max(FLUSH_BYTES, 2 * cache), dtype=torch.uint8, device=device)
     with torch.cuda.device(device):
-        for _ in range(WARM_UPS):
-            first = _one_round(runs, flush)
-        rounds = rounds_for(sum(first.values()), budget_ms)
-        measured = [_one_round(runs, flush) for _ in range(rounds)]
+        one_round_ms = sum(_one_round(runs, flush).values())
+        if one_round_ms <= SLOW_MS:
+            for _ in range(WARM_UPS - 1):
+                one_round_ms = sum(_one_round(runs, flush).values())
+        rounds = rounds_for(one_round_ms, budget_ms)
+        measured = [_one_round(runs, flush) for _ in _with_progress(rounds)]
     return {name: summarize([times[name] for times in measured]) for name in runs}
+
+
+def _with_progress(rounds: int) -> Iterable[int]:
+    """Count the rounds, and show that on stderr where it is a terminal; the line goes away."""
+    console = Console(stderr=True)
+    return track(
+        range(rounds),
+        description="timing",
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
 
 
 def _one_round(runs: Mapping[str, Callable[[], None]], flush: torch.Tensor) -> dict[str, float]:

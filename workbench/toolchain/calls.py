@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import inspect
+import keyword
 import math
 import operator
 from collections.abc import Callable, Iterator
@@ -52,8 +53,13 @@ def _signature(launcher: Launcher) -> inspect.Signature:
             continue
         default = _default(launcher, p) if p.default else inspect.Parameter.empty
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-        parameters.append(inspect.Parameter(p.name, kind, default=default))
+        parameters.append(inspect.Parameter(_python_name(p), kind, default=default))
     return inspect.Signature(parameters)
+
+
+def _python_name(parameter: Parameter) -> str:
+    """The parameter's name in Python, where `in` is a keyword: then `in_`."""
+    return parameter.name + "_" if keyword.iskeyword(parameter.name) else parameter.name
 
 
 def _default(launcher: Launcher, parameter: Parameter) -> object:
@@ -80,14 +86,16 @@ def _call(function: Any, launcher: Launcher, target: str, values: dict[str, Any]
         where = f"{launcher.name}: {p.name}"
         if p.kind == "stream":
             passed.append(None)
-        elif p.kind == "scalar":
-            passed.append(_scalar(where, p, values[p.name]))
-        elif values[p.name] is None:
+            continue
+        value = values[_python_name(p)]
+        if p.kind == "scalar":
+            passed.append(_scalar(where, p, value))
+        elif value is None:
             passed.append(ctypes.c_void_p(None))
         else:
-            _check_tensor(where, p, values[p.name], target)
-            tensors.append((p, values[p.name]))
-            passed.append(ctypes.c_void_p(values[p.name].data_ptr()))
+            _check_tensor(where, p, value, target)
+            tensors.append((p, value))
+            passed.append(ctypes.c_void_p(value.data_ptr()))
     device = _common_device(launcher, tensors)
     stream = _stream(launcher, target, device)
     passed = [ctypes.c_void_p(stream) if a is None else a for a in passed]

@@ -1,0 +1,115 @@
+"""Writes the tables of the documentation from the results that are kept: never typed.
+
+``python -m workbench.report`` reads docs/results/<device>-<op>.json, as ``--json`` of the test
+scripts writes them, and puts each table between the markers of its page:
+
+    <!-- results: simulator-matmul -->
+    ...
+    <!-- end -->
+
+``--check`` writes nothing and exits with 1 if a page is not up to date.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from workbench.tables import amount, duration, percent
+
+REPO = Path(__file__).resolve().parent.parent
+RESULTS = REPO / "docs" / "results"
+MARKED = re.compile(r"(<!-- results: ([\w.-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def pages() -> list[Path]:
+    """The pages that may hold tables."""
+    return [REPO / "README.md", *sorted((REPO / "docs").glob("*.md"))]
+
+
+def table(run: Mapping[str, Any]) -> str:
+    """The Markdown of one run: a table per shape, and where and how it was measured."""
+    parts = []
+    shapes = dict.fromkeys((row["shape"], row["dtype"]) for row in run["rows"])
+    for shape, dtype in shapes:
+        rows = [r for r in run["rows"] if (r["shape"], r["dtype"]) == (shape, dtype)]
+        lines = _counter_lines(rows) if rows[0]["target"] == "simulator" else _time_lines(rows)
+        parts.append(f"`{shape}`, {dtype}:\n\n" + "\n".join(lines))
+    parts.append(f"Measured on: {run['device']}, by `{_public(run['command'])}`.")
+    return "\n\n".join(parts) + "\n"
+
+
+def _public(command: str) -> str:
+    """The command without the option that names the file it was kept in."""
+    return re.sub(r" --json \S+", "", command)
+
+
+def _counter_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    lines = [
+        "| rung | warp instructions | FLOP | global memory | shared memory |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for row in rows:
+        c = row["counters"]
+        cells = (
+            row["kernel"],
+            amount(c["warp_instructions"]),
+            amount(c["flops"]),
+            amount(c["global_load_bytes"] + c["global_store_bytes"], "B"),
+            amount(c["shared_load_bytes"] + c["shared_store_bytes"], "B"),
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def _time_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    unit = "tflops" if "tflops" in rows[0] else "gbps"
+    name = {"tflops": "TFLOP/s", "gbps": "GB/s"}[unit]
+    ratios = sorted({key for row in rows for key in row if key.startswith("ratio_vs_")})
+    titles = ["kernel", "time", name, "of the roof"]
+    titles += [f"ratio to {key.removeprefix('ratio_vs_')}" for key in ratios]
+    lines = ["| " + " | ".join(titles) + " |", "| --- |" + " ---: |" * (len(titles) - 1)]
+    for row in rows:
+        cells = [row["kernel"], duration(row["time_ms"])]
+        cells += [f"{row[unit]:.3g}" if row[unit] else "", percent(row["roof_fraction"])]
+        cells += [f"{row[key]:.2f}" if row.get(key) else "" for key in ratios]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def updated(text: str) -> str:
+    """A page's text with every table as the results have it.
+
+    Raises FileNotFoundError, naming the file, for a marker without results.
+    """
+
+    def replace(match: re.Match[str]) -> str:
+        run = json.loads((RESULTS / f"{match[2]}.json").read_text())
+        return f"{match[1]}{table(run)}{match[3]}"
+
+    return MARKED.sub(replace, text)
+
+
+def main() -> int:
+    """Update the pages, or with ``--check`` name those that are not up to date."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    check = parser.parse_args().check
+    stale = False
+    for page in pages():
+        text = page.read_text()
+        new = updated(text)
+        if new != text:
+            stale = True
+            print(f"{page.relative_to(REPO)}: {'not up to date' if check else 'updated'}")
+            if not check:
+                page.write_text(new)
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
