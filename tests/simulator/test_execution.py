@@ -13,9 +13,11 @@ from tests.simulator import (
     test_atomics,
     test_compare_ops,
     test_convert_ops,
+    test_divergent_callers,
     test_float_ops,
     test_integer_ops,
     test_memory_ops,
+    test_move_ops,
     test_warp_ops,
 )
 from tests.support import REPO
@@ -132,13 +134,13 @@ def opcodes_with_a_form() -> set[str]:
     """The opcodes of every form that these modules run."""
     suites = (test_integer_ops, test_float_ops, test_compare_ops, test_convert_ops)
     text = [s for module in suites for form in module.FORMS for s in form.statements]
-    text += [s for form in test_memory_ops.MOVES for s in form.statements]
+    text += [s for form in test_move_ops.MOVES for s in form.statements]
     text += [s for c in test_warp_ops.COLLECTIVES for s in c.form.statements]
     text += [form.name for form in (*test_atomics.FORMS, *test_memory_ops.FORMS)]
     for source in (
         test_convert_ops.addresses_source(),
         test_memory_ops.SCENARIOS,
-        test_warp_ops.SCENARIOS,
+        test_divergent_callers.SCENARIOS,
     ):
         text += re.findall(r"[\";{}]\s*(?:@!?\w+ )?([a-z][a-z0-9]*[.][\w.:]+ [^;\"]*)", source)
     words = (re.sub(r"^@!?\w+ ", "", s).split(".")[0].strip() for s in text)

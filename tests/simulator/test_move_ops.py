@@ -1,0 +1,71 @@
+"""mov: plain, packing and unpacking."""
+
+# ruff: noqa: E731 (references are short enough for a lambda)
+from __future__ import annotations
+
+import pytest
+
+from tests.simulator.micro import Form, Suite
+
+
+def move_forms() -> list[Form]:
+    forms = [
+        Form(f"mov.{t}", t, t, lambda a: a)
+        for t in (
+            "pred",
+            "b16",
+            "u16",
+            "s16",
+            "b32",
+            "u32",
+            "s32",
+            "f32",
+            "b64",
+            "u64",
+            "s64",
+            "f64",
+        )
+    ]
+    for whole, part, count in ((32, 16, 2), (64, 32, 2), (64, 16, 4)):
+        parts = " ".join([f"b{part}"] * count)
+        numbers = [f"%{k}" for k in range(count + 1)]
+        pack = lambda *v, part=part: sum(x << part * k for k, x in enumerate(v))
+        unpack = lambda a, part=part, n=count: tuple(
+            a >> part * k & (1 << part) - 1 for k in range(n)
+        )
+        forms += [
+            Form(
+                f"mov.b{whole} pack {count}", f"b{whole}", parts, pack,
+                f"mov.b{whole} %0, {{{', '.join(numbers[1:])}}}",
+            ),
+            Form(
+                f"mov.b{whole} unpack {count}", parts, f"b{whole}", unpack,
+                f"mov.b{whole} {{{', '.join(numbers[:-1])}}}, {numbers[-1]}",
+            ),
+        ]  # fmt: skip
+    forms += [
+        Form("mov.b64 {_, d}", "b32", "b64", lambda a: a >> 32, "mov.b64 {_, %0}, %1"),
+        Form("mov.b64 {d, _}", "b32", "b64", lambda a: a & 0xFFFFFFFF, "mov.b64 {%0, _}, %1"),
+        Form("mov.b64 {a, 7}", "b64", "b32", lambda a: a | 7 << 32, "mov.b64 %0, {%1, 7}"),
+        Form(
+            "mov.b64 swap", "b64", "b64", lambda a: a >> 32 | (a & 0xFFFFFFFF) << 32,
+            ".reg .b32 lo, hi; mov.b64 {lo, hi}, %1; mov.b64 %0, {hi, lo}",
+        ),
+        Form("mov.pred !p", "pred", "pred", lambda a: 1 - a, "not.pred %0, %1"),
+        Form("mov.u32 -1", "u32", "u32", lambda a: -1, "mov.u32 %0, -1"),
+        Form("mov.f32 0f", "f32", "u32", lambda a: 0x7FC01234, "mov.f32 %0, 0f7FC01234"),
+        Form("mov.f32 decimal", "f32", "u32", lambda a: 0x3DCCCCCD, "mov.f32 %0, 0.1"),
+        Form("mov.f64 0d", "f64", "u32", lambda a: 0xFFF8 << 48, "mov.f64 %0, 0dFFF8000000000000"),
+        Form("mov.u64 big", "u64", "u32", lambda a: -1, "mov.u64 %0, 0xffffffffffffffff"),
+        Form("mov.s16 negative", "s16", "u32", lambda a: -300, "mov.s16 %0, -300"),
+    ]  # fmt: skip
+    return forms
+
+
+MOVES = move_forms()
+MOVE_SUITE = Suite("move_ops", MOVES)
+
+
+@pytest.mark.parametrize("form", MOVES, ids=str)
+def test_move(form: Form, pytestconfig):
+    MOVE_SUITE.check(form, pytestconfig.getoption("--full"))
