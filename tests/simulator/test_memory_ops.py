@@ -1,12 +1,10 @@
-"""Loads, stores and moves: ld, ldu, st and prefetch in every state space (PTX ISA 9.7.9), and mov.
+"""Loads and stores: ld, ldu, st and prefetch in every state space (PTX ISA 9.7.9).
 
 Each form of ld and st runs with address patterns that an implementation may treat apart: rows,
 one address for all, steps of either sign, another pattern in each half of the warp, permutations;
 with all lanes and with some. A narrow value in a wide register is extended, with its sign if its
 type has one; a store changes its own bytes and no others.
 """
-
-# ruff: noqa: E731 (references are short enough for a lambda)
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 shfl (PTX ISA 9.7.9.6); vote, match, redux, activemask and bar.warp.sync (9.7.13).
 Every form runs with all lanes, with the lanes of a mask (by predicate and by branch), and with a
-mask per tile of the warp, as cooperative groups write it. Then the divergent callers: lanes that
+mask per tile of the warp, as cooperative groups write it. test_divergent_callers.py has lanes that
 arrive at different times, by different ways, or have left.
 """
 
