@@ -28,7 +28,7 @@ def kernels():
         "collatz reverse race handshake spin_lock endless half_barrier named_barrier globals "
         "read_visits local_array offset vector_read write_input wild_write shared_offset trap "
         "copy_3d negative_base late_exit product unwritten static_40k static_60k print call "
-        "device_numbers wander"
+        "device_numbers wander sized odd_clock"
     )
     return inline(SOURCE, names.split())
 
@@ -324,6 +324,17 @@ def test_impossible_geometry(kernels, geometry: tuple[int, ...], says: str) -> N
     error = finding(kernels.copy_3d, x, x.clone(), *geometry)
     assert error.kind == "launch"
     assert says in str(error)
+
+
+def test_block_size_that_the_kernel_asks_for(kernels) -> None:
+    out = torch.zeros(64, dtype=torch.int32)
+    assert "runs with blocks of (64, 1, 1) only" in str(finding(kernels.sized, out, 32))
+    kernels.sized(out, 64)
+    assert out.tolist() == [1] * 64
+
+
+def test_a_clock_is_never_read_as_a_constant(kernels) -> None:
+    assert finding(kernels.odd_clock, torch.zeros(1, dtype=torch.int32)).kind == "unsupported"
 
 
 def test_too_much_shared_memory_unasked(kernels) -> None:

@@ -188,15 +188,6 @@ Type Decode::take_type() {
   throw Unsupported{};
 }
 
-std::string Decode::take_one_of(std::span<const char* const> names) {
-  for (const char* name : names) {
-    if (take(name)) {
-      return name;
-    }
-  }
-  return {};
-}
-
 void Decode::drop(std::initializer_list<const char*> modifiers) {
   for (const char* m : modifiers) {
     take(m);
@@ -220,6 +211,9 @@ uint32_t Decode::src(const Operand& op, Type type) {
     case Operand::Register: {
       Special which;
       if (is_special(op, which)) {
+        if (which >= Special::Clock && which <= Special::GlobalTimerHi) {
+          throw Unsupported{};  // changes while the kernel runs: only mov reads it
+        }
         return frame_.special(which, bytes == 8);
       }
       if (type == Type::Pred || register_bytes(op) < ptx::bytes_of(type)) {

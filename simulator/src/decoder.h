@@ -24,9 +24,8 @@ class Decode {
 
   // Modifiers. take() says whether the modifier is there and removes it.
   bool take(std::string_view modifier);
-  ptx::Type take_type();                                        // the first type modifier left
-  std::string take_one_of(std::span<const char* const> names);  // "" if none is there
-  void drop(std::initializer_list<const char*> modifiers);      // hints without a meaning here
+  ptx::Type take_type();                                    // the first type modifier left
+  void drop(std::initializer_list<const char*> modifiers);  // hints without a meaning here
   bool empty() const;
 
   // Operands.

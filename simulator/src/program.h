@@ -48,7 +48,7 @@ inline const Inst* const HALT = reinterpret_cast<const Inst*>(~uintptr_t{0} - 63
 // What an instruction does, for the counters. Filled by the decoder, never read while executing.
 struct InstInfo {
   const ptx::Instruction* source = nullptr;
-  enum Class : uint8_t { Other, Load, Store, Atomic, Barrier, Control } kind = Other;
+  enum Class : uint8_t { Other, Load, Store, Atomic, Barrier } kind = Other;
   ptx::Space space = ptx::Space::None;
   uint16_t bytes = 0;  // per lane, for memory accesses
   uint8_t flops = 0;   // per lane

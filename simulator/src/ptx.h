@@ -97,7 +97,6 @@ struct Variable {
 
 struct Function {
   std::string name;
-  bool entry = false;
   bool defined = false;
   std::vector<Variable> params;
   std::vector<Variable> locals;  // .shared and .local declared in the body

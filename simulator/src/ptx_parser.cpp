@@ -47,7 +47,6 @@ class Lexer {
   bool at(std::string_view text) const { return token_.text == text && token_.kind != Tok::String; }
   Token next() {
     Token t = token_;
-    last_end_ = pos_;
     advance();
     return t;
   }
@@ -63,8 +62,6 @@ class Lexer {
       fail("expected '" + std::string(text) + "'");
     }
   }
-  // The end of the last token taken: where an instruction's text stops.
-  size_t last_end() const { return last_end_; }
   std::string_view slice(size_t from, size_t to) const { return text_.substr(from, to - from); }
   [[noreturn]] void fail(const std::string& what) const {
     size_t line = 1 + std::count(text_.begin(), text_.begin() + token_.begin, '\n');
@@ -143,7 +140,6 @@ class Lexer {
 
   std::string_view text_;
   size_t pos_ = 0;
-  size_t last_end_ = 0;
   Token token_;
 };
 
@@ -388,7 +384,6 @@ class Parser {
 
   void function(bool entry) {
     Function f;
-    f.entry = entry;
     std::vector<Variable> returns;
     if (!entry && lex_->at("(")) {
       parameter_list(returns);

@@ -285,6 +285,13 @@ std::string Runtime::check_geometry(const Kernel& kernel, dim3 grid, dim3 block,
            " has more threads than the kernel's __launch_bounds__ of " +
            std::to_string(kernel.max_threads);
   }
+  const int* required = kernel.function->required_block;
+  if (required[0] > 0) {
+    std::string wanted = dim3_text(dim3(required[0], required[1], required[2]));
+    if (dim3_text(block) != wanted) {
+      return "block " + dim3_text(block) + "; this kernel runs with blocks of " + wanted + " only";
+    }
+  }
   if (kernel.shared_bytes > UNASKED_SHARED) {
     return std::to_string(kernel.shared_bytes) +
            " bytes of static shared memory; a kernel has at " + "most " +

@@ -258,3 +258,19 @@ __global__ void wander_kernel(const int* next, int* out, int steps) {
 void wander(const int* next, int* out, int steps, cudaStream_t stream) {
   wander_kernel<<<8, 128, 0, stream>>>(next, out, steps);
 }
+
+// A kernel that says how large its blocks are.
+__global__ void __block_size__((64, 1, 1)) sized_kernel(int* out) { out[threadIdx.x] = 1; }
+void sized(int* out, int threads, cudaStream_t stream) {
+  void* args[] = {&out};
+  cudaLaunchKernel(reinterpret_cast<const void*>(sized_kernel), dim3(1), dim3(threads), args, 0,
+                   stream);
+}
+
+// A clock read by another instruction than mov.
+__global__ void odd_clock_kernel(int* out) {
+  uint64_t now;
+  asm volatile("cvt.u64.u32 %0, %%clock;" : "=l"(now));
+  out[0] = static_cast<int>(now);
+}
+void odd_clock(int* out, cudaStream_t stream) { odd_clock_kernel<<<1, 1, 0, stream>>>(out); }

@@ -16,7 +16,6 @@ const Inst* bra(Warp& w, const Inst* in, Mask m) {
 void build_bra(Decode& d) {
   d.take("uni");
   d.inst.target = d.label(d.arg(0));
-  d.info.kind = InstInfo::Control;
   d.inst.run = bra;
 }
 
@@ -24,7 +23,6 @@ const Inst* leave(Warp& w, const Inst* in, Mask m) { return exit_lanes(w, in, m)
 
 void build_exit(Decode& d) {
   d.take("uni");
-  d.info.kind = InstInfo::Control;
   d.inst.run = leave;
 }
 
