@@ -376,14 +376,33 @@ const Inst* unsupported(Warp& w, const Inst* in, Mask m) {
 // Stands behind the last instruction of a body that does not end in ret.
 const Inst* fall_off(Warp& w, const Inst* in, Mask m) { return exit_lanes(w, in, m); }
 
-const std::unordered_map<std::string_view, const Opcode*>& opcode_table() {
+// The builders of each opcode. Families may share one, as integers and halves share add.
+const std::unordered_multimap<std::string_view, const Opcode*>& opcode_table() {
   static const auto table = [] {
-    std::unordered_map<std::string_view, const Opcode*> t;
-    for (auto part :
-         {integer_opcodes(), float_opcodes(), compare_opcodes(), convert_opcodes(), move_opcodes(),
-          memory_opcodes(), atomic_opcodes(), control_opcodes(), warp_opcodes()}) {
+    std::unordered_multimap<std::string_view, const Opcode*> t;
+    for (auto part : {integer_opcodes(),
+                      float_opcodes(),
+                      compare_opcodes(),
+                      convert_opcodes(),
+                      move_opcodes(),
+                      memory_opcodes(),
+                      atomic_opcodes(),
+                      control_opcodes(),
+                      warp_opcodes(),
+                      half_opcodes(),
+                      convert_narrow_opcodes(),
+                      video_opcodes(),
+                      matrix_memory_opcodes(),
+                      mma_opcodes(),
+                      wmma_opcodes(),
+                      wgmma_opcodes(),
+                      mbarrier_opcodes(),
+                      async_copy_opcodes(),
+                      bulk_copy_opcodes(),
+                      cluster_opcodes(),
+                      call_opcodes()}) {
       for (const Opcode& op : part) {
-        t[op.name] = &op;
+        t.emplace(op.name, &op);
       }
     }
     return t;
@@ -395,19 +414,25 @@ void decode_instruction(const ptx::Instruction& source, Kernel& kernel, FrameLay
                         size_t index) {
   Inst inst;
   InstInfo info;
-  info.source = &source;
-  try {
-    Decode d(source, kernel, frame, inst, info);
-    auto found = opcode_table().find(source.opcode);
-    if (found == opcode_table().end()) {
-      throw Unsupported{};
-    }
-    found->second->build(d);
-    if (!d.empty() || !inst.run) {
-      throw Unsupported{};
-    }
-  } catch (Unsupported&) {
+  auto [from, to] = opcode_table().equal_range(source.opcode);
+  for (auto it = from; it != to && !inst.run; ++it) {
     inst = Inst{};
+    info = InstInfo{};
+    info.source = &source;
+    try {
+      Decode d(source, kernel, frame, inst, info);
+      it->second->build(d);
+      if (!d.empty()) {
+        throw Unsupported{};
+      }
+    } catch (Unsupported&) {
+      inst.run = nullptr;
+    }
+  }
+  if (!inst.run) {
+    inst = Inst{};
+    info = InstInfo{};
+    info.source = &source;
     inst.run = unsupported;
   }
   if (source.guard >= 0) {

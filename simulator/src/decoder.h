@@ -2,7 +2,8 @@
 //
 // Adding an opcode: one function over 32 lanes in ops/, one entry in that file's table. A builder
 // takes the modifiers it understands; one that is left over makes the instruction unsupported, so
-// that nothing is ever half-executed.
+// that nothing is ever half-executed. Families may share an opcode: each builder is tried, and the
+// first that takes the whole instruction wins.
 #pragma once
 
 #include <span>
@@ -72,5 +73,17 @@ std::span<const Opcode> memory_opcodes();
 std::span<const Opcode> atomic_opcodes();
 std::span<const Opcode> control_opcodes();
 std::span<const Opcode> warp_opcodes();
+std::span<const Opcode> half_opcodes();
+std::span<const Opcode> convert_narrow_opcodes();
+std::span<const Opcode> video_opcodes();
+std::span<const Opcode> matrix_memory_opcodes();
+std::span<const Opcode> mma_opcodes();
+std::span<const Opcode> wmma_opcodes();
+std::span<const Opcode> wgmma_opcodes();
+std::span<const Opcode> mbarrier_opcodes();
+std::span<const Opcode> async_copy_opcodes();
+std::span<const Opcode> bulk_copy_opcodes();
+std::span<const Opcode> cluster_opcodes();
+std::span<const Opcode> call_opcodes();
 
 }  // namespace wbsim

@@ -1,0 +1,9 @@
+// async_copy_ops.cpp: cp.async: copies of a thread that finish later, and their groups.
+
+#include "dispatch.h"
+
+namespace wbsim {
+
+std::span<const Opcode> async_copy_opcodes() { return {}; }
+
+}  // namespace wbsim
