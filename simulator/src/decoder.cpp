@@ -53,6 +53,22 @@ constexpr std::pair<const char*, Special> SPECIALS[] = {
     {"%dynamic_smem_size", Special::DynamicSmemSize},
     {"%total_smem_size", Special::TotalSmemSize},
     {"WARP_SZ", Special::WarpSize},
+    {"%clusterid.x", Special::ClusterIdX},
+    {"%clusterid.y", Special::ClusterIdY},
+    {"%clusterid.z", Special::ClusterIdZ},
+    {"%nclusterid.x", Special::NClusterIdX},
+    {"%nclusterid.y", Special::NClusterIdY},
+    {"%nclusterid.z", Special::NClusterIdZ},
+    {"%cluster_ctaid.x", Special::ClusterCtaidX},
+    {"%cluster_ctaid.y", Special::ClusterCtaidY},
+    {"%cluster_ctaid.z", Special::ClusterCtaidZ},
+    {"%cluster_nctaid.x", Special::ClusterNctaidX},
+    {"%cluster_nctaid.y", Special::ClusterNctaidY},
+    {"%cluster_nctaid.z", Special::ClusterNctaidZ},
+    {"%cluster_ctarank", Special::ClusterCtarank},
+    {"%cluster_nctarank", Special::ClusterNctarank},
+    {"%is_explicit_cluster", Special::IsExplicitCluster},
+    {"%aggr_smem_size", Special::AggrSmemSize},
 };
 
 // Bytes a register takes in one lane; predicates are handled apart.
@@ -86,14 +102,14 @@ class FrameLayout {
 
   uint32_t reg(int index) const { return slots_[index]; }
 
-  uint32_t special(Special which, bool wide) {
+  uint32_t special(Special which, int lane_bytes) {
     for (auto& s : kernel_.specials) {
-      if (s.special == which && s.wide == wide) {
+      if (s.special == which && s.lane_bytes == lane_bytes) {
         return s.slot;
       }
     }
-    uint32_t slot = grow((wide ? 8 : 4) * LANES, 64);
-    kernel_.specials.push_back({which, slot, wide});
+    uint32_t slot = grow(lane_bytes ? lane_bytes * LANES : sizeof(Mask), lane_bytes ? 64 : 4);
+    kernel_.specials.push_back({which, slot, lane_bytes});
     return slot;
   }
 
@@ -214,7 +230,7 @@ uint32_t Decode::src(const Operand& op, Type type) {
         if (which >= Special::Clock && which <= Special::GlobalTimerHi) {
           throw Unsupported{};  // changes while the kernel runs: only mov reads it
         }
-        return frame_.special(which, bytes == 8);
+        return frame_.special(which, bytes == 8 ? 8 : 4);
       }
       if (type == Type::Pred || register_bytes(op) < ptx::bytes_of(type)) {
         throw Unsupported{};
@@ -284,6 +300,10 @@ bool Decode::is_special(const Operand& op, Special& which) const {
 uint32_t Decode::pred(const Operand& op) {
   if (op.kind == Operand::Integer) {
     return frame_.pred_constant(op.bits != 0);
+  }
+  Special which;
+  if (is_special(op, which) && which == Special::IsExplicitCluster) {
+    return frame_.special(which, 0);
   }
   if (op.kind != Operand::Register || kernel.function->registers[op.reg].type != Type::Pred) {
     throw Unsupported{};

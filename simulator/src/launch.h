@@ -29,6 +29,11 @@ struct Launch {
   const Kernel* kernel = nullptr;
   uint32_t grid[3] = {1, 1, 1};
   uint32_t block[3] = {1, 1, 1};
+  uint32_t cluster[3] = {1, 1, 1};  // blocks; divides the grid
+  bool explicit_cluster = false;
+  bool cooperative = false;     // all blocks run at the same time
+  uint32_t local_bytes = 0;     // of a thread: its variables and its call stack
+  uint64_t stack_limit = 1024;  // bytes of a thread's call stack
   uint32_t dynamic_shared = 0;
   uint64_t number = 0;  // of the launch in this process, from 1
   std::vector<uint8_t> params;
@@ -36,6 +41,8 @@ struct Launch {
   Settings settings;
 
   uint64_t num_blocks() const { return uint64_t{grid[0]} * grid[1] * grid[2]; }
+  uint32_t cluster_size() const { return cluster[0] * cluster[1] * cluster[2]; }
+  uint64_t num_clusters() const { return num_blocks() / cluster_size(); }
   uint32_t num_threads() const { return block[0] * block[1] * block[2]; }
 };
 
@@ -56,9 +63,13 @@ Result run_grid(const Launch& launch, const std::atomic<bool>& interrupted);
 struct Warp;
 struct Inst;
 
-// Runs one block to its end. Throws Finding.
+// What a worker does with a cluster of blocks. Throw Finding.
+struct Cluster;
 struct Worker;
-void run_block(Worker& worker, uint64_t block_index);
+void start_cluster(Worker& worker, Cluster& cluster, uint64_t index);
+enum class Turn : uint8_t { Finished, Advanced, Spun };
+// Gives every warp one turn. Spun: all that ran used up their time; they may wait for other blocks.
+Turn run_turn(Cluster& cluster);
 
 // A finding at an instruction, with kernel, place, block and thread filled in. lane < 0: no single
 // thread.

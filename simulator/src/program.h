@@ -87,6 +87,22 @@ enum class Special : uint8_t {
   DynamicSmemSize,
   TotalSmemSize,
   WarpSize,
+  ClusterIdX,
+  ClusterIdY,
+  ClusterIdZ,
+  ClusterCtaidX,
+  ClusterCtaidY,
+  ClusterCtaidZ,
+  ClusterCtarank,
+  NClusterIdX,
+  NClusterIdY,
+  NClusterIdZ,
+  ClusterNctaidX,
+  ClusterNctaidY,
+  ClusterNctaidZ,
+  ClusterNctarank,
+  IsExplicitCluster,
+  AggrSmemSize,
 };
 
 struct Module;
@@ -98,13 +114,14 @@ struct Kernel {
   const ptx::Function* function = nullptr;
   std::vector<Inst> code;
   std::vector<InstInfo> info;  // beside code
+  uint32_t first = 0;          // where the kernel itself begins, behind the functions it calls
   std::vector<std::unique_ptr<uint32_t[]>> lists;
   std::vector<uint8_t> frame;   // the frame at the start: registers, then constants in place
   uint32_t register_bytes = 0;  // of the frame
   struct SpecialSlot {
     Special special;
     uint32_t slot;
-    bool wide;
+    int lane_bytes;  // 0: a predicate
   };
   std::vector<SpecialSlot> specials;
   std::map<std::string, std::pair<ptx::Space, uint64_t>> addresses;  // of params, shared, local
@@ -114,6 +131,8 @@ struct Kernel {
   uint32_t local_bytes = 0;   // per lane
   int max_threads = 1024;
   std::optional<uint64_t> dynamic_shared_limit;  // cudaFuncAttributeMaxDynamicSharedMemorySize
+
+  const Inst* entry() const { return code.data() + first; }
 };
 
 struct Module {

@@ -345,6 +345,7 @@ cudaError_t Runtime::launch(const void* host, dim3 grid, dim3 block, void** args
     auto [at, bytes] = launch.kernel->params[i];
     std::memcpy(launch.params.data() + at, args[i], bytes);
   }
+  launch.local_bytes = launch.kernel->local_bytes;
   launch.settings = settings_;
   {
     std::lock_guard lock(mutex_);

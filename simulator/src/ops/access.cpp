@@ -86,7 +86,7 @@ void check_generic(Warp& w, const Inst* in, int lane, uint64_t address, int byte
       inside(block.params, worker.launch->params.size())) {
     return;
   }
-  uint64_t local = block.kernel->local_bytes;
+  uint64_t local = block.local_bytes;
   if (inside(w.local + local * lane, local)) {
     return;
   }
@@ -116,7 +116,7 @@ void check_generic(Warp& w, const Inst* in, int lane, uint64_t address, int byte
     whose = "the block's shared memory (" + bytes_text(kernel.shared_bytes) + " static, " +
             bytes_text(size - kernel.shared_bytes) + " dynamic)";
   } else if (is_local(kind)) {
-    size = kernel.local_bytes;
+    size = w.block->local_bytes;
     whose = "the thread's local memory (" + bytes_text(size) + ")";
   }
   std::string where = address < base           ? bytes_text(base - address) + " before the start"
@@ -135,7 +135,7 @@ template <AddressKind KIND, bool WRITE>
 void resolve_lanes(Access& access, Warp& w, const Inst* in, Mask m, int bytes) {
   const auto* a = w.reg<AddressOf<KIND>>(in->a);
   const bool memcheck = w.block->worker->launch->settings.memcheck;
-  const uint64_t local_stride = is_local(KIND) ? w.block->kernel->local_bytes : 0;
+  const uint64_t local_stride = is_local(KIND) ? w.block->local_bytes : 0;
   uint8_t* base = window_base<KIND>(w);
   access.scattered = true;
   for_lanes(m, [&](int l) {

@@ -110,7 +110,7 @@ inline bool is_allowed(const Warp& w, const Inst* in, uint64_t address, uint64_t
     return within(address, bytes, allowed.first, allowed.last) || !worker.launch->settings.memcheck;
   } else {
     uint64_t size = is_shared(KIND)  ? w.block->shared_bytes
-                    : is_local(KIND) ? w.block->kernel->local_bytes
+                    : is_local(KIND) ? w.block->local_bytes
                                      : w.block->kernel->param_bytes;
     uint64_t first = is_shared(KIND) ? SHARED_BASE : 0;
     return within(address, bytes, first, first + size);
