@@ -95,16 +95,34 @@ struct Variable {
   std::vector<Fixup> fixups;  // places in init that hold an address
 };
 
+// What an indirect call passes: the label of a .callprototype.
+struct Prototype {
+  std::vector<Variable> returns, params;
+};
+
 struct Function {
   std::string name;
-  bool defined = false;
-  std::vector<Variable> params;
-  std::vector<Variable> locals;  // .shared and .local declared in the body
-  std::vector<RegisterDecl> registers;
+  bool is_entry = false;
+  bool defined = false;                     // has a body
+  std::vector<Variable> returns, params;    // in space Param, or Reg: those are registers, too
+  std::vector<Variable> locals;             // .shared, .local and .param declared in the body
+  std::vector<RegisterDecl> registers;      // those that the code names
   std::vector<Instruction> code;
   std::unordered_map<std::string, int> labels;  // name -> index into code
-  int max_threads = 0;                          // .maxntid product, 0 if absent
-  int required_block[3] = {0, 0, 0};            // .reqntid
+  // Labels of .branchtargets and .calltargets: the labels or functions that they list.
+  std::unordered_map<std::string, std::vector<std::string>> targets;
+  std::unordered_map<std::string, Prototype> prototypes;  // by label
+
+  // Directives; 0 where they are absent.
+  int max_threads = 0;                  // .maxntid, the product
+  int required_block[3] = {0, 0, 0};    // .reqntid
+  int required_cluster[3] = {0, 0, 0};  // .reqnctapercluster
+  int max_cluster_rank = 0;             // .maxclusterrank
+  int max_registers = 0;                // .maxnreg
+  int min_blocks = 0;                   // .minnctapersm
+  bool explicit_cluster = false;        // .explicitcluster: launched with a cluster only
+  bool blocks_are_clusters = false;     // .blocksareclusters: the grid counts clusters
+  bool no_return = false;
 };
 
 struct Module {
@@ -113,6 +131,7 @@ struct Module {
   std::vector<Location> locations;
   std::vector<Variable> globals;  // .global, .const, .shared at module scope
   std::map<std::string, Function> functions;
+  std::map<std::string, std::string> aliases;  // .alias: another name of a function
 };
 
 struct ParseError : std::runtime_error {

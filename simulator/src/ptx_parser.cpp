@@ -199,7 +199,10 @@ class Parser {
     } else if (lex_->accept(".pragma")) {
       skip_statement();
     } else if (lex_->accept(".alias")) {
-      skip_statement();
+      std::string alias(lex_->next().text);
+      lex_->expect(",");
+      module_->aliases[alias] = lex_->next().text;
+      lex_->expect(";");
     } else {
       declaration();
     }
@@ -384,9 +387,9 @@ class Parser {
 
   void function(bool entry) {
     Function f;
-    std::vector<Variable> returns;
+    f.is_entry = entry;
     if (!entry && lex_->at("(")) {
-      parameter_list(returns);
+      parameter_list(f.returns);
     }
     f.name = lex_->next().text;
     if (lex_->at("(")) {
@@ -396,6 +399,13 @@ class Parser {
     if (lex_->accept("{")) {
       f.defined = true;
       scopes_.assign(1, {});
+      for (const std::vector<Variable>* list : {&f.returns, &f.params}) {
+        for (const Variable& v : *list) {
+          if (v.space == Space::Reg) {
+            declare(f, v.name, v.type);
+          }
+        }
+      }
       location_ = -1;
       by_place_.clear();
       body(f);
@@ -411,10 +421,11 @@ class Parser {
   void parameter_list(std::vector<Variable>& params) {
     lex_->expect("(");
     while (!lex_->accept(")")) {
-      if (!lex_->accept(".param")) {
+      Space space = lex_->accept(".param") ? Space::Param : Space::Reg;
+      if (space == Space::Reg) {
         lex_->expect(".reg");
       }
-      Variable v = variable_type(Space::Param);
+      Variable v = variable_type(space);
       variable_name(v);
       params.push_back(std::move(v));
       lex_->accept(",");
@@ -429,15 +440,29 @@ class Parser {
         values.push_back(integer());
         lex_->accept(",");
       }
+      auto first = [&] { return values.empty() ? 0 : values[0]; };
       if (name == ".maxntid") {
         f.max_threads = 1;
         for (int v : values) {
           f.max_threads *= v;
         }
-      } else if (name == ".reqntid") {
+      } else if (name == ".reqntid" || name == ".reqnctapercluster") {
+        int* out = name == ".reqntid" ? f.required_block : f.required_cluster;
         for (size_t i = 0; i < 3; i++) {
-          f.required_block[i] = i < values.size() ? values[i] : 1;
+          out[i] = i < values.size() ? values[i] : 1;
         }
+      } else if (name == ".maxclusterrank") {
+        f.max_cluster_rank = first();
+      } else if (name == ".maxnreg") {
+        f.max_registers = first();
+      } else if (name == ".minnctapersm") {
+        f.min_blocks = first();
+      } else if (name == ".explicitcluster") {
+        f.explicit_cluster = true;
+      } else if (name == ".blocksareclusters") {
+        f.blocks_are_clusters = true;
+      } else if (name == ".noreturn") {
+        f.no_return = true;
       } else if (name == ".pragma") {
         skip_statement();
       }
@@ -487,9 +512,6 @@ class Parser {
       registers(f);
     } else if (lex_->accept(".pragma")) {
       skip_statement();
-    } else if (lex_->at(".branchtargets") || lex_->at(".callprototype") ||
-               lex_->at(".calltargets")) {
-      skip_statement();
     } else if (Space space = space_directive(); space != Space::None) {
       variables(space, false, f.locals);
     } else {
@@ -537,6 +559,39 @@ class Parser {
     int index = static_cast<int>(module_->locations.size()) - 1;
     by_place_[{outer.file, outer.line}] = index;
     return index;
+  }
+
+  // `L0, L1, N<3>;`, where N<3> stands for N0, N1, N2.
+  std::vector<std::string> target_list() {
+    std::vector<std::string> names;
+    do {
+      std::string name(lex_->next().text);
+      if (lex_->accept("<")) {
+        int64_t count = integer();
+        lex_->expect(">");
+        for (int64_t i = 0; i < count; i++) {
+          names.push_back(name + std::to_string(i));
+        }
+      } else {
+        names.push_back(name);
+      }
+    } while (lex_->accept(","));
+    lex_->expect(";");
+    return names;
+  }
+
+  // `(.param .b32 _) _ (.param .b32 _, .param .b64 _);`
+  Prototype prototype() {
+    Prototype p;
+    if (lex_->at("(")) {
+      parameter_list(p.returns);
+    }
+    lex_->expect("_");
+    if (lex_->at("(")) {
+      parameter_list(p.params);
+    }
+    skip_statement();  // .noreturn, .abi_preserve
+    return p;
   }
 
   void registers(Function& f) {
@@ -594,6 +649,14 @@ class Parser {
     }
     std::string word(lex_->next().text);
     if (lex_->accept(":")) {
+      if (lex_->accept(".branchtargets") || lex_->accept(".calltargets")) {
+        f.targets[word] = target_list();
+        return;
+      }
+      if (lex_->accept(".callprototype")) {
+        f.prototypes[word] = prototype();
+        return;
+      }
       auto& labels = scopes_.size() > 1 ? scopes_.back().labels : f.labels;
       labels[word] = static_cast<int>(f.code.size());
       return;
