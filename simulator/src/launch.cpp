@@ -86,6 +86,12 @@ Result run_grid(const Launch& launch, const std::atomic<bool>& interrupted) {
     worker.spare.pop_back();
     return true;
   };
+  auto keep_output = [&](Cluster& cluster) {
+    if (!cluster.output.empty()) {
+      std::lock_guard lock(mutex);
+      result.output[cluster.index] = std::move(cluster.output);
+    }
+  };
   // Gives every running cluster a turn. Whether all of them spun.
   auto run_all = [&](Worker& worker, uint64_t& current) {
     worker.slice = worker.running.size() > 1 ? SLICE_SHARED : SLICE_ALONE;
@@ -95,6 +101,7 @@ Result run_grid(const Launch& launch, const std::atomic<bool>& interrupted) {
       Turn turn = run_turn(*worker.running[i]);
       spun &= turn == Turn::Spun;
       if (turn == Turn::Finished) {
+        keep_output(*worker.running[i]);
         worker.spare.push_back(std::move(worker.running[i]));
         worker.running.erase(worker.running.begin() + i);
       } else {
@@ -132,6 +139,9 @@ Result run_grid(const Launch& launch, const std::atomic<bool>& interrupted) {
       f.message = std::string("the simulator could not run the block: ") + error.what();
       f.kernel = launch.kernel->pretty;
       stop_with(current, std::move(f));
+    }
+    for (auto& cluster : worker.running) {  // stopped before its end
+      keep_output(*cluster);
     }
     std::lock_guard lock(mutex);
     for (size_t i = 0; i < worker.counts.size(); i++) {

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -51,8 +52,9 @@ struct Count {
 };
 
 struct Result {
-  std::vector<Count> counts;       // beside Kernel::code
-  std::optional<Finding> finding;  // what stopped the launch, if something did
+  std::vector<Count> counts;               // beside Kernel::code
+  std::optional<Finding> finding;          // what stopped the launch, if something did
+  std::map<uint64_t, std::string> output;  // of printf, by cluster
   double seconds = 0;
 };
 

@@ -84,10 +84,19 @@ struct Block {
   Set live_in, live_out;
 };
 
-bool is_branch(const Instruction& inst) { return inst.opcode == "bra"; }
+bool is_branch(const Instruction& inst) { return inst.opcode == "bra" || inst.opcode == "brx"; }
+
+// Where a branch may go: labels. Empty if that is not known.
+std::vector<std::string> targets_of(const ptx::Function& f, const Instruction& branch) {
+  if (branch.opcode == "bra") {
+    return branch.args.empty() ? std::vector<std::string>{} : std::vector{branch.args[0].symbol};
+  }
+  auto list = f.targets.find(branch.args.size() < 2 ? "" : branch.args[1].symbol);
+  return list == f.targets.end() ? std::vector<std::string>{} : list->second;
+}
 bool is_exit(const Instruction& inst) { return inst.opcode == "ret" || inst.opcode == "exit"; }
 
-// Empty if the control flow is not known, as with indirect branches and calls.
+// Empty if the control flow is not known.
 std::vector<Block> blocks_of(const ptx::Function& f) {
   const int n = static_cast<int>(f.code.size());
   std::vector<bool> starts(n + 1, false);
@@ -96,10 +105,6 @@ std::vector<Block> blocks_of(const ptx::Function& f) {
     starts[at] = true;
   }
   for (int i = 0; i < n; i++) {
-    const std::string& opcode = f.code[i].opcode;
-    if (opcode == "brx" || opcode == "call") {
-      return {};
-    }
     if (is_branch(f.code[i]) || is_exit(f.code[i])) {
       starts[i + 1] = true;
     }
@@ -119,8 +124,15 @@ std::vector<Block> blocks_of(const ptx::Function& f) {
     if (falls_through && block.last + 1 < n) {
       block.successors.push_back(block_at[block.last + 1]);
     }
-    if (is_branch(last)) {
-      auto target = last.args.empty() ? f.labels.end() : f.labels.find(last.args[0].symbol);
+    if (!is_branch(last)) {
+      continue;
+    }
+    std::vector<std::string> targets = targets_of(f, last);
+    if (targets.empty()) {
+      return {};
+    }
+    for (const std::string& label : targets) {
+      auto target = f.labels.find(label);
       if (target == f.labels.end()) {
         return {};
       }

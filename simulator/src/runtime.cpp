@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "builtins.h"
 #include "wbsim.h"
 
 namespace wbsim {
@@ -18,6 +19,7 @@ thread_local std::string thread_report, thread_taken, thread_json;
 thread_local bool thread_has_report = false;
 
 constexpr uint64_t MAX_SHARED = 227 * 1024;  // of a block on sm_90, opted in
+constexpr uint64_t MAX_STACK = 512 * 1024;   // bytes of a thread's local memory
 constexpr uint64_t UNASKED_SHARED = 48 * 1024;
 constexpr uint32_t GUARD_BYTES = 256;  // around every allocation, so that none touches the next
 
@@ -183,11 +185,14 @@ Module& Runtime::parse(Binary& binary) {
   for (const ptx::Variable& v : module->ptx->globals) {
     for (const ptx::Variable::Fixup& fix : v.fixups) {
       auto target = module->symbols.find(fix.symbol);
-      if (target == module->symbols.end()) {
+      const ptx::Function* function = module->find_function(fix.symbol);
+      if (target == module->symbols.end() && !function) {
         throw ptx::ParseError("variable '" + v.name + "' holds the address of '" + fix.symbol +
                               "', which is not supported");
       }
-      uint64_t value = reinterpret_cast<uint64_t>(target->second.address) + fix.add;
+      uint64_t value = function ? reinterpret_cast<uint64_t>(function)
+                                : reinterpret_cast<uint64_t>(target->second.address);
+      value += fix.add;
       std::memcpy(module->symbols[v.name].address + fix.at, &value, sizeof value);
     }
   }
@@ -346,14 +351,28 @@ cudaError_t Runtime::launch(const void* host, dim3 grid, dim3 block, void** args
     std::memcpy(launch.params.data() + at, args[i], bytes);
   }
   launch.local_bytes = launch.kernel->local_bytes;
+  if (launch.kernel->recursive) {
+    // How deep it goes is not known. A stack frame here is not smaller than the hardware's, so the
+    // limit counts four times.
+    launch.local_bytes += static_cast<uint32_t>(4 * std::min(launch.stack_limit, MAX_STACK));
+  }
   launch.settings = settings_;
   {
     std::lock_guard lock(mutex_);
     launch.regions = regions_;
+    if (launch.kernel->uses_heap) {
+      launch.regions.add(device_heap());
+    }
     launch.number = ++num_launches_;
   }
   InterruptGuard interrupt;
   Result result = run_grid(launch, InterruptGuard::flag());
+  for (auto& [cluster, text] : result.output) {
+    std::fwrite(text.data(), 1, text.size(), stdout);
+  }
+  if (!result.output.empty()) {
+    std::fflush(stdout);
+  }
   {
     std::lock_guard lock(mutex_);
     if (recordings_ > 0) {

@@ -72,6 +72,19 @@ Mask waiting_at(const Warp& w, int barrier) {
   return m;
 }
 
+// Writes what bar.red returns to the lanes that waited for it.
+void give_result(Warp& w, const Group& g, const Barrier& barrier) {
+  const Inst* at = g.pc - 1;  // the group goes on behind its barrier
+  auto result = static_cast<BarrierResult>(at->imm);
+  if (result == BarrierResult::Count) {
+    for_lanes(g.mask, [&](int l) { w.reg<uint32_t>(at->dst)[l] = barrier.votes; });
+  } else if (result != BarrierResult::None) {
+    bool yes = result == BarrierResult::All ? barrier.votes == barrier.voters : barrier.votes > 0;
+    Mask& p = w.pred(at->dst);
+    p = (p & ~g.mask) | (yes ? g.mask : 0);
+  }
+}
+
 // Lets everyone go who waits at a barrier that is complete.
 void complete_barriers(Block& block) {
   for (int id = 0; id < 16; id++) {
@@ -80,11 +93,13 @@ void complete_barriers(Block& block) {
     if (b.arrived == 0 || b.arrived < expected) {
       continue;
     }
+    const Barrier complete = b;
     b = {};
     for (Warp& w : block.warps) {
       for (Group& g : w.parked) {
         if (g.state == Group::AtBarrier && g.barrier == id) {
           g.state = Group::Ready;
+          give_result(w, g, complete);
         }
       }
     }
@@ -357,6 +372,9 @@ void start_block(const Launch& launch, Block& block) {
     w.carry = w.expired = w.at_cluster = w.cluster_phase = 0;
     w.spun = nullptr;
     w.products.reset();
+    for (auto& saved : w.saved) {
+      saved.clear();
+    }
     w.parked.assign(1, {launch.kernel->entry(), w.live, Group::Ready});
     fill_specials(launch, w, first);
   }
@@ -491,11 +509,14 @@ const Inst* exit_lanes(Warp& w, const Inst* in, Mask m) {
   return HALT;
 }
 
-const Inst* arrive_barrier(Warp& w, const Inst* in, Mask m, int id, int threads, bool wait) {
+const Inst* arrive_barrier(Warp& w, const Inst* in, Mask m, int id, int threads, bool wait,
+                           Mask votes) {
   Block& block = *w.block;
   Barrier& b = block.barriers[id];
   b.expected = (threads + LANES - 1) / LANES * LANES;
   b.arrived += std::popcount(m);
+  b.voters += std::popcount(m);
+  b.votes += std::popcount(m & votes);
   if ((m | waiting_at(w, id)) == w.live) {
     b.arrived += LANES - std::popcount(w.live);
   }
@@ -516,6 +537,12 @@ const Inst* arrive_barrier(Warp& w, const Inst* in, Mask m, int id, int threads,
 }
 
 const Inst* scatter(Warp& w, const Inst* in, Mask m, const Inst* const targets[LANES]) {
+  const Inst* first = targets[std::countr_zero(m)];
+  bool uniform = m == w.mask;
+  for_lanes(m, [&](int l) { uniform &= targets[l] == first; });
+  if (uniform) {
+    return first;
+  }
   if (Mask rest = w.mask & ~m) {
     w.parked.push_back({next(in), rest, Group::Ready});
   }
@@ -582,6 +609,7 @@ void start_cluster(Worker& worker, Cluster& cluster, uint64_t index) {
   cluster.barrier_phase = 0;
   cluster.instructions = 0;
   cluster.given_up = 0;
+  cluster.output.clear();
   cluster.random = launch.settings.seed * 0x9e3779b97f4a7c15ull + index + 1;
   while (cluster.blocks.size() < launch.cluster_size()) {
     cluster.blocks.push_back(std::make_unique<Block>());

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <memory>
 #include <new>
+#include <string>
 #include <vector>
 
 #include "launch.h"
@@ -67,6 +68,7 @@ struct Warp {
   int index = 0;
   uint8_t* local = nullptr;  // LANES * Block::local_bytes
   std::shared_ptr<ProductQueue> products;
+  std::vector<uint8_t> saved[LANES];  // registers of functions that call themselves
 
   template <class T>
   T* reg(uint32_t slot) {
@@ -75,10 +77,14 @@ struct Warp {
   Mask& pred(uint32_t slot) { return *reinterpret_cast<Mask*>(frame + slot); }
 };
 
+// What bar.red makes of the predicates of all threads.
+enum class BarrierResult : uint8_t { None, Count, All, Any };
+
 struct Barrier {
   int arrived =
       0;  // threads; those that exited or never were in a warp arrive with its last live one
-  int expected = 0;  // 0: all warps of the block
+  int expected = 0;           // 0: all warps of the block
+  int voters = 0, votes = 0;  // of bar.red: threads, and those whose predicate is true
 };
 
 struct Block {
@@ -109,6 +115,7 @@ struct Cluster {
   uint64_t instructions = 0;                   // executed so far
   int given_up = 0;  // times in a row that nothing but giving up could happen
   uint64_t random = 0;
+  std::string output;  // of printf
 };
 
 // A worker runs clusters on one core: one after the other, or several in turns if they wait for
@@ -244,7 +251,9 @@ inline void for_lanes(Mask m, F f) {
 const Inst* branch(Warp& w, const Inst* in, Mask taken, const Inst* target);
 const Inst* exit_lanes(Warp& w, const Inst* in, Mask m);
 // Arrives at a barrier of the block and, if `wait`, parks until `threads` (0: all) have arrived.
-const Inst* arrive_barrier(Warp& w, const Inst* in, Mask m, int id, int threads, bool wait);
+// votes: the predicates of bar.red.
+const Inst* arrive_barrier(Warp& w, const Inst* in, Mask m, int id, int threads, bool wait,
+                           Mask votes);
 // Continues each lane of m at its own target, the others behind `in`.
 const Inst* scatter(Warp& w, const Inst* in, Mask m, const Inst* const targets[LANES]);
 // The lanes of m wait until something happened in the cluster (notify), and then execute `in`

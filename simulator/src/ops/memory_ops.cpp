@@ -197,8 +197,9 @@ Handler pick(Op op, AddressKind kind, Type type, int register_bytes) {
 
 Space take_space(Decode& d) {
   static constexpr std::pair<const char*, Space> NAMES[] = {
-      {"global", Space::Global}, {"shared::cta", Space::Shared}, {"shared", Space::Shared},
-      {"local", Space::Local},   {"const", Space::Const},        {"param", Space::Param},
+      {"global", Space::Global},      {"shared::cta", Space::Shared}, {"shared", Space::Shared},
+      {"local", Space::Local},        {"const", Space::Const},        {"param", Space::Param},
+      {"param::entry", Space::Param}, {"param::func", Space::Param},
   };
   for (auto& [name, space] : NAMES) {
     if (d.take(name)) {
@@ -312,6 +313,16 @@ void describe(Decode& d, InstInfo::Class kind, Space space, Type type, int count
   d.info.bytes = static_cast<uint16_t>(ptx::bytes_of(type) * count);
 }
 
+// Parameters of device functions lie on the stack, in local memory.
+Space stack_or(Space space, Decode& d, const Operand& address) {
+  if (space != Space::Param || address.symbol.empty()) {
+    return space;
+  }
+  Space own;
+  d.address_of(address.symbol, own);
+  return own == Space::Local ? own : space;
+}
+
 void build_ld(Decode& d) {
   drop_hints(d);
   Space space = take_space(d);
@@ -320,6 +331,7 @@ void build_ld(Decode& d) {
   int bytes = value_registers(d, d.arg(0), type, count, true);
   describe(d, InstInfo::Load, space, type, count);
   const Operand& address = d.arg(1);
+  space = stack_or(space, d, address);
   if (space == Space::Param && address.reg < 0) {
     Space own;
     uint64_t at = d.address_of(address.symbol, own) + address.offset;
@@ -341,6 +353,7 @@ void build_st(Decode& d) {
   Type type = d.take_type();
   int bytes = value_registers(d, d.arg(1), type, count, false);
   describe(d, InstInfo::Store, space, type, count);
+  space = stack_or(space, d, d.arg(0));
   if (space == Space::Param || space == Space::Const) {
     throw Unsupported{};
   }
