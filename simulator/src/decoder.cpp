@@ -55,6 +55,8 @@ constexpr std::pair<const char*, Special> SPECIALS[] = {
     {"WARP_SZ", Special::WarpSize},
 };
 
+constexpr uint64_t MAX_WINDOW = 512 * 1024;  // of a thread's local memory; the others have less
+
 // Bytes a register takes in one lane; predicates are handled apart.
 int lane_bytes(Type type) {
   return std::max(2, ptx::bytes_of(type));  // 8-bit registers live in 16 bits
@@ -216,7 +218,8 @@ uint32_t Decode::src(const Operand& op, Type type) {
         }
         return frame_.special(which, bytes == 8);
       }
-      if (type == Type::Pred || register_bytes(op) < ptx::bytes_of(type)) {
+      bool is_pred = kernel.function->registers[op.reg].type == Type::Pred;
+      if (type == Type::Pred || is_pred || register_bytes(op) < ptx::bytes_of(type)) {
         throw Unsupported{};
       }
       return frame_.reg(op.reg);
@@ -466,10 +469,13 @@ std::set<std::string> symbols_of(const ptx::Function& f) {
 // Offsets of parameters, and of the function's own shared and local variables.
 void lay_out_memory(Kernel& kernel) {
   const ptx::Function& f = *kernel.function;
-  auto place = [](uint32_t& size, const ptx::Variable& v) {
-    size = (size + v.align - 1) / v.align * v.align;
-    uint32_t at = size;
-    size += static_cast<uint32_t>(v.bytes);
+  auto place = [&](uint32_t& size, const ptx::Variable& v) {
+    uint32_t at = (size + v.align - 1) / v.align * v.align;
+    if (v.bytes > MAX_WINDOW || at + v.bytes > MAX_WINDOW) {
+      throw ptx::ParseError("the variables of '" + f.name + "' take more than " +
+                            std::to_string(MAX_WINDOW) + " bytes of one kind of memory");
+    }
+    size = at + static_cast<uint32_t>(v.bytes);
     return at;
   };
   auto name_once = [&](const std::string& name) {

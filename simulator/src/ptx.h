@@ -103,10 +103,10 @@ struct Prototype {
 struct Function {
   std::string name;
   bool is_entry = false;
-  bool defined = false;                     // has a body
-  std::vector<Variable> returns, params;    // in space Param, or Reg: those are registers, too
-  std::vector<Variable> locals;             // .shared, .local and .param declared in the body
-  std::vector<RegisterDecl> registers;      // those that the code names
+  bool defined = false;                   // has a body
+  std::vector<Variable> returns, params;  // in space Param, or Reg: those are registers, too
+  std::vector<Variable> locals;           // .shared, .local and .param declared in the body
+  std::vector<RegisterDecl> registers;    // those that the code names
   std::vector<Instruction> code;
   std::unordered_map<std::string, int> labels;  // name -> index into code
   // Labels of .branchtargets and .calltargets: the labels or functions that they list.
