@@ -98,7 +98,9 @@ class FrameLayout {
     function.slots.resize(shared.size(), UINT32_MAX);
     place(function, shared, true);
     place(function, shared, false);
-    function.stack_slot = function.is_kernel() ? constant(0, 4) : register_of(function, 4);
+    if (!function.is_kernel()) {
+      function.stack_slot = register_of(function, 4);
+    }
   }
 
   // All registers have their places; constants follow.
@@ -245,7 +247,8 @@ uint32_t Decode::src(const Operand& op, Type type) {
         }
         return frame_.special(which, bytes == 8 ? 8 : 4);
       }
-      if (type == Type::Pred || register_bytes(op) < ptx::bytes_of(type)) {
+      bool is_pred = function.source->registers[op.reg].type == Type::Pred;
+      if (type == Type::Pred || is_pred || register_bytes(op) < ptx::bytes_of(type)) {
         throw Unsupported{};
       }
       return function.slots[op.reg];
@@ -408,7 +411,7 @@ const std::unordered_multimap<std::string_view, const Opcode*>& opcode_table() {
                       mbarrier_opcodes(),
                       async_copy_opcodes(),
                       bulk_copy_opcodes(),
-                      cluster_opcodes(),
+                      address_opcodes(),
                       call_opcodes()}) {
       for (const Opcode& op : part) {
         t.emplace(op.name, &op);
@@ -489,6 +492,7 @@ Kernel& kernel_of(Module& module, const std::string& name) {
     kernel->code.resize(kernel->code.size() + function->source->code.size() + 1);
   }
   frame.end_registers();
+  kernel->functions.back()->stack_slot = frame.constant(0, 4);  // the kernel's frame is the first
   kernel->info.resize(kernel->code.size());
   for (auto& function : kernel->functions) {
     size_t index = function->first;

@@ -18,7 +18,16 @@ namespace {
 constexpr uint64_t SLICE_ALONE = 1 << 16;
 constexpr uint64_t SLICE_SHARED = 1 << 12;
 
+constexpr uint64_t MAX_STACK = 512 * 1024;  // bytes of a thread's local memory
+
 }  // namespace
+
+// How deep recursion goes is not known. A stack frame here is not smaller than the hardware's, so
+// the limit counts four times.
+uint32_t Launch::local_bytes() const {
+  uint64_t stack = kernel->recursive ? 4 * std::min(stack_limit, MAX_STACK) : 0;
+  return kernel->local_bytes + static_cast<uint32_t>(stack);
+}
 
 Finding finding_at(const Warp& w, const Inst* in, int lane, std::string kind, std::string message) {
   const Kernel& kernel = *w.block->kernel;

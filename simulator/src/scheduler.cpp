@@ -325,7 +325,7 @@ void prepare(const Launch& launch, Block& block) {
   block.kernel = &kernel;
   block.params = launch.params.data();
   block.shared_bytes = kernel.shared_bytes + launch.dynamic_shared;
-  block.local_bytes = launch.local_bytes;
+  block.local_bytes = launch.local_bytes();
   block.shared_buffer.assign(block.shared_bytes, 0xff);
   block.shared = block.shared_buffer.data();
   block.frames.assign(num_warps * kernel.frame.size(), 0xff);

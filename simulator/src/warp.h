@@ -139,9 +139,10 @@ struct Worker {
 // the same, or names a block: its rank plus one stands in the highest byte.
 
 constexpr int RANK_SHIFT = 24;
+constexpr uint32_t OFFSET_MASK = (1u << RANK_SHIFT) - 1;
 
 inline uint32_t cluster_address(uint32_t rank, uint32_t cta_address) {
-  return ((rank + 1) << RANK_SHIFT) | (cta_address & ((1u << RANK_SHIFT) - 1));
+  return ((rank + 1) << RANK_SHIFT) | (cta_address & OFFSET_MASK);
 }
 
 // The block that a shared::cluster address lies in, or nullptr: the cluster has no such block.

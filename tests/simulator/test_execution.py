@@ -151,7 +151,7 @@ def test_every_opcode_has_a_form():
     """No opcode is in the tables without a test here; control flow is tested elsewhere."""
     tables = set()
     for file in sorted((REPO / "simulator/src/ops").glob("*_ops.cpp")):
-        if file.name != "control_ops.cpp":
+        if file.name not in ("control_ops.cpp", "call_ops.cpp"):
             _, _, table = file.read_text().partition("constexpr Opcode OPCODES[] = {")
             tables |= set(re.findall(r'\{"(\w+)",', table.partition("};")[0]))
     assert len(tables) > 60

@@ -128,9 +128,10 @@ Handler pick_bits(Decode& d, AddressKind kind) {
 void build_atomic(Decode& d) {
   d.drop({"relaxed", "acquire", "release", "acq_rel", "cta", "cluster", "gpu", "sys"});
   bool has_result = d.source.opcode == "atom";
-  Space space = d.take("global")                            ? Space::Global
-                : d.take("shared") || d.take("shared::cta") ? Space::Shared
-                                                            : Space::Generic;
+  Space space = d.take("global") ? Space::Global
+                : d.take("shared") || d.take("shared::cta") || d.take("shared::cluster")
+                    ? Space::Shared
+                    : Space::Generic;
   Type type = d.take_type();
   size_t first = has_result ? 1 : 0;
   const Operand& address = d.arg(first);

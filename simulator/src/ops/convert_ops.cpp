@@ -1,4 +1,4 @@
-// convert_ops.cpp: cvt between integers and f32/f64, and cvta between address spaces.
+// convert_ops.cpp: cvt between integers and f32/f64.
 
 #include <algorithm>
 #include <cmath>
@@ -332,113 +332,8 @@ void build_cvt(Decode& d) {
   }
 }
 
-// ---- cvta: between an address in one space and a generic address --------------------------------
-
-// Global and const addresses are generic already.
-template <class U>
-const Inst* copy(Warp& w, const Inst* in, Mask m) {
-  return map1<[](U a) { return a; }, U, U>(w, in, m);
-}
-
-const Inst* shared_to_generic(Warp& w, const Inst* in, Mask m) {
-  uint64_t base = reinterpret_cast<uint64_t>(w.block->shared) - SHARED_BASE;
-  const uint64_t* a = w.reg<uint64_t>(in->a);
-  uint64_t* d = w.reg<uint64_t>(in->dst);
-  for_lanes(m, [&](int l) { d[l] = base + a[l]; });
-  return next(in);
-}
-
-const Inst* generic_to_shared(Warp& w, const Inst* in, Mask m) {
-  uint64_t base = reinterpret_cast<uint64_t>(w.block->shared) - SHARED_BASE;
-  const uint64_t* a = w.reg<uint64_t>(in->a);
-  uint64_t* d = w.reg<uint64_t>(in->dst);
-  for_lanes(m, [&](int l) { d[l] = a[l] - base; });
-  return next(in);
-}
-
-template <int SIGN>
-const Inst* local_generic(Warp& w, const Inst* in, Mask m) {
-  const uint64_t* a = w.reg<uint64_t>(in->a);
-  uint64_t* d = w.reg<uint64_t>(in->dst);
-  for_lanes(m, [&](int l) {
-    uint64_t base =
-        reinterpret_cast<uint64_t>(w.local) + uint64_t{w.block->kernel->local_bytes} * l;
-    d[l] = SIGN > 0 ? a[l] + base : a[l] - base;
-  });
-  return next(in);
-}
-
-template <int SIGN>
-const Inst* param_generic(Warp& w, const Inst* in, Mask m) {
-  const uint64_t* a = w.reg<uint64_t>(in->a);
-  uint64_t* d = w.reg<uint64_t>(in->dst);
-  uint64_t base = reinterpret_cast<uint64_t>(w.block->params);
-  for_lanes(m, [&](int l) { d[l] = SIGN > 0 ? a[l] + base : a[l] - base; });
-  return next(in);
-}
-
-void build_cvta(Decode& d) {
-  bool to = d.take("to");
-  if (d.take_type() != Type::U64) {
-    throw Unsupported{};
-  }
-  d.inst.dst = d.dst(0, Type::U64);
-  d.inst.a = d.src(1, Type::U64);
-  if (d.take("global") || d.take("const")) {
-    d.inst.run = copy<uint64_t>;
-  } else if (d.take("shared") || d.take("shared::cta")) {
-    d.inst.run = to ? generic_to_shared : shared_to_generic;
-  } else if (d.take("local")) {
-    d.inst.run = to ? local_generic<-1> : local_generic<1>;
-  } else if (d.take("param")) {
-    d.inst.run = to ? param_generic<-1> : param_generic<1>;
-  }
-}
-
-// isspacep: whether a generic address lies in a space.
-template <class F>
-const Inst* in_range(Warp& w, const Inst* in, Mask m, F inside) {
-  const uint64_t* a = w.reg<uint64_t>(in->a);
-  Mask r = 0;
-  for_lanes(m, [&](int l) { r |= static_cast<Mask>(inside(a[l], l)) << l; });
-  Mask& p = w.pred(in->dst);
-  p = (p & ~m) | r;
-  return next(in);
-}
-
-bool in_shared(const Warp& w, uint64_t a) {
-  return a - reinterpret_cast<uint64_t>(w.block->shared) < w.block->shared_bytes;
-}
-
-bool in_local(const Warp& w, uint64_t a, int lane) {
-  uint64_t bytes = w.block->kernel->local_bytes;
-  return a - reinterpret_cast<uint64_t>(w.local) - bytes * lane < bytes;
-}
-
-const Inst* is_shared(Warp& w, const Inst* in, Mask m) {
-  return in_range(w, in, m, [&](uint64_t a, int) { return in_shared(w, a); });
-}
-const Inst* is_local(Warp& w, const Inst* in, Mask m) {
-  return in_range(w, in, m, [&](uint64_t a, int l) { return in_local(w, a, l); });
-}
-const Inst* is_global(Warp& w, const Inst* in, Mask m) {
-  return in_range(w, in, m,
-                  [&](uint64_t a, int l) { return !in_shared(w, a) && !in_local(w, a, l); });
-}
-
-void build_isspacep(Decode& d) {
-  d.inst.dst = d.dst(0, Type::Pred);
-  d.inst.a = d.src(1, Type::U64);
-  d.inst.run = d.take("shared") || d.take("shared::cta") ? is_shared
-               : d.take("local")                         ? is_local
-               : d.take("global")                        ? is_global
-                                                         : throw Unsupported{};
-}
-
 constexpr Opcode OPCODES[] = {
     {"cvt", build_cvt},
-    {"cvta", build_cvta},
-    {"isspacep", build_isspacep},
 };
 
 }  // namespace

@@ -197,9 +197,11 @@ Handler pick(Op op, AddressKind kind, Type type, int register_bytes) {
 
 Space take_space(Decode& d) {
   static constexpr std::pair<const char*, Space> NAMES[] = {
-      {"global", Space::Global},      {"shared::cta", Space::Shared}, {"shared", Space::Shared},
-      {"local", Space::Local},        {"const", Space::Const},        {"param", Space::Param},
-      {"param::entry", Space::Param}, {"param::func", Space::Param},
+      {"global", Space::Global},     {"shared::cta", Space::Shared},
+      {"shared", Space::Shared},     {"shared::cluster", Space::Shared},
+      {"local", Space::Local},       {"const", Space::Const},
+      {"param", Space::Param},       {"param::entry", Space::Param},
+      {"param::func", Space::Param},
   };
   for (auto& [name, space] : NAMES) {
     if (d.take(name)) {
