@@ -95,6 +95,28 @@ def arithmetic_forms() -> list[Form]:
     return forms
 
 
+def tie_forms() -> list[Form]:
+    """Products halfway between two numbers, and c that moves them by a little, or by very little."""
+    forms = []
+    for t, f in FORMATS.items():
+        step = f.smallest_normal
+        powers = [1, 2, *range(step, f.infinity, 2 * step)]
+        factors = [f.one + k * step + last for k in (0, 6) for last in (1, 3)]
+        edges = {
+            0: factors,
+            1: [f.one + step // 2],
+            2: [p | s for p in powers for s in (0, f.sign)],
+        }
+        reference = arithmetic(f, exact.fma, False, False, False)
+        forms.append(
+            Form(
+                f"fma.rn.{t} ties", t, f"{t} {t} {t}", reference,
+                f"fma.rn.{t} %0, %1, %2, %3", edges,
+            )
+        )  # fmt: skip
+    return forms
+
+
 def sign_forms() -> list[Form]:
     """Neg and abs: the payload and the sign of a NaN are not defined."""
     forms = []
@@ -305,6 +327,7 @@ def set_forms() -> list[Form]:
 
 FORMS = [
     *arithmetic_forms(),
+    *tie_forms(),
     *sign_forms(),
     *extremum_forms(),
     *approximate_forms(),

@@ -30,30 +30,35 @@ struct Operands {
   uint8_t flags;
 };
 
-// x + y rounded to odd: if inexact, to the neighbour whose last bit is 1. Rounding that again, to a
-// format with at least two bits less, gives what one rounding of the sum gives (Boldo and
-// Melquiond, "Emulation of FMA and correctly rounded sums", 2008). The error of the sum is Knuth's
-// TwoSum.
+// Rounding to odd: an inexact result becomes the neighbour whose last bit is 1. Rounding that again,
+// to a format with at least two bits less, gives what one rounding of the exact value gives (Boldo
+// and Melquiond, "Emulation of FMA and correctly rounded sums", 2008). Of a number that was rounded
+// to nearest: the step to its odd neighbour on the side of the error.
+template <class U, class F>
+inline U odd_step(U bits, F error) {
+  U step = error > 0 ? U{1} : U{0};
+  step -= error < 0 ? U{1} : U{0};  // neither for NaN, which comes from infinities
+  U negative = U{0} - (bits >> (8 * sizeof(U) - 1));
+  return ((step ^ negative) - negative) & (U{0} - (~bits & 1));
+}
+
+// x + y, rounded to odd; its error is Knuth's TwoSum.
 template <class F>
 inline F add_odd(F x, F y) {
-  using U = std::conditional_t<sizeof(F) == 4, uint32_t, uint64_t>;
   F sum = x + y;
   F part = sum - x;
   F error = (x - (sum - part)) + (y - part);
-  U bits = std::bit_cast<U>(sum);
-  bool inexact = error < 0 || error > 0;  // not for NaN, which comes from infinities
-  U step = (error < 0) == (sum < 0) ? U{1} : ~U{0};
-  return std::bit_cast<F>(inexact && (bits & 1) == 0 ? bits + step : bits);
+  auto bits = std::bit_cast<std::conditional_t<sizeof(F) == 4, uint32_t, uint64_t>>(sum);
+  return std::bit_cast<F>(bits + odd_step(bits, error));
 }
 
 // A double as a float, rounded to odd.
 inline float narrow_odd(double v) {
   float r = static_cast<float>(v);
   double error = v - static_cast<double>(r);
+  double side = error > 0 ? 1.0 : error < 0 ? -1.0 : 0.0;  // as a float the error might vanish
   uint32_t bits = std::bit_cast<uint32_t>(r);
-  bool inexact = error < 0 || error > 0;
-  uint32_t step = (error < 0) == (v < 0) ? 1u : ~0u;
-  return std::bit_cast<float>(inexact && (bits & 1) == 0 ? bits + step : bits);
+  return std::bit_cast<float>(bits + odd_step(bits, static_cast<float>(side)));
 }
 
 template <class H, int N, auto F>
@@ -75,9 +80,13 @@ void fma_halves(const Operands& o) {
     outside |= exact ? 0u : 1u;
   }
   if (std::is_same_v<H, BF16> && outside) {
+    alignas(64) float sums[N];
     for (int i = 0; i < N; i++) {
       double p = static_cast<double>(H::widen(o.a[i])) * static_cast<double>(H::widen(o.b[i]));
-      o.out[i] = H::narrow(narrow_odd(add_odd(p, static_cast<double>(H::widen(o.c[i])))));
+      sums[i] = narrow_odd(add_odd(p, static_cast<double>(H::widen(o.c[i]))));
+    }
+    for (int i = 0; i < N; i++) {
+      o.out[i] = H::narrow(sums[i]);
     }
   }
 }
@@ -87,19 +96,21 @@ template <class H, int N, bool MAX>
 void extremum(const Operands& o) {
   const uint16_t keep = o.flags & XORSIGN ? HALF_MAGNITUDE : 0xffff;
   const uint16_t product_sign = o.flags & XORSIGN ? HALF_SIGN : 0;
-  const bool nan_wins = o.flags & NAN_WINS;
+  const int nans_allowed = o.flags & NAN_WINS ? 0 : 1;
   for (int i = 0; i < N; i++) {
     uint16_t x = o.a[i] & keep, y = o.b[i] & keep;
     // Integers in the order of the numbers.
     auto order = [](uint16_t h) {
-      return static_cast<int16_t>(h & HALF_SIGN ? h ^ HALF_MAGNITUDE : h);
+      return static_cast<int16_t>(h ^ (h & HALF_SIGN ? HALF_MAGNITUDE : 0));
     };
     bool first = MAX ? order(x) > order(y) : order(x) < order(y);
     bool x_nan = (x & HALF_MAGNITUDE) > H::INFINITY_BITS;
     bool y_nan = (y & HALF_MAGNITUDE) > H::INFINITY_BITS;
-    uint16_t r = x_nan ? y : y_nan ? x : first ? x : y;
+    uint16_t r = first ? x : y;
+    r = x_nan ? y : r;
+    r = y_nan ? x : r;
     r |= (o.a[i] ^ o.b[i]) & product_sign;
-    o.out[i] = (x_nan && y_nan) || (nan_wins && (x_nan || y_nan)) ? HALF_NAN : r;
+    o.out[i] = x_nan + y_nan > nans_allowed ? HALF_NAN : r;
   }
 }
 
