@@ -214,7 +214,7 @@ def random_value(operand: Operand, rng: random.Random) -> int:
     exponent = f.one + rng.randrange(-f.precision - 2, f.precision + 2) * f.smallest_normal
     significand = rng.getrandbits(f.precision - 1)
     if kind == 1:
-        significand &= rng.choice((7, -1 << (f.precision - 4), 1 << (f.precision - 2), 5))
+        significand &= rng.choice((7, -1 << max(f.precision - 4, 0), 1 << (f.precision - 2), 5))
     return (exponent + significand) | (rng.getrandbits(1) * f.sign)
 
 

@@ -96,7 +96,7 @@ def arithmetic_forms() -> list[Form]:
 
 
 def tie_forms() -> list[Form]:
-    """Products halfway between two numbers, and c that moves them by a little, or by very little."""
+    """Products halfway between two numbers, and c that moves them by more or less."""
     forms = []
     for t, f in FORMATS.items():
         step = f.smallest_normal
