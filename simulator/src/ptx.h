@@ -28,6 +28,8 @@ enum class Type : uint8_t {
   S16,
   S32,
   S64,
+  U16x2,
+  S16x2,
   F16,
   F16x2,
   BF16,
@@ -35,6 +37,8 @@ enum class Type : uint8_t {
   TF32,
   E4M3,
   E5M2,
+  E4M3x2,
+  E5M2x2,
   F32,
   F64,
 };
