@@ -176,6 +176,8 @@ Handler pick_register(Op op, AddressKind kind, int bytes) {
   throw Unsupported{};
 }
 
+__extension__ using B128 = unsigned __int128;
+
 Handler pick(Op op, AddressKind kind, Type type, int register_bytes) {
   bool is_load = op != Op::Store;
   switch (ptx::bytes_of(type)) {
@@ -190,6 +192,8 @@ Handler pick(Op op, AddressKind kind, Type type, int register_bytes) {
                                           : pick_register<uint32_t>(op, kind, register_bytes);
     case 8:
       return pick_register<uint64_t>(op, kind, register_bytes);
+    case 16:
+      return pick_space<B128, B128>(op, kind);
     default:
       throw Unsupported{};
   }
@@ -238,6 +242,7 @@ void drop_hints(Decode& d) {
           "L2::64B",
           "L2::128B",
           "L2::256B",
+          "L2::cache_hint",
           "mmio"});
 }
 
@@ -296,7 +301,10 @@ int value_registers(Decode& d, const Operand& op, Type type, int count, bool des
   for (const Operand& item : items) {
     bytes = std::max(bytes, d.register_bytes(item));
   }
-  Type width = bytes == 2 ? Type::B16 : bytes == 4 ? Type::B32 : Type::B64;
+  Type width = bytes == 2   ? Type::B16
+               : bytes == 4 ? Type::B32
+               : bytes == 8 ? Type::B64
+                            : Type::B128;
   std::vector<uint32_t> slots;
   for (const Operand& item : items) {
     slots.push_back(destination ? d.dst(item, width) : d.src(item, width));
@@ -365,10 +373,25 @@ void build_st(Decode& d) {
 
 const Inst* nothing(Warp&, const Inst* in, Mask) { return next(in); }
 
-// Prefetches have no effect that a program could see.
+// What is said about caches has no effect that a program could see.
 void build_prefetch(Decode& d) {
-  d.drop({"global", "local", "L1", "L2", "L2::evict_last", "L2::evict_normal"});
+  d.drop({"global", "local", "const", "param", "tensormap", "L1", "L2", "L2::evict_last",
+          "L2::evict_normal"});
   d.inst.run = nothing;
+}
+
+const Inst* clear(Warp& w, const Inst* in, Mask m) {
+  for_lanes(m, [&](int l) { w.reg<uint64_t>(in->dst)[l] = 0; });
+  return next(in);
+}
+
+// A cache policy is opaque, and there is no cache: one policy does for all.
+void build_createpolicy(Decode& d) {
+  d.drop({"fractional", "range", "cvt", "global", "L2", "L2::evict_last", "L2::evict_normal",
+          "L2::evict_first", "L2::evict_unchanged"});
+  d.drop({"L2::evict_first", "L2::evict_unchanged"});  // the secondary priority
+  d.inst.dst = d.dst(0, d.take_type());
+  d.inst.run = clear;
 }
 
 constexpr Opcode OPCODES[] = {
@@ -377,6 +400,9 @@ constexpr Opcode OPCODES[] = {
     {"st", build_st},
     {"prefetch", build_prefetch},
     {"prefetchu", build_prefetch},
+    {"discard", build_prefetch},
+    {"applypriority", build_prefetch},
+    {"createpolicy", build_createpolicy},
 };
 
 }  // namespace

@@ -10,6 +10,8 @@ namespace {
 using ptx::Operand;
 using ptx::Type;
 
+__extension__ using B128 = unsigned __int128;
+
 template <class U>
 const Inst* move(Warp& w, const Inst* in, Mask m) {
   return map1<[](U a) { return a; }, U, U>(w, in, m);
@@ -63,6 +65,12 @@ Handler pick_pack(int part, int whole) {
   if (part == 4 && whole == 8) {
     return PACK ? pack<uint32_t, uint64_t> : unpack<uint32_t, uint64_t>;
   }
+  if (part == 4 && whole == 16) {
+    return PACK ? pack<uint32_t, B128> : unpack<uint32_t, B128>;
+  }
+  if (part == 8 && whole == 16) {
+    return PACK ? pack<uint64_t, B128> : unpack<uint64_t, B128>;
+  }
   throw Unsupported{};
 }
 
@@ -86,20 +94,43 @@ void build_pack(Decode& d, Type type, bool packing) {
 }
 
 // The simulator's clock counts the warp instructions of this worker, this one included.
-template <class U>
-const Inst* read_clock(Warp& w, const Inst* in, Mask m) {
+uint64_t instructions_so_far(const Warp& w) {
   uint64_t now = 0;
   for (const Count& count : w.block->worker->counts) {
     now += count.warps;
   }
-  for_lanes(m, [&](int l) { w.reg<U>(in->dst)[l] = static_cast<U>(now); });
+  return now;
+}
+
+uint64_t nanoseconds(const Warp&) {
+  return std::chrono::steady_clock::now().time_since_epoch().count();
+}
+
+template <auto NOW, class U, int SHIFT = 0>
+const Inst* read_time(Warp& w, const Inst* in, Mask m) {
+  U now = static_cast<U>(NOW(w) >> SHIFT);
+  for_lanes(m, [&](int l) { w.reg<U>(in->dst)[l] = now; });
   return next(in);
 }
 
-const Inst* read_timer(Warp& w, const Inst* in, Mask m) {
-  uint64_t now = std::chrono::steady_clock::now().time_since_epoch().count();
-  for_lanes(m, [&](int l) { w.reg<uint64_t>(in->dst)[l] = now; });
-  return next(in);
+// The handler that reads a register which changes while the kernel runs; nullptr: it does not.
+Handler pick_time(Special which) {
+  switch (which) {
+    case Special::Clock:
+      return read_time<instructions_so_far, uint32_t>;
+    case Special::ClockHi:
+      return read_time<instructions_so_far, uint32_t, 32>;
+    case Special::Clock64:
+      return read_time<instructions_so_far, uint64_t>;
+    case Special::GlobalTimer:
+      return read_time<nanoseconds, uint64_t>;
+    case Special::GlobalTimerLo:
+      return read_time<nanoseconds, uint32_t>;
+    case Special::GlobalTimerHi:
+      return read_time<nanoseconds, uint32_t, 32>;
+    default:
+      return nullptr;
+  }
 }
 
 void build_mov(Decode& d) {
@@ -118,20 +149,9 @@ void build_mov(Decode& d) {
   d.inst.dst = d.dst(0, type);
   Special which;
   if (d.is_special(d.arg(1), which)) {
-    if (which == Special::Clock) {
-      d.inst.run = read_clock<uint32_t>;
+    if (Handler read = pick_time(which)) {
+      d.inst.run = read;
       return;
-    }
-    if (which == Special::Clock64) {
-      d.inst.run = read_clock<uint64_t>;
-      return;
-    }
-    if (which == Special::GlobalTimer) {
-      d.inst.run = read_timer;
-      return;
-    }
-    if (which >= Special::Clock && which <= Special::GlobalTimerHi) {
-      throw Unsupported{};
     }
     if (ptx::bytes_of(type) == 2) {  // the lower half of a 32-bit register
       d.inst.a = d.src(1, Type::U32);
@@ -140,6 +160,10 @@ void build_mov(Decode& d) {
     }
   }
   d.inst.a = d.src(1, type);
+  if (type == Type::B128) {
+    d.inst.run = move<B128>;
+    return;
+  }
   d.inst.run = with_bits(type, []<class U>(TypeTag<U>) -> Handler { return move<U>; });
 }
 
