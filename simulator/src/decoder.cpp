@@ -7,6 +7,7 @@
 #include <cstring>
 #include <set>
 #include <unordered_map>
+#include <unordered_set>
 
 #include "functions.h"
 #include "registers.h"
@@ -455,6 +456,44 @@ void decode_instruction(const ptx::Instruction& source, Kernel& kernel, Function
   kernel.info[index] = info;
 }
 
+// Whether an instruction goes on to the next one, whatever its operands are. Not so are those that
+// branch, wait, or tell the time.
+bool is_plain(const Kernel& kernel, size_t index) {
+  static const std::unordered_set<std::string_view> opcodes = {
+      "abs",  "add",   "addc", "and",  "bfe",   "bfi",  "bfind", "bmsk",     "brev", "clz",
+      "cnot", "cos",   "cvt",  "cvta", "div",   "dp2a", "dp4a",  "copysign", "ex2",  "fma",
+      "fns",  "ld",    "lg2",  "lop3", "mad",   "madc", "mad24", "max",      "min",  "mov",
+      "mul",  "mul24", "neg",  "not",  "or",    "popc", "prmt",  "rcp",      "rem",  "rsqrt",
+      "sad",  "selp",  "set",  "setp", "shf",   "shl",  "shr",   "sin",      "slct", "sqrt",
+      "st",   "sub",   "subc", "tanh", "testp", "xor",
+  };
+  const ptx::Instruction& source = *kernel.info[index].source;
+  return kernel.code[index].run != unsupported && opcodes.contains(source.opcode) &&
+         source.text.find("%clock") == std::string_view::npos &&
+         source.text.find("%globaltimer") == std::string_view::npos;
+}
+
+// Divides the code into runs: a new one starts at each label, and around whatever is not plain.
+void divide_into_runs(Kernel& kernel) {
+  std::vector<bool> starts(kernel.code.size() + 1, false);
+  starts.back() = true;
+  for (auto& function : kernel.functions) {
+    starts[function->first] = true;
+    for (auto& [label, at] : function->source->labels) {
+      starts[function->first + at] = true;
+    }
+  }
+  uint16_t length = 0;
+  bool plain_behind = false;
+  for (size_t i = kernel.code.size(); i-- > 0;) {
+    bool plain = is_plain(kernel, i);
+    bool joins = plain && plain_behind && !starts[i + 1] && length < UINT16_MAX;
+    length = joins ? length + 1 : 1;
+    kernel.code[i].run_length = length;
+    plain_behind = plain;
+  }
+}
+
 // What stands behind the last instruction of a function: most end in ret anyway.
 const ptx::Instruction& end_of_function() {
   static const ptx::Instruction end = [] {
@@ -501,6 +540,7 @@ Kernel& kernel_of(Module& module, const std::string& name) {
     }
     decode_instruction(end_of_function(), *kernel, *function, frame, index);
   }
+  divide_into_runs(*kernel);
   kernel->frame.resize((kernel->frame.size() + 63) / 64 * 64);
   slot = std::move(kernel);
   return *slot;

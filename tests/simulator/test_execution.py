@@ -32,7 +32,6 @@ UNSUPPORTED = {
     "video": ("vadd.s32.s32.s32.sat r0, r1, r2", "vadd.s32.s32.s32.sat"),
     "profiler": ("pmevent 1", "pmevent 1"),
     "a form of lop3": ("lop3.or.b32 r0|p0, r1, r2, r3, 0x3f, p1", "lop3.or.b32"),
-    "a form of isspacep": ("isspacep.const p0, handle", "isspacep.const"),
 }
 
 

@@ -77,7 +77,7 @@ const char* space_name(AddressKind kind) {
 void check_generic(Warp& w, const Inst* in, int lane, uint64_t address, int bytes, bool write) {
   Worker& worker = *w.block->worker;
   const Block& block = *w.block;
-  Worker::Span& allowed = worker.allowed[in - block.kernel->code.data()];
+  Span& allowed = w.allowed[in - block.kernel->code.data()];
   auto inside = [&](const uint8_t* base, uint64_t size) {
     uint64_t first = reinterpret_cast<uint64_t>(base);
     return within(address, bytes, first, first + size);

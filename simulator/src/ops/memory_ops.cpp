@@ -111,6 +111,31 @@ const Inst* load(Warp& w, const Inst* in, Mask m) {
   return next(in);
 }
 
+// The most frequent load, and a short way for it: one value, as wide as its register, all lanes at
+// one place or in one row.
+template <AddressKind KIND, class T>
+const Inst* load_row(Warp& w, const Inst* in, Mask m) {
+  using A = AddressOf<KIND>;
+  const A* a = w.reg<A>(in->a);
+  const A step = static_cast<A>(a[1] - a[0]);
+  if (m == ALL_LANES && (step == 0 || step == sizeof(T)) && advances_by<LANES>(a, step))
+      [[likely]] {
+    const uint64_t begin = address_of<KIND>(a[0], in);
+    if (begin % sizeof(T) == 0 && is_allowed<KIND>(w, in, begin, step * (LANES - 1) + sizeof(T)))
+        [[likely]] {
+      const uint8_t* from = window_base<KIND>(w) + begin;
+      T* to = w.reg<T>(in->dst);
+      if (step == 0) {
+        std::fill_n(to, LANES, *reinterpret_cast<const InMemory<T>*>(from));
+      } else {
+        std::memcpy(to, from, LANES * sizeof(T));
+      }
+      return next(in);
+    }
+  }
+  return load<KIND, T, T>(w, in, m);
+}
+
 template <AddressKind KIND, class T, class R>
 const Inst* store(Warp& w, const Inst* in, Mask m) {
   Access at;
@@ -135,9 +160,17 @@ const Inst* load_param(Warp& w, const Inst* in, Mask m) {
 enum class Op { Load, Store, LoadParam };
 
 template <class T, class R>
-Handler pick_space(Op op, AddressKind kind) {
+Handler pick_space(Op op, AddressKind kind, int count) {
   if (op == Op::LoadParam) {
     return load_param<T, R>;
+  }
+  if constexpr (sizeof(T) == sizeof(R) && sizeof(T) >= 2 && sizeof(T) <= 8) {
+    if (op == Op::Load && count == 1 && kind == AddressKind::Generic) {
+      return load_row<AddressKind::Generic, T>;
+    }
+    if (op == Op::Load && count == 1 && kind == AddressKind::Shared32) {
+      return load_row<AddressKind::Shared32, T>;
+    }
   }
   bool is_load = op == Op::Load;
   switch (kind) {
@@ -158,42 +191,44 @@ Handler pick_space(Op op, AddressKind kind) {
 }
 
 template <class T>
-Handler pick_register(Op op, AddressKind kind, int bytes) {
+Handler pick_register(Op op, AddressKind kind, int bytes, int count) {
   constexpr bool S = std::is_signed_v<T>;
   if constexpr (sizeof(T) <= 2) {
     if (bytes == 2) {
-      return pick_space<T, std::conditional_t<S, int16_t, uint16_t>>(op, kind);
+      return pick_space<T, std::conditional_t<S, int16_t, uint16_t>>(op, kind, count);
     }
   }
   if constexpr (sizeof(T) <= 4) {
     if (bytes == 4) {
-      return pick_space<T, std::conditional_t<S, int32_t, uint32_t>>(op, kind);
+      return pick_space<T, std::conditional_t<S, int32_t, uint32_t>>(op, kind, count);
     }
   }
   if (bytes == 8) {
-    return pick_space<T, std::conditional_t<S, int64_t, uint64_t>>(op, kind);
+    return pick_space<T, std::conditional_t<S, int64_t, uint64_t>>(op, kind, count);
   }
   throw Unsupported{};
 }
 
 __extension__ using B128 = unsigned __int128;
 
-Handler pick(Op op, AddressKind kind, Type type, int register_bytes) {
+Handler pick(Op op, AddressKind kind, Type type, int register_bytes, int count) {
   bool is_load = op != Op::Store;
   switch (ptx::bytes_of(type)) {
     case 1:
-      return type == Type::S8 && is_load ? pick_register<int8_t>(op, kind, register_bytes)
-                                         : pick_register<uint8_t>(op, kind, register_bytes);
+      return type == Type::S8 && is_load ? pick_register<int8_t>(op, kind, register_bytes, count)
+                                         : pick_register<uint8_t>(op, kind, register_bytes, count);
     case 2:
-      return type == Type::S16 && is_load ? pick_register<int16_t>(op, kind, register_bytes)
-                                          : pick_register<uint16_t>(op, kind, register_bytes);
+      return type == Type::S16 && is_load
+                 ? pick_register<int16_t>(op, kind, register_bytes, count)
+                 : pick_register<uint16_t>(op, kind, register_bytes, count);
     case 4:
-      return type == Type::S32 && is_load ? pick_register<int32_t>(op, kind, register_bytes)
-                                          : pick_register<uint32_t>(op, kind, register_bytes);
+      return type == Type::S32 && is_load
+                 ? pick_register<int32_t>(op, kind, register_bytes, count)
+                 : pick_register<uint32_t>(op, kind, register_bytes, count);
     case 8:
-      return pick_register<uint64_t>(op, kind, register_bytes);
+      return pick_register<uint64_t>(op, kind, register_bytes, count);
     case 16:
-      return pick_space<B128, B128>(op, kind);
+      return pick_space<B128, B128>(op, kind, count);
     default:
       throw Unsupported{};
   }
@@ -349,11 +384,11 @@ void build_ld(Decode& d) {
       throw Unsupported{};
     }
     d.inst.imm = static_cast<int64_t>(at);
-    d.inst.run = pick(Op::LoadParam, AddressKind::Generic, type, bytes);
+    d.inst.run = pick(Op::LoadParam, AddressKind::Generic, type, bytes, count);
     return;
   }
   AddressKind kind = address_operand(d, address, space);
-  d.inst.run = pick(Op::Load, kind, type, bytes);
+  d.inst.run = pick(Op::Load, kind, type, bytes, count);
 }
 
 void build_st(Decode& d) {
@@ -368,7 +403,7 @@ void build_st(Decode& d) {
     throw Unsupported{};
   }
   AddressKind kind = address_operand(d, d.arg(0), space);
-  d.inst.run = pick(Op::Store, kind, type, bytes);
+  d.inst.run = pick(Op::Store, kind, type, bytes, count);
 }
 
 const Inst* nothing(Warp&, const Inst* in, Mask) { return next(in); }

@@ -96,8 +96,9 @@ void build_pack(Decode& d, Type type, bool packing) {
 // The simulator's clock counts the warp instructions of this worker, this one included.
 uint64_t instructions_so_far(const Warp& w) {
   uint64_t now = 0;
-  for (const Count& count : w.block->worker->counts) {
-    now += count.warps;
+  const std::vector<Inst>& code = w.block->kernel->code;
+  for (size_t i = 0; i < code.size(); i += code[i].run_length) {
+    now += w.block->worker->counts[i].warps * code[i].run_length;
   }
   return now;
 }
