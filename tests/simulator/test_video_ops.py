@@ -99,13 +99,13 @@ def scalar_forms() -> list[Form]:
     for op, compute in OPERATIONS.items():
         name = f"v{op}"
         every = list(itertools.product(TYPES, repeat=3))
-        for types, sat in itertools.product(every, (False, True)):
-            forms.append(scalar(name, types, compute, sat=sat))
-        for i, (second, sat) in enumerate(itertools.product(SECOND, (False, True))):
-            forms.append(scalar(name, every[i], compute, sat=sat, second=second))
-            forms.append(scalar(name, every[-1 - i], compute, sat=sat, second=second))
-        for i, (parts, sat) in enumerate(itertools.product(PARTS, (False, True))):
-            forms.append(scalar(name, every[3 * i % 8], compute, sat=sat, parts=parts))
+        for i, types in enumerate(every):
+            forms.append(scalar(name, types, compute, sat=i in (0, 3, 5, 6)))
+        for i, second in enumerate(SECOND):
+            forms.append(scalar(name, every[i], compute, second=second))
+            forms.append(scalar(name, every[-1 - i], compute, sat=True, second=second))
+        for i, parts in enumerate(PARTS):
+            forms.append(scalar(name, every[3 * i % 8], compute, sat=i % 2 == 1, parts=parts))
     return forms
 
 
@@ -142,9 +142,9 @@ def multiply_forms() -> list[Form]:
     """Negated operands stand with a minus: (a * b) is negated if one of a and b is."""
     forms = []
     signs = [("", "", ""), ("-", "", ""), ("", "-", ""), ("-", "-", ""), ("", "", "-")]
-    for (a_type, b_type), sign, sat, shift in itertools.product(
-        itertools.product(TYPES, repeat=2), signs, (False, True), ("", "shr7", "shr15")
-    ):
+    every = itertools.product(itertools.product(TYPES, repeat=2), signs, (False, True))
+    shifts = itertools.cycle(("", "shr7", "shr15"))
+    for ((a_type, b_type), sign, sat), shift in zip(every, shifts, strict=False):
         negative = (sign[0] != sign[1]) or sign[2] == "-"
         t = "s32" if "s32" in (a_type, b_type) or negative else "u32"
         plus_one = sign == ("-", "-", "")  # the slot of a form that changes nothing: .po instead
@@ -210,15 +210,11 @@ def simd_forms() -> list[Form]:
     forms = []
     for n, (op, compute) in itertools.product((2, 4), SIMD_OPERATIONS.items()):
         every = list(itertools.product(TYPES, repeat=3))
-        for types, end in itertools.product(every, ("", "sat", "add")):
-            forms.append(simd(n, f"v{op}", types, compute, sat=end == "sat", add=end == "add"))
-        for i, (parts, end) in enumerate(itertools.product(SIMD_PARTS[n], ("", "sat", "add"))):
-            forms.append(
-                simd(
-                    n, f"v{op}", every[3 * i % 8], compute, sat=end == "sat", add=end == "add",
-                    parts=parts,
-                )
-            )  # fmt: skip
+        cases = [(types, ("", "", "")) for types in every]
+        cases += [(every[3 * i % 8], parts) for i, parts in enumerate(SIMD_PARTS[n])]
+        for (types, parts), end in zip(cases, itertools.cycle(("sat", "", "add")), strict=False):
+            flags = {"sat": end == "sat", "add": end == "add"}
+            forms.append(simd(n, f"v{op}", types, compute, parts=parts, **flags))
     for n, (name, compute) in itertools.product((2, 4), COMPARISONS.items()):
         for i, (types, add) in enumerate(
             itertools.product(itertools.product(TYPES, repeat=2), (False, True))
