@@ -1080,8 +1080,9 @@ class Parser {
       op.kind = Operand::Float;
       op.bits = std::bit_cast<uint64_t>(value);
     } else {
-      int base = hex_float || second == 'x' ? 16 : second == 'b' ? 2 : s[0] == '0' ? 8 : 10;
-      std::string_view digits = second ? s.substr(2) : s;
+      bool prefixed = hex_float || second == 'x' || second == 'b';
+      int base = second == 'b' ? 2 : prefixed ? 16 : s[0] == '0' ? 8 : 10;
+      std::string_view digits = prefixed ? s.substr(2) : s;
       if (!hex_float && digits.ends_with('U')) {
         digits.remove_suffix(1);
         is_unsigned = true;
