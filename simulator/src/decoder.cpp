@@ -249,7 +249,8 @@ uint32_t Decode::src(const Operand& op, Type type) {
         return frame_.special(which, bytes == 8 ? 8 : 4);
       }
       bool is_pred = function.source->registers[op.reg].type == Type::Pred;
-      if (type == Type::Pred || is_pred || register_bytes(op) < ptx::bytes_of(type)) {
+      bool whole = !op.negated && op.part.empty();
+      if (!whole || type == Type::Pred || is_pred || register_bytes(op) < ptx::bytes_of(type)) {
         throw Unsupported{};
       }
       return function.slots[op.reg];
@@ -295,7 +296,7 @@ uint32_t Decode::dst(const Operand& op, Type type) {
     return scratch(lane_bytes(type));
   }
   Special which;
-  if (op.kind != Operand::Register || is_special(op, which)) {
+  if (op.kind != Operand::Register || !op.part.empty() || is_special(op, which)) {
     throw Unsupported{};
   }
   bool pred = function.source->registers[op.reg].type == Type::Pred;

@@ -834,6 +834,14 @@ class Parser {
       op = memory(f);
     } else if (lex_.peek().kind == Tok::Word) {
       op = name_operand(f);
+    } else if (at_negated_register()) {
+      lex_.expect("-");
+      op = name_operand(f);
+      op.negated = op.kind == Operand::Register;
+      if (!op.negated || negated) {
+        lex_.fail("expected a register behind '-'");
+      }
+      return op;
     } else {
       op = constant();
     }
@@ -843,6 +851,11 @@ class Parser {
     }
     op.negated = negated;
     return op;
+  }
+
+  bool at_negated_register() const {
+    Lexer ahead = lex_;
+    return ahead.accept("-") && ahead.peek().kind == Tok::Word;
   }
 
   Operand vector(Function& f, std::string_view open, std::string_view close) {
@@ -879,6 +892,7 @@ class Parser {
   Operand name_operand(Function& f) {
     std::string name = word();
     Operand op;
+    op.part = take_part(name);
     if (name == "_") {
       op.kind = Operand::Sink;
     } else if (int reg = find_register(f, name); reg >= 0) {
@@ -899,6 +913,9 @@ class Parser {
         op.offset = static_cast<int64_t>(constant().bits);
       }
     }
+    if (!op.part.empty() && op.kind != Operand::Register) {
+      lex_.fail("expected a register in front of '." + op.part + "'");
+    }
     if (lex_.accept("|")) {
       Operand second = operand(f);
       if (second.kind != Operand::Register && second.kind != Operand::Sink) {
@@ -907,6 +924,19 @@ class Parser {
       op.pair = second.reg;
     }
     return op;
+  }
+
+  // Cuts the selector of a video instruction off a register's name: "b0", "h10", "" for none.
+  static std::string take_part(std::string& name) {
+    size_t dot = name.rfind('.');
+    if (dot == std::string::npos || dot + 2 >= name.size() ||
+        (name[dot + 1] != 'b' && name[dot + 1] != 'h') ||
+        name.find_first_not_of("01234567", dot + 2) != std::string::npos) {
+      return {};
+    }
+    std::string part = name.substr(dot + 1);
+    name.resize(dot);
+    return part;
   }
 
   int vector_components(Function& f, const std::string& name) {
@@ -1050,8 +1080,9 @@ class Parser {
       op.kind = Operand::Float;
       op.bits = std::bit_cast<uint64_t>(value);
     } else {
-      int base = hex_float || second == 'x' ? 16 : second == 'b' ? 2 : s[0] == '0' ? 8 : 10;
-      std::string_view digits = second ? s.substr(2) : s;
+      bool prefixed = hex_float || second == 'x' || second == 'b';
+      int base = second == 'b' ? 2 : prefixed ? 16 : s[0] == '0' ? 8 : 10;
+      std::string_view digits = prefixed ? s.substr(2) : s;
       if (!hex_float && digits.ends_with('U')) {
         digits.remove_suffix(1);
         is_unsigned = true;

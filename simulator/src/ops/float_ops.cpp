@@ -283,16 +283,16 @@ struct Approx {
   Round round;
   bool flush;
 };
-Approx take_approx(Decode& d) {
+Approx take_approx(Decode& d, Type type) {
   bool approx = d.take("approx");
   Round round = take_round(d);
-  bool flush = d.take("ftz");
+  bool flush = (approx || type == Type::F32) && d.take("ftz");
   return {approx ? Round::Nearest : round, flush};
 }
 
 void build_sqrt(Decode& d) {
   Type type = d.take_type();
-  auto [round, flush] = take_approx(d);
+  auto [round, flush] = take_approx(d, type);
   build_unary<[](auto a) { return std::sqrt(a); }>(d, type, round, flush);
 }
 
@@ -316,7 +316,7 @@ void build_upper_word(Decode& d) {
 
 void build_rcp(Decode& d) {
   Type type = d.take_type();
-  auto [round, flush] = take_approx(d);
+  auto [round, flush] = take_approx(d, type);
   if (type == Type::F64 && flush) {
     return build_upper_word<[](double a) { return 1.0 / a; }>(d);
   }
@@ -325,7 +325,7 @@ void build_rcp(Decode& d) {
 
 void build_rsqrt(Decode& d) {
   Type type = d.take_type();
-  auto [round, flush] = take_approx(d);
+  auto [round, flush] = take_approx(d, type);
   if (type == Type::F64 && flush) {
     return build_upper_word<[](double a) { return 1.0 / std::sqrt(a); }>(d);
   }

@@ -23,53 +23,63 @@ const Inst* move_pred(Warp& w, const Inst* in, Mask m) {
   return next(in);
 }
 
-// {a, b} -> d: a in the low half. P is a part, W the whole.
-template <class P, class W>
+// {a, b} -> d: a in the low bits. A part has BITS bits and lies in a register P; W is the whole.
+template <class P, int BITS>
+constexpr P PART = static_cast<P>(static_cast<P>(~P{0}) >> (8 * sizeof(P) - BITS));
+
+template <class P, class W, int BITS>
 const Inst* pack(Warp& w, const Inst* in, Mask m) {
-  for_lanes(m, [&](int l) {
-    W whole = 0;
-    for (int i = 0; i < in->count; i++) {
-      whole |= static_cast<W>(w.reg<P>(in->list[i])[l]) << (8 * sizeof(P) * i);
+  alignas(64) W whole[LANES] = {};
+  for (int i = 0; i < in->count; i++) {
+    const P* part = w.reg<P>(in->list[i]);
+    for (int l = 0; l < LANES; l++) {
+      whole[l] |= static_cast<W>(part[l] & PART<P, BITS>) << (BITS * i);
     }
-    w.reg<W>(in->dst)[l] = whole;
-  });
+  }
+  store_masked(w.reg<W>(in->dst), whole, m);
   return next(in);
 }
 
-template <class P, class W>
+template <class P, class W, int BITS>
 const Inst* unpack(Warp& w, const Inst* in, Mask m) {
-  for_lanes(m, [&](int l) {
-    W whole = w.reg<W>(in->a)[l];
-    for (int i = 0; i < in->count; i++) {
-      w.reg<P>(in->list[i])[l] = static_cast<P>(whole >> (8 * sizeof(P) * i));
+  const W* whole = w.reg<W>(in->a);
+  for (int i = 0; i < in->count; i++) {
+    alignas(64) P part[LANES];
+    for (int l = 0; l < LANES; l++) {
+      part[l] = static_cast<P>(whole[l] >> (BITS * i)) & PART<P, BITS>;
     }
-  });
+    store_masked(w.reg<P>(in->list[i]), part, m);
+  }
   return next(in);
 }
 
 Type part_type(int bytes) {
-  return bytes == 2   ? Type::B16
+  return bytes == 1   ? Type::B8
+         : bytes == 2 ? Type::B16
          : bytes == 4 ? Type::B32
          : bytes == 8 ? Type::B64
                       : throw Unsupported{};
 }
 
-template <bool PACK>
-Handler pick_pack(int part, int whole) {
-  if (part == 2 && whole == 4) {
-    return PACK ? pack<uint16_t, uint32_t> : unpack<uint16_t, uint32_t>;
-  }
-  if (part == 2 && whole == 8) {
-    return PACK ? pack<uint16_t, uint64_t> : unpack<uint16_t, uint64_t>;
-  }
-  if (part == 4 && whole == 8) {
-    return PACK ? pack<uint32_t, uint64_t> : unpack<uint32_t, uint64_t>;
-  }
-  if (part == 4 && whole == 16) {
-    return PACK ? pack<uint32_t, B128> : unpack<uint32_t, B128>;
-  }
-  if (part == 8 && whole == 16) {
-    return PACK ? pack<uint64_t, B128> : unpack<uint64_t, B128>;
+struct Packing {
+  int part, whole;  // bytes
+  Handler pack, unpack;
+};
+template <class P, class W, int BITS>
+constexpr Packing PACKING{BITS / 8, sizeof(W), pack<P, W, BITS>, unpack<P, W, BITS>};
+constexpr Packing PACKINGS[] = {
+    PACKING<uint16_t, uint16_t, 8>,  PACKING<uint16_t, uint32_t, 8>,
+    PACKING<uint16_t, uint16_t, 16>, PACKING<uint16_t, uint32_t, 16>,
+    PACKING<uint16_t, uint64_t, 16>, PACKING<uint32_t, uint32_t, 32>,
+    PACKING<uint32_t, uint64_t, 32>, PACKING<uint32_t, B128, 32>,
+    PACKING<uint64_t, uint64_t, 64>, PACKING<uint64_t, B128, 64>,
+};
+
+Handler pick_pack(bool packing, int part, int whole) {
+  for (const Packing& p : PACKINGS) {
+    if (p.part == part && p.whole == whole) {
+      return packing ? p.pack : p.unpack;
+    }
   }
   throw Unsupported{};
 }
@@ -86,10 +96,10 @@ void build_pack(Decode& d, Type type, bool packing) {
   d.inst.list = d.list(slots);
   if (packing) {
     d.inst.dst = d.dst(0, type);
-    d.inst.run = pick_pack<true>(part, whole);
+    d.inst.run = pick_pack(true, part, whole);
   } else {
     d.inst.a = d.src(1, type);
-    d.inst.run = pick_pack<false>(part, whole);
+    d.inst.run = pick_pack(false, part, whole);
   }
 }
 
