@@ -245,7 +245,8 @@ uint32_t Decode::src(const Operand& op, Type type) {
         }
         return frame_.special(which, bytes == 8 ? 8 : 4);
       }
-      if (type == Type::Pred || register_bytes(op) < ptx::bytes_of(type)) {
+      bool is_pred = kernel.function->registers[op.reg].type == Type::Pred;
+      if (type == Type::Pred || is_pred || register_bytes(op) < ptx::bytes_of(type)) {
         throw Unsupported{};
       }
       return function.slots[op.reg];

@@ -184,7 +184,7 @@ struct Module {
     uint64_t bytes;
   };
   std::map<std::string, Symbol> symbols;  // .global and .const variables
-  std::vector<std::unique_ptr<uint8_t[]>> storage;
+  std::vector<std::unique_ptr<void, void (*)(void*)>> storage;
   std::map<std::string, std::unique_ptr<Kernel>> kernels;  // decoded on first use
 
   // A function by its name or its alias, or nullptr. Its address is its value as a pointer.

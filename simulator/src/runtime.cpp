@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "builtins.h"
+#include "module.h"
 #include "wbsim.h"
 
 namespace wbsim {
@@ -70,46 +71,6 @@ class InterruptGuard {
   bool installed_ = false;
 };
 
-// The PTX inside a fat binary (the layout that nvcc writes; simulator/README.md).
-std::string extract_ptx(const void* fat_binary) {
-  struct Wrapper {
-    int magic, version;
-    const uint8_t* data;
-    void* filename;
-  };
-  struct Header {
-    uint32_t magic;
-    uint16_t version, header_bytes;
-    uint64_t bytes;
-  };
-  struct Entry {
-    uint16_t kind, version;
-    uint32_t header_bytes;
-    uint64_t bytes;
-  };
-  constexpr int WRAPPER_MAGIC = 0x466243b1;
-  constexpr uint32_t FATBIN_MAGIC = 0xba55ed50;
-  constexpr uint16_t KIND_PTX = 1;
-  auto* wrapper = static_cast<const Wrapper*>(fat_binary);
-  Header header;
-  std::memcpy(&header, wrapper->data, sizeof header);
-  if (wrapper->magic != WRAPPER_MAGIC || header.magic != FATBIN_MAGIC) {
-    return {};
-  }
-  const uint8_t* at = wrapper->data + header.header_bytes;
-  const uint8_t* end = at + header.bytes;
-  while (at + sizeof(Entry) <= end) {
-    Entry entry;
-    std::memcpy(&entry, at, sizeof entry);
-    const char* body = reinterpret_cast<const char*>(at + entry.header_bytes);
-    if (entry.kind == KIND_PTX) {
-      return std::string(body, strnlen(body, entry.bytes));
-    }
-    at += entry.header_bytes + entry.bytes;
-  }
-  return {};
-}
-
 std::string dim3_text(dim3 v) {
   return "(" + std::to_string(v.x) + ", " + std::to_string(v.y) + ", " + std::to_string(v.z) + ")";
 }
@@ -126,7 +87,7 @@ Runtime& Runtime::get() {
 Runtime::Binary* Runtime::add_binary(const void* fat_binary) {
   std::lock_guard lock(mutex_);
   binaries_.push_back(std::make_unique<Binary>());
-  binaries_.back()->ptx = extract_ptx(fat_binary);
+  binaries_.back()->image = read_wrapper(fat_binary);
   return binaries_.back().get();
 }
 
@@ -155,51 +116,18 @@ void Runtime::add_variable(Binary* binary, const void* host, const char* name) {
   variables_[host] = {binary, name};
 }
 
-// Parses the module's PTX and gives its variables their memory. Called with mutex_ held.
+// Called with mutex_ held.
 Module& Runtime::parse(Binary& binary) {
-  if (binary.module) {
-    return *binary.module;
-  }
-  if (binary.ptx.empty()) {
-    throw ptx::ParseError(
-        "the object holds no PTX; compile it with -gencode arch=compute_90a,code=compute_90a "
-        "--no-compress");
-  }
-  auto module = std::make_unique<Module>();
-  std::vector<Region> regions;
-  module->ptx = ptx::parse(binary.ptx);
-  for (const ptx::Variable& v : module->ptx->globals) {
-    if (v.space != ptx::Space::Global && v.space != ptx::Space::Const) {
-      continue;
+  if (!binary.module) {
+    if (binary.image.ptx.empty()) {
+      throw ptx::ParseError(binary.image.problem);
     }
-    uint64_t align = std::max<uint64_t>(v.align, 256);
-    module->storage.push_back(std::make_unique<uint8_t[]>(v.bytes + 2 * align));
-    uint64_t address = reinterpret_cast<uint64_t>(module->storage.back().get());
-    address = (address + align - 1) / align * align;
-    uint8_t* at = reinterpret_cast<uint8_t*>(address);
-    std::copy(v.init.begin(), v.init.end(), at);
-    module->symbols[v.name] = {at, v.bytes};
-    regions.push_back({address, v.bytes, v.name, "a variable of the module",
-                       v.space == ptx::Space::Const ? WBSIM_IN : WBSIM_INOUT});
-  }
-  for (const ptx::Variable& v : module->ptx->globals) {
-    for (const ptx::Variable::Fixup& fix : v.fixups) {
-      auto target = module->symbols.find(fix.symbol);
-      const ptx::Function* function = module->find_function(fix.symbol);
-      if (target == module->symbols.end() && !function) {
-        throw ptx::ParseError("variable '" + v.name + "' holds the address of '" + fix.symbol +
-                              "', which is not supported");
-      }
-      uint64_t value = function ? reinterpret_cast<uint64_t>(function)
-                                : reinterpret_cast<uint64_t>(target->second.address);
-      value += fix.add;
-      std::memcpy(module->symbols[v.name].address + fix.at, &value, sizeof value);
+    std::vector<Region> regions;
+    binary.module = load_module(binary.image.ptx, regions);
+    for (Region& region : regions) {
+      regions_.add(std::move(region));
     }
   }
-  for (Region& region : regions) {
-    regions_.add(std::move(region));
-  }
-  binary.module = std::move(module);
   return *binary.module;
 }
 

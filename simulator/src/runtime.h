@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "fat_binary.h"
 #include "launch.h"
 #include "program.h"
 
@@ -24,7 +25,7 @@ class Runtime {
 
   // ---- Modules. PTX is parsed when something of the module is first asked for.
   struct Binary {
-    std::string ptx;
+    PtxImage image;
     std::unique_ptr<Module> module;
   };
   Binary* add_binary(const void* fat_binary);
