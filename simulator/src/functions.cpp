@@ -116,6 +116,8 @@ bool is_recursive(CallGraph& graph, const ptx::Function* f) {
   return reached.contains(f);
 }
 
+constexpr uint64_t MAX_LOCAL = 512 * 1024;  // bytes of a thread on sm_90
+
 // Appends a variable, and returns where it lies.
 uint32_t place(uint32_t& size, const ptx::Variable& v) {
   uint64_t align = std::max(v.align, 1);
@@ -190,8 +192,9 @@ void collect_functions(Kernel& kernel) {
     function->recursive = is_recursive(graph, function->source);
     kernel.recursive |= function->recursive;
   }
-  if (deepest[kernel.function] > UINT32_MAX / 2) {
-    throw ptx::ParseError("a thread's variables take more than the local memory");
+  if (deepest[kernel.function] > MAX_LOCAL) {
+    throw ptx::ParseError("a thread's variables take more than the " + std::to_string(MAX_LOCAL) +
+                          " bytes of local memory there are");
   }
   kernel.local_bytes = static_cast<uint32_t>(deepest[kernel.function]);
 }

@@ -4,6 +4,8 @@
 // the result back (PTX ISA, Abstracting the ABI). Each lane has a stack of its own, so lanes may be
 // in different functions, and in activations of different depth.
 
+#include <algorithm>
+
 #include "../builtins.h"
 #include "../functions.h"
 #include "dispatch.h"
