@@ -1040,6 +1040,7 @@ class Parser {
   Operand literal(bool& is_unsigned) {
     std::string_view s = lex_.peek().text;
     char second = s.size() > 2 && s[0] == '0' ? static_cast<char>(s[1] | 0x20) : '\0';
+    second = std::string_view("xbfd").find(second) == std::string_view::npos ? '\0' : second;
     Operand op;
     bool hex_float = second == 'f' || second == 'd';
     bool decimal = !hex_float && second != 'x' && s.find_first_of(".eE") != std::string_view::npos;

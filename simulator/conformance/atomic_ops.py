@@ -18,13 +18,18 @@ from dataclasses import dataclass, field
 from functools import reduce
 
 import numpy as np
-import pytest
-import torch
 
-from tests.simulator import exact
-from tests.simulator.exact import F32, F64, NAN
-from tests.simulator.micro import BLOCK, Operand, edge_cases, grouped_source, random_value
-from workbench.toolchain.inline import inline
+from simulator.conformance import exact
+from simulator.conformance.exact import F32, F64, NAN
+from simulator.conformance.micro import (
+    BLOCK,
+    Case,
+    Operand,
+    Program,
+    edge_cases,
+    grouped_source,
+    random_value,
+)
 
 SPACES = ("global", "shared", "generic global", "generic shared")
 OWN, SHARED_BY_ALL = 6 * BLOCK, 4 * BLOCK  # lanes with a cell of their own, lanes that compete
@@ -153,9 +158,7 @@ def source() -> str:
     return grouped_source([body(form) for form in FORMS])
 
 
-@pytest.fixture(scope="module")
-def run() -> Callable[..., None]:
-    return inline(source(), "run", target="simulator", name="atomics").run
+PROGRAM = Program("atomic_ops", source)
 
 
 def operands_of(form: Atomic) -> np.ndarray:
@@ -192,8 +195,7 @@ def active_lanes(count: int) -> list[int]:
     return [masks[i // 32 % len(masks)] >> (i % 32) & 1 for i in range(count)]
 
 
-@pytest.mark.parametrize("form", FORMS, ids=str)
-def test_form(form: Atomic, run: Callable[..., None]):
+def check_atomic(form: Atomic, target: str) -> None:
     inputs = operands_of(form)
     count = inputs.shape[1]
     active = active_lanes(count)
@@ -203,8 +205,7 @@ def test_form(form: Atomic, run: Callable[..., None]):
     out[0] = sentinel & ((1 << o.bits) - 1)
     if not form.in_shared:
         out[1] = inputs[0]
-    run(FORMS.index(form), torch.from_numpy(inputs), torch.from_numpy(out),
-        torch.tensor(active, dtype=torch.int32), count)  # fmt: skip
+    PROGRAM.run(target, FORMS.index(form), inputs, out, np.array(active, dtype=np.int32), count)
     old, cells = out.tolist()
     for i in range(count):
         if form.red or not active[i]:
@@ -304,21 +305,32 @@ void take_tickets(unsigned* out) { tickets<<<3, 160>>>(out); }
 """
 
 
-@pytest.fixture(scope="module")
-def lock_module():
-    return inline(LOCK, ["count_locked", "take_tickets"], target="simulator", name="locks")
+LOCKS = Program("locks", LOCK, "count_locked", "take_tickets")
 
 
-def test_spin_lock_lets_every_lane_in(lock_module):
-    lock, counter = torch.zeros(1, dtype=torch.uint32), torch.zeros(1, dtype=torch.uint32)
-    lock_module.count_locked(lock, counter, 3)
+def check_lock(full: bool, target: str) -> None:
+    """A spin lock lets every lane in."""
+    lock, counter = np.zeros(1, dtype=np.uint32), np.zeros(1, dtype=np.uint32)
+    LOCKS.run(target, lock, counter, 3, function="count_locked")
     assert (counter.item(), lock.item()) == (3 * 4 * 96, 0)
 
 
-def test_tickets_are_all_different(lock_module):
-    out = torch.zeros(3 * 161, dtype=torch.uint32)
-    lock_module.take_tickets(out)
+def check_tickets(full: bool, target: str) -> None:
+    """Tickets are all different."""
+    out = np.zeros(3 * 161, dtype=np.uint32)
+    LOCKS.run(target, out, function="take_tickets")
     for row in out.reshape(3, 161).tolist():
         assert row[-1] == 2 * 160
         assert len(set(row[:-1])) == 160
         assert max(row[:-1]) < 320
+
+
+def atomic_case(form: Atomic) -> Case:
+    return Case(str(form), lambda full, target: check_atomic(form, target))
+
+
+CASES = [
+    *map(atomic_case, FORMS),
+    Case("spin lock", check_lock),
+    Case("tickets", check_tickets),
+]

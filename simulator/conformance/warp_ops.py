@@ -14,9 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 
-import pytest
-
-from tests.simulator.micro import Form, Suite, before
+from simulator.conformance.micro import Case, Form, Suite, before
 
 FULL = (1 << 32) - 1
 LANES = range(32)
@@ -241,14 +239,16 @@ def redux_forms() -> list[Collective]:
 
 
 COLLECTIVES = [*shuffle_forms(), *vote_forms(), *match_forms(), *redux_forms()]
-SUITE = Suite("warp_ops", [c.form for c in COLLECTIVES])
+PROGRAM = Suite("warp_ops", [c.form for c in COLLECTIVES])
 
 
 def groups_of_lanes(mask: int) -> list[list[int]]:
     return [[lane for lane in LANES if mask >> lane & 1]]
 
 
-def check(collective: Collective, warps: list[Warp], groups: list[list[list[int]]]) -> None:
+def check(
+    collective: Collective, warps: list[Warp], groups: list[list[list[int]]], target: str
+) -> None:
     """Run warps whose lanes take part in groups, and compare each lane with the reference."""
     while len(warps) % 2:
         warps, groups = [*warps, warps[0]], [*groups, groups[0]]
@@ -262,7 +262,7 @@ def check(collective: Collective, warps: list[Warp], groups: list[list[list[int]
         for lanes in sets:
             answers |= collective.reference(full, lanes)
         expected += [answers.get(lane) for lane in LANES]
-    results, again = SUITE.run(collective.form, rows, active)
+    results, again = PROGRAM.run(collective.form, rows, active, target)
     for i, wanted in enumerate(expected):
         got = [int(r) for r in results[:, i]]
         where = f"{collective}: warp {i // 32}, lane {i % 32}, operands {rows[i]}"
@@ -275,25 +275,22 @@ def check(collective: Collective, warps: list[Warp], groups: list[list[list[int]
             assert int(again[i]) == wanted[0], f"{where}: in place {again[i]}, wanted {wanted}"
 
 
-@pytest.mark.parametrize("collective", COLLECTIVES, ids=str)
-def test_full_warp(collective: Collective):
-    warps = collective.operands(random.Random(1))
-    check(collective, warps, [groups_of_lanes(FULL)] * len(warps))
-
-
-@pytest.mark.parametrize("collective", COLLECTIVES, ids=str)
-def test_some_lanes(collective: Collective):
-    warps = collective.operands(random.Random(2))
-    check(collective, warps, [groups_of_lanes(MASKS[i % len(MASKS)]) for i in range(len(warps))])
-
-
-@pytest.mark.parametrize("collective", COLLECTIVES, ids=str)
-def test_a_mask_per_tile(collective: Collective):
-    """Tiles of a warp execute the same instruction, each with a mask of its own lanes."""
-    warps = collective.operands(random.Random(3))
+def check_collective(collective: Collective, target: str) -> None:
+    """A full warp; the lanes of some masks; a mask per tile of the warp, each of its own lanes."""
+    full, some, tiled = (collective.operands(random.Random(seed)) for seed in (1, 2, 3))
+    check(collective, full, [groups_of_lanes(FULL)] * len(full), target)
+    masks = [MASKS[i % len(MASKS)] for i in range(len(some))]
+    check(collective, some, [groups_of_lanes(mask) for mask in masks], target)
     groups = []
-    for i in range(len(warps)):
+    for i in range(len(tiled)):
         size = (16, 8, 4, 2)[i % 4]
         tiles = [list(range(first, first + size)) for first in range(0, 32, size)]
         groups.append(tiles if i % 3 else tiles[::2])
-    check(collective, warps, groups)
+    check(collective, tiled, groups, target)
+
+
+def collective_case(collective: Collective) -> Case:
+    return Case(str(collective), lambda full, target: check_collective(collective, target))
+
+
+CASES = [collective_case(c) for c in COLLECTIVES]

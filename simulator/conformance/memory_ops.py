@@ -10,15 +10,11 @@ from __future__ import annotations
 
 import random
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import pytest
-import torch
 
-from tests.simulator.micro import BLOCK, Operand, asm_block, grouped_source
-from workbench.toolchain.inline import inline
+from simulator.conformance.micro import BLOCK, Case, Operand, Program, asm_block, grouped_source
 
 LANES = 32
 WINDOW = 8 * BLOCK  # bytes: of the buffer that the lanes of a block access
@@ -159,9 +155,7 @@ def source() -> str:
     return constant + grouped_source([body(form) for form in FORMS])
 
 
-@pytest.fixture(scope="module")
-def run() -> Callable[..., None]:
-    return inline(source(), "run", target="simulator", name="memory_ops").run
+PROGRAM = Program("memory_ops", source)
 
 
 def patterns(form: Access, rng: random.Random) -> list[list[int]]:
@@ -189,7 +183,7 @@ def patterns(form: Access, rng: random.Random) -> list[list[int]]:
     return found
 
 
-def check_load(form: Access, run: Callable[..., None]) -> None:
+def check_load(form: Access, target: str) -> None:
     rng = random.Random(zlib.crc32(str(form).encode()))
     blocks = patterns(form, rng)
     blocks += blocks[-4:]  # once more, with some of the lanes
@@ -201,8 +195,7 @@ def check_load(form: Access, run: Callable[..., None]) -> None:
     active = activity(n, full=n - 4 * BLOCK)
     out = np.zeros((form.count, n), dtype=np.uint64)
     out[:] = 0xABCD % (1 << o.register)
-    run(FORMS.index(form), torch.from_numpy(inputs), torch.from_numpy(out),
-        torch.tensor(active, dtype=torch.int32), n)  # fmt: skip
+    PROGRAM.run(target, FORMS.index(form), inputs, out, np.array(active, dtype=np.int32), n)
     for i in range(n):
         if form.window == "local":
             memory = inputs[1:, i].tobytes()
@@ -218,7 +211,7 @@ def check_load(form: Access, run: Callable[..., None]) -> None:
             assert got == wanted, f"lane {i}, element {k}: {got:#x}, wanted {wanted:#x}"
 
 
-def check_store(form: Access, run: Callable[..., None]) -> None:
+def check_store(form: Access, target: str) -> None:
     rng = random.Random(zlib.crc32(str(form).encode()))
     blocks = patterns(form, rng)
     full = len(blocks) * BLOCK
@@ -243,8 +236,7 @@ def check_store(form: Access, run: Callable[..., None]) -> None:
             first = int(inputs[0, i]) * form.bytes + k * o.bits // 8
             value = int(inputs[1 + k, i]) % (1 << o.bits)
             region[first : first + o.bits // 8] = value.to_bytes(o.bits // 8, "little")
-    run(FORMS.index(form), torch.from_numpy(inputs), torch.from_numpy(out),
-        torch.tensor(active, dtype=torch.int32), n)  # fmt: skip
+    PROGRAM.run(target, FORMS.index(form), inputs, out, np.array(active, dtype=np.int32), n)
     for k, region in enumerate(memory):
         got = out[:, k] if form.window == "local" else out[0, k * BLOCK : (k + 1) * BLOCK]
         wanted = np.frombuffer(bytes(region), dtype=np.uint64)
@@ -256,9 +248,9 @@ def activity(n: int, full: int) -> list[int]:
     return [1 if i < full else MASKS[i // LANES % len(MASKS)] >> i % LANES & 1 for i in range(n)]
 
 
-@pytest.mark.parametrize("form", FORMS, ids=str)
-def test_access(form: Access, run: Callable[..., None]):
-    (check_store if form.op == "st" else check_load)(form, run)
+def access_case(form: Access) -> Case:
+    check = check_store if form.op == "st" else check_load
+    return Case(str(form), lambda full, target: check(form, target))
 
 
 # ---- What does not fit the tables ----------------------------------------------------------------
@@ -298,9 +290,13 @@ __global__ void named(unsigned* out) {
   asm volatile("st.global.v4.u8 [%0], {1, 2, 3, 4};" : : "l"(out + 160 + lane) : "memory");
 }
 
-// The address register takes the loaded value: a walk along a chain of pointers.
-__global__ void chain(unsigned long long* out, const unsigned long long* next) {
+// The address register takes the loaded value: a walk along a chain of pointers, which lane k makes
+// point at element order[k].
+__global__ void chain(unsigned long long* out, const unsigned long long* order) {
   const unsigned lane = threadIdx.x;
+  unsigned long long* next = out + 96;
+  next[lane] = reinterpret_cast<unsigned long long>(next + order[lane]);
+  __syncwarp();
   unsigned long long at = reinterpret_cast<unsigned long long>(next + lane), low, high;
   high = reinterpret_cast<unsigned long long>(next + lane / 2 * 2);
   asm volatile("ld.global.u64 %0, [%0]; ld.global.u64 %0, [%0];" : "+l"(at));
@@ -351,23 +347,21 @@ void run_parameters(unsigned* out, unsigned shift) {
   parameters<<<1, 32>>>(out, table, shift);
 }
 void run_named(unsigned* out) { named<<<1, 32>>>(out); }
-void run_chain(unsigned long long* out, const unsigned long long* next) {
-  chain<<<1, 32>>>(out, next);
+void run_chain(unsigned long long* out, const unsigned long long* order) {
+  chain<<<1, 32>>>(out, order);
 }
 void run_special(unsigned* out) { special<<<dim3(2, 2), dim3(16, 6)>>>(out); }
 void run_clocks(long long* out) { clocks<<<1, 1>>>(out); }
 """
 
 
-@pytest.fixture(scope="module")
-def scenarios():
-    names = [f"run_{name}" for name in ("parameters", "named", "chain", "special", "clocks")]
-    return inline(SCENARIOS, names, target="simulator", name="memory_scenarios")
+NAMES = ("parameters", "named", "chain", "special", "clocks")
+SCENARIO_PROGRAM = Program("memory_scenarios", SCENARIOS, *(f"run_{name}" for name in NAMES))
 
 
-def test_parameters_by_index(scenarios):
-    out = torch.zeros(3, 32, dtype=torch.uint32)
-    scenarios.run_parameters(out, 4)
+def check_parameters(full: bool, target: str) -> None:
+    out = np.zeros((3, 32), dtype=np.uint32)
+    SCENARIO_PROGRAM.run(target, out, 4, function="run_parameters")
     table = [1, 2, 3, 4, 5, 6, 7, 250]
     assert out.tolist() == [
         [10 + (k + 4) % 6 for k in range(32)],
@@ -376,32 +370,30 @@ def test_parameters_by_index(scenarios):
     ]
 
 
-def test_variables_by_name_and_constants(scenarios):
-    out = torch.zeros(6, 32, dtype=torch.uint32)
-    scenarios.run_named(out)
+def check_named(full: bool, target: str) -> None:
+    """Variables by their names, and constants as stored values."""
+    out = np.zeros((6, 32), dtype=np.uint32)
+    SCENARIO_PROGRAM.run(target, out, function="run_named")
     rows = [row[0] for row in out.tolist()]
     assert rows == [3, 9, 9, 33, 0x3F800000, 0x04030201]
     assert all(len(set(row)) == 1 for row in out.tolist())
 
 
-def test_address_register_as_destination(scenarios):
-    pointers = torch.zeros(32, dtype=torch.uint64)
-    assert pointers.data_ptr() % 16 == 0
-    order = [(7 * k + 3) % 32 for k in range(32)]
-    values = [pointers.data_ptr() + 8 * k for k in order]
-    pointers.copy_(torch.from_numpy(np.array(values, dtype=np.uint64)))
-    out = torch.zeros(3, 32, dtype=torch.uint64)
-    scenarios.run_chain(out, pointers)
-    assert out.tolist() == [
-        [values[order[k]] for k in range(32)],
-        [values[k // 2 * 2] for k in range(32)],
-        [values[k // 2 * 2 + 1] for k in range(32)],
-    ]
+def check_chain(full: bool, target: str) -> None:
+    """The address register is a destination, too."""
+    order = np.array([(7 * k + 3) % 32 for k in range(32)], dtype=np.uint64)
+    out = np.zeros((4, 32), dtype=np.uint64)
+    SCENARIO_PROGRAM.run(target, out, order, function="run_chain")
+    twice, low, high, values = out.tolist()
+    assert values == [values[0] + 8 * (int(k) - int(order[0])) for k in order]
+    assert twice == [values[order[k]] for k in range(32)]
+    assert low == [values[k // 2 * 2] for k in range(32)]
+    assert high == [values[k // 2 * 2 + 1] for k in range(32)]
 
 
-def test_special_registers(scenarios):
-    out = torch.zeros(20, 4, 96, dtype=torch.uint32)
-    scenarios.run_special(out)
+def check_special_registers(full: bool, target: str) -> None:
+    out = np.zeros((20, 4, 96), dtype=np.uint32)
+    SCENARIO_PROGRAM.run(target, out, function="run_special")
     for block in range(4):
         for thread in range(96):
             lane, bit = thread % 32, 1 << thread % 32
@@ -422,7 +414,17 @@ def test_special_registers(scenarios):
             assert out[:, block, thread].tolist() == wanted, f"block {block}, thread {thread}"
 
 
-def test_clocks_go_forward(scenarios):
-    out = torch.zeros(3, dtype=torch.int64)
-    scenarios.run_clocks(out)
-    assert all(value > 0 for value in out.tolist())
+def check_clocks(full: bool, target: str) -> None:
+    out = np.zeros(3, dtype=np.int64)
+    SCENARIO_PROGRAM.run(target, out, function="run_clocks")
+    assert all(value > 0 for value in out.tolist()), "a clock does not go forward"
+
+
+CASES = [
+    *map(access_case, FORMS),
+    Case("parameters by index", check_parameters),
+    Case("variables by name, constants", check_named),
+    Case("address register as destination", check_chain),
+    Case("special registers", check_special_registers),
+    Case("clocks go forward", check_clocks),
+]
