@@ -10,6 +10,7 @@ atom.add.f32 flushes subnormal numbers in global memory and not in shared memory
 
 from __future__ import annotations
 
+import itertools
 import random
 import zlib
 from collections import Counter
@@ -46,7 +47,7 @@ class Atomic:
     space: str
     red: bool
     update: Callable[..., object] = field(compare=False)
-    order: str = ""  # memory ordering and scope
+    order: str = ""  # memory ordering and scope; with "+" it stands behind the operation
 
     def __str__(self) -> str:
         return f"{self.name} ({self.space})" if self.space.startswith("generic") else self.name
@@ -55,7 +56,8 @@ class Atomic:
     def name(self) -> str:
         space = "" if self.space.startswith("generic") else self.space
         opcode = "red" if self.red else "atom"
-        return ".".join(filter(None, (opcode, self.order, space, self.op, self.type)))
+        first, behind = (self.order, "") if self.order[:1] != "+" else ("", self.order[1:])
+        return ".".join(filter(None, (opcode, first, space, self.op, behind, self.type)))
 
     @property
     def operand(self) -> Operand:
@@ -106,9 +108,15 @@ def forms() -> list[Atomic]:
                         add(op, t, f)
             add("add", "f32", float_sum("f32", flushes=space.endswith("global")))
             add("add", "f64", float_sum("f64", flushes=False))
-    for order in ("relaxed.gpu", "acquire.cta", "release.sys", "acq_rel.gpu"):
-        found.append(Atomic("add", "u32", "global", False, integers["add"], order))
-    found.append(Atomic("max", "s32", "shared", True, max, "relaxed.cta"))
+    for scope in ("cta", "cluster", "gpu", "sys"):
+        for order in ("relaxed", "acquire", "release", "acq_rel"):
+            found.append(Atomic("add", "u32", "global", False, integers["add"], f"{order}.{scope}"))
+        for order, space in itertools.product(("relaxed", "release"), ("global", "shared")):
+            found.append(Atomic("max", "s32", space, True, max, f"{order}.{scope}"))
+    # The order may also stand behind the operation.
+    for order, t in (("acquire.cta", "u32"), ("release.gpu", "u32"), ("relaxed.gpu", "f32")):
+        update = integers["add"] if t == "u32" else float_sum("f32", flushes=True)
+        found.append(Atomic("add", t, "generic global", False, update, f"+{order}"))
     return found
 
 

@@ -12,7 +12,11 @@ from simulator.conformance.micro import Case, Program
 
 FENCES = (
     *(f"membar.{level}" for level in ("cta", "gl", "sys")),
-    *(f"fence{s}.{scope}" for s in (".sc", ".acq_rel", "") for scope in ("cta", "gpu", "sys")),
+    *(
+        f"fence{order}.{scope}"
+        for order in ("", ".sc", ".acq_rel", ".acquire", ".release")
+        for scope in ("cta", "cluster", "gpu", "sys")
+    ),
 )
 
 SOURCE = """
@@ -34,7 +38,7 @@ __global__ void leave(unsigned* out) {
   const unsigned i = threadIdx.x;
   asm volatile("{.reg .pred p, q; .reg .b32 t; and.b32 t, %0, 5; setp.eq.u32 p, t, 4;"
                "setp.ge.u32 q, %0, 96; or.pred p, p, q; @p exit;"
-               "setp.eq.u32 p, %0, 2; @p ret;}" : : "r"(i));
+               "setp.eq.u32 p, %0, 2; @p ret; setp.eq.u32 p, %0, 3; @p ret.uni;}" : : "r"(i));
   out[i] = 1;
 }
 // One half of the block writes, the other reads after the barrier.
@@ -83,6 +87,7 @@ BARRIERS = {
     "bar.arrive": ("bar.arrive %0, %1;", "bar.sync 3, 128;"),
     "barrier.arrive": ("barrier.arrive 3, 128;", "barrier.sync %0, %1;"),
     "barrier.arrive.aligned": ("barrier.arrive.aligned 3, 128;", "barrier.sync %0, %1;"),
+    "barrier.cta.arrive.aligned": ("barrier.cta.arrive.aligned 3, 128;", "bar.sync 3, %1;"),
     "barrier.cta.arrive": ("barrier.cta.arrive 3, 128;", "bar.cta.sync %0, %1;"),
     "bar.cta.arrive": ("bar.cta.arrive 3, 128;", "barrier.cta.sync %0, %1;"),
 }
@@ -112,7 +117,7 @@ def check_branches(full: bool, target: str) -> None:
 def check_leave(full: bool, target: str) -> None:
     out = np.zeros(128, dtype=np.uint32)
     PROGRAM.run(target, 1, out)
-    assert out.tolist() == [int(i & 5 != 4 and i < 96 and i != 2) for i in range(128)]
+    assert out.tolist() == [int(i & 5 != 4 and i < 96 and i not in (2, 3)) for i in range(128)]
 
 
 def check_fences(full: bool, target: str) -> None:

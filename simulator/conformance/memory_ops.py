@@ -64,21 +64,24 @@ SCALARS = [(f"{kind}{bits}", width) for bits in (8, 16, 32, 64) for kind in "usb
            for width in (16, 32, 64) if width >= bits]  # fmt: skip
 SCALARS += [("f32", 32), ("f64", 64)]
 PAIRS = [("u8", 16), ("s8", 32), ("b8", 16), ("u16", 16), ("s16", 32), ("s16", 64), ("b16", 16),
-         ("u32", 32), ("s32", 64), ("b32", 32), ("f32", 32), ("u64", 64), ("b64", 64),
+         ("u32", 32), ("s32", 64), ("b32", 32), ("f32", 32), ("u64", 64), ("s64", 64), ("b64", 64),
          ("f64", 64)]  # fmt: skip
-QUADS = [("u8", 16), ("s8", 32), ("u16", 16), ("s16", 16), ("u32", 32), ("s32", 32), ("b32", 32),
-         ("f32", 32)]  # fmt: skip
+QUADS = [("u8", 16), ("s8", 32), ("b8", 16), ("u16", 16), ("s16", 16), ("b16", 16), ("u32", 32),
+         ("s32", 32), ("b32", 32), ("f32", 32)]  # fmt: skip
 EVERY = [(t, w, n) for n, types in ((1, SCALARS), (2, PAIRS), (4, QUADS)) for t, w in types]
-SOME = [("s8", 32, 1), ("u16", 16, 1), ("u32", 32, 1), ("s32", 64, 1), ("f64", 64, 1),
-        ("b8", 16, 4), ("u16", 16, 2), ("u64", 64, 2), ("f32", 32, 4)]  # fmt: skip
-HINTS = {
-    "ld": ("volatile global", "volatile shared", "relaxed.gpu global", "acquire.cta shared",
-           "acquire.sys global", "weak global", ".nc global", ".ca global", ".cg global",
-           ".cs global", ".lu global", ".cv global", ".L1::no_allocate global",
-           ".L1::evict_first.L2::128B global", ".nc.L1::evict_last.L2::64B global"),
-    "st": ("volatile global", "volatile shared", "relaxed.gpu global", "release.cta shared",
-           "weak global", ".wb global", ".cg global", ".cs global", ".wt global",
-           ".L1::evict_unchanged global"),
+SOME = [(t, max(16, int(t[1:])), 1) for t in dict.fromkeys(t for t, _ in SCALARS)]
+SOME += [("s8", 32, 1), ("s32", 64, 1), ("b8", 16, 4), ("u16", 16, 2), ("u64", 64, 2),
+         ("f32", 32, 4)]  # fmt: skip
+SCOPES = ("cta", "cluster", "gpu", "sys")
+ORDERS = {"ld": ("relaxed", "acquire"), "st": ("relaxed", "release")}
+# Of global accesses: modifiers and type, with the number of elements if there are several.
+CACHES = {
+    "ld": ("ca u32", "cg u32", "cs u32", "lu u32", "cv u32", "nc u32", "cg b32", "cg s32 4",
+           "cs b16", "cs f32", "cs f32 4", "cs s32 4", "nc f32", "nc u64", "nc f64 2", "nc u64 2",
+           "nc u32 4", "L1::no_allocate u32", "L1::evict_first.L2::128B u32",
+           "nc.L1::evict_last.L2::64B u32"),
+    "st": ("wb u32", "cg u32", "cs u32", "wt u32", "cg s32 4", "cs b16", "cs f32", "cs s32 4",
+           "wt b16", "L1::evict_unchanged u32"),
 }  # fmt: skip
 
 
@@ -88,11 +91,34 @@ def forms() -> list[Access]:
         for space in ("global", "shared", "local"):
             found += [Access(op, space, *which) for which in EVERY]
             found += [Access(op, f"generic {space}", *which) for which in SOME]
-        for hint in HINTS[op]:
-            modifiers, space = hint.split()
-            found.append(Access(op, space, "u32", 32, 1, modifiers))
+        found += ordered_forms(op)
+        for text in CACHES[op]:
+            cache, type_, *count = text.split()
+            register = max(16, int(type_[1:]))
+            found.append(Access(op, "global", type_, register, int((count or "1")[0]), f".{cache}"))
     found += [Access("ld", "const", *which) for which in SOME]
-    found += [Access("ldu", "global", *which) for which in SOME if which[1] != 16]
+    found += [
+        Access("ldu", "global", t, w, n)
+        for t, w, n in (("s8", 32, 1), ("u32", 32, 1), ("s32", 64, 1), ("f64", 64, 1),
+                        ("u64", 64, 2), ("f32", 32, 4))
+    ]  # fmt: skip
+    return found
+
+
+def ordered_forms(op: str) -> list[Access]:
+    """Every memory order and scope."""
+    orders = [f"{order}.{scope}" for order in ORDERS[op] for scope in SCOPES]
+    found = [
+        Access(op, space, "u32", 32, 1, order)
+        for space in ("global", "shared")
+        for order in ("volatile", "weak", *orders)
+    ]
+    for order in orders:
+        if ".cluster" not in order:
+            found += [Access(op, "generic global", "u32", 32, count, order) for count in (1, 2)]
+    found.append(Access(op, "global", "u32", 32, 1, "mmio.relaxed.sys"))
+    if op == "st":
+        found.append(Access(op, "generic shared", "b32", 32, 1, "relaxed.cta"))
     return found
 
 
@@ -270,6 +296,19 @@ __global__ void parameters(unsigned* out, Table table, unsigned shift) {
   out[64 + lane] = static_cast<unsigned>(table.last) + lane;
 }
 
+// Parameters by name: each type reads the first bytes of the table, the last row four at once.
+extern "C" __global__ void typed(Table table, unsigned long long* out) {
+  unsigned long long value;
+  TYPED
+  unsigned a, b, c, d;
+  asm volatile("{.reg .b16 h<4>; ld.param.v4.u8 {h0, h1, h2, h3}, [typed_param_0+24];"
+               "cvt.u32.u16 %0, h0; cvt.u32.u16 %1, h1; cvt.u32.u16 %2, h2; cvt.u32.u16 %3, h3;}"
+               : "=r"(a), "=r"(b), "=r"(c), "=r"(d));
+  out[14] = a | b << 8 | c << 16 | d << 24;
+  asm volatile("{.reg .b32 t<2>; ld.param.v2.u32 {t0, t1}, [typed_param_0]; mov.b64 %0, {t0, t1};}"
+               : "=l"(out[15]));
+}
+
 // Variables by name, with an offset; constants as stored values; parts that nobody wants.
 __global__ void named(unsigned* out) {
   const unsigned lane = threadIdx.x;
@@ -284,7 +323,11 @@ __global__ void named(unsigned* out) {
   out[32 + lane] = b;
   out[64 + lane] = c;
   asm volatile("{.reg .b64 g; mov.u64 g, module_variable; ld.global.u32 %0, [g+8];"
-               "prefetch.global.L2 [g]; prefetchu.L1 [g];}" : "=r"(a));
+               "prefetch.global.L2 [g]; prefetch.global.L1 [g]; prefetch.L1 [g]; prefetch.L2 [g];"
+               "cvta.global.u64 g, g; prefetchu.L1 [g];}" : "=r"(a));
+  unsigned local = lane;
+  asm volatile("{.reg .b64 l; cvta.to.local.u64 l, %0; prefetch.local.L1 [l];"
+               "prefetch.local.L2 [l];}" : : "l"(&local));
   out[96 + lane] = a;
   asm volatile("st.global.f32 [%0], 0f3F800000;" : : "l"(out + 128 + lane) : "memory");
   asm volatile("st.global.v4.u8 [%0], {1, 2, 3, 4};" : : "l"(out + 160 + lane) : "memory");
@@ -346,6 +389,10 @@ void run_parameters(unsigned* out, unsigned shift) {
   Table table = {{10, 11, 12, 13, 14, 15}, {1, 2, 3, 4, 5, 6, 7, 250}, 1000.5};
   parameters<<<1, 32>>>(out, table, shift);
 }
+void run_typed(unsigned long long* out) {
+  Table table = {{0x89abcdefu, 0xfedcba98u}, {1, 2, 3, 250}};
+  typed<<<1, 1>>>(table, out);
+}
 void run_named(unsigned* out) { named<<<1, 32>>>(out); }
 void run_chain(unsigned long long* out, const unsigned long long* order) {
   chain<<<1, 32>>>(out, order);
@@ -355,8 +402,26 @@ void run_clocks(long long* out) { clocks<<<1, 1>>>(out); }
 """
 
 
-NAMES = ("parameters", "named", "chain", "special", "clocks")
-SCENARIO_PROGRAM = Program("memory_scenarios", SCENARIOS, *(f"run_{name}" for name in NAMES))
+TYPES = [f"{kind}{bits}" for bits in (8, 16, 32, 64) for kind in "bus"] + ["f32", "f64"]
+
+
+def scenarios() -> str:
+    """SCENARIOS with one load of a parameter for each type."""
+    loads = []
+    for k, t in enumerate(TYPES):
+        bits = int(t[1:])
+        register = f"b{max(16, bits)}" if t[0] != "f" else t
+        widen = "mov.b64 %0, t" if bits == 64 else f"cvt.u64.u{max(16, bits)} %0, t"
+        move = ".reg .b32 u; mov.b32 u, t; cvt.u64.u32 %0, u" if t == "f32" else widen
+        loads.append(
+            f'asm volatile("{{.reg .{register} t; ld.param.{t} t, [typed_param_0]; {move};}}" '
+            f': "=l"(value)); out[{k}] = value;'
+        )
+    return SCENARIOS.replace("TYPED", "\n  ".join(loads))
+
+
+NAMES = ("parameters", "typed", "named", "chain", "special", "clocks")
+SCENARIO_PROGRAM = Program("memory_scenarios", scenarios, *(f"run_{name}" for name in NAMES))
 
 
 def check_parameters(full: bool, target: str) -> None:
@@ -368,6 +433,19 @@ def check_parameters(full: bool, target: str) -> None:
         [table[(k * 3 + 4) % 8] for k in range(32)],
         [1000 + k for k in range(32)],
     ]
+
+
+def check_typed(full: bool, target: str) -> None:
+    """Parameters of every type; a signed one is extended to its register of 16 bits or more."""
+    out = np.zeros(16, dtype=np.uint64)
+    SCENARIO_PROGRAM.run(target, out, function="run_typed")
+    whole = 0xFEDCBA9889ABCDEF
+    wanted = []
+    for t in TYPES:
+        bits = int(t[1:])
+        value = Operand.parse(t).decode(whole)
+        wanted.append(value & ((1 << max(16, bits)) - 1))
+    assert out.tolist() == [*wanted, 0xFA030201, whole]
 
 
 def check_named(full: bool, target: str) -> None:
@@ -423,6 +501,7 @@ def check_clocks(full: bool, target: str) -> None:
 CASES = [
     *map(access_case, FORMS),
     Case("parameters by index", check_parameters),
+    Case("parameters of every type", check_typed),
     Case("variables by name, constants", check_named),
     Case("address register as destination", check_chain),
     Case("special registers", check_special_registers),

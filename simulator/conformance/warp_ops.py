@@ -14,7 +14,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 
-from simulator.conformance.micro import Case, Form, Suite, before
+import numpy as np
+
+from simulator.conformance.micro import Case, Form, Program, Suite, before
 
 FULL = (1 << 32) - 1
 LANES = range(32)
@@ -178,8 +180,10 @@ def vote_forms() -> list[Collective]:
         forms += both_ways(
             f"{op} !p", "pred", "pred b32", f"{op} %0, !%1, %2", negated, vote_operands
         )
-    op = "vote.sync.ballot.b32"
-    return forms + both_ways(op, "b32", "pred b32", f"{op} %0, %1, %2", ballot, vote_operands)
+    for op in ("vote.sync.ballot.b32", "vote.ballot.sync.b32"):
+        ptx = f"{op} %0, %1, %2"
+        forms += both_ways(op, "b32", "pred b32", ptx, ballot, vote_operands)
+    return forms
 
 
 def matching(warp: Warp, lanes: list[int]) -> dict[int, tuple[int | None, ...]]:
@@ -293,4 +297,33 @@ def collective_case(collective: Collective) -> Case:
     return Case(str(collective), lambda full, target: check_collective(collective, target))
 
 
-CASES = [collective_case(c) for c in COLLECTIVES]
+ACTIVE = """
+// The lanes that are here: all, and those of each way of a branch.
+__global__ void active(unsigned* out) {
+  const unsigned lane = threadIdx.x;
+  unsigned all, some;
+  asm volatile("activemask.b32 %0;" : "=r"(all));
+  if (lane % 4 == 1) {
+    asm volatile("activemask.b32 %0;" : "=r"(some));
+  } else {
+    asm volatile("activemask.b32 %0; not.b32 %0, %0;" : "=r"(some));
+    some = ~some;
+  }
+  out[2 * lane] = all;
+  out[2 * lane + 1] = some;
+}
+void run(unsigned* out) { active<<<1, 32>>>(out); }
+"""
+ACTIVE_PROGRAM = Program("activemask", ACTIVE)
+
+
+def check_active(full: bool, target: str) -> None:
+    """Each lane finds itself, and none that went another way."""
+    out = np.zeros((32, 2), dtype=np.uint32)
+    ACTIVE_PROGRAM.run(target, out)
+    for lane, (whole, part) in enumerate(out.tolist()):
+        way = 0x22222222 if lane % 4 == 1 else 0xDDDDDDDD
+        assert whole == FULL and part & ~way == 0 and part >> lane & 1, f"lane {lane}: {part:#x}"
+
+
+CASES = [*map(collective_case, COLLECTIVES), Case("activemask.b32", check_active)]
