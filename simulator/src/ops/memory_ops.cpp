@@ -380,7 +380,8 @@ void build_ld(Decode& d) {
   if (space == Space::Param && address.reg < 0) {
     Space own;
     uint64_t at = d.address_of(address.symbol, own) + address.offset;
-    if (own != Space::Param || at + ptx::bytes_of(type) * count > d.kernel.param_bytes) {
+    uint64_t size = d.kernel.param_bytes, wanted = ptx::bytes_of(type) * count;
+    if (own != Space::Param || at > size || wanted > size - at) {
       throw Unsupported{};
     }
     d.inst.imm = static_cast<int64_t>(at);
