@@ -44,18 +44,17 @@ inline void transpose(const uint32_t* low, const uint32_t* high, uint32_t* to, i
   const uint32_t* blocks[2] = {low, high};
   for (int h = 0; h < 2; h++) {
     Words a = load(blocks[h]), b = load(blocks[h] + 16);
-    half[h][0] = __builtin_shufflevector(a, b, 0, 4, 8, 12, 16, 20, 24, 28, 1, 5, 9, 13, 17, 21, 25,
-                                         29);
-    half[h][1] = __builtin_shufflevector(a, b, 2, 6, 10, 14, 18, 22, 26, 30, 3, 7, 11, 15, 19, 23,
-                                         27, 31);
+    half[h][0] =
+        __builtin_shufflevector(a, b, 0, 4, 8, 12, 16, 20, 24, 28, 1, 5, 9, 13, 17, 21, 25, 29);
+    half[h][1] =
+        __builtin_shufflevector(a, b, 2, 6, 10, 14, 18, 22, 26, 30, 3, 7, 11, 15, 19, 23, 27, 31);
   }
   for (int t = 0; t < 2; t++) {
     Words a = half[0][t], b = half[1][t];
     store(to + (2 * t) * stride,
           __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23));
-    store(to + (2 * t + 1) * stride,
-          __builtin_shufflevector(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30,
-                                  31));
+    store(to + (2 * t + 1) * stride, __builtin_shufflevector(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24,
+                                                             25, 26, 27, 28, 29, 30, 31));
   }
 }
 
@@ -66,8 +65,8 @@ inline void transpose_back(const uint32_t* from, int stride, uint32_t* low, uint
     Words a = load(from + (2 * t) * stride), b = load(from + (2 * t + 1) * stride);
     (t ? odd : even)[0] =
         __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-    (t ? odd : even)[1] = __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13,
-                                                  29, 14, 30, 15, 31);
+    (t ? odd : even)[1] =
+        __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
   }
   uint32_t* blocks[2] = {low, high};
   for (int h = 0; h < 2; h++) {
@@ -248,8 +247,9 @@ void spread(Warp& w, const Product& p, const T* held, T* dense) {
       int shift = narrow ? chunk % 8 * 4 : chunk % 4 * 4 + 16 * high;
       uint32_t places = metadata[lane] >> shift;
       for (int i = 0; i < chunk_held; i++) {
-        int place = per_word == 1 ? (places >> 1) & 1
-                                  : static_cast<int>((places >> (i / unit * 2)) & 3) * unit + i % unit;
+        int place = per_word == 1
+                        ? (places >> 1) & 1
+                        : static_cast<int>((places >> (i / unit * 2)) & 3) * unit + i % unit;
         dense[(chunk * 2 * chunk_held + place) * TILE_ROWS + row] =
             held[(chunk * chunk_held + i) * TILE_ROWS + row];
       }
@@ -350,8 +350,8 @@ void multiply_fragments(Warp& w, const Inst* in, const Product& p) {
     load_tile<Math>(w, slots + p.c_at + i * c.registers(), c, sums + i * TILE);
   }
   for (int i = 0; i < tiles; i++) {
-    const T* rows = (p.sparse ? dense : a) +
-                    i / p.tiles_n * blocks_b * BLOCK_WORDS * elements * TILE_ROWS;
+    const T* rows =
+        (p.sparse ? dense : a) + i / p.tiles_n * blocks_b * BLOCK_WORDS * elements * TILE_ROWS;
     const T* columns = b + i % p.tiles_n * blocks_b * LANES * elements;
     T* sum = sums + i * TILE;
     if constexpr (std::is_base_of_v<Integers, Math>) {
@@ -399,8 +399,8 @@ void multiply_quads(Warp& w, const Inst* in, const Product& p) {
     for (int i = 0; i < N; i++) {
       int row, column;
       place(p.c, lane, i, row, column);
-      sums[q][row][column] = p.c == Element::F16 ? half(p.c_at, lane, i)
-                                                 : w.reg<float>(slots[p.c_at + i])[lane];
+      sums[q][row][column] =
+          p.c == Element::F16 ? half(p.c_at, lane, i) : w.reg<float>(slots[p.c_at + i])[lane];
     }
   }
   for (int q = 0; q < 4; q++) {
@@ -436,8 +436,7 @@ using Multiply = void (*)(Warp&, const Inst*, const Product&);
 
 template <Multiply F>
 const Inst* product(Warp& w, const Inst* in, Mask m) {
-  return with_whole_warp(w, in, m,
-                         [&] { F(w, in, *reinterpret_cast<const Product*>(in->list)); });
+  return with_whole_warp(w, in, m, [&] { F(w, in, *reinterpret_cast<const Product*>(in->list)); });
 }
 
 Handler handler_of(const Product& p) {
@@ -489,7 +488,8 @@ bool can_accumulate(Element a, Element b, Element c) {
                                 : c == F32 || (c == F16 && a == F16));
   }
   for (auto& [types, accumulators] :
-       {std::pair{std::initializer_list<Element>{E4M3, E5M2}, std::initializer_list<Element>{F16, F32}},
+       {std::pair{std::initializer_list<Element>{E4M3, E5M2},
+                  std::initializer_list<Element>{F16, F32}},
         std::pair{std::initializer_list<Element>{S8, U8}, std::initializer_list<Element>{S32}},
         std::pair{std::initializer_list<Element>{S4, U4}, std::initializer_list<Element>{S32}}}) {
     if (is_one_of(a, types)) {
@@ -510,7 +510,7 @@ int bits_of(Element type) {
   throw Unsupported{};
 }
 
-Element take_element(Decode& d) {
+Element take_element_if_any(Decode& d) {
   Element type = Element::None;
   d.take_if([&](std::string_view modifier) {
     for (auto& element : ELEMENTS) {
@@ -520,6 +520,11 @@ Element take_element(Decode& d) {
     }
     return type != Element::None;
   });
+  return type;
+}
+
+Element take_element(Decode& d) {
+  Element type = take_element_if_any(d);
   return type != Element::None ? type : throw Unsupported{};
 }
 
@@ -531,9 +536,8 @@ bool take_row_major(Decode& d) {
 Shape take_shape(Decode& d) {
   Shape s;
   int end = 0;
-  std::string text = d.take_if([](std::string_view m) {
-    return m.size() > 1 && m[0] == 'm' && m[1] >= '0' && m[1] <= '9';
-  });
+  std::string text = d.take_if(
+      [](std::string_view m) { return m.size() > 1 && m[0] == 'm' && m[1] >= '0' && m[1] <= '9'; });
   if (std::sscanf(text.c_str(), "m%dn%dk%d%n", &s.m, &s.n, &s.k, &end) != 3 ||
       text[static_cast<size_t>(end)] != 0) {
     throw Unsupported{};
@@ -563,6 +567,19 @@ std::vector<uint32_t> fragment(Decode& d, size_t arg, Element type, bool destina
   return slots;
 }
 
+void take_arithmetic(Decode& d, Product& p) {
+  if (p.a == Element::F64) {
+    p.round = take_round(d);
+  } else if (p.a == Element::B1) {
+    p.conjunction = d.take("and");
+    if ((!p.conjunction && !d.take("xor")) || !d.take("popc")) {
+      throw Unsupported{};
+    }
+  } else if (p.d == Element::S32) {
+    p.saturate = d.take("satfinite");
+  }
+}
+
 void build_product(Decode& d, Product& p, const Shape& shape) {
   const int words = elements_per_word(p.a) * BLOCK_WORDS;
   const int k = p.sparse ? shape.k / 2 : shape.k;
@@ -571,8 +588,8 @@ void build_product(Decode& d, Product& p, const Shape& shape) {
   p.tiles_n = shape.n / TILE_COLUMNS;
   p.blocks_k = k / words;
   if (!can_accumulate(p.a, p.b, p.c) || !can_accumulate(p.a, p.b, p.d) ||
-      (!p.half_tile && shape.m != p.tiles_m * TILE_ROWS) ||
-      shape.n != p.tiles_n * TILE_COLUMNS || p.tiles_m * p.tiles_n > MAX_TILES ||
+      (!p.half_tile && shape.m != p.tiles_m * TILE_ROWS) || shape.n != p.tiles_n * TILE_COLUMNS ||
+      p.tiles_m * p.tiles_n > MAX_TILES ||
       (!p.quads && (k != p.blocks_k * words || p.blocks_k < 1)) ||
       shape.m * shape.k > MAX_A * (p.a == Element::B1 ? 32 : 1) ||
       shape.n * shape.k > MAX_B * (p.a == Element::B1 ? 32 : 1)) {

@@ -18,7 +18,22 @@
 
 namespace wbsim {
 
-enum class Element : uint8_t { None, F16, BF16, TF32, E4M3, E5M2, S8, U8, S4, U4, B1, F64, F32, S32 };
+enum class Element : uint8_t {
+  None,
+  F16,
+  BF16,
+  TF32,
+  E4M3,
+  E5M2,
+  S8,
+  U8,
+  S4,
+  U4,
+  B1,
+  F64,
+  F32,
+  S32
+};
 
 constexpr int BLOCK_ROWS = 8, BLOCK_WORDS = 4;  // of a fragment's block
 constexpr int TILE_ROWS = 16;                   // of A and C in one step of a product: two blocks
@@ -31,6 +46,7 @@ struct Shape {
 Shape take_shape(Decode& d);
 // Takes the next of the modifiers that name a type of matrix elements, in the order written.
 Element take_element(Decode& d);
+Element take_element_if_any(Decode& d);  // None: there is no further one
 // Takes the next of .row and .col, in the order written; true for .row.
 bool take_row_major(Decode& d);
 
@@ -47,8 +63,8 @@ std::vector<uint32_t> fragment(Decode& d, size_t arg, Element type, bool destina
 // D = A * B + C. Follows in Inst::list: this, then the slots of d, a, b and c at their places.
 struct Product {
   Element a, b, c, d;
-  bool half_tile = false;  // m is 8: the second blocks of A and C do not exist
-  bool quads = false;      // mma.m8n8k4 with f16: four products, in layouts of their own
+  bool half_tile = false;            // m is 8: the second blocks of A and C do not exist
+  bool quads = false;                // mma.m8n8k4 with f16: four products, in layouts of their own
   bool a_row = true, b_row = false;  // their layouts, for quads
   bool saturate = false;             // .satfinite
   bool conjunction = false;          // .and.popc; otherwise .xor.popc
@@ -61,6 +77,8 @@ struct Product {
   uint32_t metadata = 0;             // slot
 };
 
+// Takes how to multiply elements of the types of p: .satfinite, .xor.popc, .rz ...
+void take_arithmetic(Decode& d, Product& p);
 // Finishes an instruction d, a, b, c that multiplies: its registers, handler and operations.
 // Fragments with more registers than they need repeat their elements; the first ones are read.
 void build_product(Decode& d, Product& p, const Shape& shape);

@@ -21,16 +21,7 @@ void build_mma(Decode& d) {
   if ((!p.a_row || p.b_row) && !p.quads) {
     throw Unsupported{};
   }
-  if (p.a == Element::F64) {
-    p.round = take_round(d);
-  } else if (p.a == Element::B1) {
-    p.conjunction = d.take("and");
-    if ((!p.conjunction && !d.take("xor")) || !d.take("popc")) {
-      throw Unsupported{};
-    }
-  } else if (p.d == Element::S32) {
-    p.saturate = d.take("satfinite");
-  }
+  take_arithmetic(d, p);
   if (p.sparse) {
     const ptx::Operand& selector = d.arg(5);
     if (selector.kind != ptx::Operand::Integer || selector.bits > 3) {
