@@ -29,11 +29,7 @@ constexpr int MAX_TILES = 4, MAX_A = TILE_ROWS * 128, MAX_B = TILE_COLUMNS * 128
 
 using Words = uint32_t __attribute__((vector_size(64)));
 
-inline Words load(const void* from) {
-  Words v;
-  std::memcpy(&v, from, sizeof v);
-  return v;
-}
+inline void load(Words& v, const void* from) { std::memcpy(&v, from, sizeof v); }
 inline void store(void* to, const Words& v) { std::memcpy(to, &v, sizeof v); }
 
 // ---- Blocks and tiles ---------------------------------------------------------------------------
@@ -43,7 +39,9 @@ inline void transpose(const uint32_t* low, const uint32_t* high, uint32_t* to, i
   Words half[2][2];  // [low, high][words 0 and 1, words 2 and 3]
   const uint32_t* blocks[2] = {low, high};
   for (int h = 0; h < 2; h++) {
-    Words a = load(blocks[h]), b = load(blocks[h] + 16);
+    Words a, b;
+    load(a, blocks[h]);
+    load(b, blocks[h] + 16);
     half[h][0] =
         __builtin_shufflevector(a, b, 0, 4, 8, 12, 16, 20, 24, 28, 1, 5, 9, 13, 17, 21, 25, 29);
     half[h][1] =
@@ -62,7 +60,9 @@ inline void transpose(const uint32_t* low, const uint32_t* high, uint32_t* to, i
 inline void transpose_back(const uint32_t* from, int stride, uint32_t* low, uint32_t* high) {
   Words even[2], odd[2];  // pairs of words 0 and 1, of words 2 and 3: of rows 0-7, of rows 8-15
   for (int t = 0; t < 2; t++) {
-    Words a = load(from + (2 * t) * stride), b = load(from + (2 * t + 1) * stride);
+    Words a, b;
+    load(a, from + (2 * t) * stride);
+    load(b, from + (2 * t + 1) * stride);
     (t ? odd : even)[0] =
         __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
     (t ? odd : even)[1] =
@@ -242,8 +242,8 @@ void spread(Warp& w, const Product& p, const T* held, T* dense) {
   for (int row = 0; row < TILE_ROWS; row++) {
     const int group = row % BLOCK_ROWS * BLOCK_WORDS, high = row / BLOCK_ROWS;
     for (int chunk = 0; chunk < chunks; chunk++) {
-      int lane = group + (narrow ? 2 * (p.selector + chunk / 8) + high
-                                 : chunks / 4 * p.selector + chunk / 4);
+      int lane =
+          group + p.metadata_lanes() * p.selector + (narrow ? 2 * (chunk / 8) + high : chunk / 4);
       int shift = narrow ? chunk % 8 * 4 : chunk % 4 * 4 + 16 * high;
       uint32_t places = metadata[lane] >> shift;
       for (int i = 0; i < chunk_held; i++) {
@@ -475,28 +475,20 @@ struct {
     {"s32", Element::S32, 32},
 };
 
-bool is_one_of(Element type, std::initializer_list<Element> types) {
-  return std::find(types.begin(), types.end(), type) != types.end();
-}
-
 // Whether A and B of these types have an accumulator of that type.
 bool can_accumulate(Element a, Element b, Element c) {
   using enum Element;
-  if (is_one_of(a, {F16, BF16, TF32, F64, B1})) {
-    return a == b && (a == F64  ? c == F64
-                      : a == B1 ? c == S32
-                                : c == F32 || (c == F16 && a == F16));
+  auto both = [&](Element x, Element y) { return (a == x || a == y) && (b == x || b == y); };
+  if (both(F16, F16) || both(E4M3, E5M2)) {
+    return c == F16 || c == F32;
   }
-  for (auto& [types, accumulators] :
-       {std::pair{std::initializer_list<Element>{E4M3, E5M2},
-                  std::initializer_list<Element>{F16, F32}},
-        std::pair{std::initializer_list<Element>{S8, U8}, std::initializer_list<Element>{S32}},
-        std::pair{std::initializer_list<Element>{S4, U4}, std::initializer_list<Element>{S32}}}) {
-    if (is_one_of(a, types)) {
-      return is_one_of(b, types) && is_one_of(c, accumulators);
-    }
+  if (both(BF16, BF16) || both(TF32, TF32)) {
+    return c == F32;
   }
-  return false;
+  if (both(F64, F64)) {
+    return c == F64;
+  }
+  return (both(S8, U8) || both(S4, U4) || both(B1, B1)) && c == S32;
 }
 
 }  // namespace
@@ -592,6 +584,7 @@ void build_product(Decode& d, Product& p, const Shape& shape) {
       p.tiles_m * p.tiles_n > MAX_TILES ||
       (!p.quads && (k != p.blocks_k * words || p.blocks_k < 1)) ||
       shape.m * shape.k > MAX_A * (p.a == Element::B1 ? 32 : 1) ||
+      (p.selector + 1) * p.metadata_lanes() > BLOCK_WORDS ||
       shape.n * shape.k > MAX_B * (p.a == Element::B1 ? 32 : 1)) {
     throw Unsupported{};
   }

@@ -75,6 +75,9 @@ struct Product {
   int blocks_k = 1;                  // of 4 words, along k of A
   int a_at = 0, b_at = 0, c_at = 0;  // in the list; d is first
   uint32_t metadata = 0;             // slot
+
+  // Of each group of four, how many give metadata.
+  int metadata_lanes() const { return !sparse ? 1 : bits_of(a) <= 8 ? 2 * blocks_k : blocks_k; }
 };
 
 // Takes how to multiply elements of the types of p: .satfinite, .xor.popc, .rz ...
