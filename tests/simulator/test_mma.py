@@ -1,4 +1,4 @@
-"""Products of matrices in the registers of a warp: mma.sync and mma.sp (PTX ISA 9.7.14.5, 9.7.14.6).
+"""Products of matrices in the registers of a warp: mma.sync and mma.sp (PTX ISA 9.7.14.5, .6).
 
 The places of elements are those of the ISA's formulas, form by form. Every form runs on integers,
 whose result is exact, on numbers with a bound for the error, and on ugly ones.
@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 import torch
 
-from simulator import SimulatorError
 from tests.simulator import exact
 from tests.simulator.fragments import (
     BITS,
@@ -35,86 +34,98 @@ from workbench.toolchain.inline import inline
 Place = Callable[[int, int], tuple[int, int]]
 
 # ---- Fragments -----------------------------------------------------------------------------------
-# By (shape, bits of an element), as the ISA writes them: l is the lane, g = l >> 2, t = l % 4, and i
-# the number of the element in the lane. A is (row, column), B too.
+# By (shape, bits of an element), as the ISA writes them: from a lane and the number of an element in
+# it to row and column.
 
 A_PLACES: dict[tuple[str, int], Place] = {
-    ("m8n8k4", 64): lambda l, i: (l >> 2, l % 4),
-    ("m8n8k16", 8): lambda l, i: (l >> 2, l % 4 * 4 + i),
-    ("m8n8k32", 4): lambda l, i: (l >> 2, l % 4 * 8 + i),
-    ("m8n8k128", 1): lambda l, i: (l >> 2, l % 4 * 32 + i),
-    ("m16n8k4", 32): lambda l, i: ((l >> 2) + (8 if i == 1 else 0), l % 4),
-    ("m16n8k4", 64): lambda l, i: ((l >> 2) + (8 if i == 1 else 0), l % 4),
-    ("m16n8k8", 16): lambda l, i: ((l >> 2) + (0 if i < 2 else 8), l % 4 * 2 + (i & 1)),
-    ("m16n8k8", 32): lambda l, i: ((l >> 2) + (0 if i in (0, 2) else 8), l % 4 + (0, 0, 4, 4)[i]),
-    ("m16n8k8", 64): lambda l, i: ((l >> 2) + (0 if i in (0, 2) else 8), l % 4 + (0, 0, 4, 4)[i]),
-    ("m16n8k16", 16): lambda l, i: (
-        (l >> 2) + (0 if 0 <= i < 2 or 4 <= i < 6 else 8),
-        l % 4 * 2 + (i & 1) + (0 if i < 4 else 8),
+    ("m8n8k4", 64): lambda lane, i: (lane >> 2, lane % 4),
+    ("m8n8k16", 8): lambda lane, i: (lane >> 2, lane % 4 * 4 + i),
+    ("m8n8k32", 4): lambda lane, i: (lane >> 2, lane % 4 * 8 + i),
+    ("m8n8k128", 1): lambda lane, i: (lane >> 2, lane % 4 * 32 + i),
+    ("m16n8k4", 32): lambda lane, i: ((lane >> 2) + (8 if i == 1 else 0), lane % 4),
+    ("m16n8k4", 64): lambda lane, i: ((lane >> 2) + (8 if i == 1 else 0), lane % 4),
+    ("m16n8k8", 16): lambda lane, i: ((lane >> 2) + (0 if i < 2 else 8), lane % 4 * 2 + (i & 1)),
+    ("m16n8k8", 32): lambda lane, i: (
+        (lane >> 2) + (0 if i in (0, 2) else 8),
+        lane % 4 + (0, 0, 4, 4)[i],
     ),
-    ("m16n8k16", 64): lambda l, i: (
-        (l >> 2) + (0 if i % 2 == 0 else 8),
-        (i * 2 if i % 2 == 0 else i * 2 - 2) + l % 4,
+    ("m16n8k8", 64): lambda lane, i: (
+        (lane >> 2) + (0 if i in (0, 2) else 8),
+        lane % 4 + (0, 0, 4, 4)[i],
     ),
-    ("m16n8k16", 8): lambda l, i: ((l >> 2) + (0 if i < 4 else 8), l % 4 * 4 + (i & 3)),
-    ("m16n8k32", 4): lambda l, i: ((l >> 2) + (0 if i < 8 else 8), l % 4 * 8 + (i & 7)),
-    ("m16n8k32", 8): lambda l, i: (
-        (l >> 2) + (0 if 0 <= i < 4 or 8 <= i < 12 else 8),
-        l % 4 * 4 + (i & 3) + (0 if i < 8 else 16),
+    ("m16n8k16", 16): lambda lane, i: (
+        (lane >> 2) + (0 if 0 <= i < 2 or 4 <= i < 6 else 8),
+        lane % 4 * 2 + (i & 1) + (0 if i < 4 else 8),
     ),
-    ("m16n8k64", 4): lambda l, i: (
-        (l >> 2) + (0 if 0 <= i < 8 or 16 <= i < 24 else 8),
-        l % 4 * 8 + (i & 7) + (0 if i < 16 else 32),
+    ("m16n8k16", 64): lambda lane, i: (
+        (lane >> 2) + (0 if i % 2 == 0 else 8),
+        (i * 2 if i % 2 == 0 else i * 2 - 2) + lane % 4,
     ),
-    ("m16n8k128", 1): lambda l, i: ((l >> 2) + (0 if i < 32 else 8), l % 4 * 32 + (i & 31)),
-    ("m16n8k256", 1): lambda l, i: (
-        (l >> 2) + (0 if 0 <= i < 32 or 64 <= i < 96 else 8),
-        l % 4 * 32 + (i & 31) + (0 if i < 64 else 128),
+    ("m16n8k16", 8): lambda lane, i: ((lane >> 2) + (0 if i < 4 else 8), lane % 4 * 4 + (i & 3)),
+    ("m16n8k32", 4): lambda lane, i: ((lane >> 2) + (0 if i < 8 else 8), lane % 4 * 8 + (i & 7)),
+    ("m16n8k32", 8): lambda lane, i: (
+        (lane >> 2) + (0 if 0 <= i < 4 or 8 <= i < 12 else 8),
+        lane % 4 * 4 + (i & 3) + (0 if i < 8 else 16),
+    ),
+    ("m16n8k64", 4): lambda lane, i: (
+        (lane >> 2) + (0 if 0 <= i < 8 or 16 <= i < 24 else 8),
+        lane % 4 * 8 + (i & 7) + (0 if i < 16 else 32),
+    ),
+    ("m16n8k128", 1): lambda lane, i: (
+        (lane >> 2) + (0 if i < 32 else 8),
+        lane % 4 * 32 + (i & 31),
+    ),
+    ("m16n8k256", 1): lambda lane, i: (
+        (lane >> 2) + (0 if 0 <= i < 32 or 64 <= i < 96 else 8),
+        lane % 4 * 32 + (i & 31) + (0 if i < 64 else 128),
     ),
 }
 B_PLACES: dict[tuple[str, int], Place] = {
-    ("m8n8k4", 64): lambda l, i: (l % 4, l >> 2),
-    ("m8n8k16", 8): lambda l, i: (l % 4 * 4 + i, l >> 2),
-    ("m8n8k32", 4): lambda l, i: (l % 4 * 8 + i, l >> 2),
-    ("m8n8k128", 1): lambda l, i: (l % 4 * 32 + i, l >> 2),
-    ("m16n8k4", 32): lambda l, i: (l % 4, l >> 2),
-    ("m16n8k4", 64): lambda l, i: (l % 4, l >> 2),
-    ("m16n8k8", 16): lambda l, i: (l % 4 * 2 + i, l >> 2),
-    ("m16n8k8", 32): lambda l, i: (l % 4 + (0 if i == 0 else 4), l >> 2),
-    ("m16n8k8", 64): lambda l, i: (l % 4 + (0 if i == 0 else 4), l >> 2),
-    ("m16n8k16", 16): lambda l, i: (l % 4 * 2 + (i & 1) + (0 if i < 2 else 8), l >> 2),
-    ("m16n8k16", 64): lambda l, i: (l % 4 + i * 4, l >> 2),
-    ("m16n8k16", 32): lambda l, i: (l % 4 + i * 4, l >> 2),  # of mma.sp, as those below
-    ("m16n8k16", 8): lambda l, i: (l % 4 * 4 + i, l >> 2),
-    ("m16n8k32", 4): lambda l, i: (l % 4 * 8 + (i & 7), l >> 2),
-    ("m16n8k32", 8): lambda l, i: (l % 4 * 4 + (i & 3) + (0 if i < 4 else 16), l >> 2),
-    ("m16n8k32", 16): lambda l, i: (l % 4 * 2 + (i & 1) + i // 2 * 8, l >> 2),
-    ("m16n8k64", 4): lambda l, i: (l % 4 * 8 + (i & 7) + (0 if i < 8 else 32), l >> 2),
-    ("m16n8k64", 8): lambda l, i: (l % 4 * 4 + (i & 3) + i // 4 * 16, l >> 2),
-    ("m16n8k128", 1): lambda l, i: (l % 4 * 32 + (i & 31), l >> 2),
-    ("m16n8k128", 4): lambda l, i: (l % 4 * 8 + (i & 7) + i // 8 * 32, l >> 2),
-    ("m16n8k256", 1): lambda l, i: (l % 4 * 32 + (i & 31) + (0 if i < 32 else 128), l >> 2),
+    ("m8n8k4", 64): lambda lane, i: (lane % 4, lane >> 2),
+    ("m8n8k16", 8): lambda lane, i: (lane % 4 * 4 + i, lane >> 2),
+    ("m8n8k32", 4): lambda lane, i: (lane % 4 * 8 + i, lane >> 2),
+    ("m8n8k128", 1): lambda lane, i: (lane % 4 * 32 + i, lane >> 2),
+    ("m16n8k4", 32): lambda lane, i: (lane % 4, lane >> 2),
+    ("m16n8k4", 64): lambda lane, i: (lane % 4, lane >> 2),
+    ("m16n8k8", 16): lambda lane, i: (lane % 4 * 2 + i, lane >> 2),
+    ("m16n8k8", 32): lambda lane, i: (lane % 4 + (0 if i == 0 else 4), lane >> 2),
+    ("m16n8k8", 64): lambda lane, i: (lane % 4 + (0 if i == 0 else 4), lane >> 2),
+    ("m16n8k16", 16): lambda lane, i: (lane % 4 * 2 + (i & 1) + (0 if i < 2 else 8), lane >> 2),
+    ("m16n8k16", 64): lambda lane, i: (lane % 4 + i * 4, lane >> 2),
+    ("m16n8k16", 32): lambda lane, i: (lane % 4 + i * 4, lane >> 2),  # of mma.sp, as those below
+    ("m16n8k16", 8): lambda lane, i: (lane % 4 * 4 + i, lane >> 2),
+    ("m16n8k32", 4): lambda lane, i: (lane % 4 * 8 + (i & 7), lane >> 2),
+    ("m16n8k32", 8): lambda lane, i: (lane % 4 * 4 + (i & 3) + (0 if i < 4 else 16), lane >> 2),
+    ("m16n8k32", 16): lambda lane, i: (lane % 4 * 2 + (i & 1) + i // 2 * 8, lane >> 2),
+    ("m16n8k64", 4): lambda lane, i: (lane % 4 * 8 + (i & 7) + (0 if i < 8 else 32), lane >> 2),
+    ("m16n8k64", 8): lambda lane, i: (lane % 4 * 4 + (i & 3) + i // 4 * 16, lane >> 2),
+    ("m16n8k128", 1): lambda lane, i: (lane % 4 * 32 + (i & 31), lane >> 2),
+    ("m16n8k128", 4): lambda lane, i: (lane % 4 * 8 + (i & 7) + i // 8 * 32, lane >> 2),
+    ("m16n8k256", 1): lambda lane, i: (
+        lane % 4 * 32 + (i & 31) + (0 if i < 32 else 128),
+        lane >> 2,
+    ),
 }
 # A of mma.sp holds half of the columns, laid out like the product with half the k.
 HALF_K = {"m16n8k8": "m16n8k4", "m16n8k16": "m16n8k8", "m16n8k32": "m16n8k16",
           "m16n8k64": "m16n8k32", "m16n8k128": "m16n8k64"}  # fmt: skip
 
 
-def c_place(l: int, i: int) -> tuple[int, int]:
+def c_place(lane: int, i: int) -> tuple[int, int]:
     """C and D of every form but m8n8k4 with f16."""
-    return (l >> 2) + (0 if i < 2 else 8), l % 4 * 2 + (i & 1)
+    return (lane >> 2) + (0 if i < 2 else 8), lane % 4 * 2 + (i & 1)
 
 
 # m8n8k4 with f16: the four products lie below (A, C) or beside (B) each other.
 QUAD_PLACES: dict[str, Place] = {
-    "a row": lambda l, i: (l % 16 // 4 * 8 + l % 4 + (0 if l < 16 else 4), i),
-    "a col": lambda l, i: (l % 16 // 4 * 8 + i % 4 + (0 if l < 16 else 4), l % 4),
-    "b row": lambda l, i: (l % 4, l % 16 // 4 * 8 + i + (0 if l < 16 else 4)),
-    "b col": lambda l, i: (i, l % 16 // 4 * 8 + l % 4 + (0 if l < 16 else 4)),
-    "c f16": lambda l, i: (l % 16 // 4 * 8 + l % 4 + (0 if l < 16 else 4), i),
-    "c f32": lambda l, i: (
-        l % 16 // 4 * 8 + (l & 0b1) + (i & 0b10) + (0 if l < 16 else 4),
-        (i & 0b100) + (l & 0b10) + (i & 0b1),
+    "a row": lambda lane, i: (lane % 16 // 4 * 8 + lane % 4 + (0 if lane < 16 else 4), i),
+    "a col": lambda lane, i: (lane % 16 // 4 * 8 + i % 4 + (0 if lane < 16 else 4), lane % 4),
+    "b row": lambda lane, i: (lane % 4, lane % 16 // 4 * 8 + i + (0 if lane < 16 else 4)),
+    "b col": lambda lane, i: (i, lane % 16 // 4 * 8 + lane % 4 + (0 if lane < 16 else 4)),
+    "c f16": lambda lane, i: (lane % 16 // 4 * 8 + lane % 4 + (0 if lane < 16 else 4), i),
+    "c f32": lambda lane, i: (
+        lane % 16 // 4 * 8 + (lane & 0b1) + (i & 0b10) + (0 if lane < 16 else 4),
+        (i & 0b100) + (lane & 0b10) + (i & 0b1),
     ),
 }
 
@@ -294,10 +305,10 @@ class Mma:
     def metadata(self, codes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """The register of metadata; lanes that are not asked hold anything.
 
-        PTX ISA, figures "Sparse MMA metadata layout": of 16-bit and tf32 elements, a lane of group g
-        holds four chunks of row g in bits 0-15 and those of row g + 8 in bits 16-31, the next lane
-        the next four; of narrower elements it holds eight chunks of row g, the next lane those of
-        row g + 8, the two behind them the next eight.
+        PTX ISA, figures "Sparse MMA metadata layout": of 16-bit and tf32 elements, a lane of group
+        g holds four chunks of row g in bits 0-15 and those of row g + 8 in bits 16-31, the next
+        lane the next four; of narrower elements it holds eight chunks of row g, the next lane those
+        of row g + 8, the two behind them the next eight.
         """
         register = rng.integers(0, 1 << 32, LANES).astype(np.uint64)
         chunks = codes.shape[1]
@@ -395,8 +406,9 @@ def build(target: str) -> ModuleType:
             for i, form in enumerate(MMAS[first : first + size])
         )
         parts.append(
-            f"__global__ void group_{first // size}(int form, const unsigned long long* in, "
-            f"unsigned long long* out) {{\n  const int l = threadIdx.x;\n  switch (form) {{\n{cases}\n  }}\n}}"
+            f"__global__ void group_{first // size}(int form, const unsigned long long* in,\n"
+            "                        unsigned long long* out) {\n"
+            f"  const int l = threadIdx.x;\n  switch (form) {{\n{cases}\n  }}\n}}"
         )
     calls = "\n".join(
         f"  if (form / {size} == {g}) group_{g}<<<1, 32>>>(form, in, out);"
