@@ -34,8 +34,8 @@ from workbench.toolchain.inline import inline
 Place = Callable[[int, int], tuple[int, int]]
 
 # ---- Fragments -----------------------------------------------------------------------------------
-# By (shape, bits of an element), as the ISA writes them: from a lane and the number of an element in
-# it to row and column.
+# By (shape, bits of an element), as the ISA writes them: from a lane and the number of an element
+# in it to row and column.
 
 A_PLACES: dict[tuple[str, int], Place] = {
     ("m8n8k4", 64): lambda lane, i: (lane >> 2, lane % 4),
