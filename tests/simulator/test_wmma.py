@@ -311,10 +311,11 @@ using namespace nvcuda;
 
 // D = relu(scale * A B + C): elements of a fragment are changed one by one, and those of the
 // product meet those of another fragment of the same kind. C [M, N], A [M, K], B [N, K].
-template <int WM, int WN, int WK, class T, class S, class ACC>
-__device__ void scaled(const T* a, const T* b, const float* c, float* d, int n, int k, float scale) {
+template <int WM, int WN, int WK, class S, class ACC, class T>
+__global__ void scaled(const T* a, const T* b, const float* c, float* d, int n, int k,
+                       float scale) {
   using namespace wmma;
-  const int warp = threadIdx.x / 32, row = blockIdx.y * WM, column = (blockIdx.x * 2 + warp) * WN;
+  const int row = blockIdx.y * WM, column = (blockIdx.x * 2 + threadIdx.x / 32) * WN;
   fragment<matrix_a, WM, WN, WK, S, row_major> fa;
   fragment<matrix_b, WM, WN, WK, S, col_major> fb;
   fragment<accumulator, WM, WN, WK, ACC> sum;
@@ -324,10 +325,10 @@ __device__ void scaled(const T* a, const T* b, const float* c, float* d, int n, 
     load_matrix_sync(fa, a + row * k + k0, k);
     load_matrix_sync(fb, b + column * k + k0, k);
     if constexpr (sizeof(T) == 4) {
-      for (int i = 0; i < fa.num_elements; i++) fa.x[i] = __float_to_tf32(fa.x[i]);
-      for (int i = 0; i < fb.num_elements; i++) fb.x[i] = __float_to_tf32(fb.x[i]);
+      for (int i = 0; i < fa.num_elements; i++) fa.x[i] = wmma::__float_to_tf32(fa.x[i]);
+      for (int i = 0; i < fb.num_elements; i++) fb.x[i] = wmma::__float_to_tf32(fb.x[i]);
     }
-    for (int i = 0; i < fa.num_elements; i++) fa.x[i] = fa.x[i] * T(2.0f);
+    for (int i = 0; i < fa.num_elements; i++) fa.x[i] = T(2.0f) * static_cast<T>(fa.x[i]);
     mma_sync(sum, fa, fb, sum);
   }
   load_matrix_sync(fc, c + row * n + column, n, mem_row_major);
@@ -337,32 +338,24 @@ __device__ void scaled(const T* a, const T* b, const float* c, float* d, int n, 
   }
   store_matrix_sync(d + row * n + column, fc, n, mem_row_major);
 }
-#define PROGRAM(NAME, WM, WN, WK, T, S, ACC)                                                      \\
-  __global__ void NAME##_kernel(const T* a, const T* b, const float* c, float* d, int n, int k,   \\
-                                float scale) {                                                    \\
-    scaled<WM, WN, WK, T, S, ACC>(a, b, c, d, n, k, scale);                                       \\
-  }                                                                                               \\
-  void NAME(const void* a, const void* b, const float* c, float* d, int m, int n, int k,          \\
-            float scale) {                                                                        \\
-    NAME##_kernel<<<dim3(n / WN / 2, m / WM), 64>>>(static_cast<const T*>(a),                     \\
-                                                    static_cast<const T*>(b), c, d, n, k, scale); \\
-  }
-PROGRAM(half_float, 16, 16, 16, __half, __half, float)
-PROGRAM(half_half, 16, 16, 16, __half, __half, __half)
-PROGRAM(half_wide, 8, 32, 16, __half, __half, __half)
-PROGRAM(half_tall, 32, 8, 16, __half, __half, float)
-PROGRAM(bf16_tall, 32, 8, 16, __nv_bfloat16, __nv_bfloat16, float)
-PROGRAM(tf32_float, 16, 16, 8, float, wmma::precision::tf32, float)
+template <int WM, int WN, int WK, class S, class ACC, class T>
+void launch(const T* a, const T* b, const float* c, float* d, int m, int n, int k, float scale) {
+  scaled<WM, WN, WK, S, ACC><<<dim3(n / WN / 2, m / WM), 64>>>(a, b, c, d, n, k, scale);
+}
 
 void run(int which, const unsigned char* a, const unsigned char* b, const float* c, float* d, int m,
          int n, int k, float scale) {
+  auto ha = reinterpret_cast<const __half*>(a), hb = reinterpret_cast<const __half*>(b);
+  auto ba = reinterpret_cast<const __nv_bfloat16*>(a);
+  auto bb = reinterpret_cast<const __nv_bfloat16*>(b);
+  auto fa = reinterpret_cast<const float*>(a), fb = reinterpret_cast<const float*>(b);
   switch (which) {
-    case 0: return half_float(a, b, c, d, m, n, k, scale);
-    case 1: return half_half(a, b, c, d, m, n, k, scale);
-    case 2: return half_wide(a, b, c, d, m, n, k, scale);
-    case 3: return half_tall(a, b, c, d, m, n, k, scale);
-    case 4: return bf16_tall(a, b, c, d, m, n, k, scale);
-    case 5: return tf32_float(a, b, c, d, m, n, k, scale);
+    case 0: return launch<16, 16, 16, __half, float>(ha, hb, c, d, m, n, k, scale);
+    case 1: return launch<16, 16, 16, __half, __half>(ha, hb, c, d, m, n, k, scale);
+    case 2: return launch<8, 32, 16, __half, __half>(ha, hb, c, d, m, n, k, scale);
+    case 3: return launch<32, 8, 16, __half, float>(ha, hb, c, d, m, n, k, scale);
+    case 4: return launch<32, 8, 16, __nv_bfloat16, float>(ba, bb, c, d, m, n, k, scale);
+    case 5: return launch<16, 16, 8, wmma::precision::tf32, float>(fa, fb, c, d, m, n, k, scale);
   }
 }
 """
