@@ -39,6 +39,7 @@ void update(SharedPlace at, Mbarrier barrier) {
     barrier.pending = barrier.expected;
   }
   store(at, encoded(barrier));
+  at.block->cluster->given_up = 0;  // something happens, even if nobody has waited for it
   if (complete || has_signals(at)) {
     notify(*at.block->cluster);
   }
