@@ -25,7 +25,7 @@ __device__ inline unsigned peer(const void* p, unsigned rank) {
   asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(out) : "r"(smem(p)), "r"(rank));
   return out;
 }
-__device__ inline void init(void* bar, unsigned count) {
+__device__ inline void make_barrier(void* bar, unsigned count) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" : : "r"(smem(bar)), "r"(count) : "memory");
 }
 __device__ inline void arrive(void* bar) {

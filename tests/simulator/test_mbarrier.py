@@ -38,7 +38,7 @@ SEQUENCE = """
 __global__ void sequence(const unsigned* ops, const unsigned* values, unsigned* out, int n,
                          unsigned count) {
   __shared__ u64 bar;
-  init(&bar, count);
+  make_barrier(&bar, count);
   for (int i = 0; i < n; i++) {
     u64 state = 0;
     const unsigned value = values[i];
@@ -79,8 +79,8 @@ __global__ void ring(const unsigned* in, unsigned* out, int steps, int consumers
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   if (threadIdx.x == 0) {
     for (int s = 0; s < SLOTS; s++) {
-      init(&full[s], 32);
-      init(&empty[s], consumers);
+      make_barrier(&full[s], 32);
+      make_barrier(&empty[s], consumers);
     }
   }
   __syncthreads();
@@ -107,7 +107,7 @@ __global__ void lanes(const int* order, unsigned* seen) {
   __shared__ u64 bars[32];
   __shared__ unsigned turn;
   const int lane = threadIdx.x % 32;
-  if (threadIdx.x < 32) init(&bars[lane], 1);
+  if (threadIdx.x < 32) make_barrier(&bars[lane], 1);
   if (threadIdx.x == 0) turn = 0;
   __syncthreads();
   if (threadIdx.x < 32) {
@@ -126,7 +126,7 @@ void run_lanes(const int* order, unsigned* seen) { lanes<<<1, 64>>>(order, seen)
 // A loop around test_wait lets the other warps go on.
 __global__ void spin(unsigned* out) {
   __shared__ u64 bar;
-  if (threadIdx.x == 0) init(&bar, 32);
+  if (threadIdx.x == 0) make_barrier(&bar, 32);
   __syncthreads();
   if (threadIdx.x < 32) {
     unsigned done = 0;
@@ -144,7 +144,7 @@ void run_spin(unsigned* out) { spin<<<1, 64>>>(out); }
 // Every block of the cluster arrives at a barrier of block 0, with bytes and without.
 __global__ void __cluster_dims__(4) remote(unsigned* out) {
   __shared__ u64 bar;
-  if (threadIdx.x == 0) init(&bar, 4 * 32);
+  if (threadIdx.x == 0) make_barrier(&bar, 4 * 32);
   cluster_sync();
   const unsigned there = peer(&bar, 0);
   if (cluster_rank() == 2) {
@@ -176,7 +176,7 @@ __global__ void rounds(int* out, int n) {
   #pragma nv_diag_suppress static_var_with_dynamic_init
   __shared__ Block bar;
   if (threadIdx.x == 0) {
-    init(&bar, blockDim.x);
+    init(&bar, static_cast<ptrdiff_t>(blockDim.x));
     sum = 0;
   }
   __syncthreads();
@@ -195,7 +195,7 @@ __global__ void bytes(const int* in, int* out) {
   __shared__ alignas(16) int data[64];
   #pragma nv_diag_suppress static_var_with_dynamic_init
   __shared__ Block bar;
-  if (threadIdx.x == 0) init(&bar, blockDim.x);
+  if (threadIdx.x == 0) init(&bar, static_cast<ptrdiff_t>(blockDim.x));
   __syncthreads();
   Block::arrival_token token;
   if (threadIdx.x == 0) {
@@ -401,15 +401,16 @@ def test_ring_in_any_order_of_warps(order: str):
 
 # What thread 5 of 32 does with `bar` (2 arrivals), and what the report says.
 MISUSE = {
-    "count 0": ("init(&bar, 0);", "synccheck", "for 0 arrivals"),
-    "count too large": ("init(&bar, 1 << 20);", "synccheck", "for 1048576 arrivals"),
+    "count 0": ("make_barrier(&bar, 0);", "synccheck", "for 0 arrivals"),
+    "count too large": ("make_barrier(&bar, 1 << 20);", "synccheck", "for 1048576 arrivals"),
     "one arrival too many": (
         'asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0], 3;" : : "r"(smem(&bar)));',
         "synccheck",
         "3 arrivals at an mbarrier whose phase expects 2 more",
     ),
     "no arrival": (
-        'asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0], 0;" : : "r"(smem(&bar)));',
+        'asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0], %1;"'
+        ' : : "r"(smem(&bar)), "r"(out[1]));',
         "synccheck",
         "0 arrivals",
     ),
@@ -432,8 +433,16 @@ MISUSE = {
         "synccheck",
         "no mbarrier at shared address",
     ),
-    "misaligned": ("init(reinterpret_cast<char*>(&bar) + 4, 1);", "memcheck", "multiple of 8"),
-    "outside": ("init(&bar + 1000, 1);", "memcheck", "outside of the block's shared memory"),
+    "misaligned": (
+        "make_barrier(reinterpret_cast<char*>(&bar) + 4, 1);",
+        "memcheck",
+        "multiple of 8",
+    ),
+    "outside": (
+        "make_barrier(&bar + 1000, 1);",
+        "memcheck",
+        "outside of the block's shared memory",
+    ),
     "in global memory": (
         'asm volatile("mbarrier.init.b64 [%0], 1;" : : "l"(out));',
         "memcheck",
@@ -461,7 +470,7 @@ def misuse_source() -> str:
         text += f"""
 __global__ void misuse_{i}(unsigned* out) {{
   __shared__ u64 bar, other;
-  if (threadIdx.x == 0) init(&bar, 2);
+  if (threadIdx.x == 0) make_barrier(&bar, 2);
   __syncthreads();
   if (threadIdx.x == 5) {{
     {body}
