@@ -1,4 +1,4 @@
-"""cp.async (PTX ISA 9.7.9.25.3): copies of a thread, their groups, and mbarriers that track them."""
+"""cp.async (PTX ISA 9.7.9.25): copies of a thread, their groups, mbarriers that track them."""
 
 from __future__ import annotations
 

@@ -29,8 +29,8 @@ SEQUENCE = """
                               : : "r"(smem(&bar)), "r"(value) : "memory"); break;               \\
   case NAME * 3 + 1: asm volatile("mbarrier." TEXT ".b64 [%0], %1;"                             \\
                                   : : "l"(&bar), "r"(value) : "memory"); break;                 \\
-  case NAME * 3 + 2: asm volatile("mbarrier." TEXT ".relaxed.cluster.shared::cluster.b64 [%0], %1;" \\
-                                  : : "r"(smem(&bar)), "r"(value) : "memory"); break;
+  case NAME * 3 + 2: asm volatile("mbarrier." TEXT ".relaxed.cluster.shared::cluster.b64 "      \\
+                                  "[%0], %1;" : : "r"(smem(&bar)), "r"(value) : "memory"); break;
 #define TEST(OUT, TEXT, OPERAND)                                                                \\
   asm volatile("{.reg .pred p; mbarrier." TEXT "; selp.u32 %0, 1, 0, p;}"                       \\
                : "=r"(OUT) : "r"(smem(&bar)), OPERAND, "l"(&bar) : "memory");
