@@ -272,6 +272,10 @@ cudaError_t Runtime::launch(const void* host, dim3 grid, dim3 block, void** args
   }
   launch.grid[0] = grid.x, launch.grid[1] = grid.y, launch.grid[2] = grid.z;
   launch.block[0] = block.x, launch.block[1] = block.y, launch.block[2] = block.z;
+  if (const int* cluster = launch.kernel->function->required_cluster; cluster[0] > 0) {
+    std::copy_n(cluster, 3, launch.cluster);
+    launch.explicit_cluster = true;
+  }
   launch.dynamic_shared = static_cast<uint32_t>(shared_bytes);
   launch.params.resize(launch.kernel->param_bytes);
   for (size_t i = 0; i < launch.kernel->params.size(); i++) {

@@ -76,9 +76,8 @@ const char* space_name(AddressKind kind) {
 
 // One lane's access through a generic address: finds its region, or reports.
 void check_generic(Warp& w, const Inst* in, int lane, uint64_t address, int bytes, bool write) {
-  Worker& worker = *w.block->worker;
+  const Worker& worker = *w.block->worker;
   const Block& block = *w.block;
-  Span& allowed = w.allowed[in - block.kernel->code.data()];
   auto inside = [&](const uint8_t* base, uint64_t size) {
     uint64_t first = reinterpret_cast<uint64_t>(base);
     return within(address, bytes, first, first + size);
@@ -92,19 +91,7 @@ void check_generic(Warp& w, const Inst* in, int lane, uint64_t address, int byte
   if (inside(w.local + local * lane, local)) {
     return;
   }
-  const Region* r = worker.launch->regions.find(address, bytes, write);
-  if (!r) {
-    fail(w, in, lane, address,
-         std::string("out-of-bounds ") + (write ? "write" : "read") + " of " + bytes_text(bytes) +
-             " in global memory, " + place_of(worker.launch->regions, address, bytes),
-         "address " + hex(address) +
-             ": check the index against the shape, and the guard of the ragged edge");
-  }
-  if (write && r->role == WBSIM_IN) {
-    fail(w, in, lane, address,
-         "write to '" + r->name + "' (" + r->text + "), which is an input of this kernel", "");
-  }
-  allowed = {r->first, r->last()};
+  check_global(w, in, lane, address, bytes, write);
 }
 
 // A shared address that names another block of the cluster; nullptr if it does not lie in one.
@@ -143,6 +130,27 @@ uint8_t* in_other_block(const Warp& w, uint64_t address, uint64_t bytes) {
 }
 
 }  // namespace
+
+void check_global(Warp& w, const Inst* in, int lane, uint64_t address, uint64_t bytes, bool write) {
+  Worker& worker = *w.block->worker;
+  Span& allowed = w.allowed[in - w.block->kernel->code.data()];
+  if (within(address, bytes, allowed.first, allowed.last) || !worker.launch->settings.memcheck) {
+    return;
+  }
+  const Region* r = worker.launch->regions.find(address, bytes, write);
+  if (!r) {
+    fail(w, in, lane, address,
+         std::string("out-of-bounds ") + (write ? "write" : "read") + " of " + bytes_text(bytes) +
+             " in global memory, " + place_of(worker.launch->regions, address, bytes),
+         "address " + hex(address) +
+             ": check the index against the shape, and the guard of the ragged edge");
+  }
+  if (write && r->role == WBSIM_IN) {
+    fail(w, in, lane, address,
+         "write to '" + r->name + "' (" + r->text + "), which is an input of this kernel", "");
+  }
+  allowed = {r->first, r->last()};
+}
 
 template <AddressKind KIND, bool WRITE>
 uint8_t* resolve_stretch(Warp& w, const Inst* in, int lane, uint64_t address, int bytes,

@@ -139,6 +139,9 @@ template <AddressKind KIND>
          is_allowed<KIND>(w, in, low, std::max(begin, end) - low + bytes);
 }
 
+// Reports a range of global memory that does not lie in one allocation, or may not be written.
+void check_global(Warp& w, const Inst* in, int lane, uint64_t address, uint64_t bytes, bool write);
+
 // The general case: any mask, any pattern, and every report.
 template <AddressKind KIND, bool WRITE>
 void resolve_lanes(Access& access, Warp& w, const Inst* in, Mask m, int bytes);
