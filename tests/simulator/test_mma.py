@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.simulator import exact
+from simulator.conformance import exact
 from tests.simulator.fragments import (
     BITS,
     LANES,
