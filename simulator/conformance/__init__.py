@@ -25,6 +25,9 @@ FAMILIES = (
     "atomic",
     "warp",
     "control",
+    "half",
+    "convert_narrow",
+    "video",
 )
 
 

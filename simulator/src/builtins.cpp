@@ -55,7 +55,9 @@ std::string read_string(const Warp& w, const Inst* in, int lane, uint64_t addres
 class Arguments {
  public:
   Arguments(const Warp& w, const Inst* in, int lane, uint64_t address)
-      : w_(w), in_(in), lane_(lane), begin_(address), at_(address) {}
+      : w_(w), in_(in), lane_(lane), at_(address) {}
+
+  uint64_t count() const { return count_; }
 
   template <class T>
   T next() {
@@ -66,6 +68,7 @@ class Arguments {
     T value;
     std::memcpy(&value, reinterpret_cast<const void*>(at_), sizeof(T));
     at_ += sizeof(T);
+    count_++;
     return value;
   }
 
@@ -73,7 +76,8 @@ class Arguments {
   const Warp& w_;
   const Inst* in_;
   int lane_;
-  uint64_t begin_, at_;
+  uint64_t at_;
+  uint64_t count_ = 0;
 };
 
 template <class T>
@@ -135,7 +139,6 @@ uint64_t print(Warp& w, const Inst* in, int lane, const uint64_t* values) {
   std::string format = read_string(w, in, lane, values[0]);
   Arguments args(w, in, lane, values[1]);
   std::string out;
-  uint64_t count = 0;
   for (size_t i = 0; i < format.size();) {
     if (format[i] != '%') {
       out += format[i++];
@@ -155,11 +158,10 @@ uint64_t print(Warp& w, const Inst* in, int lane, const uint64_t* values) {
     // A width of the format itself is as bounded as one from an argument.
     bool sane = spec.size() < 24;
     out += sane ? convert(w, in, lane, spec, args) : spec;
-    count++;
     i = end + 1;
   }
   w.block->cluster->output += out;
-  return count;
+  return args.count();
 }
 
 // ---- assert -------------------------------------------------------------------------------------

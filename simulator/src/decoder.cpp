@@ -7,6 +7,7 @@
 #include <cstring>
 #include <set>
 #include <unordered_map>
+#include <unordered_set>
 
 #include "functions.h"
 #include "registers.h"
@@ -103,11 +104,8 @@ class FrameLayout {
     }
   }
 
-  // All registers have their places; constants follow, the kernel's own stack offset among them.
-  void end_registers(FunctionCode& kernel) {
-    kernel_.register_bytes = static_cast<uint32_t>(kernel_.frame.size());
-    kernel.stack_slot = constant(0, 4);
-  }
+  // All registers have their places; constants follow.
+  void end_registers() { kernel_.register_bytes = static_cast<uint32_t>(kernel_.frame.size()); }
 
   // A new register of a function.
   uint32_t register_of(FunctionCode& function, int lane_bytes) {
@@ -250,8 +248,9 @@ uint32_t Decode::src(const Operand& op, Type type) {
         }
         return frame_.special(which, bytes == 8 ? 8 : 4);
       }
-      bool is_pred = kernel.function->registers[op.reg].type == Type::Pred;
-      if (type == Type::Pred || is_pred || register_bytes(op) < ptx::bytes_of(type)) {
+      bool is_pred = function.source->registers[op.reg].type == Type::Pred;
+      bool whole = !op.negated && op.part.empty();
+      if (!whole || type == Type::Pred || is_pred || register_bytes(op) < ptx::bytes_of(type)) {
         throw Unsupported{};
       }
       return function.slots[op.reg];
@@ -297,7 +296,7 @@ uint32_t Decode::dst(const Operand& op, Type type) {
     return scratch(lane_bytes(type));
   }
   Special which;
-  if (op.kind != Operand::Register || is_special(op, which)) {
+  if (op.kind != Operand::Register || !op.part.empty() || is_special(op, which)) {
     throw Unsupported{};
   }
   bool pred = function.source->registers[op.reg].type == Type::Pred;
@@ -414,7 +413,7 @@ const std::unordered_multimap<std::string_view, const Opcode*>& opcode_table() {
                       mbarrier_opcodes(),
                       async_copy_opcodes(),
                       bulk_copy_opcodes(),
-                      cluster_opcodes(),
+                      address_opcodes(),
                       call_opcodes()}) {
       for (const Opcode& op : part) {
         t.emplace(op.name, &op);
@@ -458,6 +457,44 @@ void decode_instruction(const ptx::Instruction& source, Kernel& kernel, Function
   kernel.info[index] = info;
 }
 
+// Whether an instruction goes on to the next one, whatever its operands are. Not so are those that
+// branch, wait, or tell the time.
+bool is_plain(const Kernel& kernel, size_t index) {
+  static const std::unordered_set<std::string_view> opcodes = {
+      "abs",  "add",   "addc", "and",  "bfe",   "bfi",  "bfind", "bmsk",     "brev", "clz",
+      "cnot", "cos",   "cvt",  "cvta", "div",   "dp2a", "dp4a",  "copysign", "ex2",  "fma",
+      "fns",  "ld",    "lg2",  "lop3", "mad",   "madc", "mad24", "max",      "min",  "mov",
+      "mul",  "mul24", "neg",  "not",  "or",    "popc", "prmt",  "rcp",      "rem",  "rsqrt",
+      "sad",  "selp",  "set",  "setp", "shf",   "shl",  "shr",   "sin",      "slct", "sqrt",
+      "st",   "sub",   "subc", "tanh", "testp", "xor",
+  };
+  const ptx::Instruction& source = *kernel.info[index].source;
+  return kernel.code[index].run != unsupported && opcodes.contains(source.opcode) &&
+         source.text.find("%clock") == std::string_view::npos &&
+         source.text.find("%globaltimer") == std::string_view::npos;
+}
+
+// Divides the code into runs: a new one starts at each label, and around whatever is not plain.
+void divide_into_runs(Kernel& kernel) {
+  std::vector<bool> starts(kernel.code.size() + 1, false);
+  starts.back() = true;
+  for (auto& function : kernel.functions) {
+    starts[function->first] = true;
+    for (auto& [label, at] : function->source->labels) {
+      starts[function->first + at] = true;
+    }
+  }
+  uint16_t length = 0;
+  bool plain_behind = false;
+  for (size_t i = kernel.code.size(); i-- > 0;) {
+    bool plain = is_plain(kernel, i);
+    bool joins = plain && plain_behind && !starts[i + 1] && length < UINT16_MAX;
+    length = joins ? length + 1 : 1;
+    kernel.code[i].run_length = length;
+    plain_behind = plain;
+  }
+}
+
 // What stands behind the last instruction of a function: most end in ret anyway.
 const ptx::Instruction& end_of_function() {
   static const ptx::Instruction end = [] {
@@ -494,7 +531,8 @@ Kernel& kernel_of(Module& module, const std::string& name) {
     function->first = static_cast<uint32_t>(kernel->code.size());
     kernel->code.resize(kernel->code.size() + function->source->code.size() + 1);
   }
-  frame.end_registers(*kernel->functions.back());
+  frame.end_registers();
+  kernel->functions.back()->stack_slot = frame.constant(0, 4);  // the kernel's frame is the first
   kernel->info.resize(kernel->code.size());
   for (auto& function : kernel->functions) {
     size_t index = function->first;
@@ -503,6 +541,7 @@ Kernel& kernel_of(Module& module, const std::string& name) {
     }
     decode_instruction(end_of_function(), *kernel, *function, frame, index);
   }
+  divide_into_runs(*kernel);
   kernel->frame.resize((kernel->frame.size() + 63) / 64 * 64);
   slot = std::move(kernel);
   return *slot;

@@ -84,7 +84,7 @@ std::span<const Opcode> wgmma_opcodes();
 std::span<const Opcode> mbarrier_opcodes();
 std::span<const Opcode> async_copy_opcodes();
 std::span<const Opcode> bulk_copy_opcodes();
-std::span<const Opcode> cluster_opcodes();
+std::span<const Opcode> address_opcodes();
 std::span<const Opcode> call_opcodes();
 
 }  // namespace wbsim

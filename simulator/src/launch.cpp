@@ -18,7 +18,26 @@ namespace {
 constexpr uint64_t SLICE_ALONE = 1 << 16;
 constexpr uint64_t SLICE_SHARED = 1 << 12;
 
+constexpr uint64_t MAX_STACK = 512 * 1024;  // bytes of a thread's local memory
+
+void add_counts(std::vector<Count>& out, const std::vector<Worker::RunCount>& counts,
+                const std::vector<Inst>& code) {
+  for (size_t first = 0; first < counts.size(); first += code[first].run_length) {
+    for (size_t i = first; i < first + code[first].run_length; i++) {
+      out[i].warps += counts[first].warps;
+      out[i].threads += counts[first].threads - counts[i].skipped;
+    }
+  }
+}
+
 }  // namespace
+
+// How deep recursion goes is not known. A stack frame here is not smaller than the hardware's, so
+// the limit counts four times.
+uint32_t Launch::local_bytes() const {
+  uint64_t stack = kernel->recursive ? 4 * std::min(stack_limit, MAX_STACK) : 0;
+  return kernel->local_bytes + static_cast<uint32_t>(stack);
+}
 
 Finding finding_at(const Warp& w, const Inst* in, int lane, std::string kind, std::string message) {
   const Kernel& kernel = *w.block->kernel;
@@ -144,10 +163,7 @@ Result run_grid(const Launch& launch, const std::atomic<bool>& interrupted) {
       keep_output(*cluster);
     }
     std::lock_guard lock(mutex);
-    for (size_t i = 0; i < worker.counts.size(); i++) {
-      result.counts[i].warps += worker.counts[i].warps;
-      result.counts[i].threads += worker.counts[i].threads;
-    }
+    add_counts(result.counts, worker.counts, launch.kernel->code);
   };
 
   {

@@ -33,7 +33,6 @@ struct Launch {
   uint32_t cluster[3] = {1, 1, 1};  // blocks; divides the grid
   bool explicit_cluster = false;
   bool cooperative = false;     // all blocks run at the same time
-  uint32_t local_bytes = 0;     // of a thread: its variables and its call stack
   uint64_t stack_limit = 1024;  // bytes of a thread's call stack
   uint32_t dynamic_shared = 0;
   uint64_t number = 0;  // of the launch in this process, from 1
@@ -43,6 +42,7 @@ struct Launch {
 
   uint64_t num_blocks() const { return uint64_t{grid[0]} * grid[1] * grid[2]; }
   uint32_t cluster_size() const { return cluster[0] * cluster[1] * cluster[2]; }
+  uint32_t local_bytes() const;  // of a thread: its variables and its call stack
   uint64_t num_clusters() const { return num_blocks() / cluster_size(); }
   uint32_t num_threads() const { return block[0] * block[1] * block[2]; }
 };

@@ -37,10 +37,14 @@ struct alignas(64) Inst {
   int32_t guard = -1;                   // slot of the guard predicate, or -1
   int32_t target = 0;                   // branch target, index into Kernel::code
   uint16_t count = 1;                   // elements of a vector operand
+  uint16_t run_length = 1;              // instructions from here to the end of the run
   bool guard_negated = false;
   uint8_t flags = 0;
 };
 static_assert(sizeof(Inst) == 64, "one instruction per cache line; pc arithmetic is a shift");
+
+// Instructions are executed in runs. In a run of more than one, each is plain: it goes on to the
+// next one whatever its operands are. A group of lanes starts and stops at the ends of runs only.
 
 // Not an instruction: sorts behind every real one.
 inline const Inst* const HALT = reinterpret_cast<const Inst*>(~uintptr_t{0} - 63);

@@ -28,6 +28,8 @@ enum class Type : uint8_t {
   S16,
   S32,
   S64,
+  U16x2,
+  S16x2,
   F16,
   F16x2,
   BF16,
@@ -35,6 +37,8 @@ enum class Type : uint8_t {
   TF32,
   E4M3,
   E5M2,
+  E4M3x2,
+  E5M2x2,
   F32,
   F64,
 };
@@ -53,11 +57,12 @@ struct Location {
 
 struct Operand {
   enum Kind : uint8_t { Register, Integer, Float, Symbol, Memory, Vector, Sink } kind = Sink;
-  bool negated = false;        // !p
+  bool negated = false;        // !p, -r
   int reg = -1;                // Register; Memory with a register base
   int pair = -1;               // second destination of `d|p`
   uint64_t bits = 0;           // Integer: the value; Float: its bits as f64
   bool is_f32 = false;         // Float written as 0f....: bits holds the f32 pattern
+  std::string part;            // of a register: "b0" in r.b0, a part of it or several
   std::string symbol;          // Symbol; Memory with a symbol base
   int64_t offset = 0;          // Symbol, Memory
   std::vector<Operand> items;  // Vector

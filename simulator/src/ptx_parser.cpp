@@ -29,14 +29,15 @@ struct TypeName {
   int bytes;
 };
 constexpr TypeName TYPES[] = {
-    {"pred", Type::Pred, 1},   {"b8", Type::B8, 1},     {"b16", Type::B16, 2},
-    {"b32", Type::B32, 4},     {"b64", Type::B64, 8},   {"b128", Type::B128, 16},
-    {"u8", Type::U8, 1},       {"u16", Type::U16, 2},   {"u32", Type::U32, 4},
-    {"u64", Type::U64, 8},     {"s8", Type::S8, 1},     {"s16", Type::S16, 2},
-    {"s32", Type::S32, 4},     {"s64", Type::S64, 8},   {"f16", Type::F16, 2},
-    {"f16x2", Type::F16x2, 4}, {"bf16", Type::BF16, 2}, {"bf16x2", Type::BF16x2, 4},
-    {"tf32", Type::TF32, 4},   {"e4m3", Type::E4M3, 1}, {"e5m2", Type::E5M2, 1},
-    {"f32", Type::F32, 4},     {"f64", Type::F64, 8},
+    {"pred", Type::Pred, 1},   {"b8", Type::B8, 1},         {"b16", Type::B16, 2},
+    {"b32", Type::B32, 4},     {"b64", Type::B64, 8},       {"b128", Type::B128, 16},
+    {"u8", Type::U8, 1},       {"u16", Type::U16, 2},       {"u32", Type::U32, 4},
+    {"u64", Type::U64, 8},     {"s8", Type::S8, 1},         {"s16", Type::S16, 2},
+    {"s32", Type::S32, 4},     {"s64", Type::S64, 8},       {"f16", Type::F16, 2},
+    {"f16x2", Type::F16x2, 4}, {"bf16", Type::BF16, 2},     {"bf16x2", Type::BF16x2, 4},
+    {"tf32", Type::TF32, 4},   {"e4m3", Type::E4M3, 1},     {"e5m2", Type::E5M2, 1},
+    {"f32", Type::F32, 4},     {"f64", Type::F64, 8},       {"u16x2", Type::U16x2, 4},
+    {"s16x2", Type::S16x2, 4}, {"e4m3x2", Type::E4M3x2, 2}, {"e5m2x2", Type::E5M2x2, 2},
 };
 
 std::vector<std::string> split_dots(std::string_view text) {
@@ -833,6 +834,14 @@ class Parser {
       op = memory(f);
     } else if (lex_.peek().kind == Tok::Word) {
       op = name_operand(f);
+    } else if (at_negated_register()) {
+      lex_.expect("-");
+      op = name_operand(f);
+      op.negated = op.kind == Operand::Register;
+      if (!op.negated || negated) {
+        lex_.fail("expected a register behind '-'");
+      }
+      return op;
     } else {
       op = constant();
     }
@@ -842,6 +851,11 @@ class Parser {
     }
     op.negated = negated;
     return op;
+  }
+
+  bool at_negated_register() const {
+    Lexer ahead = lex_;
+    return ahead.accept("-") && ahead.peek().kind == Tok::Word;
   }
 
   Operand vector(Function& f, std::string_view open, std::string_view close) {
@@ -878,6 +892,7 @@ class Parser {
   Operand name_operand(Function& f) {
     std::string name = word();
     Operand op;
+    op.part = take_part(name);
     if (name == "_") {
       op.kind = Operand::Sink;
     } else if (int reg = find_register(f, name); reg >= 0) {
@@ -898,6 +913,9 @@ class Parser {
         op.offset = static_cast<int64_t>(constant().bits);
       }
     }
+    if (!op.part.empty() && op.kind != Operand::Register) {
+      lex_.fail("expected a register in front of '." + op.part + "'");
+    }
     if (lex_.accept("|")) {
       Operand second = operand(f);
       if (second.kind != Operand::Register && second.kind != Operand::Sink) {
@@ -906,6 +924,19 @@ class Parser {
       op.pair = second.reg;
     }
     return op;
+  }
+
+  // Cuts the selector of a video instruction off a register's name: "b0", "h10", "" for none.
+  static std::string take_part(std::string& name) {
+    size_t dot = name.rfind('.');
+    if (dot == std::string::npos || dot + 2 >= name.size() ||
+        (name[dot + 1] != 'b' && name[dot + 1] != 'h') ||
+        name.find_first_not_of("01234567", dot + 2) != std::string::npos) {
+      return {};
+    }
+    std::string part = name.substr(dot + 1);
+    name.resize(dot);
+    return part;
   }
 
   int vector_components(Function& f, const std::string& name) {
@@ -1040,7 +1071,6 @@ class Parser {
   Operand literal(bool& is_unsigned) {
     std::string_view s = lex_.peek().text;
     char second = s.size() > 2 && s[0] == '0' ? static_cast<char>(s[1] | 0x20) : '\0';
-    second = std::string_view("xbfd").find(second) == std::string_view::npos ? '\0' : second;
     Operand op;
     bool hex_float = second == 'f' || second == 'd';
     bool decimal = !hex_float && second != 'x' && s.find_first_of(".eE") != std::string_view::npos;
@@ -1050,8 +1080,9 @@ class Parser {
       op.kind = Operand::Float;
       op.bits = std::bit_cast<uint64_t>(value);
     } else {
-      int base = hex_float || second == 'x' ? 16 : second == 'b' ? 2 : s[0] == '0' ? 8 : 10;
-      std::string_view digits = second ? s.substr(2) : s;
+      bool prefixed = hex_float || second == 'x' || second == 'b';
+      int base = second == 'b' ? 2 : prefixed ? 16 : s[0] == '0' ? 8 : 10;
+      std::string_view digits = prefixed ? s.substr(2) : s;
       if (!hex_float && digits.ends_with('U')) {
         digits.remove_suffix(1);
         is_unsigned = true;

@@ -278,12 +278,6 @@ cudaError_t Runtime::launch(const void* host, dim3 grid, dim3 block, void** args
     auto [at, bytes] = launch.kernel->params[i];
     std::memcpy(launch.params.data() + at, args[i], bytes);
   }
-  launch.local_bytes = launch.kernel->local_bytes;
-  if (launch.kernel->recursive) {
-    // How deep it goes is not known. A stack frame here is not smaller than the hardware's, so the
-    // limit counts four times.
-    launch.local_bytes += static_cast<uint32_t>(4 * std::min(launch.stack_limit, MAX_STACK));
-  }
   launch.settings = settings_;
   {
     std::lock_guard lock(mutex_);

@@ -148,40 +148,64 @@ void complete_cluster_barrier(Cluster& cluster) {
   notify(cluster);
 }
 
+// The lanes of the running group that an instruction's guard lets through.
+inline Mask guarded(Warp& w, const Inst* in, Mask m, Worker::RunCount& count) {
+  if (in->guard < 0) {
+    return m;
+  }
+  Mask p = w.pred(in->guard);
+  p = in->guard_negated ? ~p : p;
+  count.skipped += std::popcount(m & ~p);
+  return m & p;
+}
+
 // Runs a warp until all its groups wait or have exited, or its time is over: then it has spun.
 bool run_warp(Worker& worker, Warp& w) {
   const Inst* in = pick_group(w);
   const Inst* const code = w.block->kernel->code.data();
-  Count* const counts = worker.counts.data();
+  Worker::RunCount* const counts = worker.counts.data();
   uint64_t executed = 0;
   bool spun = false;
   while (in != HALT) {
-    Mask m = w.mask;
-    if (in->guard >= 0) {
-      Mask p = w.pred(in->guard);
-      m &= in->guard_negated ? ~p : p;
-    }
-    Count& count = counts[in - code];
-    count.warps++;
-    count.threads += std::popcount(m);
-    executed++;
-    const Inst* to = m ? in->run(w, in, m) : next(in);
-    if (to == next(in) && to < w.stop) {
-      in = to;
-      continue;
-    }
-    if (to == HALT) {
-      if (w.spun) {
+    const Mask all = w.mask;
+    Worker::RunCount* count = &counts[in - code];
+    count->warps++;
+    count->threads += std::popcount(all);
+    executed += in->run_length;
+    const Inst* to;
+    if (in->run_length > 1) {
+      const Inst* const end = in + in->run_length;
+      do {
+        if (Mask m = guarded(w, in, all, *count)) {
+          in->run(w, in, m);
+        }
+        in++;
+        count++;
+      } while (in != end);
+      if (end < w.stop) {
+        continue;
+      }
+      to = end;
+    } else {
+      Mask m = guarded(w, in, all, *count);
+      to = m ? in->run(w, in, m) : next(in);
+      if (to == next(in) && to < w.stop) {
+        in = to;
+        continue;
+      }
+      if (to == HALT) {
+        if (w.spun) {
+          spun = true;
+          break;
+        }
+        in = pick_group(w);
+        continue;
+      }
+      if (to <= in && executed >= worker.slice) {
+        yield(w, to);
         spun = true;
         break;
       }
-      in = pick_group(w);
-      continue;
-    }
-    if (to <= in && executed >= worker.slice) {
-      yield(w, to);
-      spun = true;
-      break;
     }
     if (to >= w.stop) {
       park(w, to);
@@ -325,7 +349,7 @@ void prepare(const Launch& launch, Block& block) {
   block.kernel = &kernel;
   block.params = launch.params.data();
   block.shared_bytes = kernel.shared_bytes + launch.dynamic_shared;
-  block.local_bytes = launch.local_bytes;
+  block.local_bytes = launch.local_bytes();
   block.shared_buffer.assign(block.shared_bytes, 0xff);
   block.shared = block.shared_buffer.data();
   block.frames.assign(num_warps * kernel.frame.size(), 0xff);
@@ -335,6 +359,9 @@ void prepare(const Launch& launch, Block& block) {
     Warp& w = block.warps[i];
     w.index = static_cast<int>(i);
     w.block = &block;
+    w.shared = block.shared;
+    w.shared_bytes = block.shared_bytes;
+    w.allowed = block.worker->allowed.data();
     w.frame = block.frames.data() + i * kernel.frame.size();
     std::memcpy(w.frame, kernel.frame.data(), kernel.frame.size());
     w.local = block.local.data() + i * LANES * block.local_bytes;

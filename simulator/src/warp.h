@@ -41,6 +41,11 @@ class Buffer {
   std::unique_ptr<uint8_t, Delete> data_;
 };
 
+// Addresses from `first` up to `last`.
+struct Span {
+  uint64_t first = 1, last = 0;
+};
+
 // Lanes of a warp that share a pc. A warp is a set of these; the one with the smallest pc runs.
 struct Group {
   const Inst* pc;
@@ -56,6 +61,10 @@ struct Group {
 struct Warp {
   uint8_t* frame = nullptr;
   Block* block = nullptr;
+  uint8_t* shared = nullptr;  // of the block
+  uint32_t shared_bytes = 0;
+  uint8_t* local = nullptr;    // LANES * Block::local_bytes
+  Span* allowed = nullptr;     // beside Kernel::code: the memory each instruction touched last
   Mask mask = 0;               // lanes of the running group
   Mask live = 0;               // lanes that have not exited
   Mask carry = 0;              // CC.CF of each lane
@@ -66,7 +75,6 @@ struct Warp {
   const Inst* spun = nullptr;  // where a group used up its time: another one goes next
   std::vector<Group> parked;   // every group but the running one
   int index = 0;
-  uint8_t* local = nullptr;  // LANES * Block::local_bytes
   std::shared_ptr<ProductQueue> products;
   std::vector<uint8_t> saved[LANES];  // registers of functions that call themselves
 
@@ -121,13 +129,14 @@ struct Cluster {
 // A worker runs clusters on one core: one after the other, or several in turns if they wait for
 // each other.
 struct Worker {
-  struct Span {
-    uint64_t first = 1, last = 0;  // addresses
+  // What ran: of a run, at its first instruction; `skipped` of each: threads whose guard was false.
+  struct RunCount {
+    uint64_t warps = 0, threads = 0, skipped = 0;
   };
   const Launch* launch = nullptr;
   const std::atomic<bool>* stop = nullptr;         // another worker found something
   const std::atomic<bool>* interrupted = nullptr;  // Ctrl-C
-  std::vector<Count> counts;                       // beside Kernel::code
+  std::vector<RunCount> counts;                    // beside Kernel::code
   std::vector<Span> allowed;  // beside Kernel::code: the region this instruction touched last
   std::vector<std::unique_ptr<Cluster>> running, spare;
   uint64_t slice = 0;        // instructions a warp may run before the others get a turn
@@ -139,9 +148,10 @@ struct Worker {
 // the same, or names a block: its rank plus one stands in the highest byte.
 
 constexpr int RANK_SHIFT = 24;
+constexpr uint32_t OFFSET_MASK = (1u << RANK_SHIFT) - 1;
 
 inline uint32_t cluster_address(uint32_t rank, uint32_t cta_address) {
-  return ((rank + 1) << RANK_SHIFT) | (cta_address & ((1u << RANK_SHIFT) - 1));
+  return ((rank + 1) << RANK_SHIFT) | (cta_address & OFFSET_MASK);
 }
 
 // The block that a shared::cluster address lies in, or nullptr: the cluster has no such block.

@@ -77,12 +77,13 @@ const char* space_name(AddressKind kind) {
 void check_generic(Warp& w, const Inst* in, int lane, uint64_t address, int bytes, bool write) {
   Worker& worker = *w.block->worker;
   const Block& block = *w.block;
-  Worker::Span& allowed = worker.allowed[in - block.kernel->code.data()];
+  Span& allowed = w.allowed[in - block.kernel->code.data()];
   auto inside = [&](const uint8_t* base, uint64_t size) {
     uint64_t first = reinterpret_cast<uint64_t>(base);
     return within(address, bytes, first, first + size);
   };
-  if (inside(block.shared, block.shared_bytes) ||
+  const Block* holder = block_holding(*w.block, address);
+  if ((holder && inside(holder->shared, holder->shared_bytes)) ||
       inside(block.params, worker.launch->params.size())) {
     return;
   }
@@ -103,6 +104,17 @@ void check_generic(Warp& w, const Inst* in, int lane, uint64_t address, int byte
          "write to '" + r->name + "' (" + r->text + "), which is an input of this kernel", "");
   }
   allowed = {r->first, r->last()};
+}
+
+// A shared address that names another block of the cluster; nullptr if it does not lie in one.
+uint8_t* in_other_block(const Warp& w, uint64_t address, uint64_t bytes) {
+  const Block* block =
+      address <= UINT32_MAX ? block_at(*w.block, static_cast<uint32_t>(address)) : nullptr;
+  uint64_t offset = address & OFFSET_MASK;
+  if (!block || !within(offset, bytes, SHARED_BASE, SHARED_BASE + block->shared_bytes)) {
+    return nullptr;
+  }
+  return block->shared + (offset - SHARED_BASE);
 }
 
 [[noreturn]] void outside_window(const Warp& w, const Inst* in, int lane, AddressKind kind,
@@ -143,14 +155,16 @@ void resolve_lanes(Access& access, Warp& w, const Inst* in, Mask m, int bytes) {
     if (memcheck && (address & (bytes - 1)) != 0) {
       misaligned(w, in, l, address, bytes, WRITE);
     }
+    access.lanes[l] = base + address + local_stride * l;
     if (!is_allowed<KIND>(w, in, address, bytes)) {
       if constexpr (KIND == AddressKind::Generic) {
         check_generic(w, in, l, address, bytes, WRITE);
+      } else if (uint8_t* other = is_shared(KIND) ? in_other_block(w, address, bytes) : nullptr) {
+        access.lanes[l] = other;
       } else {
         outside_window(w, in, l, KIND, address, bytes, WRITE);
       }
     }
-    access.lanes[l] = base + address + local_stride * l;
   });
 }
 

@@ -5,6 +5,7 @@
 // in different functions, and in activations of different depth.
 
 #include <algorithm>
+#include <cstdio>
 
 #include "../builtins.h"
 #include "../functions.h"

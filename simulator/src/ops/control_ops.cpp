@@ -172,7 +172,14 @@ const Inst* warp_barrier(Warp& w, const Inst* in, Mask m) {
   return for_members(w, in, m, in->a, [](Mask) {});
 }
 
-// bar.warp.sync shares its opcode with the barriers of the block.
+// Ordering (.release, .acquire, .relaxed) is there anyway.
+void build_cluster_barrier(Decode& d) {
+  d.drop({"aligned", "release", "acquire", "relaxed"});
+  d.info.kind = InstInfo::Barrier;
+  d.inst.run = d.take("arrive") ? arrive_cluster : d.take("wait") ? wait_cluster : nullptr;
+}
+
+// bar.warp.sync and barrier.cluster share an opcode with the barriers of the block.
 void build_bar(Decode& d) {
   if (d.take("warp")) {
     if (!d.take("sync")) {
@@ -180,9 +187,11 @@ void build_bar(Decode& d) {
     }
     d.inst.a = d.src(0, Type::B32);
     d.inst.run = warp_barrier;
-    return;
+  } else if (d.take("cluster")) {
+    build_cluster_barrier(d);
+  } else {
+    build_barrier(d);
   }
-  build_barrier(d);
 }
 
 constexpr Opcode OPCODES[] = {
@@ -191,7 +200,7 @@ constexpr Opcode OPCODES[] = {
     {"elect", build_elect},  {"griddepcontrol", build_griddepcontrol},
     {"brkpt", build_brkpt},  {"trap", build_trap},
     {"membar", build_fence}, {"fence", build_fence},
-    {"bar", build_bar},      {"barrier", build_barrier},
+    {"bar", build_bar},      {"barrier", build_bar},
 };
 
 }  // namespace
