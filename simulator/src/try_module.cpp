@@ -17,7 +17,6 @@ namespace {
 constexpr uint64_t INSTRUCTION_LIMIT = 20'000;
 constexpr uint32_t MAX_STATIC_SHARED = 48 * 1024;  // without which a launch is refused
 constexpr uint32_t DYNAMIC_SHARED = 1024;
-constexpr uint32_t STACK = 64 * 1024;  // of a thread whose functions call themselves
 
 // What a kernel requires, if that is possible, else a row.
 void shape(const int* required, uint64_t limit, uint32_t* out, uint32_t row) {
@@ -44,7 +43,6 @@ std::string try_kernel(Module& module, const std::string& name, const RegionTabl
   shape(f.required_block, 1024, launch.block, 64);
   shape(f.required_cluster, 8, launch.cluster, 1);
   std::copy_n(launch.cluster, 3, launch.grid);
-  launch.local_bytes = launch.kernel->local_bytes + (launch.kernel->recursive ? STACK : 0);
   launch.dynamic_shared = DYNAMIC_SHARED;
   launch.params.resize(launch.kernel->param_bytes);
   launch.regions = regions;
