@@ -28,6 +28,9 @@ FAMILIES = (
     "atomic",
     "warp",
     "control",
+    "half",
+    "convert_narrow",
+    "video",
 )
 
 

@@ -104,11 +104,8 @@ class FrameLayout {
     }
   }
 
-  // All registers have their places; constants follow, the kernel's own stack offset among them.
-  void end_registers(FunctionCode& kernel) {
-    kernel_.register_bytes = static_cast<uint32_t>(kernel_.frame.size());
-    kernel.stack_slot = constant(0, 4);
-  }
+  // All registers have their places; constants follow.
+  void end_registers() { kernel_.register_bytes = static_cast<uint32_t>(kernel_.frame.size()); }
 
   // A new register of a function.
   uint32_t register_of(FunctionCode& function, int lane_bytes) {
@@ -535,7 +532,8 @@ Kernel& kernel_of(Module& module, const std::string& name) {
     function->first = static_cast<uint32_t>(kernel->code.size());
     kernel->code.resize(kernel->code.size() + function->source->code.size() + 1);
   }
-  frame.end_registers(*kernel->functions.back());
+  frame.end_registers();
+  kernel->functions.back()->stack_slot = frame.constant(0, 4);  // the kernel's frame is the first
   kernel->info.resize(kernel->code.size());
   for (auto& function : kernel->functions) {
     size_t index = function->first;
