@@ -29,6 +29,10 @@ struct Launch {
   const Kernel* kernel = nullptr;
   uint32_t grid[3] = {1, 1, 1};
   uint32_t block[3] = {1, 1, 1};
+  uint32_t cluster[3] = {1, 1, 1};  // blocks; divides the grid
+  bool explicit_cluster = false;
+  bool cooperative = false;     // all blocks run at the same time
+  uint64_t stack_limit = 1024;  // bytes of a thread's call stack
   uint32_t dynamic_shared = 0;
   uint64_t number = 0;  // of the launch in this process, from 1
   std::vector<uint8_t> params;

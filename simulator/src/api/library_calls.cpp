@@ -1,0 +1,166 @@
+// library_calls.cpp: modules that a program loads by itself, and entry points it asks for by name.
+
+#include <cstring>
+#include <fstream>
+#include <iterator>
+
+#include "driver.h"
+#include "library_calls.h"
+
+using namespace wbsim;
+
+namespace {
+
+struct EntryPoint {
+  const char* name;
+  void* address;
+};
+
+const EntryPoint DRIVER_CALLS[] = {
+#define CUDA_CALL(name) {#name, reinterpret_cast<void*>(wbsim_##name)},
+#include "driver_calls.inc"
+#undef CUDA_CALL
+};
+
+Binary& library_of(cudaLibrary_t handle) { return binary_of(handle); }
+
+}  // namespace
+
+namespace wbsim {
+
+Binary& binary_of(const void* handle) {
+  require(Runtime::get().is_binary(handle), cudaErrorInvalidResourceHandle);
+  return *static_cast<Binary*>(const_cast<void*>(handle));
+}
+
+Binary* load_image(const void* image) {
+  require(image);
+  std::string ptx = ptx_of_image(image);
+  require(!ptx.empty(), std::memcmp(image,
+                                    "\x7f"
+                                    "ELF",
+                                    4) == 0
+                            ? cudaErrorNoKernelImageForDevice
+                            : cudaErrorInvalidKernelImage);
+  Binary* binary = Runtime::get().add_binary(std::move(ptx));
+  try {
+    Runtime::get().module_of(*binary);
+  } catch (...) {
+    Runtime::get().remove_binary(binary, false);
+    throw;
+  }
+  return binary;
+}
+
+Binary* load_file(const char* path) {
+  require(path);
+  std::ifstream file(path, std::ios::binary);
+  require(file.good(), cudaErrorFileNotFound);
+  std::string text{std::istreambuf_iterator<char>(file), {}};
+  text.resize(text.size() + 16);  // room for whoever looks at its first bytes
+  return load_image(text.data());
+}
+
+void* driver_entry_point(const char* name) {
+  for (const EntryPoint& e : DRIVER_CALLS) {
+    if (std::strcmp(e.name, name) == 0) {
+      return e.address;
+    }
+  }
+  return nullptr;
+}
+
+}  // namespace wbsim
+
+extern "C" {
+
+cudaError_t wbsim_cudaLibraryLoadData(cudaLibrary_t* out, const void* image, cudaJitOption*, void**,
+                                      unsigned, cudaLibraryOption*, void**, unsigned) {
+  return call([&] {
+    require(out);
+    *out = reinterpret_cast<cudaLibrary_t>(load_image(image));
+  });
+}
+cudaError_t wbsim_cudaLibraryLoadFromFile(cudaLibrary_t* out, const char* path, cudaJitOption*,
+                                          void**, unsigned, cudaLibraryOption*, void**, unsigned) {
+  return call([&] {
+    require(out);
+    *out = reinterpret_cast<cudaLibrary_t>(load_file(path));
+  });
+}
+cudaError_t wbsim_cudaLibraryUnload(cudaLibrary_t library) {
+  return call([&] { Runtime::get().remove_binary(&library_of(library), false); });
+}
+cudaError_t wbsim_cudaLibraryGetKernel(cudaKernel_t* out, cudaLibrary_t library, const char* name) {
+  return call([&] {
+    require(out && name);
+    Function* function = Runtime::get().find_function(library_of(library), name);
+    require(function != nullptr, cudaErrorSymbolNotFound);
+    *out = reinterpret_cast<cudaKernel_t>(function);
+  });
+}
+cudaError_t wbsim_cudaLibraryGetKernelCount(unsigned* out, cudaLibrary_t library) {
+  return call([&] {
+    require(out);
+    *out = static_cast<unsigned>(Runtime::get().functions_of(library_of(library)).size());
+  });
+}
+cudaError_t wbsim_cudaLibraryEnumerateKernels(cudaKernel_t* out, unsigned count,
+                                              cudaLibrary_t library) {
+  return call([&] {
+    require(out);
+    auto all = Runtime::get().functions_of(library_of(library));
+    for (size_t i = 0; i < std::min<size_t>(count, all.size()); i++) {
+      out[i] = reinterpret_cast<cudaKernel_t>(all[i]);
+    }
+  });
+}
+cudaError_t wbsim_cudaLibraryGetGlobal(void** out, size_t* bytes, cudaLibrary_t library,
+                                       const char* name) {
+  return call([&] {
+    require(name && (out || bytes));
+    auto* symbol = Runtime::get().find_variable(library_of(library), name);
+    require(symbol != nullptr, cudaErrorSymbolNotFound);
+    if (out) {
+      *out = symbol->address;
+    }
+    if (bytes) {
+      *bytes = symbol->bytes;
+    }
+  });
+}
+cudaError_t wbsim_cudaLibraryGetManaged(void** out, size_t* bytes, cudaLibrary_t library,
+                                        const char* name) {
+  return wbsim_cudaLibraryGetGlobal(out, bytes, library, name);
+}
+
+// ---- Entry points by name -----------------------------------------------------------------------
+
+cudaError_t wbsim_cudaGetDriverEntryPointByVersion(const char* name, void** out, unsigned,
+                                                   unsigned long long,
+                                                   cudaDriverEntryPointQueryResult* status) {
+  return call([&] {
+    require(name && out);
+    *out = driver_entry_point(name);
+    if (status) {
+      *status = *out ? cudaDriverEntryPointSuccess : cudaDriverEntryPointSymbolNotFound;
+    }
+  });
+}
+cudaError_t wbsim_cudaGetDriverEntryPoint(const char* name, void** out, unsigned long long flags,
+                                          cudaDriverEntryPointQueryResult* status) {
+  return wbsim_cudaGetDriverEntryPointByVersion(name, out, CUDA_VERSION, flags, status);
+}
+CUresult wbsim_cuGetProcAddress(const char* name, void** out, int version, cuuint64_t,
+                                CUdriverProcAddressQueryResult* status) {
+  if (!name || !out || version > CUDA_VERSION) {
+    return CUDA_ERROR_INVALID_VALUE;
+  }
+  *out = driver_entry_point(name);
+  if (status) {
+    *status = *out ? CU_GET_PROC_ADDRESS_SUCCESS : CU_GET_PROC_ADDRESS_SYMBOL_NOT_FOUND;
+  }
+  return CUDA_SUCCESS;
+}
+
+}  // extern "C"
