@@ -9,6 +9,8 @@ namespace {
 thread_local cudaError_t thread_error = cudaSuccess;
 thread_local std::string thread_report, thread_taken, thread_json;
 thread_local bool thread_has_report = false;
+thread_local cudaError_t thread_launch_error = cudaSuccess;
+thread_local int driver_depth = 0;
 
 }  // namespace
 
@@ -27,14 +29,25 @@ cudaError_t Runtime::fail(cudaError_t error) {
 cudaError_t Runtime::last_error(bool clear) {
   cudaError_t error = sticky_ != cudaSuccess ? sticky_.load() : thread_error;
   if (clear) {
-    thread_error = cudaSuccess;
+    thread_error = thread_launch_error = cudaSuccess;
   }
   return error;
 }
 
-cudaError_t Runtime::thread_error_value() { return thread_error; }
+cudaError_t Runtime::launch_error() { return thread_launch_error; }
 
-void Runtime::set_last_error(cudaError_t error) { thread_error = error; }
+Runtime::DriverScope::DriverScope() : before_(thread_error) { driver_depth++; }
+
+Runtime::DriverScope::~DriverScope() {
+  thread_error = before_;
+  driver_depth--;
+}
+
+void Runtime::note_use() {
+  if (driver_depth == 0) {
+    used_ = true;
+  }
+}
 
 void Runtime::reset_errors() {
   sticky_ = cudaSuccess;
@@ -51,6 +64,8 @@ cudaError_t Runtime::report(Finding finding, cudaError_t error, bool sticks) {
     if (sticks) {
       sticky_ = error;
     }
+  } else if (sticks) {
+    thread_launch_error = error;
   }
   return fail(error);
 }
@@ -67,7 +82,7 @@ const char* Runtime::take_report() {
     return nullptr;
   }
   thread_has_report = false;
-  thread_error = cudaSuccess;
+  thread_error = thread_launch_error = cudaSuccess;
   thread_taken = thread_report;
   return thread_taken.c_str();
 }

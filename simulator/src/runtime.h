@@ -130,10 +130,19 @@ class Runtime {
   void attach() { attached_ = true; }
   cudaError_t fail(cudaError_t error);  // sets this thread's error and returns it
   cudaError_t last_error(bool clear);
-  cudaError_t thread_error_value();
-  void set_last_error(cudaError_t error);
+  // Of this thread's last launch, while a host that attached has not taken its report.
+  cudaError_t launch_error();
+  // A call of the driver: leaves the runtime's last error alone, and does not count as its use.
+  class DriverScope {
+   public:
+    DriverScope();
+    ~DriverScope();
+
+   private:
+    cudaError_t before_;
+  };
   cudaError_t sticky() const { return sticky_; }
-  void note_use() { used_ = true; }
+  void note_use();
   bool is_used() const { return used_; }  // some runtime call was made
   void reset_errors();
   cudaError_t report(Finding finding, cudaError_t error, bool sticks = false);

@@ -111,9 +111,7 @@ cudaError_t wbsim_cudaGetDeviceFlags(unsigned* flags) {
 cudaError_t wbsim_cudaDeviceSynchronize() {
   return call([&] {
     forbid_in_capture();
-    // A host that attached took no report yet: the launch before failed.
-    cudaError_t error = Runtime::get().last_error(false);
-    require(error < cudaErrorIllegalAddress || error > cudaErrorLaunchFailure, error);
+    check(Runtime::get().launch_error());
   });
 }
 cudaError_t wbsim_cudaDeviceReset() {

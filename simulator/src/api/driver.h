@@ -14,11 +14,8 @@ CUcontext current_context();  // nullptr: none
 // The body of a driver call that returns cudaError_t.
 template <class Body>
 CUresult driver_call(Body body) {
-  Runtime& runtime = Runtime::get();
-  cudaError_t before = runtime.thread_error_value();
-  cudaError_t error = body();
-  runtime.set_last_error(before);
-  return driver_error(error);
+  Runtime::DriverScope scope;
+  return driver_error(body());
 }
 
 // Needs cuInit.

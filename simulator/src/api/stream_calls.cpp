@@ -117,8 +117,7 @@ cudaError_t wbsim_cudaStreamDestroy(cudaStream_t stream) {
 cudaError_t wbsim_cudaStreamSynchronize(cudaStream_t stream) {
   return call([&] {
     forbid_while_capturing(*stream_of(stream));
-    cudaError_t error = Runtime::get().last_error(false);
-    require(error < cudaErrorIllegalAddress || error > cudaErrorLaunchFailure, error);
+    check(Runtime::get().launch_error());
   });
 }
 cudaError_t wbsim_cudaStreamQuery(cudaStream_t stream) {

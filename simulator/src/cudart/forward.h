@@ -15,4 +15,4 @@
 // Under all three names: of the default stream per thread as well, which is the same here.
 #define CUDA_CALL(name)                                                           \
   asm(".text\n" WB_LABEL(WB_VERSIONED(name)) WB_LABEL(WB_VERSIONED(name) "_ptsz") \
-          WB_LABEL(WB_VERSIONED(name) "_ptds") WB_JUMP("wbsim_" WB_TEXT(name)) "\n");
+          WB_LABEL(WB_VERSIONED(name) "_ptds") WB_JUMP("wbsim_" #name) "\n");
