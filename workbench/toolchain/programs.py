@@ -70,6 +70,7 @@ def default_target() -> str:
 def parse(words: Sequence[str], target: str) -> Program:
     """Sort the words of an nvcc command line; BuildError for what makes no program to run."""
     sources, flags, libraries, includes = [], [], [], []
+    separate = ""
     rest = list(words)
     while rest:
         word = rest.pop(0)
@@ -88,9 +89,7 @@ def parse(words: Sequence[str], target: str) -> Program:
         elif _ARCHITECTURE.fullmatch(word) and target == "simulator":
             continue
         elif target == "simulator" and _SEPARATE.fullmatch(word):
-            raise BuildError(
-                f"{word}: separate compilation of device code is not supported on the simulator"
-            )
+            separate = word
         elif word in ("-l", "--library", "-L", "--library-path") or re.match(r"-[lL]\S", word):
             libraries += _library(group, target)
         else:
@@ -99,6 +98,13 @@ def parse(words: Sequence[str], target: str) -> Program:
                 includes.append(Path(found[1]).resolve())
     if not sources:
         raise BuildError("which program? Give at least one source file (.cu, .cpp)")
+    if (
+        separate and sum(s.suffix == ".cu" for s in sources) > 1
+    ):  # with one there is nothing to link
+        raise BuildError(
+            f"{separate}: device code in several files that call each other is not supported on "
+            "the simulator (separate compilation)"
+        )
     for source in sources:
         if not source.exists():
             raise BuildError(f"there is no {source}")

@@ -22,6 +22,22 @@ const EntryPoint DRIVER_CALLS[] = {
 #undef CUDA_CALL
 };
 
+// As they were before CUDA 13, for who asks for an older version.
+CUresult create_context_v2(CUcontext* out, unsigned flags, CUdevice device) {
+  return wbsim_cuCtxCreate(out, nullptr, flags, device);
+}
+CUresult prefetch_v1(CUdeviceptr pointer, size_t bytes, CUdevice, CUstream stream) {
+  return wbsim_cuMemPrefetchAsync(pointer, bytes, {}, 0, stream);
+}
+CUresult advise_v1(CUdeviceptr pointer, size_t bytes, CUmem_advise advice, CUdevice) {
+  return wbsim_cuMemAdvise(pointer, bytes, advice, {});
+}
+const EntryPoint BEFORE_13[] = {
+    {"cuCtxCreate", reinterpret_cast<void*>(create_context_v2)},
+    {"cuMemPrefetchAsync", reinterpret_cast<void*>(prefetch_v1)},
+    {"cuMemAdvise", reinterpret_cast<void*>(advise_v1)},
+};
+
 Binary& library_of(cudaLibrary_t handle) { return binary_of(handle); }
 
 }  // namespace
@@ -61,7 +77,14 @@ Binary* load_file(const char* path) {
   return load_image(text.data());
 }
 
-void* driver_entry_point(const char* name) {
+void* driver_entry_point(const char* name, unsigned version) {
+  if (version < 13000) {
+    for (const EntryPoint& e : BEFORE_13) {
+      if (std::strcmp(e.name, name) == 0) {
+        return e.address;
+      }
+    }
+  }
   for (const EntryPoint& e : DRIVER_CALLS) {
     if (std::strcmp(e.name, name) == 0) {
       return e.address;
@@ -136,12 +159,12 @@ cudaError_t wbsim_cudaLibraryGetManaged(void** out, size_t* bytes, cudaLibrary_t
 
 // ---- Entry points by name -----------------------------------------------------------------------
 
-cudaError_t wbsim_cudaGetDriverEntryPointByVersion(const char* name, void** out, unsigned,
+cudaError_t wbsim_cudaGetDriverEntryPointByVersion(const char* name, void** out, unsigned version,
                                                    unsigned long long,
                                                    cudaDriverEntryPointQueryResult* status) {
   return call([&] {
     require(name && out);
-    *out = driver_entry_point(name);
+    *out = driver_entry_point(name, version);
     if (status) {
       *status = *out ? cudaDriverEntryPointSuccess : cudaDriverEntryPointSymbolNotFound;
     }
@@ -156,7 +179,7 @@ CUresult wbsim_cuGetProcAddress(const char* name, void** out, int version, cuuin
   if (!name || !out || version > CUDA_VERSION) {
     return CUDA_ERROR_INVALID_VALUE;
   }
-  *out = driver_entry_point(name);
+  *out = driver_entry_point(name, version);
   if (status) {
     *status = *out ? CU_GET_PROC_ADDRESS_SUCCESS : CU_GET_PROC_ADDRESS_SYMBOL_NOT_FOUND;
   }

@@ -86,6 +86,18 @@ cudaError_t wbsim_cudaDeviceSetMemPool(int device, cudaMemPool_t pool) {
     current_pool() = pool;
   });
 }
+cudaError_t wbsim_cudaMemGetDefaultMemPool(cudaMemPool_t* out, cudaMemLocation* location,
+                                           cudaMemAllocationType) {
+  return wbsim_cudaDeviceGetDefaultMemPool(out, location ? location->id : 0);
+}
+cudaError_t wbsim_cudaMemGetMemPool(cudaMemPool_t* out, cudaMemLocation* location,
+                                    cudaMemAllocationType) {
+  return wbsim_cudaDeviceGetMemPool(out, location ? location->id : 0);
+}
+cudaError_t wbsim_cudaMemSetMemPool(cudaMemLocation* location, cudaMemAllocationType,
+                                    cudaMemPool_t pool) {
+  return wbsim_cudaDeviceSetMemPool(location ? location->id : 0, pool);
+}
 cudaError_t wbsim_cudaMemPoolCreate(cudaMemPool_t* out, const cudaMemPoolProps* properties) {
   return call([&] {
     require(out && properties && properties->allocType == cudaMemAllocationTypePinned);
