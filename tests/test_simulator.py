@@ -27,7 +27,7 @@ def kernels():
     names = (
         "collatz reverse race handshake spin_lock endless half_barrier named_barrier globals "
         "read_visits local_array offset vector_read write_input wild_write shared_offset trap "
-        "copy_3d negative_base late_exit product unwritten static_40k static_60k print call "
+        "copy_3d negative_base late_exit product unwritten static_40k static_60k "
         "device_numbers wander sized odd_clock"
     )
     return inline(SOURCE, names.split())
@@ -349,18 +349,6 @@ def test_static_and_dynamic_shared_memory_have_48_kb_together(kernels) -> None:
     error = finding(kernels.static_40k, y, 8 * 1024 + 16)
     assert "this kernel takes 8192" in str(error)
     assert "static shared memory" in str(finding(kernels.static_60k, y))
-
-
-@pytest.mark.parametrize(
-    ("name", "says"),
-    [("print", "does not implement printf"), ("call", "calls of device functions, here of helper")],
-)
-def test_what_is_not_implemented_is_called_by_its_name(kernels, name: str, says: str) -> None:
-    out = torch.zeros(1, dtype=torch.int32)
-    error = finding(getattr(kernels, name), out)
-    assert error.kind == "unsupported"
-    assert says in str(error)
-    assert out.item() == 0
 
 
 # ---- Settings and records ------------------------------------------------------------

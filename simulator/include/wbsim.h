@@ -45,6 +45,10 @@ WBSIM_EXPORT const char* wbsim_get(const char* name);  // NULL: no such setting
 WBSIM_EXPORT uint64_t wbsim_record_start(void);
 WBSIM_EXPORT const char* wbsim_record_stop(uint64_t token);
 
+// For tests: loads a module from PTX text or a fat binary of so many bytes, decodes its kernels and
+// launches each with one block and zeros as arguments, for a short time. What was wrong, or NULL.
+WBSIM_EXPORT const char* wbsim_try_module(const void* image, size_t bytes);
+
 #ifdef __cplusplus
 }
 #endif

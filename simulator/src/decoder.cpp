@@ -2,14 +2,14 @@
 
 #include "decoder.h"
 
-#include <cxxabi.h>
-
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <set>
 #include <unordered_map>
+#include <unordered_set>
 
+#include "functions.h"
 #include "registers.h"
 #include "warp.h"
 
@@ -53,6 +53,22 @@ constexpr std::pair<const char*, Special> SPECIALS[] = {
     {"%dynamic_smem_size", Special::DynamicSmemSize},
     {"%total_smem_size", Special::TotalSmemSize},
     {"WARP_SZ", Special::WarpSize},
+    {"%clusterid.x", Special::ClusterIdX},
+    {"%clusterid.y", Special::ClusterIdY},
+    {"%clusterid.z", Special::ClusterIdZ},
+    {"%nclusterid.x", Special::NClusterIdX},
+    {"%nclusterid.y", Special::NClusterIdY},
+    {"%nclusterid.z", Special::NClusterIdZ},
+    {"%cluster_ctaid.x", Special::ClusterCtaidX},
+    {"%cluster_ctaid.y", Special::ClusterCtaidY},
+    {"%cluster_ctaid.z", Special::ClusterCtaidZ},
+    {"%cluster_nctaid.x", Special::ClusterNctaidX},
+    {"%cluster_nctaid.y", Special::ClusterNctaidY},
+    {"%cluster_nctaid.z", Special::ClusterNctaidZ},
+    {"%cluster_ctarank", Special::ClusterCtarank},
+    {"%cluster_nctarank", Special::ClusterNctarank},
+    {"%is_explicit_cluster", Special::IsExplicitCluster},
+    {"%aggr_smem_size", Special::AggrSmemSize},
 };
 
 // Bytes a register takes in one lane; predicates are handled apart.
@@ -71,29 +87,41 @@ const Special* special_of(const std::string& name) {
 
 }  // namespace
 
-// Where everything lies in a frame. Grows while instructions are decoded.
+// Where everything lies in a warp's frame. Grows while instructions are decoded.
 class FrameLayout {
  public:
-  FrameLayout(const ptx::Function& function, Kernel& kernel)
-      : function_(function), kernel_(kernel) {
+  explicit FrameLayout(Kernel& kernel) : kernel_(kernel) {}
+
+  // Gives a function's registers their places.
+  void add(FunctionCode& function) {
     // Predicates first: they are small and would tear holes between the others.
-    std::vector<int> shared = share_slots(function);
-    slots_.resize(shared.size(), UINT32_MAX);
-    place(shared, [](Type type) { return type == Type::Pred; });
-    place(shared, [](Type type) { return type != Type::Pred; });
-    kernel.register_bytes = static_cast<uint32_t>(kernel.frame.size());
+    std::vector<int> shared = share_slots(*function.source);
+    function.slots.resize(shared.size(), UINT32_MAX);
+    place(function, shared, true);
+    place(function, shared, false);
+    if (!function.is_kernel()) {
+      function.stack_slot = register_of(function, 4);
+    }
   }
 
-  uint32_t reg(int index) const { return slots_[index]; }
+  // All registers have their places; constants follow.
+  void end_registers() { kernel_.register_bytes = static_cast<uint32_t>(kernel_.frame.size()); }
 
-  uint32_t special(Special which, bool wide) {
+  // A new register of a function.
+  uint32_t register_of(FunctionCode& function, int lane_bytes) {
+    uint32_t slot = grow(lane_bytes * LANES, 64);
+    function.registers.push_back({slot, lane_bytes});
+    return slot;
+  }
+
+  uint32_t special(Special which, int lane_bytes) {
     for (auto& s : kernel_.specials) {
-      if (s.special == which && s.wide == wide) {
+      if (s.special == which && s.lane_bytes == lane_bytes) {
         return s.slot;
       }
     }
-    uint32_t slot = grow((wide ? 8 : 4) * LANES, 64);
-    kernel_.specials.push_back({which, slot, wide});
+    uint32_t slot = grow(lane_bytes ? lane_bytes * LANES : sizeof(Mask), lane_bytes ? 64 : 4);
+    kernel_.specials.push_back({which, slot, lane_bytes});
     return slot;
   }
 
@@ -130,21 +158,21 @@ class FrameLayout {
   }
 
  private:
-  // Gives the registers of the wanted types the places of their shared slots.
-  template <class F>
-  void place(const std::vector<int>& shared, F wanted) {
+  // Gives the predicates, or the others, the places of their shared slots.
+  void place(FunctionCode& function, const std::vector<int>& shared, bool predicates) {
     std::map<std::pair<int, int>, uint32_t> places;  // bytes of a lane, slot -> offset
     for (size_t i = 0; i < shared.size(); i++) {
-      Type type = function_.registers[i].type;
-      if (shared[i] < 0 || !wanted(type)) {
+      Type type = function.source->registers[i].type;
+      if (shared[i] < 0 || (type == Type::Pred) != predicates) {
         continue;
       }
-      bool pred = type == Type::Pred;
-      uint32_t& at = places[{pred ? 0 : lane_bytes(type), shared[i]}];
+      int bytes = predicates ? 0 : lane_bytes(type);
+      uint32_t& at = places[{bytes, shared[i]}];
       if (!at) {
-        at = pred ? grow(sizeof(Mask), sizeof(Mask)) : grow(lane_bytes(type) * LANES, 64);
+        at = predicates ? grow(sizeof(Mask), sizeof(Mask)) : grow(bytes * LANES, 64);
+        function.registers.push_back({at, bytes});
       }
-      slots_[i] = at;
+      function.slots[i] = at;
     }
   }
 
@@ -156,17 +184,21 @@ class FrameLayout {
     return static_cast<uint32_t>(at);
   }
 
-  const ptx::Function& function_;
   Kernel& kernel_;
-  std::vector<uint32_t> slots_;
   std::map<std::pair<uint64_t, int>, uint32_t> constants_;
   uint32_t pred_constants_[2] = {0, 0};
   std::map<int, uint32_t> scratch_;
 };
 
-Decode::Decode(const ptx::Instruction& source, Kernel& kernel, FrameLayout& frame, Inst& inst,
-               InstInfo& info)
-    : source(source), kernel(kernel), inst(inst), info(info), frame_(frame), mods_(source.mods) {}
+Decode::Decode(const ptx::Instruction& source, Kernel& kernel, FunctionCode& function,
+               FrameLayout& frame, Inst& inst, InstInfo& info)
+    : source(source),
+      kernel(kernel),
+      function(function),
+      inst(inst),
+      info(info),
+      frame_(frame),
+      mods_(source.mods) {}
 
 bool Decode::take(std::string_view modifier) {
   auto found = std::find(mods_.begin(), mods_.end(), modifier);
@@ -214,12 +246,14 @@ uint32_t Decode::src(const Operand& op, Type type) {
         if (which >= Special::Clock && which <= Special::GlobalTimerHi) {
           throw Unsupported{};  // changes while the kernel runs: only mov reads it
         }
-        return frame_.special(which, bytes == 8);
+        return frame_.special(which, bytes == 8 ? 8 : 4);
       }
-      if (type == Type::Pred || register_bytes(op) < ptx::bytes_of(type)) {
+      bool is_pred = function.source->registers[op.reg].type == Type::Pred;
+      bool whole = !op.negated && op.part.empty();
+      if (!whole || type == Type::Pred || is_pred || register_bytes(op) < ptx::bytes_of(type)) {
         throw Unsupported{};
       }
-      return frame_.reg(op.reg);
+      return function.slots[op.reg];
     }
     case Operand::Integer:
       return constant(op.bits, bytes);
@@ -237,7 +271,18 @@ uint32_t Decode::src(const Operand& op, Type type) {
     case Operand::Symbol: {
       ptx::Space space;
       uint64_t address = address_of(op.symbol, space) + op.offset;
-      return constant(address, bytes);
+      if (space != ptx::Space::Local || function.is_kernel()) {
+        return constant(address, bytes);
+      }
+      // Where the lane's stack frame is, only its caller knows.
+      for (auto& known : function.local_addresses) {
+        if (known.offset == address && known.lane_bytes == bytes) {
+          return known.slot;
+        }
+      }
+      uint32_t slot = frame_.register_of(function, bytes);
+      function.local_addresses.push_back({slot, bytes, address});
+      return slot;
     }
     default:
       throw Unsupported{};
@@ -251,29 +296,29 @@ uint32_t Decode::dst(const Operand& op, Type type) {
     return scratch(lane_bytes(type));
   }
   Special which;
-  if (op.kind != Operand::Register || is_special(op, which)) {
+  if (op.kind != Operand::Register || !op.part.empty() || is_special(op, which)) {
     throw Unsupported{};
   }
-  bool pred = kernel.function->registers[op.reg].type == Type::Pred;
+  bool pred = function.source->registers[op.reg].type == Type::Pred;
   if (pred != (type == Type::Pred) || register_bytes(op) < ptx::bytes_of(type)) {
     throw Unsupported{};
   }
-  return frame_.reg(op.reg);
+  return function.slots[op.reg];
 }
 
 int Decode::register_bytes(const Operand& op) const {
   if (op.kind != Operand::Register) {
     return 0;
   }
-  Type type = kernel.function->registers[op.reg].type;
+  Type type = function.source->registers[op.reg].type;
   return type == Type::None ? 4 : type == Type::Pred ? 1 : lane_bytes(type);
 }
 
 bool Decode::is_special(const Operand& op, Special& which) const {
-  if (op.kind != Operand::Register || kernel.function->registers[op.reg].type != Type::None) {
+  if (op.kind != Operand::Register || function.source->registers[op.reg].type != Type::None) {
     return false;
   }
-  const Special* found = special_of(kernel.function->registers[op.reg].name);
+  const Special* found = special_of(function.source->registers[op.reg].name);
   if (!found) {
     throw Unsupported{};
   }
@@ -285,10 +330,14 @@ uint32_t Decode::pred(const Operand& op) {
   if (op.kind == Operand::Integer) {
     return frame_.pred_constant(op.bits != 0);
   }
-  if (op.kind != Operand::Register || kernel.function->registers[op.reg].type != Type::Pred) {
+  Special which;
+  if (is_special(op, which) && which == Special::IsExplicitCluster) {
+    return frame_.special(which, 0);
+  }
+  if (op.kind != Operand::Register || function.source->registers[op.reg].type != Type::Pred) {
     throw Unsupported{};
   }
-  return frame_.reg(op.reg);
+  return function.slots[op.reg];
 }
 
 uint32_t Decode::constant(uint64_t bits, int bytes) {
@@ -306,75 +355,40 @@ const uint32_t* Decode::list(const std::vector<uint32_t>& slots) {
   return kernel.lists.back().get();
 }
 
-int Decode::label(const Operand& op) const {
-  auto found = kernel.function->labels.find(op.symbol);
-  if (op.kind != Operand::Symbol || found == kernel.function->labels.end()) {
+int Decode::label(const std::string& name) const {
+  auto found = function.source->labels.find(name);
+  if (found == function.source->labels.end()) {
     throw Unsupported{};
   }
-  return found->second;
+  return static_cast<int>(function.first) + found->second;
 }
 
 uint64_t Decode::address_of(const std::string& symbol, ptx::Space& space) const {
-  auto found = kernel.addresses.find(symbol);
-  if (found != kernel.addresses.end()) {
+  auto found = function.addresses.find(symbol);
+  if (found != function.addresses.end()) {
     space = found->second.first;
     return found->second.second;
   }
+  space = ptx::Space::Global;
   auto global = kernel.module->symbols.find(symbol);
-  if (global == kernel.module->symbols.end()) {
+  if (global != kernel.module->symbols.end()) {
+    return reinterpret_cast<uint64_t>(global->second.address);
+  }
+  const ptx::Function* code = kernel.module->find_function(symbol);
+  if (!code) {
     throw Unsupported{};
   }
-  space = ptx::Space::Global;
-  return reinterpret_cast<uint64_t>(global->second.address);
+  return reinterpret_cast<uint64_t>(code);
 }
 
 namespace {
 
-std::string pretty_name(const std::string& mangled);
-
-// The device function whose call begins at an instruction: the arguments are stored first. "" if
-// the instruction is no part of a call.
-std::string callee_at(const ptx::Function& function, const ptx::Instruction& inst) {
-  bool stores_argument = std::find(inst.mods.begin(), inst.mods.end(), "param") != inst.mods.end();
-  if (inst.opcode != "call" && !stores_argument) {
-    return {};
-  }
-  const ptx::Instruction* end = function.code.data() + function.code.size();
-  for (const ptx::Instruction* i = &inst; i != end; i++) {
-    for (const Operand& op : i->args) {
-      if (i->opcode == "call" && op.kind == Operand::Symbol) {
-        return op.symbol;
-      }
-    }
-  }
-  return {};
-}
-
 // Stops the launch: this instruction, or this form of it, is not implemented.
 const Inst* unsupported(Warp& w, const Inst* in, Mask m) {
-  const Kernel& kernel = *w.block->kernel;
-  std::string callee = callee_at(*kernel.function, *kernel.info[in - kernel.code.data()].source);
-  std::string what = "this instruction";
-  std::string hint;
-  if (callee == "vprintf") {
-    what = "printf";
-    hint = "write what you want to see into a tensor";
-  } else if (callee == "__assertfail") {
-    what = "assert";
-    hint = "__trap() stops the kernel";
-  } else if (!callee.empty()) {
-    what = "calls of device functions, here of " + pretty_name(callee);
-    hint = "__forceinline__ makes nvcc put the function's code in the place of the call";
-  }
-  Finding f =
-      finding_at(w, in, __builtin_ctz(m), "unsupported",
-                 "the simulator does not implement " + what + "; nothing after it was executed");
-  f.hint = hint;
-  throw f;
+  throw finding_at(
+      w, in, __builtin_ctz(m), "unsupported",
+      "the simulator does not implement this instruction; nothing after it was executed");
 }
-
-// Stands behind the last instruction of a body that does not end in ret.
-const Inst* fall_off(Warp& w, const Inst* in, Mask m) { return exit_lanes(w, in, m); }
 
 // The builders of each opcode. Families may share one, as integers and halves share add.
 const std::unordered_multimap<std::string_view, const Opcode*>& opcode_table() {
@@ -399,7 +413,7 @@ const std::unordered_multimap<std::string_view, const Opcode*>& opcode_table() {
                       mbarrier_opcodes(),
                       async_copy_opcodes(),
                       bulk_copy_opcodes(),
-                      cluster_opcodes(),
+                      address_opcodes(),
                       call_opcodes()}) {
       for (const Opcode& op : part) {
         t.emplace(op.name, &op);
@@ -410,8 +424,8 @@ const std::unordered_multimap<std::string_view, const Opcode*>& opcode_table() {
   return table;
 }
 
-void decode_instruction(const ptx::Instruction& source, Kernel& kernel, FrameLayout& frame,
-                        size_t index) {
+void decode_instruction(const ptx::Instruction& source, Kernel& kernel, FunctionCode& function,
+                        FrameLayout& frame, size_t index) {
   Inst inst;
   InstInfo info;
   auto [from, to] = opcode_table().equal_range(source.opcode);
@@ -420,7 +434,7 @@ void decode_instruction(const ptx::Instruction& source, Kernel& kernel, FrameLay
     info = InstInfo{};
     info.source = &source;
     try {
-      Decode d(source, kernel, frame, inst, info);
+      Decode d(source, kernel, function, frame, inst, info);
       it->second->build(d);
       if (!d.empty()) {
         throw Unsupported{};
@@ -436,115 +450,60 @@ void decode_instruction(const ptx::Instruction& source, Kernel& kernel, FrameLay
     inst.run = unsupported;
   }
   if (source.guard >= 0) {
-    inst.guard = static_cast<int32_t>(frame.reg(source.guard));
+    inst.guard = static_cast<int32_t>(function.slots[source.guard]);
     inst.guard_negated = source.guard_negated;
   }
   kernel.code[index] = inst;
   kernel.info[index] = info;
 }
 
-void collect_symbols(const Operand& op, std::set<std::string>& out) {
-  if (!op.symbol.empty()) {
-    out.insert(op.symbol);
+// Whether an instruction goes on to the next one, whatever its operands are. Not so are those that
+// branch, wait, or tell the time.
+bool is_plain(const Kernel& kernel, size_t index) {
+  static const std::unordered_set<std::string_view> opcodes = {
+      "abs",  "add",   "addc", "and",  "bfe",   "bfi",  "bfind", "bmsk",     "brev", "clz",
+      "cnot", "cos",   "cvt",  "cvta", "div",   "dp2a", "dp4a",  "copysign", "ex2",  "fma",
+      "fns",  "ld",    "lg2",  "lop3", "mad",   "madc", "mad24", "max",      "min",  "mov",
+      "mul",  "mul24", "neg",  "not",  "or",    "popc", "prmt",  "rcp",      "rem",  "rsqrt",
+      "sad",  "selp",  "set",  "setp", "shf",   "shl",  "shr",   "sin",      "slct", "sqrt",
+      "st",   "sub",   "subc", "tanh", "testp", "xor",
+  };
+  const ptx::Instruction& source = *kernel.info[index].source;
+  return kernel.code[index].run != unsupported && opcodes.contains(source.opcode) &&
+         source.text.find("%clock") == std::string_view::npos &&
+         source.text.find("%globaltimer") == std::string_view::npos;
+}
+
+// Divides the code into runs: a new one starts at each label, and around whatever is not plain.
+void divide_into_runs(Kernel& kernel) {
+  std::vector<bool> starts(kernel.code.size() + 1, false);
+  starts.back() = true;
+  for (auto& function : kernel.functions) {
+    starts[function->first] = true;
+    for (auto& [label, at] : function->source->labels) {
+      starts[function->first + at] = true;
+    }
   }
-  for (const Operand& item : op.items) {
-    collect_symbols(item, out);
+  uint16_t length = 0;
+  bool plain_behind = false;
+  for (size_t i = kernel.code.size(); i-- > 0;) {
+    bool plain = is_plain(kernel, i);
+    bool joins = plain && plain_behind && !starts[i + 1] && length < UINT16_MAX;
+    length = joins ? length + 1 : 1;
+    kernel.code[i].run_length = length;
+    plain_behind = plain;
   }
 }
 
-// Every name that stands in the code of a function.
-std::set<std::string> symbols_of(const ptx::Function& f) {
-  std::set<std::string> symbols;
-  for (const ptx::Instruction& inst : f.code) {
-    for (const Operand& op : inst.args) {
-      collect_symbols(op, symbols);
-    }
-  }
-  return symbols;
-}
-
-// Offsets of parameters, and of the function's own shared and local variables.
-void lay_out_memory(Kernel& kernel) {
-  const ptx::Function& f = *kernel.function;
-  auto place = [](uint32_t& size, const ptx::Variable& v) {
-    size = (size + v.align - 1) / v.align * v.align;
-    uint32_t at = size;
-    size += static_cast<uint32_t>(v.bytes);
-    return at;
-  };
-  auto name_once = [&](const std::string& name) {
-    if (kernel.addresses.contains(name)) {
-      throw ptx::ParseError("two variables of one kernel are called '" + name +
-                            "', which is not supported");
-    }
-  };
-  for (const ptx::Variable& v : f.params) {
-    uint32_t at = place(kernel.param_bytes, v);
-    kernel.params.emplace_back(at, static_cast<uint32_t>(v.bytes));
-    kernel.addresses[v.name] = {ptx::Space::Param, at};
-  }
-  // A kernel's static shared memory: its own variables, and those of the module that it names.
-  auto shared = [&](const ptx::Variable& v) {
-    if (v.space == ptx::Space::Shared && !v.external) {
-      name_once(v.name);
-      kernel.addresses[v.name] = {ptx::Space::Shared, SHARED_BASE + place(kernel.shared_bytes, v)};
-    }
-  };
-  std::for_each(f.locals.begin(), f.locals.end(), shared);
-  std::set<std::string> named = symbols_of(f);
-  for (const ptx::Variable& v : kernel.module->ptx->globals) {
-    if (named.contains(v.name)) {
-      shared(v);
-    }
-  }
-  // Dynamic shared memory starts behind it, aligned for the strictest of its declarations.
-  uint32_t align = 16;
-  for (const ptx::Variable& v : kernel.module->ptx->globals) {
-    if (v.space == ptx::Space::Shared && v.external) {
-      align = std::max<uint32_t>(align, v.align);
-    }
-  }
-  kernel.shared_bytes = (kernel.shared_bytes + align - 1) / align * align;
-  for (const ptx::Variable& v : kernel.module->ptx->globals) {
-    if (v.space == ptx::Space::Shared && v.external) {
-      kernel.addresses[v.name] = {ptx::Space::Shared, SHARED_BASE + kernel.shared_bytes};
-    }
-  }
-  for (const ptx::Variable& v : f.locals) {
-    if (v.space == ptx::Space::Local) {
-      name_once(v.name);
-      kernel.addresses[v.name] = {ptx::Space::Local, place(kernel.local_bytes, v)};
-    }
-  }
-  kernel.local_bytes = (kernel.local_bytes + 15) / 16 * 16;
-}
-
-// "void tiled<32>(float const*, int)" -> "tiled<32>".
-std::string pretty_name(const std::string& mangled) {
-  int status = 0;
-  char* text = abi::__cxa_demangle(mangled.c_str(), nullptr, nullptr, &status);
-  if (!text) {
-    return mangled;
-  }
-  std::string name = text;
-  std::free(text);
-  int depth = 0;
-  for (size_t i = 0; i < name.size(); i++) {
-    depth += name[i] == '<' ? 1 : name[i] == '>' ? -1 : 0;
-    if (name[i] == '(' && depth == 0 && name.compare(i, 21, "(anonymous namespace)") != 0) {
-      name.resize(i);
-      break;
-    }
-  }
-  // Drop the return type of a template: the last space outside <> and ().
-  depth = 0;
-  for (size_t i = name.size(); i-- > 0;) {
-    depth += name[i] == '>' || name[i] == ')' ? 1 : name[i] == '<' || name[i] == '(' ? -1 : 0;
-    if (name[i] == ' ' && depth == 0) {
-      return name.substr(i + 1);
-    }
-  }
-  return name;
+// What stands behind the last instruction of a function: most end in ret anyway.
+const ptx::Instruction& end_of_function() {
+  static const ptx::Instruction end = [] {
+    ptx::Instruction i;
+    i.opcode = "ret";
+    i.text = "(end of the function)";
+    return i;
+  }();
+  return end;
 }
 
 }  // namespace
@@ -554,31 +513,35 @@ Kernel& kernel_of(Module& module, const std::string& name) {
   if (slot) {
     return *slot;
   }
-  auto found = module.ptx->functions.find(name);
-  if (found == module.ptx->functions.end() || !found->second.defined) {
+  const ptx::Function* source = module.find_function(name);
+  if (!source || !source->defined || !source->is_entry) {
     throw ptx::ParseError("the module has no kernel '" + name + "'");
   }
   auto kernel = std::make_unique<Kernel>();
   kernel->name = name;
   kernel->pretty = pretty_name(name);
   kernel->module = &module;
-  kernel->function = &found->second;
-  kernel->max_threads = found->second.max_threads ? found->second.max_threads : 1024;
+  kernel->function = source;
+  kernel->max_threads = source->max_threads ? source->max_threads : 1024;
+  collect_functions(*kernel);
   lay_out_memory(*kernel);
-  FrameLayout frame(found->second, *kernel);
-  const auto& code = found->second.code;
-  kernel->code.resize(code.size() + 1);
-  kernel->info.resize(code.size() + 1);
-  for (size_t i = 0; i < code.size(); i++) {
-    decode_instruction(code[i], *kernel, frame, i);
+  FrameLayout frame(*kernel);
+  for (auto& function : kernel->functions) {
+    frame.add(*function);
+    function->first = static_cast<uint32_t>(kernel->code.size());
+    kernel->code.resize(kernel->code.size() + function->source->code.size() + 1);
   }
-  static const ptx::Instruction END = [] {
-    ptx::Instruction end;
-    end.text = "(end of the kernel)";
-    return end;
-  }();
-  kernel->code.back().run = fall_off;
-  kernel->info.back().source = &END;
+  frame.end_registers();
+  kernel->functions.back()->stack_slot = frame.constant(0, 4);  // the kernel's frame is the first
+  kernel->info.resize(kernel->code.size());
+  for (auto& function : kernel->functions) {
+    size_t index = function->first;
+    for (const ptx::Instruction& instruction : function->source->code) {
+      decode_instruction(instruction, *kernel, *function, frame, index++);
+    }
+    decode_instruction(end_of_function(), *kernel, *function, frame, index);
+  }
+  divide_into_runs(*kernel);
   kernel->frame.resize((kernel->frame.size() + 63) / 64 * 64);
   slot = std::move(kernel);
   return *slot;

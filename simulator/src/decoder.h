@@ -20,8 +20,8 @@ class FrameLayout;
 
 class Decode {
  public:
-  Decode(const ptx::Instruction& source, Kernel& kernel, FrameLayout& frame, Inst& inst,
-         InstInfo& info);
+  Decode(const ptx::Instruction& source, Kernel& kernel, FunctionCode& function, FrameLayout& frame,
+         Inst& inst, InstInfo& info);
 
   // Modifiers. take() says whether the modifier is there and removes it.
   bool take(std::string_view modifier);
@@ -44,12 +44,13 @@ class Decode {
   uint32_t constant(uint64_t bits, int bytes);
   uint32_t scratch(int bytes);  // a slot for values nobody reads
   const uint32_t* list(const std::vector<uint32_t>& slots);
-  int label(const ptx::Operand& op) const;
+  int label(const std::string& name) const;  // index into Kernel::code
   // Address of a symbol in its own space; sets the space.
   uint64_t address_of(const std::string& symbol, ptx::Space& space) const;
 
   const ptx::Instruction& source;
   Kernel& kernel;
+  FunctionCode& function;
   Inst& inst;
   InstInfo& info;
 
@@ -83,7 +84,7 @@ std::span<const Opcode> wgmma_opcodes();
 std::span<const Opcode> mbarrier_opcodes();
 std::span<const Opcode> async_copy_opcodes();
 std::span<const Opcode> bulk_copy_opcodes();
-std::span<const Opcode> cluster_opcodes();
+std::span<const Opcode> address_opcodes();
 std::span<const Opcode> call_opcodes();
 
 }  // namespace wbsim

@@ -1,6 +1,7 @@
 #include "finding.h"
 
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 
 #include "place.h"
@@ -15,6 +16,10 @@ std::string dim3_text(const std::array<uint32_t, 3>& v) {
 
 // The text of one line of a source file, without its indentation; empty if it cannot be read.
 std::string source_line(const std::string& file, int number) {
+  std::error_code error;
+  if (!std::filesystem::is_regular_file(file, error)) {
+    return {};  // PTX may name anything, a device that never ends included
+  }
   std::ifstream in(file);
   std::string text;
   for (int i = 0; i < number; i++) {

@@ -11,6 +11,34 @@
 #include "warp.h"
 
 namespace wbsim {
+namespace {
+
+// Instructions a warp may run before the others get a turn: of a cluster that has its core to
+// itself, and of one that shares it.
+constexpr uint64_t SLICE_ALONE = 1 << 16;
+constexpr uint64_t SLICE_SHARED = 1 << 12;
+
+constexpr uint64_t MAX_STACK = 512 * 1024;  // bytes of a thread's local memory
+
+void add_counts(std::vector<Count>& out, const std::vector<Worker::RunCount>& counts,
+                const std::vector<Inst>& code) {
+  for (size_t first = 0; first < counts.size(); first += code[first].run_length) {
+    for (size_t i = first; i < first + code[first].run_length; i++) {
+      out[i].warps += counts[first].warps;
+      out[i].threads += counts[first].threads - counts[i].skipped;
+    }
+  }
+}
+
+}  // namespace
+
+// How deep recursion goes is not known. A stack frame here is not smaller than the hardware's, so
+// the limit counts four times.
+uint32_t Launch::local_bytes() const {
+  uint64_t stack = kernel->recursive ? 4 * std::min(stack_limit, MAX_STACK) : 0;
+  return kernel->local_bytes + static_cast<uint32_t>(stack);
+}
+
 Finding finding_at(const Warp& w, const Inst* in, int lane, std::string kind, std::string message) {
   const Kernel& kernel = *w.block->kernel;
   const ptx::Instruction& source = *kernel.info[in - kernel.code.data()].source;
@@ -38,19 +66,68 @@ Result run_grid(const Launch& launch, const std::atomic<bool>& interrupted) {
   size_t num_instructions = launch.kernel->code.size();
   Result result;
   result.counts.resize(num_instructions);
-  std::atomic<uint64_t> next_block{0};
+  std::atomic<uint64_t> next_cluster{0};
   std::atomic<bool> stop{false};
   std::mutex mutex;
-  uint64_t first_bad_block = UINT64_MAX;
+  uint64_t first_bad_cluster = UINT64_MAX;
+  const uint64_t num_clusters = launch.num_clusters();
+  const uint64_t cores = launch.settings.threads > 0
+                             ? launch.settings.threads
+                             : std::max(1u, std::thread::hardware_concurrency());
+  const uint64_t num_workers = std::min(cores, num_clusters);
+  // Clusters a worker runs in turns: those of a cooperative launch from the start, others when they
+  // seem to wait for a cluster that has not started; no more than the device would hold.
+  const uint64_t at_start = launch.cooperative ? (num_clusters + num_workers - 1) / num_workers : 1;
+  const uint64_t at_most = std::max<uint64_t>(
+      at_start, NUM_SMS * (2048 / launch.num_threads()) / launch.cluster_size() / num_workers);
 
-  // The lowest block that found something speaks for the launch.
-  auto stop_with = [&](uint64_t block, Finding finding) {
+  // The lowest cluster that found something speaks for the launch.
+  auto stop_with = [&](uint64_t cluster, Finding finding) {
     stop = true;
     std::lock_guard lock(mutex);
-    if (block < first_bad_block) {
-      first_bad_block = block;
+    if (cluster < first_bad_cluster) {
+      first_bad_cluster = cluster;
       result.finding = std::move(finding);
     }
+  };
+  // Starts the next cluster, if there is one.
+  auto start_next = [&](Worker& worker, uint64_t& current) {
+    uint64_t index = next_cluster++;
+    if (index >= num_clusters) {
+      return false;
+    }
+    current = index;
+    if (worker.spare.empty()) {
+      worker.spare.push_back(std::make_unique<Cluster>());
+    }
+    start_cluster(worker, *worker.spare.back(), index);
+    worker.running.push_back(std::move(worker.spare.back()));
+    worker.spare.pop_back();
+    return true;
+  };
+  auto keep_output = [&](Cluster& cluster) {
+    if (!cluster.output.empty()) {
+      std::lock_guard lock(mutex);
+      result.output[cluster.index] = std::move(cluster.output);
+    }
+  };
+  // Gives every running cluster a turn. Whether all of them spun.
+  auto run_all = [&](Worker& worker, uint64_t& current) {
+    worker.slice = worker.running.size() > 1 ? SLICE_SHARED : SLICE_ALONE;
+    bool spun = true;
+    for (size_t i = 0; i < worker.running.size() && !stop && !interrupted;) {
+      current = worker.running[i]->index;
+      Turn turn = run_turn(*worker.running[i]);
+      spun &= turn == Turn::Spun;
+      if (turn == Turn::Finished) {
+        keep_output(*worker.running[i]);
+        worker.spare.push_back(std::move(worker.running[i]));
+        worker.running.erase(worker.running.begin() + i);
+      } else {
+        i++;
+      }
+    }
+    return spun;
   };
   auto work = [&] {
     FloatMode mode(Round::Nearest, false);  // whatever the caller has set
@@ -58,32 +135,37 @@ Result run_grid(const Launch& launch, const std::atomic<bool>& interrupted) {
     worker.launch = &launch;
     worker.stop = &stop;
     worker.interrupted = &interrupted;
-    uint64_t block = 0;
+    uint64_t current = 0;
     try {
       worker.counts.resize(num_instructions);
       worker.allowed.resize(num_instructions);
-      while (!stop && !interrupted && (block = next_block++) < launch.num_blocks()) {
-        run_block(worker, block);
+      bool more = true, spun = false;
+      while (!stop && !interrupted) {
+        size_t wanted = spun ? worker.running.size() + 1 : at_start;
+        while (more && worker.running.size() < std::min<uint64_t>(wanted, at_most)) {
+          more = start_next(worker, current);
+        }
+        if (worker.running.empty()) {
+          break;
+        }
+        spun = run_all(worker, current);
       }
     } catch (Finding& finding) {
-      stop_with(block, std::move(finding));
+      stop_with(current, std::move(finding));
     } catch (const std::exception& error) {  // no memory for the block's state
       Finding f;
       f.kind = "launch";
       f.message = std::string("the simulator could not run the block: ") + error.what();
       f.kernel = launch.kernel->pretty;
-      stop_with(block, std::move(f));
+      stop_with(current, std::move(f));
+    }
+    for (auto& cluster : worker.running) {  // stopped before its end
+      keep_output(*cluster);
     }
     std::lock_guard lock(mutex);
-    for (size_t i = 0; i < worker.counts.size(); i++) {
-      result.counts[i].warps += worker.counts[i].warps;
-      result.counts[i].threads += worker.counts[i].threads;
-    }
+    add_counts(result.counts, worker.counts, launch.kernel->code);
   };
 
-  uint64_t cores = launch.settings.threads > 0 ? launch.settings.threads
-                                               : std::max(1u, std::thread::hardware_concurrency());
-  uint64_t num_workers = std::min(cores, launch.num_blocks());
   {
     std::vector<std::jthread> helpers;
     try {

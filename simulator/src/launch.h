@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -40,6 +41,9 @@ struct Launch {
   Settings settings;
 
   uint64_t num_blocks() const { return uint64_t{grid[0]} * grid[1] * grid[2]; }
+  uint32_t cluster_size() const { return cluster[0] * cluster[1] * cluster[2]; }
+  uint32_t local_bytes() const;  // of a thread: its variables and its call stack
+  uint64_t num_clusters() const { return num_blocks() / cluster_size(); }
   uint32_t num_threads() const { return block[0] * block[1] * block[2]; }
 };
 
@@ -48,8 +52,9 @@ struct Count {
 };
 
 struct Result {
-  std::vector<Count> counts;       // beside Kernel::code
-  std::optional<Finding> finding;  // what stopped the launch, if something did
+  std::vector<Count> counts;               // beside Kernel::code
+  std::optional<Finding> finding;          // what stopped the launch, if something did
+  std::map<uint64_t, std::string> output;  // of printf, by cluster
   double seconds = 0;
 };
 
@@ -60,9 +65,13 @@ Result run_grid(const Launch& launch, const std::atomic<bool>& interrupted);
 struct Warp;
 struct Inst;
 
-// Runs one block to its end. Throws Finding.
+// What a worker does with a cluster of blocks. Throw Finding.
+struct Cluster;
 struct Worker;
-void run_block(Worker& worker, uint64_t block_index);
+void start_cluster(Worker& worker, Cluster& cluster, uint64_t index);
+enum class Turn : uint8_t { Finished, Advanced, Spun };
+// Gives every warp one turn. Spun: all that ran used up their time; they may wait for other blocks.
+Turn run_turn(Cluster& cluster);
 
 // A finding at an instruction, with kernel, place, block and thread filled in. lane < 0: no single
 // thread.

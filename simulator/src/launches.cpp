@@ -1,7 +1,9 @@
 // launches.cpp: from the call that launches a kernel to run_grid.
 
+#include <cstdio>
 #include <cstring>
 
+#include "builtins.h"
 #include "interrupt.h"
 #include "occupancy.h"
 #include "runtime.h"
@@ -78,14 +80,17 @@ std::string check_cluster(const Function& function, const LaunchShape& shape) {
   }
   uint64_t limit =
       function.non_portable_cluster ? Device::MAX_CLUSTER : Device::MAX_CLUSTER_PORTABLE;
-  if (function.directive.max_cluster > 0) {
-    limit = std::min<uint64_t>(limit, function.directive.max_cluster);
+  if (function.ptx->max_cluster_rank > 0) {
+    limit = std::min<uint64_t>(limit, function.ptx->max_cluster_rank);
   }
   if (product(cluster) > limit) {
     return "cluster " + dim3_text(cluster) + " has more than " + std::to_string(limit) + " blocks" +
            (limit == Device::MAX_CLUSTER_PORTABLE
                 ? "; up to 16 need cudaFuncAttributeNonPortableClusterSizeAllowed"
                 : "");
+  }
+  if (product(shape.cluster) == 0 && function.cluster[0] == 0 && function.ptx->explicit_cluster) {
+    return "the kernel is launched with the attribute cudaLaunchAttributeClusterDimension only";
   }
   if (grid.x % cluster.x || grid.y % cluster.y || grid.z % cluster.z) {
     return "grid " + dim3_text(grid) + " is not a multiple of the cluster " + dim3_text(cluster);
@@ -172,10 +177,19 @@ cudaError_t Runtime::launch(Function& function, const LaunchShape& shape,
   {
     std::lock_guard lock(mutex_);
     launch.regions = regions_;
+    if (launch.kernel->uses_heap) {
+      launch.regions.add(device_heap());
+    }
     launch.number = ++num_launches_;
   }
   InterruptGuard interrupt;
   Result result = run_grid(launch, InterruptGuard::flag());
+  for (auto& [cluster, text] : result.output) {
+    std::fwrite(text.data(), 1, text.size(), stdout);
+  }
+  if (!result.output.empty()) {
+    std::fflush(stdout);
+  }
   {
     std::lock_guard lock(mutex_);
     if (recordings_ > 0) {

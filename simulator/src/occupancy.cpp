@@ -29,8 +29,8 @@ int blocks_per_sm(const Function& function, const Kernel& kernel, int threads,
   size_t shared =
       round_up(kernel.shared_bytes + dynamic_shared + Device::SHARED_RESERVED, SHARED_UNIT);
   blocks = std::min(blocks, static_cast<int>(Device::SHARED_PER_SM / shared));
-  if (function.directive.max_registers > 0) {
-    size_t of_warp = round_up(size_t{LANES} * function.directive.max_registers, REGISTER_UNIT);
+  if (function.ptx->max_registers > 0) {
+    size_t of_warp = round_up(size_t{LANES} * function.ptx->max_registers, REGISTER_UNIT);
     int held = SCHEDULERS * static_cast<int>(Device::REGISTERS / SCHEDULERS / of_warp);
     blocks = std::min(blocks, held / warps);
   }

@@ -28,6 +28,8 @@ enum class Type : uint8_t {
   S16,
   S32,
   S64,
+  U16x2,
+  S16x2,
   F16,
   F16x2,
   BF16,
@@ -35,6 +37,8 @@ enum class Type : uint8_t {
   TF32,
   E4M3,
   E5M2,
+  E4M3x2,
+  E5M2x2,
   F32,
   F64,
 };
@@ -53,11 +57,12 @@ struct Location {
 
 struct Operand {
   enum Kind : uint8_t { Register, Integer, Float, Symbol, Memory, Vector, Sink } kind = Sink;
-  bool negated = false;        // !p
+  bool negated = false;        // !p, -r
   int reg = -1;                // Register; Memory with a register base
   int pair = -1;               // second destination of `d|p`
   uint64_t bits = 0;           // Integer: the value; Float: its bits as f64
   bool is_f32 = false;         // Float written as 0f....: bits holds the f32 pattern
+  std::string part;            // of a register: "b0" in r.b0, a part of it or several
   std::string symbol;          // Symbol; Memory with a symbol base
   int64_t offset = 0;          // Symbol, Memory
   std::vector<Operand> items;  // Vector
@@ -95,16 +100,34 @@ struct Variable {
   std::vector<Fixup> fixups;  // places in init that hold an address
 };
 
+// What an indirect call passes: the label of a .callprototype.
+struct Prototype {
+  std::vector<Variable> returns, params;
+};
+
 struct Function {
   std::string name;
-  bool defined = false;
-  std::vector<Variable> params;
-  std::vector<Variable> locals;  // .shared and .local declared in the body
-  std::vector<RegisterDecl> registers;
+  bool is_entry = false;
+  bool defined = false;                   // has a body
+  std::vector<Variable> returns, params;  // in space Param, or Reg: those are registers, too
+  std::vector<Variable> locals;           // .shared, .local and .param declared in the body
+  std::vector<RegisterDecl> registers;    // those that the code names
   std::vector<Instruction> code;
   std::unordered_map<std::string, int> labels;  // name -> index into code
-  int max_threads = 0;                          // .maxntid product, 0 if absent
-  int required_block[3] = {0, 0, 0};            // .reqntid
+  // Labels of .branchtargets and .calltargets: the labels or functions that they list.
+  std::unordered_map<std::string, std::vector<std::string>> targets;
+  std::unordered_map<std::string, Prototype> prototypes;  // by label
+
+  // Directives; 0 where they are absent.
+  int max_threads = 0;                  // .maxntid, the product
+  int required_block[3] = {0, 0, 0};    // .reqntid
+  int required_cluster[3] = {0, 0, 0};  // .reqnctapercluster
+  int max_cluster_rank = 0;             // .maxclusterrank
+  int max_registers = 0;                // .maxnreg
+  int min_blocks = 0;                   // .minnctapersm
+  bool explicit_cluster = false;        // .explicitcluster: launched with a cluster only
+  bool blocks_are_clusters = false;     // .blocksareclusters: the grid counts clusters
+  bool no_return = false;
 };
 
 struct Module {
@@ -113,6 +136,7 @@ struct Module {
   std::vector<Location> locations;
   std::vector<Variable> globals;  // .global, .const, .shared at module scope
   std::map<std::string, Function> functions;
+  std::map<std::string, std::string> aliases;  // .alias: another name of a function
 };
 
 struct ParseError : std::runtime_error {

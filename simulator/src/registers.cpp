@@ -28,13 +28,19 @@ void erase(Set& set, int r) { set[r / 64] &= ~(uint64_t{1} << (r % 64)); }
 // register counts as read and written, which is always safe.
 bool overwrites_first(const Instruction& inst) {
   static const std::unordered_set<std::string_view> opcodes = {
-      "abs",  "activemask", "add",  "addc",  "and",      "atom",     "bfe",   "bfi",  "bfind",
-      "bmsk", "brev",       "clz",  "cnot",  "copysign", "cos",      "cvt",   "cvta", "div",
-      "dp2a", "dp4a",       "ex2",  "fma",   "fns",      "isspacep", "ld",    "ldu",  "lg2",
-      "lop3", "mad",        "madc", "match", "max",      "min",      "mov",   "mul",  "mul24",
-      "neg",  "not",        "or",   "popc",  "prmt",     "rcp",      "redux", "rem",  "rsqrt",
-      "sad",  "selp",       "set",  "setp",  "shf",      "shfl",     "shl",   "shr",  "sin",
-      "slct", "sqrt",       "sub",  "subc",  "tanh",     "testp",    "vote",  "xor",
+      "abs",   "activemask",   "add",    "addc",     "and",        "atom",      "bfe",
+      "bfi",   "bfind",        "bmsk",   "brev",     "clz",        "cnot",      "copysign",
+      "cos",   "createpolicy", "cvt",    "cvta",     "div",        "dp2a",      "dp4a",
+      "elect", "ex2",          "fma",    "fns",      "getctarank", "isspacep",  "ld",
+      "ldu",   "lg2",          "lop3",   "mad",      "mad24",      "madc",      "mapa",
+      "match", "max",          "min",    "mov",      "mul",        "mul24",     "neg",
+      "not",   "or",           "popc",   "prmt",     "rcp",        "redux",     "rem",
+      "rsqrt", "sad",          "selp",   "set",      "setp",       "shf",       "shfl",
+      "shl",   "shr",          "sin",    "slct",     "sqrt",       "sub",       "subc",
+      "szext", "tanh",         "testp",  "vabsdiff", "vabsdiff2",  "vabsdiff4", "vadd",
+      "vadd2", "vadd4",        "vavrg2", "vavrg4",   "vmad",       "vmax",      "vmax2",
+      "vmax4", "vmin",         "vmin2",  "vmin4",    "vote",       "vset",      "vset2",
+      "vset4", "vshl",         "vshr",   "vsub",     "vsub2",      "vsub4",     "xor",
   };
   return opcodes.contains(inst.opcode);
 }
@@ -84,10 +90,19 @@ struct Block {
   Set live_in, live_out;
 };
 
-bool is_branch(const Instruction& inst) { return inst.opcode == "bra"; }
+bool is_branch(const Instruction& inst) { return inst.opcode == "bra" || inst.opcode == "brx"; }
+
+// Where a branch may go: labels. Empty if that is not known.
+std::vector<std::string> targets_of(const ptx::Function& f, const Instruction& branch) {
+  if (branch.opcode == "bra") {
+    return branch.args.empty() ? std::vector<std::string>{} : std::vector{branch.args[0].symbol};
+  }
+  auto list = f.targets.find(branch.args.size() < 2 ? "" : branch.args[1].symbol);
+  return list == f.targets.end() ? std::vector<std::string>{} : list->second;
+}
 bool is_exit(const Instruction& inst) { return inst.opcode == "ret" || inst.opcode == "exit"; }
 
-// Empty if the control flow is not known, as with indirect branches and calls.
+// Empty if the control flow is not known.
 std::vector<Block> blocks_of(const ptx::Function& f) {
   const int n = static_cast<int>(f.code.size());
   std::vector<bool> starts(n + 1, false);
@@ -96,10 +111,6 @@ std::vector<Block> blocks_of(const ptx::Function& f) {
     starts[at] = true;
   }
   for (int i = 0; i < n; i++) {
-    const std::string& opcode = f.code[i].opcode;
-    if (opcode == "brx" || opcode == "call") {
-      return {};
-    }
     if (is_branch(f.code[i]) || is_exit(f.code[i])) {
       starts[i + 1] = true;
     }
@@ -119,8 +130,15 @@ std::vector<Block> blocks_of(const ptx::Function& f) {
     if (falls_through && block.last + 1 < n) {
       block.successors.push_back(block_at[block.last + 1]);
     }
-    if (is_branch(last)) {
-      auto target = last.args.empty() ? f.labels.end() : f.labels.find(last.args[0].symbol);
+    if (!is_branch(last)) {
+      continue;
+    }
+    std::vector<std::string> targets = targets_of(f, last);
+    if (targets.empty()) {
+      return {};
+    }
+    for (const std::string& label : targets) {
+      auto target = f.labels.find(label);
       if (target == f.labels.end()) {
         return {};
       }

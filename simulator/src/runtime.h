@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "device.h"
-#include "entry_directives.h"
+#include "fat_binary.h"
 #include "launch.h"
 #include "program.h"
 
@@ -38,9 +38,8 @@ struct Function;
 // One loaded module: of the program itself, or loaded by it (cuModuleLoadData).
 // PTX is parsed when something of the module is first asked for.
 struct Binary {
-  std::string ptx;
+  PtxImage image;
   std::unique_ptr<Module> module;
-  EntryDirectives entries;                                     // filled with the module
   std::map<std::string, std::unique_ptr<Function>> functions;  // those that were asked for
   std::vector<std::pair<void**, std::string>> managed;  // host pointers to __managed__ variables
 };
@@ -51,7 +50,7 @@ struct Function {
   Binary* binary = nullptr;
   std::string name;
   Kernel* kernel = nullptr;  // nullptr until it is first used
-  EntryDirective directive;
+  const ptx::Function* ptx = nullptr;
   int carveout = -1;  // cudaFuncAttributePreferredSharedMemoryCarveout
   int scheduling_policy = 0;
   bool non_portable_cluster = false;
@@ -83,7 +82,7 @@ class Runtime {
   get();  // made on first use, never destroyed: modules unregister while the process ends
 
   // ---- Modules.
-  Binary* add_binary(std::string ptx);
+  Binary* add_binary(PtxImage image);
   void remove_binary(Binary* binary, bool process_ends);
   void add_function(Binary* binary, const void* host, const char* name);
   void add_variable(Binary* binary, const void* host, const char* name);
@@ -178,11 +177,6 @@ class Runtime {
   uint64_t next_record_ = 0;
   std::map<uint64_t, std::string> records_;
 };
-
-// The PTX of an image: a fat binary, its wrapper, or PTX text; empty if there is none.
-std::string ptx_of_image(const void* image);
-// The PTX inside the wrapper that nvcc's host code registers.
-std::string extract_ptx(const void* fat_binary);
 
 // Everything a launch counted, as a JSON object.
 std::string record_json(const Launch& launch, const Result& result);

@@ -1,4 +1,5 @@
-// scheduler.cpp: which lanes run next. Groups of a warp, warps of a block, barriers between them.
+// scheduler.cpp: which lanes run next. Groups of a warp, warps of a block or cluster, barriers
+// between them.
 
 #include <algorithm>
 #include <bit>
@@ -8,7 +9,8 @@
 namespace wbsim {
 namespace {
 
-constexpr uint64_t SLICE = 1 << 16;  // instructions a warp may run before the others get a turn
+// How often in a row waits with a time limit may all run out before that is a deadlock.
+constexpr int MAX_GIVEN_UP = 16;
 
 // Makes the ready group with the smallest pc the running one; after a spin the next larger one, so
 // that a loop that waits for another lane lets that lane go on. Returns its pc, or HALT if no group
@@ -70,6 +72,19 @@ Mask waiting_at(const Warp& w, int barrier) {
   return m;
 }
 
+// Writes what bar.red returns to the lanes that waited for it.
+void give_result(Warp& w, const Group& g, const Barrier& barrier) {
+  const Inst* at = g.pc - 1;  // the group goes on behind its barrier
+  auto result = static_cast<BarrierResult>(at->imm);
+  if (result == BarrierResult::Count) {
+    for_lanes(g.mask, [&](int l) { w.reg<uint32_t>(at->dst)[l] = barrier.votes; });
+  } else if (result != BarrierResult::None) {
+    bool yes = result == BarrierResult::All ? barrier.votes == barrier.voters : barrier.votes > 0;
+    Mask& p = w.pred(at->dst);
+    p = (p & ~g.mask) | (yes ? g.mask : 0);
+  }
+}
+
 // Lets everyone go who waits at a barrier that is complete.
 void complete_barriers(Block& block) {
   for (int id = 0; id < 16; id++) {
@@ -78,11 +93,13 @@ void complete_barriers(Block& block) {
     if (b.arrived == 0 || b.arrived < expected) {
       continue;
     }
+    const Barrier complete = b;
     b = {};
     for (Warp& w : block.warps) {
       for (Group& g : w.parked) {
         if (g.state == Group::AtBarrier && g.barrier == id) {
           g.state = Group::Ready;
+          give_result(w, g, complete);
         }
       }
     }
@@ -113,41 +130,82 @@ void release_warp_syncs(Warp& w) {
   }
 }
 
-// Runs a warp until all its groups wait or have exited, or its time is over.
-void run_warp(Worker& worker, Warp& w) {
-  const Inst* in = pick_group(w);
-  if (in == HALT) {
-    return;
+// Lets everyone go on who waits at the cluster's barrier, once every live lane has arrived.
+void complete_cluster_barrier(Cluster& cluster) {
+  for (auto& block : cluster.blocks) {
+    for (const Warp& w : block->warps) {
+      if (w.live & ~w.at_cluster) {
+        return;
+      }
+    }
   }
-  const Inst* const code = worker.block.kernel->code.data();
-  Count* const counts = worker.counts.data();
+  for (auto& block : cluster.blocks) {
+    for (Warp& w : block->warps) {
+      w.at_cluster = 0;
+    }
+  }
+  cluster.barrier_phase = ~cluster.barrier_phase;
+  notify(cluster);
+}
+
+// The lanes of the running group that an instruction's guard lets through.
+inline Mask guarded(Warp& w, const Inst* in, Mask m, Worker::RunCount& count) {
+  if (in->guard < 0) {
+    return m;
+  }
+  Mask p = w.pred(in->guard);
+  p = in->guard_negated ? ~p : p;
+  count.skipped += std::popcount(m & ~p);
+  return m & p;
+}
+
+// Runs a warp until all its groups wait or have exited, or its time is over: then it has spun.
+bool run_warp(Worker& worker, Warp& w) {
+  const Inst* in = pick_group(w);
+  const Inst* const code = w.block->kernel->code.data();
+  Worker::RunCount* const counts = worker.counts.data();
   uint64_t executed = 0;
-  while (true) {
-    Mask m = w.mask;
-    if (in->guard >= 0) {
-      Mask p = w.pred(in->guard);
-      m &= in->guard_negated ? ~p : p;
-    }
-    Count& count = counts[in - code];
-    count.warps++;
-    count.threads += std::popcount(m);
-    executed++;
-    const Inst* to = m ? in->run(w, in, m) : next(in);
-    if (to == next(in) && to < w.stop) {
-      in = to;
-      continue;
-    }
-    if (to == HALT) {
-      in = pick_group(w);
-      if (in == HALT) {
+  bool spun = false;
+  while (in != HALT) {
+    const Mask all = w.mask;
+    Worker::RunCount* count = &counts[in - code];
+    count->warps++;
+    count->threads += std::popcount(all);
+    executed += in->run_length;
+    const Inst* to;
+    if (in->run_length > 1) {
+      const Inst* const end = in + in->run_length;
+      do {
+        if (Mask m = guarded(w, in, all, *count)) {
+          in->run(w, in, m);
+        }
+        in++;
+        count++;
+      } while (in != end);
+      if (end < w.stop) {
+        continue;
+      }
+      to = end;
+    } else {
+      Mask m = guarded(w, in, all, *count);
+      to = m ? in->run(w, in, m) : next(in);
+      if (to == next(in) && to < w.stop) {
+        in = to;
+        continue;
+      }
+      if (to == HALT) {
+        if (w.spun) {
+          spun = true;
+          break;
+        }
+        in = pick_group(w);
+        continue;
+      }
+      if (to <= in && executed >= worker.slice) {
+        yield(w, to);
+        spun = true;
         break;
       }
-      continue;
-    }
-    if (to <= in && executed >= SLICE) {
-      w.spun = to;
-      park(w, to);
-      break;
     }
     if (to >= w.stop) {
       park(w, to);
@@ -155,7 +213,8 @@ void run_warp(Worker& worker, Warp& w) {
     }
     in = to;
   }
-  worker.instructions += executed;
+  w.block->cluster->instructions += executed;
+  return spun;
 }
 
 void place_thread(const Launch& launch, uint32_t thread, uint32_t out[3]) {
@@ -168,6 +227,7 @@ uint64_t special_value(const Launch& launch, const Warp& w, Special special, int
   uint32_t tid[3];
   place_thread(launch, w.index * LANES + lane, tid);
   const uint32_t* ctaid = w.block->ctaid;
+  const Cluster& cluster = *w.block->cluster;
   Mask eq = 1u << lane;
   switch (special) {
     case Special::TidX:
@@ -222,6 +282,38 @@ uint64_t special_value(const Launch& launch, const Warp& w, Special special, int
       return launch.number;
     case Special::WarpSize:
       return LANES;
+    case Special::ClusterIdX:
+      return cluster.id[0];
+    case Special::ClusterIdY:
+      return cluster.id[1];
+    case Special::ClusterIdZ:
+      return cluster.id[2];
+    case Special::NClusterIdX:
+      return launch.grid[0] / launch.cluster[0];
+    case Special::NClusterIdY:
+      return launch.grid[1] / launch.cluster[1];
+    case Special::NClusterIdZ:
+      return launch.grid[2] / launch.cluster[2];
+    case Special::ClusterCtaidX:
+      return ctaid[0] % launch.cluster[0];
+    case Special::ClusterCtaidY:
+      return ctaid[1] % launch.cluster[1];
+    case Special::ClusterCtaidZ:
+      return ctaid[2] % launch.cluster[2];
+    case Special::ClusterNctaidX:
+      return launch.cluster[0];
+    case Special::ClusterNctaidY:
+      return launch.cluster[1];
+    case Special::ClusterNctaidZ:
+      return launch.cluster[2];
+    case Special::ClusterCtarank:
+      return w.block->rank;
+    case Special::ClusterNctarank:
+      return launch.cluster_size();
+    case Special::IsExplicitCluster:
+      return launch.explicit_cluster;
+    case Special::AggrSmemSize:
+      return w.block->shared_bytes;
     default:
       return 0;
   }
@@ -230,13 +322,18 @@ uint64_t special_value(const Launch& launch, const Warp& w, Special special, int
 void fill_specials(const Launch& launch, Warp& w, bool first_block) {
   for (auto& s : launch.kernel->specials) {
     bool changes = (s.special >= Special::CtaidX && s.special <= Special::CtaidZ) ||
+                   (s.special >= Special::ClusterIdX && s.special <= Special::ClusterCtarank) ||
                    s.special == Special::SmId;
     if (!first_block && !changes) {
       continue;
     }
+    if (s.lane_bytes == 0) {
+      w.pred(s.slot) = special_value(launch, w, s.special, 0) ? ALL_LANES : 0;
+      continue;
+    }
     for (int lane = 0; lane < LANES; lane++) {
       uint64_t value = special_value(launch, w, s.special, lane);
-      if (s.wide) {
+      if (s.lane_bytes == 8) {
         w.reg<uint64_t>(s.slot)[lane] = value;
       } else {
         w.reg<uint32_t>(s.slot)[lane] = static_cast<uint32_t>(value);
@@ -245,60 +342,67 @@ void fill_specials(const Launch& launch, Warp& w, bool first_block) {
   }
 }
 
-// Buffers of a worker, once a launch.
-void prepare(Worker& worker) {
-  const Launch& launch = *worker.launch;
+// Buffers of a block, once a launch.
+void prepare(const Launch& launch, Block& block) {
   const Kernel& kernel = *launch.kernel;
-  Block& block = worker.block;
   size_t num_warps = (launch.num_threads() + LANES - 1) / LANES;
   block.kernel = &kernel;
-  block.worker = &worker;
   block.params = launch.params.data();
   block.shared_bytes = kernel.shared_bytes + launch.dynamic_shared;
-  worker.shared.assign(block.shared_bytes, 0xff);
-  block.shared = worker.shared.data();
-  worker.frames.assign(num_warps * kernel.frame.size(), 0xff);
-  worker.local.assign(num_warps * LANES * kernel.local_bytes, 0xff);
+  block.local_bytes = launch.local_bytes();
+  block.shared_buffer.assign(block.shared_bytes, 0xff);
+  block.shared = block.shared_buffer.data();
+  block.frames.assign(num_warps * kernel.frame.size(), 0xff);
+  block.local.assign(num_warps * LANES * block.local_bytes, 0xff);
   block.warps.resize(num_warps);
   for (size_t i = 0; i < num_warps; i++) {
     Warp& w = block.warps[i];
     w.index = static_cast<int>(i);
     w.block = &block;
-    w.frame = worker.frames.data() + i * kernel.frame.size();
+    w.shared = block.shared;
+    w.shared_bytes = block.shared_bytes;
+    w.allowed = block.worker->allowed.data();
+    w.frame = block.frames.data() + i * kernel.frame.size();
     std::memcpy(w.frame, kernel.frame.data(), kernel.frame.size());
-    w.local = worker.local.data() + i * LANES * kernel.local_bytes;
+    w.local = block.local.data() + i * LANES * block.local_bytes;
   }
 }
 
 // Registers, shared and local memory start as NaN bytes in every block, so that what nobody wrote
 // shows in the result.
-void start_block(Worker& worker, uint64_t index) {
-  const Launch& launch = *worker.launch;
-  Block& block = worker.block;
+void start_block(const Launch& launch, Block& block) {
   bool first = block.kernel == nullptr;
   if (first) {
-    prepare(worker);
+    prepare(launch, block);
   } else {
     std::memset(block.shared, 0xff, block.shared_bytes);
-    std::memset(worker.local.data(), 0xff, block.warps.size() * LANES * launch.kernel->local_bytes);
+    std::memset(block.local.data(), 0xff, block.warps.size() * LANES * block.local_bytes);
     for (Warp& w : block.warps) {
       std::memset(w.frame, 0xff, launch.kernel->register_bytes);
     }
   }
-  block.index = index;
-  block.ctaid[0] = index % launch.grid[0];
-  block.ctaid[1] = index / launch.grid[0] % launch.grid[1];
-  block.ctaid[2] = index / (uint64_t{launch.grid[0]} * launch.grid[1]);
+  for (int d = 0; d < 3; d++) {
+    uint32_t before = d == 0   ? 1
+                      : d == 1 ? launch.cluster[0]
+                               : launch.cluster[0] * launch.cluster[1];
+    block.ctaid[d] =
+        block.cluster->id[d] * launch.cluster[d] + block.rank / before % launch.cluster[d];
+  }
+  block.index = block.ctaid[0] + uint64_t{launch.grid[0]} *
+                                     (block.ctaid[1] + uint64_t{launch.grid[1]} * block.ctaid[2]);
   std::fill(std::begin(block.barriers), std::end(block.barriers), Barrier{});
   block.live_warps = static_cast<int>(block.warps.size());
-  worker.instructions = 0;
-  worker.random = launch.settings.seed * 0x9e3779b97f4a7c15ull + index + 1;
+  block.copies.reset();
   for (Warp& w : block.warps) {
     uint32_t threads = launch.num_threads() - w.index * LANES;
     w.live = threads >= LANES ? ALL_LANES : (1u << threads) - 1;
-    w.carry = 0;
+    w.carry = w.expired = w.at_cluster = w.cluster_phase = 0;
     w.spun = nullptr;
-    w.parked.assign(1, {launch.kernel->code.data(), w.live, Group::Ready});
+    w.products.reset();
+    for (auto& saved : w.saved) {
+      saved.clear();
+    }
+    w.parked.assign(1, {launch.kernel->entry(), w.live, Group::Ready});
     fill_specials(launch, w, first);
   }
 }
@@ -311,45 +415,84 @@ uint64_t next_random(uint64_t& state) {
 }
 
 // The order in which the warps take their next turn.
-void order_warps(Worker& worker, std::vector<int>& order) {
-  switch (worker.launch->settings.order) {
+void order_warps(Cluster& cluster, std::vector<Warp*>& order) {
+  order.clear();
+  for (auto& block : cluster.blocks) {
+    for (Warp& w : block->warps) {
+      order.push_back(&w);
+    }
+  }
+  switch (cluster.worker->launch->settings.order) {
     case Order::Ascending:
       break;
     case Order::Descending:
-      std::sort(order.begin(), order.end(), std::greater<int>());
+      std::reverse(order.begin(), order.end());
       break;
     case Order::Random:
       for (size_t i = order.size(); i > 1; i--) {
-        std::swap(order[i - 1], order[next_random(worker.random) % i]);
+        std::swap(order[i - 1], order[next_random(cluster.random) % i]);
       }
       break;
   }
 }
 
-// Every thread waits for something that cannot happen any more.
-Finding deadlock(Block& block) {
-  const Group* first = nullptr;
-  const Warp* where = nullptr;
-  std::string text;
-  for (const Warp& w : block.warps) {
-    for (const Group& g : w.parked) {
-      if (!first) {
-        first = &g;
-        where = &w;
+// Calls f(warp, group) for every group of the cluster that waits.
+template <class F>
+void each_waiting(Cluster& cluster, F f) {
+  for (auto& block : cluster.blocks) {
+    for (Warp& w : block->warps) {
+      for (Group& g : w.parked) {
+        if (g.state != Group::Ready) {
+          f(w, g);
+        }
       }
     }
   }
-  int at_barrier = 0, at_sync = 0;
-  for (const Warp& w : block.warps) {
-    for (const Group& g : w.parked) {
-      (g.state == Group::AtBarrier ? at_barrier : at_sync) += std::popcount(g.mask);
-    }
+}
+
+// Lets the waits with a time limit give up, as nothing else can happen. False: there are none, or
+// they have done so again and again.
+bool give_up(Cluster& cluster) {
+  if (cluster.given_up++ >= MAX_GIVEN_UP) {
+    return false;
   }
-  // The parked pc of a barrier is behind it.
-  const Inst* at = first->state == Group::AtBarrier ? first->pc - 1 : first->pc;
-  text = "deadlock: " + std::to_string(at_barrier) + " threads wait at a barrier and " +
-         std::to_string(at_sync) + " at a warp-wide instruction that the other threads never reach";
-  return finding_at(*where, at, std::countr_zero(first->mask), "synccheck", text);
+  bool any = false;
+  each_waiting(cluster, [&](Warp& w, Group& g) {
+    if (g.gives_up) {
+      g.state = Group::Ready;
+      w.expired |= g.mask;
+      any = true;
+    }
+  });
+  return any;
+}
+
+// Every thread waits for something that cannot happen any more. The report stands at the first of
+// them and counts what the others wait for.
+Finding deadlock(Cluster& cluster) {
+  const Warp* where = nullptr;
+  const Inst* at = nullptr;
+  int lane = 0, barrier = 0, sync = 0, event = 0;
+  each_waiting(cluster, [&](Warp& w, Group& g) {
+    int& count = g.state == Group::AtBarrier ? barrier : g.state == Group::AtEvent ? event : sync;
+    count += std::popcount(g.mask);
+    if (!where) {
+      where = &w;
+      at = g.state == Group::AtBarrier ? g.pc - 1 : g.pc;  // a barrier's waiters go on behind it
+      lane = std::countr_zero(g.mask);
+    }
+  });
+  std::string text = "deadlock:";
+  auto add = [&](int count, const char* what) {
+    if (count) {
+      text += (text.back() == ':' ? " " : ", ") + std::to_string(count) +
+              (count == 1 ? " thread waits " : " threads wait ") + what;
+    }
+  };
+  add(barrier, "at a barrier that the other threads never reach");
+  add(sync, "at a warp-wide instruction that the other threads never reach");
+  add(event, "for an mbarrier or a cluster barrier that nobody completes any more");
+  return finding_at(*where, at, lane, "synccheck", text);
 }
 
 }  // namespace
@@ -372,8 +515,11 @@ const Inst* exit_lanes(Warp& w, const Inst* in, Mask m) {
   Block& block = *w.block;
   w.live &= ~m;
   w.mask &= ~m;
+  complete_cluster_barrier(*block.cluster);
   if (!w.live) {
-    block.live_warps--;
+    if (--block.live_warps == 0) {
+      finish_copies(block);
+    }
     complete_barriers(block);
     return HALT;
   }
@@ -390,11 +536,14 @@ const Inst* exit_lanes(Warp& w, const Inst* in, Mask m) {
   return HALT;
 }
 
-const Inst* arrive_barrier(Warp& w, const Inst* in, Mask m, int id, int threads, bool wait) {
+const Inst* arrive_barrier(Warp& w, const Inst* in, Mask m, int id, int threads, bool wait,
+                           Mask votes) {
   Block& block = *w.block;
   Barrier& b = block.barriers[id];
   b.expected = (threads + LANES - 1) / LANES * LANES;
   b.arrived += std::popcount(m);
+  b.voters += std::popcount(m);
+  b.votes += std::popcount(m & votes);
   if ((m | waiting_at(w, id)) == w.live) {
     b.arrived += LANES - std::popcount(w.live);
   }
@@ -414,38 +563,124 @@ const Inst* arrive_barrier(Warp& w, const Inst* in, Mask m, int id, int threads,
   return HALT;
 }
 
-void run_block(Worker& worker, uint64_t block_index) {
-  start_block(worker, block_index);
-  Block& block = worker.block;
-  std::vector<int> order(block.warps.size());
-  for (size_t i = 0; i < order.size(); i++) {
-    order[i] = static_cast<int>(i);
+const Inst* scatter(Warp& w, const Inst* in, Mask m, const Inst* const targets[LANES]) {
+  const Inst* first = targets[std::countr_zero(m)];
+  bool uniform = m == w.mask;
+  for_lanes(m, [&](int l) { uniform &= targets[l] == first; });
+  if (uniform) {
+    return first;
   }
-  while (block.live_warps > 0) {
-    order_warps(worker, order);
-    bool progress = false;
-    for (int i : order) {
-      Warp& w = block.warps[i];
-      if (is_ready(w)) {
-        run_warp(worker, w);
-        progress = true;
-      }
-      if (worker.stop->load(std::memory_order_relaxed) ||
-          worker.interrupted->load(std::memory_order_relaxed)) {
-        return;
-      }
-      if (worker.instructions > worker.launch->settings.instruction_limit) {
-        const Group* g = w.parked.empty() ? nullptr : &w.parked.back();
-        throw finding_at(
-            w, g ? g->pc : block.kernel->code.data(), g ? std::countr_zero(g->mask) : -1, "limit",
-            "the block ran more than " + std::to_string(worker.launch->settings.instruction_limit) +
-                " warp instructions; is this loop endless?");
-      }
+  if (Mask rest = w.mask & ~m) {
+    w.parked.push_back({next(in), rest, Group::Ready});
+  }
+  for (Mask left = m; left;) {
+    const Inst* to = targets[std::countr_zero(left)];
+    Mask same = 0;
+    for_lanes(left, [&](int l) { same |= static_cast<Mask>(targets[l] == to) << l; });
+    w.parked.push_back({to, same, Group::Ready});
+    left &= ~same;
+  }
+  w.mask = 0;
+  return HALT;
+}
+
+const Inst* wait_here(Warp& w, const Inst* in, Mask m, bool gives_up) {
+  if (Mask rest = w.mask & ~m) {
+    w.parked.push_back({next(in), rest, Group::Ready});
+  }
+  w.parked.push_back({in, m, Group::AtEvent, 0, 0, 0, gives_up});
+  w.mask = 0;
+  return HALT;
+}
+
+void notify(Cluster& cluster) {
+  cluster.given_up = 0;
+  each_waiting(cluster, [](Warp&, Group& g) {
+    if (g.state == Group::AtEvent) {
+      g.state = Group::Ready;
     }
-    if (!progress) {
-      throw deadlock(block);
+  });
+}
+
+const Inst* yield(Warp& w, const Inst* to) {
+  w.spun = to;
+  park(w, to);
+  return HALT;
+}
+
+const Inst* arrive_cluster(Warp& w, const Inst* in, Mask m) {
+  Cluster& cluster = *w.block->cluster;
+  if (Mask twice = m & w.at_cluster) {
+    throw finding_at(w, in, std::countr_zero(twice), "synccheck",
+                     "the thread arrives at the cluster's barrier again without having waited");
+  }
+  w.at_cluster |= m;
+  w.cluster_phase = (w.cluster_phase & ~m) | (cluster.barrier_phase & m);
+  complete_cluster_barrier(cluster);
+  return next(in);
+}
+
+const Inst* wait_cluster(Warp& w, const Inst* in, Mask m) {
+  bool passed = ((w.cluster_phase ^ w.block->cluster->barrier_phase) & m) == m;
+  return passed ? next(in) : wait_here(w, in, m, false);
+}
+
+void start_cluster(Worker& worker, Cluster& cluster, uint64_t index) {
+  const Launch& launch = *worker.launch;
+  cluster.worker = &worker;
+  cluster.index = index;
+  uint64_t num_x = launch.grid[0] / launch.cluster[0], num_y = launch.grid[1] / launch.cluster[1];
+  cluster.id[0] = static_cast<uint32_t>(index % num_x);
+  cluster.id[1] = static_cast<uint32_t>(index / num_x % num_y);
+  cluster.id[2] = static_cast<uint32_t>(index / (num_x * num_y));
+  cluster.barrier_phase = 0;
+  cluster.instructions = 0;
+  cluster.given_up = 0;
+  cluster.output.clear();
+  cluster.random = launch.settings.seed * 0x9e3779b97f4a7c15ull + index + 1;
+  while (cluster.blocks.size() < launch.cluster_size()) {
+    cluster.blocks.push_back(std::make_unique<Block>());
+    Block& block = *cluster.blocks.back();
+    block.worker = &worker;
+    block.cluster = &cluster;
+    block.rank = static_cast<uint32_t>(cluster.blocks.size() - 1);
+  }
+  for (auto& block : cluster.blocks) {
+    start_block(launch, *block);
+  }
+}
+
+Turn run_turn(Cluster& cluster) {
+  Worker& worker = *cluster.worker;
+  const uint64_t limit = worker.launch->settings.instruction_limit * cluster.blocks.size();
+  order_warps(cluster, worker.order);
+  bool ran = false, spun = true;
+  for (Warp* w : worker.order) {
+    if (is_ready(*w)) {
+      spun &= run_warp(worker, *w);
+      ran = true;
+    }
+    if (worker.stop->load(std::memory_order_relaxed) ||
+        worker.interrupted->load(std::memory_order_relaxed)) {
+      return Turn::Advanced;
+    }
+    if (cluster.instructions > limit) {
+      const Group* g = w->parked.empty() ? nullptr : &w->parked.back();
+      throw finding_at(
+          *w, g ? g->pc : w->block->kernel->entry(), g ? std::countr_zero(g->mask) : -1, "limit",
+          "the block ran more than " + std::to_string(worker.launch->settings.instruction_limit) +
+              " warp instructions; is this loop endless?");
     }
   }
+  bool live = std::any_of(cluster.blocks.begin(), cluster.blocks.end(),
+                          [](const auto& block) { return block->live_warps > 0; });
+  if (!live) {
+    return Turn::Finished;
+  }
+  if (!ran && !give_up(cluster)) {
+    throw deadlock(cluster);
+  }
+  return ran && spun ? Turn::Spun : Turn::Advanced;
 }
 
 }  // namespace wbsim

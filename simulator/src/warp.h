@@ -6,6 +6,7 @@
 #include <cstring>
 #include <memory>
 #include <new>
+#include <string>
 #include <vector>
 
 #include "launch.h"
@@ -17,6 +18,9 @@ namespace wbsim {
 constexpr uint32_t SHARED_BASE = 1024;  // shared addresses start here, as on sm_90
 
 struct Block;
+struct Cluster;
+struct CopyQueue;     // asynchronous copies of a block (ops/)
+struct ProductQueue;  // wgmma products of a warp (ops/)
 struct Worker;
 
 // Bytes that start on a 1024-byte boundary: vector instructions like cache lines, swizzles of
@@ -37,27 +41,42 @@ class Buffer {
   std::unique_ptr<uint8_t, Delete> data_;
 };
 
+// Addresses from `first` up to `last`.
+struct Span {
+  uint64_t first = 1, last = 0;
+};
+
 // Lanes of a warp that share a pc. A warp is a set of these; the one with the smallest pc runs.
 struct Group {
   const Inst* pc;
   Mask mask;
-  enum State : uint8_t { Ready, AtBarrier, AtWarpSync } state = Ready;
+  // AtEvent: executes pc again when something happened in its cluster.
+  enum State : uint8_t { Ready, AtBarrier, AtWarpSync, AtEvent } state = Ready;
   uint8_t barrier = 0;
-  Mask active = 0;   // AtWarpSync: the lanes of mask that its guard lets through
-  Mask members = 0;  // AtWarpSync: the lanes it waits for
+  Mask active = 0;        // AtWarpSync: the lanes of mask that its guard lets through
+  Mask members = 0;       // AtWarpSync: the lanes it waits for
+  bool gives_up = false;  // AtEvent: a wait with a time limit
 };
 
 struct Warp {
   uint8_t* frame = nullptr;
   Block* block = nullptr;
+  uint8_t* shared = nullptr;  // of the block
+  uint32_t shared_bytes = 0;
+  uint8_t* local = nullptr;    // LANES * Block::local_bytes
+  Span* allowed = nullptr;     // beside Kernel::code: the memory each instruction touched last
   Mask mask = 0;               // lanes of the running group
   Mask live = 0;               // lanes that have not exited
   Mask carry = 0;              // CC.CF of each lane
+  Mask expired = 0;            // lanes whose wait with a time limit has run out of time
+  Mask at_cluster = 0;         // lanes that arrived at the current phase of the cluster's barrier
+  Mask cluster_phase = 0;      // parity of the phase of that barrier each lane arrived at last
   const Inst* stop = HALT;     // the nearest pc of another ready group: reaching it means merging
   const Inst* spun = nullptr;  // where a group used up its time: another one goes next
   std::vector<Group> parked;   // every group but the running one
   int index = 0;
-  uint8_t* local = nullptr;  // LANES * local_bytes
+  std::shared_ptr<ProductQueue> products;
+  std::vector<uint8_t> saved[LANES];  // registers of functions that call themselves
 
   template <class T>
   T* reg(uint32_t slot) {
@@ -66,40 +85,93 @@ struct Warp {
   Mask& pred(uint32_t slot) { return *reinterpret_cast<Mask*>(frame + slot); }
 };
 
+// What bar.red makes of the predicates of all threads.
+enum class BarrierResult : uint8_t { None, Count, All, Any };
+
 struct Barrier {
   int arrived =
       0;  // threads; those that exited or never were in a warp arrive with its last live one
-  int expected = 0;  // 0: all warps of the block
+  int expected = 0;           // 0: all warps of the block
+  int voters = 0, votes = 0;  // of bar.red: threads, and those whose predicate is true
 };
 
 struct Block {
   const Kernel* kernel = nullptr;
   Worker* worker = nullptr;
+  Cluster* cluster = nullptr;
   uint64_t index = 0;  // in the grid
   uint32_t ctaid[3] = {0, 0, 0};
+  uint32_t rank = 0;  // in the cluster
   uint8_t* shared = nullptr;
   uint32_t shared_bytes = 0;  // static and dynamic
+  uint32_t local_bytes = 0;   // of a lane
   const uint8_t* params = nullptr;
   std::vector<Warp> warps;
   Barrier barriers[16];
   int live_warps = 0;
+  std::shared_ptr<CopyQueue> copies;
+  Buffer frames, shared_buffer, local;
 };
 
-// A worker runs blocks, one after the other, on one core.
+// Blocks that run together; without clusters in the launch, one block.
+struct Cluster {
+  Worker* worker = nullptr;
+  uint64_t index = 0;  // in the grid of clusters
+  uint32_t id[3] = {0, 0, 0};
+  std::vector<std::unique_ptr<Block>> blocks;  // by rank
+  Mask barrier_phase = 0;                      // of barrier.cluster: 0 or ALL_LANES
+  uint64_t instructions = 0;                   // executed so far
+  int given_up = 0;  // times in a row that nothing but giving up could happen
+  uint64_t random = 0;
+  std::string output;  // of printf
+};
+
+// A worker runs clusters on one core: one after the other, or several in turns if they wait for
+// each other.
 struct Worker {
-  struct Span {
-    uint64_t first = 1, last = 0;  // addresses
+  // What ran: of a run, at its first instruction; `skipped` of each: threads whose guard was false.
+  struct RunCount {
+    uint64_t warps = 0, threads = 0, skipped = 0;
   };
   const Launch* launch = nullptr;
   const std::atomic<bool>* stop = nullptr;         // another worker found something
   const std::atomic<bool>* interrupted = nullptr;  // Ctrl-C
-  std::vector<Count> counts;                       // beside Kernel::code
+  std::vector<RunCount> counts;                    // beside Kernel::code
   std::vector<Span> allowed;  // beside Kernel::code: the region this instruction touched last
-  Buffer frames, shared, local;
-  uint64_t instructions = 0;  // of the running block
-  uint64_t random = 0;
-  Block block;
+  std::vector<std::unique_ptr<Cluster>> running, spare;
+  uint64_t slice = 0;        // instructions a warp may run before the others get a turn
+  std::vector<Warp*> order;  // in which the warps take their turns
 };
+
+// ---- Addresses of shared memory -----------------------------------------------------------------
+// A shared::cta address is an offset in the executing block's window. A shared::cluster address is
+// the same, or names a block: its rank plus one stands in the highest byte.
+
+constexpr int RANK_SHIFT = 24;
+constexpr uint32_t OFFSET_MASK = (1u << RANK_SHIFT) - 1;
+
+inline uint32_t cluster_address(uint32_t rank, uint32_t cta_address) {
+  return ((rank + 1) << RANK_SHIFT) | (cta_address & OFFSET_MASK);
+}
+
+// The block that a shared::cluster address lies in, or nullptr: the cluster has no such block.
+inline Block* block_at(Block& own, uint32_t address) {
+  uint32_t rank = address >> RANK_SHIFT;
+  return rank == 0                            ? &own
+         : rank <= own.cluster->blocks.size() ? own.cluster->blocks[rank - 1].get()
+                                              : nullptr;
+}
+
+// The block of the cluster whose shared memory holds a generic address, or nullptr.
+inline Block* block_holding(Block& own, uint64_t generic) {
+  for (auto& block : own.cluster->blocks) {
+    uint64_t first = reinterpret_cast<uint64_t>(block->shared);
+    if (generic - first < block->shared_bytes) {
+      return block.get();
+    }
+  }
+  return nullptr;
+}
 
 // ---- Helpers for handlers -----------------------------------------------------------------------
 
@@ -189,6 +261,28 @@ inline void for_lanes(Mask m, F f) {
 const Inst* branch(Warp& w, const Inst* in, Mask taken, const Inst* target);
 const Inst* exit_lanes(Warp& w, const Inst* in, Mask m);
 // Arrives at a barrier of the block and, if `wait`, parks until `threads` (0: all) have arrived.
-const Inst* arrive_barrier(Warp& w, const Inst* in, Mask m, int id, int threads, bool wait);
+// votes: the predicates of bar.red.
+const Inst* arrive_barrier(Warp& w, const Inst* in, Mask m, int id, int threads, bool wait,
+                           Mask votes);
+// Continues each lane of m at its own target, the others behind `in`.
+const Inst* scatter(Warp& w, const Inst* in, Mask m, const Inst* const targets[LANES]);
+// The lanes of m wait until something happened in the cluster (notify), and then execute `in`
+// again; the others go on. If `gives_up`, the wait has a time limit: when nothing else can happen
+// any more, the lanes execute `in` again with their bits set in w.expired, which the handler
+// clears.
+const Inst* wait_here(Warp& w, const Inst* in, Mask m, bool gives_up);
+// Something happened that a group of the cluster may wait for.
+void notify(Cluster& cluster);
+// Arrives at barrier.cluster, and waits for its phase.
+const Inst* arrive_cluster(Warp& w, const Inst* in, Mask m);
+const Inst* wait_cluster(Warp& w, const Inst* in, Mask m);
+// Ends the warp's turn: the running group goes on at `to` when the other warps have had theirs.
+const Inst* yield(Warp& w, const Inst* to);
+
+// ---- Asynchronous copies (ops/) -----------------------------------------------------------------
+
+// All threads of the block have exited: its copies to global memory take effect, the others are
+// dropped.
+void finish_copies(Block& block);
 
 }  // namespace wbsim

@@ -229,15 +229,6 @@ __global__ void static_60k_kernel(float* y) {
 }
 void static_60k(float* y, cudaStream_t stream) { static_60k_kernel<<<1, 32, 0, stream>>>(y); }
 
-__global__ void print_kernel(int* out) {
-  printf("%d\n", out[0]);
-  out[0] = 1;
-}
-void print(int* out, cudaStream_t stream) { print_kernel<<<1, 1, 0, stream>>>(out); }
-__device__ __noinline__ int helper(int v) { return v * 3 + 1; }
-__global__ void call_kernel(int* out) { out[0] = helper(out[0]); }
-void call(int* out, cudaStream_t stream) { call_kernel<<<1, 1, 0, stream>>>(out); }
-
 __global__ void device_numbers_kernel(unsigned* out) {
   unsigned sm, sms;
   asm volatile("mov.u32 %0, %%smid;" : "=r"(sm));

@@ -1,7 +1,7 @@
 """Floating-point arithmetic in exact integers: what a correctly rounded instruction must return.
 
-Numbers are bit patterns of f32 or f64. Nothing here computes in floating point, so every rounding
-mode is as simple as the others: an exact value, one rounding.
+Numbers are bit patterns of a Format, such as f32 or e4m3. Nothing here computes in floating point,
+so every rounding mode is as simple as the others: an exact value, one rounding.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class Format:
 
     bits: int
     precision: int  # bits of the significand, the leading one included
+    infinities: bool = True  # without them the largest pattern is the only NaN, as in e4m3
 
     @property
     def sign(self) -> int:
@@ -42,11 +43,11 @@ class Format:
 
     @property
     def infinity(self) -> int:
-        return self.sign - self.smallest_normal
+        return self.sign - self.smallest_normal if self.infinities else self.sign
 
     @property
     def largest(self) -> int:
-        return self.infinity - 1
+        return self.infinity - 1 if self.infinities else self.sign - 2
 
     @property
     def smallest_normal(self) -> int:
@@ -62,7 +63,7 @@ class Format:
         return ((1 << (self.bits - self.precision - 1)) - 1) << (self.precision - 1)
 
     def is_nan(self, bits: int) -> bool:
-        return bits & ~self.sign > self.infinity
+        return bits & ~self.sign > max(self.infinity & ~self.sign, self.largest)
 
     def is_infinite(self, bits: int) -> bool:
         return bits & ~self.sign == self.infinity
@@ -93,7 +94,12 @@ class Format:
         return Fraction(significand) * Fraction(2) ** exponent
 
     def float(self, bits: int) -> float:
-        """Any number as Python's float, which holds every f32 and f64."""
+        """Any number as Python's float, which holds every number of the formats here."""
+        if self.bits < 32:
+            if self.is_nan(bits):
+                return math.nan
+            sign = -1.0 if bits & self.sign else 1.0
+            return sign * (math.inf if self.is_infinite(bits) else abs(float(self.value(bits))))
         kind, integer = (("<f", "<I"), ("<d", "<Q"))[self.bits == 64]
         return struct.unpack(kind, struct.pack(integer, bits))[0]
 
@@ -116,14 +122,16 @@ class Format:
         else:
             kept, rest, half = significand << -shift, 0, 1
             assert not sticky
-        if mode == "rn":
+        if mode == "rna":  # ties away from zero
+            up = rest >= half
+        elif mode == "rn":
             up = rest > half or (rest == half and (sticky or kept & 1))
         else:
             away = {"rz": False, "rm": negative, "rp": not negative}[mode]
             up = away and (rest > 0 or sticky)
         bits = ((last - self.lowest_exponent) << (self.precision - 1)) + kept + up
-        if bits >= self.infinity:
-            bounded = mode == "rz" or mode == ("rp" if negative else "rm")
+        if bits > self.largest:
+            bounded = not self.infinities or mode in ("rz", "rp" if negative else "rm")
             bits = self.largest if bounded else self.infinity
         return bits | (self.sign if negative else 0)
 
@@ -139,6 +147,11 @@ class Format:
 
 F32 = Format(32, 24)
 F64 = Format(64, 53)
+F16 = Format(16, 11)
+BF16 = Format(16, 8)
+TF32 = Format(19, 11)
+E5M2 = Format(8, 3)
+E4M3 = Format(8, 4, infinities=False)
 
 
 def add(f: Format, a: int, b: int, mode: str) -> int | Nan:

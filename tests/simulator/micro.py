@@ -20,7 +20,7 @@ from types import ModuleType
 import numpy as np
 import torch
 
-from tests.simulator.exact import F32, F64, NAN, Format, OneOf
+from tests.simulator.exact import BF16, E4M3, E5M2, F16, F32, F64, NAN, Format, OneOf
 from workbench.toolchain import BuildError
 from workbench.toolchain.inline import inline
 
@@ -28,7 +28,7 @@ LANES = 32
 BLOCK = 64
 MASKS = (0x00000001, 0x80000000, 0x55555555, 0xFFFF0000, 0x7FFFFFFF, 0x12480F3C, 0x00000000)
 GROUP = 12  # forms that share a kernel, so that the host compiler sees few of them
-FLOATS = {"f32": F32, "f64": F64}
+FLOATS = {"f32": F32, "f64": F64, "f16": F16, "bf16": BF16, "e4m3": E4M3, "e5m2": E5M2}
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,20 @@ class Within:
 
 
 @dataclass(frozen=True)
+class Pair:
+    """What the two numbers of a packed register may be."""
+
+    low: object
+    high: object
+
+
+@dataclass(frozen=True)
 class Operand:
     """The type of a result or an operand, and the width of the register it is in.
 
     Written "s8@32": an s8 in a 32-bit register. Without a width the register is the smallest one.
-    A "pred" is a predicate, which enters and leaves the kernel as 0 or 1.
+    "f16x2" is a pair of f16 in one register. A "pred" is a predicate, which enters and leaves the
+    kernel as 0 or 1.
     """
 
     type: str
@@ -53,12 +62,21 @@ class Operand:
     @classmethod
     def parse(cls, text: str) -> Operand:
         type_, _, width = text.partition("@")
-        bits = 32 if type_ == "pred" else int(type_[1:])
+        bits = 32 if type_ == "pred" else cls(type_, 0).bits
         return cls(type_, int(width or max(bits, 16)))
 
     @property
     def bits(self) -> int:
-        return 1 if self.type == "pred" else int(self.type[1:])
+        if self.type == "pred":
+            return 1
+        if self.element:
+            return 2 * self.element.bits
+        return FLOATS[self.type].bits if self.type in FLOATS else int(self.type[1:])
+
+    @property
+    def element(self) -> Operand | None:
+        """One of the two numbers of a packed type."""
+        return Operand(self.type[:-2], 0) if self.type.endswith("x2") else None
 
     @property
     def ctype(self) -> str:
@@ -71,12 +89,16 @@ class Operand:
     def decode(self, register: int) -> int:
         """What an instruction of this type sees; floats stay bit patterns."""
         value = register & ((1 << self.bits) - 1)
-        if self.type[0] == "s" and value >> (self.bits - 1):
+        if self.type[0] == "s" and not self.element and value >> (self.bits - 1):
             value -= 1 << self.bits
         return value
 
     def agrees(self, register: int, wanted: object) -> bool:
         """Whether a register holds a result that the reference allows."""
+        if isinstance(wanted, Pair):
+            low, high = register & ((1 << self.bits // 2) - 1), register >> self.bits // 2
+            one = Operand(self.element.type, self.bits // 2)
+            return one.agrees(low, wanted.low) and one.agrees(high, wanted.high)
         if isinstance(wanted, OneOf):
             return any(self.agrees(register, choice) for choice in wanted.choices)
         if wanted is NAN:
@@ -153,6 +175,10 @@ def edge_cases(operand: Operand) -> list[int]:
     """The values of a type at which instructions tend to be wrong."""
     if operand.type == "pred":
         return [0, 1]
+    if operand.element:
+        values = edge_cases(operand.element)
+        width = operand.element.bits
+        return [a | b << width for a, b in zip(values, values[7:] + values[:7], strict=True)]
     if operand.type in FLOATS:
         return _float_edges(FLOATS[operand.type])
     n = operand.bits
@@ -174,6 +200,9 @@ def random_value(operand: Operand, rng: random.Random) -> int:
     """A value of the type, of any magnitude."""
     if operand.type == "pred":
         return rng.getrandbits(1)
+    if operand.element:
+        low, high = (random_value(operand.element, rng) for _ in range(2))
+        return low | high << operand.element.bits
     if operand.type not in FLOATS:
         value = rng.getrandbits(operand.bits) >> rng.choice((0, 0, rng.randrange(operand.bits)))
         return ~value & ((1 << operand.bits) - 1) if rng.getrandbits(1) else value
@@ -185,7 +214,7 @@ def random_value(operand: Operand, rng: random.Random) -> int:
     exponent = f.one + rng.randrange(-f.precision - 2, f.precision + 2) * f.smallest_normal
     significand = rng.getrandbits(f.precision - 1)
     if kind == 1:
-        significand &= rng.choice((7, -1 << (f.precision - 4), 1 << (f.precision - 2), 5))
+        significand &= rng.choice((7, -1 << max(f.precision - 4, 0), 1 << (f.precision - 2), 5))
     return (exponent + significand) | (rng.getrandbits(1) * f.sign)
 
 

@@ -191,7 +191,10 @@ def test_halves_of_a_warp_at_different_instructions(scenarios):
 
 @pytest.mark.parametrize(
     ("name", "says"),
-    [("disagree", "different member masks"), ("alone", "32 at a warp-wide instruction")],
+    [
+        ("disagree", "different member masks"),
+        ("alone", "32 threads wait at a warp-wide instruction"),
+    ],
 )
 def test_masks_that_cannot_be_met(scenarios, name: str, says: str):
     out = torch.zeros(32, dtype=torch.uint32)

@@ -32,7 +32,6 @@ UNSUPPORTED = {
     "video": ("vadd.s32.s32.s32.sat r0, r1, r2", "vadd.s32.s32.s32.sat"),
     "profiler": ("pmevent 1", "pmevent 1"),
     "a form of lop3": ("lop3.or.b32 r0|p0, r1, r2, r3, 0x3f, p1", "lop3.or.b32"),
-    "a form of isspacep": ("isspacep.const p0, handle", "isspacep.const"),
 }
 
 
@@ -151,7 +150,7 @@ def test_every_opcode_has_a_form():
     """No opcode is in the tables without a test here; control flow is tested elsewhere."""
     tables = set()
     for file in sorted((REPO / "simulator/src/ops").glob("*_ops.cpp")):
-        if file.name != "control_ops.cpp":
+        if file.name not in ("control_ops.cpp", "call_ops.cpp"):
             _, _, table = file.read_text().partition("constexpr Opcode OPCODES[] = {")
             tables |= set(re.findall(r'\{"(\w+)",', table.partition("};")[0]))
     assert len(tables) > 60

@@ -9,6 +9,7 @@ division by zero gives all ones, and so does its remainder.
 
 from __future__ import annotations
 
+import itertools
 import operator
 from collections.abc import Callable
 
@@ -86,6 +87,62 @@ def arithmetic_forms() -> list[Form]:
             Form(f"mul.wide.{t}", wide, f"{t} {t}", operator.mul),
             Form(f"mad.wide.{t}", wide, f"{t} {t} {wide}", lambda a, b, c: a * b + c),
         ]
+    return forms
+
+
+def packed_forms() -> list[Form]:
+    """u16x2 and s16x2: the operation on the low and on the high halves."""
+    forms = []
+    for t in ("u16", "s16"):
+        table = {"add": operator.add, "min": min, "max": max}
+        if t == "s16":
+            table |= {
+                "min.relu": lambda a, b: max(min(a, b), 0),
+                "max.relu": lambda a, b: max(a, b, 0),
+            }
+        for op, f in table.items():
+
+            def halves(a: int, b: int, f: Callable = f, t: str = t) -> int:
+                low, high = (
+                    f(wrapped(a >> shift, t), wrapped(b >> shift, t)) & 0xFFFF for shift in (0, 16)
+                )
+                return high << 16 | low
+
+            forms.append(Form(f"{op}.{t}x2", f"{t}x2", f"{t}x2 {t}x2", halves))
+    return [
+        *forms,
+        same("min.relu", "s32", 2, lambda a, b: max(min(a, b), 0)),
+        same("max.relu", "s32", 2, lambda a, b: max(a, b, 0)),
+    ]
+
+
+def combined_lop3_forms() -> list[Form]:
+    """lop3.BoolOp d|p: p is (d != 0) BoolOp q."""
+    forms = []
+    table = {0x80: lambda a, b, c: a & b & c, 0x96: lambda a, b, c: a ^ b ^ c}
+    for (op, f), (k, g), negated in itertools.product(
+        {"or": operator.or_, "and": operator.and_}.items(), table.items(), (0, 1)
+    ):
+
+        def reference(
+            a: int, b: int, c: int, q: int, f: Callable = f, g: Callable = g, n: int = negated
+        ) -> tuple[int, int]:
+            d = g(a, b, c)
+            return d, f(int(d != 0), q ^ n)
+
+        name, sign = f"lop3.{op}.b32", "!" * negated
+        few = (0, 1, 0xFF, 0xFF00, ones(32))
+        edges = {0: few, 1: few, 2: few}
+        ends = f"%2, %3, %4, {k}, {sign}%5"
+        forms.append(
+            Form(
+                f"{name} {k:#x} {sign}q", "b32 pred", "b32 b32 b32 pred", reference,
+                f"{name} %0|%1, {ends}", edges,
+            )
+        )  # fmt: skip
+    only = lambda a, b, c, q: int(a & b & c != 0) | q
+    text = "lop3.or.b32 _|%0, %1, %2, %3, 0x80, %4"
+    forms.append(Form(text, "pred", "b32 b32 b32 pred", only, text, edges))
     return forms
 
 
@@ -415,6 +472,8 @@ def immediate_forms() -> list[Form]:
 
 
 FORMS = [
+    *packed_forms(),
+    *combined_lop3_forms(),
     *arithmetic_forms(),
     *saturating_and_24_bit_forms(),
     *logic_forms(),

@@ -51,6 +51,24 @@ def move_forms() -> list[Form]:
             "mov.b64 swap", "b64", "b64", lambda a: a >> 32 | (a & 0xFFFFFFFF) << 32,
             ".reg .b32 lo, hi; mov.b64 {lo, hi}, %1; mov.b64 %0, {hi, lo}",
         ),
+        Form(
+            "mov.b32 bytes", "b32", "b32", lambda a: int.from_bytes(a.to_bytes(4, "big"), "little"),
+            ".reg .b8 b<4>; mov.b32 {b0, b1, b2, b3}, %1; mov.b32 %0, {b3, b2, b1, b0}",
+        ),
+        Form(
+            "mov.b16 bytes", "b16", "b16", lambda a: a >> 8 | (a & 255) << 8,
+            ".reg .b8 b<2>; mov.b16 {b0, b1}, %1; mov.b16 %0, {b1, b0}",
+        ),
+        Form(
+            "mov.b128 halves", "b64 b64", "b64 b64", lambda a, b: (b, a),
+            ".reg .b128 q<2>; mov.b128 q0, {%2, %3}; mov.b128 q1, q0; mov.b128 {%1, %0}, q1",
+        ),
+        Form(
+            "mov.b128 quarters", "b32 b32 b32 b32", "b32 b32 b32 b32",
+            lambda a, b, c, d: (d, c, b, a),
+            ".reg .b128 q; mov.b128 q, {%4, %5, %6, %7}; mov.b128 {%3, %2, %1, %0}, q",
+        ),
+        Form("mov.b32 {a}", "b32", "b32", lambda a: a, "mov.b32 %0, {%1}"),
         Form("mov.pred !p", "pred", "pred", lambda a: 1 - a, "not.pred %0, %1"),
         Form("mov.u32 -1", "u32", "u32", lambda a: -1, "mov.u32 %0, -1"),
         Form("mov.f32 0f", "f32", "u32", lambda a: 0x7FC01234, "mov.f32 %0, 0f7FC01234"),

@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <cstring>
 
+#include "../builtins.h"
 #include "../graph.h"
 #include "calls.h"
 
@@ -147,6 +148,8 @@ cudaError_t wbsim_cudaDeviceSetLimit(cudaLimit limit, size_t value) {
     limits[limit].value = value;
     if (limit == cudaLimitStackSize) {
       Runtime::get().stack_limit = value;
+    } else if (limit == cudaLimitMallocHeapSize) {
+      set_device_heap_bytes(value);
     }
   });
 }

@@ -92,7 +92,7 @@ int function_attribute(Function& f, int attribute) {
     case CU_FUNC_ATTRIBUTE_CACHE_MODE_CA:
       return 0;
     case CU_FUNC_ATTRIBUTE_NUM_REGS:  // known where the program fixes it; see occupancy.h
-      return f.directive.max_registers;
+      return f.ptx->max_registers;
     case CU_FUNC_ATTRIBUTE_PTX_VERSION:
     case CU_FUNC_ATTRIBUTE_BINARY_VERSION:
       return 90;
@@ -103,7 +103,7 @@ int function_attribute(Function& f, int attribute) {
     case CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT:
       return f.carveout;
     case CU_FUNC_ATTRIBUTE_CLUSTER_SIZE_MUST_BE_SET:
-      return f.directive.explicit_cluster && f.cluster[0] == 0;
+      return f.ptx->explicit_cluster && f.cluster[0] == 0;
     case CU_FUNC_ATTRIBUTE_REQUIRED_CLUSTER_WIDTH:
     case CU_FUNC_ATTRIBUTE_REQUIRED_CLUSTER_HEIGHT:
     case CU_FUNC_ATTRIBUTE_REQUIRED_CLUSTER_DEPTH:
@@ -132,7 +132,7 @@ void set_function_attribute(Function& f, int attribute, int value) {
     case CU_FUNC_ATTRIBUTE_REQUIRED_CLUSTER_HEIGHT:
     case CU_FUNC_ATTRIBUTE_REQUIRED_CLUSTER_DEPTH:
       // What __cluster_dims__ fixed at compile time stays.
-      require(f.directive.cluster[0] == 0, cudaErrorNotPermitted);
+      require(f.ptx->required_cluster[0] == 0, cudaErrorNotPermitted);
       require(value >= 0);
       f.cluster[attribute - CU_FUNC_ATTRIBUTE_REQUIRED_CLUSTER_WIDTH] = value;
       break;
@@ -302,7 +302,7 @@ cudaError_t wbsim_cudaOccupancyMaxPotentialClusterSize(int* out, const void* ker
 // ---- Registration, called by nvcc's host code ---------------------------------------------------
 
 void** wbsim_register_binary(void* fat_binary) {
-  return reinterpret_cast<void**>(Runtime::get().add_binary(extract_ptx(fat_binary)));
+  return reinterpret_cast<void**>(Runtime::get().add_binary(read_wrapper(fat_binary)));
 }
 void wbsim_unregister_binary(void** handle) {
   Runtime::get().remove_binary(binary_of(handle), true);

@@ -11,6 +11,11 @@ using namespace wbsim;
 
 namespace {
 
+constexpr char ELF_MAGIC[] =
+    "\x7f"
+    "ELF";
+constexpr char WRAPPER_MAGIC[] = "\xb1\x43\x62\x46";  // of what nvcc's host code registers
+
 struct EntryPoint {
   const char* name;
   void* address;
@@ -49,16 +54,23 @@ Binary& binary_of(const void* handle) {
   return *static_cast<Binary*>(const_cast<void*>(handle));
 }
 
-Binary* load_image(const void* image) {
+// `bytes` is unknown for what lies in memory.
+static Binary* load(const void* image, size_t bytes) {
   require(image);
-  std::string ptx = ptx_of_image(image);
-  require(!ptx.empty(), std::memcmp(image,
-                                    "\x7f"
-                                    "ELF",
-                                    4) == 0
-                            ? cudaErrorNoKernelImageForDevice
-                            : cudaErrorInvalidKernelImage);
-  Binary* binary = Runtime::get().add_binary(std::move(ptx));
+  auto starts_with = [&](const char (&magic)[5]) {  // magic numbers hold no zero; PTX ends with one
+    return strnlen(static_cast<const char*>(image), std::min<size_t>(bytes, 4)) == 4 &&
+           std::memcmp(image, magic, 4) == 0;
+  };
+  PtxImage found = starts_with(WRAPPER_MAGIC) ? read_wrapper(image) : read_image(image, bytes);
+  if (found.ptx.find(".version") == std::string::npos) {
+    Finding finding;
+    finding.kind = "launch";
+    finding.message = found.ptx.empty() ? found.problem : "the image is no PTX";
+    throw ApiError{Runtime::get().report(finding, starts_with(ELF_MAGIC)
+                                                      ? cudaErrorNoKernelImageForDevice
+                                                      : cudaErrorInvalidKernelImage)};
+  }
+  Binary* binary = Runtime::get().add_binary(std::move(found));
   try {
     Runtime::get().module_of(*binary);
   } catch (...) {
@@ -68,13 +80,14 @@ Binary* load_image(const void* image) {
   return binary;
 }
 
+Binary* load_image(const void* image) { return load(image, SIZE_MAX); }
+
 Binary* load_file(const char* path) {
   require(path);
   std::ifstream file(path, std::ios::binary);
   require(file.good(), cudaErrorFileNotFound);
   std::string text{std::istreambuf_iterator<char>(file), {}};
-  text.resize(text.size() + 16);  // room for whoever looks at its first bytes
-  return load_image(text.data());
+  return load(text.data(), text.size());
 }
 
 void* driver_entry_point(const char* name, unsigned version) {

@@ -77,16 +77,17 @@ const char* space_name(AddressKind kind) {
 void check_generic(Warp& w, const Inst* in, int lane, uint64_t address, int bytes, bool write) {
   Worker& worker = *w.block->worker;
   const Block& block = *w.block;
-  Worker::Span& allowed = worker.allowed[in - block.kernel->code.data()];
+  Span& allowed = w.allowed[in - block.kernel->code.data()];
   auto inside = [&](const uint8_t* base, uint64_t size) {
     uint64_t first = reinterpret_cast<uint64_t>(base);
     return within(address, bytes, first, first + size);
   };
-  if (inside(block.shared, block.shared_bytes) ||
+  const Block* holder = block_holding(*w.block, address);
+  if ((holder && inside(holder->shared, holder->shared_bytes)) ||
       inside(block.params, worker.launch->params.size())) {
     return;
   }
-  uint64_t local = block.kernel->local_bytes;
+  uint64_t local = block.local_bytes;
   if (inside(w.local + local * lane, local)) {
     return;
   }
@@ -105,6 +106,17 @@ void check_generic(Warp& w, const Inst* in, int lane, uint64_t address, int byte
   allowed = {r->first, r->last()};
 }
 
+// A shared address that names another block of the cluster; nullptr if it does not lie in one.
+uint8_t* in_other_block(const Warp& w, uint64_t address, uint64_t bytes) {
+  const Block* block =
+      address <= UINT32_MAX ? block_at(*w.block, static_cast<uint32_t>(address)) : nullptr;
+  uint64_t offset = address & OFFSET_MASK;
+  if (!block || !within(offset, bytes, SHARED_BASE, SHARED_BASE + block->shared_bytes)) {
+    return nullptr;
+  }
+  return block->shared + (offset - SHARED_BASE);
+}
+
 [[noreturn]] void outside_window(const Warp& w, const Inst* in, int lane, AddressKind kind,
                                  uint64_t address, int bytes, bool write) {
   const Kernel& kernel = *w.block->kernel;
@@ -116,7 +128,7 @@ void check_generic(Warp& w, const Inst* in, int lane, uint64_t address, int byte
     whose = "the block's shared memory (" + bytes_text(kernel.shared_bytes) + " static, " +
             bytes_text(size - kernel.shared_bytes) + " dynamic)";
   } else if (is_local(kind)) {
-    size = kernel.local_bytes;
+    size = w.block->local_bytes;
     whose = "the thread's local memory (" + bytes_text(size) + ")";
   }
   std::string where = address < base           ? bytes_text(base - address) + " before the start"
@@ -135,7 +147,7 @@ template <AddressKind KIND, bool WRITE>
 void resolve_lanes(Access& access, Warp& w, const Inst* in, Mask m, int bytes) {
   const auto* a = w.reg<AddressOf<KIND>>(in->a);
   const bool memcheck = w.block->worker->launch->settings.memcheck;
-  const uint64_t local_stride = is_local(KIND) ? w.block->kernel->local_bytes : 0;
+  const uint64_t local_stride = is_local(KIND) ? w.block->local_bytes : 0;
   uint8_t* base = window_base<KIND>(w);
   access.scattered = true;
   for_lanes(m, [&](int l) {
@@ -143,14 +155,16 @@ void resolve_lanes(Access& access, Warp& w, const Inst* in, Mask m, int bytes) {
     if (memcheck && (address & (bytes - 1)) != 0) {
       misaligned(w, in, l, address, bytes, WRITE);
     }
+    access.lanes[l] = base + address + local_stride * l;
     if (!is_allowed<KIND>(w, in, address, bytes)) {
       if constexpr (KIND == AddressKind::Generic) {
         check_generic(w, in, l, address, bytes, WRITE);
+      } else if (uint8_t* other = is_shared(KIND) ? in_other_block(w, address, bytes) : nullptr) {
+        access.lanes[l] = other;
       } else {
         outside_window(w, in, l, KIND, address, bytes, WRITE);
       }
     }
-    access.lanes[l] = base + address + local_stride * l;
   });
 }
 

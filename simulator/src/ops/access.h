@@ -81,7 +81,7 @@ inline bool advances_by(const A* a, A step) {
 // Host address of offset 0 of a window; generic addresses are host addresses already.
 template <AddressKind KIND>
 inline uint8_t* window_base(const Warp& w) {
-  return is_shared(KIND)              ? w.block->shared - SHARED_BASE
+  return is_shared(KIND)              ? w.shared - SHARED_BASE
          : is_local(KIND)             ? w.local
          : KIND == AddressKind::Param ? const_cast<uint8_t*>(w.block->params)
                                       : nullptr;
@@ -105,12 +105,12 @@ inline uint64_t address_of(AddressOf<KIND> base, const Inst* in) {
 template <AddressKind KIND>
 inline bool is_allowed(const Warp& w, const Inst* in, uint64_t address, uint64_t bytes) {
   if constexpr (KIND == AddressKind::Generic) {
-    const Worker& worker = *w.block->worker;
-    const Worker::Span& allowed = worker.allowed[in - w.block->kernel->code.data()];
-    return within(address, bytes, allowed.first, allowed.last) || !worker.launch->settings.memcheck;
+    const Span& allowed = w.allowed[in - w.block->kernel->code.data()];
+    return within(address, bytes, allowed.first, allowed.last) ||
+           !w.block->worker->launch->settings.memcheck;
   } else {
-    uint64_t size = is_shared(KIND)  ? w.block->shared_bytes
-                    : is_local(KIND) ? w.block->kernel->local_bytes
+    uint64_t size = is_shared(KIND)  ? w.shared_bytes
+                    : is_local(KIND) ? w.block->local_bytes
                                      : w.block->kernel->param_bytes;
     uint64_t first = is_shared(KIND) ? SHARED_BASE : 0;
     return within(address, bytes, first, first + size);

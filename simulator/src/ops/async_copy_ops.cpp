@@ -4,6 +4,8 @@
 
 namespace wbsim {
 
+void finish_copies(Block&) {}
+
 std::span<const Opcode> async_copy_opcodes() { return {}; }
 
 }  // namespace wbsim

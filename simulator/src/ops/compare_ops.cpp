@@ -4,6 +4,7 @@
 
 #include "dispatch.h"
 #include "float_mode.h"
+#include "predicates.h"
 
 namespace wbsim {
 namespace {
@@ -80,31 +81,14 @@ inline Mask compare_lanes(const T* a, const T* b) {
   return r;
 }
 
-// How a comparison combines with the predicate operand c: setp.CmpOp.BoolOp.
-enum Combine : uint8_t { Plain, And, Or, Xor };
-
-inline Mask combine(uint8_t how, Mask r, Mask c) {
-  return how == And ? r & c : how == Or ? r | c : how == Xor ? r ^ c : r;
-}
-
-constexpr uint8_t NEGATE_C = 8;
-
-inline Mask combined(Warp& w, const Inst* in, Mask r) {
-  return in->flags
-             ? combine(in->flags & 7, r, w.pred(in->c) ^ (in->flags & NEGATE_C ? ALL_LANES : 0))
-             : r;
-}
-
 template <Compare C, class T>
 const Inst* setp(Warp& w, const Inst* in, Mask m) {
   Mask r = compare_lanes<C, T>(w.reg<T>(in->a), w.reg<T>(in->b));
   Mask value = combined(w, in, r);
-  Mask& p = w.pred(in->dst);
   Mask second = combined(w, in, ~r);  // p|q: q gets the complement of the comparison
-  p = (p & ~m) | (value & m);
+  write_pred(w, in->dst, value, m);
   if (in->dst2) {
-    Mask& q = w.pred(in->dst2);
-    q = (q & ~m) | (second & m);
+    write_pred(w, in->dst2, second, m);
   }
   return next(in);
 }
@@ -113,9 +97,14 @@ const Inst* setp(Warp& w, const Inst* in, Mask m) {
 template <Compare C, class T>
 const Inst* set(Warp& w, const Inst* in, Mask m) {
   Mask r = combined(w, in, compare_lanes<C, T>(w.reg<T>(in->a), w.reg<T>(in->b)));
-  uint32_t* d = w.reg<uint32_t>(in->dst);
   uint32_t one = static_cast<uint32_t>(in->imm);
-  for_lanes(m, [&](int l) { d[l] = (r >> l) & 1 ? one : 0; });
+  if (in->count == 2) {  // bytes of the destination
+    uint16_t* d = w.reg<uint16_t>(in->dst);
+    for_lanes(m, [&](int l) { d[l] = (r >> l) & 1 ? static_cast<uint16_t>(one) : 0; });
+  } else {
+    uint32_t* d = w.reg<uint32_t>(in->dst);
+    for_lanes(m, [&](int l) { d[l] = (r >> l) & 1 ? one : 0; });
+  }
   return next(in);
 }
 
@@ -179,27 +168,12 @@ Handler pick_type(Type type, Compare c, bool ftz) {
   return with_integer(type, [&]<class T>(TypeTag<T>) { return pick_compare<T, SETP>(c, ftz); });
 }
 
-void take_combine(Decode& d) {
-  d.inst.flags = d.take("and") ? And : d.take("or") ? Or : d.take("xor") ? Xor : Plain;
-  if (d.inst.flags != Plain) {
-    d.inst.c = d.pred(d.arg(3));
-    d.inst.flags |= d.arg(3).negated ? NEGATE_C : 0;
-  }
-}
-
 void build_setp(Decode& d) {
   Compare c = take_compare(d);
   take_combine(d);
   Type type = d.take_type();
   bool ftz = d.take("ftz");
-  const ptx::Operand& to = d.arg(0);
-  d.inst.dst = to.kind == ptx::Operand::Sink ? d.scratch(2) : d.dst(0, Type::Pred);
-  if (to.pair >= 0) {
-    ptx::Operand second;
-    second.kind = ptx::Operand::Register;
-    second.reg = to.pair;
-    d.inst.dst2 = d.pred(second);
-  }
+  predicate_destinations(d);
   d.inst.a = d.src(1, type);
   d.inst.b = d.src(2, type);
   d.inst.run = pick_type<true>(type, c, ftz);
@@ -210,10 +184,8 @@ void build_set(Decode& d) {
   take_combine(d);
   bool ftz = d.take("ftz");
   Type to = d.take_type(), type = d.take_type();
-  if (ptx::bytes_of(to) != 4) {
-    throw Unsupported{};
-  }
-  d.inst.imm = to == Type::F32 ? 0x3f800000 : 0xffffffff;
+  d.inst.imm = value_of_true(to);
+  d.inst.count = static_cast<uint16_t>(ptx::bytes_of(to));
   d.inst.dst = d.dst(0, to);
   d.inst.a = d.src(1, type);
   d.inst.b = d.src(2, type);

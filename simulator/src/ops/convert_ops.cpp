@@ -1,8 +1,9 @@
-// convert_ops.cpp: cvt between integers and f32/f64, and cvta between address spaces.
+// convert_ops.cpp: cvt between integers and f32/f64.
 
 #include <algorithm>
 #include <cmath>
 
+#include "convert.h"
 #include "dispatch.h"
 #include "float_mode.h"
 
@@ -10,72 +11,6 @@ namespace wbsim {
 namespace {
 
 using ptx::Type;
-
-// What a conversion handler needs to know, in Inst::list. Templates over every pair of types and
-// register widths would be thousands of functions; these are a few, with one switch per warp.
-enum Field : int { TO, FROM, TO_BYTES, FROM_BYTES, SATURATE, NUM_FIELDS };
-
-Type type_at(const Inst* in, Field field) { return static_cast<Type>(in->list[field]); }
-
-// ---- Integers in registers. A register may be wider than its value: 8 bits live in 16 or more.
-
-template <class T>
-void read_as(const uint8_t* from, int stride, int64_t out[LANES]) {
-  for (int l = 0; l < LANES; l++) {
-    T value;
-    std::memcpy(&value, from + l * stride, sizeof value);
-    out[l] = static_cast<int64_t>(value);
-  }
-}
-
-// The integer source, extended to 64 bits by its sign.
-void read_integers(Warp& w, const Inst* in, int64_t out[LANES]) {
-  const uint8_t* from = w.reg<uint8_t>(in->a);
-  int stride = static_cast<int>(in->list[FROM_BYTES]);
-  switch (type_at(in, FROM)) {
-    case Type::U8:
-      return read_as<uint8_t>(from, stride, out);
-    case Type::S8:
-      return read_as<int8_t>(from, stride, out);
-    case Type::U16:
-      return read_as<uint16_t>(from, stride, out);
-    case Type::S16:
-      return read_as<int16_t>(from, stride, out);
-    case Type::U32:
-      return read_as<uint32_t>(from, stride, out);
-    case Type::S32:
-      return read_as<int32_t>(from, stride, out);
-    default:
-      return read_as<int64_t>(from, stride, out);
-  }
-}
-
-// The low bits of the values, extended to the register by the sign of the destination type.
-void write_integers(Warp& w, const Inst* in, Mask m, const int64_t values[LANES]) {
-  uint8_t* to = w.reg<uint8_t>(in->dst);
-  size_t register_bytes = in->list[TO_BYTES];
-  Type type = type_at(in, TO);
-  int unused_bits = 64 - 8 * ptx::bytes_of(type);
-  for_lanes(m, [&](int l) {
-    uint64_t top = static_cast<uint64_t>(values[l]) << unused_bits;
-    uint64_t value = ptx::is_signed(type)
-                         ? static_cast<uint64_t>(static_cast<int64_t>(top) >> unused_bits)
-                         : top >> unused_bits;
-    std::memcpy(to + l * register_bytes, &value, register_bytes);
-  });
-}
-
-struct Range {
-  int64_t low;
-  uint64_t high;
-};
-Range range_of(Type type) {
-  int bits = 8 * ptx::bytes_of(type);
-  if (ptx::is_signed(type)) {
-    return {static_cast<int64_t>(~uint64_t{0} << (bits - 1)), (uint64_t{1} << (bits - 1)) - 1};
-  }
-  return {0, ~uint64_t{0} >> (64 - bits)};
-}
 
 // ---- Conversions --------------------------------------------------------------------------------
 
@@ -97,35 +32,12 @@ const Inst* integer_to_integer(Warp& w, const Inst* in, Mask m) {
   return next(in);
 }
 
-template <Round R, class F>
-F round_to_integral(F v) {
-  return R == Round::Zero   ? std::trunc(v)
-         : R == Round::Down ? std::floor(v)
-         : R == Round::Up   ? std::ceil(v)
-                            : std::nearbyint(v);
-}
-
-// Rounds, then saturates; NaN gives zero, or the top bit where f64 or 64 bits are involved (PTX
-// ISA, cvt).
 template <class F, Round R>
 const Inst* float_to_integer(Warp& w, const Inst* in, Mask m) {
-  Type to = type_at(in, TO);
-  int bits = 8 * ptx::bytes_of(to);
-  Range range = range_of(to);
-  int64_t nan = sizeof(F) == 8 || bits == 64 ? static_cast<int64_t>(uint64_t{1} << (bits - 1)) : 0;
-  // The limits as powers of two are exact in F.
-  const F above = std::ldexp(F{1}, ptx::is_signed(to) ? bits - 1 : bits);
-  const F below = ptx::is_signed(to) ? -above : F{0};
+  ToInteger<F> integer(type_at(in, TO), sizeof(F) == 8);
   const F* from = w.reg<F>(in->a);
   int64_t values[LANES];
-  for_lanes(m, [&](int l) {
-    F v = round_to_integral<R>(from[l]);
-    values[l] = v != v       ? nan
-                : v >= above ? static_cast<int64_t>(range.high)
-                : v <= below ? range.low
-                : v > F{0}   ? static_cast<int64_t>(static_cast<uint64_t>(v))
-                             : static_cast<int64_t>(v);
-  });
+  for_lanes(m, [&](int l) { values[l] = integer(round_to_integral<R>(from[l])); });
   write_integers(w, in, m, values);
   return next(in);
 }
@@ -242,36 +154,10 @@ Handler pick_plain(Type to, Type from) {
   return nullptr;
 }
 
-bool is_convertible(Type type) {
-  switch (type) {
-    case Type::U8:
-    case Type::S8:
-    case Type::U16:
-    case Type::S16:
-    case Type::U32:
-    case Type::S32:
-    case Type::U64:
-    case Type::S64:
-    case Type::F32:
-    case Type::F64:
-      return true;
-    default:
-      return false;
-  }
-}
-
-// rni, rzi, rmi, rpi round to an integral value; rn, rz, rm, rp to a value of the destination type.
-bool take_integral_round(Decode& d, Round& round) {
-  static constexpr std::pair<const char*, Round> NAMES[] = {
-      {"rni", Round::Nearest}, {"rzi", Round::Zero}, {"rmi", Round::Down}, {"rpi", Round::Up}};
-  for (auto& [name, mode] : NAMES) {
-    if (d.take(name)) {
-      round = mode;
-      return true;
-    }
-  }
-  round = take_round(d);
-  return false;
+// Half precision and registers wider than a float are left to convert_narrow_ops.cpp.
+bool is_convertible(Type type, uint32_t register_bytes) {
+  return !ptx::is_float(type) || ((type == Type::F32 || type == Type::F64) &&
+                                  static_cast<int>(register_bytes) == ptx::bytes_of(type));
 }
 
 void build_cvt(Decode& d) {
@@ -279,25 +165,12 @@ void build_cvt(Decode& d) {
   bool integral = take_integral_round(d, round);
   bool sat = d.take("sat"), ftz = d.take("ftz");
   Type to = d.take_type(), from = d.take_type();
-  if (!is_convertible(to) || !is_convertible(from)) {
+  std::vector<uint32_t> fields = conversion_operands(d, to, from);
+  if (!is_convertible(to, fields[TO_BYTES]) || !is_convertible(from, fields[FROM_BYTES])) {
     throw Unsupported{};
   }
-  d.inst.dst = d.dst(0, to);
-  Special which;
-  bool special = d.is_special(d.arg(1), which);
-  // A special register has 32 bits or 64, whatever part of it is converted.
-  Type read = special && ptx::bytes_of(from) < 4 ? Type::U32 : from;
-  d.inst.a = d.src(1, read);
-  auto width = [](int register_bytes, Type type) {
-    return std::max({2, register_bytes, ptx::bytes_of(type)});
-  };
-  uint32_t fields[NUM_FIELDS];
-  fields[TO] = static_cast<uint32_t>(to);
-  fields[FROM] = static_cast<uint32_t>(from);
-  fields[TO_BYTES] = width(d.register_bytes(d.arg(0)), to);
-  fields[FROM_BYTES] = special ? width(0, read) : width(d.register_bytes(d.arg(1)), from);
   fields[SATURATE] = sat;
-  d.inst.list = d.list({std::begin(fields), std::end(fields)});
+  d.inst.list = d.list(fields);
 
   bool to_float = ptx::is_float(to), from_float = ptx::is_float(from);
   bool full = static_cast<int>(fields[TO_BYTES]) == ptx::bytes_of(to) &&
@@ -332,113 +205,8 @@ void build_cvt(Decode& d) {
   }
 }
 
-// ---- cvta: between an address in one space and a generic address --------------------------------
-
-// Global and const addresses are generic already.
-template <class U>
-const Inst* copy(Warp& w, const Inst* in, Mask m) {
-  return map1<[](U a) { return a; }, U, U>(w, in, m);
-}
-
-const Inst* shared_to_generic(Warp& w, const Inst* in, Mask m) {
-  uint64_t base = reinterpret_cast<uint64_t>(w.block->shared) - SHARED_BASE;
-  const uint64_t* a = w.reg<uint64_t>(in->a);
-  uint64_t* d = w.reg<uint64_t>(in->dst);
-  for_lanes(m, [&](int l) { d[l] = base + a[l]; });
-  return next(in);
-}
-
-const Inst* generic_to_shared(Warp& w, const Inst* in, Mask m) {
-  uint64_t base = reinterpret_cast<uint64_t>(w.block->shared) - SHARED_BASE;
-  const uint64_t* a = w.reg<uint64_t>(in->a);
-  uint64_t* d = w.reg<uint64_t>(in->dst);
-  for_lanes(m, [&](int l) { d[l] = a[l] - base; });
-  return next(in);
-}
-
-template <int SIGN>
-const Inst* local_generic(Warp& w, const Inst* in, Mask m) {
-  const uint64_t* a = w.reg<uint64_t>(in->a);
-  uint64_t* d = w.reg<uint64_t>(in->dst);
-  for_lanes(m, [&](int l) {
-    uint64_t base =
-        reinterpret_cast<uint64_t>(w.local) + uint64_t{w.block->kernel->local_bytes} * l;
-    d[l] = SIGN > 0 ? a[l] + base : a[l] - base;
-  });
-  return next(in);
-}
-
-template <int SIGN>
-const Inst* param_generic(Warp& w, const Inst* in, Mask m) {
-  const uint64_t* a = w.reg<uint64_t>(in->a);
-  uint64_t* d = w.reg<uint64_t>(in->dst);
-  uint64_t base = reinterpret_cast<uint64_t>(w.block->params);
-  for_lanes(m, [&](int l) { d[l] = SIGN > 0 ? a[l] + base : a[l] - base; });
-  return next(in);
-}
-
-void build_cvta(Decode& d) {
-  bool to = d.take("to");
-  if (d.take_type() != Type::U64) {
-    throw Unsupported{};
-  }
-  d.inst.dst = d.dst(0, Type::U64);
-  d.inst.a = d.src(1, Type::U64);
-  if (d.take("global") || d.take("const")) {
-    d.inst.run = copy<uint64_t>;
-  } else if (d.take("shared") || d.take("shared::cta")) {
-    d.inst.run = to ? generic_to_shared : shared_to_generic;
-  } else if (d.take("local")) {
-    d.inst.run = to ? local_generic<-1> : local_generic<1>;
-  } else if (d.take("param")) {
-    d.inst.run = to ? param_generic<-1> : param_generic<1>;
-  }
-}
-
-// isspacep: whether a generic address lies in a space.
-template <class F>
-const Inst* in_range(Warp& w, const Inst* in, Mask m, F inside) {
-  const uint64_t* a = w.reg<uint64_t>(in->a);
-  Mask r = 0;
-  for_lanes(m, [&](int l) { r |= static_cast<Mask>(inside(a[l], l)) << l; });
-  Mask& p = w.pred(in->dst);
-  p = (p & ~m) | r;
-  return next(in);
-}
-
-bool in_shared(const Warp& w, uint64_t a) {
-  return a - reinterpret_cast<uint64_t>(w.block->shared) < w.block->shared_bytes;
-}
-
-bool in_local(const Warp& w, uint64_t a, int lane) {
-  uint64_t bytes = w.block->kernel->local_bytes;
-  return a - reinterpret_cast<uint64_t>(w.local) - bytes * lane < bytes;
-}
-
-const Inst* is_shared(Warp& w, const Inst* in, Mask m) {
-  return in_range(w, in, m, [&](uint64_t a, int) { return in_shared(w, a); });
-}
-const Inst* is_local(Warp& w, const Inst* in, Mask m) {
-  return in_range(w, in, m, [&](uint64_t a, int l) { return in_local(w, a, l); });
-}
-const Inst* is_global(Warp& w, const Inst* in, Mask m) {
-  return in_range(w, in, m,
-                  [&](uint64_t a, int l) { return !in_shared(w, a) && !in_local(w, a, l); });
-}
-
-void build_isspacep(Decode& d) {
-  d.inst.dst = d.dst(0, Type::Pred);
-  d.inst.a = d.src(1, Type::U64);
-  d.inst.run = d.take("shared") || d.take("shared::cta") ? is_shared
-               : d.take("local")                         ? is_local
-               : d.take("global")                        ? is_global
-                                                         : throw Unsupported{};
-}
-
 constexpr Opcode OPCODES[] = {
     {"cvt", build_cvt},
-    {"cvta", build_cvta},
-    {"isspacep", build_isspacep},
 };
 
 }  // namespace

@@ -9,6 +9,7 @@
 
 #include "arithmetic.h"
 #include "dispatch.h"
+#include "exp2.h"
 #include "float_mode.h"
 
 namespace wbsim {
@@ -282,16 +283,16 @@ struct Approx {
   Round round;
   bool flush;
 };
-Approx take_approx(Decode& d) {
+Approx take_approx(Decode& d, Type type) {
   bool approx = d.take("approx");
   Round round = take_round(d);
-  bool flush = d.take("ftz");
+  bool flush = (approx || type == Type::F32) && d.take("ftz");
   return {approx ? Round::Nearest : round, flush};
 }
 
 void build_sqrt(Decode& d) {
   Type type = d.take_type();
-  auto [round, flush] = take_approx(d);
+  auto [round, flush] = take_approx(d, type);
   build_unary<[](auto a) { return std::sqrt(a); }>(d, type, round, flush);
 }
 
@@ -315,7 +316,7 @@ void build_upper_word(Decode& d) {
 
 void build_rcp(Decode& d) {
   Type type = d.take_type();
-  auto [round, flush] = take_approx(d);
+  auto [round, flush] = take_approx(d, type);
   if (type == Type::F64 && flush) {
     return build_upper_word<[](double a) { return 1.0 / a; }>(d);
   }
@@ -324,36 +325,13 @@ void build_rcp(Decode& d) {
 
 void build_rsqrt(Decode& d) {
   Type type = d.take_type();
-  auto [round, flush] = take_approx(d);
+  auto [round, flush] = take_approx(d, type);
   if (type == Type::F64 && flush) {
     return build_upper_word<[](double a) { return 1.0 / std::sqrt(a); }>(d);
   }
   build_unary<[](auto a) {
     return static_cast<decltype(a)>(1.0 / std::sqrt(static_cast<double>(a)));
   }>(d, type, round, flush);
-}
-
-// 2^x in float: 2^round(x) times a degree-6 polynomial on [-0.5, 0.5] (minimax, relative error
-// below 2^-26). Written without branches so that 32 lanes run as vector code; results below 2^-126
-// are scaled in two steps.
-inline float exp2_lane(float x) {
-  float clamped = x < -160.0f ? -160.0f : (x > 136.0f ? 136.0f : x);
-  float shifted = clamped + 12582912.0f;  // 1.5 * 2^23: rounds to an integer
-  float whole = shifted - 12582912.0f;
-  float f = clamped - whole;
-  float p = 1.5403530393e-4f;
-  p = std::fma(p, f, 1.3333558146e-3f);
-  p = std::fma(p, f, 9.6181291076e-3f);
-  p = std::fma(p, f, 5.5504108665e-2f);
-  p = std::fma(p, f, 2.4022650696e-1f);
-  p = std::fma(p, f, 6.9314718056e-1f);
-  p = std::fma(p, f, 1.0f);
-  int32_t n = static_cast<int32_t>(whole);
-  int32_t half = n >> 1;
-  float scale_1 = std::bit_cast<float>((half + 127) << 23);
-  float scale_2 = std::bit_cast<float>((n - half + 127) << 23);
-  float r = p * scale_1 * scale_2;
-  return x != x ? x : r;
 }
 
 // Unary functions of f32 only, on the special function unit of the hardware. .ftz is applied here:

@@ -7,6 +7,7 @@
 
 #include "arithmetic.h"
 #include "dispatch.h"
+#include "predicates.h"
 
 namespace wbsim {
 namespace {
@@ -44,10 +45,51 @@ int32_t saturate(int64_t v) {
   return static_cast<int32_t>(std::clamp<int64_t>(v, INT32_MIN, INT32_MAX));
 }
 
+// u16x2 and s16x2: F on the low and on the high halves.
+template <class T, auto F>
+constexpr Handler PACKED = map2<[](uint32_t a, uint32_t b) {
+  auto half = [](uint32_t x, uint32_t y) -> uint32_t {
+    return static_cast<uint16_t>(F(static_cast<T>(x), static_cast<T>(y)));
+  };
+  return half(a >> 16, b >> 16) << 16 | half(a, b);
+},
+                                uint32_t, uint32_t>;
+
+template <class T, bool MAX, bool RELU>
+constexpr T extremum(T a, T b) {
+  T r = MAX ? std::max(a, b) : std::min(a, b);
+  return RELU ? std::max(r, T{0}) : r;
+}
+
+// .relu: no less than zero; s32 and s16x2 have it.
+template <bool MAX>
+void build_integer_extremum(Decode& d, Type type) {
+  operands(d, type);
+  bool relu = (type == Type::S32 || type == Type::S16x2) && d.take("relu");
+  if (type == Type::U16x2) {
+    d.inst.run = PACKED<uint16_t, extremum<uint16_t, MAX, false>>;
+  } else if (type == Type::S16x2) {
+    d.inst.run = relu ? PACKED<int16_t, extremum<int16_t, MAX, true>>
+                      : PACKED<int16_t, extremum<int16_t, MAX, false>>;
+  } else if (relu) {
+    d.inst.run = map2<extremum<int32_t, MAX, true>, int32_t, int32_t>;
+  } else {
+    d.inst.run = with_integer(
+        type, []<class T>(TypeTag<T>) -> Handler { return map2<extremum<T, MAX, false>, T, T>; });
+  }
+}
+
 }  // namespace
+
+void build_integer_min(Decode& d, Type type) { build_integer_extremum<false>(d, type); }
+void build_integer_max(Decode& d, Type type) { build_integer_extremum<true>(d, type); }
 
 void build_integer_add(Decode& d, Type type) {
   operands(d, type);
+  if (type == Type::U16x2 || type == Type::S16x2) {
+    d.inst.run = PACKED<uint16_t, wrap_add<uint16_t>>;
+    return;
+  }
   if (d.take("sat")) {
     if (type != Type::S32) {
       throw Unsupported{};
@@ -124,20 +166,6 @@ void build_integer_div(Decode& d, Type type) {
       return static_cast<T>(a / b);
     },
                 T, T>;
-  });
-}
-
-void build_integer_min(Decode& d, Type type) {
-  operands(d, type);
-  d.inst.run = with_integer(type, []<class T>(TypeTag<T>) -> Handler {
-    return map2<[](T a, T b) { return a < b ? a : b; }, T, T>;
-  });
-}
-
-void build_integer_max(Decode& d, Type type) {
-  operands(d, type);
-  d.inst.run = with_integer(type, []<class T>(TypeTag<T>) -> Handler {
-    return map2<[](T a, T b) { return a < b ? b : a; }, T, T>;
   });
 }
 
@@ -680,20 +708,41 @@ void build_szext(Decode& d) {
 }
 
 // lop3: bit i of the result is bit (a_i, b_i, c_i) of the table.
-const Inst* lop3(Warp& w, const Inst* in, Mask m) {
-  uint32_t* d = w.reg<uint32_t>(in->dst);
+void lop3_lanes(Warp& w, const Inst* in, uint32_t out[LANES]) {
   const uint32_t* a = w.reg<uint32_t>(in->a);
   const uint32_t* b = w.reg<uint32_t>(in->b);
   const uint32_t* c = w.reg<uint32_t>(in->c);
-  for_lanes(m, [&](int l) {
-    uint32_t r = 0;
-    for (int entry = 0; entry < 8; entry++) {
-      if ((in->imm >> entry) & 1) {
-        r |= (entry & 4 ? a[l] : ~a[l]) & (entry & 2 ? b[l] : ~b[l]) & (entry & 1 ? c[l] : ~c[l]);
+  std::fill(out, out + LANES, 0);
+  for (int entry = 0; entry < 8; entry++) {
+    if ((in->imm >> entry) & 1) {
+      // x ^ ~0 where the entry has a zero.
+      uint32_t flip_a = entry & 4 ? 0 : ~0u, flip_b = entry & 2 ? 0 : ~0u;
+      uint32_t flip_c = entry & 1 ? 0 : ~0u;
+      for (int l = 0; l < LANES; l++) {
+        out[l] |= (a[l] ^ flip_a) & (b[l] ^ flip_b) & (c[l] ^ flip_c);
       }
     }
-    d[l] = r;
-  });
+  }
+}
+
+const Inst* lop3(Warp& w, const Inst* in, Mask m) {
+  alignas(64) uint32_t out[LANES];
+  lop3_lanes(w, in, out);
+  store_masked(w.reg<uint32_t>(in->dst), out, m);
+  return next(in);
+}
+
+// lop3.BoolOp d|p, a, b, c, table, q: p is (d != 0) BoolOp q.
+const Inst* lop3_pred(Warp& w, const Inst* in, Mask m) {
+  alignas(64) uint32_t out[LANES];
+  lop3_lanes(w, in, out);
+  Mask found = 0;
+  for (int l = 0; l < LANES; l++) {
+    found |= static_cast<Mask>(out[l] != 0) << l;
+  }
+  Mask q = w.pred(in->d) ^ (in->flags & NEGATE_C ? ALL_LANES : 0);
+  store_masked(w.reg<uint32_t>(in->dst), out, m);
+  write_pred(w, in->dst2, combine(in->flags & 7, found, q), m);
   return next(in);
 }
 
@@ -703,70 +752,61 @@ void build_lop3(Decode& d) {
   d.inst.a = d.src(1, Type::B32);
   d.inst.b = d.src(2, Type::B32);
   d.inst.c = d.src(3, Type::B32);
-  if (d.num_args() != 5) {
+  d.inst.imm = static_cast<int64_t>(d.arg(4).bits);
+  d.inst.flags = d.take("and") ? And : d.take("or") ? Or : Plain;
+  d.inst.dst2 = second_destination(d, d.arg(0));
+  bool combines = d.inst.flags != Plain;
+  if (d.arg(4).kind != ptx::Operand::Integer || d.num_args() != (combines ? 6 : 5) ||
+      combines != (d.inst.dst2 != 0)) {
     throw Unsupported{};
   }
-  d.inst.imm = static_cast<int64_t>(d.arg(4).bits);
   d.inst.run = lop3;
+  if (combines) {
+    d.inst.d = d.pred(d.arg(5));
+    d.inst.flags |= d.arg(5).negated ? NEGATE_C : 0;
+    d.inst.run = lop3_pred;
+  }
 }
 
 // prmt: picks four bytes of (b:a); a selector's bit 3 replicates the byte's sign.
-uint32_t permute(uint32_t a, uint32_t b, uint32_t c) {
-  uint64_t pool = uint64_t{b} << 32 | a;
+inline uint32_t permute(uint32_t a, uint32_t b, uint32_t c) {
   uint32_t r = 0;
+#pragma GCC unroll 4
   for (int i = 0; i < 4; i++) {
     uint32_t selector = c >> (4 * i);
-    uint32_t byte = static_cast<uint32_t>(pool >> (8 * (selector & 7))) & 0xff;
-    if (selector & 8) {
-      byte = byte & 0x80 ? 0xff : 0;
-    }
-    r |= byte << (8 * i);
+    uint32_t byte = ((selector & 4 ? b : a) >> (8 * (selector & 3))) & 0xff;
+    uint32_t sign = byte & 0x80 ? 0xff : 0;
+    r |= (selector & 8 ? sign : byte) << (8 * i);
   }
   return r;
 }
 
 // The special modes of prmt pick bytes by the low two bits of c.
-uint32_t permute_mode(const char* mode, uint32_t a, uint32_t b, uint32_t c) {
-  static constexpr uint16_t F4E[] = {0x3210, 0x4321, 0x5432, 0x6543};
-  static constexpr uint16_t B4E[] = {0x5670, 0x6701, 0x7012, 0x0123};
-  static constexpr uint16_t RC8[] = {0x0000, 0x1111, 0x2222, 0x3333};
-  static constexpr uint16_t ECL[] = {0x3210, 0x3211, 0x3222, 0x3333};
-  static constexpr uint16_t ECR[] = {0x0000, 0x1110, 0x2210, 0x3210};
-  static constexpr uint16_t RC16[] = {0x1010, 0x3232, 0x1010, 0x3232};
-  const uint16_t* table = mode[0] == 'f'   ? F4E
-                          : mode[0] == 'b' ? B4E
-                          : mode[2] == '8' ? RC8
-                          : mode[2] == 'l' ? ECL
-                          : mode[2] == 'r' ? ECR
-                                           : RC16;
-  return permute(a, b, table[c & 3]);
-}
+struct PermuteMode {
+  const char* name;
+  uint16_t selectors[4];
+};
+constexpr PermuteMode MODES[] = {
+    {"f4e", {0x3210, 0x4321, 0x5432, 0x6543}}, {"b4e", {0x5670, 0x6701, 0x7012, 0x0123}},
+    {"rc8", {0x0000, 0x1111, 0x2222, 0x3333}}, {"ecl", {0x3210, 0x3211, 0x3222, 0x3333}},
+    {"ecr", {0x0000, 0x1110, 0x2210, 0x3210}}, {"rc16", {0x1010, 0x3232, 0x1010, 0x3232}},
+};
 
 template <int MODE>
-const Inst* prmt(Warp& w, const Inst* in, Mask m) {
-  static constexpr const char* NAMES[] = {"f4e", "b4e", "rc8", "ecl", "ecr", "rc16"};
-  uint32_t* d = w.reg<uint32_t>(in->dst);
-  const uint32_t* a = w.reg<uint32_t>(in->a);
-  const uint32_t* b = w.reg<uint32_t>(in->b);
-  const uint32_t* c = w.reg<uint32_t>(in->c);
-  for_lanes(m, [&](int l) {
-    if constexpr (MODE < 0) {
-      d[l] = permute(a[l], b[l], c[l]);
-    } else {
-      d[l] = permute_mode(NAMES[MODE], a[l], b[l], c[l]);
-    }
-  });
-  return next(in);
-}
+constexpr Handler PRMT_MODE = map3<[](uint32_t a, uint32_t b, uint32_t c) {
+  return permute(a, b, MODES[MODE].selectors[c & 3]);
+},
+                                   uint32_t, uint32_t>;
 
 void build_prmt(Decode& d) {
-  static constexpr const char* NAMES[] = {"f4e", "b4e", "rc8", "ecl", "ecr", "rc16"};
-  static constexpr Handler HANDLERS[] = {prmt<0>, prmt<1>, prmt<2>, prmt<3>, prmt<4>, prmt<5>};
+  static constexpr Handler HANDLERS[] = {PRMT_MODE<0>, PRMT_MODE<1>, PRMT_MODE<2>,
+                                         PRMT_MODE<3>, PRMT_MODE<4>, PRMT_MODE<5>};
   d.take_type();
   operands(d, Type::B32);
-  d.inst.run = prmt<-1>;
+  d.inst.run =
+      map3<[](uint32_t a, uint32_t b, uint32_t c) { return permute(a, b, c); }, uint32_t, uint32_t>;
   for (int i = 0; i < 6; i++) {
-    if (d.take(NAMES[i])) {
+    if (d.take(MODES[i].name)) {
       d.inst.run = HANDLERS[i];
     }
   }

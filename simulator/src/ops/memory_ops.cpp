@@ -111,6 +111,31 @@ const Inst* load(Warp& w, const Inst* in, Mask m) {
   return next(in);
 }
 
+// The most frequent load, and a short way for it: one value, as wide as its register, all lanes at
+// one place or in one row.
+template <AddressKind KIND, class T>
+const Inst* load_row(Warp& w, const Inst* in, Mask m) {
+  using A = AddressOf<KIND>;
+  const A* a = w.reg<A>(in->a);
+  const A step = static_cast<A>(a[1] - a[0]);
+  if (m == ALL_LANES && (step == 0 || step == sizeof(T)) && advances_by<LANES>(a, step))
+      [[likely]] {
+    const uint64_t begin = address_of<KIND>(a[0], in);
+    if (begin % sizeof(T) == 0 && is_allowed<KIND>(w, in, begin, step * (LANES - 1) + sizeof(T)))
+        [[likely]] {
+      const uint8_t* from = window_base<KIND>(w) + begin;
+      T* to = w.reg<T>(in->dst);
+      if (step == 0) {
+        std::fill_n(to, LANES, *reinterpret_cast<const InMemory<T>*>(from));
+      } else {
+        std::memcpy(to, from, LANES * sizeof(T));
+      }
+      return next(in);
+    }
+  }
+  return load<KIND, T, T>(w, in, m);
+}
+
 template <AddressKind KIND, class T, class R>
 const Inst* store(Warp& w, const Inst* in, Mask m) {
   Access at;
@@ -135,9 +160,17 @@ const Inst* load_param(Warp& w, const Inst* in, Mask m) {
 enum class Op { Load, Store, LoadParam };
 
 template <class T, class R>
-Handler pick_space(Op op, AddressKind kind) {
+Handler pick_space(Op op, AddressKind kind, int count) {
   if (op == Op::LoadParam) {
     return load_param<T, R>;
+  }
+  if constexpr (sizeof(T) == sizeof(R) && sizeof(T) >= 2 && sizeof(T) <= 8) {
+    if (op == Op::Load && count == 1 && kind == AddressKind::Generic) {
+      return load_row<AddressKind::Generic, T>;
+    }
+    if (op == Op::Load && count == 1 && kind == AddressKind::Shared32) {
+      return load_row<AddressKind::Shared32, T>;
+    }
   }
   bool is_load = op == Op::Load;
   switch (kind) {
@@ -158,38 +191,44 @@ Handler pick_space(Op op, AddressKind kind) {
 }
 
 template <class T>
-Handler pick_register(Op op, AddressKind kind, int bytes) {
+Handler pick_register(Op op, AddressKind kind, int bytes, int count) {
   constexpr bool S = std::is_signed_v<T>;
   if constexpr (sizeof(T) <= 2) {
     if (bytes == 2) {
-      return pick_space<T, std::conditional_t<S, int16_t, uint16_t>>(op, kind);
+      return pick_space<T, std::conditional_t<S, int16_t, uint16_t>>(op, kind, count);
     }
   }
   if constexpr (sizeof(T) <= 4) {
     if (bytes == 4) {
-      return pick_space<T, std::conditional_t<S, int32_t, uint32_t>>(op, kind);
+      return pick_space<T, std::conditional_t<S, int32_t, uint32_t>>(op, kind, count);
     }
   }
   if (bytes == 8) {
-    return pick_space<T, std::conditional_t<S, int64_t, uint64_t>>(op, kind);
+    return pick_space<T, std::conditional_t<S, int64_t, uint64_t>>(op, kind, count);
   }
   throw Unsupported{};
 }
 
-Handler pick(Op op, AddressKind kind, Type type, int register_bytes) {
+__extension__ using B128 = unsigned __int128;
+
+Handler pick(Op op, AddressKind kind, Type type, int register_bytes, int count) {
   bool is_load = op != Op::Store;
   switch (ptx::bytes_of(type)) {
     case 1:
-      return type == Type::S8 && is_load ? pick_register<int8_t>(op, kind, register_bytes)
-                                         : pick_register<uint8_t>(op, kind, register_bytes);
+      return type == Type::S8 && is_load ? pick_register<int8_t>(op, kind, register_bytes, count)
+                                         : pick_register<uint8_t>(op, kind, register_bytes, count);
     case 2:
-      return type == Type::S16 && is_load ? pick_register<int16_t>(op, kind, register_bytes)
-                                          : pick_register<uint16_t>(op, kind, register_bytes);
+      return type == Type::S16 && is_load
+                 ? pick_register<int16_t>(op, kind, register_bytes, count)
+                 : pick_register<uint16_t>(op, kind, register_bytes, count);
     case 4:
-      return type == Type::S32 && is_load ? pick_register<int32_t>(op, kind, register_bytes)
-                                          : pick_register<uint32_t>(op, kind, register_bytes);
+      return type == Type::S32 && is_load
+                 ? pick_register<int32_t>(op, kind, register_bytes, count)
+                 : pick_register<uint32_t>(op, kind, register_bytes, count);
     case 8:
-      return pick_register<uint64_t>(op, kind, register_bytes);
+      return pick_register<uint64_t>(op, kind, register_bytes, count);
+    case 16:
+      return pick_space<B128, B128>(op, kind, count);
     default:
       throw Unsupported{};
   }
@@ -197,8 +236,11 @@ Handler pick(Op op, AddressKind kind, Type type, int register_bytes) {
 
 Space take_space(Decode& d) {
   static constexpr std::pair<const char*, Space> NAMES[] = {
-      {"global", Space::Global}, {"shared::cta", Space::Shared}, {"shared", Space::Shared},
-      {"local", Space::Local},   {"const", Space::Const},        {"param", Space::Param},
+      {"global", Space::Global},     {"shared::cta", Space::Shared},
+      {"shared", Space::Shared},     {"shared::cluster", Space::Shared},
+      {"local", Space::Local},       {"const", Space::Const},
+      {"param", Space::Param},       {"param::entry", Space::Param},
+      {"param::func", Space::Param},
   };
   for (auto& [name, space] : NAMES) {
     if (d.take(name)) {
@@ -235,6 +277,7 @@ void drop_hints(Decode& d) {
           "L2::64B",
           "L2::128B",
           "L2::256B",
+          "L2::cache_hint",
           "mmio"});
 }
 
@@ -293,7 +336,10 @@ int value_registers(Decode& d, const Operand& op, Type type, int count, bool des
   for (const Operand& item : items) {
     bytes = std::max(bytes, d.register_bytes(item));
   }
-  Type width = bytes == 2 ? Type::B16 : bytes == 4 ? Type::B32 : Type::B64;
+  Type width = bytes == 2   ? Type::B16
+               : bytes == 4 ? Type::B32
+               : bytes == 8 ? Type::B64
+                            : Type::B128;
   std::vector<uint32_t> slots;
   for (const Operand& item : items) {
     slots.push_back(destination ? d.dst(item, width) : d.src(item, width));
@@ -312,6 +358,16 @@ void describe(Decode& d, InstInfo::Class kind, Space space, Type type, int count
   d.info.bytes = static_cast<uint16_t>(ptx::bytes_of(type) * count);
 }
 
+// Parameters of device functions lie on the stack, in local memory.
+Space stack_or(Space space, Decode& d, const Operand& address) {
+  if (space != Space::Param || address.symbol.empty()) {
+    return space;
+  }
+  Space own;
+  d.address_of(address.symbol, own);
+  return own == Space::Local ? own : space;
+}
+
 void build_ld(Decode& d) {
   drop_hints(d);
   Space space = take_space(d);
@@ -320,6 +376,7 @@ void build_ld(Decode& d) {
   int bytes = value_registers(d, d.arg(0), type, count, true);
   describe(d, InstInfo::Load, space, type, count);
   const Operand& address = d.arg(1);
+  space = stack_or(space, d, address);
   if (space == Space::Param && address.reg < 0) {
     Space own;
     uint64_t at = d.address_of(address.symbol, own) + address.offset;
@@ -327,11 +384,11 @@ void build_ld(Decode& d) {
       throw Unsupported{};
     }
     d.inst.imm = static_cast<int64_t>(at);
-    d.inst.run = pick(Op::LoadParam, AddressKind::Generic, type, bytes);
+    d.inst.run = pick(Op::LoadParam, AddressKind::Generic, type, bytes, count);
     return;
   }
   AddressKind kind = address_operand(d, address, space);
-  d.inst.run = pick(Op::Load, kind, type, bytes);
+  d.inst.run = pick(Op::Load, kind, type, bytes, count);
 }
 
 void build_st(Decode& d) {
@@ -341,19 +398,35 @@ void build_st(Decode& d) {
   Type type = d.take_type();
   int bytes = value_registers(d, d.arg(1), type, count, false);
   describe(d, InstInfo::Store, space, type, count);
+  space = stack_or(space, d, d.arg(0));
   if (space == Space::Param || space == Space::Const) {
     throw Unsupported{};
   }
   AddressKind kind = address_operand(d, d.arg(0), space);
-  d.inst.run = pick(Op::Store, kind, type, bytes);
+  d.inst.run = pick(Op::Store, kind, type, bytes, count);
 }
 
 const Inst* nothing(Warp&, const Inst* in, Mask) { return next(in); }
 
-// Prefetches have no effect that a program could see.
+// What is said about caches has no effect that a program could see.
 void build_prefetch(Decode& d) {
-  d.drop({"global", "local", "L1", "L2", "L2::evict_last", "L2::evict_normal"});
+  d.drop({"global", "local", "const", "param", "tensormap", "L1", "L2", "L2::evict_last",
+          "L2::evict_normal"});
   d.inst.run = nothing;
+}
+
+const Inst* clear(Warp& w, const Inst* in, Mask m) {
+  for_lanes(m, [&](int l) { w.reg<uint64_t>(in->dst)[l] = 0; });
+  return next(in);
+}
+
+// A cache policy is opaque, and there is no cache: one policy does for all.
+void build_createpolicy(Decode& d) {
+  d.drop({"fractional", "range", "cvt", "global", "L2", "L2::evict_last", "L2::evict_normal",
+          "L2::evict_first", "L2::evict_unchanged"});
+  d.drop({"L2::evict_first", "L2::evict_unchanged"});  // the secondary priority
+  d.inst.dst = d.dst(0, d.take_type());
+  d.inst.run = clear;
 }
 
 constexpr Opcode OPCODES[] = {
@@ -362,6 +435,9 @@ constexpr Opcode OPCODES[] = {
     {"st", build_st},
     {"prefetch", build_prefetch},
     {"prefetchu", build_prefetch},
+    {"discard", build_prefetch},
+    {"applypriority", build_prefetch},
+    {"createpolicy", build_createpolicy},
 };
 
 }  // namespace

@@ -1,0 +1,78 @@
+"""Broken PTX and broken fat binaries: an error each, and never a crash, a hang or a memory hog."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.simulator import fuzz
+from tests.support import REPO
+from workbench.toolchain import tools
+from workbench.toolchain.simulator import process_simulator
+
+BATCH = 100
+SECONDS = 60  # for a batch
+
+
+@pytest.fixture(scope="session")
+def seeds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of sound modules: the project's kernels one by one, and the hand-written seed."""
+    folder = tmp_path_factory.mktemp("seeds")
+    (folder / "hand.ptx").write_bytes((REPO / "tests/simulator/seeds.ptx").read_bytes())
+    nvcc = [str(tools.find_toolkit().nvcc), "-std=c++20", "-arch=compute_90a", "-lineinfo"]
+    for source in sorted((REPO / "kernels").glob("*.cu")):
+        ptx = folder / f"{source.stem}.ptx"
+        subprocess.run([*nvcc, "-ptx", str(source), "-o", str(ptx)], check=True)
+        head, *kernels = re.split(r"(?m)^(?=\t?\.visible \.entry)", ptx.read_text())
+        for i, kernel in enumerate(kernels):
+            (folder / f"{source.stem}_{i}.ptx").write_text(head + kernel)
+        ptx.unlink()
+    plain = [*nvcc[:2], "--no-compress", "-fatbin", str(source)]
+    for name, code in {"one": ["90a"], "two": ["80", "90a"]}.items():
+        which = [f"-gencode=arch=compute_{arch},code=compute_{arch}" for arch in code]
+        subprocess.run([*plain, *which, "-o", str(folder / f"{name}.fatbin")], check=True)
+    return folder
+
+
+def run_cases(seeds: Path, first: int, count: int) -> list[str]:
+    """The answers to some cases; fails where the process does not come to the end of them."""
+    library = str(process_simulator().library)
+    command = [sys.executable, fuzz.__file__, library, str(seeds), str(first), str(count)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
+        output, how = done.stdout, f"ended with status {done.returncode}"
+    except subprocess.TimeoutExpired as late:
+        output, how, done = (late.stdout or b"").decode(), f"ran for {SECONDS} seconds", None
+    lines = output.splitlines()
+    if done is None or done.returncode:
+        case = lines[-1].split()[0] if lines else "none"
+        pytest.fail(f"case {case}: the process {how}\n{done.stderr[-2000:] if done else ''}")
+    assert len(lines) == count
+    return lines
+
+
+def test_sound_modules_run(seeds: Path):
+    """The seeds themselves are no nonsense: what they meet is the end of the memory they have."""
+    image = fuzz.Guarded(1 << 20)
+    import ctypes
+
+    import simulator
+
+    try_module = simulator.library().wbsim_try_module
+    try_module.restype, try_module.argtypes = ctypes.c_char_p, [ctypes.c_void_p, ctypes.c_size_t]
+    for path in sorted(seeds.iterdir()):
+        data = path.read_bytes()
+        answer = try_module(image.put(data), len(data))
+        text = (answer or b"").decode()
+        assert "PTX line" not in text, f"{path.name}: {text}"
+
+
+def test_broken_modules(seeds: Path, pytestconfig: pytest.Config):
+    count = 10_000 if pytestconfig.getoption("--full") else 300
+    answers = [line for first in range(0, count, BATCH) for line in run_cases(seeds, first, BATCH)]
+    errors = sum("PTX line" in line for line in answers)
+    assert 0.1 < errors / count < 0.95  # some are refused, some still run
