@@ -128,14 +128,6 @@ void absolute(const Operands& o) {
   }
 }
 
-// Within 2^-20 of tanh: (1 - t) / (1 + t) with t = e^(-2|x|), near zero the Taylor series.
-inline float tanh_lane(float x) {
-  float t = exp2_lane(-2.88539008f * std::fabs(x));
-  float s = x * x;
-  float near = x * (1 + s * (-0.333333343f + s * 0.133333340f));
-  return std::fabs(x) < 0.1f ? near : std::copysign((1 - t) / (1 + t), x);
-}
-
 template <class H, int N>
 void flush(const uint16_t* from, uint16_t* to) {
   for (int i = 0; i < N; i++) {
@@ -330,7 +322,7 @@ void compare(Warp& w, const Inst* in, Mask found[2]) {
     x = (x ^ x_sign) - x_sign;
     y = (y ^ y_sign) - y_sign;
     uint16_t relation = LESS * (x < y) + EQUAL * (x == y) + GREATER * (x > y);
-    relation = unordered ? UNORDERED : relation;
+    relation = unordered ? uint16_t{UNORDERED} : relation;
     bits[i] = (relation & accepted) != 0;
   }
   alignas(64) uint8_t parts[2][LANES];
