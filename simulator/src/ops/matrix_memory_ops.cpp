@@ -124,7 +124,7 @@ void build_access(Decode& d) {
     throw Unsupported{};
   }
   const AddressKind kind =
-      address_operand(d, d.arg(LOAD ? 1 : 0), shared ? ptx::Space::Shared : ptx::Space::Generic);
+      memory_operand(d, d.arg(LOAD ? 1 : 0), shared ? ptx::Space::Shared : ptx::Space::Generic);
   d.inst.list = d.list(slots);
   d.inst.count = static_cast<uint16_t>(count);
   d.inst.run = transpose ? pick<LOAD, true>(kind) : pick<LOAD, false>(kind);
