@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+import simulator
 from simulator import SimulatorError
 from workbench.toolchain.inline import inline
 
@@ -189,6 +190,31 @@ def test_row_outside_of_shared_memory(form: Form, lane: int):
     with pytest.raises(SimulatorError, match="just past the end of the block's shared") as error:
         _run(form, at)
     assert error.value.kind == "memcheck" and error.value.thread == (lane, 0, 0)
+
+
+def test_generic_address_of_global_memory():
+    """The instructions are for shared memory, whatever the address looks like."""
+    source = """
+__global__ void k(const unsigned* a, unsigned* out) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.b16 {%0, %0, %0, %0}, [%1];"
+               : "=r"(out[threadIdx.x]) : "l"(a + 4 * threadIdx.x));
+}
+void run(const unsigned* a, unsigned* out) { k<<<1, 32>>>(a, out); }"""
+    module = inline(source, "run", target="simulator", name="matrix_global")
+    a, out = torch.zeros(128, dtype=torch.uint32), torch.zeros(32, dtype=torch.uint32)
+    with pytest.raises(SimulatorError, match="is for shared memory") as error:
+        module.run(a, out)
+    assert error.value.kind == "memcheck"
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
+def test_counted_bytes(form: Form):
+    with simulator.record() as launches:
+        _run(form, np.arange(32, dtype=np.uint32) * 16)
+    own = 4 * WORDS  # the kernel fills and reads shared memory itself
+    bytes_ = 128 * form.count
+    assert launches[0].shared_load_bytes - own == (bytes_ if form.op == "ldmatrix" else 0)
+    assert launches[0].shared_store_bytes - own == (bytes_ if form.op == "stmatrix" else 0)
 
 
 def _run(form: Form, at: np.ndarray) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 
+import simulator
 from simulator.conformance import exact
 from tests.simulator.fragments import (
     BITS,
@@ -423,3 +424,14 @@ def build(target: str) -> ModuleType:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_product(case: Mma):
     case.check()
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_counted_operations(case: Mma):
+    m, n, k = case.mnk
+    _, a, b, c = case.fragments
+    zeros = [np.zeros((f.rows, f.columns), dtype=np.uint64) for f in (a, b, c)]
+    extra = [np.full((1, LANES), 0x44444444, dtype=np.uint64)] if case.sparse else []
+    with simulator.record() as launches:
+        case.run(build("simulator"), *zeros, *extra)
+    assert launches[0].flops == 2 * m * n * k * case.quads

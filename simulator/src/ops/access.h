@@ -33,7 +33,7 @@ enum class AddressKind : uint8_t { Generic, Shared32, Shared64, Local32, Local64
 
 // The address operand of an instruction on this space: its base becomes inst.a, its offset
 // inst.imm. (memory_ops.cpp)
-AddressKind address_operand(Decode& d, const ptx::Operand& op, ptx::Space space);
+AddressKind memory_operand(Decode& d, const ptx::Operand& op, ptx::Space space);
 
 constexpr bool is_shared(AddressKind kind) {
   return kind == AddressKind::Shared32 || kind == AddressKind::Shared64;

@@ -259,6 +259,7 @@ void spread(Warp& w, const Product& p, const T* held, T* dense) {
 
 // ---- The product --------------------------------------------------------------------------------
 
+static_assert(std::is_trivially_copyable_v<Product> && sizeof(Product) % sizeof(uint32_t) == 0);
 const uint32_t* slots_of(const Inst* in) { return in->list + sizeof(Product) / sizeof(uint32_t); }
 
 // Registers of a tile of C or D: [block][even and odd columns], for f16 one a block.

@@ -49,6 +49,12 @@ inline void resolve_rows(Access& at, Warp& w, const Inst* in) {
     }
   }
   resolve_lanes<KIND, WRITE>(at, w, in, ALL_LANES >> (LANES - rows), ROW_BYTES);
+  for (int l = 0; KIND == AddressKind::Generic && l < rows; l++) {
+    if (static_cast<uint64_t>(at.lanes[l] - w.block->shared) >= w.block->shared_bytes) {
+      throw finding_at(w, in, l, "memcheck",
+                       "this instruction is for shared memory, but the address is not there");
+    }
+  }
 }
 
 template <AddressKind KIND, bool TRANSPOSE>
@@ -124,7 +130,7 @@ void build_access(Decode& d) {
     throw Unsupported{};
   }
   const AddressKind kind =
-      address_operand(d, d.arg(LOAD ? 1 : 0), shared ? ptx::Space::Shared : ptx::Space::Generic);
+      memory_operand(d, d.arg(LOAD ? 1 : 0), shared ? ptx::Space::Shared : ptx::Space::Generic);
   d.inst.list = d.list(slots);
   d.inst.count = static_cast<uint16_t>(count);
   d.inst.run = transpose ? pick<LOAD, true>(kind) : pick<LOAD, false>(kind);

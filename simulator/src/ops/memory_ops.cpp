@@ -283,7 +283,7 @@ void drop_hints(Decode& d) {
 
 }  // namespace
 
-AddressKind address_operand(Decode& d, const Operand& op, Space space) {
+AddressKind memory_operand(Decode& d, const Operand& op, Space space) {
   if (op.kind != Operand::Memory || !op.items.empty()) {
     throw Unsupported{};
   }
@@ -391,7 +391,7 @@ void build_ld(Decode& d) {
     d.inst.run = pick(Op::LoadParam, AddressKind::Generic, type, bytes, count);
     return;
   }
-  AddressKind kind = address_operand(d, address, space);
+  AddressKind kind = memory_operand(d, address, space);
   d.inst.run = pick(Op::Load, kind, type, bytes, count);
 }
 
@@ -406,7 +406,7 @@ void build_st(Decode& d) {
   if (space == Space::Param || space == Space::Const) {
     throw Unsupported{};
   }
-  AddressKind kind = address_operand(d, d.arg(0), space);
+  AddressKind kind = memory_operand(d, d.arg(0), space);
   d.inst.run = pick(Op::Store, kind, type, bytes, count);
 }
 

@@ -168,7 +168,7 @@ void build_access(Decode& d, bool loads) {
   m.registers = static_cast<int>(slots.size());
   // PTX asks for the size of the fragment in bytes; nvcuda::wmma for a stride of 16 bytes.
   m.alignment = std::min(16, m.registers * word_bits(m.type) / 8);
-  const AddressKind kind = address_operand(d, d.arg(address), space);
+  const AddressKind kind = memory_operand(d, d.arg(address), space);
   d.inst.b = m.has_stride ? d.src(stride, ptx::Type::U32) : d.constant(0, 4);
 
   std::vector<uint32_t> list((sizeof(Layout) + slots.size() * sizeof(Place)) / sizeof(uint32_t));
