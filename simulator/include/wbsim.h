@@ -34,7 +34,7 @@ WBSIM_EXPORT const char* wbsim_last_finding_json(void);
 // sticky.
 WBSIM_EXPORT void wbsim_attach(void);
 
-// Settings, as text: "checks" ("memcheck" or ""), "order" (ascending, descending, random), "seed",
+// Settings, as text: "checks" ("memcheck", "all" or ""), "order" (ascending, descending, random), "seed",
 // "instruction_limit" (warp instructions of one block), "threads". NULL means the value was
 // accepted, else the text says what was expected.
 WBSIM_EXPORT const char* wbsim_set(const char* name, const char* value);
