@@ -34,9 +34,10 @@ WBSIM_EXPORT const char* wbsim_last_finding_json(void);
 // sticky.
 WBSIM_EXPORT void wbsim_attach(void);
 
-// Settings, as text: "checks" ("memcheck" or ""), "order" (ascending, descending, random), "seed",
-// "instruction_limit" (warp instructions of one block), "threads". NULL means the value was
-// accepted, else the text says what was expected.
+// Settings, as text: "checks" ("memcheck", "all" or ""), "order" (ascending, descending, random),
+// "seed", "instruction_limit" (warp instructions of one block), "threads". NULL means the value was
+// accepted, else the text says what was expected. A process starts with those of the environment
+// variable WORKBENCH_SIMULATOR="order=random seed=1".
 WBSIM_EXPORT const char* wbsim_set(const char* name, const char* value);
 WBSIM_EXPORT const char* wbsim_get(const char* name);  // NULL: no such setting
 

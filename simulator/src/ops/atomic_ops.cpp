@@ -260,7 +260,7 @@ void build_atomic(Decode& d) {
   Type type = d.take_type();
   const size_t first = has_result ? 1 : 0;
   const size_t operands = d.num_args() - first - (has_hint ? 1 : 0);
-  d.inst.flags = static_cast<uint8_t>(address_operand(d, d.arg(first), space));
+  d.inst.flags = static_cast<uint8_t>(memory_operand(d, d.arg(first), space));
   d.inst.count = static_cast<uint16_t>(count);
   d.inst.dst = has_result && count == 1 ? d.dst(0, type) : d.scratch(ptx::bytes_of(type));
   if (count == 1) {
