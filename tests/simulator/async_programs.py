@@ -12,6 +12,8 @@ import torch
 
 from workbench.toolchain.inline import inline
 
+ALIGN = 128  # bytes
+
 # What the kernels of these tests share.
 HELPERS = """
 #include <cstdint>
@@ -96,5 +98,8 @@ class Case:
 
 
 def tensor(values: np.ndarray, device: str) -> torch.Tensor:
-    """A tensor of its own with these values."""
-    return torch.from_numpy(np.ascontiguousarray(values).copy()).to(device)
+    """A tensor of its own with these values, at an address that every instruction takes."""
+    made = torch.from_numpy(np.ascontiguousarray(values).copy())
+    room = torch.empty(made.numel() + ALIGN // made.element_size(), dtype=made.dtype, device=device)
+    skip = -room.data_ptr() % ALIGN // made.element_size()
+    return room[skip : skip + made.numel()].view(made.shape).copy_(made)

@@ -425,7 +425,9 @@ def reduced(op: str, type_: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         if op == "add":
             result = a + b
         else:
-            result = (torch.fmin if op == "min" else torch.fmax)(a.float(), b.float()).bfloat16()
+            a, b = a.float().numpy(), b.float().numpy()
+            chosen = np.minimum(a, b) if op == "min" else np.maximum(a, b)
+            return np.where(np.isnan(a), b, np.where(np.isnan(b), a, chosen))
         return result.float().numpy()
     if type_ == "f32":
         a, b = (np.where(np.abs(v) < np.finfo(np.float32).tiny, v * 0, v) for v in (a, b))
