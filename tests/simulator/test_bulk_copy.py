@@ -418,6 +418,11 @@ def values(type_: str, seed: int) -> np.ndarray:
     return bits
 
 
+def flushed(v: np.ndarray) -> np.ndarray:
+    """Denormals become zeros of their sign."""
+    return np.where(np.abs(v) < np.finfo(np.float32).tiny, np.copysign(np.float32(0), v), v)
+
+
 def reduced(op: str, type_: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """op(a, b) of each element; NaN for every NaN."""
     if type_ == "bf16":
@@ -430,7 +435,7 @@ def reduced(op: str, type_: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
             return np.where(np.isnan(a), b, np.where(np.isnan(b), a, chosen))
         return result.float().numpy()
     if type_ == "f32":
-        a, b = (np.where(np.abs(v) < np.finfo(np.float32).tiny, v * 0, v) for v in (a, b))
+        a, b = map(flushed, (a, b))
     with np.errstate(all="ignore"):
         if op in ("inc", "dec"):
             up = np.where(a >= b, 0, a + 1)
@@ -439,7 +444,7 @@ def reduced(op: str, type_: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         table |= {"and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor}
         result = table[op](a, b)
     if type_ == "f32":
-        result = np.where(np.abs(result) < np.finfo(np.float32).tiny, result * 0, result)
+        result = flushed(result)
     return result
 
 
