@@ -28,6 +28,10 @@ FAMILIES = (
     "atomic",
     "warp",
     "control",
+    "mbarrier",
+    "async_copy",
+    "bulk_copy",
+    "tensor_copy",
 )
 
 

@@ -80,12 +80,10 @@ def _compiled(program: Program, target: str) -> ModuleType:
 class Case:
     """Runs kernels of a program and compares what they computed with a model.
 
-    forms: the PTX forms that the case executes.
     run: from the compiled module and the device of its tensors; raises AssertionError.
     """
 
     name: str
-    forms: tuple[str, ...]
     program: Program
     run: Callable[[ModuleType, str], None]
 
