@@ -31,6 +31,10 @@ FAMILIES = (
     "half",
     "convert_narrow",
     "video",
+    "mbarrier",
+    "async_copy",
+    "bulk_copy",
+    "tensor_copy",
 )
 
 

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -26,14 +27,20 @@ struct Settings {
   int threads = 0;                             // 0: one per core
 };
 
+// What cooperative groups keep for grid.sync(); kernels find its address in %envreg1 and %envreg2.
+struct GridWorkspace {
+  uint32_t bytes = sizeof(GridWorkspace), barrier = 0;
+};
+
 struct Launch {
   const Kernel* kernel = nullptr;
   uint32_t grid[3] = {1, 1, 1};
   uint32_t block[3] = {1, 1, 1};
   uint32_t cluster[3] = {1, 1, 1};  // blocks; divides the grid
   bool explicit_cluster = false;
-  bool cooperative = false;     // all blocks run at the same time
-  uint64_t stack_limit = 1024;  // bytes of a thread's call stack
+  bool cooperative = false;                       // all blocks run at the same time
+  std::shared_ptr<GridWorkspace> grid_workspace;  // of a cooperative launch
+  uint64_t stack_limit = 1024;                    // bytes of a thread's call stack
   uint32_t dynamic_shared = 0;
   uint64_t number = 0;  // of the launch in this process, from 1
   std::vector<uint8_t> params;

@@ -180,6 +180,11 @@ cudaError_t Runtime::launch(Function& function, const LaunchShape& shape,
     if (launch.kernel->uses_heap) {
       launch.regions.add(device_heap());
     }
+    if (launch.cooperative) {
+      launch.grid_workspace = std::make_shared<GridWorkspace>();
+      launch.regions.add({reinterpret_cast<uint64_t>(launch.grid_workspace.get()),
+                          sizeof(GridWorkspace), "grid workspace", "of grid.sync()", 2});
+    }
     launch.number = ++num_launches_;
   }
   InterruptGuard interrupt;

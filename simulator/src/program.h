@@ -107,6 +107,8 @@ enum class Special : uint8_t {
   ClusterNctarank,
   IsExplicitCluster,
   AggrSmemSize,
+  EnvReg1,
+  EnvReg2,
 };
 
 struct Module;

@@ -312,6 +312,10 @@ uint64_t special_value(const Launch& launch, const Warp& w, Special special, int
       return launch.cluster_size();
     case Special::IsExplicitCluster:
       return launch.explicit_cluster;
+    case Special::EnvReg1:
+      return reinterpret_cast<uint64_t>(launch.grid_workspace.get()) >> 32;
+    case Special::EnvReg2:
+      return reinterpret_cast<uint64_t>(launch.grid_workspace.get()) & UINT32_MAX;
     case Special::AggrSmemSize:
       return w.block->shared_bytes;
     default:

@@ -66,14 +66,27 @@ bool has_signals(SharedPlace mbarrier);
 // phase also waits for an arrival that no copy makes.
 void observe(const Issuer& issuer, SharedPlace mbarrier);
 
+// The copy of one lane takes effect.
+inline void finish_lane(const LaneCopy& copy, int l) {
+  if (copy.read[l] == 16) {
+    std::memcpy(copy.to[l], copy.from[l], 16);  // one instruction each: the sizes are constants
+  } else if (copy.read[l] == 4) {
+    std::memcpy(copy.to[l], copy.from[l], 4);
+  } else {
+    std::memcpy(copy.to[l], copy.from[l], copy.read[l]);
+  }
+  if (copy.read[l] != copy.bytes) {
+    std::memset(copy.to[l] + copy.read[l], 0, copy.bytes - copy.read[l]);
+  }
+}
+
 // The lane's cp.async that `due` accepts take effect: due(copy, lane).
 template <class F>
 void finish_lane_copies(WarpCopies& copies, Mask m, F due) {
   for (LaneCopy& copy : copies.copies) {
     for_lanes(m & copy.mask, [&](int l) {
       if (due(copy, l)) {
-        std::memcpy(copy.to[l], copy.from[l], copy.read[l]);
-        std::memset(copy.to[l] + copy.read[l], 0, copy.bytes - copy.read[l]);
+        finish_lane(copy, l);
         copy.mask &= ~(Mask{1} << l);
       }
     });

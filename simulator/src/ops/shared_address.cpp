@@ -35,12 +35,6 @@ Window take_window(Decode& d) {
                                                    : Window::Generic;
 }
 
-uint64_t address_of(Warp& w, const uint32_t* words, int lane) {
-  int64_t offset = static_cast<int32_t>(words[2]);
-  return words[1] & 0x100 ? static_cast<uint32_t>(w.reg<uint32_t>(words[0])[lane] + offset)
-                          : w.reg<uint64_t>(words[0])[lane] + offset;
-}
-
 namespace {
 
 SharedPlace checked(const Issuer& issuer, Block* block, uint64_t offset, uint64_t bytes,

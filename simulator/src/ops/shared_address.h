@@ -37,7 +37,12 @@ void push_address(Decode& d, const ptx::Operand& op, Window window, std::vector<
 // The modifiers shared, shared::cta and shared::cluster; none of them: a generic address.
 Window take_window(Decode& d);
 
-uint64_t address_of(Warp& w, const uint32_t* words, int lane);
+// Wraps at the width of its register.
+inline uint64_t address_of(Warp& w, const uint32_t* words, int lane) {
+  int64_t offset = static_cast<int32_t>(words[2]);
+  return words[1] & 0x100 ? static_cast<uint32_t>(w.reg<uint32_t>(words[0])[lane] + offset)
+                          : w.reg<uint64_t>(words[0])[lane] + offset;
+}
 
 // A place in the shared memory of a block.
 struct SharedPlace {

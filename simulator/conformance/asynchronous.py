@@ -12,6 +12,8 @@ import torch
 
 from workbench.toolchain.inline import inline
 
+ALIGN = 128  # bytes
+
 # What the kernels of these tests share.
 HELPERS = """
 #include <cstdint>
@@ -78,12 +80,10 @@ def _compiled(program: Program, target: str) -> ModuleType:
 class Case:
     """Runs kernels of a program and compares what they computed with a model.
 
-    forms: the PTX forms that the case executes.
     run: from the compiled module and the device of its tensors; raises AssertionError.
     """
 
     name: str
-    forms: tuple[str, ...]
     program: Program
     run: Callable[[ModuleType, str], None]
 
@@ -96,5 +96,8 @@ class Case:
 
 
 def tensor(values: np.ndarray, device: str) -> torch.Tensor:
-    """A tensor of its own with these values."""
-    return torch.from_numpy(np.ascontiguousarray(values).copy()).to(device)
+    """A tensor of its own with these values, at an address that every instruction takes."""
+    made = torch.from_numpy(np.ascontiguousarray(values).copy())
+    room = torch.empty(made.numel() + ALIGN // made.element_size(), dtype=made.dtype, device=device)
+    skip = -room.data_ptr() % ALIGN // made.element_size()
+    return room[skip : skip + made.numel()].view(made.shape).copy_(made)
