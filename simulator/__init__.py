@@ -46,7 +46,8 @@ class Launch:
 
     Instructions are PTX instructions: warp_instructions counts one per warp, thread_instructions
     one per active lane. Bytes are those the lanes asked for, whatever a memory system would move.
-    atomics counts lanes, barriers warps. An FMA is two flops. seconds is the simulator's own wall
+    atomics counts lanes, barriers warps. An FMA is two flops. forms are the warp instructions by
+    opcode and modifiers, as in "ld.global.u32". seconds is the simulator's own wall
     time and says nothing about a GPU.
     """
 
@@ -66,6 +67,7 @@ class Launch:
     barriers: int
     seconds: float
     lines: tuple[LineCounters, ...]
+    forms: dict[str, int]
 
 
 class SimulatorError(RuntimeError):

@@ -74,6 +74,15 @@ std::string seconds_text(double seconds) {
   return {buffer, end};
 }
 
+// "ld.global.u32"
+std::string form_of(const ptx::Instruction& inst) {
+  std::string form = inst.opcode;
+  for (const std::string& modifier : inst.mods) {
+    form += "." + modifier;
+  }
+  return form;
+}
+
 std::string triple(const uint32_t v[3]) {
   return "[" + std::to_string(v[0]) + "," + std::to_string(v[1]) + "," + std::to_string(v[2]) + "]";
 }
@@ -84,6 +93,7 @@ std::string record_json(const Launch& launch, const Result& result) {
   const Kernel& kernel = *launch.kernel;
   Counters total;
   std::map<std::pair<std::string, int>, Counters> lines;
+  std::map<std::string, uint64_t> forms;
   for (size_t i = 0; i < result.counts.size(); i++) {
     if (result.counts[i].warps == 0) {
       continue;
@@ -91,6 +101,7 @@ std::string record_json(const Launch& launch, const Result& result) {
     total.add(kernel.info[i], result.counts[i]);
     Place place = place_of(*kernel.module, *kernel.info[i].source);
     lines[{place.file, place.line}].add(kernel.info[i], result.counts[i]);
+    forms[form_of(*kernel.info[i].source)] += result.counts[i].warps;
   }
   std::string out =
       "{\"kernel\":" + json_quote(kernel.pretty) + ",\"grid\":" + triple(launch.grid) +
@@ -103,7 +114,13 @@ std::string record_json(const Launch& launch, const Result& result) {
            ",\"line\":" + std::to_string(place.second) + counters.json() + "}";
     first = false;
   }
-  return out + "]}";
+  out += "],\"forms\":{";
+  first = true;
+  for (auto& [form, warps] : forms) {
+    out += std::string(first ? "" : ",") + json_quote(form) + ":" + std::to_string(warps);
+    first = false;
+  }
+  return out + "}}";
 }
 
 }  // namespace wbsim

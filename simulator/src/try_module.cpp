@@ -1,6 +1,7 @@
 // try_module.cpp: loads a module and launches everything in it once, for the fuzz tests: whatever
 // the image, the answer is success or an error text.
 
+#include <algorithm>
 #include <atomic>
 #include <exception>
 #include <string>
@@ -17,18 +18,31 @@ constexpr uint64_t INSTRUCTION_LIMIT = 20'000;
 constexpr uint32_t MAX_STATIC_SHARED = 48 * 1024;  // without which a launch is refused
 constexpr uint32_t DYNAMIC_SHARED = 1024;
 
-// One block with zeros as arguments.
+// What a kernel requires, if that is possible, else a row.
+void shape(const int* required, uint64_t limit, uint32_t* out, uint32_t row) {
+  bool possible = true;
+  uint64_t product = 1;
+  for (int i = 0; i < 3; i++) {
+    possible = possible && required[i] > 0 && static_cast<uint64_t>(required[i]) <= limit;
+    product *= possible ? required[i] : 1;
+  }
+  possible = possible && product <= limit;
+  for (int i = 0; i < 3; i++) {
+    out[i] = possible ? required[i] : i == 0 ? row : 1;
+  }
+}
+
+// One block, or one cluster of blocks, with zeros as arguments.
 std::string try_kernel(Module& module, const std::string& name, const RegionTable& regions) {
   Launch launch;
   launch.kernel = &kernel_of(module, name);
   if (launch.kernel->shared_bytes > MAX_STATIC_SHARED) {
     return "too much shared memory";
   }
-  const int* required = launch.kernel->function->required_block;
-  uint64_t threads = uint64_t(required[0]) * required[1] * required[2];
-  for (int i = 0; i < 3; i++) {
-    launch.block[i] = threads > 0 && threads <= 1024 ? required[i] : i == 0 ? 64 : 1;
-  }
+  const ptx::Function& f = *launch.kernel->function;
+  shape(f.required_block, 1024, launch.block, 64);
+  shape(f.required_cluster, 8, launch.cluster, 1);
+  std::copy_n(launch.cluster, 3, launch.grid);
   launch.dynamic_shared = DYNAMIC_SHARED;
   launch.params.resize(launch.kernel->param_bytes);
   launch.regions = regions;

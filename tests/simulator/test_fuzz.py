@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 import subprocess
 import sys
@@ -9,18 +10,22 @@ from pathlib import Path
 
 import pytest
 
+import simulator
+from simulator.conformance import FAMILIES, cases
+from simulator.conformance.micro import Form, FormCase
 from tests.simulator import fuzz
 from tests.support import REPO
 from workbench.toolchain import tools
 from workbench.toolchain.simulator import process_simulator
 
+PER_SEED = 40  # forms
 BATCH = 100
 SECONDS = 60  # for a batch
 
 
 @pytest.fixture(scope="session")
 def seeds(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of sound modules: the project's kernels one by one, and the hand-written seed."""
+    """A folder of sound modules: the project's kernels, every lane-wise form, a text by hand."""
     folder = tmp_path_factory.mktemp("seeds")
     (folder / "hand.ptx").write_bytes((REPO / "tests/simulator/seeds.ptx").read_bytes())
     nvcc = [str(tools.find_toolkit().nvcc), "-std=c++20", "-arch=compute_90a", "-lineinfo"]
@@ -31,11 +36,33 @@ def seeds(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for i, kernel in enumerate(kernels):
             (folder / f"{source.stem}_{i}.ptx").write_text(head + kernel)
         ptx.unlink()
+    for family in FAMILIES:
+        forms = [c.form for c in cases(family) if isinstance(c, FormCase)]
+        for first in range(0, len(forms), PER_SEED):
+            text = module_of(forms[first : first + PER_SEED])
+            (folder / f"{family}_{first}.ptx").write_text(text)
     plain = [*nvcc[:2], "--no-compress", "-fatbin", str(source)]
     for name, code in {"one": ["90a"], "two": ["80", "90a"]}.items():
         which = [f"-gencode=arch=compute_{arch},code=compute_{arch}" for arch in code]
         subprocess.run([*plain, *which, "-o", str(folder / f"{name}.fatbin")], check=True)
     return folder
+
+
+def module_of(forms: list[Form]) -> str:
+    """A kernel that executes some forms, one after the other."""
+    lines = [".version 9.0\n.target sm_90a\n.address_size 64\n.visible .entry forms() {"]
+    lines.append(".reg .pred run; setp.eq.u32 run, 0, 0;")
+    for form in forms:
+        lines.append("{")
+        text = ";\n".join(form.statements)
+        for k, o in reversed(list(enumerate((*form.outs, *form.ins)))):
+            text = re.sub(rf"%{k}\b", f"v{k}", text)
+            if o.type == "pred":
+                lines.append(f".reg .pred v{k}; setp.ne.u32 v{k}, {k}, 1;")
+            else:
+                lines.append(f".reg .b{o.register} v{k}; mov.b{o.register} v{k}, {k + 1};")
+        lines.append(text + ";\n}")
+    return "\n".join([*lines, "ret;\n}\n"])
 
 
 def run_cases(seeds: Path, first: int, count: int) -> list[str]:
@@ -58,10 +85,6 @@ def run_cases(seeds: Path, first: int, count: int) -> list[str]:
 def test_sound_modules_run(seeds: Path):
     """The seeds themselves are no nonsense: what they meet is the end of the memory they have."""
     image = fuzz.Guarded(1 << 20)
-    import ctypes
-
-    import simulator
-
     try_module = simulator.library().wbsim_try_module
     try_module.restype, try_module.argtypes = ctypes.c_char_p, [ctypes.c_void_p, ctypes.c_size_t]
     for path in sorted(seeds.iterdir()):

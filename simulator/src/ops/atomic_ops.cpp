@@ -250,21 +250,6 @@ Handler pick(Decode& d, Type type) {
   }
 }
 
-AddressKind address_operand(Decode& d, const Operand& address, Space space) {
-  if (address.kind != Operand::Memory || !address.items.empty()) {
-    throw Unsupported{};
-  }
-  Operand base = address;
-  base.kind = address.reg >= 0 ? Operand::Register : Operand::Symbol;
-  base.offset = 0;
-  bool narrow = space == Space::Shared && (address.reg < 0 || d.register_bytes(base) == 4);
-  d.inst.a = d.src(base, narrow ? Type::U32 : Type::U64);
-  d.inst.imm = address.offset;
-  return space != Space::Shared ? AddressKind::Generic
-         : narrow               ? AddressKind::Shared32
-                                : AddressKind::Shared64;
-}
-
 void build_atomic(Decode& d) {
   d.drop({"relaxed", "acquire", "release", "acq_rel", "cta", "cluster", "gpu", "sys"});
   bool has_result = d.source.opcode == "atom";
@@ -275,7 +260,7 @@ void build_atomic(Decode& d) {
   Type type = d.take_type();
   const size_t first = has_result ? 1 : 0;
   const size_t operands = d.num_args() - first - (has_hint ? 1 : 0);
-  d.inst.flags = static_cast<uint8_t>(address_operand(d, d.arg(first), space));
+  d.inst.flags = static_cast<uint8_t>(memory_operand(d, d.arg(first), space));
   d.inst.count = static_cast<uint16_t>(count);
   d.inst.dst = has_result && count == 1 ? d.dst(0, type) : d.scratch(ptx::bytes_of(type));
   if (count == 1) {

@@ -71,14 +71,7 @@ inline Mask compare_lanes(const T* a, const T* b) {
   for (int l = 0; l < LANES; l++) {
     bits[l] = compare<C, T>(a[l], b[l]);
   }
-  // Eight bytes of 0 or 1 become eight bits by one multiplication.
-  Mask r = 0;
-  for (int i = 0; i < 4; i++) {
-    uint64_t eight;
-    std::memcpy(&eight, bits + 8 * i, 8);
-    r |= static_cast<Mask>((eight * 0x0102040810204080ull) >> 56) << (8 * i);
-  }
-  return r;
+  return mask_of(bits);
 }
 
 template <Compare C, class T>

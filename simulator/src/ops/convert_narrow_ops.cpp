@@ -18,12 +18,11 @@ using ptx::Type;
 
 struct Format {
   int bits, precision;  // of the significand, the leading bit included
-  bool infinities = true;
 
   constexpr uint64_t sign() const { return uint64_t{1} << (bits - 1); }
   constexpr uint64_t smallest_normal() const { return uint64_t{1} << (precision - 1); }
   constexpr uint64_t infinity() const { return sign() - smallest_normal(); }
-  constexpr uint64_t largest() const { return infinities ? infinity() - 1 : sign() - 2; }
+  constexpr uint64_t largest() const { return infinity() - 1; }
   constexpr int exponent_bias() const { return (1 << (bits - precision - 1)) - 1; }
   constexpr uint64_t one() const {
     return static_cast<uint64_t>(exponent_bias()) << (precision - 1);
@@ -35,7 +34,7 @@ struct Format {
 };
 
 constexpr Format F16_FORMAT{16, 11}, BF16_FORMAT{16, 8}, TF32_FORMAT{19, 11}, F32_FORMAT{32, 24},
-    F64_FORMAT{64, 53}, E5M2_FORMAT{8, 3}, E4M3_FORMAT{8, 4, false};
+    F64_FORMAT{64, 53};
 
 const Format& format_of(Type type) {
   switch (type) {
@@ -47,10 +46,6 @@ const Format& format_of(Type type) {
       return BF16_FORMAT;
     case Type::TF32:
       return TF32_FORMAT;
-    case Type::E4M3x2:
-      return E4M3_FORMAT;
-    case Type::E5M2x2:
-      return E5M2_FORMAT;
     case Type::F32:
       return F32_FORMAT;
     case Type::F64:
@@ -93,7 +88,7 @@ uint64_t round_to(const Format& f, bool negative, uint64_t significand, int expo
   uint64_t bits =
       (static_cast<uint64_t>(last - f.lowest_exponent()) << (f.precision - 1)) + kept + up;
   if (bits > f.largest()) {
-    bool bounded = how.finite || !f.infinities || (how.round != Round::Nearest && !away);
+    bool bounded = how.finite || (how.round != Round::Nearest && !away);
     bits = bounded ? f.largest() : f.infinity();
   }
   return bits | (negative ? f.sign() : 0);
@@ -116,7 +111,7 @@ uint64_t convert(const Format& f, double v, const Rounding& how) {
   }
   uint64_t r = negative ? f.sign() : 0;
   if (magnitude == F64_FORMAT.infinity()) {
-    r |= how.finite || !f.infinities ? f.largest() : f.infinity();
+    r |= how.finite ? f.largest() : f.infinity();
   } else if (magnitude) {
     int exponent = static_cast<int>(magnitude >> 52);
     uint64_t significand = magnitude & ((uint64_t{1} << 52) - 1);
@@ -228,20 +223,16 @@ const Inst* float_to_integer(Warp& w, const Inst* in, Mask m) {
 
 // ---- Pairs, fp8, tf32 ---------------------------------------------------------------------------
 
-// Two sources to one register: a in the upper half, b in the lower. From f32 they are two
-// registers, from f16x2 the halves of one.
-template <class To>
+// Two f32 to one register: a in the upper half, b in the lower.
 const Inst* convert_pair(Warp& w, const Inst* in, Mask m) {
   const Format& format = format_of(type_at(in, TO));
   Rounding how = rounding_of(in);
-  bool packed = type_at(in, FROM) == Type::F16x2;
-  To* to = w.reg<To>(in->dst);
+  const float* a = w.reg<float>(in->a);
+  const float* b = w.reg<float>(in->b);
+  uint32_t* to = w.reg<uint32_t>(in->dst);
   for_lanes(m, [&](int l) {
-    uint32_t both = w.reg<uint32_t>(in->a)[l];
-    float high =
-        packed ? F16::widen(static_cast<uint16_t>(both >> 16)) : std::bit_cast<float>(both);
-    float low = packed ? F16::widen(static_cast<uint16_t>(both)) : w.reg<float>(in->b)[l];
-    to[l] = static_cast<To>(convert(format, high, how) << format.bits | convert(format, low, how));
+    uint64_t high = convert(format, a[l], how), low = convert(format, b[l], how);
+    to[l] = static_cast<uint32_t>(high << 16 | low);
   });
   return next(in);
 }
@@ -339,23 +330,84 @@ void build_from_fp8(Decode& d, Type from, bool relu) {
   }
 }
 
-// What is frequent enough for vector code: the halves of f32 to nearest, and back.
+// What is frequent enough for vector code: f32 to nearest, and the way back. .relu and .satfinite
+// act on the rounded number.
 template <class H>
 constexpr Handler NARROW = map1<[](float v) { return H::narrow(v); }, uint16_t, float>;
 template <class H>
 constexpr Handler WIDEN = map1<[](uint16_t v) { return H::widen(v); }, float, uint16_t>;
-template <class H>
-constexpr Handler NARROW_PAIR =
-    map2<[](float a, float b) { return static_cast<uint32_t>(H::narrow(a)) << 16 | H::narrow(b); },
-         uint32_t, float>;
 
-Handler pick_frequent(Type to, Type from) {
+template <class H, bool RELU_, bool FINITE_>
+inline uint32_t narrow_half(float v) {
+  uint32_t r = H::narrow(v);
+  uint32_t largest = (r & HALF_SIGN) | (H::INFINITY_BITS - 1u);
+  r = FINITE_ && (r & HALF_MAGNITUDE) == H::INFINITY_BITS ? largest : r;
+  return RELU_ && r & HALF_SIGN ? 0 : r;
+}
+template <class H, bool RELU_, bool FINITE_>
+constexpr Handler NARROW_PAIR = map2<[](float a, float b) {
+  return narrow_half<H, RELU_, FINITE_>(a) << 16 | narrow_half<H, RELU_, FINITE_>(b);
+},
+                                     uint32_t, float>;
+template <class H>
+Handler pick_narrow_pair(bool relu, bool finite) {
+  return relu ? (finite ? NARROW_PAIR<H, true, true> : NARROW_PAIR<H, true, false>)
+              : (finite ? NARROW_PAIR<H, false, true> : NARROW_PAIR<H, false, false>);
+}
+
+template <class F, bool RELU_>
+inline uint32_t narrow_fp8(float v) {
+  uint32_t r = F::narrow(v);
+  return RELU_ && r & 0x80 ? 0 : r;
+}
+template <class F, bool RELU_>
+constexpr Handler FP8_OF_F32 = map2<[](float a, float b) {
+  return static_cast<uint16_t>(narrow_fp8<F, RELU_>(a) << 8 | narrow_fp8<F, RELU_>(b));
+},
+                                    uint16_t, float>;
+template <class F, bool RELU_>
+constexpr Handler FP8_OF_F16 = map1<[](uint32_t pair) {
+  float a = F16::widen(static_cast<uint16_t>(pair >> 16));
+  float b = F16::widen(static_cast<uint16_t>(pair));
+  return static_cast<uint16_t>(narrow_fp8<F, RELU_>(a) << 8 | narrow_fp8<F, RELU_>(b));
+},
+                                    uint16_t, uint32_t>;
+template <class F>
+Handler pick_to_fp8(Type from, bool relu) {
+  return from == Type::F32     ? (relu ? FP8_OF_F32<F, true> : FP8_OF_F32<F, false>)
+         : from == Type::F16x2 ? (relu ? FP8_OF_F16<F, true> : FP8_OF_F16<F, false>)
+                               : nullptr;
+}
+
+template <bool TIES_AWAY>
+uint32_t tf32_of(uint32_t u) {
+  uint32_t magnitude = u & 0x7fffffffu;
+  uint32_t r = (u + (TIES_AWAY ? 0x1000u : 0xfffu + ((u >> 13) & 1))) & ~0x1fffu;
+  r = magnitude >= 0x7f800000u ? u : r;
+  return magnitude > 0x7f800000u ? 0x7fffffffu : r;
+}
+template <bool TIES_AWAY>
+constexpr Handler TF32_OF_F32 = map1<tf32_of<TIES_AWAY>, uint32_t, uint32_t>;
+
+// nullptr: not one of them. The rounding is to nearest, and there is no .sat or .ftz.
+Handler pick_frequent(Type to, Type from, bool relu, bool finite, bool ties_away) {
+  if (to == Type::E4M3x2 || to == Type::E5M2x2) {
+    return !finite              ? nullptr
+           : to == Type::E4M3x2 ? pick_to_fp8<E4M3>(from, relu)
+                                : pick_to_fp8<E5M2>(from, relu);
+  }
+  if (from == Type::F32 && is_half_pair(to)) {
+    return to == Type::F16x2 ? pick_narrow_pair<F16>(relu, finite)
+                             : pick_narrow_pair<BF16>(relu, finite);
+  }
+  if (relu || finite) {
+    return nullptr;
+  }
   if (from == Type::F32) {
-    return to == Type::F16      ? NARROW<F16>
-           : to == Type::BF16   ? NARROW<BF16>
-           : to == Type::F16x2  ? NARROW_PAIR<F16>
-           : to == Type::BF16x2 ? NARROW_PAIR<BF16>
-                                : nullptr;
+    return to == Type::F16    ? NARROW<F16>
+           : to == Type::BF16 ? NARROW<BF16>
+           : to == Type::TF32 ? (ties_away ? TF32_OF_F32<true> : TF32_OF_F32<false>)
+                              : nullptr;
   }
   return to != Type::F32      ? nullptr
          : from == Type::F16  ? WIDEN<F16>
@@ -363,12 +415,12 @@ Handler pick_frequent(Type to, Type from) {
                               : nullptr;
 }
 
-Handler pick_general(Type to, Type from, bool integral) {
-  if (is_half_pair(to) && from == Type::F32) {
-    return convert_pair<uint32_t>;
+Handler pick_general(Type to, Type from, bool integral, bool full) {
+  if (to == Type::TF32) {
+    return from == Type::F32 && full ? to_tf32 : nullptr;
   }
-  if (is_fp8(to) && (from == Type::F32 || from == Type::F16x2)) {
-    return convert_pair<uint16_t>;
+  if (is_half_pair(to) && from == Type::F32) {
+    return convert_pair;
   }
   auto scalar = [](Type t) { return is_half(t) || t == Type::F32 || t == Type::F64; };
   if (ptx::is_float(from) && !ptx::is_float(to)) {
@@ -394,6 +446,9 @@ void build_cvt(Decode& d) {
     return build_from_fp8(d, from, relu);
   }
   std::vector<uint32_t> fields = conversion_operands(d, to, from);
+  if (is_plain(to, fields[TO_BYTES]) && is_plain(from, fields[FROM_BYTES])) {
+    throw Unsupported{};
+  }
   fields[SATURATE] = sat;
   fields[FLUSH] = ftz;
   fields[RELU] = relu;
@@ -409,16 +464,12 @@ void build_cvt(Decode& d) {
   }
   bool full = static_cast<int>(fields[TO_BYTES]) == ptx::bytes_of(to) &&
               static_cast<int>(fields[FROM_BYTES]) == ptx::bytes_of(from);
-  bool plain = round == Round::Nearest && !integral && !ties_away && !sat && !ftz && !relu;
-  if (to == Type::TF32 && from == Type::F32 && full) {
-    d.inst.run = to_tf32;
-    return;
-  }
-  if (ties_away) {
+  bool nearest = round == Round::Nearest && !integral && !sat && !ftz;
+  if (ties_away && to != Type::TF32) {
     throw Unsupported{};
   }
-  d.inst.run = full && plain && !finite ? pick_frequent(to, from) : nullptr;
-  d.inst.run = d.inst.run ? d.inst.run : pick_general(to, from, integral);
+  d.inst.run = full && nearest ? pick_frequent(to, from, relu, finite, ties_away) : nullptr;
+  d.inst.run = d.inst.run ? d.inst.run : pick_general(to, from, integral, full);
 }
 
 constexpr Opcode OPCODES[] = {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "convert.h"
 #include "dispatch.h"
@@ -66,6 +67,32 @@ const Inst* integer_to_float(Warp& w, const Inst* in, Mask m) {
 template <Handler H>
 Handler flushing(bool ftz) {
   return ftz ? in_mode<H, Round::Nearest, true> : H;
+}
+
+// f32 to a whole register of 32 bits, as vector code: of the roundings GCC has nearbyint as such,
+// and the conversion itself, which rounds towards zero.
+template <class I, Round R>
+inline I integer_of(float v) {
+  constexpr float LARGEST = std::is_signed_v<I> ? 0x1.fffffep30f : 0x1.fffffep31f;
+  constexpr float SMALLEST = std::is_signed_v<I> ? -0x1p31f : 0.0f;
+  float nearest = std::nearbyint(v), below = nearest - 1, above = nearest + 1;
+  float down = nearest > v ? below : nearest, up = nearest < v ? above : nearest;
+  float r = R == Round::Zero ? v : R == Round::Down ? down : R == Round::Up ? up : nearest;
+  float inside = r < LARGEST ? r : LARGEST;
+  inside = inside > SMALLEST ? inside : SMALLEST;
+  I value = static_cast<I>(inside);
+  value = r > LARGEST ? std::numeric_limits<I>::max() : value;
+  return r != r ? 0 : value;
+}
+template <class I, Round R>
+constexpr Handler INTEGER_OF_F32 = map1<integer_of<I, R>, I, float>;
+
+template <class I>
+Handler pick_integer_of_f32(Round round) {
+  static constexpr Handler HANDLERS[] = {
+      INTEGER_OF_F32<I, Round::Nearest>, INTEGER_OF_F32<I, Round::Zero>,
+      INTEGER_OF_F32<I, Round::Down>, INTEGER_OF_F32<I, Round::Up>};
+  return HANDLERS[static_cast<int>(round)];
 }
 
 template <class F>
@@ -154,19 +181,13 @@ Handler pick_plain(Type to, Type from) {
   return nullptr;
 }
 
-// Half precision and registers wider than a float are left to convert_narrow_ops.cpp.
-bool is_convertible(Type type, uint32_t register_bytes) {
-  return !ptx::is_float(type) || ((type == Type::F32 || type == Type::F64) &&
-                                  static_cast<int>(register_bytes) == ptx::bytes_of(type));
-}
-
 void build_cvt(Decode& d) {
   Round round;
   bool integral = take_integral_round(d, round);
   bool sat = d.take("sat"), ftz = d.take("ftz");
   Type to = d.take_type(), from = d.take_type();
   std::vector<uint32_t> fields = conversion_operands(d, to, from);
-  if (!is_convertible(to, fields[TO_BYTES]) || !is_convertible(from, fields[FROM_BYTES])) {
+  if (!is_plain(to, fields[TO_BYTES]) || !is_plain(from, fields[FROM_BYTES])) {
     throw Unsupported{};
   }
   fields[SATURATE] = sat;
@@ -186,6 +207,11 @@ void build_cvt(Decode& d) {
   } else if (!to_float) {
     if (!integral) {
       throw Unsupported{};
+    }
+    if (full && from == Type::F32 && ptx::bytes_of(to) == 4 && !ftz) {
+      d.inst.run = to == Type::S32 ? pick_integer_of_f32<int32_t>(round)
+                                   : pick_integer_of_f32<uint32_t>(round);
+      return;
     }
     d.inst.run = from == Type::F32 ? pick_to_integer<float>(round, ftz)
                                    : pick_to_integer<double>(round, ftz);

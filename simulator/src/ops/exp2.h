@@ -1,4 +1,4 @@
-// exp2.h: 2^x over lanes, for ex2 and tanh.
+// exp2.h: 2^x and tanh over lanes.
 #pragma once
 
 #include <bit>
@@ -28,6 +28,14 @@ inline float exp2_lane(float x) {
   float scale_2 = std::bit_cast<float>((n - half + 127) << 23);
   float r = p * scale_1 * scale_2;
   return x != x ? x : r;
+}
+
+// tanh, with a relative error below 2^-18: (1 - t) / (1 + t) with t = e^(-2|x|), near zero the Taylor series.
+inline float tanh_lane(float x) {
+  float t = exp2_lane(-2.88539008f * std::fabs(x));
+  float s = x * x;
+  float near = x * (1 + s * (-0.333333343f + s * 0.133333340f));
+  return std::fabs(x) < 0.1f ? near : std::copysign((1 - t) / (1 + t), x);
 }
 
 }  // namespace wbsim

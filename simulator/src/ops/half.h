@@ -1,7 +1,8 @@
-// half.h: f16 and bf16 as numbers: exact widening to f32, correctly rounded narrowing.
+// half.h: f16, bf16 and fp8 as numbers: exact widening to f32, correctly rounded narrowing.
 //
 // Everything works on bits and without branches, so that a loop over the halves of a warp becomes
-// vector code on any processor.
+// vector code on any processor. Both sides of a ?: are computed before it: GCC does not make a
+// floating-point operation unconditional.
 #pragma once
 
 #include <bit>
@@ -11,6 +12,19 @@ namespace wbsim {
 
 constexpr uint16_t HALF_SIGN = 0x8000, HALF_MAGNITUDE = 0x7fff;
 constexpr uint16_t HALF_NAN = 0x7fff;  // the canonical NaN of results, of f16 and of bf16
+
+// The bits of a finite, positive f32 as a number with fewer bits, rounded to nearest. A result above
+// its largest number continues into the exponents behind it.
+template <int MANTISSA, int BIAS>
+inline uint32_t round_bits(uint32_t u) {
+  constexpr int CUT = 23 - MANTISSA;
+  // To this sum the last bit of a subnormal result is the last bit: what remains of it is rounded.
+  constexpr uint32_t ALIGN = static_cast<uint32_t>(151 - BIAS - MANTISSA) << 23;
+  uint32_t tiny = std::bit_cast<uint32_t>(std::bit_cast<float>(u) + std::bit_cast<float>(ALIGN));
+  uint32_t normal = u - (static_cast<uint32_t>(127 - BIAS) << 23);
+  normal = (normal + (1u << (CUT - 1)) - 1 + ((u >> CUT) & 1)) >> CUT;
+  return u < static_cast<uint32_t>(128 - BIAS) << 23 ? tiny - ALIGN : normal;
+}
 
 struct F16 {
   static constexpr uint16_t INFINITY_BITS = 0x7c00, ONE = 0x3c00, SMALLEST_NORMAL = 0x0400;
@@ -27,10 +41,7 @@ struct F16 {
     uint32_t u = std::bit_cast<uint32_t>(v);
     uint32_t sign = (u >> 16) & HALF_SIGN;
     u &= 0x7fffffffu;
-    // Adding 0.5 leaves the subnormal number, rounded, in the last bits of the sum.
-    uint32_t tiny = std::bit_cast<uint32_t>(std::bit_cast<float>(u) + 0.5f) - 0x3f000000u;
-    uint32_t normal = (u - (112u << 23) + 0xfffu + ((u >> 13) & 1)) >> 13;
-    uint32_t r = u < 0x38800000u ? tiny : normal;
+    uint32_t r = round_bits<10, 15>(u);
     r = u >= 0x47800000u ? INFINITY_BITS : r;
     return static_cast<uint16_t>(u > 0x7f800000u ? HALF_NAN : r | sign);
   }
@@ -47,5 +58,17 @@ struct BF16 {
     return static_cast<uint16_t>((u & 0x7fffffffu) > 0x7f800000u ? HALF_NAN : r);
   }
 };
+
+// fp8, saturated: there is no conversion to it that gives an infinity.
+template <int MANTISSA, int BIAS, uint32_t LARGEST>
+struct FP8 {
+  static uint8_t narrow(float v) {
+    uint32_t u = std::bit_cast<uint32_t>(v), magnitude = u & 0x7fffffffu;
+    uint32_t r = round_bits<MANTISSA, BIAS>(magnitude < LARGEST ? magnitude : LARGEST);
+    return static_cast<uint8_t>(magnitude > 0x7f800000u ? 0x7f : r | (u >> 24 & 0x80));
+  }
+};
+using E4M3 = FP8<3, 7, 0x43e00000>;   // up to 448
+using E5M2 = FP8<2, 15, 0x47600000>;  // up to 57344
 
 }  // namespace wbsim

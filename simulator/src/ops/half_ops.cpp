@@ -128,14 +128,6 @@ void absolute(const Operands& o) {
   }
 }
 
-// Within 2^-20 of tanh: (1 - t) / (1 + t) with t = e^(-2|x|), near zero the Taylor series.
-inline float tanh_lane(float x) {
-  float t = exp2_lane(-2.88539008f * std::fabs(x));
-  float s = x * x;
-  float near = x * (1 + s * (-0.333333343f + s * 0.133333340f));
-  return std::fabs(x) < 0.1f ? near : std::copysign((1 - t) / (1 + t), x);
-}
-
 template <class H, int N>
 void flush(const uint16_t* from, uint16_t* to) {
   for (int i = 0; i < N; i++) {
@@ -311,33 +303,26 @@ constexpr std::pair<const char*, uint8_t> COMPARISONS[] = {
     {"nan", UNORDERED},
 };
 
-inline Mask mask_of(const uint8_t* bits) {
-  Mask r = 0;
-  for (int l = 0; l < LANES; l++) {
-    r |= static_cast<Mask>(bits[l]) << l;
-  }
-  return r;
-}
-
 // Where the comparison in Inst::imm holds: of the halves of a scalar register, or of the low ones
 // and the high ones of a packed register.
 template <class H, int N>
 void compare(Warp& w, const Inst* in, Mask found[2]) {
   const uint16_t* a = w.reg<uint16_t>(in->a);
   const uint16_t* b = w.reg<uint16_t>(in->b);
-  const uint8_t accepted = static_cast<uint8_t>(in->imm);
-  const uint16_t zero_below = accepted & FLUSHED ? H::SMALLEST_NORMAL : 1;
+  const uint16_t accepted = static_cast<uint16_t>(in->imm);
+  const int16_t zero_below = accepted & FLUSHED ? H::SMALLEST_NORMAL : 1;
   alignas(64) uint8_t bits[N];
   for (int i = 0; i < N; i++) {
-    auto order = [&](uint16_t h) {
-      uint16_t magnitude = h & HALF_MAGNITUDE;
-      int16_t size = magnitude < zero_below ? 0 : static_cast<int16_t>(magnitude);
-      return static_cast<int16_t>(h & HALF_SIGN ? -size : size);
-    };
-    int16_t x = order(a[i]), y = order(b[i]);
-    bool nan =
-        (a[i] & HALF_MAGNITUDE) > H::INFINITY_BITS || (b[i] & HALF_MAGNITUDE) > H::INFINITY_BITS;
-    uint8_t relation = nan ? UNORDERED : x < y ? LESS : x == y ? EQUAL : GREATER;
+    int16_t x = a[i] & HALF_MAGNITUDE, y = b[i] & HALF_MAGNITUDE;
+    bool unordered = (x > H::INFINITY_BITS) | (y > H::INFINITY_BITS);
+    // Integers in the order of the numbers, where both zeros are one.
+    x = x < zero_below ? 0 : x;
+    y = y < zero_below ? 0 : y;
+    int16_t x_sign = static_cast<int16_t>(a[i]) >> 15, y_sign = static_cast<int16_t>(b[i]) >> 15;
+    x = (x ^ x_sign) - x_sign;
+    y = (y ^ y_sign) - y_sign;
+    uint16_t relation = LESS * (x < y) + EQUAL * (x == y) + GREATER * (x > y);
+    relation = unordered ? uint16_t{UNORDERED} : relation;
     bits[i] = (relation & accepted) != 0;
   }
   alignas(64) uint8_t parts[2][LANES];
@@ -367,17 +352,17 @@ const Inst* set(Warp& w, const Inst* in, Mask m) {
   Mask found[2];
   compare<H, N>(w, in, found);
   const uint32_t one = in->d;
-  if (N == 2 * LANES) {
-    for_lanes(m, [&](int l) {
-      w.reg<uint32_t>(in->dst)[l] =
-          ((found[0] >> l) & 1 ? one : 0) | ((found[1] >> l) & 1 ? one << 16 : 0);
-    });
-  } else if (in->count == 2) {
-    for_lanes(m, [&](int l) {
-      w.reg<uint16_t>(in->dst)[l] = (found[0] >> l) & 1 ? static_cast<uint16_t>(one) : 0;
-    });
+  alignas(64) uint32_t value[LANES];
+  for (int l = 0; l < LANES; l++) {
+    value[l] = (found[0] >> l) & 1 ? one : 0;
+    if (N == 2 * LANES) {
+      value[l] |= (found[1] >> l) & 1 ? one << 16 : 0;
+    }
+  }
+  if (in->count == 4) {  // bytes of the destination
+    store_masked(w.reg<uint32_t>(in->dst), value, m);
   } else {
-    for_lanes(m, [&](int l) { w.reg<uint32_t>(in->dst)[l] = (found[0] >> l) & 1 ? one : 0; });
+    for_lanes(m, [&](int l) { w.reg<uint16_t>(in->dst)[l] = static_cast<uint16_t>(value[l]); });
   }
   return next(in);
 }

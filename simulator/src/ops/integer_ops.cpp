@@ -297,19 +297,23 @@ void build_sad(Decode& d) {
 // d = a + b (+ carry in), or a - b (- borrow in); OUT: sets the carry flag.
 template <class U, bool SUBTRACT, bool IN, bool OUT>
 const Inst* add_carry(Warp& w, const Inst* in, Mask m) {
-  U* d = w.reg<U>(in->dst);
   const U* a = w.reg<U>(in->a);
   const U* b = w.reg<U>(in->b);
-  for_lanes(m, [&](int l) {
-    using X = unsigned __int128;
-    X carry = IN ? (w.carry >> l) & 1 : 0;
-    X x = SUBTRACT ? X{a[l]} - b[l] - carry : X{a[l]} + b[l] + carry;
-    d[l] = static_cast<U>(x);
-    if (OUT) {
-      Mask bit = static_cast<Mask>((x >> (8 * sizeof(U))) & 1) << l;
-      w.carry = (w.carry & ~(1u << l)) | bit;
-    }
-  });
+  alignas(64) U out[LANES];
+  alignas(64) uint8_t carries[LANES];
+  const Mask carry_in = IN ? w.carry : 0;
+  for (int l = 0; l < LANES; l++) {
+    U carry = (carry_in >> l) & 1;
+    U r = SUBTRACT ? a[l] - b[l] : a[l] + b[l];
+    bool first = SUBTRACT ? a[l] < b[l] : r < a[l];
+    out[l] = SUBTRACT ? r - carry : r + carry;
+    bool second = SUBTRACT ? r < carry : out[l] < carry;
+    carries[l] = first | second;
+  }
+  store_masked(w.reg<U>(in->dst), out, m);
+  if (OUT) {
+    w.carry = (w.carry & ~m) | (mask_of(carries) & m);
+  }
   return next(in);
 }
 
@@ -530,13 +534,15 @@ void build_clz(Decode& d) {
   });
 }
 
+// Swaps neighbours, then pairs of them, ...
 template <class U>
 constexpr U reverse_bits(U v) {
-  U r = 0;
-  for (size_t i = 0; i < 8 * sizeof(U); i++) {
-    r |= ((v >> i) & 1) << (8 * sizeof(U) - 1 - i);
+  U mask = ~U{0};
+  for (int width = 4 * sizeof(U); width > 0; width /= 2) {
+    mask ^= mask << width;  // the lower half of every group of 2 * width bits
+    v = ((v >> width) & mask) | ((v & mask) << width);
   }
-  return r;
+  return v;
 }
 
 void build_brev(Decode& d) {
@@ -628,19 +634,19 @@ void build_bfe(Decode& d) {
 
 template <class U>
 const Inst* insert_field(Warp& w, const Inst* in, Mask m) {
-  U* d = w.reg<U>(in->dst);
   const U* a = w.reg<U>(in->a);
   const U* b = w.reg<U>(in->b);
   const uint32_t* c = w.reg<uint32_t>(in->c);
   const uint32_t* len = w.reg<uint32_t>(in->d);
   constexpr uint32_t BITS = 8 * sizeof(U);
-  for_lanes(m, [&](int l) {
+  alignas(64) U out[LANES];
+  for (int l = 0; l < LANES; l++) {
     uint32_t pos = c[l] & 0xff, n = len[l] & 0xff;
-    U keep = n >= BITS ? ~U{0} : (U{1} << n) - 1;
-    keep = pos < BITS ? keep << pos : U{0};
-    U field = pos < BITS ? a[l] << pos : U{0};
-    d[l] = (b[l] & ~keep) | (field & keep);
-  });
+    U keep = n >= BITS ? ~U{0} : (U{1} << (n & (BITS - 1))) - 1;
+    keep = pos < BITS ? keep << (pos & (BITS - 1)) : U{0};
+    out[l] = (b[l] & ~keep) | (a[l] << (pos & (BITS - 1)) & keep);
+  }
+  store_masked(w.reg<U>(in->dst), out, m);
   return next(in);
 }
 
@@ -736,13 +742,13 @@ const Inst* lop3(Warp& w, const Inst* in, Mask m) {
 const Inst* lop3_pred(Warp& w, const Inst* in, Mask m) {
   alignas(64) uint32_t out[LANES];
   lop3_lanes(w, in, out);
-  Mask found = 0;
+  alignas(64) uint8_t found[LANES];
   for (int l = 0; l < LANES; l++) {
-    found |= static_cast<Mask>(out[l] != 0) << l;
+    found[l] = out[l] != 0;
   }
   Mask q = w.pred(in->d) ^ (in->flags & NEGATE_C ? ALL_LANES : 0);
   store_masked(w.reg<uint32_t>(in->dst), out, m);
-  write_pred(w, in->dst2, combine(in->flags & 7, found, q), m);
+  write_pred(w, in->dst2, combine(in->flags & 7, mask_of(found), q), m);
   return next(in);
 }
 

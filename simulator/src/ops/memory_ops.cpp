@@ -281,8 +281,9 @@ void drop_hints(Decode& d) {
           "mmio"});
 }
 
-// The address operand: its base becomes inst.a, its offset inst.imm.
-AddressKind address_operand(Decode& d, const Operand& op, Space space) {
+}  // namespace
+
+AddressKind memory_operand(Decode& d, const Operand& op, Space space) {
   if (op.kind != Operand::Memory || !op.items.empty()) {
     throw Unsupported{};
   }
@@ -323,6 +324,8 @@ AddressKind address_operand(Decode& d, const Operand& op, Space space) {
   }
   return space == Space::Param ? AddressKind::Param : AddressKind::Generic;
 }
+
+namespace {
 
 int take_vector(Decode& d) { return d.take("v2") ? 2 : d.take("v4") ? 4 : d.take("v8") ? 8 : 1; }
 
@@ -380,14 +383,15 @@ void build_ld(Decode& d) {
   if (space == Space::Param && address.reg < 0) {
     Space own;
     uint64_t at = d.address_of(address.symbol, own) + address.offset;
-    if (own != Space::Param || at + ptx::bytes_of(type) * count > d.kernel.param_bytes) {
+    uint64_t size = d.kernel.param_bytes, wanted = ptx::bytes_of(type) * count;
+    if (own != Space::Param || at > size || wanted > size - at) {
       throw Unsupported{};
     }
     d.inst.imm = static_cast<int64_t>(at);
     d.inst.run = pick(Op::LoadParam, AddressKind::Generic, type, bytes, count);
     return;
   }
-  AddressKind kind = address_operand(d, address, space);
+  AddressKind kind = memory_operand(d, address, space);
   d.inst.run = pick(Op::Load, kind, type, bytes, count);
 }
 
@@ -402,7 +406,7 @@ void build_st(Decode& d) {
   if (space == Space::Param || space == Space::Const) {
     throw Unsupported{};
   }
-  AddressKind kind = address_operand(d, d.arg(0), space);
+  AddressKind kind = memory_operand(d, d.arg(0), space);
   d.inst.run = pick(Op::Store, kind, type, bytes, count);
 }
 

@@ -6,6 +6,17 @@
 
 namespace wbsim {
 
+// 32 bytes of 0 or 1 as a mask: eight of them become eight bits by one multiplication.
+inline Mask mask_of(const uint8_t bits[LANES]) {
+  Mask r = 0;
+  for (int i = 0; i < LANES / 8; i++) {
+    uint64_t eight;
+    std::memcpy(&eight, bits + 8 * i, 8);
+    r |= static_cast<Mask>((eight * 0x0102040810204080ull) >> 56) << (8 * i);
+  }
+  return r;
+}
+
 // How a comparison combines with the predicate operand c: setp.CmpOp.BoolOp.
 enum Combine : uint8_t { Plain, And, Or, Xor };
 constexpr uint8_t NEGATE_C = 8;

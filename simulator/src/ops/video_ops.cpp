@@ -46,38 +46,43 @@ int64_t extend(uint64_t bits, uint32_t width, bool is_signed) {
                    : static_cast<int64_t>(bits << unused >> unused);
 }
 
-Wide compute(uint32_t op, bool wraps, int64_t a, int64_t b) {
-  int64_t amount = wraps ? b & 31 : std::min<int64_t>(b, 32);
-  int64_t sum = a + b;
+// r = a OP b for all lanes. R holds every result.
+template <class T, class R>
+void compute(uint32_t op, const T a[LANES], const T b[LANES], R r[LANES]) {
+  auto each = [&](auto f) {
+    for (int l = 0; l < LANES; l++) {
+      r[l] = static_cast<R>(f(a[l], b[l]));
+    }
+  };
   switch (op) {
     case ADD:
-      return sum;
+      return each([](T x, T y) { return x + y; });
     case SUB:
-      return a - b;
+      return each([](T x, T y) { return x - y; });
     case ABSDIFF:
-      return std::abs(a - b);
+      return each([](T x, T y) { return x < y ? y - x : x - y; });
     case MIN:
-      return std::min(a, b);
+      return each([](T x, T y) { return std::min(x, y); });
     case MAX:
-      return std::max(a, b);
+      return each([](T x, T y) { return std::max(x, y); });
     case AVRG:
-      return (sum + (sum >= 0)) >> 1;
+      return each([](T x, T y) { return (x + y + (x + y >= 0)) >> 1; });
     case SHL:
-      return Wide{a} * (Wide{1} << amount);
+      return each([](T x, T y) { return Wide{x} * (Wide{1} << y); });
     case SHR:
-      return a >> amount;
+      return each([](T x, T y) { return x >> y; });
     case EQ:
-      return a == b;
+      return each([](T x, T y) { return x == y; });
     case NE:
-      return a != b;
+      return each([](T x, T y) { return x != y; });
     case LT:
-      return a < b;
+      return each([](T x, T y) { return x < y; });
     case LE:
-      return a <= b;
+      return each([](T x, T y) { return x <= y; });
     case GT:
-      return a > b;
+      return each([](T x, T y) { return x > y; });
     default:
-      return a >= b;
+      return each([](T x, T y) { return x >= y; });
   }
 }
 
@@ -93,15 +98,20 @@ const Inst* scalar(Warp& w, const Inst* in, Mask m) {
   auto part = [](uint32_t v, uint32_t index, uint32_t bits, bool is_signed) {
     return extend(uint64_t{v} >> (index * bits), bits, is_signed);
   };
+  int64_t a[LANES], b[LANES];
+  Wide results[LANES];
+  for (int l = 0; l < LANES; l++) {
+    a[l] = part(w.reg<uint32_t>(in->a)[l], f[A_PARTS], f[PART_BITS_A], f[A_SIGNED]);
+    b[l] = part(w.reg<uint32_t>(in->b)[l], f[B_PARTS], f[PART_BITS_B], f[B_SIGNED]);
+    if (f[OP] == SHL || f[OP] == SHR) {
+      b[l] = f[MODE] ? b[l] & 31 : std::min<int64_t>(b[l], 32);
+    }
+  }
+  compute(f[OP], a, b, results);
   for_lanes(m, [&](int l) {
-    int64_t a = part(w.reg<uint32_t>(in->a)[l], f[A_PARTS], f[PART_BITS_A], f[A_SIGNED]);
-    int64_t b = part(w.reg<uint32_t>(in->b)[l], f[B_PARTS], f[PART_BITS_B], f[B_SIGNED]);
+    Wide r = f[SATURATE] ? saturate(results[l], f[PART_BITS_D], f[D_SIGNED]) : results[l];
     uint32_t c_bits = w.reg<uint32_t>(in->c)[l];
     Wide c = extend(c_bits, 32, f[D_SIGNED]);
-    Wide r = compute(f[OP], f[MODE], a, b);
-    if (f[SATURATE]) {
-      r = saturate(r, f[PART_BITS_D], f[D_SIGNED]);
-    }
     r = f[SECOND] == SECOND_ADD   ? r + c
         : f[SECOND] == SECOND_MIN ? std::min(r, c)
         : f[SECOND] == SECOND_MAX ? std::max(r, c)
@@ -120,26 +130,33 @@ const Inst* simd(Warp& w, const Inst* in, Mask m) {
   constexpr int BITS = 32 / ELEMENTS;
   constexpr uint32_t FIELD = (1u << BITS) - 1;
   const uint32_t* f = in->list;
-  for_lanes(m, [&](int l) {
-    uint64_t pair = uint64_t{w.reg<uint32_t>(in->b)[l]} << 32 | w.reg<uint32_t>(in->a)[l];
-    uint32_t c = w.reg<uint32_t>(in->c)[l];
-    uint32_t merged = c, sum = c;
-    for (int i = 0; i < ELEMENTS; i++) {
-      if (!((f[MASK] >> i) & 1)) {
-        continue;
-      }
-      uint32_t a_part = (f[A_PARTS] >> (4 * i)) & 15, b_part = (f[B_PARTS] >> (4 * i)) & 15;
-      Wide r = compute(f[OP], false, extend(pair >> (a_part * BITS), BITS, f[A_SIGNED]),
-                       extend(pair >> (b_part * BITS), BITS, f[B_SIGNED]));
-      if (f[SATURATE]) {
-        r = saturate(r, BITS, f[D_SIGNED]);
-      }
-      uint32_t bits = static_cast<uint32_t>(r);
-      merged = (merged & ~(FIELD << (BITS * i))) | (bits & FIELD) << (BITS * i);
-      sum += bits;
+  const uint32_t* c = w.reg<uint32_t>(in->c);
+  const bool adds = f[SECOND] == SECOND_ADD;
+  auto extract = [&](uint32_t part, bool is_signed, int32_t to[LANES]) {
+    const uint32_t* from = w.reg<uint32_t>(part < ELEMENTS ? in->a : in->b);
+    const int32_t sign = is_signed ? 1 << (BITS - 1) : 0;
+    const int shift = static_cast<int>(part % ELEMENTS) * BITS;
+    for (int l = 0; l < LANES; l++) {
+      to[l] = (static_cast<int32_t>((from[l] >> shift) & FIELD) ^ sign) - sign;
     }
-    w.reg<uint32_t>(in->dst)[l] = f[SECOND] == SECOND_ADD ? sum : merged;
-  });
+  };
+  alignas(64) uint32_t out[LANES];
+  std::copy(c, c + LANES, out);
+  for (int i = 0; i < ELEMENTS; i++) {
+    if (!((f[MASK] >> i) & 1)) {
+      continue;
+    }
+    alignas(64) int32_t a[LANES], b[LANES], r[LANES];
+    extract((f[A_PARTS] >> (4 * i)) & 15, f[A_SIGNED], a);
+    extract((f[B_PARTS] >> (4 * i)) & 15, f[B_SIGNED], b);
+    compute(f[OP], a, b, r);
+    const int32_t low = f[D_SIGNED] ? -(1 << (BITS - 1)) : 0, high = low + static_cast<int>(FIELD);
+    for (int l = 0; l < LANES; l++) {
+      uint32_t v = static_cast<uint32_t>(f[SATURATE] ? std::clamp(r[l], low, high) : r[l]);
+      out[l] = adds ? out[l] + v : (out[l] & ~(FIELD << (BITS * i))) | (v & FIELD) << (BITS * i);
+    }
+  }
+  store_masked(w.reg<uint32_t>(in->dst), out, m);
   return next(in);
 }
 

@@ -41,6 +41,11 @@ class Format:
     def sign(self) -> int:
         return 1 << (self.bits - 1)
 
+    def distance(self, a: int, b: int) -> int:
+        """How many numbers two of them are apart; -0 and +0 are one."""
+        x, y = (-(v & ~self.sign) if v & self.sign else v for v in (a, b))
+        return abs(x - y)
+
     @property
     def infinity(self) -> int:
         return self.sign - self.smallest_normal if self.infinities else self.sign

@@ -15,13 +15,10 @@ from collections.abc import Callable
 from fractions import Fraction
 
 import numpy as np
-import pytest
-import torch
 
-from tests.simulator import exact
-from tests.simulator.exact import F32, F64, NAN, Format
-from tests.simulator.micro import Form, Suite
-from workbench.toolchain.inline import inline
+from simulator.conformance import exact
+from simulator.conformance.exact import F32, F64, NAN, Format
+from simulator.conformance.micro import Case, Form, Program, Suite
 
 FORMATS = {"f32": F32, "f64": F64}
 INTEGERS = [f"{sign}{bits}" for bits in (8, 16, 32, 64) for sign in "us"]
@@ -233,11 +230,6 @@ FORMS = [*integer_forms(), *from_float_forms(), *to_float_forms(), *float_forms(
 SUITE = Suite("convert_ops", FORMS)
 
 
-@pytest.mark.parametrize("form", FORMS, ids=str)
-def test_form(form: Form, pytestconfig):
-    SUITE.check(form, pytestconfig.getoption("--full"))
-
-
 # ---- Address spaces ----------------------------------------------------------------------------
 
 ADDRESSES = """
@@ -309,36 +301,30 @@ def addresses_source() -> str:
     return ADDRESSES.replace("QUERIES", "  ".join(texts))
 
 
-@pytest.fixture(scope="module")
-def queries() -> dict[str, list[int]]:
-    """What the lanes of ADDRESSES found, by query."""
-    module = inline(addresses_source(), "run", target="simulator", name="addresses")
-    out = torch.zeros(320, dtype=torch.uint64)
-    buffer = torch.from_numpy(np.arange(1000, 1032, dtype=np.uint64))
-    module.run(out, buffer)
-    names = ("shared read", "local read", "global read", "back", "is shared", "is local",
-             "is global", "mixed read", "generic store", "constant read")  # fmt: skip
-    return dict(zip(names, out.reshape(10, 32).tolist(), strict=True))
-
-
+PROGRAM = Program("addresses", addresses_source)
 LANES = range(32)
-SPACES = {"is shared": 0, "is local": 1, "is global": 2}
+SPACES = {"is shared": 0, "is local": 1, "is global": 2}  # the residue of their lanes
 MIXED = [(100 + i, i * 10 + i % 4, 1000 + i)[i % 3] for i in LANES]
 
 
-@pytest.mark.parametrize(
-    ("query", "wanted"),
-    [
-        ("shared read", [100 + i if i < 20 else 1 for i in LANES]),
-        ("local read", [i * 10 + i % 4 for i in LANES]),
-        ("global read", [1000 + i for i in LANES]),
-        ("back", [1] * 32),
-        ("mixed read", MIXED),
-        ("generic store", [i + 7 for i in LANES]),
-        ("constant read", [5 + i % 4 for i in LANES]),
-        *((name, [int(i % 3 == k) if i < 31 else 2 for i in LANES]) for name, k in SPACES.items()),
-    ],
-    ids=str,
-)
-def test_address(queries: dict[str, list[int]], query: str, wanted: list[int]):
-    assert queries[query] == wanted
+WANTED = {
+    "shared read": [100 + i if i < 20 else 1 for i in LANES],
+    "local read": [i * 10 + i % 4 for i in LANES],
+    "global read": [1000 + i for i in LANES],
+    "back": [1] * 32,
+    **{name: [int(i % 3 == k) if i < 31 else 2 for i in LANES] for name, k in SPACES.items()},
+    "mixed read": MIXED,
+    "generic store": [i + 7 for i in LANES],
+    "constant read": [5 + i % 4 for i in LANES],
+}
+
+
+def check_addresses(full: bool, target: str) -> None:
+    """What the lanes of ADDRESSES found, by query."""
+    out = np.zeros((10, 32), dtype=np.uint64)
+    PROGRAM.run(target, out, np.arange(1000, 1032, dtype=np.uint64))
+    for (query, wanted), got in zip(WANTED.items(), out.tolist(), strict=True):
+        assert got == wanted, query
+
+
+CASES = [Case("cvta and isspacep", check_addresses)]

@@ -1,6 +1,7 @@
 """Micro-kernels: one PTX instruction each, run by every lane and compared with a reference.
 
-A test module lists its forms and makes one Suite of them; the suite compiles them together, once.
+A family of instructions lists its forms and makes one Suite of them; the suite compiles them
+together, once for each target.
 Every form runs on edge cases and seeded random operands, with all lanes active and with some: the
 results of inactive lanes must stay as they were. Where the types allow it, it runs again with the
 result in the register of an operand.
@@ -20,7 +21,7 @@ from types import ModuleType
 import numpy as np
 import torch
 
-from tests.simulator.exact import BF16, E4M3, E5M2, F16, F32, F64, NAN, Format, OneOf
+from simulator.conformance.exact import BF16, E4M3, E5M2, F16, F32, F64, NAN, Format, OneOf
 from workbench.toolchain import BuildError
 from workbench.toolchain.inline import inline
 
@@ -106,6 +107,22 @@ class Operand:
         if isinstance(wanted, Within):
             return wanted.low <= FLOATS[self.type].float(register) <= wanted.high
         return register == wanted & ((1 << self.register) - 1)
+
+    def apart(self, a: int, b: int, wanted: object) -> int | None:
+        """How many numbers two results are apart; None: they differ where only one is allowed."""
+        if isinstance(wanted, Pair):
+            half = self.bits // 2
+            one = Operand(self.element.type, half)
+            low = (1 << half) - 1
+            parts = (
+                one.apart(a & low, b & low, wanted.low),
+                one.apart(a >> half, b >> half, wanted.high),
+            )
+            return None if None in parts else max(parts)
+        if a == b or isinstance(wanted, int):
+            return 0 if a == b else None
+        f = FLOATS[self.type]
+        return 0 if f.is_nan(a) or f.is_nan(b) else f.distance(a, b)
 
     def text(self, value: object) -> str:
         """A register or an expected result for a person."""
@@ -254,6 +271,81 @@ def _spread(column: list[int], count: int, rng: random.Random) -> list[int]:
     return values[:count]
 
 
+class Program:
+    """CUDA source that is compiled when it is first run, once for each target."""
+
+    def __init__(self, name: str, source: str | Callable[[], str], *functions: str) -> None:
+        self.name, self.functions = name, functions or ("run",)
+        self._source = source
+        self._modules: dict[str, ModuleType | BuildError] = {}
+
+    @cached_property
+    def source(self) -> str:
+        """The CUDA source."""
+        return self._source() if callable(self._source) else self._source
+
+    def run(self, target: str, *arguments: np.ndarray | int, function: str = "") -> None:
+        """Call a function with arrays and numbers; it may write to the arrays."""
+        if target not in self._modules:
+            try:
+                self._modules[target] = inline(
+                    self.source, self.functions, target=target, name=self.name
+                )
+            except BuildError as error:
+                self._modules[target] = error  # not once more for every form
+        module = self._modules[target]
+        if isinstance(module, BuildError):
+            raise module
+        device = "cuda" if target == "gpu" else "cpu"
+        arrays = [(a, torch.from_numpy(a).to(device)) for a in arguments if _is_array(a)]
+        tensors = iter(arrays)
+        passed = [next(tensors)[1] if _is_array(a) else a for a in arguments]
+        getattr(module, function or self.functions[0])(*passed)
+        for array, tensor in arrays:
+            if target == "gpu":
+                array[...] = tensor.cpu().numpy()
+
+
+def _is_array(argument: object) -> bool:
+    return isinstance(argument, np.ndarray)
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is checked at once: `run` raises AssertionError where a target does something wrong.
+
+    It gets whether to run more operands, and the target.
+    """
+
+    name: str
+    run: Callable[[bool, str], None] = field(compare=False)
+
+    def check(self, full: bool = False, target: str = "simulator") -> None:
+        """Run on a target and compare with the references."""
+        self.run(full, target)
+
+
+@dataclass(frozen=True)
+class FormCase:
+    """A form of a suite."""
+
+    suite: Suite
+    form: Form
+
+    @property
+    def name(self) -> str:
+        """The form's name."""
+        return self.form.name
+
+    def check(self, full: bool = False, target: str = "simulator") -> None:
+        """Run on a target and compare with the reference."""
+        self.suite.check(self.form, full, target)
+
+    def compare(self, full: bool, targets: Sequence[str]) -> int:
+        """Run on two targets and compare them; see Suite.compare."""
+        return self.suite.compare(self.form, full, targets)
+
+
 class Suite:
     """Forms that are compiled together."""
 
@@ -261,28 +353,61 @@ class Suite:
         names = [form.name for form in forms]
         assert len(set(names)) == len(names), sorted({n for n in names if names.count(n) > 1})
         self.name, self.forms = name, list(forms)
-        self.failure: BuildError | None = None
+        self.program = Program(name, lambda: grouped_source([_body(form) for form in self.forms]))
 
-    @cached_property
-    def source(self) -> str:
-        bodies = [_body(form) for form in self.forms]
-        return grouped_source(bodies)
+    def cases(self) -> list[FormCase]:
+        """One for each form."""
+        return [FormCase(self, form) for form in self.forms]
 
-    @cached_property
-    def module(self) -> ModuleType:
-        if self.failure is not None:
-            raise self.failure
-        try:
-            return inline(self.source, "run", target="simulator", name=self.name)
-        except BuildError as error:
-            self.failure = error  # not once more for every form
-            raise
-
-    def check(self, form: Form, full: bool = False) -> None:
+    def check(self, form: Form, full: bool = False, target: str = "simulator") -> None:
         """Run a form and compare every lane with its reference."""
         rows = cases(form, 8192 if full else 320)
         lanes, active = _lanes(form, len(rows))
-        results, again = self.run(form, [rows[lane] for lane in lanes], active)
+        self._compare_with_reference(
+            form, rows, lanes, active, self._run(form, rows, lanes, target)
+        )
+
+    def compare(self, form: Form, full: bool, targets: Sequence[str]) -> int:
+        """Run a form on two targets with the same operands, and compare each with its reference.
+
+        Where the reference is one bit pattern, the registers must be equal, those of inactive lanes
+        too. Where it allows several, each target is held to the reference, so that two results are
+        at most twice its bound apart. Returns the largest distance found, in units of the last
+        place.
+        """
+        rows = cases(form, 8192 if full else 320)
+        lanes, active = _lanes(form, len(rows))
+        first, second = (self._run(form, rows, lanes, target) for target in targets)
+        farthest = 0
+        for k, (a, b) in enumerate(zip(first[0], second[0], strict=True)):
+            o = form.outs[k]
+            for i in np.flatnonzero(a != b):
+                row = rows[lanes[i]]
+                wanted = _tuple(form.reference(*_decoded(form, row)))[k]
+                apart = o.apart(int(a[i]), int(b[i]), wanted)
+                if apart is None:
+                    texts = f"{o.text(int(a[i]))} and {o.text(int(b[i]))}"
+                    raise AssertionError(f"{form}{row}: %{k} is {texts} on {' and '.join(targets)}")
+                farthest = max(farthest, apart)
+        for found in (first, second):
+            self._compare_with_reference(form, rows, lanes, active, found)
+        return farthest
+
+    def _run(
+        self, form: Form, rows: list[tuple[int, ...]], lanes: list[int], target: str
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        _, active = _lanes(form, len(rows))
+        return self.run(form, [rows[lane] for lane in lanes], active, target)
+
+    def _compare_with_reference(
+        self,
+        form: Form,
+        rows: list[tuple[int, ...]],
+        lanes: list[int],
+        active: list[int],
+        found: tuple[np.ndarray, np.ndarray | None],
+    ) -> None:
+        results, again = found
         wanted = [_tuple(form.reference(*_decoded(form, row))) for row in rows]
         problems = []
         for i, lane in enumerate(lanes):
@@ -299,7 +424,11 @@ class Suite:
             raise AssertionError(f"{form}: {len(problems)} of {len(lanes)} lanes\n{shown}")
 
     def run(
-        self, form: Form, rows: list[tuple[int, ...]], active: list[int]
+        self,
+        form: Form,
+        rows: list[tuple[int, ...]],
+        active: list[int],
+        target: str = "simulator",
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """The registers after the instruction: [result, lane], and those of the second run."""
         n = len(rows)
@@ -307,9 +436,8 @@ class Suite:
         outputs = np.zeros((len(form.outs) + 1, n), dtype=np.uint64)
         for i in range(n):
             outputs[: len(form.outs), i] = before(form, i)
-        out = torch.from_numpy(outputs)
-        mask = torch.tensor(active, dtype=torch.int32)
-        self.module.run(self.forms.index(form), torch.from_numpy(inputs), out, mask, n)
+        mask = np.array(active, dtype=np.int32)
+        self.program.run(target, self.forms.index(form), inputs, outputs, mask, n)
         again = outputs[-1] if form.shared_register is not None else None
         return outputs[:-1], again
 

@@ -10,15 +10,11 @@ from __future__ import annotations
 
 import random
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import pytest
-import torch
 
-from tests.simulator.micro import BLOCK, Operand, asm_block, grouped_source
-from workbench.toolchain.inline import inline
+from simulator.conformance.micro import BLOCK, Case, Operand, Program, asm_block, grouped_source
 
 LANES = 32
 WINDOW = 8 * BLOCK  # bytes: of the buffer that the lanes of a block access
@@ -68,21 +64,24 @@ SCALARS = [(f"{kind}{bits}", width) for bits in (8, 16, 32, 64) for kind in "usb
            for width in (16, 32, 64) if width >= bits]  # fmt: skip
 SCALARS += [("f32", 32), ("f64", 64)]
 PAIRS = [("u8", 16), ("s8", 32), ("b8", 16), ("u16", 16), ("s16", 32), ("s16", 64), ("b16", 16),
-         ("u32", 32), ("s32", 64), ("b32", 32), ("f32", 32), ("u64", 64), ("b64", 64),
+         ("u32", 32), ("s32", 64), ("b32", 32), ("f32", 32), ("u64", 64), ("s64", 64), ("b64", 64),
          ("f64", 64)]  # fmt: skip
-QUADS = [("u8", 16), ("s8", 32), ("u16", 16), ("s16", 16), ("u32", 32), ("s32", 32), ("b32", 32),
-         ("f32", 32)]  # fmt: skip
+QUADS = [("u8", 16), ("s8", 32), ("b8", 16), ("u16", 16), ("s16", 16), ("b16", 16), ("u32", 32),
+         ("s32", 32), ("b32", 32), ("f32", 32)]  # fmt: skip
 EVERY = [(t, w, n) for n, types in ((1, SCALARS), (2, PAIRS), (4, QUADS)) for t, w in types]
-SOME = [("s8", 32, 1), ("u16", 16, 1), ("u32", 32, 1), ("s32", 64, 1), ("f64", 64, 1),
-        ("b8", 16, 4), ("u16", 16, 2), ("u64", 64, 2), ("f32", 32, 4)]  # fmt: skip
-HINTS = {
-    "ld": ("volatile global", "volatile shared", "relaxed.gpu global", "acquire.cta shared",
-           "acquire.sys global", "weak global", ".nc global", ".ca global", ".cg global",
-           ".cs global", ".lu global", ".cv global", ".L1::no_allocate global",
-           ".L1::evict_first.L2::128B global", ".nc.L1::evict_last.L2::64B global"),
-    "st": ("volatile global", "volatile shared", "relaxed.gpu global", "release.cta shared",
-           "weak global", ".wb global", ".cg global", ".cs global", ".wt global",
-           ".L1::evict_unchanged global"),
+SOME = [(t, max(16, int(t[1:])), 1) for t in dict.fromkeys(t for t, _ in SCALARS)]
+SOME += [("s8", 32, 1), ("s32", 64, 1), ("b8", 16, 4), ("u16", 16, 2), ("u64", 64, 2),
+         ("f32", 32, 4)]  # fmt: skip
+SCOPES = ("cta", "cluster", "gpu", "sys")
+ORDERS = {"ld": ("relaxed", "acquire"), "st": ("relaxed", "release")}
+# Of global accesses: modifiers and type, with the number of elements if there are several.
+CACHES = {
+    "ld": ("ca u32", "cg u32", "cs u32", "lu u32", "cv u32", "nc u32", "cg b32", "cg s32 4",
+           "cs b16", "cs f32", "cs f32 4", "cs s32 4", "nc f32", "nc u64", "nc f64 2", "nc u64 2",
+           "nc u32 4", "L1::no_allocate u32", "L1::evict_first.L2::128B u32",
+           "nc.L1::evict_last.L2::64B u32"),
+    "st": ("wb u32", "cg u32", "cs u32", "wt u32", "cg s32 4", "cs b16", "cs f32", "cs s32 4",
+           "wt b16", "L1::evict_unchanged u32"),
 }  # fmt: skip
 
 
@@ -92,11 +91,34 @@ def forms() -> list[Access]:
         for space in ("global", "shared", "local"):
             found += [Access(op, space, *which) for which in EVERY]
             found += [Access(op, f"generic {space}", *which) for which in SOME]
-        for hint in HINTS[op]:
-            modifiers, space = hint.split()
-            found.append(Access(op, space, "u32", 32, 1, modifiers))
+        found += ordered_forms(op)
+        for text in CACHES[op]:
+            cache, type_, *count = text.split()
+            register = max(16, int(type_[1:]))
+            found.append(Access(op, "global", type_, register, int((count or "1")[0]), f".{cache}"))
     found += [Access("ld", "const", *which) for which in SOME]
-    found += [Access("ldu", "global", *which) for which in SOME if which[1] != 16]
+    found += [
+        Access("ldu", "global", t, w, n)
+        for t, w, n in (("s8", 32, 1), ("u32", 32, 1), ("s32", 64, 1), ("f64", 64, 1),
+                        ("u64", 64, 2), ("f32", 32, 4))
+    ]  # fmt: skip
+    return found
+
+
+def ordered_forms(op: str) -> list[Access]:
+    """Every memory order and scope."""
+    orders = [f"{order}.{scope}" for order in ORDERS[op] for scope in SCOPES]
+    found = [
+        Access(op, space, "u32", 32, 1, order)
+        for space in ("global", "shared")
+        for order in ("volatile", "weak", *orders)
+    ]
+    for order in orders:
+        if ".cluster" not in order:
+            found += [Access(op, "generic global", "u32", 32, count, order) for count in (1, 2)]
+    found.append(Access(op, "global", "u32", 32, 1, "mmio.relaxed.sys"))
+    if op == "st":
+        found.append(Access(op, "generic shared", "b32", 32, 1, "relaxed.cta"))
     return found
 
 
@@ -159,9 +181,7 @@ def source() -> str:
     return constant + grouped_source([body(form) for form in FORMS])
 
 
-@pytest.fixture(scope="module")
-def run() -> Callable[..., None]:
-    return inline(source(), "run", target="simulator", name="memory_ops").run
+PROGRAM = Program("memory_ops", source)
 
 
 def patterns(form: Access, rng: random.Random) -> list[list[int]]:
@@ -189,7 +209,7 @@ def patterns(form: Access, rng: random.Random) -> list[list[int]]:
     return found
 
 
-def check_load(form: Access, run: Callable[..., None]) -> None:
+def check_load(form: Access, target: str) -> None:
     rng = random.Random(zlib.crc32(str(form).encode()))
     blocks = patterns(form, rng)
     blocks += blocks[-4:]  # once more, with some of the lanes
@@ -201,8 +221,7 @@ def check_load(form: Access, run: Callable[..., None]) -> None:
     active = activity(n, full=n - 4 * BLOCK)
     out = np.zeros((form.count, n), dtype=np.uint64)
     out[:] = 0xABCD % (1 << o.register)
-    run(FORMS.index(form), torch.from_numpy(inputs), torch.from_numpy(out),
-        torch.tensor(active, dtype=torch.int32), n)  # fmt: skip
+    PROGRAM.run(target, FORMS.index(form), inputs, out, np.array(active, dtype=np.int32), n)
     for i in range(n):
         if form.window == "local":
             memory = inputs[1:, i].tobytes()
@@ -218,7 +237,7 @@ def check_load(form: Access, run: Callable[..., None]) -> None:
             assert got == wanted, f"lane {i}, element {k}: {got:#x}, wanted {wanted:#x}"
 
 
-def check_store(form: Access, run: Callable[..., None]) -> None:
+def check_store(form: Access, target: str) -> None:
     rng = random.Random(zlib.crc32(str(form).encode()))
     blocks = patterns(form, rng)
     full = len(blocks) * BLOCK
@@ -243,8 +262,7 @@ def check_store(form: Access, run: Callable[..., None]) -> None:
             first = int(inputs[0, i]) * form.bytes + k * o.bits // 8
             value = int(inputs[1 + k, i]) % (1 << o.bits)
             region[first : first + o.bits // 8] = value.to_bytes(o.bits // 8, "little")
-    run(FORMS.index(form), torch.from_numpy(inputs), torch.from_numpy(out),
-        torch.tensor(active, dtype=torch.int32), n)  # fmt: skip
+    PROGRAM.run(target, FORMS.index(form), inputs, out, np.array(active, dtype=np.int32), n)
     for k, region in enumerate(memory):
         got = out[:, k] if form.window == "local" else out[0, k * BLOCK : (k + 1) * BLOCK]
         wanted = np.frombuffer(bytes(region), dtype=np.uint64)
@@ -256,9 +274,9 @@ def activity(n: int, full: int) -> list[int]:
     return [1 if i < full else MASKS[i // LANES % len(MASKS)] >> i % LANES & 1 for i in range(n)]
 
 
-@pytest.mark.parametrize("form", FORMS, ids=str)
-def test_access(form: Access, run: Callable[..., None]):
-    (check_store if form.op == "st" else check_load)(form, run)
+def access_case(form: Access) -> Case:
+    check = check_store if form.op == "st" else check_load
+    return Case(str(form), lambda full, target: check(form, target))
 
 
 # ---- What does not fit the tables ----------------------------------------------------------------
@@ -278,6 +296,19 @@ __global__ void parameters(unsigned* out, Table table, unsigned shift) {
   out[64 + lane] = static_cast<unsigned>(table.last) + lane;
 }
 
+// Parameters by name: each type reads the first bytes of the table, the last row four at once.
+extern "C" __global__ void typed(Table table, unsigned long long* out) {
+  unsigned long long value;
+  TYPED
+  unsigned a, b, c, d;
+  asm volatile("{.reg .b16 h<4>; ld.param.v4.u8 {h0, h1, h2, h3}, [typed_param_0+24];"
+               "cvt.u32.u16 %0, h0; cvt.u32.u16 %1, h1; cvt.u32.u16 %2, h2; cvt.u32.u16 %3, h3;}"
+               : "=r"(a), "=r"(b), "=r"(c), "=r"(d));
+  out[14] = a | b << 8 | c << 16 | d << 24;
+  asm volatile("{.reg .b32 t<2>; ld.param.v2.u32 {t0, t1}, [typed_param_0]; mov.b64 %0, {t0, t1};}"
+               : "=l"(out[15]));
+}
+
 // Variables by name, with an offset; constants as stored values; parts that nobody wants.
 __global__ void named(unsigned* out) {
   const unsigned lane = threadIdx.x;
@@ -292,15 +323,23 @@ __global__ void named(unsigned* out) {
   out[32 + lane] = b;
   out[64 + lane] = c;
   asm volatile("{.reg .b64 g; mov.u64 g, module_variable; ld.global.u32 %0, [g+8];"
-               "prefetch.global.L2 [g]; prefetchu.L1 [g];}" : "=r"(a));
+               "prefetch.global.L2 [g]; prefetch.global.L1 [g]; prefetch.L1 [g]; prefetch.L2 [g];"
+               "cvta.global.u64 g, g; prefetchu.L1 [g];}" : "=r"(a));
+  unsigned local = lane;
+  asm volatile("{.reg .b64 l; cvta.to.local.u64 l, %0; prefetch.local.L1 [l];"
+               "prefetch.local.L2 [l];}" : : "l"(&local));
   out[96 + lane] = a;
   asm volatile("st.global.f32 [%0], 0f3F800000;" : : "l"(out + 128 + lane) : "memory");
   asm volatile("st.global.v4.u8 [%0], {1, 2, 3, 4};" : : "l"(out + 160 + lane) : "memory");
 }
 
-// The address register takes the loaded value: a walk along a chain of pointers.
-__global__ void chain(unsigned long long* out, const unsigned long long* next) {
+// The address register takes the loaded value: a walk along a chain of pointers, which lane k makes
+// point at element order[k].
+__global__ void chain(unsigned long long* out, const unsigned long long* order) {
   const unsigned lane = threadIdx.x;
+  unsigned long long* next = out + 96;
+  next[lane] = reinterpret_cast<unsigned long long>(next + order[lane]);
+  __syncwarp();
   unsigned long long at = reinterpret_cast<unsigned long long>(next + lane), low, high;
   high = reinterpret_cast<unsigned long long>(next + lane / 2 * 2);
   asm volatile("ld.global.u64 %0, [%0]; ld.global.u64 %0, [%0];" : "+l"(at));
@@ -350,24 +389,44 @@ void run_parameters(unsigned* out, unsigned shift) {
   Table table = {{10, 11, 12, 13, 14, 15}, {1, 2, 3, 4, 5, 6, 7, 250}, 1000.5};
   parameters<<<1, 32>>>(out, table, shift);
 }
+void run_typed(unsigned long long* out) {
+  Table table = {{0x89abcdefu, 0xfedcba98u}, {1, 2, 3, 250}};
+  typed<<<1, 1>>>(table, out);
+}
 void run_named(unsigned* out) { named<<<1, 32>>>(out); }
-void run_chain(unsigned long long* out, const unsigned long long* next) {
-  chain<<<1, 32>>>(out, next);
+void run_chain(unsigned long long* out, const unsigned long long* order) {
+  chain<<<1, 32>>>(out, order);
 }
 void run_special(unsigned* out) { special<<<dim3(2, 2), dim3(16, 6)>>>(out); }
 void run_clocks(long long* out) { clocks<<<1, 1>>>(out); }
 """
 
 
-@pytest.fixture(scope="module")
-def scenarios():
-    names = [f"run_{name}" for name in ("parameters", "named", "chain", "special", "clocks")]
-    return inline(SCENARIOS, names, target="simulator", name="memory_scenarios")
+TYPES = [f"{kind}{bits}" for bits in (8, 16, 32, 64) for kind in "bus"] + ["f32", "f64"]
 
 
-def test_parameters_by_index(scenarios):
-    out = torch.zeros(3, 32, dtype=torch.uint32)
-    scenarios.run_parameters(out, 4)
+def scenarios() -> str:
+    """SCENARIOS with one load of a parameter for each type."""
+    loads = []
+    for k, t in enumerate(TYPES):
+        bits = int(t[1:])
+        register = f"b{max(16, bits)}" if t[0] != "f" else t
+        widen = "mov.b64 %0, t" if bits == 64 else f"cvt.u64.u{max(16, bits)} %0, t"
+        move = ".reg .b32 u; mov.b32 u, t; cvt.u64.u32 %0, u" if t == "f32" else widen
+        loads.append(
+            f'asm volatile("{{.reg .{register} t; ld.param.{t} t, [typed_param_0]; {move};}}" '
+            f': "=l"(value)); out[{k}] = value;'
+        )
+    return SCENARIOS.replace("TYPED", "\n  ".join(loads))
+
+
+NAMES = ("parameters", "typed", "named", "chain", "special", "clocks")
+SCENARIO_PROGRAM = Program("memory_scenarios", scenarios, *(f"run_{name}" for name in NAMES))
+
+
+def check_parameters(full: bool, target: str) -> None:
+    out = np.zeros((3, 32), dtype=np.uint32)
+    SCENARIO_PROGRAM.run(target, out, 4, function="run_parameters")
     table = [1, 2, 3, 4, 5, 6, 7, 250]
     assert out.tolist() == [
         [10 + (k + 4) % 6 for k in range(32)],
@@ -376,32 +435,43 @@ def test_parameters_by_index(scenarios):
     ]
 
 
-def test_variables_by_name_and_constants(scenarios):
-    out = torch.zeros(6, 32, dtype=torch.uint32)
-    scenarios.run_named(out)
+def check_typed(full: bool, target: str) -> None:
+    """Parameters of every type; a signed one is extended to its register of 16 bits or more."""
+    out = np.zeros(16, dtype=np.uint64)
+    SCENARIO_PROGRAM.run(target, out, function="run_typed")
+    whole = 0xFEDCBA9889ABCDEF
+    wanted = []
+    for t in TYPES:
+        bits = int(t[1:])
+        value = Operand.parse(t).decode(whole)
+        wanted.append(value & ((1 << max(16, bits)) - 1))
+    assert out.tolist() == [*wanted, 0xFA030201, whole]
+
+
+def check_named(full: bool, target: str) -> None:
+    """Variables by their names, and constants as stored values."""
+    out = np.zeros((6, 32), dtype=np.uint32)
+    SCENARIO_PROGRAM.run(target, out, function="run_named")
     rows = [row[0] for row in out.tolist()]
     assert rows == [3, 9, 9, 33, 0x3F800000, 0x04030201]
     assert all(len(set(row)) == 1 for row in out.tolist())
 
 
-def test_address_register_as_destination(scenarios):
-    pointers = torch.zeros(32, dtype=torch.uint64)
-    assert pointers.data_ptr() % 16 == 0
-    order = [(7 * k + 3) % 32 for k in range(32)]
-    values = [pointers.data_ptr() + 8 * k for k in order]
-    pointers.copy_(torch.from_numpy(np.array(values, dtype=np.uint64)))
-    out = torch.zeros(3, 32, dtype=torch.uint64)
-    scenarios.run_chain(out, pointers)
-    assert out.tolist() == [
-        [values[order[k]] for k in range(32)],
-        [values[k // 2 * 2] for k in range(32)],
-        [values[k // 2 * 2 + 1] for k in range(32)],
-    ]
+def check_chain(full: bool, target: str) -> None:
+    """The address register is a destination, too."""
+    order = np.array([(7 * k + 3) % 32 for k in range(32)], dtype=np.uint64)
+    out = np.zeros((4, 32), dtype=np.uint64)
+    SCENARIO_PROGRAM.run(target, out, order, function="run_chain")
+    twice, low, high, values = out.tolist()
+    assert values == [values[0] + 8 * (int(k) - int(order[0])) for k in order]
+    assert twice == [values[order[k]] for k in range(32)]
+    assert low == [values[k // 2 * 2] for k in range(32)]
+    assert high == [values[k // 2 * 2 + 1] for k in range(32)]
 
 
-def test_special_registers(scenarios):
-    out = torch.zeros(20, 4, 96, dtype=torch.uint32)
-    scenarios.run_special(out)
+def check_special_registers(full: bool, target: str) -> None:
+    out = np.zeros((20, 4, 96), dtype=np.uint32)
+    SCENARIO_PROGRAM.run(target, out, function="run_special")
     for block in range(4):
         for thread in range(96):
             lane, bit = thread % 32, 1 << thread % 32
@@ -422,7 +492,18 @@ def test_special_registers(scenarios):
             assert out[:, block, thread].tolist() == wanted, f"block {block}, thread {thread}"
 
 
-def test_clocks_go_forward(scenarios):
-    out = torch.zeros(3, dtype=torch.int64)
-    scenarios.run_clocks(out)
-    assert all(value > 0 for value in out.tolist())
+def check_clocks(full: bool, target: str) -> None:
+    out = np.zeros(3, dtype=np.int64)
+    SCENARIO_PROGRAM.run(target, out, function="run_clocks")
+    assert all(value > 0 for value in out.tolist()), "a clock does not go forward"
+
+
+CASES = [
+    *map(access_case, FORMS),
+    Case("parameters by index", check_parameters),
+    Case("parameters of every type", check_typed),
+    Case("variables by name, constants", check_named),
+    Case("address register as destination", check_chain),
+    Case("special registers", check_special_registers),
+    Case("clocks go forward", check_clocks),
+]

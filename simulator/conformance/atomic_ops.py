@@ -10,6 +10,7 @@ atom.add.f32 flushes subnormal numbers in global memory and not in shared memory
 
 from __future__ import annotations
 
+import itertools
 import random
 import zlib
 from collections import Counter
@@ -18,13 +19,18 @@ from dataclasses import dataclass, field
 from functools import reduce
 
 import numpy as np
-import pytest
-import torch
 
-from tests.simulator import exact
-from tests.simulator.exact import F32, F64, NAN
-from tests.simulator.micro import BLOCK, Operand, edge_cases, grouped_source, random_value
-from workbench.toolchain.inline import inline
+from simulator.conformance import exact
+from simulator.conformance.exact import F32, F64, NAN
+from simulator.conformance.micro import (
+    BLOCK,
+    Case,
+    Operand,
+    Program,
+    edge_cases,
+    grouped_source,
+    random_value,
+)
 
 SPACES = ("global", "shared", "generic global", "generic shared")
 OWN, SHARED_BY_ALL = 6 * BLOCK, 4 * BLOCK  # lanes with a cell of their own, lanes that compete
@@ -41,7 +47,7 @@ class Atomic:
     space: str
     red: bool
     update: Callable[..., object] = field(compare=False)
-    order: str = ""  # memory ordering and scope
+    order: str = ""  # memory ordering and scope; with "+" it stands behind the operation
 
     def __str__(self) -> str:
         return f"{self.name} ({self.space})" if self.space.startswith("generic") else self.name
@@ -50,7 +56,8 @@ class Atomic:
     def name(self) -> str:
         space = "" if self.space.startswith("generic") else self.space
         opcode = "red" if self.red else "atom"
-        return ".".join(filter(None, (opcode, self.order, space, self.op, self.type)))
+        first, behind = (self.order, "") if self.order[:1] != "+" else ("", self.order[1:])
+        return ".".join(filter(None, (opcode, first, space, self.op, behind, self.type)))
 
     @property
     def operand(self) -> Operand:
@@ -101,9 +108,15 @@ def forms() -> list[Atomic]:
                         add(op, t, f)
             add("add", "f32", float_sum("f32", flushes=space.endswith("global")))
             add("add", "f64", float_sum("f64", flushes=False))
-    for order in ("relaxed.gpu", "acquire.cta", "release.sys", "acq_rel.gpu"):
-        found.append(Atomic("add", "u32", "global", False, integers["add"], order))
-    found.append(Atomic("max", "s32", "shared", True, max, "relaxed.cta"))
+    for scope in ("cta", "cluster", "gpu", "sys"):
+        for order in ("relaxed", "acquire", "release", "acq_rel"):
+            found.append(Atomic("add", "u32", "global", False, integers["add"], f"{order}.{scope}"))
+        for order, space in itertools.product(("relaxed", "release"), ("global", "shared")):
+            found.append(Atomic("max", "s32", space, True, max, f"{order}.{scope}"))
+    # The order may also stand behind the operation.
+    for order, t in (("acquire.cta", "u32"), ("release.gpu", "u32"), ("relaxed.gpu", "f32")):
+        update = integers["add"] if t == "u32" else float_sum("f32", flushes=True)
+        found.append(Atomic("add", t, "generic global", False, update, f"+{order}"))
     return found
 
 
@@ -153,9 +166,7 @@ def source() -> str:
     return grouped_source([body(form) for form in FORMS])
 
 
-@pytest.fixture(scope="module")
-def run() -> Callable[..., None]:
-    return inline(source(), "run", target="simulator", name="atomics").run
+PROGRAM = Program("atomic_ops", source)
 
 
 def operands_of(form: Atomic) -> np.ndarray:
@@ -192,8 +203,7 @@ def active_lanes(count: int) -> list[int]:
     return [masks[i // 32 % len(masks)] >> (i % 32) & 1 for i in range(count)]
 
 
-@pytest.mark.parametrize("form", FORMS, ids=str)
-def test_form(form: Atomic, run: Callable[..., None]):
+def check_atomic(form: Atomic, target: str) -> None:
     inputs = operands_of(form)
     count = inputs.shape[1]
     active = active_lanes(count)
@@ -203,8 +213,7 @@ def test_form(form: Atomic, run: Callable[..., None]):
     out[0] = sentinel & ((1 << o.bits) - 1)
     if not form.in_shared:
         out[1] = inputs[0]
-    run(FORMS.index(form), torch.from_numpy(inputs), torch.from_numpy(out),
-        torch.tensor(active, dtype=torch.int32), count)  # fmt: skip
+    PROGRAM.run(target, FORMS.index(form), inputs, out, np.array(active, dtype=np.int32), count)
     old, cells = out.tolist()
     for i in range(count):
         if form.red or not active[i]:
@@ -304,21 +313,32 @@ void take_tickets(unsigned* out) { tickets<<<3, 160>>>(out); }
 """
 
 
-@pytest.fixture(scope="module")
-def lock_module():
-    return inline(LOCK, ["count_locked", "take_tickets"], target="simulator", name="locks")
+LOCKS = Program("locks", LOCK, "count_locked", "take_tickets")
 
 
-def test_spin_lock_lets_every_lane_in(lock_module):
-    lock, counter = torch.zeros(1, dtype=torch.uint32), torch.zeros(1, dtype=torch.uint32)
-    lock_module.count_locked(lock, counter, 3)
+def check_lock(full: bool, target: str) -> None:
+    """A spin lock lets every lane in."""
+    lock, counter = np.zeros(1, dtype=np.uint32), np.zeros(1, dtype=np.uint32)
+    LOCKS.run(target, lock, counter, 3, function="count_locked")
     assert (counter.item(), lock.item()) == (3 * 4 * 96, 0)
 
 
-def test_tickets_are_all_different(lock_module):
-    out = torch.zeros(3 * 161, dtype=torch.uint32)
-    lock_module.take_tickets(out)
+def check_tickets(full: bool, target: str) -> None:
+    """Tickets are all different."""
+    out = np.zeros(3 * 161, dtype=np.uint32)
+    LOCKS.run(target, out, function="take_tickets")
     for row in out.reshape(3, 161).tolist():
         assert row[-1] == 2 * 160
         assert len(set(row[:-1])) == 160
         assert max(row[:-1]) < 320
+
+
+def atomic_case(form: Atomic) -> Case:
+    return Case(str(form), lambda full, target: check_atomic(form, target))
+
+
+CASES = [
+    *map(atomic_case, FORMS),
+    Case("spin lock", check_lock),
+    Case("tickets", check_tickets),
+]

@@ -12,9 +12,7 @@ import itertools
 import operator
 from collections.abc import Callable
 
-import pytest
-
-from tests.simulator.micro import Form, Suite
+from simulator.conformance.micro import Form, Suite
 
 TYPES = ("u32", "s32")
 WIDTHS = {"b": 8, "h": 16}
@@ -232,8 +230,3 @@ FORMS = [
     *simd_forms(),
 ]
 SUITE = Suite("video_ops", FORMS)
-
-
-@pytest.mark.parametrize("form", FORMS, ids=str)
-def test_form(form: Form, pytestconfig):
-    SUITE.check(form, pytestconfig.getoption("--full"))

@@ -3,9 +3,7 @@
 # ruff: noqa: E731 (references are short enough for a lambda)
 from __future__ import annotations
 
-import pytest
-
-from tests.simulator.micro import Form, Suite
+from simulator.conformance.micro import Form, Suite
 
 
 def move_forms() -> list[Form]:
@@ -80,10 +78,4 @@ def move_forms() -> list[Form]:
     return forms
 
 
-MOVES = move_forms()
-MOVE_SUITE = Suite("move_ops", MOVES)
-
-
-@pytest.mark.parametrize("form", MOVES, ids=str)
-def test_move(form: Form, pytestconfig):
-    MOVE_SUITE.check(form, pytestconfig.getoption("--full"))
+SUITE = Suite("move_ops", move_forms())

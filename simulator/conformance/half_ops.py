@@ -21,11 +21,9 @@ import math
 from collections.abc import Callable
 from fractions import Fraction
 
-import pytest
-
-from tests.simulator import exact
-from tests.simulator.exact import BF16, F16, F32, NAN, Format, OneOf
-from tests.simulator.micro import Form, Pair, Suite, Within
+from simulator.conformance import exact
+from simulator.conformance.exact import BF16, F16, F32, NAN, Format, OneOf
+from simulator.conformance.micro import Form, Pair, Suite, Within
 
 FORMATS = {"f16": F16, "bf16": BF16}
 QUIET = 0x7FFF
@@ -336,8 +334,3 @@ FORMS = [
     *set_forms(),
 ]
 SUITE = Suite("half_ops", FORMS)
-
-
-@pytest.mark.parametrize("form", FORMS, ids=str)
-def test_form(form: Form, pytestconfig):
-    SUITE.check(form, pytestconfig.getoption("--full"))

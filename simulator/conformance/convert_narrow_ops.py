@@ -15,10 +15,8 @@ import math
 from collections.abc import Callable
 from fractions import Fraction
 
-import pytest
-
-from tests.simulator.exact import BF16, E4M3, E5M2, F16, F32, F64, NAN, TF32, Format, OneOf
-from tests.simulator.micro import Form, Pair, Suite
+from simulator.conformance.exact import BF16, E4M3, E5M2, F16, F32, F64, NAN, TF32, Format, OneOf
+from simulator.conformance.micro import Form, Pair, Suite
 
 FORMATS = {"f16": F16, "bf16": BF16, "f32": F32, "f64": F64, "e4m3": E4M3, "e5m2": E5M2}
 MODES = ("rn", "rz", "rm", "rp")
@@ -327,8 +325,3 @@ FORMS = [
     *pack_forms(),
 ]
 SUITE = Suite("convert_narrow_ops", FORMS)
-
-
-@pytest.mark.parametrize("form", FORMS, ids=str)
-def test_form(form: Form, pytestconfig):
-    SUITE.check(form, pytestconfig.getoption("--full"))

@@ -14,11 +14,8 @@ import operator
 from collections.abc import Callable
 
 import numpy as np
-import pytest
-import torch
 
-from tests.simulator.micro import Form, Suite, grouped_source
-from workbench.toolchain.inline import inline
+from simulator.conformance.micro import Case, Form, Program, Suite, grouped_source
 
 SIZES = (16, 32, 64)
 INTEGERS = [f"{sign}{bits}" for bits in SIZES for sign in "us"]
@@ -485,14 +482,8 @@ FORMS = [
 SUITE = Suite("integer_ops", FORMS)
 
 
-@pytest.mark.parametrize("form", FORMS, ids=str)
-def test_form(form: Form, pytestconfig):
-    SUITE.check(form, pytestconfig.getoption("--full"))
-
-
-@pytest.fixture(scope="module")
-def every_lop3() -> np.ndarray:
-    """lop3 with each of its 256 tables: [table, lane]; the second warp's even lanes are off."""
+def every_lop3() -> str:
+    """CUDA that runs lop3 with each of its 256 tables."""
     text = "\n".join(
         f'{{ unsigned d = 77; asm volatile("{{.reg .pred run; setp.ne.b32 run, %4, 0; '
         f'@run lop3.b32 %0, %1, %2, %3, {table};}}" : "+r"(d) : "r"(a), "r"(b), "r"(c), '
@@ -500,11 +491,10 @@ def every_lop3() -> np.ndarray:
         for table in range(256)
     )
     body = f"unsigned a = in[i], b = in[n + i], c = in[2 * n + i];\n{text}"
-    run = inline(grouped_source([body]), "run", target="simulator", name="lop3").run
-    out = torch.zeros((256, 64), dtype=torch.uint64)
-    active = torch.tensor([1] * 32 + [0, 1] * 16, dtype=torch.int32)
-    run(0, torch.from_numpy(lop3_operands()), out, active, 64)
-    return out.numpy()
+    return grouped_source([body])
+
+
+LOP3 = Program("lop3", every_lop3)
 
 
 def lop3_operands() -> np.ndarray:
@@ -514,12 +504,19 @@ def lop3_operands() -> np.ndarray:
     return operands
 
 
-@pytest.mark.parametrize("table", range(256))
-def test_lop3(every_lop3: np.ndarray, table: int):
+def check_lop3(full: bool, target: str) -> None:
+    """Every table; the second warp's even lanes are off."""
+    out = np.zeros((256, 64), dtype=np.uint64)
+    active = np.array([1] * 32 + [0, 1] * 16, dtype=np.int32)
+    LOP3.run(target, 0, lop3_operands(), out, active, 64)
     a, b, c = lop3_operands()
-    wanted = np.zeros(64, dtype=np.uint64)
-    for bit in range(32):
-        index = (a >> bit & 1) << 2 | (b >> bit & 1) << 1 | (c >> bit & 1)
-        wanted |= (np.uint64(table) >> index & 1) << np.uint64(bit)
-    wanted[32::2] = 77
-    assert every_lop3[table].tolist() == wanted.tolist()
+    for table in range(256):
+        wanted = np.zeros(64, dtype=np.uint64)
+        for bit in range(32):
+            index = (a >> bit & 1) << 2 | (b >> bit & 1) << 1 | (c >> bit & 1)
+            wanted |= (np.uint64(table) >> index & 1) << np.uint64(bit)
+        wanted[32::2] = 77
+        assert out[table].tolist() == wanted.tolist(), f"table {table:#x}"
+
+
+CASES = [Case("lop3.b32, every table", check_lop3)]

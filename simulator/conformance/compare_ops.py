@@ -8,10 +8,8 @@ import itertools
 import math
 from collections.abc import Callable
 
-import pytest
-
-from tests.simulator.exact import F32, F64
-from tests.simulator.micro import Form, Suite
+from simulator.conformance.exact import F32, F64
+from simulator.conformance.micro import Form, Suite
 
 FORMATS = {"f32": F32, "f64": F64}
 INTEGERS = [f"{sign}{bits}" for bits in (16, 32, 64) for sign in "us"]
@@ -181,8 +179,3 @@ def slct(by: str) -> Callable[[int, int, int], int]:
 
 FORMS = [*setp_forms(), *set_forms(), *selection_forms()]
 SUITE = Suite("compare_ops", FORMS)
-
-
-@pytest.mark.parametrize("form", FORMS, ids=str)
-def test_form(form: Form, pytestconfig):
-    SUITE.check(form, pytestconfig.getoption("--full"))

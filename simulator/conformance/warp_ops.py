@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 
-import pytest
+import numpy as np
 
-from tests.simulator.micro import Form, Suite, before
+from simulator.conformance.micro import Case, Form, Program, Suite, before
 
 FULL = (1 << 32) - 1
 LANES = range(32)
@@ -180,8 +180,10 @@ def vote_forms() -> list[Collective]:
         forms += both_ways(
             f"{op} !p", "pred", "pred b32", f"{op} %0, !%1, %2", negated, vote_operands
         )
-    op = "vote.sync.ballot.b32"
-    return forms + both_ways(op, "b32", "pred b32", f"{op} %0, %1, %2", ballot, vote_operands)
+    for op in ("vote.sync.ballot.b32", "vote.ballot.sync.b32"):
+        ptx = f"{op} %0, %1, %2"
+        forms += both_ways(op, "b32", "pred b32", ptx, ballot, vote_operands)
+    return forms
 
 
 def matching(warp: Warp, lanes: list[int]) -> dict[int, tuple[int | None, ...]]:
@@ -241,14 +243,16 @@ def redux_forms() -> list[Collective]:
 
 
 COLLECTIVES = [*shuffle_forms(), *vote_forms(), *match_forms(), *redux_forms()]
-SUITE = Suite("warp_ops", [c.form for c in COLLECTIVES])
+PROGRAM = Suite("warp_ops", [c.form for c in COLLECTIVES])
 
 
 def groups_of_lanes(mask: int) -> list[list[int]]:
     return [[lane for lane in LANES if mask >> lane & 1]]
 
 
-def check(collective: Collective, warps: list[Warp], groups: list[list[list[int]]]) -> None:
+def check(
+    collective: Collective, warps: list[Warp], groups: list[list[list[int]]], target: str
+) -> None:
     """Run warps whose lanes take part in groups, and compare each lane with the reference."""
     while len(warps) % 2:
         warps, groups = [*warps, warps[0]], [*groups, groups[0]]
@@ -262,7 +266,7 @@ def check(collective: Collective, warps: list[Warp], groups: list[list[list[int]
         for lanes in sets:
             answers |= collective.reference(full, lanes)
         expected += [answers.get(lane) for lane in LANES]
-    results, again = SUITE.run(collective.form, rows, active)
+    results, again = PROGRAM.run(collective.form, rows, active, target)
     for i, wanted in enumerate(expected):
         got = [int(r) for r in results[:, i]]
         where = f"{collective}: warp {i // 32}, lane {i % 32}, operands {rows[i]}"
@@ -275,25 +279,51 @@ def check(collective: Collective, warps: list[Warp], groups: list[list[list[int]
             assert int(again[i]) == wanted[0], f"{where}: in place {again[i]}, wanted {wanted}"
 
 
-@pytest.mark.parametrize("collective", COLLECTIVES, ids=str)
-def test_full_warp(collective: Collective):
-    warps = collective.operands(random.Random(1))
-    check(collective, warps, [groups_of_lanes(FULL)] * len(warps))
-
-
-@pytest.mark.parametrize("collective", COLLECTIVES, ids=str)
-def test_some_lanes(collective: Collective):
-    warps = collective.operands(random.Random(2))
-    check(collective, warps, [groups_of_lanes(MASKS[i % len(MASKS)]) for i in range(len(warps))])
-
-
-@pytest.mark.parametrize("collective", COLLECTIVES, ids=str)
-def test_a_mask_per_tile(collective: Collective):
-    """Tiles of a warp execute the same instruction, each with a mask of its own lanes."""
-    warps = collective.operands(random.Random(3))
+def check_collective(collective: Collective, target: str) -> None:
+    """A full warp; the lanes of some masks; a mask per tile of the warp, each of its own lanes."""
+    full, some, tiled = (collective.operands(random.Random(seed)) for seed in (1, 2, 3))
+    check(collective, full, [groups_of_lanes(FULL)] * len(full), target)
+    masks = [MASKS[i % len(MASKS)] for i in range(len(some))]
+    check(collective, some, [groups_of_lanes(mask) for mask in masks], target)
     groups = []
-    for i in range(len(warps)):
+    for i in range(len(tiled)):
         size = (16, 8, 4, 2)[i % 4]
         tiles = [list(range(first, first + size)) for first in range(0, 32, size)]
         groups.append(tiles if i % 3 else tiles[::2])
-    check(collective, warps, groups)
+    check(collective, tiled, groups, target)
+
+
+def collective_case(collective: Collective) -> Case:
+    return Case(str(collective), lambda full, target: check_collective(collective, target))
+
+
+ACTIVE = """
+// The lanes that are here: all, and those of each way of a branch.
+__global__ void active(unsigned* out) {
+  const unsigned lane = threadIdx.x;
+  unsigned all, some;
+  asm volatile("activemask.b32 %0;" : "=r"(all));
+  if (lane % 4 == 1) {
+    asm volatile("activemask.b32 %0;" : "=r"(some));
+  } else {
+    asm volatile("activemask.b32 %0; not.b32 %0, %0;" : "=r"(some));
+    some = ~some;
+  }
+  out[2 * lane] = all;
+  out[2 * lane + 1] = some;
+}
+void run(unsigned* out) { active<<<1, 32>>>(out); }
+"""
+ACTIVE_PROGRAM = Program("activemask", ACTIVE)
+
+
+def check_active(full: bool, target: str) -> None:
+    """Each lane finds itself, and none that went another way."""
+    out = np.zeros((32, 2), dtype=np.uint32)
+    ACTIVE_PROGRAM.run(target, out)
+    for lane, (whole, part) in enumerate(out.tolist()):
+        way = 0x22222222 if lane % 4 == 1 else 0xDDDDDDDD
+        assert whole == FULL and part & ~way == 0 and part >> lane & 1, f"lane {lane}: {part:#x}"
+
+
+CASES = [*map(collective_case, COLLECTIVES), Case("activemask.b32", check_active)]

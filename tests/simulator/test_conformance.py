@@ -1,0 +1,129 @@
+"""Every case of `python -m simulator.conformance`, and that command itself."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from simulator.conformance import FAMILIES, Checked, __main__, cases
+from simulator.conformance.coverage import expanded, form_name, listed
+from simulator.conformance.micro import Form, FormCase, Suite
+
+EVERY = [(family, case) for family in FAMILIES for case in cases(family)]
+NAMES = [f"{family}/{case.name}" for family, case in EVERY]
+outcomes: dict[str, __main__.Outcome] = {}
+
+
+@pytest.mark.parametrize(("family", "case"), EVERY, ids=NAMES)
+def test_case(family: str, case: Checked, pytestconfig: pytest.Config):
+    full = pytestconfig.getoption("--full")
+    outcome = __main__.run_case(family, case, full, ("simulator",))
+    outcomes[f"{family}/{case.name}"] = outcome
+    assert not outcome.error, outcome.error
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("family", FAMILIES)
+def test_family_on_gpu(family: str, pytestconfig: pytest.Config):
+    full = pytestconfig.getoption("--full")
+    found = [__main__.run_case(family, case, full, ("simulator", "gpu")) for case in cases(family)]
+    assert not [f"{o.name}: {o.error}" for o in found if o.error]
+
+
+def test_what_runs_is_listed_and_what_ran_still_runs():
+    """Against the recorded result: `python -m simulator.conformance` writes it anew."""
+    if len(outcomes) < len(EVERY):
+        return  # a selection: nothing can be said about what is missing
+    report = __main__.Report("simulator", False, True, list(outcomes.values()))
+    recorded = json.loads((__main__.RESULTS / "conformance-simulator.json").read_text())
+    assert report.unlisted == []
+    assert set(report.not_covered) <= set(recorded["not_covered"])
+
+
+def test_names_are_unique():
+    assert len(set(NAMES)) == len(NAMES)
+
+
+def test_patterns():
+    assert expanded("a.{b,c}{,.d}") == ["a.b", "a.b.d", "a.c", "a.c.d"]
+    assert expanded("n{8..24..8}k") == ["n8k", "n16k", "n24k"]
+    assert expanded("x{.{a,b},.c}") == ["x.a", "x.c", "x.b", "x.c"]
+    assert form_name("ld.global.L1::no_allocate.L2::128B.u32") == "ld.global.u32"
+    assert len(listed()) > 5000
+
+
+# ---- Comparing two targets; here the simulator with itself, and with what a wrong one would give.
+
+
+WRONG = Suite(
+    "wrong_suite",
+    [
+        Form("add.u32", "u32", "u32 u32", lambda a, b: a - b),
+        Form("sub.u32", "u32", "u32 u32", lambda a, b: a - b),
+    ],
+)
+
+
+@pytest.mark.parametrize("name", ["add.u16", "ex2.approx.f32", "setp.eq.f32", "spin lock"])
+def test_compare_targets(name: str):
+    family, case = next((f, c) for f, c in EVERY if c.name == name)
+    outcome = __main__.run_case(family, case, False, ("simulator", "simulator"))
+    assert (outcome.error, outcome.distance) == ("", 0)
+
+
+def test_a_wrong_result_is_reported():
+    outcome = __main__.run_case("integer", FormCase(WRONG, WRONG.forms[0]), False, ("simulator",))
+    assert "wanted" in outcome.error and "add.u32" in outcome.forms
+
+
+def test_targets_that_differ_are_reported(monkeypatch: pytest.MonkeyPatch):
+    form = WRONG.forms[1]
+    run = Suite.run
+
+    def other(self, form, rows, active, target="simulator"):
+        results, again = run(self, form, rows, active)
+        results[0, 5] ^= target == "other"
+        return results, again
+
+    monkeypatch.setattr(Suite, "run", other)
+    targets = ("simulator", "other")
+    outcome = __main__.run_case("integer", FormCase(WRONG, form), False, targets)
+    assert "on simulator and other" in outcome.error
+
+
+# ---- The command -------------------------------------------------------------------------------
+
+
+def test_command_writes_the_same_file_twice(tmp_path, capsys: pytest.CaptureFixture[str]):
+    files = [tmp_path / "one.json", tmp_path / "two.json"]
+    for file in files:
+        assert __main__.main(["^move/mov.b32$", "--json", str(file)]) == 0
+    assert files[0].read_text() == files[1].read_text()
+    assert json.loads(files[0].read_text())["families"]["move"]["cases"] == 1
+    assert "0 cases failing" in capsys.readouterr().out
+
+
+def test_command_fails_with_a_case(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(__main__, "cases", lambda family: [FormCase(WRONG, WRONG.forms[0])])
+    monkeypatch.setattr(__main__, "FAMILIES", ("integer",))
+    assert __main__.main(["add.u32"]) == 1
+    assert "FAILS integer/add.u32" in capsys.readouterr().out
+
+
+def test_a_whole_run_fails_for_what_is_missing():
+    outcome = __main__.Outcome("integer", "one", forms=frozenset({"add.u32", "new.u32"}))
+    report = __main__.Report("simulator", False, True, [outcome])
+    assert report.unlisted == ["new.u32"]
+    assert "add.u32" not in report.not_covered and "sub.u32" in report.not_covered
+    assert not report.ok
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_no_gpu_is_a_clear_error(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        __main__.main(["--gpu"])
+    assert "finds no GPU" in capsys.readouterr().err
