@@ -137,7 +137,6 @@ Node& node_of(cudaGraphNode_t handle);
 cudaGraph_t handle_of(std::shared_ptr<Graph> graph);  // makes it known
 std::shared_ptr<Graph> forget_graph(cudaGraph_t handle);
 void forget_node(Node& node);  // takes it out of its graph
-bool is_in_host_function();
 
 // Does the work now, or adds it to the graph that the stream captures; then the node is returned.
 Node* submit(cudaStream_t stream, Work work);

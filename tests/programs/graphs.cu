@@ -52,6 +52,10 @@ void streams_and_events() {
       &calls, 0));
   OK(cudaStreamSynchronize(s));
   CHECK(calls == 11);
+  static cudaError_t inside;
+  OK(cudaLaunchHostFunc(s, [](void*) { inside = cudaStreamQuery(0); }, nullptr));
+  EXPECT(cudaErrorNotPermitted, inside);
+  (void)cudaGetLastError();
   add<<<1, 1, 0, cudaStreamPerThread>>>(device, 0);
   OK(cudaStreamQuery(cudaStreamPerThread));
   OK(cudaStreamDestroy(s));

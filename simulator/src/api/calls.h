@@ -33,6 +33,8 @@ CUresult cuProfilerStop();
 
 namespace wbsim {
 
+bool is_in_host_function();  // of a stream, which must not call CUDA
+
 // The body of a runtime call: throws ApiError, or all is well. Every error becomes the thread's
 // last one; after a sticky error nothing is done any more.
 template <class Body>
@@ -43,6 +45,7 @@ cudaError_t call(Body body) {
     return runtime.fail(error);
   }
   try {
+    require(!is_in_host_function(), cudaErrorNotPermitted);
     body();
     return cudaSuccess;
   } catch (const ApiError& error) {

@@ -1,5 +1,5 @@
-// memory_calls.cpp: allocating, copying and setting memory. Device memory is host memory, so managed
-// memory is plain memory and prefetching it has nothing to do.
+// memory_calls.cpp: allocating, copying and setting memory. Device memory is host memory, so
+// managed memory is plain memory and prefetching it has nothing to do.
 
 #include <cstring>
 
