@@ -20,15 +20,19 @@ it takes (finding a compiler, locks, caches, error messages) is in workbench/too
     diagnostics   an error as file:line, the source line, a caret and a hint
     simulator     builds the simulator's library
     extension     the call above
+    programs      programs of their own: nvcc's command line, another runtime
 
 Use:
     python build.py [--target gpu|simulator]   build, and print where the library is
     python build.py doctor                     what is installed, what will be used, and why
+    python build.py run [--target gpu|simulator] [--check] PROGRAM.cu [nvcc flags] [-- ARGUMENTS]
+                                               compile a program of its own, and run it
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from types import ModuleType
 
@@ -72,10 +76,36 @@ def inline(
     return compiled(cuda_source, functions, target=target, **load_inline_arguments)
 
 
+def run(words: Sequence[str]) -> int:
+    """`build.py run`: compile a stand-alone program and become it; the exit status is its own."""
+    from workbench.toolchain import programs
+
+    words, arguments = list(words), []
+    if "--" in words:
+        at = words.index("--")
+        words, arguments = words[:at], words[at + 1 :]
+    parser = argparse.ArgumentParser(
+        prog="build.py run",
+        usage="build.py run [--target gpu|simulator] [--check] PROGRAM.cu [nvcc flags] "
+        "[-- ARGUMENTS]",
+        description="Compile an unmodified CUDA program and run it.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--target", choices=["gpu", "simulator"])
+    parser.add_argument("--check", action="store_true", help="turn on every check")
+    options, nvcc_words = parser.parse_known_args(words)
+    with toolchain.main_guard():
+        target = options.target or programs.default_target()
+        programs.run_program(programs.parse(nvcc_words, target), arguments, options.check)
+    return 0
+
+
 def main() -> int:
     """The command line; the exit status."""
+    if sys.argv[1:2] == ["run"]:
+        return run(sys.argv[2:])
     parser = argparse.ArgumentParser(description="Build the kernels, or explain the tools.")
-    parser.add_argument("command", nargs="?", choices=["build", "doctor"], default="build")
+    parser.add_argument("command", nargs="?", choices=["build", "doctor", "run"], default="build")
     parser.add_argument("--target", choices=["gpu", "simulator"])
     arguments = parser.parse_args()
     with toolchain.main_guard():

@@ -413,6 +413,7 @@ const std::unordered_multimap<std::string_view, const Opcode*>& opcode_table() {
                       mbarrier_opcodes(),
                       async_copy_opcodes(),
                       bulk_copy_opcodes(),
+                      tensor_map_opcodes(),
                       address_opcodes(),
                       call_opcodes()}) {
       for (const Opcode& op : part) {

@@ -6,6 +6,7 @@
 // first that takes the whole instruction wins.
 #pragma once
 
+#include <algorithm>
 #include <span>
 #include <string>
 #include <string_view>
@@ -25,6 +26,16 @@ class Decode {
 
   // Modifiers. take() says whether the modifier is there and removes it.
   bool take(std::string_view modifier);
+  // Takes the first modifier left that is wanted; empty if there is none.
+  template <class F>
+  std::string take_if(F wanted) {
+    auto found = std::find_if(mods_.begin(), mods_.end(), wanted);
+    std::string modifier = found == mods_.end() ? std::string() : *found;
+    if (found != mods_.end()) {
+      mods_.erase(found);
+    }
+    return modifier;
+  }
   ptx::Type take_type();                                    // the first type modifier left
   void drop(std::initializer_list<const char*> modifiers);  // hints without a meaning here
   bool empty() const;
@@ -84,6 +95,7 @@ std::span<const Opcode> wgmma_opcodes();
 std::span<const Opcode> mbarrier_opcodes();
 std::span<const Opcode> async_copy_opcodes();
 std::span<const Opcode> bulk_copy_opcodes();
+std::span<const Opcode> tensor_map_opcodes();
 std::span<const Opcode> address_opcodes();
 std::span<const Opcode> call_opcodes();
 

@@ -43,7 +43,9 @@ std::string to_text(const Finding& f) {
     }
     out += f.chain;
   }
-  out += "\n  in kernel " + f.kernel + ", block " + dim3_text(f.block);
+  if (!f.kernel.empty()) {  // else a call of the host
+    out += "\n  in kernel " + f.kernel + ", block " + dim3_text(f.block);
+  }
   if (f.has_thread) {
     out += ", thread " + dim3_text(f.thread);
   }

@@ -18,7 +18,7 @@ namespace {
 using ptx::Operand;
 
 constexpr int MAX_CALL_DEPTH = 1000;
-constexpr uint64_t MAX_WINDOW = 512 * 1024;  // of a thread's local memory; the others have less
+constexpr uint64_t MAX_LOCAL = 512 * 1024;  // bytes of a thread on sm_90
 
 void collect_symbols(const Operand& op, std::set<std::string>& out) {
   if (!op.symbol.empty()) {
@@ -117,15 +117,14 @@ bool is_recursive(CallGraph& graph, const ptx::Function* f) {
   return reached.contains(f);
 }
 
-
 // Appends a variable, and returns where it lies.
 uint32_t place(uint32_t& size, const ptx::Variable& v) {
   uint64_t align = std::max(v.align, 1);
   uint64_t at = (size + align - 1) / align * align;
-  if (v.bytes > MAX_WINDOW || at + v.bytes > MAX_WINDOW) {
+  if (v.bytes > MAX_LOCAL || at + v.bytes > MAX_LOCAL) {
     throw ptx::ParseError("with '" + v.name +
                           "' the variables of one kind of memory take more than " +
-                          std::to_string(MAX_WINDOW) + " bytes");
+                          std::to_string(MAX_LOCAL) + " bytes");
   }
   size = static_cast<uint32_t>(at + v.bytes);
   return static_cast<uint32_t>(at);
@@ -193,8 +192,9 @@ void collect_functions(Kernel& kernel) {
     function->recursive = is_recursive(graph, function->source);
     kernel.recursive |= function->recursive;
   }
-  if (deepest[kernel.function] > MAX_WINDOW) {
-    throw ptx::ParseError("a thread's variables take more than the local memory");
+  if (deepest[kernel.function] > MAX_LOCAL) {
+    throw ptx::ParseError("a thread's variables take more than the " + std::to_string(MAX_LOCAL) +
+                          " bytes of local memory there are");
   }
   kernel.local_bytes = static_cast<uint32_t>(deepest[kernel.function]);
 }

@@ -55,7 +55,7 @@ struct InstInfo {
   enum Class : uint8_t { Other, Load, Store, Atomic, Barrier } kind = Other;
   ptx::Space space = ptx::Space::None;
   uint16_t bytes = 0;  // per lane, for memory accesses
-  uint8_t flops = 0;   // per lane
+  uint32_t flops = 0;  // per lane
 };
 
 enum class Special : uint8_t {

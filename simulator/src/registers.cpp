@@ -28,19 +28,20 @@ void erase(Set& set, int r) { set[r / 64] &= ~(uint64_t{1} << (r % 64)); }
 // register counts as read and written, which is always safe.
 bool overwrites_first(const Instruction& inst) {
   static const std::unordered_set<std::string_view> opcodes = {
-      "abs",   "activemask",   "add",    "addc",     "and",        "atom",      "bfe",
-      "bfi",   "bfind",        "bmsk",   "brev",     "clz",        "cnot",      "copysign",
-      "cos",   "createpolicy", "cvt",    "cvta",     "div",        "dp2a",      "dp4a",
-      "elect", "ex2",          "fma",    "fns",      "getctarank", "isspacep",  "ld",
-      "ldu",   "lg2",          "lop3",   "mad",      "mad24",      "madc",      "mapa",
-      "match", "max",          "min",    "mov",      "mul",        "mul24",     "neg",
-      "not",   "or",           "popc",   "prmt",     "rcp",        "redux",     "rem",
-      "rsqrt", "sad",          "selp",   "set",      "setp",       "shf",       "shfl",
-      "shl",   "shr",          "sin",    "slct",     "sqrt",       "sub",       "subc",
-      "szext", "tanh",         "testp",  "vabsdiff", "vabsdiff2",  "vabsdiff4", "vadd",
-      "vadd2", "vadd4",        "vavrg2", "vavrg4",   "vmad",       "vmax",      "vmax2",
-      "vmax4", "vmin",         "vmin2",  "vmin4",    "vote",       "vset",      "vset2",
-      "vset4", "vshl",         "vshr",   "vsub",     "vsub2",      "vsub4",     "xor",
+      "abs",       "activemask",   "add",       "addc",     "and",        "atom",     "bfe",
+      "bfi",       "bfind",        "bmsk",      "brev",     "clz",        "cnot",     "copysign",
+      "cos",       "createpolicy", "cvt",       "cvta",     "div",        "dp2a",     "dp4a",
+      "elect",     "ex2",          "fma",       "fns",      "getctarank", "isspacep", "ld",
+      "ldmatrix",  "ldu",          "lg2",       "lop3",     "mad",        "mad24",    "madc",
+      "mapa",      "match",        "max",       "mbarrier", "min",        "mma",      "mov",
+      "movmatrix", "mul",          "mul24",     "neg",      "not",        "or",       "popc",
+      "prmt",      "rcp",          "redux",     "rem",      "rsqrt",      "sad",      "selp",
+      "set",       "setp",         "shf",       "shfl",     "shl",        "shr",      "sin",
+      "slct",      "sqrt",         "sub",       "subc",     "szext",      "tanh",     "testp",
+      "vabsdiff",  "vabsdiff2",    "vabsdiff4", "vadd",     "vadd2",      "vadd4",    "vavrg2",
+      "vavrg4",    "vmad",         "vmax",      "vmax2",    "vmax4",      "vmin",     "vmin2",
+      "vmin4",     "vote",         "vset",      "vset2",    "vset4",      "vshl",     "vshr",
+      "vsub",      "vsub2",        "vsub4",     "wmma",     "xor",
   };
   return opcodes.contains(inst.opcode);
 }

@@ -470,7 +470,7 @@ bool give_up(Cluster& cluster) {
 // Every thread waits for something that cannot happen any more. The report stands at the first of
 // them and counts what the others wait for.
 Finding deadlock(Cluster& cluster) {
-  const Warp* where = nullptr;
+  Warp* where = nullptr;
   const Inst* at = nullptr;
   int lane = 0, barrier = 0, sync = 0, event = 0;
   each_waiting(cluster, [&](Warp& w, Group& g) {
@@ -492,7 +492,9 @@ Finding deadlock(Cluster& cluster) {
   add(barrier, "at a barrier that the other threads never reach");
   add(sync, "at a warp-wide instruction that the other threads never reach");
   add(event, "for an mbarrier or a cluster barrier that nobody completes any more");
-  return finding_at(*where, at, lane, "synccheck", text);
+  Finding finding = finding_at(*where, at, lane, "synccheck", text);
+  finding.hint = awaited_text(*where, at, lane);
+  return finding;
 }
 
 }  // namespace

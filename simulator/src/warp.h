@@ -279,7 +279,10 @@ const Inst* wait_cluster(Warp& w, const Inst* in, Mask m);
 // Ends the warp's turn: the running group goes on at `to` when the other warps have had theirs.
 const Inst* yield(Warp& w, const Inst* to);
 
-// ---- Asynchronous copies (ops/) -----------------------------------------------------------------
+// ---- Mbarriers and asynchronous copies (ops/) ---------------------------------------------------
+
+// What the mbarrier still lacks that a lane waits for at `in`; "" if it waits for something else.
+std::string awaited_text(Warp& w, const Inst* in, int lane);
 
 // All threads of the block have exited: its copies to global memory take effect, the others are
 // dropped.

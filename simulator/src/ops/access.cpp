@@ -66,18 +66,18 @@ const char* space_name(AddressKind kind) {
 }
 
 [[noreturn]] void misaligned(const Warp& w, const Inst* in, int lane, uint64_t address, int bytes,
-                             bool write) {
+                             int alignment, bool write) {
   fail(w, in, lane, address,
        std::string("misaligned ") + (write ? "write" : "read") + " of " + bytes_text(bytes) +
-           " at address " + hex(address) + ", which is not a multiple of " + std::to_string(bytes),
+           " at address " + hex(address) + ", which is not a multiple of " +
+           std::to_string(alignment),
        "");
 }
 
 // One lane's access through a generic address: finds its region, or reports.
 void check_generic(Warp& w, const Inst* in, int lane, uint64_t address, int bytes, bool write) {
-  Worker& worker = *w.block->worker;
+  const Worker& worker = *w.block->worker;
   const Block& block = *w.block;
-  Span& allowed = w.allowed[in - block.kernel->code.data()];
   auto inside = [&](const uint8_t* base, uint64_t size) {
     uint64_t first = reinterpret_cast<uint64_t>(base);
     return within(address, bytes, first, first + size);
@@ -91,19 +91,7 @@ void check_generic(Warp& w, const Inst* in, int lane, uint64_t address, int byte
   if (inside(w.local + local * lane, local)) {
     return;
   }
-  const Region* r = worker.launch->regions.find(address, bytes, write);
-  if (!r) {
-    fail(w, in, lane, address,
-         std::string("out-of-bounds ") + (write ? "write" : "read") + " of " + bytes_text(bytes) +
-             " in global memory, " + place_of(worker.launch->regions, address, bytes),
-         "address " + hex(address) +
-             ": check the index against the shape, and the guard of the ragged edge");
-  }
-  if (write && r->role == WBSIM_IN) {
-    fail(w, in, lane, address,
-         "write to '" + r->name + "' (" + r->text + "), which is an input of this kernel", "");
-  }
-  allowed = {r->first, r->last()};
+  check_global(w, in, lane, address, bytes, write);
 }
 
 // A shared address that names another block of the cluster; nullptr if it does not lie in one.
@@ -143,32 +131,62 @@ uint8_t* in_other_block(const Warp& w, uint64_t address, uint64_t bytes) {
 
 }  // namespace
 
+void check_global(Warp& w, const Inst* in, int lane, uint64_t address, uint64_t bytes, bool write) {
+  Worker& worker = *w.block->worker;
+  Span& allowed = w.allowed[in - w.block->kernel->code.data()];
+  if (within(address, bytes, allowed.first, allowed.last) || !worker.launch->settings.memcheck) {
+    return;
+  }
+  const Region* r = worker.launch->regions.find(address, bytes, write);
+  if (!r) {
+    fail(w, in, lane, address,
+         std::string("out-of-bounds ") + (write ? "write" : "read") + " of " + bytes_text(bytes) +
+             " in global memory, " + place_of(worker.launch->regions, address, bytes),
+         "address " + hex(address) +
+             ": check the index against the shape, and the guard of the ragged edge");
+  }
+  if (write && r->role == WBSIM_IN) {
+    fail(w, in, lane, address,
+         "write to '" + r->name + "' (" + r->text + "), which is an input of this kernel", "");
+  }
+  allowed = {r->first, r->last()};
+}
+
+template <AddressKind KIND, bool WRITE>
+uint8_t* resolve_stretch(Warp& w, const Inst* in, int lane, uint64_t address, int bytes,
+                         int alignment) {
+  if (w.block->worker->launch->settings.memcheck && (address & (alignment - 1)) != 0) {
+    misaligned(w, in, lane, address, bytes, alignment, WRITE);
+  }
+  if (!is_allowed<KIND>(w, in, address, bytes)) {
+    if constexpr (KIND == AddressKind::Generic) {
+      check_generic(w, in, lane, address, bytes, WRITE);
+    } else if (uint8_t* other = is_shared(KIND) ? in_other_block(w, address, bytes) : nullptr) {
+      return other;
+    } else {
+      outside_window(w, in, lane, KIND, address, bytes, WRITE);
+    }
+  }
+  return window_base<KIND>(w) + address;
+}
+
 template <AddressKind KIND, bool WRITE>
 void resolve_lanes(Access& access, Warp& w, const Inst* in, Mask m, int bytes) {
   const auto* a = w.reg<AddressOf<KIND>>(in->a);
-  const bool memcheck = w.block->worker->launch->settings.memcheck;
   const uint64_t local_stride = is_local(KIND) ? w.block->local_bytes : 0;
-  uint8_t* base = window_base<KIND>(w);
   access.scattered = true;
   for_lanes(m, [&](int l) {
-    uint64_t address = address_of<KIND>(a[l], in);
-    if (memcheck && (address & (bytes - 1)) != 0) {
-      misaligned(w, in, l, address, bytes, WRITE);
-    }
-    access.lanes[l] = base + address + local_stride * l;
-    if (!is_allowed<KIND>(w, in, address, bytes)) {
-      if constexpr (KIND == AddressKind::Generic) {
-        check_generic(w, in, l, address, bytes, WRITE);
-      } else if (uint8_t* other = is_shared(KIND) ? in_other_block(w, address, bytes) : nullptr) {
-        access.lanes[l] = other;
-      } else {
-        outside_window(w, in, l, KIND, address, bytes, WRITE);
-      }
-    }
+    access.lanes[l] =
+        resolve_stretch<KIND, WRITE>(w, in, l, address_of<KIND>(a[l], in), bytes, bytes) +
+        local_stride * l;
   });
 }
 
 #define INSTANTIATE(KIND)                                                                        \
+  template uint8_t* resolve_stretch<AddressKind::KIND, false>(Warp&, const Inst*, int, uint64_t, \
+                                                              int, int);                         \
+  template uint8_t* resolve_stretch<AddressKind::KIND, true>(Warp&, const Inst*, int, uint64_t,  \
+                                                             int, int);                          \
   template void resolve_lanes<AddressKind::KIND, false>(Access&, Warp&, const Inst*, Mask, int); \
   template void resolve_lanes<AddressKind::KIND, true>(Access&, Warp&, const Inst*, Mask, int);
 INSTANTIATE(Generic)

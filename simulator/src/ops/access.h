@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "../decoder.h"
 #include "../warp.h"
 
 #if defined(__AVX512F__)
@@ -29,6 +30,10 @@ struct Access {
 
 // The window an address is an offset from, and the register it comes in: 32 or 64 bits.
 enum class AddressKind : uint8_t { Generic, Shared32, Shared64, Local32, Local64, Param };
+
+// The address operand of an instruction on this space: its base becomes inst.a, its offset
+// inst.imm. (memory_ops.cpp)
+AddressKind address_operand(Decode& d, const ptx::Operand& op, ptx::Space space);
 
 constexpr bool is_shared(AddressKind kind) {
   return kind == AddressKind::Shared32 || kind == AddressKind::Shared64;
@@ -134,9 +139,18 @@ template <AddressKind KIND>
          is_allowed<KIND>(w, in, low, std::max(begin, end) - low + bytes);
 }
 
+// Reports a range of global memory that does not lie in one allocation, or may not be written.
+void check_global(Warp& w, const Inst* in, int lane, uint64_t address, uint64_t bytes, bool write);
+
 // The general case: any mask, any pattern, and every report.
 template <AddressKind KIND, bool WRITE>
 void resolve_lanes(Access& access, Warp& w, const Inst* in, Mask m, int bytes);
+
+// One stretch of memory that a warp accesses as a whole: checks and translates. A report names the
+// lane.
+template <AddressKind KIND, bool WRITE>
+uint8_t* resolve_stretch(Warp& w, const Inst* in, int lane, uint64_t address, int bytes,
+                         int alignment);
 
 // Checks and translates. bytes: of one lane's access, a power of two. Throws Finding for an access
 // outside of every allocation, misaligned, or writing to an input.

@@ -250,21 +250,6 @@ Handler pick(Decode& d, Type type) {
   }
 }
 
-AddressKind address_operand(Decode& d, const Operand& address, Space space) {
-  if (address.kind != Operand::Memory || !address.items.empty()) {
-    throw Unsupported{};
-  }
-  Operand base = address;
-  base.kind = address.reg >= 0 ? Operand::Register : Operand::Symbol;
-  base.offset = 0;
-  bool narrow = space == Space::Shared && (address.reg < 0 || d.register_bytes(base) == 4);
-  d.inst.a = d.src(base, narrow ? Type::U32 : Type::U64);
-  d.inst.imm = address.offset;
-  return space != Space::Shared ? AddressKind::Generic
-         : narrow               ? AddressKind::Shared32
-                                : AddressKind::Shared64;
-}
-
 void build_atomic(Decode& d) {
   d.drop({"relaxed", "acquire", "release", "acq_rel", "cta", "cluster", "gpu", "sys"});
   bool has_result = d.source.opcode == "atom";

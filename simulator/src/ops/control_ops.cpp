@@ -110,9 +110,15 @@ const Inst* trap(Warp& w, const Inst* in, Mask m) {
 
 void build_trap(Decode& d) { d.inst.run = trap; }
 
-// Each instruction takes effect at once and in order, so fences have nothing left to do.
+// Each instruction takes effect at once and in order, and asynchronous copies do when they are
+// waited for: fences, between threads or proxies, have nothing left to do.
 void build_fence(Decode& d) {
-  d.drop({"sc", "acq_rel", "acquire", "release", "cta", "cluster", "gpu", "gl", "sys", "proxy"});
+  d.drop({"sc", "acq_rel", "acquire", "release", "cta", "cluster", "gpu", "gl", "sys",
+          "sync_restrict::shared::cta", "sync_restrict::shared::cluster", "mbarrier_init"});
+  if (d.take("proxy")) {
+    d.drop({"alias", "async", "async::generic", "tensormap::generic", "global", "shared::cta",
+            "shared::cluster"});
+  }
   d.inst.run = nothing;
 }
 

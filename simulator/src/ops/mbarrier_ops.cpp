@@ -1,9 +1,214 @@
 // mbarrier_ops.cpp: mbarrier objects: arrivals, transaction counts, waits.
+//
+// inst.list: the address; inst.b: slot of the count, the bytes, the state or the parity.
 
 #include "dispatch.h"
+#include "mbarrier.h"
+#include "copy_queue.h"
 
 namespace wbsim {
+namespace {
 
-std::span<const Opcode> mbarrier_opcodes() { return {}; }
+using ptx::Operand;
+using ptx::Type;
+
+enum Flag : uint8_t { EXPECT_TX = 1, DROP = 2, NO_COMPLETE = 4, PARITY = 8 };
+
+template <void (*F)(const Issuer&, SharedPlace, uint32_t)>
+const Inst* with_value(Warp& w, const Inst* in, Mask m) {
+  const uint32_t* value = w.reg<uint32_t>(in->b);
+  for_lanes(m, [&](int l) {
+    Issuer issuer{&w, in, l};
+    F(issuer, mbarrier_place(issuer, in->list), value[l]);
+  });
+  return next(in);
+}
+
+const Inst* invalidate(Warp& w, const Inst* in, Mask m) {
+  for_lanes(m, [&](int l) {
+    Issuer issuer{&w, in, l};
+    invalidate_mbarrier(issuer, mbarrier_place(issuer, in->list));
+  });
+  return next(in);
+}
+
+const Inst* arrive_lanes(Warp& w, const Inst* in, Mask m) {
+  const uint32_t* value = w.reg<uint32_t>(in->b);
+  for_lanes(m, [&](int l) {
+    Issuer issuer{&w, in, l};
+    Arrival arrival;
+    (in->flags & EXPECT_TX ? arrival.expect_tx : arrival.count) = value[l];
+    arrival.drop = in->flags & DROP;
+    arrival.no_complete = in->flags & NO_COMPLETE;
+    w.reg<uint64_t>(in->dst)[l] = arrive(issuer, mbarrier_place(issuer, in->list), arrival);
+  });
+  return next(in);
+}
+
+const Inst* pending_count(Warp& w, const Inst* in, Mask m) {
+  for_lanes(m, [&](int l) {
+    uint64_t state = w.reg<uint64_t>(in->b)[l];
+    if (!is_mbarrier(state)) {
+      Issuer{&w, in, l}.fail("synccheck", "the operand is no state that an arrival returned");
+    }
+    w.reg<uint32_t>(in->dst)[l] = decoded(state).pending;
+  });
+  return next(in);
+}
+
+// The parity of the phase that a lane waits for.
+bool awaited_phase(const Issuer& issuer) {
+  const Inst* in = issuer.in;
+  if (in->flags & PARITY) {
+    uint32_t parity = issuer.warp->reg<uint32_t>(in->b)[issuer.lane];
+    if (parity > 1) {
+      issuer.fail("synccheck", "the parity of a phase is 0 or 1, not " + std::to_string(parity));
+    }
+    return parity;
+  }
+  uint64_t state = issuer.warp->reg<uint64_t>(in->b)[issuer.lane];
+  if (!is_mbarrier(state)) {
+    issuer.fail("synccheck", "the state to wait for is none that an arrival returned");
+  }
+  return decoded(state).phase;
+}
+
+// Whether the phase that the lane waits for is complete, once the copies that complete it have
+// taken effect.
+bool is_complete(const Issuer& issuer) {
+  SharedPlace at = mbarrier_place(issuer, issuer.in->list);
+  bool awaited = awaited_phase(issuer);
+  if (load_mbarrier(issuer, at).phase != awaited) {
+    return true;
+  }
+  observe(issuer, at);
+  return load_mbarrier(issuer, at).phase != awaited;
+}
+
+Mask complete_lanes(Warp& w, const Inst* in, Mask m) {
+  Mask complete = 0;
+  for_lanes(m, [&](int l) { complete |= Mask{is_complete({&w, in, l})} << l; });
+  return complete;
+}
+
+void set_lanes(Mask& predicate, Mask m, Mask value) { predicate = (predicate & ~m) | (value & m); }
+
+// False at once: the others get a turn, so that a loop around this does not keep them waiting.
+const Inst* test_wait(Warp& w, const Inst* in, Mask m) {
+  Mask complete = complete_lanes(w, in, m);
+  set_lanes(w.pred(in->dst), m, complete);
+  return complete == m ? next(in) : yield(w, next(in));
+}
+
+// Waits for a time that the system chooses; here until nothing else can happen.
+const Inst* try_wait(Warp& w, const Inst* in, Mask m) {
+  Mask complete = complete_lanes(w, in, m);
+  Mask waiting = m & ~complete & ~w.expired;
+  w.expired &= ~m;
+  set_lanes(w.pred(in->dst), m & ~waiting, complete);
+  return waiting ? wait_here(w, in, waiting, true) : next(in);
+}
+
+// ---- Builders -----------------------------------------------------------------------------------
+
+void take_address(Decode& d, size_t i, Window window) {
+  std::vector<uint32_t> words;
+  push_address(d, d.arg(i), window, words);
+  d.inst.list = d.list(words);
+}
+
+// Every operation takes effect at once: orders and scopes have nothing left to do.
+void drop_order(Decode& d, std::initializer_list<const char*> orders) {
+  d.drop(orders);
+  d.drop({"cta", "cluster"});
+}
+
+void build_arrive(Decode& d, bool drop) {
+  drop_order(d, {"release", "relaxed"});
+  bool expects = d.take("expect_tx"), no_complete = d.take("noComplete");
+  Window window = take_window(d);
+  d.inst.flags = (expects ? EXPECT_TX : 0) | (drop ? DROP : 0) | (no_complete ? NO_COMPLETE : 0);
+  if (window == Window::Cluster && d.arg(0).kind != Operand::Sink) {
+    throw Unsupported{};  // the state of another block's object has no meaning here
+  }
+  d.inst.dst = d.dst(0, Type::B64);
+  take_address(d, 1, window);
+  bool has_value = d.num_args() > 2;
+  if (!has_value && (expects || no_complete)) {
+    throw Unsupported{};
+  }
+  d.inst.b = has_value ? d.src(2, Type::U32) : d.constant(1, 4);
+  d.inst.run = arrive_lanes;
+}
+
+void build_wait(Decode& d, bool waits) {
+  drop_order(d, {"acquire", "relaxed"});
+  bool parity = d.take("parity");
+  d.inst.flags = parity ? PARITY : 0;
+  d.inst.dst = d.dst(0, Type::Pred);
+  take_address(d, 1, take_window(d));
+  d.inst.b = d.src(2, parity ? Type::U32 : Type::B64);
+  if (d.num_args() > 3) {
+    d.src(3, Type::U32);  // how long to wait is a hint
+  }
+  d.inst.run = waits ? try_wait : test_wait;
+}
+
+void build_with_value(Decode& d, Handler run) {
+  drop_order(d, {"relaxed"});
+  take_address(d, 0, take_window(d));
+  d.inst.b = d.src(1, Type::U32);
+  d.inst.run = run;
+}
+
+void build_mbarrier(Decode& d) {
+  if (!d.take("b64")) {
+    throw Unsupported{};
+  }
+  if (d.take("init")) {
+    build_with_value(d, with_value<init_mbarrier>);
+  } else if (d.take("complete_tx")) {
+    build_with_value(d, with_value<complete_tx>);
+  } else if (d.take("arrive")) {
+    build_arrive(d, false);
+  } else if (d.take("arrive_drop")) {
+    build_arrive(d, true);
+  } else if (d.take("expect_tx")) {
+    build_with_value(d, with_value<expect_tx>);
+  } else if (d.take("inval")) {
+    take_address(d, 0, take_window(d));
+    d.inst.run = invalidate;
+  } else if (d.take("test_wait")) {
+    build_wait(d, false);
+  } else if (d.take("try_wait")) {
+    build_wait(d, true);
+  } else if (d.take("pending_count")) {
+    d.inst.dst = d.dst(0, Type::U32);
+    d.inst.b = d.src(1, Type::B64);
+    d.inst.run = pending_count;
+  }
+}
+
+constexpr Opcode OPCODES[] = {{"mbarrier", build_mbarrier}};
+
+}  // namespace
+
+std::string awaited_text(Warp& w, const Inst* in, int lane) {
+  if (in->run != try_wait) {
+    return "";
+  }
+  Issuer issuer{&w, in, lane};
+  SharedPlace at = mbarrier_place(issuer, in->list);
+  Mbarrier barrier = load_mbarrier(issuer, at);
+  std::string text = "the mbarrier at shared address " + std::to_string(at.address());
+  if (at.block != w.block) {
+    text += " of block " + std::to_string(at.block->rank);
+  }
+  return text + " still waits for " + std::to_string(barrier.pending) + " of " +
+         std::to_string(barrier.expected) + " arrivals and " + std::to_string(barrier.tx) +
+         " bytes";
+}
+
+std::span<const Opcode> mbarrier_opcodes() { return OPCODES; }
 
 }  // namespace wbsim

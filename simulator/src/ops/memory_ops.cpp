@@ -281,7 +281,8 @@ void drop_hints(Decode& d) {
           "mmio"});
 }
 
-// The address operand: its base becomes inst.a, its offset inst.imm.
+}  // namespace
+
 AddressKind address_operand(Decode& d, const Operand& op, Space space) {
   if (op.kind != Operand::Memory || !op.items.empty()) {
     throw Unsupported{};
@@ -323,6 +324,8 @@ AddressKind address_operand(Decode& d, const Operand& op, Space space) {
   }
   return space == Space::Param ? AddressKind::Param : AddressKind::Generic;
 }
+
+namespace {
 
 int take_vector(Decode& d) { return d.take("v2") ? 2 : d.take("v4") ? 4 : d.take("v8") ? 8 : 1; }
 

@@ -1,0 +1,7 @@
+// cuda.cpp: the names of the CUDA driver, forwarding to the one simulator of the process.
+
+#include <cuda.h>
+
+#include "forward.h"
+
+#include "../api/driver_calls.inc"

@@ -1,0 +1,224 @@
+// launches.cpp: from the call that launches a kernel to run_grid.
+
+#include <cstdio>
+#include <cstring>
+
+#include "builtins.h"
+#include "interrupt.h"
+#include "occupancy.h"
+#include "runtime.h"
+
+namespace wbsim {
+namespace {
+
+std::string dim3_text(dim3 v) {
+  return "(" + std::to_string(v.x) + ", " + std::to_string(v.y) + ", " + std::to_string(v.z) + ")";
+}
+
+// What is wrong with the launch's shape, or "".
+std::string check_geometry(const Kernel& kernel, dim3 grid, dim3 block, size_t shared_bytes) {
+  uint64_t threads = uint64_t{block.x} * block.y * block.z;
+  if (threads == 0 || uint64_t{grid.x} * grid.y * grid.z == 0) {
+    return "grid " + dim3_text(grid) + " and block " + dim3_text(block) + " must not be empty";
+  }
+  if (threads > 1024 || block.z > 64) {
+    return "block " + dim3_text(block) + " has " + std::to_string(threads) +
+           " threads; a block takes at most 1024, and 64 in z";
+  }
+  if (grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535) {
+    return "grid " + dim3_text(grid) + " is too large; the limits are (2147483647, 65535, 65535)";
+  }
+  if (threads > static_cast<uint64_t>(kernel.max_threads)) {
+    return "block " + dim3_text(block) +
+           " has more threads than the kernel's __launch_bounds__ of " +
+           std::to_string(kernel.max_threads);
+  }
+  const int* required = kernel.function->required_block;
+  if (required[0] > 0) {
+    std::string wanted = dim3_text(dim3(required[0], required[1], required[2]));
+    if (dim3_text(block) != wanted) {
+      return "block " + dim3_text(block) + "; this kernel runs with blocks of " + wanted + " only";
+    }
+  }
+  if (kernel.shared_bytes > Device::SHARED_UNASKED) {
+    return std::to_string(kernel.shared_bytes) +
+           " bytes of static shared memory; a kernel has at " + "most " +
+           std::to_string(Device::SHARED_UNASKED) + ". For more take dynamic shared memory " +
+           "(extern __shared__) and cudaFuncSetAttribute";
+  }
+  // Without an opt-in, static and dynamic shared memory have 48 KB together.
+  uint64_t limit =
+      kernel.dynamic_shared_limit.value_or(Device::SHARED_UNASKED - kernel.shared_bytes);
+  if (shared_bytes > limit) {
+    return std::to_string(shared_bytes) + " bytes of dynamic shared memory; without " +
+           "cudaFuncSetAttribute(cudaFuncAttributeMaxDynamicSharedMemorySize) this kernel takes " +
+           std::to_string(limit);
+  }
+  if (kernel.shared_bytes + shared_bytes > Device::SHARED_OPTIN) {
+    return std::to_string(kernel.shared_bytes + shared_bytes) +
+           " bytes of shared memory; a block has at most " + std::to_string(Device::SHARED_OPTIN);
+  }
+  return "";
+}
+
+uint64_t product(dim3 v) { return uint64_t{v.x} * v.y * v.z; }
+
+// The cluster of a launch: asked for by the launch, by an attribute, or by __cluster_dims__.
+dim3 cluster_of(const Function& function, const LaunchShape& shape) {
+  if (product(shape.cluster) > 0 || function.cluster[0] == 0) {
+    return product(shape.cluster) > 0 ? shape.cluster : dim3(1, 1, 1);
+  }
+  return dim3(function.cluster[0], function.cluster[1], function.cluster[2]);
+}
+
+std::string check_cluster(const Function& function, const LaunchShape& shape) {
+  dim3 cluster = cluster_of(function, shape), grid = shape.grid;
+  if (product(shape.cluster) > 0 && function.cluster[0] > 0 &&
+      dim3_text(shape.cluster) !=
+          dim3_text(dim3(function.cluster[0], function.cluster[1], function.cluster[2]))) {
+    return "cluster " + dim3_text(cluster) + ", but the kernel requires another one";
+  }
+  uint64_t limit =
+      function.non_portable_cluster ? Device::MAX_CLUSTER : Device::MAX_CLUSTER_PORTABLE;
+  if (function.ptx->max_cluster_rank > 0) {
+    limit = std::min<uint64_t>(limit, function.ptx->max_cluster_rank);
+  }
+  if (product(cluster) > limit) {
+    return "cluster " + dim3_text(cluster) + " has more than " + std::to_string(limit) + " blocks" +
+           (limit == Device::MAX_CLUSTER_PORTABLE
+                ? "; up to 16 need cudaFuncAttributeNonPortableClusterSizeAllowed"
+                : "");
+  }
+  if (product(shape.cluster) == 0 && function.cluster[0] == 0 && function.ptx->explicit_cluster) {
+    return "the kernel is launched with the attribute cudaLaunchAttributeClusterDimension only";
+  }
+  if (grid.x % cluster.x || grid.y % cluster.y || grid.z % cluster.z) {
+    return "grid " + dim3_text(grid) + " is not a multiple of the cluster " + dim3_text(cluster);
+  }
+  return "";
+}
+
+// The error that a GPU gives for what a kernel did wrong.
+cudaError_t error_of(const Finding& finding) {
+  if (finding.kind == "assert") {
+    return cudaErrorAssert;
+  }
+  if (finding.kind == "limit") {
+    return cudaErrorLaunchTimeout;
+  }
+  if (finding.kind == "memcheck") {
+    bool misaligned = finding.message.find("misaligned") != std::string::npos;
+    return misaligned ? cudaErrorMisalignedAddress : cudaErrorIllegalAddress;
+  }
+  return cudaErrorLaunchFailure;
+}
+
+}  // namespace
+
+cudaError_t Runtime::check_shape(Function& function, const LaunchShape& shape,
+                                 std::string& problem) {
+  Kernel& kernel = kernel_of(function);
+  problem = check_geometry(kernel, shape.grid, shape.block, shape.shared_bytes);
+  if (!problem.empty()) {
+    return cudaErrorInvalidConfiguration;
+  }
+  problem = check_cluster(function, shape);
+  if (!problem.empty()) {
+    return cudaErrorInvalidClusterSize;
+  }
+  if (shape.cooperative) {
+    int blocks = blocks_per_sm(function, kernel, static_cast<int>(product(shape.block)),
+                               shape.shared_bytes) *
+                 Device::SMS;
+    if (product(shape.grid) > static_cast<uint64_t>(blocks)) {
+      problem = "a cooperative launch of " + std::to_string(product(shape.grid)) +
+                " blocks; the device runs " + std::to_string(blocks) + " of them at a time";
+      return cudaErrorCooperativeLaunchTooLarge;
+    }
+  }
+  return cudaSuccess;
+}
+
+std::vector<uint8_t> Runtime::pack(Function& function, void** args) {
+  Kernel& kernel = kernel_of(function);
+  require(args || kernel.params.empty());
+  std::vector<uint8_t> bytes(kernel.param_bytes);
+  for (size_t i = 0; i < kernel.params.size(); i++) {
+    auto [at, size] = kernel.params[i];
+    std::memcpy(bytes.data() + at, args[i], size);
+  }
+  return bytes;
+}
+
+cudaError_t Runtime::launch(Function& function, const LaunchShape& shape,
+                            const std::vector<uint8_t>& params) {
+  std::lock_guard launch_lock(launch_mutex_);
+  if (sticky_ != cudaSuccess) {
+    return fail(sticky_);
+  }
+  Launch launch;
+  Finding problem;
+  problem.kind = "launch";
+  launch.kernel = &kernel_of(function);
+  problem.kernel = launch.kernel->pretty;
+  if (cudaError_t error = check_shape(function, shape, problem.message)) {
+    return report(problem, error);
+  }
+  dim3 grid = shape.grid, block = shape.block, cluster = cluster_of(function, shape);
+  launch.grid[0] = grid.x, launch.grid[1] = grid.y, launch.grid[2] = grid.z;
+  launch.block[0] = block.x, launch.block[1] = block.y, launch.block[2] = block.z;
+  launch.cluster[0] = cluster.x, launch.cluster[1] = cluster.y, launch.cluster[2] = cluster.z;
+  launch.explicit_cluster = product(shape.cluster) > 0 || function.cluster[0] > 0;
+  launch.cooperative = shape.cooperative;
+  launch.stack_limit = stack_limit;
+  launch.dynamic_shared = static_cast<uint32_t>(shape.shared_bytes);
+  launch.params = params;
+  launch.settings = settings_;
+  {
+    std::lock_guard lock(mutex_);
+    launch.regions = regions_;
+    if (launch.kernel->uses_heap) {
+      launch.regions.add(device_heap());
+    }
+    launch.number = ++num_launches_;
+  }
+  InterruptGuard interrupt;
+  Result result = run_grid(launch, InterruptGuard::flag());
+  for (auto& [cluster, text] : result.output) {
+    std::fwrite(text.data(), 1, text.size(), stdout);
+  }
+  if (!result.output.empty()) {
+    std::fflush(stdout);
+  }
+  {
+    std::lock_guard lock(mutex_);
+    if (recordings_ > 0) {
+      records_[next_record_++] = record_json(launch, result);
+    }
+  }
+  if (result.finding) {
+    return report(*result.finding, error_of(*result.finding), true);
+  }
+  return cudaSuccess;
+}
+
+uint64_t Runtime::start_recording() {
+  std::lock_guard lock(mutex_);
+  recordings_++;
+  return next_record_;
+}
+
+std::string Runtime::stop_recording(uint64_t token) {
+  std::lock_guard lock(mutex_);
+  std::string out = "[";
+  for (auto it = records_.lower_bound(token); it != records_.end(); ++it) {
+    out += (out.size() > 1 ? "," : "") + it->second;
+  }
+  if (--recordings_ <= 0) {
+    recordings_ = 0;
+    records_.clear();
+  }
+  return out + "]";
+}
+
+}  // namespace wbsim

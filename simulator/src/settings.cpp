@@ -1,0 +1,96 @@
+// settings.cpp: what a user may choose about a run, by name.
+
+#include <unistd.h>
+
+#include <charconv>
+#include <cstdio>
+#include <cstdlib>
+#include <sstream>
+
+#include "runtime.h"
+
+namespace wbsim {
+namespace {
+
+template <class T>
+bool parse_number(const std::string& text, T& out) {
+  auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out);
+  return error == std::errc() && end == text.data() + text.size();
+}
+
+constexpr const char* ORDER_NAMES[] = {"ascending", "descending", "random"};
+
+}  // namespace
+
+std::string Runtime::set(const std::string& name, const std::string& value) {
+  std::lock_guard lock(launch_mutex_);
+  if (name == "checks") {
+    if (value != "" && value != "memcheck" && value != "all") {
+      return "checks: expected 'memcheck', 'all' or '', got '" + value + "'";
+    }
+    settings_.memcheck = value != "";
+    return "";
+  }
+  if (name == "order") {
+    for (int i = 0; i < 3; i++) {
+      if (value == ORDER_NAMES[i]) {
+        settings_.order = static_cast<Order>(i);
+        return "";
+      }
+    }
+    return "order: expected ascending, descending or random, got '" + value + "'";
+  }
+  uint64_t number = 0;
+  bool valid = parse_number(value, number);
+  if (name == "seed" && valid) {
+    settings_.seed = number;
+  } else if (name == "instruction_limit" && valid && number > 0) {
+    settings_.instruction_limit = number;
+  } else if (name == "threads" && valid && number <= 1024) {
+    settings_.threads = static_cast<int>(number);
+  } else if (name == "seed" || name == "instruction_limit" || name == "threads") {
+    return name + ": expected a whole number, got '" + value + "'";
+  } else {
+    return "no such setting: '" + name +
+           "'; there are checks, order, seed, instruction_limit, threads";
+  }
+  return "";
+}
+
+std::optional<std::string> Runtime::get_setting(const std::string& name) {
+  std::lock_guard lock(launch_mutex_);
+  if (name == "checks") {
+    return settings_.memcheck ? "memcheck" : "";
+  }
+  if (name == "order") {
+    return ORDER_NAMES[static_cast<int>(settings_.order)];
+  }
+  if (name == "seed") {
+    return std::to_string(settings_.seed);
+  }
+  if (name == "instruction_limit") {
+    return std::to_string(settings_.instruction_limit);
+  }
+  if (name == "threads") {
+    return std::to_string(settings_.threads);
+  }
+  return std::nullopt;
+}
+
+// WORKBENCH_SIMULATOR="checks=all order=random seed=1": the settings a process starts with.
+void Runtime::read_environment() {
+  const char* text = std::getenv("WORKBENCH_SIMULATOR");
+  std::istringstream words(text ? text : "");
+  for (std::string word; words >> word;) {
+    size_t equals = word.find('=');
+    std::string problem = equals == std::string::npos
+                              ? "expected name=value, got '" + word + "'"
+                              : set(word.substr(0, equals), word.substr(equals + 1));
+    if (!problem.empty()) {
+      std::fprintf(stderr, "WORKBENCH_SIMULATOR: %s\n", problem.c_str());
+      _exit(2);  // nobody asked for a run under other settings
+    }
+  }
+}
+
+}  // namespace wbsim

@@ -1,0 +1,286 @@
+"""Stand-alone CUDA programs, unmodified: compiled for the simulator or the GPU, and run.
+
+The command line is nvcc's. On the simulator, what chooses an architecture is replaced by the
+simulator's, and the CUDA runtime and driver are the simulator's own. A program is built once for
+what it is made from: sources, headers, flags, tools, simulator.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import fingerprints, tools
+from .announce import announced
+from .diagnostics import build_error
+from .errors import BuildError
+from .extension import SIMULATOR_GENCODE, gpu_cuda_major, gpu_gencodes, simulator_ldflags
+from .locks import build_lock
+from .paths import cache_dir
+from .simulator import publish, touch
+from .unsupported import library_of, link_error, missing_header
+
+_SOURCES = (".cu", ".cpp", ".cc", ".cxx", ".c")
+# Flags whose value is the next word.
+_WITH_VALUE = frozenset(
+    "-I -D -U -L -l -include -isystem -std -x -arch -code -gencode -ccbin -maxrregcount -O "
+    "-Xcompiler -Xptxas -Xlinker -Xcudafe -Xnvlink -default-stream --generate-code "
+    "--gpu-architecture --gpu-code --compiler-options --linker-options --ptxas-options "
+    "--include-path --define-macro --std --default-stream --maxrregcount --pre-include "
+    "--system-include --library --library-path --diag-suppress -diag-suppress".split()
+)
+_ARCHITECTURE = re.compile(
+    r"-{1,2}(gencode|generate-code|arch|gpu-architecture|code|gpu-code)(=.*)?"
+)
+_LIBRARY = re.compile(r"-l(.+)")
+_FOLDER = re.compile(r"(?:-I|-isystem=?|--include-path=|--system-include=)(.+)")
+_OURS = frozenset({"cuda", "cudart", "cudart_static", "nvToolsExt"})
+_COMPILE_ONLY = re.compile(
+    r"-(c|dc|ptx|cubin|fatbin|shared|o)|--(compile|device-c|ptx|cubin|fatbin|shared|output-file)"
+)
+_SEPARATE = re.compile(r"-{1,2}(rdc|relocatable-device-code)=true|-dlto|--device-link")
+
+
+@dataclass(frozen=True)
+class Program:
+    """What `python build.py run` was asked to run."""
+
+    sources: tuple[Path, ...]
+    compile_flags: tuple[str, ...]
+    libraries: tuple[str, ...]  # -l and -L flags, objects and archives
+    include_dirs: tuple[Path, ...]
+    target: str
+
+
+def default_target() -> str:
+    """The GPU where there is one, else the simulator; without importing PyTorch for the answer."""
+    if not Path("/dev/nvidiactl").exists():
+        return "simulator"
+    from .extension import default_target as of_torch
+
+    return of_torch()
+
+
+def parse(words: Sequence[str], target: str) -> Program:
+    """Sort the words of an nvcc command line; BuildError for what makes no program to run."""
+    sources, flags, libraries, includes = [], [], [], []
+    separate = ""
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        group = [word]
+        if word in _WITH_VALUE:
+            if not rest:
+                raise BuildError(f"{word} needs a value")
+            group.append(rest.pop(0))
+        if _COMPILE_ONLY.fullmatch(word):
+            raise BuildError(f"{word}: the program is compiled, linked and run; leave this out")
+        if not word.startswith("-"):
+            if Path(word).suffix in _SOURCES:
+                sources.append(Path(word).resolve())
+            else:
+                libraries.append(str(Path(word).resolve()))
+        elif _ARCHITECTURE.fullmatch(word) and target == "simulator":
+            continue
+        elif target == "simulator" and _SEPARATE.fullmatch(word):
+            separate = word
+        elif word in ("-l", "--library", "-L", "--library-path") or re.match(r"-[lL]\S", word):
+            libraries += _library(group, target)
+        else:
+            flags += _absolute(group)
+            if found := _FOLDER.fullmatch("".join(group)):
+                includes.append(Path(found[1]).resolve())
+    if not sources:
+        raise BuildError("which program? Give at least one source file (.cu, .cpp)")
+    if (
+        separate and sum(s.suffix == ".cu" for s in sources) > 1
+    ):  # with one there is nothing to link
+        raise BuildError(
+            f"{separate}: device code in several files that call each other is not supported on "
+            "the simulator (separate compilation)"
+        )
+    for source in sources:
+        if not source.exists():
+            raise BuildError(f"there is no {source}")
+    return Program(tuple(sources), tuple(flags), tuple(libraries), tuple(includes), target)
+
+
+def _library(group: list[str], target: str) -> list[str]:
+    """The flag for one library or folder of libraries; nothing where the simulator has it itself.
+
+    Libraries of NVIDIA are left out too: it is what the program uses of them that counts.
+    """
+    flag = "".join(group).replace("--library=", "-l").replace("--library", "-l")
+    name = _LIBRARY.fullmatch(flag)
+    if target == "simulator" and name:
+        if name[1] in _OURS or library_of(name[1]):
+            return []
+    if flag.startswith("-L"):
+        return [f"-L{Path(flag[2:]).resolve()}"]
+    return [flag]
+
+
+def _absolute(group: list[str]) -> list[str]:
+    """Folders by their full path: what is compiled does not depend on where it is asked for."""
+    for prefix in ("-I", "-isystem"):
+        joined = group[0][len(prefix) :].lstrip("=") if len(group) == 1 else group[1]
+        if group[0].startswith(prefix) and joined and (len(group) == 1 or group[0] == prefix):
+            return [prefix, str(Path(joined).resolve())]
+    return group
+
+
+def build_program(program: Program) -> Path:
+    """The executable, built unless this very one exists. BuildError carries the compiler's text."""
+    plan = _plan(program)
+    path = plan.published(plan.wanted())
+    if path.exists():
+        touch(path)
+        return path
+    with build_lock(plan.folder, plan.label):
+        for _ in range(3):
+            wanted = plan.wanted()
+            path = plan.published(wanted)
+            if path.exists():
+                return path
+            with announced(plan.label):
+                _build(plan, wanted)
+            if plan.wanted() == wanted:
+                publish(plan.folder / "program", path)
+                return path
+    raise BuildError(f"the sources of {plan.label} change faster than they compile")
+
+
+def run_program(program: Program, arguments: Sequence[str], check: bool) -> None:
+    """Become the program: its output, exit status and signals are its own. Does not return."""
+    path = build_program(program)
+    if check:
+        settings = os.environ.get("WORKBENCH_SIMULATOR", "")
+        os.environ["WORKBENCH_SIMULATOR"] = f"checks=all {settings}".strip()
+    os.execv(path, [str(program.sources[0].with_suffix("")), *arguments])
+
+
+@dataclass(frozen=True)
+class _Plan:
+    program: Program
+    nvcc: Path
+    flags: tuple[str, ...]
+    link: tuple[str, ...]
+
+    @property
+    def label(self) -> str:
+        where = "the GPU" if self.program.target == "gpu" else "the simulator"
+        return f"{self.program.sources[0].name} for {where}"
+
+    @property
+    def key(self) -> str:
+        return fingerprints.digest(
+            self.flags,
+            tools.identity(self.nvcc),
+            tools.output(tools.find_cxx(), "--version"),
+            tools.environment(),
+        )
+
+    @property
+    def folder(self) -> Path:
+        sources = [str(s) for s in self.program.sources]
+        return cache_dir() / "build" / f"program_{fingerprints.digest(sources, self.key)}"
+
+    def objects(self) -> dict[str, Path]:
+        return {f"{i}_{s.stem}.o": s for i, s in enumerate(self.program.sources)}
+
+    def wanted(self) -> dict[str, str]:
+        return fingerprints.of_objects(self.objects(), self.program.include_dirs, self.key)
+
+    def published(self, wanted: dict[str, str]) -> Path:
+        inputs = [fingerprints.content(Path(p)) for p in self.link if os.path.isfile(p)]
+        key = fingerprints.digest(sorted(wanted.items()), self.link, inputs)
+        return cache_dir() / "lib" / f"program_{self.program.sources[0].stem}_{key}"
+
+
+def _plan(program: Program) -> _Plan:
+    if program.target == "gpu":
+        toolkit = tools.find_toolkit(gpu_cuda_major())
+        chosen = any(_ARCHITECTURE.fullmatch(f) for f in program.compile_flags)
+        gencodes = () if chosen else gpu_gencodes()
+        flags = [word for g in gencodes for word in ("-gencode", g)]
+        link = [f"-L{folder}" for folder in toolkit.libraries]
+    else:
+        toolkit = tools.find_toolkit()
+        flags = ["-gencode", SIMULATOR_GENCODE, "--no-compress", "-lineinfo"]
+        link = [*simulator_ldflags(), "-lpthread", "-ldl", "-lrt"]
+    flags += ["-ccbin", str(tools.find_cxx()), *program.compile_flags]
+    return _Plan(program, toolkit.nvcc, tuple(flags), (*program.libraries, *link))
+
+
+def _build(plan: _Plan, wanted: dict[str, str]) -> None:
+    """Compile what changed, and link."""
+    manifest = fingerprints.Manifest(plan.folder)
+    manifest.begin(wanted, ("program",))
+    stale = [(n, s) for n, s in plan.objects().items() if not (plan.folder / n).exists()]
+    try:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            logs = list(pool.map(lambda pair: _compile(plan, *pair), stale))
+        if failed := "\n".join(log for log in logs if log):
+            if missing := missing_header(failed):
+                raise BuildError(missing)
+            raise build_error(plan.label, failed, plan.folder / "build.log", plan.objects())
+        _link(plan)
+    finally:
+        manifest.finish(wanted)
+
+
+def _compile(plan: _Plan, name: str, source: Path) -> str:
+    """Compile one source; what the compiler says where it fails."""
+    command = [str(plan.nvcc), "-c", *plan.flags, str(source), "-o", name]
+    done = _run(command, plan.folder)
+    if done.returncode:
+        (plan.folder / name).unlink(missing_ok=True)
+        return f"FAILED: {name}\n{shlex.join(command)}\n{done.stdout}"
+    return ""
+
+
+def _link(plan: _Plan) -> None:
+    objects = list(plan.objects())
+    if plan.program.target == "gpu":
+        command = [str(plan.nvcc), *plan.flags, *objects, *plan.link, "-o", "program"]
+    else:
+        command = [str(tools.find_cxx()), *_host_link_flags(plan), *objects, *plan.link]
+        command += ["-o", "program"]
+    done = _run(command, plan.folder)
+    if done.returncode:
+        if text := link_error(done.stdout):
+            raise BuildError(text)
+        raise build_error(plan.label, done.stdout, plan.folder / "build.log", plan.objects())
+
+
+def _host_link_flags(plan: _Plan) -> list[str]:
+    """What the host's linker is to be told of nvcc's flags: -Xlinker, -fopenmp, -pthread."""
+    flags = list(plan.program.compile_flags)
+    out = []
+    for i, flag in enumerate(flags):
+        value = flags[i + 1] if i + 1 < len(flags) else ""
+        if flag in ("-Xlinker", "--linker-options"):
+            out.append(f"-Wl,{value}")
+        elif flag in ("-Xcompiler", "--compiler-options"):
+            out += value.strip("\"'").replace(",", " ").split()
+        elif flag.startswith(("-Xcompiler=", "--compiler-options=")):
+            out += flag.split("=", 1)[1].strip("\"'").replace(",", " ").split()
+    return out
+
+
+def _run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        errors="replace",
+    )
