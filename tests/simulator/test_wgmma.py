@@ -241,7 +241,9 @@ extern __shared__ __align__(1024) uint4 shared[];
 // Copies the image; the start of shared memory, as descriptors count it.
 __device__ u64 fill(const uint4* image, int units) {
   for (int i = threadIdx.x; i < units; i += blockDim.x) shared[i] = image[i];
+#ifdef FENCE
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+#endif
   __syncthreads();
   return (static_cast<uint32_t>(__cvta_generic_to_shared(shared)) & 0x3FFFF) >> 4;
 }
