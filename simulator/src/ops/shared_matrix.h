@@ -35,18 +35,18 @@ class SharedMatrix {
     width_ = static_cast<uint32_t>(swizzle_) + 1;
   }
 
-  // The address in the block's shared window of a unit of a K-major matrix.
-  uint32_t row_unit(uint32_t row, uint32_t unit) const {
+  // The address in the block's shared window of a unit of a K-major matrix, in row 8 block + line.
+  uint32_t row_unit(uint32_t block, uint32_t line, uint32_t unit) const {
     uint32_t across = swizzle_ == Swizzle::None ? leading_ : UNIT_BYTES;
-    return place(UNIT_BYTES * width_ * (row % 8) + across * unit + stride_ * (row / 8));
+    return place(UNIT_BYTES * width_ * line + across * unit + stride_ * block);
   }
 
-  // The same of an MN-major matrix.
-  uint32_t column_unit(uint32_t k, uint32_t unit) const {
+  // The same of an MN-major matrix, at k = 8 block + line.
+  uint32_t column_unit(uint32_t block, uint32_t line, uint32_t unit) const {
     bool plain = swizzle_ == Swizzle::None;
-    return place(UNIT_BYTES * width_ * (k % 8) + UNIT_BYTES * (unit % width_) +
+    return place(UNIT_BYTES * width_ * line + UNIT_BYTES * (unit % width_) +
                  (plain ? stride_ : leading_) * (unit / width_) +
-                 (plain ? leading_ : stride_) * (k / 8));
+                 (plain ? leading_ : stride_) * block);
   }
 
  private:

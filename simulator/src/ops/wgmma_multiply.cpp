@@ -17,7 +17,6 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
-#include <cstring>
 #include <limits>
 
 #include "half.h"
@@ -29,10 +28,11 @@
 namespace wbsim::wgmma {
 namespace {
 
-constexpr int PANEL = 16;                   // columns of D that are computed at a time
 constexpr int QUADS = PANEL / 4;            // sets of four columns that share a register
 constexpr int SUMS = PANEL * ROWS / LANES;  // registers of 32 bits that hold them
 constexpr int MAX_K = 32;                   // steps
+
+const float NAN_F32 = std::bit_cast<float>(0x7fffffffu);
 
 // ---- Vectors ------------------------------------------------------------------------------------
 
@@ -43,6 +43,9 @@ inline Vector load(const float* p) { return _mm512_load_ps(p); }
 inline void store(float* p, Vector v) { _mm512_store_ps(p, v); }
 inline Vector repeat(const float* quad) { return _mm512_broadcast_f32x4(_mm_load_ps(quad)); }
 inline Vector multiply_add(Vector a, Vector b, Vector c) { return _mm512_fmadd_ps(a, b, c); }
+inline Vector canonical(Vector v) {
+  return _mm512_mask_mov_ps(v, _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), _mm512_set1_ps(NAN_F32));
+}
 #elif defined(__AVX2__) && defined(__FMA__)
 using Vector = __m256;
 constexpr int QUADS_AT_ONCE = 1;  // 8 sums in registers
@@ -52,6 +55,9 @@ inline Vector repeat(const float* quad) {
   return _mm256_broadcast_ps(reinterpret_cast<const __m128*>(quad));
 }
 inline Vector multiply_add(Vector a, Vector b, Vector c) { return _mm256_fmadd_ps(a, b, c); }
+inline Vector canonical(Vector v) {
+  return _mm256_blendv_ps(v, _mm256_set1_ps(NAN_F32), _mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+}
 #else
 struct Vector {
   float v[4];
@@ -66,116 +72,92 @@ inline Vector multiply_add(Vector a, Vector b, Vector c) {
   }
   return c;
 }
+inline Vector canonical(Vector v) {
+  for (float& x : v.v) {
+    x = std::isnan(x) ? NAN_F32 : x;
+  }
+  return v;
+}
 #endif
 constexpr int WIDTH = sizeof(Vector) / sizeof(float);
 constexpr int PARTS = 4 * ROWS / WIDTH;  // vectors for all rows and four columns
 
 // ---- Operands as f32 ----------------------------------------------------------------------------
 
-float widen_e4m3(uint8_t v) {
+float widen_e4m3(uint32_t v) {
   // The fields of an f16 whose exponent has a bias that is 8 higher; the highest code is NaN.
   uint16_t half = static_cast<uint16_t>((v & 0x80) << 8 | (v & 0x7f) << 7);
   uint32_t nan = (v & 0x7f) == 0x7f ? 0x7fffffffu : 0;
   return std::bit_cast<float>(std::bit_cast<uint32_t>(F16::widen(half) * 256.0f) | nan);
 }
 
-template <class T, class F>
-void widen_each(const uint8_t* in, int rows, float* out, F f) {
-  const T* from = reinterpret_cast<const T*>(in);
-  for (int i = 0; i < rows * ROW_BYTES / static_cast<int>(sizeof(T)); i++) {
-    out[i] = f(from[i]);
+// f(an element of `bits` bits) for all elements; returns how many a row has.
+template <class F>
+int widen_each(const Panel& in, int bits, float (*out)[PANEL], F f) {
+  const int parts = 32 / bits;
+  for (int k = 0; k < WORDS * parts; k++) {
+    for (int i = 0; i < PANEL; i++) {
+      out[k][i] = f(in.words[k / parts][i] >> (bits * (k % parts)));
+    }
   }
+  return WORDS * parts;
 }
 
-// `rows` rows of elements as f32, or as words of 32 bits; returns how many each has.
-int widen(Type type, const uint8_t* in, int rows, float* out) {
+// The elements as f32, or words of bits as they are: out[k] is element k of the panel's rows.
+// Returns how many a row has.
+int widen(Type type, const Panel& in, float (*out)[PANEL]) {
+  auto half = [](uint32_t v) { return F16::widen(static_cast<uint16_t>(v)); };
+  auto e5m2 = [](uint32_t v) { return F16::widen(static_cast<uint16_t>(v << 8)); };
   switch (type) {
     case Type::F16:
-      widen_each<uint16_t>(in, rows, out, F16::widen);
-      return 16;
+      return widen_each(in, 16, out, half);
     case Type::BF16:
-      widen_each<uint16_t>(in, rows, out, BF16::widen);
-      return 16;
+      return widen_each(in, 16, out, [](uint32_t v) { return std::bit_cast<float>(v << 16); });
     case Type::TF32:  // the lower 13 bits of a register do not belong to the number
-      widen_each<uint32_t>(in, rows, out,
-                           [](uint32_t v) { return std::bit_cast<float>(v & 0xffffe000u); });
-      return 8;
+      return widen_each(in, 32, out,
+                        [](uint32_t v) { return std::bit_cast<float>(v & 0xffffe000u); });
     case Type::E4M3:
-      widen_each<uint8_t>(in, rows, out, widen_e4m3);
-      return 32;
+      return widen_each(in, 8, out, widen_e4m3);
     case Type::E5M2:  // the upper half of an f16
-      widen_each<uint8_t>(in, rows, out,
-                          [](uint8_t v) { return F16::widen(static_cast<uint16_t>(v << 8)); });
-      return 32;
+      return widen_each(in, 8, out, e5m2);
     case Type::S8:
-      widen_each<int8_t>(in, rows, out, [](int8_t v) { return static_cast<float>(v); });
-      return 32;
+      return widen_each(in, 8, out,
+                        [](uint32_t v) { return static_cast<float>(static_cast<int8_t>(v)); });
     case Type::U8:
-      widen_each<uint8_t>(in, rows, out, [](uint8_t v) { return static_cast<float>(v); });
-      return 32;
+      return widen_each(in, 8, out, [](uint32_t v) { return static_cast<float>(v & 0xff); });
     default:  // B1
-      std::memcpy(out, in, rows * ROW_BYTES);
-      return 8;
+      return widen_each(in, 32, out, [](uint32_t v) { return std::bit_cast<float>(v); });
   }
 }
 
 // out[k]: column k of A, each element four times.
-int spread_a(const Form& form, const uint8_t (*a)[ROW_BYTES], float (*out)[4 * ROWS]) {
-  alignas(64) float wide[ROWS * MAX_K];
-  int count = widen(form.a, a[0], ROWS, wide);
-  for (int i = 0; form.negate && i < ROWS * count; i++) {
-    wide[i] = -wide[i];
-  }
-  for (int row = 0; row < ROWS; row++) {
-    for (int k = 0; k < count; k++) {
-      std::fill_n(&out[k][4 * row], 4, wide[row * count + k]);
+int spread_a(const Form& form, const Panel& a, float (*out)[4 * ROWS]) {
+  alignas(64) float wide[MAX_K][PANEL];
+  int count = widen(form.a, a, wide);
+  for (int k = 0; k < count; k++) {
+    for (int i = 0; i < PANEL; i++) {
+      float element = form.negate ? -wide[k][i] : wide[k][i];
+      std::fill_n(&out[k][4 * panel_row(i)], 4, element);
     }
   }
   return count;
 }
 
-using Quad = float __attribute__((vector_size(16)));
-
-// out[k]: 16 columns of B at k; those that share a register, as 0, 2, 4 and 6, side by side.
-void spread_b(Type type, const uint8_t (*b)[ROW_BYTES], float (*out)[PANEL]) {
-  alignas(64) float wide[PANEL * MAX_K];
-  int count = widen(type, b[0], PANEL, wide);
-  for (int quad = 0; quad < QUADS; quad++) {
-    const float* first = wide + (8 * (quad / 2) + quad % 2) * count;
-    for (int k = 0; k < count; k += 4) {
-      Quad in[4];
-      for (int i = 0; i < 4; i++) {
-        std::memcpy(&in[i], first + 2 * i * count + k, sizeof(Quad));
-      }
-      Quad low01 = __builtin_shufflevector(in[0], in[1], 0, 4, 1, 5);
-      Quad low23 = __builtin_shufflevector(in[2], in[3], 0, 4, 1, 5);
-      Quad high01 = __builtin_shufflevector(in[0], in[1], 2, 6, 3, 7);
-      Quad high23 = __builtin_shufflevector(in[2], in[3], 2, 6, 3, 7);
-      const Quad across[4] = {__builtin_shufflevector(low01, low23, 0, 1, 4, 5),
-                              __builtin_shufflevector(low01, low23, 2, 3, 6, 7),
-                              __builtin_shufflevector(high01, high23, 0, 1, 4, 5),
-                              __builtin_shufflevector(high01, high23, 2, 3, 6, 7)};
-      for (int i = 0; i < 4; i++) {
-        std::memcpy(&out[k + i][4 * quad], &across[i], sizeof(Quad));
-      }
-    }
-  }
-}
-
 // ---- Products of a panel ------------------------------------------------------------------------
 
-// Where a vector of the rows of four columns lies in the sums, which are in the order of D.
-constexpr int sum_at(int quad, int part) {
-  int at = part * WIDTH;
-  return (4 * (quad / 2) + 2 * (at / LANES) + quad % 2) * LANES + at % LANES;
-}
-
-void add_products(const float (*a)[4 * ROWS], const float (*b)[PANEL], int count, float* sums) {
+// sums: the registers of D, of f32.
+void add_products(const float (*a)[4 * ROWS], const float (*b)[PANEL], int count,
+                  float* const sums[]) {
   for (int first = 0; first < QUADS; first += QUADS_AT_ONCE) {
+    // A vector of the rows, for four columns.
+    auto sum_at = [&](int q, int part) {
+      int quad = first + q, at = part * WIDTH;
+      return sums[4 * (quad / 2) + 2 * (at / LANES) + quad % 2] + at % LANES;
+    };
     Vector sum[QUADS_AT_ONCE][PARTS];
     for (int q = 0; q < QUADS_AT_ONCE; q++) {
       for (int p = 0; p < PARTS; p++) {
-        sum[q][p] = load(sums + sum_at(first + q, p));
+        sum[q][p] = load(sum_at(q, p));
       }
     }
     for (int k = 0; k < count; k++) {
@@ -188,40 +170,38 @@ void add_products(const float (*a)[4 * ROWS], const float (*b)[PANEL], int count
     }
     for (int q = 0; q < QUADS_AT_ONCE; q++) {
       for (int p = 0; p < PARTS; p++) {
-        store(sums + sum_at(first + q, p), sum[q][p]);
+        store(sum_at(q, p), canonical(sum[q][p]));
       }
     }
   }
 }
 
 // The same for bits: .and.popc.
-void add_bits(const float (*a)[4 * ROWS], const float (*b)[PANEL], int count, float* sums) {
-  for (int k = 0; k < count; k++) {
-    for (int i = 0; i < SUMS * LANES; i++) {
-      int reg = i / LANES, row = i % LANES / 4 + 8 * (reg / 2 % 2);
-      int column = 4 * (2 * (reg / 4) + reg % 2) + i % 4;
-      uint32_t both =
-          std::bit_cast<uint32_t>(a[k][4 * row]) & std::bit_cast<uint32_t>(b[k][column]);
-      sums[i] += static_cast<float>(std::popcount(both));
+void add_bits(const float (*a)[4 * ROWS], const float (*b)[PANEL], int count, float* const sums[]) {
+  for (int r = 0; r < SUMS; r++) {
+    int rows = 8 * (r / 2 % 2), quad = 2 * (r / 4) + r % 2;
+    for (int k = 0; k < count; k++) {
+      for (int l = 0; l < LANES; l++) {
+        uint32_t both = std::bit_cast<uint32_t>(a[k][4 * rows + l]) &
+                        std::bit_cast<uint32_t>(b[k][4 * quad + l % 4]);
+        sums[r][l] += static_cast<float>(std::popcount(both));
+      }
     }
   }
 }
 
 // ---- Accumulators -------------------------------------------------------------------------------
 
-// Elements of D before the product; integers are added at the end.
-void load_sums(const Form& form, uint32_t* const d[], int registers, float (*sums)[LANES]) {
-  if (!form.accumulate || form.d == Type::S32) {
-    std::memset(sums, 0, sizeof(float) * SUMS * LANES);
-  } else if (form.d == Type::F32) {
-    for (int r = 0; r < registers; r++) {
-      std::memcpy(sums[r], d[r], sizeof sums[r]);
+// f32 elements are summed up in their registers, others beside them.
+void load_sums(const Form& form, uint32_t* const d[], int registers, float* const sums[]) {
+  if (!form.accumulate || form.d == Type::S32) {  // integers are added at the end
+    for (int r = 0; r < SUMS; r++) {
+      std::fill_n(sums[r], LANES, 0.0f);
     }
-  } else {
-    for (int r = 0; r < registers; r += 2) {
+  } else if (form.d == Type::F16) {
+    for (int r = 0; r < registers; r++) {
       for (int l = 0; l < LANES; l++) {
-        sums[r][l] = F16::widen(static_cast<uint16_t>(d[r / 2][l]));
-        sums[r + 1][l] = F16::widen(static_cast<uint16_t>(d[r / 2][l] >> 16));
+        sums[r][l] = F16::widen(static_cast<uint16_t>(d[r / 2][l] >> (16 * (r % 2))));
       }
     }
   }
@@ -233,49 +213,41 @@ int32_t add_saturated(int32_t a, int32_t b) {
   return static_cast<int32_t>(std::clamp(int64_t{a} + b, LOW, HIGH));
 }
 
-void store_sums(const Form& form, const float (*sums)[LANES], int registers, uint32_t* const d[]) {
-  for (int r = 0; r < registers; r++) {
-    uint32_t* to = d[r];
-    switch (form.d) {
-      case Type::F32:
-        for (int l = 0; l < LANES; l++) {
-          to[l] = std::isnan(sums[r][l]) ? 0x7fffffffu : std::bit_cast<uint32_t>(sums[r][l]);
-        }
-        break;
-      case Type::F16:
-        if (r % 2 == 0) {
-          for (int l = 0; l < LANES; l++) {
-            d[r / 2][l] =
-                F16::narrow(sums[r][l]) | static_cast<uint32_t>(F16::narrow(sums[r + 1][l])) << 16;
-          }
-        }
-        break;
-      default:
-        for (int l = 0; l < LANES; l++) {
-          int32_t sum = static_cast<int32_t>(sums[r][l]);
-          uint32_t before = form.accumulate ? to[l] : 0;
-          to[l] = form.saturate
-                      ? static_cast<uint32_t>(add_saturated(static_cast<int32_t>(before), sum))
-                      : before + static_cast<uint32_t>(sum);
-        }
+void store_sums(const Form& form, float* const sums[], int registers, uint32_t* const d[]) {
+  for (int r = 0; r < registers && form.d == Type::S32; r++) {
+    for (int l = 0; l < LANES; l++) {
+      int32_t sum = static_cast<int32_t>(sums[r][l]);
+      uint32_t before = form.accumulate ? d[r][l] : 0;
+      d[r][l] = form.saturate
+                    ? static_cast<uint32_t>(add_saturated(static_cast<int32_t>(before), sum))
+                    : before + static_cast<uint32_t>(sum);
+    }
+  }
+  for (int r = 0; r < registers && form.d == Type::F16; r += 2) {
+    for (int l = 0; l < LANES; l++) {
+      d[r / 2][l] = F16::narrow(sums[r][l]) | static_cast<uint32_t>(F16::narrow(sums[r + 1][l]))
+                                                  << 16;
     }
   }
 }
 
 }  // namespace
 
-void multiply(const Form& form, const uint8_t (*a)[ROW_BYTES], const uint8_t (*b)[ROW_BYTES],
-              uint32_t* const d[]) {
-  alignas(64) float spread[MAX_K][4 * ROWS];
+void multiply(const Form& form, const Panel& a, const Panel* b, uint32_t* const d[]) {
+  alignas(64) float spread[MAX_K][4 * ROWS], wide[MAX_K][PANEL], beside[SUMS][LANES];
   int count = spread_a(form, a, spread);
   for (int column = 0; column < form.columns; column += PANEL) {
-    alignas(64) float panel[MAX_K][PANEL], sums[SUMS][LANES];
     int columns = std::min<int>(PANEL, form.columns - column);
     int registers = columns * ROWS / LANES;  // elements of a lane
     uint32_t* const* to = d + column * ROWS / LANES / (form.d == Type::F16 ? 2 : 1);
-    spread_b(form.b, b + column, panel);  // b ends with a whole panel
+    float* sums[SUMS];
+    for (int r = 0; r < SUMS; r++) {
+      bool in_place = form.d == Type::F32 && r < registers;
+      sums[r] = in_place ? reinterpret_cast<float*>(to[r]) : beside[r];
+    }
+    widen(form.b, *b++, wide);
     load_sums(form, to, registers, sums);
-    (form.b == Type::B1 ? add_bits : add_products)(spread, panel, count, sums[0]);
+    (form.b == Type::B1 ? add_bits : add_products)(spread, wide, count, sums);
     store_sums(form, sums, registers, to);
   }
 }

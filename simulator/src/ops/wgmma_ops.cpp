@@ -49,7 +49,7 @@ struct Product {
   uint64_t group;  // in the order of the warp's commits
   bool accumulate;
   uint64_t a_descriptor, b_descriptor;
-  alignas(UNIT_BYTES) uint8_t a[ROWS][ROW_BYTES];  // if A is in registers
+  wgmma::Panel a;  // if A is in registers
 };
 
 }  // namespace
@@ -70,15 +70,57 @@ ProductQueue& queue_of(Warp& w) {
 
 // ---- Operands -----------------------------------------------------------------------------------
 
-// A register holds 4 bytes of a row per lane: those of half a row are side by side.
-void rows_from_registers(Warp& w, const uint32_t* slots, uint8_t (*rows)[ROW_BYTES]) {
-  for (int i = 0; i < A_REGISTERS; i++) {
-    const uint8_t* reg = w.reg<uint8_t>(slots[i]);
-    for (int row = 0; row < 8; row++) {
-      std::memcpy(&rows[row + 8 * (i % 2)][UNIT_BYTES * (i / 2)], reg + UNIT_BYTES * row,
-                  UNIT_BYTES);
+using Quad = uint32_t __attribute__((vector_size(UNIT_BYTES)));
+
+// unit(row, half): where half of a row's words lie.
+template <class F>
+void fill_panel(wgmma::Panel& panel, F unit) {
+  for (int at = 0; at < wgmma::PANEL; at += 4) {
+    for (int half = 0; half < 2; half++) {
+      Quad in[4];
+      for (int i = 0; i < 4; i++) {
+        std::memcpy(&in[i], unit(wgmma::panel_row(at + i), half), UNIT_BYTES);
+      }
+      Quad low01 = __builtin_shufflevector(in[0], in[1], 0, 4, 1, 5);
+      Quad low23 = __builtin_shufflevector(in[2], in[3], 0, 4, 1, 5);
+      Quad high01 = __builtin_shufflevector(in[0], in[1], 2, 6, 3, 7);
+      Quad high23 = __builtin_shufflevector(in[2], in[3], 2, 6, 3, 7);
+      const Quad across[4] = {__builtin_shufflevector(low01, low23, 0, 1, 4, 5),
+                              __builtin_shufflevector(low01, low23, 2, 3, 6, 7),
+                              __builtin_shufflevector(high01, high23, 0, 1, 4, 5),
+                              __builtin_shufflevector(high01, high23, 2, 3, 6, 7)};
+      for (int i = 0; i < 4; i++) {
+        std::memcpy(&panel.words[4 * half + i][at], &across[i], UNIT_BYTES);
+      }
     }
   }
+}
+
+// The same for an MN-major matrix of 16-bit elements. unit(k, i): where element k of the rows 8i to
+// 8i + 7 lies.
+template <class F>
+void fill_panel_from_columns(wgmma::Panel& panel, F unit) {
+  using Halves = uint16_t __attribute__((vector_size(UNIT_BYTES)));
+  for (int word = 0; word < wgmma::WORDS; word++) {
+    for (int i = 0; i < wgmma::PANEL / 8; i++) {
+      Halves lower, upper;
+      std::memcpy(&lower, unit(2 * word, i), UNIT_BYTES);
+      std::memcpy(&upper, unit(2 * word + 1, i), UNIT_BYTES);
+      Quad first = Quad(__builtin_shufflevector(lower, upper, 0, 8, 1, 9, 2, 10, 3, 11));
+      Quad last = Quad(__builtin_shufflevector(lower, upper, 4, 12, 5, 13, 6, 14, 7, 15));
+      Quad even = __builtin_shufflevector(first, last, 0, 2, 4, 6);
+      Quad odd = __builtin_shufflevector(first, last, 1, 3, 5, 7);
+      std::memcpy(&panel.words[word][8 * i], &even, UNIT_BYTES);
+      std::memcpy(&panel.words[word][8 * i + 4], &odd, UNIT_BYTES);
+    }
+  }
+}
+
+// A register holds a word of a row per lane: those of half a row are side by side.
+void fill_from_registers(wgmma::Panel& panel, Warp& w, const uint32_t* slots) {
+  fill_panel(panel, [&](int row, int half) {
+    return w.reg<uint8_t>(slots[2 * half + row / 8]) + UNIT_BYTES * (row % 8);
+  });
 }
 
 [[noreturn]] void outside(const Warp& w, const Inst* in, char matrix, uint32_t address) {
@@ -107,60 +149,36 @@ const uint8_t* unit_at(const Warp& w, const Inst* in, char matrix, uint32_t addr
   return w.block->shared + offset;
 }
 
-using Half8 = uint16_t __attribute__((vector_size(UNIT_BYTES)));
-
-// Eight units of a column each become eight halves of a row.
-void transpose(const Half8 in[8], uint8_t (*rows)[ROW_BYTES], int half) {
-  Half8 a[8], b[8];
-  for (int i = 0; i < 4; i++) {  // rows i and i + 4, element by element; three times
-    a[2 * i] = __builtin_shufflevector(in[i], in[i + 4], 0, 8, 1, 9, 2, 10, 3, 11);
-    a[2 * i + 1] = __builtin_shufflevector(in[i], in[i + 4], 4, 12, 5, 13, 6, 14, 7, 15);
-  }
-  for (int i = 0; i < 4; i++) {
-    b[2 * i] = __builtin_shufflevector(a[i], a[i + 4], 0, 8, 1, 9, 2, 10, 3, 11);
-    b[2 * i + 1] = __builtin_shufflevector(a[i], a[i + 4], 4, 12, 5, 13, 6, 14, 7, 15);
-  }
-  for (int i = 0; i < 4; i++) {
-    a[2 * i] = __builtin_shufflevector(b[i], b[i + 4], 0, 8, 1, 9, 2, 10, 3, 11);
-    a[2 * i + 1] = __builtin_shufflevector(b[i], b[i + 4], 4, 12, 5, 13, 6, 14, 7, 15);
-  }
-  for (int i = 0; i < 8; i++) {
-    std::memcpy(&rows[i][UNIT_BYTES * half], &a[i], UNIT_BYTES);
-  }
-}
-
-// Rows of A, or columns of B, from the shared memory of the block. first, count: multiples of 8.
-void read_shared(const Warp& w, const Inst* in, char matrix, uint64_t descriptor, bool columns,
-                 int first, int count, uint8_t (*rows)[ROW_BYTES]) {
-  const SharedMatrix shared(descriptor);
-  if (!columns) {
-    for (int row = 0; row < count; row++) {
-      for (uint32_t half = 0; half < 2; half++) {
-        uint32_t address = shared.row_unit(first + row, half);
-        std::memcpy(&rows[row][UNIT_BYTES * half], unit_at(w, in, matrix, address), UNIT_BYTES);
-      }
-    }
-    return;
-  }
-  for (int row = 0; row < count; row += 8) {
-    for (int half = 0; half < 2; half++) {
-      Half8 units[8];
-      for (int k = 0; k < 8; k++) {
-        uint32_t address = shared.column_unit(8 * half + k, (first + row) / 8);
-        std::memcpy(&units[k], unit_at(w, in, matrix, address), UNIT_BYTES);
-      }
-      transpose(units, rows + row, half);
-    }
+// Rows of A, or columns of B, from the block's shared memory. The panel begins at 8 * block; of its
+// 16 rows the matrix has 8 or 16, those that it lacks repeat others.
+void fill_from_shared(wgmma::Panel& panel, const Warp& w, const Inst* in, char matrix,
+                      const SharedMatrix& shared, bool columns, uint32_t block, uint32_t blocks) {
+  auto unit = [&](uint32_t address) { return unit_at(w, in, matrix, address); };
+  const uint32_t last = blocks - 1;
+  if (columns) {
+    fill_panel_from_columns(panel, [&](int k, int i) {
+      return unit(shared.column_unit(k / 8, k % 8, std::min(block + i, last)));
+    });
+  } else {
+    fill_panel(panel, [&](int row, int half) {
+      return unit(shared.row_unit(std::min(block + row / 8, last), row % 8, half));
+    });
   }
 }
 
 void take_effect(Warp& w, Product& p) {
   Setup setup = setup_of(p.in);
-  alignas(64) uint8_t b[wgmma::MAX_COLUMNS][ROW_BYTES] = {};
+  constexpr int BLOCKS = wgmma::PANEL / 8;
   if (!setup.a_in_registers) {
-    read_shared(w, p.in, 'A', p.a_descriptor, setup.a_columns, w.index % WARPS * ROWS, ROWS, p.a);
+    fill_from_shared(p.a, w, p.in, 'A', SharedMatrix(p.a_descriptor), setup.a_columns,
+                     w.index % WARPS * BLOCKS, M / 8);
   }
-  read_shared(w, p.in, 'B', p.b_descriptor, setup.b_columns, 0, setup.form.columns, b);
+  wgmma::Panel b[wgmma::MAX_COLUMNS / wgmma::PANEL];
+  const SharedMatrix shared(p.b_descriptor);
+  const uint32_t blocks = setup.form.columns / 8;
+  for (uint32_t block = 0; block < blocks; block += BLOCKS) {
+    fill_from_shared(b[block / BLOCKS], w, p.in, 'B', shared, setup.b_columns, block, blocks);
+  }
   uint32_t* d[wgmma::MAX_COLUMNS / 2];
   for (int i = 0; i < p.in->count; i++) {
     d[i] = w.reg<uint32_t>(p.in->list[SETUP_WORDS + i]);
@@ -229,7 +247,7 @@ const Inst* mma_async(Warp& w, const Inst* in, Mask m) {
     p.accumulate = ((w.pred(in->c) & 1) != 0) != (in->flags != 0);
     p.b_descriptor = *w.reg<uint64_t>(in->b);
     if (setup.a_in_registers) {
-      rows_from_registers(w, in->list + SETUP_WORDS + in->count, p.a);
+      fill_from_registers(p.a, w, in->list + SETUP_WORDS + in->count);
     } else {
       p.a_descriptor = *w.reg<uint64_t>(in->a);
     }
