@@ -91,16 +91,17 @@ float widen_e4m3(uint32_t v) {
   return std::bit_cast<float>(std::bit_cast<uint32_t>(F16::widen(half) * 256.0f) | nan);
 }
 
-// f(an element of `bits` bits) for all elements; returns how many a row has.
-template <class F>
-int widen_each(const Panel& in, int bits, float (*out)[PANEL], F f) {
-  const int parts = 32 / bits;
-  for (int k = 0; k < WORDS * parts; k++) {
-    for (int i = 0; i < PANEL; i++) {
-      out[k][i] = f(in.words[k / parts][i] >> (bits * (k % parts)));
+// f(the lowest BITS bits are an element) for all elements; returns how many a row has.
+template <int BITS, class F>
+int widen_each(const Panel& in, float (*out)[PANEL], F f) {
+  for (int w = 0; w < WORDS; w++) {
+    for (int shift = 0; shift < 32; shift += BITS, out++) {
+      for (int i = 0; i < PANEL; i++) {
+        (*out)[i] = f(in.words[w][i] >> shift);
+      }
     }
   }
-  return WORDS * parts;
+  return WORDS * 32 / BITS;
 }
 
 // The elements as f32, or words of bits as they are: out[k] is element k of the panel's rows.
@@ -110,23 +111,23 @@ int widen(Type type, const Panel& in, float (*out)[PANEL]) {
   auto e5m2 = [](uint32_t v) { return F16::widen(static_cast<uint16_t>(v << 8)); };
   switch (type) {
     case Type::F16:
-      return widen_each(in, 16, out, half);
+      return widen_each<16>(in, out, half);
     case Type::BF16:
-      return widen_each(in, 16, out, [](uint32_t v) { return std::bit_cast<float>(v << 16); });
+      return widen_each<16>(in, out, [](uint32_t v) { return std::bit_cast<float>(v << 16); });
     case Type::TF32:  // the lower 13 bits of a register do not belong to the number
-      return widen_each(in, 32, out,
-                        [](uint32_t v) { return std::bit_cast<float>(v & 0xffffe000u); });
+      return widen_each<32>(in, out,
+                            [](uint32_t v) { return std::bit_cast<float>(v & 0xffffe000u); });
     case Type::E4M3:
-      return widen_each(in, 8, out, widen_e4m3);
+      return widen_each<8>(in, out, widen_e4m3);
     case Type::E5M2:  // the upper half of an f16
-      return widen_each(in, 8, out, e5m2);
+      return widen_each<8>(in, out, e5m2);
     case Type::S8:
-      return widen_each(in, 8, out,
-                        [](uint32_t v) { return static_cast<float>(static_cast<int8_t>(v)); });
+      return widen_each<8>(in, out,
+                           [](uint32_t v) { return static_cast<float>(static_cast<int8_t>(v)); });
     case Type::U8:
-      return widen_each(in, 8, out, [](uint32_t v) { return static_cast<float>(v & 0xff); });
+      return widen_each<8>(in, out, [](uint32_t v) { return static_cast<float>(v & 0xff); });
     default:  // B1
-      return widen_each(in, 32, out, [](uint32_t v) { return std::bit_cast<float>(v); });
+      return widen_each<32>(in, out, [](uint32_t v) { return std::bit_cast<float>(v); });
   }
 }
 

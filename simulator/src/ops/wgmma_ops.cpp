@@ -71,15 +71,20 @@ ProductQueue& queue_of(Warp& w) {
 // ---- Operands -----------------------------------------------------------------------------------
 
 using Quad = uint32_t __attribute__((vector_size(UNIT_BYTES)));
+using Halves = uint16_t __attribute__((vector_size(UNIT_BYTES)));
 
-// unit(row, half): where half of a row's words lie.
-template <class F>
-void fill_panel(wgmma::Panel& panel, F unit) {
-  for (int at = 0; at < wgmma::PANEL; at += 4) {
-    for (int half = 0; half < 2; half++) {
+// What a panel is made of. K-major, unit[h][row] is half h of a row; MN-major, unit[i][k] is
+// element k of the rows 8 i to 8 i + 7.
+struct Units {
+  Quad unit[2][wgmma::PANEL];
+};
+
+void fill_panel(wgmma::Panel& panel, const Units& units) {
+  for (int half = 0; half < 2; half++) {
+    for (int at = 0; at < wgmma::PANEL; at += 4) {
       Quad in[4];
       for (int i = 0; i < 4; i++) {
-        std::memcpy(&in[i], unit(wgmma::panel_row(at + i), half), UNIT_BYTES);
+        in[i] = units.unit[half][wgmma::panel_row(at + i)];
       }
       Quad low01 = __builtin_shufflevector(in[0], in[1], 0, 4, 1, 5);
       Quad low23 = __builtin_shufflevector(in[2], in[3], 0, 4, 1, 5);
@@ -96,16 +101,11 @@ void fill_panel(wgmma::Panel& panel, F unit) {
   }
 }
 
-// The same for an MN-major matrix of 16-bit elements. unit(k, i): where element k of the rows 8i to
-// 8i + 7 lies.
-template <class F>
-void fill_panel_from_columns(wgmma::Panel& panel, F unit) {
-  using Halves = uint16_t __attribute__((vector_size(UNIT_BYTES)));
+// The same for an MN-major matrix, of 16-bit elements.
+void fill_panel_from_columns(wgmma::Panel& panel, const Units& units) {
   for (int word = 0; word < wgmma::WORDS; word++) {
-    for (int i = 0; i < wgmma::PANEL / 8; i++) {
-      Halves lower, upper;
-      std::memcpy(&lower, unit(2 * word, i), UNIT_BYTES);
-      std::memcpy(&upper, unit(2 * word + 1, i), UNIT_BYTES);
+    for (int i = 0; i < 2; i++) {
+      Halves lower = Halves(units.unit[i][2 * word]), upper = Halves(units.unit[i][2 * word + 1]);
       Quad first = Quad(__builtin_shufflevector(lower, upper, 0, 8, 1, 9, 2, 10, 3, 11));
       Quad last = Quad(__builtin_shufflevector(lower, upper, 4, 12, 5, 13, 6, 14, 7, 15));
       Quad even = __builtin_shufflevector(first, last, 0, 2, 4, 6);
@@ -118,9 +118,11 @@ void fill_panel_from_columns(wgmma::Panel& panel, F unit) {
 
 // A register holds a word of a row per lane: those of half a row are side by side.
 void fill_from_registers(wgmma::Panel& panel, Warp& w, const uint32_t* slots) {
-  fill_panel(panel, [&](int row, int half) {
-    return w.reg<uint8_t>(slots[2 * half + row / 8]) + UNIT_BYTES * (row % 8);
-  });
+  Units units;
+  for (int r = 0; r < A_REGISTERS; r++) {
+    std::memcpy(&units.unit[r / 2][8 * (r % 2)], w.reg<uint32_t>(slots[r]), 8 * UNIT_BYTES);
+  }
+  fill_panel(panel, units);
 }
 
 [[noreturn]] void outside(const Warp& w, const Inst* in, char matrix, uint32_t address) {
@@ -140,30 +142,31 @@ void fill_from_registers(wgmma::Panel& panel, Warp& w, const uint32_t* slots) {
   throw f;
 }
 
-const uint8_t* unit_at(const Warp& w, const Inst* in, char matrix, uint32_t address) {
-  uint32_t offset = address - SHARED_BASE;
-  if (offset > w.block->shared_bytes - UNIT_BYTES || w.block->shared_bytes < UNIT_BYTES)
-      [[unlikely]] {
-    outside(w, in, matrix, address);
-  }
-  return w.block->shared + offset;
-}
-
 // Rows of A, or columns of B, from the block's shared memory. The panel begins at 8 * block; of its
 // 16 rows the matrix has 8 or 16, those that it lacks repeat others.
 void fill_from_shared(wgmma::Panel& panel, const Warp& w, const Inst* in, char matrix,
                       const SharedMatrix& shared, bool columns, uint32_t block, uint32_t blocks) {
-  auto unit = [&](uint32_t address) { return unit_at(w, in, matrix, address); };
-  const uint32_t last = blocks - 1;
-  if (columns) {
-    fill_panel_from_columns(panel, [&](int k, int i) {
-      return unit(shared.column_unit(k / 8, k % 8, std::min(block + i, last)));
-    });
-  } else {
-    fill_panel(panel, [&](int row, int half) {
-      return unit(shared.row_unit(std::min(block + row / 8, last), row % 8, half));
-    });
+  const uint32_t block_of[2] = {block, std::min(block + 1, blocks - 1)};
+  uint32_t addresses[2][wgmma::PANEL];
+  for (uint32_t i = 0; i < 2; i++) {
+    for (uint32_t j = 0; j < wgmma::PANEL; j++) {
+      addresses[i][j] = columns ? shared.column_unit(j / 8, j % 8, block_of[i])
+                                : shared.row_unit(block_of[j / 8], j % 8, i);
+    }
   }
+  Units units;
+  const uint8_t* const first = w.block->shared;
+  const uint64_t bytes = w.block->shared_bytes;
+  for (int i = 0; i < 2; i++) {
+    for (int j = 0; j < wgmma::PANEL; j++) {
+      uint32_t offset = addresses[i][j] - SHARED_BASE;
+      if (uint64_t{offset} + UNIT_BYTES > bytes) [[unlikely]] {
+        outside(w, in, matrix, addresses[i][j]);
+      }
+      std::memcpy(&units.unit[i][j], first + offset, UNIT_BYTES);
+    }
+  }
+  (columns ? fill_panel_from_columns : fill_panel)(panel, units);
 }
 
 void take_effect(Warp& w, Product& p) {
