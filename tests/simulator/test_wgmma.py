@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
 
@@ -241,9 +241,7 @@ extern __shared__ __align__(1024) uint4 shared[];
 // Copies the image; the start of shared memory, as descriptors count it.
 __device__ u64 fill(const uint4* image, int units) {
   for (int i = threadIdx.x; i < units; i += blockDim.x) shared[i] = image[i];
-#ifdef FENCE
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-#endif
   __syncthreads();
   return (static_cast<uint32_t>(__cvta_generic_to_shared(shared)) & 0x3FFFF) >> 4;
 }
@@ -361,7 +359,6 @@ def run(
     b_layout.lay(values.b, image)
     device = "cuda" if target == "gpu" else "cpu"
     d = torch.from_numpy(to_registers(form, values.d).copy()).to(device)
-    to_signed = (1 << 63) - 1
     arguments = (
         torch.from_numpy(image[:shared_bytes].view(np.int32)).to(device),
         shared_bytes // UNIT,
@@ -371,7 +368,6 @@ def run(
         scale_d,
         d,
     )
-    assert to_signed
     getattr(module(target), f"product_{FORMS.index(form)}")(*arguments)
     return from_registers(form, d.cpu().numpy())
 
@@ -450,7 +446,366 @@ def check_form(form: Form) -> Callable[[str], None]:
     return check
 
 
-CASES = [Case(form.id, (form.name,), check_form(form)) for form in FORMS]
+# ---- Special values -----------------------------------------------------------------------------
+
+
+def check_special_values(target: str) -> None:
+    """Infinities, NaNs, denormals, overflow and signed zeros, in rows and columns of their own."""
+    form = Form("f32", "bf16", "bf16", 8)
+    a, b = torch.ones(M, 16), torch.ones(8, 16)
+    a[0, 3], a[1, 3], a[2, 3] = float("inf"), float("-inf"), float("nan")
+    a[3, 0], a[3, 1] = float("inf"), float("-inf")
+    a[4] = 2.0**-133  # the smallest denormal
+    a[5] = 3e38
+    a[6] = -0.0
+    a[7], a[7, 0] = 0.0, 2.0**127
+    b[1] = 0.0  # infinity times zero
+    b[2] = -1.0
+    b[3, 0] = float("inf")
+    b[4] = 2.0**-16  # products below the smallest denormal, f32 holds their sum
+    d = np.zeros((M, 8), np.float32)
+    d[6] = -0.0
+    d[8:16] = np.array([np.nan, np.inf, -np.inf, 1e-45, -1e-45, 3.4e38, -3.4e38, 1], np.float32)
+    values = Operands(to_bytes("bf16", a), to_bytes("bf16", b), d)
+    actual = run(target, form, values, Layout(128), Layout(128, at=48 * 1024))
+    with np.errstate(all="ignore"):
+        exact = d.astype(np.float64) + numbers_of("bf16", values.a) @ numbers_of("bf16", values.b).T
+        wanted = exact.astype(np.float32)
+    assert np.array_equal(np.isnan(actual), np.isnan(wanted))
+    assert (actual.view(np.uint32)[np.isnan(wanted)] == 0x7FFFFFFF).all(), "NaNs are canonical"
+    infinite = np.isinf(wanted)
+    assert infinite.any() and np.array_equal(actual[infinite], wanted[infinite])
+    finite = np.isfinite(wanted)
+    close = np.abs(actual[finite] - exact[finite]) <= 1e-6 * np.abs(exact[finite]) + 2.0**-149
+    assert close.all()
+    assert (actual[4, 0], actual[4, 4]) == (2.0**-129, 2.0**-145)
+
+
+def check_narrow_rounding(target: str) -> None:
+    """An f16 accumulator is rounded once, to nearest even, and overflows to infinity."""
+    form = Form("f16", "f16", "f16", 8)
+    a, b = torch.zeros(M, 16), torch.ones(8, 16)
+    a[0, :2] = torch.tensor([1024.0, 1.0])  # 2049: a tie, and more than a tie
+    a[1, :3] = torch.tensor([1024.0, 1.0, 2.0**-10])
+    a[2] = 4096.0  # 65536
+    a[3], a[3, 0] = 0.0, 2.0**-24
+    b[1] *= 2.0**-1  # the denormal becomes a tie with zero
+    d = np.zeros((M, 8), np.float16)
+    d[0] = d[1] = 1024
+    values = Operands(to_bytes("f16", a), to_bytes("f16", b), d)
+    actual = run(target, form, values, Layout(), Layout(at=48 * 1024))
+    exact = d.astype(np.float64) + numbers_of("f16", values.a) @ numbers_of("f16", values.b).T
+    with np.errstate(over="ignore"):
+        assert np.array_equal(actual, exact.astype(np.float16))
+    assert [float(actual[i, 0]) for i in range(4)] == [2048, 2050, np.inf, 2.0**-24]
+    assert actual[3, 1] == 0
+
+
+SPECIAL = [
+    Case("special values", (FORMS[0].name,), check_special_values),
+    Case("f16 rounding", (Form("f16", "f16", "f16", 8).name,), check_narrow_rounding),
+]
+
+
+# ---- When a product takes effect ----------------------------------------------------------------
+
+SCENARIOS = (
+    PROLOGUE
+    + """
+// d += A * B, m64n8k16; both matrices are K-major without a swizzle.
+__device__ u64 descriptor(const void* p) {
+  const u64 start = (static_cast<uint32_t>(__cvta_generic_to_shared(p)) & 0x3FFFF) >> 4;
+  return start | u64{128 / 16} << 16 | u64{256 / 16} << 32;
+}
+__device__ void multiply(float (&d)[4], u64 a, u64 b, int scale_d = 1) {
+  asm volatile("{.reg .pred p; setp.ne.b32 p, %6, 0;"
+               "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {%0, %1, %2, %3}, %4, %5, p,"
+               "1, 1, 0, 0;}"
+               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "l"(a), "l"(b), "r"(scale_d));
+}
+__device__ void arrive() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+__device__ void commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+template <int N>
+__device__ void wait() { asm volatile("wgmma.wait_group.sync.aligned %0;" :: "n"(N) : "memory"); }
+
+constexpr int A_BYTES = 64 * 32, B_BYTES = 8 * 32;
+constexpr unsigned ONE = 0x3F803F80, TWO = 0x40004000;  // pairs of bf16
+
+// Matrices of a constant: A, then three B.
+__device__ unsigned* constant(int at, int bytes, unsigned value) {
+  unsigned* p = reinterpret_cast<unsigned*>(shared) + at / 4;
+  for (int i = threadIdx.x; i < bytes / 4; i += blockDim.x) p[i] = value;
+  return p;
+}
+struct Tiles { unsigned *a, *b0, *b1, *b2; };
+__device__ Tiles tiles() {
+  Tiles t{constant(0, A_BYTES, ONE), constant(A_BYTES, B_BYTES, ONE),
+          constant(A_BYTES + B_BYTES, B_BYTES, ONE), constant(A_BYTES + 2 * B_BYTES, B_BYTES, ONE)};
+  __syncthreads();
+  return t;
+}
+
+// In PTX: nvcc would copy the accumulators that are stored too early, and these copies wait.
+#define PRODUCT(d, b) "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {" \\
+  #d "0, " #d "1, " #d "2, " #d "3}, %1, " #b ", 1, 1, 1, 0, 0;"
+#define COMMIT "wgmma.commit_group.sync.aligned;"
+#define WAIT(n) "wgmma.wait_group.sync.aligned " #n ";"
+#define STORE(at, r) "st.global.f32 [%0 + " #at "], " #r ";"
+__global__ void groups(float* out) {
+  const Tiles t = tiles();
+  asm volatile("{.reg .f32 x<4>, y<4>, z<4>;"
+               "mov.b32 x0, 0; mov.b32 x1, 0; mov.b32 x2, 0; mov.b32 x3, 0;"
+               "mov.b32 y0, 0; mov.b32 y1, 0; mov.b32 y2, 0; mov.b32 y3, 0;"
+               "mov.b32 z0, 0; mov.b32 z1, 0; mov.b32 z2, 0; mov.b32 z3, 0;"
+               "wgmma.fence.sync.aligned;"
+               PRODUCT(x, %2) PRODUCT(x, %2) COMMIT PRODUCT(y, %3) COMMIT PRODUCT(z, %4) COMMIT
+               WAIT(2) STORE(0, x0) STORE(512, y0)
+               WAIT(1) STORE(1024, y1) STORE(1536, z1)
+               WAIT(0) STORE(2048, z2) "}"
+               :: "l"(out + threadIdx.x), "l"(descriptor(t.a)), "l"(descriptor(t.b0)),
+                  "l"(descriptor(t.b1)), "l"(descriptor(t.b2)) : "memory");
+}
+void run_groups(float* out) { groups<<<1, 128, 4096>>>(out); }
+
+// Each stage of shared memory is filled again: before its product was waited for, and after.
+__global__ void overwritten(float* out) {
+  const Tiles t = tiles();
+  float x[4] = {}, y[4] = {};
+  arrive();
+  multiply(x, descriptor(t.a), descriptor(t.b0));
+  commit();
+  constant(A_BYTES, B_BYTES, TWO);
+  __syncthreads();
+  wait<0>();
+  out[threadIdx.x] = x[0];
+  multiply(y, descriptor(t.a), descriptor(t.b1));
+  commit();
+  wait<0>();
+  __syncthreads();
+  constant(A_BYTES + B_BYTES, B_BYTES, TWO);
+  __syncthreads();
+  out[128 + threadIdx.x] = y[0];
+}
+void run_overwritten(float* out) { overwritten<<<1, 128, 4096>>>(out); }
+
+// nvcc copies the accumulators of the first product, which is still on its way.
+__global__ void copied(float* out, int two) {
+  const Tiles t = tiles();
+  float x[4] = {}, y[4];
+  arrive();
+  multiply(x, descriptor(t.a), descriptor(t.b0));
+  for (int i = 0; i < 4; i++) asm volatile("mov.f32 %0, %1;" : "=f"(y[i]) : "f"(x[i]));
+  multiply(x, descriptor(t.a), descriptor(t.b0));
+  multiply(y, descriptor(t.a), descriptor(t.b0), two);
+  multiply(y, descriptor(t.a), descriptor(t.b0), two);
+  commit();
+  wait<0>();
+  out[threadIdx.x] = x[3];
+  out[128 + threadIdx.x] = y[3];
+}
+void run_copied(float* out) { copied<<<1, 128, 4096>>>(out, 2); }
+
+// A in registers that are used again at once; nobody waits for the last product.
+__global__ void captured(float* out) {
+  const Tiles t = tiles();
+  float x[4] = {}, y[4] = {};
+  arrive();
+  asm volatile("{.reg .b32 r<4>; mov.b32 r0, %5; mov.b32 r1, %5; mov.b32 r2, %5; mov.b32 r3, %5;"
+               "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {%0, %1, %2, %3},"
+               "{r0, r1, r2, r3}, %4, 1, 1, 1, 0; mov.b32 r0, 0; mov.b32 r1, 0;}"
+               : "+f"(x[0]), "+f"(x[1]), "+f"(x[2]), "+f"(x[3])
+               : "l"(descriptor(t.b0)), "r"(TWO));
+  commit();
+  multiply(y, descriptor(t.a), descriptor(t.b1));
+  wait<0>();
+  asm volatile("st.global.f32 [%0], %1;" :: "l"(out + threadIdx.x), "f"(x[2]) : "memory");
+  asm volatile("st.global.f32 [%0], %1;" :: "l"(out + 128 + threadIdx.x), "f"(y[2]) : "memory");
+}
+void run_captured(float* out) { captured<<<1, 128, 4096>>>(out); }
+
+// A pipeline over K with two warpgroups, 128-byte rows, and a descriptor that advances along them.
+// C [128, N] = A [128, K] B [N, K]^T.
+constexpr int BK = 64, STAGES = 2;
+__device__ u64 advancing(const void* p) {
+  const u64 start = (static_cast<uint32_t>(__cvta_generic_to_shared(p)) & 0x3FFFF) >> 4;
+  return start | u64{1} << 16 | u64{1024 / 16} << 32 | u64{1} << 62;
+}
+__device__ void stage(uint4* to, const uint4* from, int rows, int k_units) {
+  for (int i = threadIdx.x; i < rows * 8; i += blockDim.x) {
+    const int row = i / 8, unit = i % 8;
+    to[8 * row + (unit ^ (row % 8))] = from[row * k_units + unit];
+  }
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+__global__ void __launch_bounds__(256) pipeline(const uint4* A, const uint4* B, float* C, int K) {
+  constexpr int N = 32;
+  constexpr int UNITS = (128 + N) * 8;
+  const int group = threadIdx.x / 128;
+  if (group == 0) asm volatile("setmaxnreg.inc.sync.aligned.u32 240;");
+  else asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
+  float d[16];
+  for (int i = 0; i < 16; i++) d[i] = 0;
+  for (int k = 0; k < K / BK; k++) {
+    uint4* a = shared + k % STAGES * UNITS;
+    uint4* b = a + 128 * 8;
+    stage(a, A + k * 8, 128, K / 8);
+    stage(b, B + k * 8, N, K / 8);
+    __syncthreads();
+    arrive();
+    for (int i = 0; i < BK / 16; i++) {
+      asm volatile("wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 "
+                   "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15},"
+                   "%16, %17, 1, 1, 1, 0, 0;"
+                   : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]),
+                     "+f"(d[6]), "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]),
+                     "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15])
+                   : "l"(advancing(a + group * 64 * 8) + 2 * i), "l"(advancing(b) + 2 * i));
+    }
+    commit();
+    wait<1>();
+    __syncthreads();
+  }
+  wait<0>();
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  for (int i = 0; i < 16; i++) {
+    const int row = warp * 16 + lane / 4 + 8 * (i / 2 % 2);
+    C[row * N + 8 * (i / 4) + lane % 4 * 2 + i % 2] = d[i];
+  }
+}
+void run_pipeline(const int* a, const int* b, float* c, int k) {
+  cudaFuncSetAttribute(pipeline, cudaFuncAttributeMaxDynamicSharedMemorySize, 65536);
+  pipeline<<<1, 256, STAGES * (128 + 32) * 128>>>(
+      reinterpret_cast<const uint4*>(a), reinterpret_cast<const uint4*>(b), c, k);
+}
+
+// ---- Mistakes ----
+__global__ void mistaken(int how, float* out) {
+  float x[4] = {};
+  u64 a = descriptor(shared), b = a;
+  if (how == 1) b += (4096 - 256) / 16;      // fits exactly
+  if (how == 2) b += (4096 - 256) / 16 + 1;  // the last unit does not
+  if (how == 3) b = b - 1;                   // in front of shared memory
+  if (how == 4) a += u64{64} << 32;          // a stride that is too long, for A
+  if (how == 5 && threadIdx.x == 37) return;
+  if (how == 6 && threadIdx.x % 32 >= 16) {
+    asm volatile("nanosleep.u32 1;");
+    multiply(x, a, b);
+  } else {
+    multiply(x, a, b);  // how 6: the lanes never meet
+  }
+  commit();
+  wait<0>();
+  out[threadIdx.x] = x[0];
+}
+void run_mistaken(int how, int threads, float* out) { mistaken<<<1, threads, 4096>>>(how, out); }
+__global__ void guarded(float* out) {
+  float x[4] = {};
+  asm volatile("{.reg .pred p; .reg .b32 r; mov.u32 r, %%laneid; setp.lt.u32 p, r, 9;"
+               "@p wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {%0, %1, %2, %3}, %4, %4,"
+               "1, 1, 1, 0, 0;}"
+               : "+f"(x[0]), "+f"(x[1]), "+f"(x[2]), "+f"(x[3]) : "l"(descriptor(shared)));
+  out[threadIdx.x] = x[0];
+}
+void run_guarded(float* out) { guarded<<<1, 128, 4096>>>(out); }
+"""
+)
+
+
+@cache
+def scenarios(target: str) -> ModuleType:
+    names = [f"run_{n}" for n in ("groups", "overwritten", "copied", "captured", "pipeline")]
+    if target == "simulator":
+        names += ["run_mistaken", "run_guarded"]
+    return inline(SCENARIOS, names, target=target, name="wgmma_scenarios")
+
+
+def output(name: str, rows: int) -> list[set[float]]:
+    """The different values in each row of 128 that a scenario writes."""
+    out = torch.zeros(rows, THREADS)
+    getattr(scenarios("simulator"), f"run_{name}")(out)
+    return [set(row.tolist()) for row in out]
+
+
+def test_groups_complete_in_order():
+    # One product is 16. Each wait leaves the youngest groups with their old values.
+    assert output("groups", 5) == [{32.0}, {0.0}, {16.0}, {0.0}, {16.0}]
+
+
+def test_shared_memory_is_read_when_the_product_takes_effect():
+    # The first stage was overwritten with twos before its wait.
+    assert output("overwritten", 2) == [{32.0}, {16.0}]
+
+
+def test_a_copy_of_accumulators_waits_for_their_product():
+    assert output("copied", 2) == [{32.0}, {48.0}]
+
+
+def test_operands_in_registers_are_captured_and_nobody_waits():
+    assert output("captured", 2) == [{32.0}, {0.0}]
+
+
+def check_pipeline(target: str) -> None:
+    torch.manual_seed(0)
+    device = "cuda" if target == "gpu" else "cpu"
+    k = 64 * 5
+    a, b = torch.randn(128, k).bfloat16(), torch.randn(32, k).bfloat16()
+    c = torch.zeros(128, 32, device=device)
+    words = [t.view(torch.int32).to(device) for t in (a, b)]
+    scenarios(target).run_pipeline(*words, c, k)
+    exact = a.double() @ b.double().T
+    bound = 1.01 * k * 2.0**-24 * (a.double().abs() @ b.double().abs().T)
+    assert ((c.cpu().double() - exact).abs() <= bound).all()
+
+
+PIPELINE = Case(
+    "pipeline",
+    (
+        "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16",
+        "setmaxnreg.inc.sync.aligned.u32",
+        "setmaxnreg.dec.sync.aligned.u32",
+    ),
+    check_pipeline,
+)
+
+
+# ---- Findings -----------------------------------------------------------------------------------
+
+
+def finding(name: str, *arguments: object) -> SimulatorError:
+    with pytest.raises(SimulatorError) as error:
+        getattr(scenarios("simulator"), f"run_{name}")(*arguments)
+    return error.value
+
+
+def test_operands_outside_of_shared_memory_are_found():
+    out = torch.zeros(THREADS)
+    scenarios("simulator").run_mistaken(1, THREADS, out)
+    for how, text in (
+        (2, "matrix B leads out of bounds: a read of 16 bytes ends 16 bytes past the end"),
+        (3, "matrix B leads out of bounds: a read of 16 bytes ends 16 bytes before the start"),
+        (4, "matrix A leads out of bounds"),
+    ):
+        found = finding("mistaken", how, THREADS, out)
+        assert found.kind == "memcheck" and text in str(found), str(found)
+        assert "wgmma.mma_async" in str(found), "at the product, not at the wait"
+
+
+def test_all_lanes_take_part():
+    out = torch.zeros(THREADS)
+    found = finding("mistaken", 5, THREADS, out)
+    assert found.kind == "synccheck" and "lane 5 has exited" in str(found), str(found)
+    assert finding("mistaken", 6, THREADS, out).kind == "synccheck"
+    found = finding("guarded", out)
+    assert found.kind == "synccheck" and "lane 9 skips it" in str(found), str(found)
+
+
+def test_a_warpgroup_is_complete():
+    for threads, text in ((96, "warpgroup 0"), (120, "warpgroup 0"), (160, "warpgroup 1")):
+        found = finding("mistaken", 0, threads, torch.zeros(threads))
+        assert found.kind == "synccheck" and text in str(found), str(found)
+
+
+CASES = [Case(form.id, (form.name,), check_form(form)) for form in FORMS] + SPECIAL + [PIPELINE]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -422,12 +422,6 @@ void build_wgmma(Decode& d) {
   }
 }
 
-const Inst* bad_register_count(Warp& w, const Inst* in, Mask m) {
-  throw finding_at(
-      w, in, std::countr_zero(m), "launch",
-      "setmaxnreg sets 24 to 256 registers, in steps of 8, not " + std::to_string(in->imm));
-}
-
 // How many registers a thread may use makes no difference here.
 void build_setmaxnreg(Decode& d) {
   take_sync_aligned(d);
@@ -435,10 +429,11 @@ void build_setmaxnreg(Decode& d) {
       d.arg(0).kind != Operand::Integer) {
     throw Unsupported{};
   }
-  uint64_t registers = d.arg(0).bits;
-  d.inst.imm = static_cast<int64_t>(registers);
-  d.inst.run =
-      registers >= 24 && registers <= 256 && registers % 8 == 0 ? nothing : bad_register_count;
+  const uint64_t registers = d.arg(0).bits;
+  if (registers < 24 || registers > 256 || registers % 8) {
+    throw Unsupported{};
+  }
+  d.inst.run = nothing;
 }
 
 constexpr Opcode OPCODES[] = {
