@@ -99,6 +99,7 @@ class FrameLayout {
     // Predicates first: they are small and would tear holes between the others.
     std::vector<int> shared = share_slots(*function.source);
     function.slots.resize(shared.size(), UINT32_MAX);
+    function.accumulators = accumulators_of(*function.source);
     place(function, shared, true);
     place(function, shared, false);
     if (!function.is_kernel()) {
@@ -326,6 +327,10 @@ bool Decode::is_special(const Operand& op, Special& which) const {
   }
   which = *found;
   return true;
+}
+
+bool Decode::is_accumulator(const Operand& op) const {
+  return op.kind == Operand::Register && function.accumulators[op.reg];
 }
 
 uint32_t Decode::pred(const Operand& op) {

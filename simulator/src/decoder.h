@@ -51,6 +51,7 @@ class Decode {
   uint32_t dst(const ptx::Operand& op, ptx::Type type);
   int register_bytes(const ptx::Operand& op) const;  // 0 if it is no register
   bool is_special(const ptx::Operand& op, Special& which) const;
+  bool is_accumulator(const ptx::Operand& op) const;  // a register that wgmma writes
   uint32_t pred(const ptx::Operand& op);  // slot of a predicate source, constant true for none
   uint32_t constant(uint64_t bits, int bytes);
   uint32_t scratch(int bytes);  // a slot for values nobody reads

@@ -133,6 +133,7 @@ struct FunctionCode {
     int lane_bytes;  // 0: a predicate
   };
   std::vector<uint32_t> slots;      // of its PTX registers
+  std::vector<bool> accumulators;   // which of them wgmma writes
   std::vector<Register> registers;  // every slot, once
   struct LocalAddress {
     uint32_t slot;

@@ -195,6 +195,16 @@ int width_class(ptx::Type type) {
 
 }  // namespace
 
+std::vector<bool> accumulators_of(const ptx::Function& f) {
+  std::vector<bool> accumulators(f.registers.size(), false);
+  for (const Instruction& inst : f.code) {
+    if (inst.opcode == "wgmma" && !inst.args.empty()) {
+      each_register(inst.args[0], [&](int r) { accumulators[r] = true; });
+    }
+  }
+  return accumulators;
+}
+
 std::vector<int> share_slots(const ptx::Function& f) {
   const int n = static_cast<int>(f.registers.size());
   std::vector<int> slots(n, -1);
@@ -241,6 +251,13 @@ std::vector<int> share_slots(const ptx::Function& f) {
       for (int r : accesses[i].writes) {
         extend(r, i);
       }
+    }
+  }
+  std::vector<bool> accumulators = accumulators_of(f);
+  for (Interval& v : intervals) {
+    if (accumulators[v.reg]) {  // written at a time that nobody here knows: never shares
+      v.first = 0;
+      v.last = static_cast<int>(f.code.size()) - 1;
     }
   }
   std::erase_if(intervals, [&](const Interval& v) {

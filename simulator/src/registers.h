@@ -15,4 +15,8 @@ namespace wbsim {
 // the same width (predicates, 16, 32, 64, 128 bits). Special registers have none: -1.
 std::vector<int> share_slots(const ptx::Function& function);
 
+// For every register of the function whether it is an accumulator of wgmma, which is written not
+// where the instruction stands, but later.
+std::vector<bool> accumulators_of(const ptx::Function& function);
+
 }  // namespace wbsim

@@ -288,4 +288,9 @@ std::string awaited_text(Warp& w, const Inst* in, int lane);
 // dropped.
 void finish_copies(Block& block);
 
+// ---- Asynchronous matrix products (ops/wgmma_ops.cpp) -------------------------------------------
+
+// The warp's pending products take effect.
+void complete_products(Warp& w);
+
 }  // namespace wbsim

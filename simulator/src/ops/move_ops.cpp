@@ -17,6 +17,14 @@ const Inst* move(Warp& w, const Inst* in, Mask m) {
   return map1<[](U a) { return a; }, U, U>(w, in, m);
 }
 
+// nvcc copies accumulators of wgmma from register to register while products are on their way, and
+// ptxas then waits for these.
+template <class U>
+const Inst* move_accumulator(Warp& w, const Inst* in, Mask m) {
+  complete_products(w);
+  return move<U>(w, in, m);
+}
+
 const Inst* move_pred(Warp& w, const Inst* in, Mask m) {
   Mask& p = w.pred(in->dst);
   p = (p & ~m) | ((w.pred(in->a) ^ (in->flags ? ALL_LANES : 0)) & m);
@@ -175,7 +183,10 @@ void build_mov(Decode& d) {
     d.inst.run = move<B128>;
     return;
   }
-  d.inst.run = with_bits(type, []<class U>(TypeTag<U>) -> Handler { return move<U>; });
+  bool accumulator = d.is_accumulator(d.arg(1));
+  d.inst.run = with_bits(type, [&]<class U>(TypeTag<U>) -> Handler {
+    return accumulator ? move_accumulator<U> : move<U>;
+  });
 }
 
 constexpr Opcode OPCODES[] = {

@@ -1,10 +1,454 @@
-// wgmma_ops.cpp: wgmma: matrix products of four warps with operands in shared memory;
-// setmaxnreg.
+// wgmma_ops.cpp: wgmma, matrix products of four warps with operands in shared memory; setmaxnreg.
+//
+// A product is asynchronous: it takes effect at the wgmma.wait_group that covers its commit group,
+// as late as the PTX ISA allows ("Asynchronous Warpgroup Level Matrix Instructions"). Until then
+// its accumulators show their old values, and what is written to its operands in shared memory
+// changes the result. A product that nobody waits for never happens. Operands in registers are
+// captured when it is issued: PTX registers are virtual, and nvcc uses them again at will.
+
+#include <algorithm>
+#include <bit>
+#include <charconv>
+#include <string>
 
 #include "dispatch.h"
+#include "members.h"
+#include "shared_matrix.h"
+#include "wgmma_multiply.h"
 
 namespace wbsim {
 
-std::span<const Opcode> wgmma_opcodes() { return {}; }
+using ptx::Operand;
+using ptx::Type;
+using wgmma::Form;
+using wgmma::ROW_BYTES;
+using wgmma::ROWS;
+
+namespace {
+
+constexpr int WARPS = 4;  // of a warpgroup
+constexpr int A_REGISTERS = 4;
+constexpr int M = WARPS * ROWS;
+
+// What an instruction says, beside its operands; lies in front of them in Inst::list.
+struct Setup {
+  Form form;
+  bool a_in_registers = false;
+  bool a_columns = false, b_columns = false;  // MN-major
+};
+constexpr size_t SETUP_WORDS = (sizeof(Setup) + 3) / 4;
+
+Setup setup_of(const Inst* in) {
+  Setup setup;
+  std::memcpy(static_cast<void*>(&setup), in->list, sizeof setup);
+  return setup;
+}
+
+struct Product {
+  const Inst* in;
+  uint64_t group;  // in the order of the warp's commits
+  bool accumulate;
+  uint64_t a_descriptor, b_descriptor;
+  wgmma::Panel a;  // if A is in registers
+};
+
+}  // namespace
+
+struct ProductQueue {
+  std::vector<Product> pending;  // oldest first
+  uint64_t commits = 0;
+};
+
+namespace {
+
+ProductQueue& queue_of(Warp& w) {
+  if (!w.products) {
+    w.products = std::make_shared<ProductQueue>();
+  }
+  return *w.products;
+}
+
+// ---- Operands -----------------------------------------------------------------------------------
+
+using Quad = uint32_t __attribute__((vector_size(UNIT_BYTES)));
+using Halves = uint16_t __attribute__((vector_size(UNIT_BYTES)));
+
+// What a panel is made of. K-major, unit[h][row] is half h of a row; MN-major, unit[i][k] is
+// element k of the rows 8 i to 8 i + 7.
+struct Units {
+  Quad unit[2][wgmma::PANEL];
+};
+
+void fill_panel(wgmma::Panel& panel, const Units& units) {
+  for (int half = 0; half < 2; half++) {
+    for (int at = 0; at < wgmma::PANEL; at += 4) {
+      Quad in[4];
+      for (int i = 0; i < 4; i++) {
+        in[i] = units.unit[half][wgmma::panel_row(at + i)];
+      }
+      Quad low01 = __builtin_shufflevector(in[0], in[1], 0, 4, 1, 5);
+      Quad low23 = __builtin_shufflevector(in[2], in[3], 0, 4, 1, 5);
+      Quad high01 = __builtin_shufflevector(in[0], in[1], 2, 6, 3, 7);
+      Quad high23 = __builtin_shufflevector(in[2], in[3], 2, 6, 3, 7);
+      const Quad across[4] = {__builtin_shufflevector(low01, low23, 0, 1, 4, 5),
+                              __builtin_shufflevector(low01, low23, 2, 3, 6, 7),
+                              __builtin_shufflevector(high01, high23, 0, 1, 4, 5),
+                              __builtin_shufflevector(high01, high23, 2, 3, 6, 7)};
+      for (int i = 0; i < 4; i++) {
+        std::memcpy(&panel.words[4 * half + i][at], &across[i], UNIT_BYTES);
+      }
+    }
+  }
+}
+
+// The same for an MN-major matrix, of 16-bit elements.
+void fill_panel_from_columns(wgmma::Panel& panel, const Units& units) {
+  for (int word = 0; word < wgmma::WORDS; word++) {
+    for (int i = 0; i < 2; i++) {
+      Halves lower = Halves(units.unit[i][2 * word]), upper = Halves(units.unit[i][2 * word + 1]);
+      Quad first = Quad(__builtin_shufflevector(lower, upper, 0, 8, 1, 9, 2, 10, 3, 11));
+      Quad last = Quad(__builtin_shufflevector(lower, upper, 4, 12, 5, 13, 6, 14, 7, 15));
+      Quad even = __builtin_shufflevector(first, last, 0, 2, 4, 6);
+      Quad odd = __builtin_shufflevector(first, last, 1, 3, 5, 7);
+      std::memcpy(&panel.words[word][8 * i], &even, UNIT_BYTES);
+      std::memcpy(&panel.words[word][8 * i + 4], &odd, UNIT_BYTES);
+    }
+  }
+}
+
+// A register holds a word of a row per lane: those of half a row are side by side.
+void fill_from_registers(wgmma::Panel& panel, Warp& w, const uint32_t* slots) {
+  Units units;
+  for (int r = 0; r < A_REGISTERS; r++) {
+    std::memcpy(&units.unit[r / 2][8 * (r % 2)], w.reg<uint32_t>(slots[r]), 8 * UNIT_BYTES);
+  }
+  fill_panel(panel, units);
+}
+
+[[noreturn]] void outside(const Warp& w, const Inst* in, char matrix, uint32_t address) {
+  uint32_t first = SHARED_BASE, last = SHARED_BASE + w.block->shared_bytes;
+  std::string where = address < first
+                          ? std::to_string(first - address) + " bytes before the start"
+                          : std::to_string(address + UNIT_BYTES - last) + " bytes past the end";
+  Finding f = finding_at(w, in, 0, "memcheck",
+                         std::string("the descriptor of matrix ") + matrix +
+                             " leads out of bounds: a read of 16 bytes ends " + where +
+                             " of the block's shared memory (" +
+                             std::to_string(w.block->shared_bytes) + " bytes)");
+  f.address = address;
+  f.hint =
+      "check the descriptor's start address and its leading and stride byte offsets; all "
+      "three are in units of 16 bytes";
+  throw f;
+}
+
+// Rows of A, or columns of B, from the block's shared memory. The panel begins at 8 * block; of its
+// 16 rows the matrix has 8 or 16, those that it lacks repeat others.
+void fill_from_shared(wgmma::Panel& panel, const Warp& w, const Inst* in, char matrix,
+                      const SharedMatrix& shared, bool columns, uint32_t block, uint32_t blocks) {
+  const uint32_t block_of[2] = {block, std::min(block + 1, blocks - 1)};
+  uint32_t addresses[2][wgmma::PANEL];
+  for (uint32_t i = 0; i < 2; i++) {
+    for (uint32_t j = 0; j < wgmma::PANEL; j++) {
+      addresses[i][j] = columns ? shared.column_unit(j / 8, j % 8, block_of[i])
+                                : shared.row_unit(block_of[j / 8], j % 8, i);
+    }
+  }
+  Units units;
+  const uint8_t* const first = w.block->shared;
+  const uint64_t bytes = w.block->shared_bytes;
+  for (int i = 0; i < 2; i++) {
+    for (int j = 0; j < wgmma::PANEL; j++) {
+      uint32_t offset = addresses[i][j] - SHARED_BASE;
+      if (uint64_t{offset} + UNIT_BYTES > bytes) [[unlikely]] {
+        outside(w, in, matrix, addresses[i][j]);
+      }
+      std::memcpy(&units.unit[i][j], first + offset, UNIT_BYTES);
+    }
+  }
+  (columns ? fill_panel_from_columns : fill_panel)(panel, units);
+}
+
+void take_effect(Warp& w, Product& p) {
+  Setup setup = setup_of(p.in);
+  constexpr int BLOCKS = wgmma::PANEL / 8;
+  if (!setup.a_in_registers) {
+    fill_from_shared(p.a, w, p.in, 'A', SharedMatrix(p.a_descriptor), setup.a_columns,
+                     w.index % WARPS * BLOCKS, M / 8);
+  }
+  wgmma::Panel b[wgmma::MAX_COLUMNS / wgmma::PANEL];
+  const SharedMatrix shared(p.b_descriptor);
+  const uint32_t blocks = setup.form.columns / 8;
+  for (uint32_t block = 0; block < blocks; block += BLOCKS) {
+    fill_from_shared(b[block / BLOCKS], w, p.in, 'B', shared, setup.b_columns, block, blocks);
+  }
+  uint32_t* d[wgmma::MAX_COLUMNS / 2];
+  for (int i = 0; i < p.in->count; i++) {
+    d[i] = w.reg<uint32_t>(p.in->list[SETUP_WORDS + i]);
+  }
+  setup.form.accumulate = p.accumulate;
+  wgmma::multiply(setup.form, p.a, b, d);
+}
+
+// The products of all groups before `group`.
+void complete_before(Warp& w, ProductQueue& queue, uint64_t group) {
+  size_t done = 0;
+  for (; done < queue.pending.size() && queue.pending[done].group < group; done++) {
+    take_effect(w, queue.pending[done]);
+  }
+  queue.pending.erase(queue.pending.begin(), queue.pending.begin() + done);
+}
+
+// ---- Instructions -------------------------------------------------------------------------------
+
+// .sync.aligned: f() once all 32 lanes are here. Inst::d is the slot of a full member mask.
+template <class F>
+const Inst* with_whole_warp(Warp& w, const Inst* in, Mask m, F f) {
+  if (m == ALL_LANES) [[likely]] {
+    f();
+    return next(in);
+  }
+  auto missing = [&](int lane, const char* why) {
+    return finding_at(w, in, lane, "synccheck",
+                      "all 32 lanes of a warp execute this instruction together, but lane " +
+                          std::to_string(lane) + why);
+  };
+  if (Mask skipping = w.mask & ~m) {
+    throw missing(std::countr_zero(skipping), " skips it, as its guard is false");
+  }
+  return for_members(w, in, m, in->d, [&](Mask lanes) {
+    if (lanes != ALL_LANES) {
+      throw missing(std::countr_one(lanes), " has exited or does not exist");
+    }
+    f();
+  });
+}
+
+void take_sync_aligned(Decode& d) {
+  if (!d.take("sync") || !d.take("aligned")) {
+    throw Unsupported{};
+  }
+  d.inst.d = d.constant(ALL_LANES, 4);
+}
+
+const Inst* mma_async(Warp& w, const Inst* in, Mask m) {
+  return with_whole_warp(w, in, m, [&] {
+    uint32_t threads = w.block->worker->launch->num_threads();
+    int group = w.index / WARPS;
+    if (threads < static_cast<uint32_t>((group + 1) * WARPS * LANES)) {
+      throw finding_at(w, in, 0, "synccheck",
+                       "a warpgroup of four warps executes this instruction together, but "
+                       "warpgroup " +
+                           std::to_string(group) + " of this block of " + std::to_string(threads) +
+                           " threads is not complete");
+    }
+    ProductQueue& queue = queue_of(w);
+    Setup setup = setup_of(in);
+    Product& p = queue.pending.emplace_back();
+    p.in = in;
+    p.group = queue.commits;
+    p.accumulate = ((w.pred(in->c) & 1) != 0) != (in->flags != 0);
+    p.b_descriptor = *w.reg<uint64_t>(in->b);
+    if (setup.a_in_registers) {
+      fill_from_registers(p.a, w, in->list + SETUP_WORDS + in->count);
+    } else {
+      p.a_descriptor = *w.reg<uint64_t>(in->a);
+    }
+  });
+}
+
+const Inst* commit_group(Warp& w, const Inst* in, Mask m) {
+  return with_whole_warp(w, in, m, [&] { queue_of(w).commits++; });
+}
+
+// Waits until at most imm groups are pending.
+const Inst* wait_group(Warp& w, const Inst* in, Mask m) {
+  return with_whole_warp(w, in, m, [&] {
+    ProductQueue& queue = queue_of(w);
+    uint64_t left = static_cast<uint64_t>(in->imm);
+    complete_before(w, queue, queue.commits - std::min(left, queue.commits));
+  });
+}
+
+// Registers and shared memory are always up to date: nothing is left to order.
+const Inst* nothing(Warp& w, const Inst* in, Mask m) {
+  return with_whole_warp(w, in, m, [] {});
+}
+
+// ---- Decoding -----------------------------------------------------------------------------------
+
+// The combinations of types, PTX ISA, "wgmma.mma_async".
+struct Types {
+  const char *a, *b;
+  wgmma::Type a_type, b_type;
+  int bits;          // of an element of A
+  const char* d[2];  // of the accumulators
+};
+using E = wgmma::Type;
+constexpr Types TYPES[] = {
+    {"f16", "f16", E::F16, E::F16, 16, {"f32", "f16"}},
+    {"bf16", "bf16", E::BF16, E::BF16, 16, {"f32", ""}},
+    {"tf32", "tf32", E::TF32, E::TF32, 32, {"f32", ""}},
+    {"e4m3", "e4m3", E::E4M3, E::E4M3, 8, {"f32", "f16"}},
+    {"e4m3", "e5m2", E::E4M3, E::E5M2, 8, {"f32", "f16"}},
+    {"e5m2", "e4m3", E::E5M2, E::E4M3, 8, {"f32", "f16"}},
+    {"e5m2", "e5m2", E::E5M2, E::E5M2, 8, {"f32", "f16"}},
+    {"s8", "s8", E::S8, E::S8, 8, {"s32", ""}},
+    {"s8", "u8", E::S8, E::U8, 8, {"s32", ""}},
+    {"u8", "s8", E::U8, E::S8, 8, {"s32", ""}},
+    {"u8", "u8", E::U8, E::U8, 8, {"s32", ""}},
+    {"b1", "b1", E::B1, E::B1, 1, {"s32", ""}},
+};
+
+// Takes the types of D, A and B, the three modifiers behind the shape.
+const Types& take_types(Decode& d, size_t shape, Form& form) {
+  const std::vector<std::string>& mods = d.source.mods;
+  std::vector<std::string> names;
+  for (size_t i = shape + 1; i < mods.size() && names.size() < 3; i++) {
+    if (mods[i] != "satfinite") {
+      names.push_back(mods[i]);
+    }
+  }
+  for (const Types& t : TYPES) {
+    if (names.size() == 3 && names[1] == t.a && names[2] == t.b &&
+        (names[0] == t.d[0] || names[0] == t.d[1])) {
+      for (const std::string& name : names) {
+        d.take(name);
+      }
+      form.a = t.a_type;
+      form.b = t.b_type;
+      form.d = names[0] == "s32" ? E::S32 : names[0] == "f16" ? E::F16 : E::F32;
+      return t;
+    }
+  }
+  throw Unsupported{};
+}
+
+// "m64n256k16" -> N, if K is what the type has room for in 32 bytes.
+uint16_t columns_of(const std::string& shape, const Types& types, const Form& form) {
+  constexpr std::string_view M_PREFIX = "m64n";
+  int n = 0;
+  const char* end = shape.data() + shape.size();
+  auto parsed = std::from_chars(shape.data() + M_PREFIX.size(), end, n);
+  std::string k = "k" + std::to_string(8 * ROW_BYTES / types.bits);
+  bool small = n == 8 || n == 24;  // integers have fewer shapes
+  if (!shape.starts_with(M_PREFIX) || std::string(parsed.ptr, end) != k || n < 8 ||
+      n > wgmma::MAX_COLUMNS || n % 8 || (form.d == E::S32 && n % 16 && !small)) {
+    throw Unsupported{};
+  }
+  return static_cast<uint16_t>(n);
+}
+
+// An immediate of which only two values exist; true for the second.
+bool either(const Operand& op, int64_t first, int64_t second) {
+  int64_t value = static_cast<int64_t>(op.bits);
+  if (op.kind != Operand::Integer || (value != first && value != second)) {
+    throw Unsupported{};
+  }
+  return value == second;
+}
+
+void build_mma_async(Decode& d) {
+  const std::vector<std::string>& mods = d.source.mods;
+  auto shape = std::find_if(mods.begin(), mods.end(),
+                            [](const std::string& mod) { return mod.starts_with("m64n"); });
+  if (shape == mods.end()) {
+    throw Unsupported{};
+  }
+  take_sync_aligned(d);
+  d.take(*shape);
+  Setup setup;
+  Form& form = setup.form;
+  const Types& types = take_types(d, shape - mods.begin(), form);
+  form.columns = columns_of(*shape, types, form);
+  const bool integer = form.d == E::S32, bits = form.a == E::B1;
+  form.saturate = integer && !bits && d.take("satfinite");
+  if (bits && (!d.take("and") || !d.take("popc"))) {
+    throw Unsupported{};
+  }
+
+  // d, a, b, scale-d, then for floating-point types the signs of A and B, and for those of 16 bits
+  // whether A and B are MN-major; A in registers is not.
+  setup.a_in_registers = d.arg(1).kind == Operand::Vector;
+  const size_t signs = integer ? 0 : 2;
+  const size_t majors = types.bits != 16 ? 0 : setup.a_in_registers ? 1 : 2;
+  const size_t count = form.columns / 2 / (form.d == E::F16 ? 2 : 1);
+  if (d.num_args() != 4 + signs + majors || d.arg(0).items.size() != count ||
+      (setup.a_in_registers && d.arg(1).items.size() != A_REGISTERS)) {
+    throw Unsupported{};
+  }
+  if (signs) {
+    form.negate = either(d.arg(4), 1, -1) != either(d.arg(5), 1, -1);
+  }
+  if (majors) {
+    setup.a_columns = majors == 2 && either(d.arg(6), 0, 1);
+    setup.b_columns = either(d.arg(5 + majors), 0, 1);
+  }
+
+  std::vector<uint32_t> list(SETUP_WORDS);
+  std::memcpy(list.data(), &setup, sizeof setup);
+  for (const Operand& item : d.arg(0).items) {
+    list.push_back(d.dst(item, Type::B32));
+  }
+  for (const Operand& item : d.arg(1).items) {
+    list.push_back(d.src(item, Type::B32));
+  }
+  d.inst.a = setup.a_in_registers ? 0 : d.src(1, Type::B64);
+  d.inst.b = d.src(2, Type::B64);
+  d.inst.c = d.pred(d.arg(3));
+  d.inst.flags = d.arg(3).negated;
+  d.inst.list = d.list(list);
+  d.inst.count = static_cast<uint16_t>(count);
+  d.info.flops = 2 * M * form.columns * (8 * ROW_BYTES / types.bits) / (WARPS * LANES);
+  d.inst.run = mma_async;
+}
+
+void build_wgmma(Decode& d) {
+  if (d.take("mma_async")) {
+    build_mma_async(d);
+    return;
+  }
+  take_sync_aligned(d);
+  if (d.take("wait_group")) {
+    if (d.arg(0).kind != Operand::Integer) {
+      throw Unsupported{};
+    }
+    d.inst.imm = static_cast<int64_t>(d.arg(0).bits);
+    d.inst.run = wait_group;
+  } else {
+    d.inst.run = d.take("commit_group") ? commit_group
+                 : d.take("fence")      ? nothing
+                                        : throw Unsupported{};
+  }
+}
+
+// How many registers a thread may use makes no difference here.
+void build_setmaxnreg(Decode& d) {
+  take_sync_aligned(d);
+  if ((!d.take("inc") && !d.take("dec")) || d.take_type() != Type::U32 ||
+      d.arg(0).kind != Operand::Integer) {
+    throw Unsupported{};
+  }
+  const uint64_t registers = d.arg(0).bits;
+  if (registers < 24 || registers > 256 || registers % 8) {
+    throw Unsupported{};
+  }
+  d.inst.run = nothing;
+}
+
+constexpr Opcode OPCODES[] = {
+    {"wgmma", build_wgmma},
+    {"setmaxnreg", build_setmaxnreg},
+};
+
+}  // namespace
+
+void complete_products(Warp& w) {
+  if (w.products) {
+    complete_before(w, *w.products, UINT64_MAX);
+  }
+}
+
+std::span<const Opcode> wgmma_opcodes() { return OPCODES; }
 
 }  // namespace wbsim
