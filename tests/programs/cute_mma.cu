@@ -1,5 +1,5 @@
 // slow to compile
-// needs: cutlass
+// needs: cutlass_library/source/include
 // cute_mma.cu: a matrix product written with CuTe, the tensor algebra of CUTLASS 3 and 4.
 //
 // C [M, N] = A [M, K] * B [N, K]^T, half in, float out: tensor cores of sm_80, swizzled shared
