@@ -79,6 +79,6 @@ int main() {
   for (int list = 0; list < LISTS; list++) {
     expect_same_set("list", out + list * n, counts[list], lists[list]);
   }
-  std::printf("ok: %zu of %d kept, then %d lists, one atomic per warp and list\n",
-              survivors.size(), n, LISTS);
+  std::printf("ok: %zu of %d kept, then %d lists, one atomic per warp and list\n", survivors.size(),
+              n, LISTS);
 }

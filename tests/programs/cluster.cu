@@ -1,9 +1,9 @@
 // cluster.cu: blocks of a cluster share a TMA load, and add up their results in each other's shared
 // memory.
 //
-// y = A * x for A [M, K] of floats. A cluster of four blocks owns BM rows; each block takes a
-// quarter of their columns. x's values would be the same for all rows: here every block needs the
-// same scale for each row as well, so that one of them loads it for all (multicast).
+// out = scale * (A * x) for A [M, K] of floats. A cluster of four blocks owns BM rows; each block
+// takes a quarter of their columns. All four need the scales of these rows: one TMA load brings
+// them to every block (multicast).
 #include <cooperative_groups.h>
 
 #include <vector>
@@ -48,7 +48,8 @@ __device__ void scaled_product(const float* A, const float* x, const CUtensorMap
   int row = threadIdx.x * CLUSTER + rank;
   if (row < BM) {
     float sum = 0;
-    for (int other = 0; other < CLUSTER - 1; other++) sum += cluster.map_shared_rank(partial, other)[row];
+    for (int other = 0; other < CLUSTER - 1; other++)
+      sum += cluster.map_shared_rank(partial, other)[row];
     // ... and the last block's by its address in the cluster's shared memory.
     unsigned address;
     float last;

@@ -33,8 +33,8 @@ void tiles(const float* in, int n) {
   int rows = n / WIDTH;
   float *sums = zeros<float>(rows), *by_hand = zeros<float>(rows);
   int* scans = zeros<int>(n);
-  tile_kernel<WIDTH><<<(rows + 128 / WIDTH - 1) / (128 / WIDTH), 128>>>(in, rows, sums, by_hand,
-                                                                       scans);
+  tile_kernel<WIDTH>
+      <<<(rows + 128 / WIDTH - 1) / (128 / WIDTH), 128>>>(in, rows, sums, by_hand, scans);
   finish();
   for (int row = 0; row < rows; row++) {
     float want = 0;  // exact: every number is a multiple of 2^-10

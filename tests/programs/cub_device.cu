@@ -33,8 +33,9 @@ int main() {
   for (int i = 0; i < n; i++) {
     in[i] = random.next() % 1000;
   }
-  with_temporary_storage(
-      [&](void* storage, size_t& bytes) { return cub::DeviceReduce::Sum(storage, bytes, in, out, n); });
+  with_temporary_storage([&](void* storage, size_t& bytes) {
+    return cub::DeviceReduce::Sum(storage, bytes, in, out, n);
+  });
   CHECK(out[0] == std::accumulate(in, in + n, 0));
 
   with_temporary_storage([&](void* storage, size_t& bytes) {

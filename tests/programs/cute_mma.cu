@@ -87,7 +87,8 @@ int main() {
   finish();
   std::vector<double> want(M * N);
   for (int i = 0; i < M * N; i++) {
-    for (int k = 0; k < K; k++) want[i] += double(float(A[i / N * K + k])) * float(B[i % N * K + k]);
+    for (int k = 0; k < K; k++)
+      want[i] += double(float(A[i / N * K + k])) * float(B[i % N * K + k]);
   }
   expect_close("C", C, want.data(), M * N, 1e-5);
   std::printf("ok: a CuTe matrix product, %dx%dx%d\n", M, N, K);

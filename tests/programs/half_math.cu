@@ -21,12 +21,18 @@ template <class T>
 __global__ void scalar_kernel(const T* a, const T* b, const T* c, Results<T>* out, int n) {
   int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= n) return;
-  out[i] = {a[i] + b[i],        a[i] - b[i],
-            a[i] * b[i],        a[i] / b[i],
-            __hfma(a[i], b[i], c[i]), __hfma_relu(a[i], b[i], c[i]),
-            __hmin(a[i], b[i]), __hmax(a[i], b[i]),
-            hsqrt(a[i]),        __hlt(a[i], b[i]),
-            __heq(a[i], b[i]),  __hgtu(a[i], b[i])};
+  out[i] = {a[i] + b[i],
+            a[i] - b[i],
+            a[i] * b[i],
+            a[i] / b[i],
+            __hfma(a[i], b[i], c[i]),
+            __hfma_relu(a[i], b[i], c[i]),
+            __hmin(a[i], b[i]),
+            __hmax(a[i], b[i]),
+            hsqrt(a[i]),
+            __hlt(a[i], b[i]),
+            __heq(a[i], b[i]),
+            __hgtu(a[i], b[i])};
 }
 
 // One bit pattern for all NaNs.
@@ -40,7 +46,7 @@ uint16_t bits(T x) {
 template <class T>
 void scalars(const char* name, T (*rounded)(double)) {
   const float inf = std::numeric_limits<float>::infinity();
-  const float special[] = {0.0f,   -0.0f,  1.0f, -1.0f,  inf,     -inf,   NAN,  6e-8f,
+  const float special[] = {0.0f,   -0.0f, 1.0f, -1.0f,   inf,    -inf,   NAN,  6e-8f,
                            -6e-5f, 65504, 3.0f, 1 / 3.f, 1e-30f, -3e38f, 0.5f, 2049};
   constexpr int n = 16 * 16 + 1000;
   T *a = zeros<T>(n), *b = zeros<T>(n), *c = zeros<T>(n);
@@ -78,7 +84,8 @@ void scalars(const char* name, T (*rounded)(double)) {
     if (std::isnormal(float(rounded(x / y)))) {
       wrong += !(std::abs(quotient - x / y) <= one_step * std::abs(x / y));
     }
-    wrong += x >= 0 && x < inf && !(std::abs(root - std::sqrt(x)) <= one_step * std::sqrt(x) + 1e-7f);
+    wrong +=
+        x >= 0 && x < inf && !(std::abs(root - std::sqrt(x)) <= one_step * std::sqrt(x) + 1e-7f);
     wrong += out[i].less != (x < y) || out[i].equal != (x == y) || out[i].unordered == (x <= y);
   }
   CHECK(wrong == 0);

@@ -12,20 +12,22 @@ __device__ inline unsigned shared_address(const void* p) {
 // ---- mbarriers: `count` arrivals and all announced bytes complete a phase.
 
 __device__ inline void mbarrier_init(uint64_t* barrier, int count) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(count));
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)),
+               "r"(count));
 }
 // Initialised barriers become visible to the asynchronous proxy and to the cluster's other blocks.
 __device__ inline void fence_mbarrier_init() {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
 __device__ inline void mbarrier_arrive(uint64_t* barrier) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory");
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier))
+               : "memory");
 }
 __device__ inline void mbarrier_arrive_expect(uint64_t* barrier, int bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(
-                   shared_address(barrier)),
-               "r"(bytes)
-               : "memory");
+  asm volatile(
+      "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)),
+      "r"(bytes)
+      : "memory");
 }
 // Returns when the phase of this parity is complete.
 __device__ inline void mbarrier_wait(uint64_t* barrier, int parity) {
@@ -60,10 +62,10 @@ __device__ inline void tma_load_multicast(void* smem, const CUtensorMap* map, in
       : "memory");
 }
 __device__ inline void tma_store(const CUtensorMap* map, const void* smem, int x, int y) {
-  asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.tile.bulk_group [%0, {%1, %2}], [%3];" ::
-                   "l"(map),
-               "r"(x), "r"(y), "r"(shared_address(smem))
-               : "memory");
+  asm volatile(
+      "cp.async.bulk.tensor.2d.global.shared::cta.tile.bulk_group [%0, {%1, %2}], [%3];" ::"l"(map),
+      "r"(x), "r"(y), "r"(shared_address(smem))
+      : "memory");
 }
 // The writes of this thread become visible to the asynchronous proxy.
 __device__ inline void fence_proxy_async() {
@@ -79,17 +81,16 @@ inline CUtensorMap tensor_map(float* data, uint64_t rows, uint64_t columns, uint
                               uint32_t box_columns) {
   void* function;
   cudaDriverEntryPointQueryResult result;
-  OK(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000,
-                                      cudaEnableDefault, &result));
+  OK(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault,
+                                      &result));
   CHECK(result == cudaDriverEntryPointSuccess);
   auto encode = reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(function);
   CUtensorMap map;
   uint64_t sizes[] = {columns, rows}, row_bytes[] = {columns * sizeof(float)};
   uint32_t box[] = {box_columns, box_rows}, strides[] = {1, 1};
-  CUresult encoded =
-      encode(&map, CU_TENSOR_MAP_DATA_TYPE_FLOAT32, 2, data, sizes, row_bytes, box, strides,
-             CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_NONE,
-             CU_TENSOR_MAP_L2_PROMOTION_NONE, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  CUresult encoded = encode(&map, CU_TENSOR_MAP_DATA_TYPE_FLOAT32, 2, data, sizes, row_bytes, box,
+                            strides, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_NONE,
+                            CU_TENSOR_MAP_L2_PROMOTION_NONE, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   CHECK(encoded == CUDA_SUCCESS);
   return map;
 }

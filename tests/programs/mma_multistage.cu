@@ -24,7 +24,8 @@ __device__ unsigned shared_address(const void* p) {
   return static_cast<unsigned>(__cvta_generic_to_shared(p));
 }
 __device__ void cp_async16(void* smem, const void* global) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(smem)), "l"(global));
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(smem)),
+               "l"(global));
 }
 __device__ void cp_async_commit() { asm volatile("cp.async.commit_group;"); }
 template <int PENDING>
@@ -118,7 +119,8 @@ int main() {
   std::vector<double> want(M * N);
   for (int m = 0; m < M; m++) {
     for (int k = 0; k < K; k++) {
-      for (int n = 0; n < N; n++) want[m * N + n] += double(float(A[m * K + k])) * float(B[k * N + n]);
+      for (int n = 0; n < N; n++)
+        want[m * N + n] += double(float(A[m * K + k])) * float(B[k * N + n]);
     }
   }
   expect_close("C", C, want.data(), M * N, 1e-5);

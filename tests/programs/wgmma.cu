@@ -34,19 +34,19 @@ __device__ uint64_t descriptor(const void* smem, int k, int rows) {
   return start >> 4 | (leading >> 4) << 16 | (stride >> 4) << 32 | swizzle << 62;
 }
 
-#define WGMMA(shape_and_types, immediates)                                                     \
-  asm volatile(                                                                                \
-      "{\n"                                                                                    \
-      ".reg .pred accumulate;\n"                                                               \
-      "setp.ne.b32 accumulate, %18, 0;\n"                                                      \
-      "wgmma.mma_async.sync.aligned." shape_and_types                                          \
+#define WGMMA(shape_and_types, immediates)                                                      \
+  asm volatile(                                                                                 \
+      "{\n"                                                                                     \
+      ".reg .pred accumulate;\n"                                                                \
+      "setp.ne.b32 accumulate, %18, 0;\n"                                                       \
+      "wgmma.mma_async.sync.aligned." shape_and_types                                           \
       " {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, %16, %17, "     \
-      "accumulate, " immediates                                                                \
-      ";\n"                                                                                    \
-      "}"                                                                                      \
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]),    \
+      "accumulate, " immediates                                                                 \
+      ";\n"                                                                                     \
+      "}"                                                                                       \
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]),     \
         "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), \
-        "+f"(d[14]), "+f"(d[15])                                                               \
+        "+f"(d[14]), "+f"(d[15])                                                                \
       : "l"(a), "l"(b), "r"(accumulate))
 
 // Scale of A, scale of B, and for 16-bit types "transposed" of A and B.
@@ -100,10 +100,11 @@ void every_swizzle(const char* name) {
   for (int i = 0; i < N * K; i++) B[i] = T(random.uniform());
   std::vector<double> want(M * N);
   for (int i = 0; i < M * N; i++) {
-    for (int k = 0; k < K; k++) want[i] += double(float(A[i / N * K + k])) * float(B[i % N * K + k]);
+    for (int k = 0; k < K; k++)
+      want[i] += double(float(A[i / N * K + k])) * float(B[i % N * K + k]);
   }
-  for (auto kernel : {wgmma_kernel<T, 16>, wgmma_kernel<T, 32>, wgmma_kernel<T, 64>,
-                      wgmma_kernel<T, 128>}) {
+  for (auto kernel :
+       {wgmma_kernel<T, 16>, wgmma_kernel<T, 32>, wgmma_kernel<T, 64>, wgmma_kernel<T, 128>}) {
     float* C = zeros<float>(M * N);
     kernel<<<1, NUM_THREADS>>>(A, B, C);
     finish();

@@ -91,7 +91,8 @@ int main() {
   std::vector<double> want(M * N);
   for (int m = 0; m < M; m++) {
     for (int n = 0; n < N; n++) {
-      for (int k = 0; k < K; k++) want[m * N + n] += double(float(A[m * K + k])) * float(B[k * N + n]);
+      for (int k = 0; k < K; k++)
+        want[m * N + n] += double(float(A[m * K + k])) * float(B[k * N + n]);
     }
   }
   expect_close("half", C, want.data(), M * N, 1e-5);
