@@ -10,10 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import REPO, finished, python
+from tests.support import finished, python
 from workbench.toolchain import BuildError, programs, unsupported
-
-PROGRAMS = REPO / "tests" / "programs"
 
 
 def run(*words: str | Path, **environment: str) -> tuple[int, str, str]:
@@ -26,12 +24,6 @@ def source(folder: Path, text: str, name: str = "program.cu") -> Path:
     path = folder / name
     path.write_text(textwrap.dedent(text))
     return path
-
-
-@pytest.mark.parametrize("name", sorted(p.stem for p in PROGRAMS.glob("*.cu")))
-def test_program_that_checks_itself(name: str) -> None:
-    status, out, err = run(PROGRAMS / f"{name}.cu", "-lcuda")
-    assert (status, out) == (0, "ok\n"), out + err
 
 
 @pytest.fixture(scope="module")

@@ -93,11 +93,13 @@ void Lexer::advance() {
     number();
     token_ = {Tok::Number, text_.substr(begin, pos_ - begin), begin};
   } else if (is_word(c)) {
-    // Words may hold "::", as in .shared::cta.
-    while (is_word(character(pos_)) ||
-           (character(pos_) == ':' && character(pos_ + 1) == ':' && is_word(character(pos_ + 2)))) {
+    // Words may hold "::", as in .shared::cta. `.reg.b32` is two directives, `add.s32` is one word.
+    bool directive = c == '.';
+    do {
       pos_ += character(pos_) == ':' ? 2 : 1;
-    }
+    } while ((is_word(character(pos_)) && !(directive && character(pos_) == '.')) ||
+             (character(pos_) == ':' && character(pos_ + 1) == ':' &&
+              is_word(character(pos_ + 2))));
     token_ = {Tok::Word, text_.substr(begin, pos_ - begin), begin};
   } else {
     pos_++;

@@ -1,3 +1,4 @@
+// nvcc: -lcuda
 // driver.cu: the driver's calls, on PTX that the program holds; tensor maps; the library calls.
 #include <cuda.h>
 

@@ -59,7 +59,7 @@ __global__ void variables(int* out) {
 // Vector registers, whole and by component, alone and numbered.
 __global__ void vectors(int* out) {
   int a, b, c;
-  asm volatile("{.reg .v4 .b32 v; .reg .v2 .u32 w<3>; .reg .b64 at; cvta.to.global.u64 at, %3;"
+  asm volatile("{.reg .v4 .b32 v; .reg.v2.u32 w<3>; .reg.b64 at; cvta.to.global.u64 at, %3;"
                "mov.b32 v.x, 1; mov.b32 v.g, 2; mov.b32 v.z, 3; mov.b32 v.a, 4;"
                "st.global.v4.u32 [at+16], v; ld.global.v2.u32 w2, [at+24];"
                "add.u32 %0, w2.x, w2.y; add.u32 %1, v.r, v.w; mov.b64 at, {v.x, w2.y};"

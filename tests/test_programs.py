@@ -1,0 +1,114 @@
+"""The programs in tests/programs: unmodified CUDA that checks itself, on the simulator and a GPU.
+
+What a program needs stands in the comments of its first lines:
+
+    // nvcc: -lcuda                              more words for nvcc's command line
+    // needs: package/folder                     headers in a folder of a Python package
+    // slow to compile                           more than 3 s: with --full only
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from tests.support import REPO
+from workbench.toolchain import process_simulator, programs
+
+WARP_ORDERS = ("ascending", "descending", "random")
+SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Source:
+    path: Path
+    flags: tuple[str, ...]
+    package: str | None  # "cutlass_library/source/include"
+    slow: bool
+
+    @classmethod
+    def read(cls, path: Path) -> Source:
+        head = "".join(re.match(r"(//.*\n)*", path.read_text())[0])
+        flags = re.search(r"^// nvcc: (.+)$", head, re.M)
+        package = re.search(r"^// needs: (.+)$", head, re.M)
+        return cls(
+            path,
+            tuple(shlex.split(flags[1])) if flags else (),
+            package[1] if package else None,
+            "// slow to compile\n" in head,
+        )
+
+    def build(self, target: str) -> Path:
+        words = [str(self.path), *self.flags]
+        if self.package:
+            name, _, folder = self.package.partition("/")
+            words += ["-I", str(Path(find_spec(name).origin).parent / folder)]
+        return programs.build_program(programs.parse(words, target))
+
+
+SOURCES = [Source.read(path) for path in sorted((REPO / "tests" / "programs").glob("*.cu"))]
+
+
+def cases(*orders: str) -> list:
+    """(source, order); the slow ones and all orders but the first are for --full."""
+    return [
+        pytest.param(
+            source,
+            order,
+            id=f"{source.path.stem}-{order}",
+            marks=[pytest.mark.full] if source.slow or order != orders[0] else [],
+        )
+        for source in SOURCES
+        for order in orders
+    ]
+
+
+@pytest.fixture(scope="module")
+def builds(request: pytest.FixtureRequest) -> Iterator[dict[tuple[Source, str], Future[Path]]]:
+    """What this run will need, compiled on all cores while the first programs already run."""
+    process_simulator()
+    wanted = {
+        (item.callspec.params["source"], item.callspec.params["target"]): None
+        for item in request.session.items
+        if item.path == request.path and "source" in item.callspec.params and not missing(item)
+    }
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield {pair: pool.submit(pair[0].build, pair[1]) for pair in wanted}
+        pool.shutdown(cancel_futures=True)
+
+
+def missing(item: pytest.Item) -> bool:
+    package = item.callspec.params["source"].package
+    return item.get_closest_marker("skip") is not None or (
+        package is not None and find_spec(package.split("/")[0]) is None
+    )
+
+
+@pytest.mark.parametrize(("source", "order"), cases(*WARP_ORDERS))
+def test_program(source: Source, order: str, target: str, builds: dict) -> None:
+    if target == "gpu" and order != WARP_ORDERS[0]:
+        pytest.skip("a GPU has an order of its own")
+    if (source, target) not in builds:
+        pytest.skip(f"needs the Python package of {source.package}: pip install --group dev")
+    settings = f"checks=all order={order} seed=1"
+    try:
+        done = subprocess.run(
+            [builds[source, target].result()],
+            env={**os.environ, "WORKBENCH_SIMULATOR": settings},
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        pytest.fail(f"{source.path.name} was still running after {SECONDS} s")
+    last = (done.stdout.splitlines() or [""])[-1]
+    assert done.returncode == 0 and re.match(r"ok\b", last), done.stdout + done.stderr
