@@ -1,7 +1,8 @@
 """Measures the simulator itself: ``python -m simulator.bench``.
 
-Each row runs one rung of a ladder several times and keeps the fastest launch. G FMA/s counts fp32
-fused multiply-adds of all lanes; ns is the time one core takes per warp instruction.
+Each row runs a rung of a ladder, or a kernel of bench_kernels.cu on the tensor cores, several times
+and keeps the fastest launch. G FMA/s counts multiply-adds of all lanes; ns is the time one core
+takes per warp instruction. The last table is the time to parse and decode whole kernel files.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import argparse
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from rich.console import Console
@@ -17,6 +19,9 @@ from rich.table import Table
 
 import simulator
 import workbench
+from build import inline
+
+KERNELS = Path(__file__).with_name("bench_kernels.cu")
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,14 @@ def _cases(size: int) -> list[Case]:
     def matmul(rung: str) -> Callable[[], object]:
         return lambda: workbench.matmul(a, b, kernel=rung)
 
+    tensor_cores = inline(KERNELS.read_text(), ["mma", "wgmma"], target="simulator")
+    half_a, half_b = a.bfloat16(), b.bfloat16()
+    c = torch.empty(size, size)
+
+    def product(kernel: Callable[..., object]) -> Callable[[], object]:
+        bits = half_a.view(torch.uint16), half_b.view(torch.uint16)
+        return lambda: _checked(kernel, bits, c, half_a.float() @ half_b.float().T)
+
     square = f"{size} x {size} x {size}"
     return [
         Case(f"matmul tiled, {square}", matmul("tiled")),
@@ -50,7 +63,24 @@ def _cases(size: int) -> list[Case]:
             "attention flash, 4 heads, 256 x 256 x 64",
             lambda: workbench.attention(q, k, v, kernel="flash"),
         ),
+        Case(f"mma.sync, {square}", product(tensor_cores.mma)),
+        Case(f"mma.sync, {square}", product(tensor_cores.mma), checks=()),
+        Case(f"wgmma, {square}", product(tensor_cores.wgmma)),
+        Case(f"wgmma, {square}", product(tensor_cores.wgmma), checks=()),
+        Case(f"wgmma, {square}", product(tensor_cores.wgmma), threads=0),
     ]
+
+
+def _checked(
+    kernel: Callable[..., object],
+    bits: tuple[torch.Tensor, torch.Tensor],
+    c: torch.Tensor,
+    wanted: torch.Tensor,
+) -> None:
+    """One product; what is fast but wrong is not measured."""
+    n = c.size(0)
+    kernel(*bits, c, n, n, n)
+    torch.testing.assert_close(c, wanted, rtol=1e-4, atol=1e-3)
 
 
 def _fastest(case: Case, repeats: int) -> simulator.Launch:
