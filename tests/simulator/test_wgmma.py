@@ -796,7 +796,7 @@ def test_all_lanes_take_part():
     assert found.kind == "synccheck" and "lane 5 has exited" in str(found), str(found)
     assert finding("mistaken", 6, THREADS, out).kind == "synccheck"
     found = finding("guarded", out)
-    assert found.kind == "synccheck" and "lane 9 skips it" in str(found), str(found)
+    assert found.kind == "synccheck" and "the guard of lane 9 is false" in str(found), str(found)
 
 
 def test_a_warpgroup_is_complete():

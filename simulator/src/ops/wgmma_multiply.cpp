@@ -106,25 +106,25 @@ int widen_each(const Panel& in, float (*out)[PANEL], F f) {
 
 // The elements as f32, or words of bits as they are: out[k] is element k of the panel's rows.
 // Returns how many a row has.
-int widen(Type type, const Panel& in, float (*out)[PANEL]) {
+int widen(Element type, const Panel& in, float (*out)[PANEL]) {
   auto half = [](uint32_t v) { return F16::widen(static_cast<uint16_t>(v)); };
   auto e5m2 = [](uint32_t v) { return F16::widen(static_cast<uint16_t>(v << 8)); };
   switch (type) {
-    case Type::F16:
+    case Element::F16:
       return widen_each<16>(in, out, half);
-    case Type::BF16:
+    case Element::BF16:
       return widen_each<16>(in, out, [](uint32_t v) { return std::bit_cast<float>(v << 16); });
-    case Type::TF32:  // the lower 13 bits of a register do not belong to the number
+    case Element::TF32:  // the lower 13 bits of a register do not belong to the number
       return widen_each<32>(in, out,
                             [](uint32_t v) { return std::bit_cast<float>(v & 0xffffe000u); });
-    case Type::E4M3:
+    case Element::E4M3:
       return widen_each<8>(in, out, widen_e4m3);
-    case Type::E5M2:  // the upper half of an f16
+    case Element::E5M2:  // the upper half of an f16
       return widen_each<8>(in, out, e5m2);
-    case Type::S8:
+    case Element::S8:
       return widen_each<8>(in, out,
                            [](uint32_t v) { return static_cast<float>(static_cast<int8_t>(v)); });
-    case Type::U8:
+    case Element::U8:
       return widen_each<8>(in, out, [](uint32_t v) { return static_cast<float>(v & 0xff); });
     default:  // B1
       return widen_each<32>(in, out, [](uint32_t v) { return std::bit_cast<float>(v); });
@@ -195,11 +195,11 @@ void add_bits(const float (*a)[4 * ROWS], const float (*b)[PANEL], int count, fl
 
 // f32 elements are summed up in their registers, others beside them.
 void load_sums(const Form& form, uint32_t* const d[], int registers, float* const sums[]) {
-  if (!form.accumulate || form.d == Type::S32) {  // integers are added at the end
+  if (!form.accumulate || form.d == Element::S32) {  // integers are added at the end
     for (int r = 0; r < SUMS; r++) {
       std::fill_n(sums[r], LANES, 0.0f);
     }
-  } else if (form.d == Type::F16) {
+  } else if (form.d == Element::F16) {
     for (int r = 0; r < registers; r++) {
       for (int l = 0; l < LANES; l++) {
         sums[r][l] = F16::widen(static_cast<uint16_t>(d[r / 2][l] >> (16 * (r % 2))));
@@ -215,7 +215,7 @@ int32_t add_saturated(int32_t a, int32_t b) {
 }
 
 void store_sums(const Form& form, float* const sums[], int registers, uint32_t* const d[]) {
-  for (int r = 0; r < registers && form.d == Type::S32; r++) {
+  for (int r = 0; r < registers && form.d == Element::S32; r++) {
     for (int l = 0; l < LANES; l++) {
       int32_t sum = static_cast<int32_t>(sums[r][l]);
       uint32_t before = form.accumulate ? d[r][l] : 0;
@@ -224,7 +224,7 @@ void store_sums(const Form& form, float* const sums[], int registers, uint32_t* 
                     : before + static_cast<uint32_t>(sum);
     }
   }
-  for (int r = 0; r < registers && form.d == Type::F16; r += 2) {
+  for (int r = 0; r < registers && form.d == Element::F16; r += 2) {
     for (int l = 0; l < LANES; l++) {
       d[r / 2][l] = F16::narrow(sums[r][l]) | static_cast<uint32_t>(F16::narrow(sums[r + 1][l]))
                                                   << 16;
@@ -240,15 +240,15 @@ void multiply(const Form& form, const Panel& a, const Panel* b, uint32_t* const 
   for (int column = 0; column < form.columns; column += PANEL) {
     int columns = std::min<int>(PANEL, form.columns - column);
     int registers = columns * ROWS / LANES;  // elements of a lane
-    uint32_t* const* to = d + column * ROWS / LANES / (form.d == Type::F16 ? 2 : 1);
+    uint32_t* const* to = d + column * ROWS / LANES / (form.d == Element::F16 ? 2 : 1);
     float* sums[SUMS];
     for (int r = 0; r < SUMS; r++) {
-      bool in_place = form.d == Type::F32 && r < registers;
+      bool in_place = form.d == Element::F32 && r < registers;
       sums[r] = in_place ? reinterpret_cast<float*>(to[r]) : beside[r];
     }
     widen(form.b, *b++, wide);
     load_sums(form, to, registers, sums);
-    (form.b == Type::B1 ? add_bits : add_products)(spread, wide, count, sums);
+    (form.b == Element::B1 ? add_bits : add_products)(spread, wide, count, sums);
     store_sums(form, sums, registers, to);
   }
 }

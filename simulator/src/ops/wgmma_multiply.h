@@ -3,11 +3,9 @@
 
 #include <cstdint>
 
-#include "../program.h"
+#include "matrix.h"
 
 namespace wbsim::wgmma {
-
-enum class Type : uint8_t { F16, BF16, TF32, E4M3, E5M2, S8, U8, B1, F32, S32 };
 
 constexpr int ROWS = 16;  // of A and D, that belong to a warp
 constexpr int MAX_COLUMNS = 256;
@@ -24,7 +22,7 @@ constexpr int panel_row(int at) { return at / 8 * 8 + at % 4 * 2 + at / 4 % 2; }
 
 struct Form {
   uint16_t columns = 0;  // N
-  Type a = Type::F16, b = Type::F16, d = Type::F32;
+  Element a = Element::None, b = Element::None, d = Element::None;
   bool negate = false;    // the product
   bool saturate = false;  // D, of integers
   bool accumulate = true;

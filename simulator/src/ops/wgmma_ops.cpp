@@ -8,11 +8,9 @@
 
 #include <algorithm>
 #include <bit>
-#include <charconv>
 #include <string>
 
-#include "dispatch.h"
-#include "members.h"
+#include "matrix.h"
 #include "shared_matrix.h"
 #include "wgmma_multiply.h"
 
@@ -21,7 +19,6 @@ namespace wbsim {
 using ptx::Operand;
 using ptx::Type;
 using wgmma::Form;
-using wgmma::ROW_BYTES;
 using wgmma::ROWS;
 
 namespace {
@@ -44,7 +41,7 @@ Setup setup_of(const Inst* in) {
   return setup;
 }
 
-struct Product {
+struct Pending {
   const Inst* in;
   uint64_t group;  // in the order of the warp's commits
   bool accumulate;
@@ -55,7 +52,7 @@ struct Product {
 }  // namespace
 
 struct ProductQueue {
-  std::vector<Product> pending;  // oldest first
+  std::vector<Pending> pending;  // oldest first
   uint64_t commits = 0;
 };
 
@@ -169,7 +166,7 @@ void fill_from_shared(wgmma::Panel& panel, const Warp& w, const Inst* in, char m
   (columns ? fill_panel_from_columns : fill_panel)(panel, units);
 }
 
-void take_effect(Warp& w, Product& p) {
+void take_effect(Warp& w, Pending& p) {
   Setup setup = setup_of(p.in);
   constexpr int BLOCKS = wgmma::PANEL / 8;
   if (!setup.a_in_registers) {
@@ -201,36 +198,6 @@ void complete_before(Warp& w, ProductQueue& queue, uint64_t group) {
 
 // ---- Instructions -------------------------------------------------------------------------------
 
-// .sync.aligned: f() once all 32 lanes are here. Inst::d is the slot of a full member mask.
-template <class F>
-const Inst* with_whole_warp(Warp& w, const Inst* in, Mask m, F f) {
-  if (m == ALL_LANES) [[likely]] {
-    f();
-    return next(in);
-  }
-  auto missing = [&](int lane, const char* why) {
-    return finding_at(w, in, lane, "synccheck",
-                      "all 32 lanes of a warp execute this instruction together, but lane " +
-                          std::to_string(lane) + why);
-  };
-  if (Mask skipping = w.mask & ~m) {
-    throw missing(std::countr_zero(skipping), " skips it, as its guard is false");
-  }
-  return for_members(w, in, m, in->d, [&](Mask lanes) {
-    if (lanes != ALL_LANES) {
-      throw missing(std::countr_one(lanes), " has exited or does not exist");
-    }
-    f();
-  });
-}
-
-void take_sync_aligned(Decode& d) {
-  if (!d.take("sync") || !d.take("aligned")) {
-    throw Unsupported{};
-  }
-  d.inst.d = d.constant(ALL_LANES, 4);
-}
-
 const Inst* mma_async(Warp& w, const Inst* in, Mask m) {
   return with_whole_warp(w, in, m, [&] {
     uint32_t threads = w.block->worker->launch->num_threads();
@@ -244,7 +211,7 @@ const Inst* mma_async(Warp& w, const Inst* in, Mask m) {
     }
     ProductQueue& queue = queue_of(w);
     Setup setup = setup_of(in);
-    Product& p = queue.pending.emplace_back();
+    Pending& p = queue.pending.emplace_back();
     p.in = in;
     p.group = queue.commits;
     p.accumulate = ((w.pred(in->c) & 1) != 0) != (in->flags != 0);
@@ -277,66 +244,20 @@ const Inst* nothing(Warp& w, const Inst* in, Mask m) {
 
 // ---- Decoding -----------------------------------------------------------------------------------
 
-// The combinations of types, PTX ISA, "wgmma.mma_async".
-struct Types {
-  const char *a, *b;
-  wgmma::Type a_type, b_type;
-  int bits;          // of an element of A
-  const char* d[2];  // of the accumulators
-};
-using E = wgmma::Type;
-constexpr Types TYPES[] = {
-    {"f16", "f16", E::F16, E::F16, 16, {"f32", "f16"}},
-    {"bf16", "bf16", E::BF16, E::BF16, 16, {"f32", ""}},
-    {"tf32", "tf32", E::TF32, E::TF32, 32, {"f32", ""}},
-    {"e4m3", "e4m3", E::E4M3, E::E4M3, 8, {"f32", "f16"}},
-    {"e4m3", "e5m2", E::E4M3, E::E5M2, 8, {"f32", "f16"}},
-    {"e5m2", "e4m3", E::E5M2, E::E4M3, 8, {"f32", "f16"}},
-    {"e5m2", "e5m2", E::E5M2, E::E5M2, 8, {"f32", "f16"}},
-    {"s8", "s8", E::S8, E::S8, 8, {"s32", ""}},
-    {"s8", "u8", E::S8, E::U8, 8, {"s32", ""}},
-    {"u8", "s8", E::U8, E::S8, 8, {"s32", ""}},
-    {"u8", "u8", E::U8, E::U8, 8, {"s32", ""}},
-    {"b1", "b1", E::B1, E::B1, 1, {"s32", ""}},
-};
-
-// Takes the types of D, A and B, the three modifiers behind the shape.
-const Types& take_types(Decode& d, size_t shape, Form& form) {
-  const std::vector<std::string>& mods = d.source.mods;
-  std::vector<std::string> names;
-  for (size_t i = shape + 1; i < mods.size() && names.size() < 3; i++) {
-    if (mods[i] != "satfinite") {
-      names.push_back(mods[i]);
-    }
-  }
-  for (const Types& t : TYPES) {
-    if (names.size() == 3 && names[1] == t.a && names[2] == t.b &&
-        (names[0] == t.d[0] || names[0] == t.d[1])) {
-      for (const std::string& name : names) {
-        d.take(name);
-      }
-      form.a = t.a_type;
-      form.b = t.b_type;
-      form.d = names[0] == "s32" ? E::S32 : names[0] == "f16" ? E::F16 : E::F32;
-      return t;
-    }
-  }
-  throw Unsupported{};
-}
-
-// "m64n256k16" -> N, if K is what the type has room for in 32 bytes.
-uint16_t columns_of(const std::string& shape, const Types& types, const Form& form) {
-  constexpr std::string_view M_PREFIX = "m64n";
-  int n = 0;
-  const char* end = shape.data() + shape.size();
-  auto parsed = std::from_chars(shape.data() + M_PREFIX.size(), end, n);
-  std::string k = "k" + std::to_string(8 * ROW_BYTES / types.bits);
-  bool small = n == 8 || n == 24;  // integers have fewer shapes
-  if (!shape.starts_with(M_PREFIX) || std::string(parsed.ptr, end) != k || n < 8 ||
-      n > wgmma::MAX_COLUMNS || n % 8 || (form.d == E::S32 && n % 16 && !small)) {
-    throw Unsupported{};
-  }
-  return static_cast<uint16_t>(n);
+// The combinations of types and shapes, PTX ISA, "wgmma.mma_async".
+bool exists(const Form& form, const Shape& shape) {
+  using enum Element;
+  auto both = [&](Element x, Element y) {
+    return (form.a == x || form.a == y) && (form.b == x || form.b == y);
+  };
+  const bool types = form.d == S32 ? both(S8, U8) || both(B1, B1)
+                                   : (form.d == F32 && (both(BF16, BF16) || both(TF32, TF32))) ||
+                                         ((form.d == F32 || form.d == F16) &&
+                                          (both(F16, F16) || both(E4M3, E5M2)));
+  // Integers have fewer shapes.
+  const bool columns = shape.n % 16 == 0 || (form.d != S32 || shape.n <= 24);
+  return types && columns && shape.m == M && shape.n % 8 == 0 && shape.n >= 8 &&
+         shape.n <= wgmma::MAX_COLUMNS && shape.k * bits_of(form.a) == 32 * wgmma::WORDS;
 }
 
 // An immediate of which only two values exist; true for the second.
@@ -349,19 +270,18 @@ bool either(const Operand& op, int64_t first, int64_t second) {
 }
 
 void build_mma_async(Decode& d) {
-  const std::vector<std::string>& mods = d.source.mods;
-  auto shape = std::find_if(mods.begin(), mods.end(),
-                            [](const std::string& mod) { return mod.starts_with("m64n"); });
-  if (shape == mods.end()) {
-    throw Unsupported{};
-  }
   take_sync_aligned(d);
-  d.take(*shape);
+  const Shape shape = take_shape(d);
   Setup setup;
   Form& form = setup.form;
-  const Types& types = take_types(d, shape - mods.begin(), form);
-  form.columns = columns_of(*shape, types, form);
-  const bool integer = form.d == E::S32, bits = form.a == E::B1;
+  form.d = take_element(d);
+  form.a = take_element(d);
+  form.b = take_element(d);
+  if (!exists(form, shape)) {
+    throw Unsupported{};
+  }
+  form.columns = static_cast<uint16_t>(shape.n);
+  const bool integer = form.d == Element::S32, bits = form.a == Element::B1;
   form.saturate = integer && !bits && d.take("satfinite");
   if (bits && (!d.take("and") || !d.take("popc"))) {
     throw Unsupported{};
@@ -371,8 +291,8 @@ void build_mma_async(Decode& d) {
   // whether A and B are MN-major; A in registers is not.
   setup.a_in_registers = d.arg(1).kind == Operand::Vector;
   const size_t signs = integer ? 0 : 2;
-  const size_t majors = types.bits != 16 ? 0 : setup.a_in_registers ? 1 : 2;
-  const size_t count = form.columns / 2 / (form.d == E::F16 ? 2 : 1);
+  const size_t majors = bits_of(form.a) != 16 ? 0 : setup.a_in_registers ? 1 : 2;
+  const size_t count = form.columns / 2u / (form.d == Element::F16 ? 2 : 1);
   if (d.num_args() != 4 + signs + majors || d.arg(0).items.size() != count ||
       (setup.a_in_registers && d.arg(1).items.size() != A_REGISTERS)) {
     throw Unsupported{};
@@ -399,7 +319,7 @@ void build_mma_async(Decode& d) {
   d.inst.flags = d.arg(3).negated;
   d.inst.list = d.list(list);
   d.inst.count = static_cast<uint16_t>(count);
-  d.info.flops = 2 * M * form.columns * (8 * ROW_BYTES / types.bits) / (WARPS * LANES);
+  d.info.flops = static_cast<uint32_t>(2 * M * shape.n * shape.k / (WARPS * LANES));
   d.inst.run = mma_async;
 }
 
