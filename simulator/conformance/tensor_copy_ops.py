@@ -149,7 +149,10 @@ __global__ void replace_kernel(const int* from, int* made, const short* in, shor
   __syncwarp();
   asm volatile("tensormap.cp_fenceproxy.global.shared::cta.tensormap::generic.release.gpu.sync"
                ".aligned [%0], [%1], 128;" : : "l"(made), "r"(smem(map)) : "memory");
-  asm volatile("fence.proxy.tensormap::generic.acquire.gpu [%0], 128;" : : "l"(made) : "memory");
+  asm volatile("fence.proxy.tensormap::generic.acquire.cta [%0], 128;"
+               "fence.proxy.tensormap::generic.acquire.cluster [%0], 128;"
+               "fence.proxy.tensormap::generic.acquire.gpu [%0], 128;"
+               "fence.proxy.tensormap::generic.acquire.sys [%0], 128;" : : "l"(made) : "memory");
   if (t == 0) {
     expect(&bar, 512);
     asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
@@ -188,9 +191,7 @@ class Form:
 
     @property
     def operands(self) -> str:
-        """%0: shared memory, %1: the map, %2: the mbarrier, %3 to %7: coordinates, %8 to %10:
-        offsets, %11: a cache policy, %12: a mask of blocks.
-        """
+        """From %0: shared memory, map, mbarrier, 5 coordinates, 3 offsets, cache policy, blocks."""
         box = f"[%1, {{{', '.join(f'%{3 + i}' for i in range(self.rank))}}}]"
         if "prefetch" in self.text:
             out = box
