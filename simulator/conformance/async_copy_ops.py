@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from types import ModuleType
 
 import numpy as np
@@ -35,6 +36,7 @@ FORMS = {  # launcher: bytes, form, further operands
     "ca8": (8, "ca.shared::cta.global.L2::64B", ""),
     "ca16": (16, "ca.shared.global.L2::128B", ""),
     "cg16": (16, "cg.shared.global.L2::256B", ""),
+    "cg_cta16": (16, "cg.shared::cta.global", ""),
     "ca_hint4": (4, "ca.shared.global.L2::cache_hint", ", policy"),
     "sized4": (4, "ca.shared.global", ", %2"),
     "sized8": (8, "ca.shared.global", ", %2"),
@@ -80,8 +82,10 @@ void groups(const int* in, const unsigned* masks, int* out) {
 }
 
 // A barrier that completes when the copies of all threads have; with noinc the count includes them.
+#define ARRIVE(FORM) \\
+  asm volatile("cp.async.mbarrier." FORM ".b64 [%0];" : : "r"(smem(&bar)) : "memory");
 template <bool NOINC>
-__global__ void tracked_kernel(const int* in, int* out) {
+__global__ void tracked_kernel(const int* in, int* out, int form) {
   __shared__ int data[2][64];
   __shared__ u64 bar;
   const int t = threadIdx.x;
@@ -91,11 +95,14 @@ __global__ void tracked_kernel(const int* in, int* out) {
   for (int round = 0; round < 2; round++) {
     asm volatile("cp.async.ca.shared.global [%0], [%1], 4;"
                  : : "r"(smem(&data[round][t])), "l"(in + round * 64 + t) : "memory");
-    if (NOINC) {
-      asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];"
-                   : : "r"(smem(&bar)) : "memory");
-    } else {
-      asm volatile("cp.async.mbarrier.arrive.b64 [%0];" : : "l"(&bar) : "memory");
+    switch (form + 3 * NOINC) {
+      case 0: asm volatile("cp.async.mbarrier.arrive.b64 [%0];" : : "l"(&bar) : "memory"); break;
+      case 1: ARRIVE("arrive.shared") break;
+      case 2: ARRIVE("arrive.shared::cta") break;
+      case 3: asm volatile("cp.async.mbarrier.arrive.noinc.b64 [%0];" : : "l"(&bar) : "memory");
+              break;
+      case 4: ARRIVE("arrive.noinc.shared") break;
+      case 5: ARRIVE("arrive.noinc.shared::cta") break;
     }
     out[(round * 2) * 64 + t] = data[round][63 - t];
     __syncthreads();
@@ -105,9 +112,9 @@ __global__ void tracked_kernel(const int* in, int* out) {
     __syncthreads();
   }
 }
-void tracked(const int* in, int* out, int noinc) {
-  if (noinc) tracked_kernel<true><<<1, 64>>>(in, out);
-  else tracked_kernel<false><<<1, 64>>>(in, out);
+void tracked(const int* in, int* out, int noinc, int form) {
+  if (noinc) tracked_kernel<true><<<1, 64>>>(in, out, form);
+  else tracked_kernel<false><<<1, 64>>>(in, out, form);
 }
 """
 
@@ -266,9 +273,9 @@ def check_groups(module: ModuleType, device: str) -> None:
 
 def check_tracked(module: ModuleType, device: str) -> None:
     data = np.arange(128, dtype=np.int32).reshape(2, 64)
-    for noinc in (0, 1):
+    for noinc, form in product((0, 1), (0, 1, 2)):
         out = tensor(np.zeros((2, 2, 64), np.int32), device)
-        module.tracked(tensor(data, device), out, noinc)
+        module.tracked(tensor(data, device), out, noinc, form)
         got = out.cpu().numpy()
         assert np.array_equal(got[:, 1], data[:, ::-1])
         if device == "cpu":

@@ -302,26 +302,27 @@ def remote(instruction: str, ctype: str, count: int, values: str) -> str:
     return text.replace("COUNT", str(count)).replace("VALUES", values)
 
 
-# st.async: type, elements, C type of an element and the constraint of its registers.
-SENDS = {
-    "b32": ("b32", 1, "unsigned", "r"),
-    "s32v2": ("v2.s32", 2, "unsigned", "r"),
-    "u32v4": ("v4.u32", 4, "unsigned", "r"),
-    "f32v4": ("v4.f32", 4, "float", "f"),
-    "b64": ("b64", 1, "u64", "l"),
-    "f64v2": ("v2.f64", 2, "double", "d"),
-}
+# st.async: type and elements; C type of an element and the constraint of its registers.
+SENDS = [
+    *((t, 1) for t in ("b32", "b64", "u32", "u64", "s32", "s64", "f32", "f64")),
+    *((t, 2) for t in ("b32", "b64", "u32", "u64", "s32", "s64", "f32", "f64")),
+    *((t, 4) for t in ("b32", "u32", "s32", "f32")),
+]
+CTYPES = {"32": ("unsigned", "r"), "64": ("u64", "l")}
+CTYPES |= {"f32": ("float", "f"), "f64": ("double", "d")}
 
 
-def send_source(name: str) -> str:
-    text, n, ctype, letter = SENDS[name]
-    size = (8 if "64" in text else 4) * n
+def send_source(type_: str, n: int) -> str:
+    ctype, letter = CTYPES.get(type_) or CTYPES[type_[1:]]
+    size = int(type_[1:]) // 8 * n
     registers = ", ".join(f"%{4 + i}" for i in range(n))
     value = f"{{{registers}}}" if n > 1 else registers
-    instruction = f"st.async.weak.shared::cluster.{COMPLETES}.{text} [%0], {value}, [%3];"
+    vector = f"v{n}." if n > 1 else ""
+    weak = ".weak" if type_ == "b32" and n == 1 else ""
+    form = f"st.async{weak}.shared::cluster.{COMPLETES}.{vector}{type_}"
     values = ", ".join(f'"{letter}"(values[i * {n} + {k}])' for k in range(n))
-    source = remote(instruction, ctype, BYTES // size, values)
-    return source.replace("NAME", f"send_{name}").replace("BYTES", str(BYTES))
+    source = remote(f"{form} [%0], {value}, [%3];", ctype, BYTES // size, values)
+    return source.replace("NAME", f"send_{type_}_{n}").replace("BYTES", str(BYTES))
 
 
 REDUCTIONS = [
@@ -334,8 +335,8 @@ COPIES = Program(
 )
 REDUCES = Program(
     "bulk_reductions",
-    "".join(r.source for r in REDUCTIONS) + "".join(map(send_source, SENDS)),
-    (*(r.name for r in REDUCTIONS), *(f"send_{name}" for name in SENDS)),
+    "".join(r.source for r in REDUCTIONS) + "".join(send_source(*send) for send in SENDS),
+    (*(r.name for r in REDUCTIONS), *(f"send_{t}_{n}" for t, n in SENDS)),
 )
 
 
@@ -461,11 +462,11 @@ def check_reduction(reduction: Reduction):
     return run
 
 
-def check_value_send(name: str):
+def check_value_send(type_: str, n: int):
     def run(module: ModuleType, device: str) -> None:
         data = np.random.default_rng(1).integers(0, 256, BYTES).astype(np.uint8)
         out = tensor(np.zeros(BYTES, np.uint8), device)
-        getattr(module, f"send_{name}")(tensor(data, device), out)
+        getattr(module, f"send_{type_}_{n}")(tensor(data, device), out)
         assert np.array_equal(out.cpu().numpy(), data)
 
     return run
@@ -479,5 +480,5 @@ CASES = [
     Case("store", COPIES, check_store),
     Case("order", COPIES, check_order),
     *(Case(r.name, REDUCES, check_reduction(r)) for r in REDUCTIONS),
-    *(Case(f"st.async {name}", REDUCES, check_value_send(name)) for name in SENDS),
+    *(Case(f"st.async {n} {t}", REDUCES, check_value_send(t, n)) for t, n in SENDS),
 ]

@@ -17,6 +17,13 @@ FENCES = (
         for order in ("", ".sc", ".acq_rel", ".acquire", ".release")
         for scope in ("cta", "cluster", "gpu", "sys")
     ),
+    "fence.mbarrier_init.release.cluster",
+    *(f"fence.proxy.{proxy}" for proxy in ("alias", "async", "async.global")),
+    *(f"fence.proxy.async.shared::{window}" for window in ("cta", "cluster")),
+    *(
+        f"fence.proxy.tensormap::generic.release.{scope}"
+        for scope in ("cta", "cluster", "gpu", "sys")
+    ),
 )
 
 SOURCE = """

@@ -209,6 +209,99 @@ void run_rounds(int* out, int threads, int n) { rounds<<<1, threads>>>(out, n); 
 void run_bytes(const int* in, int* out) { bytes<<<1, 64>>>(in, out); }
 """
 
+# Every form of an operation on a barrier of its own, with what the ones around it show. VALUE is
+# an operand with the form's number of arrivals or bytes.
+EVERY = """
+__device__ inline unsigned complete(u64* bar, unsigned parity) {
+  unsigned done;
+  asm volatile("{.reg .pred p; mbarrier.test_wait.parity.shared.b64 p, [%1], %2;"
+               "selp.u32 %0, 1, 0, p;}" : "=r"(done) : "r"(smem(bar)), "r"(parity) : "memory");
+  return done;
+}
+// Whether the phase is complete behind the form, behind one more arrival, and behind 16 bytes.
+__global__ void every_kernel(unsigned* out) {
+  __shared__ u64 bar;
+  u64 state = 0;
+  unsigned done = 0;
+  BODY
+}
+void every(unsigned* out) { every_kernel<<<1, 1>>>(out); }
+"""
+ORDERS = ("", *(f".{o}.{s}" for o in ("release", "relaxed") for s in ("cta", "cluster")))
+WAIT_ORDERS = ("", *(f".{o}.{s}" for o in ("acquire", "relaxed") for s in ("cta", "cluster")))
+WINDOWS = ("", ".shared", ".shared::cta")
+
+
+def change_forms() -> list[tuple[str, list[int]]]:
+    """Instructions on a barrier for two arrivals, and whether its phase is complete thereafter."""
+    found = []
+    for op in ("arrive", "arrive_drop"):
+        for order in ORDERS:
+            for window in (*WINDOWS, ".shared::cluster"):
+                state = "_" if window == ".shared::cluster" else "%0"
+                found.append((f"{op}{order}{window}.b64 {state}, [ADDRESS]", [0, 1, 1]))
+                tx = f"{op}.expect_tx{order}{window}.b64 {state}, [ADDRESS], 16"
+                found.append((tx, [0, 0, 1]))
+        for order in ("", ".release.cta"):
+            for window in WINDOWS:
+                found.append((f"{op}.noComplete{order}{window}.b64 %0, [ADDRESS], 1", [0, 1, 1]))
+    for scope in ("cta", "cluster"):
+        for window in (".shared::cta", ".shared::cluster"):
+            expect = f"expect_tx.relaxed.{scope}{window}.b64 [ADDRESS], 16"
+            found.append((f"arrive.b64 _, [%1]; mbarrier.{expect}", [0, 0, 1]))
+            undo = expect.replace("expect", "complete")
+            found.append((f"arrive.expect_tx.b64 _, [%1], 16; mbarrier.{undo}", [0, 1, 1]))
+    for window in WINDOWS:
+        renewed = f"inval{window}.b64 [ADDRESS]; mbarrier.init{window}.b64 [ADDRESS], 1"
+        found.append((renewed, [0, 1, 1]))
+    return found
+
+
+def wait_forms() -> list[str]:
+    return [
+        f"{op}{parity}{order}{window}.b64 p, [ADDRESS], {'0' if parity else '%3'}"
+        for op in ("test_wait", "try_wait")
+        for parity in ("", ".parity")
+        for order in WAIT_ORDERS
+        for window in WINDOWS
+    ]
+
+
+def addressed(form: str) -> str:
+    """With the address in the register that the form's window takes."""
+    return form.replace("ADDRESS", "%2" if "shared" in form else "%1")
+
+
+def every_source() -> str:
+    body = ""
+    for i, (form, _) in enumerate(change_forms()):
+        body += f"""
+  make_barrier(&bar, 2);
+  asm volatile("mbarrier.{addressed(form)};"
+               : "+l"(state) : "l"(&bar), "r"(smem(&bar)) : "memory");
+  out[{3 * i}] = complete(&bar, 0);
+  arrive(&bar);
+  out[{3 * i + 1}] = complete(&bar, 0);
+  if (!out[{3 * i + 1}]) {{
+    asm volatile("mbarrier.complete_tx.shared::cta.b64 [%0], 16;" : : "r"(smem(&bar)) : "memory");
+  }}
+  out[{3 * i + 2}] = complete(&bar, 0);"""
+    first = 3 * len(change_forms())
+    for i, form in enumerate(wait_forms()):
+        wait = f"""asm volatile("{{.reg .pred p; mbarrier.{addressed(form)}; selp.u32 %0, 1, 0, p;}}"
+               : "+r"(done) : "l"(&bar), "r"(smem(&bar)), "l"(state) : "memory");"""
+        body += f"""
+  make_barrier(&bar, 2);
+  asm volatile("mbarrier.arrive.b64 %0, [%1];" : "=l"(state) : "l"(&bar) : "memory");
+  {wait}
+  out[{first + 2 * i}] = done;
+  arrive(&bar);
+  {wait}
+  out[{first + 2 * i + 1}] = done;"""
+    return EVERY.replace("BODY", body)
+
+
+FORMS = Program("mbarrier_forms", every_source(), ("every",))
 SEQUENCES = Program("mbarrier_sequence", SEQUENCE, ("run_sequence",))
 RINGS = Program("mbarrier_ring", RING, ("run_ring", "run_lanes", "run_spin", "run_remote"))
 LIBCUXX = Program("mbarrier_library", LIBRARY, ("run_rounds", "run_bytes"))
@@ -276,6 +369,13 @@ def check_sequence(module: ModuleType, device: str) -> None:
         assert np.array_equal(out.cpu().numpy(), np.array(wanted)), f"count {count}"
 
 
+def check_every(module: ModuleType, device: str) -> None:
+    wanted = [x for _, done in change_forms() for x in done] + [0, 1] * len(wait_forms())
+    out = tensor(np.full(len(wanted), 9, np.uint32), device)
+    module.every(out)
+    assert out.cpu().tolist() == wanted
+
+
 def check_ring(module: ModuleType, device: str) -> None:
     for steps, consumers in ((1, 1), (3, 2), (20, 3)):
         data = np.arange(steps * 32, dtype=np.uint32).reshape(steps, 32) * 3
@@ -318,6 +418,7 @@ def check_bytes(module: ModuleType, device: str) -> None:
 
 
 CASES = [
+    Case("every form", FORMS, check_every),
     Case("sequence", SEQUENCES, check_sequence),
     Case("ring", RINGS, check_ring),
     Case("lanes", RINGS, check_lanes),

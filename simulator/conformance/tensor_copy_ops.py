@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from types import ModuleType
 
 import numpy as np
@@ -14,15 +15,16 @@ KERNELS = r"""
 struct alignas(128) TensorMap {
   uint8_t bytes[128];
 };
-#define BULK "cp.async.bulk.tensor."
-#define LOADED ".mbarrier::complete_tx::bytes"
-#define MAP "[%1, {%4"
-#define COORDINATES "r"(at[0]), "r"(at[1]), "r"(at[2]), "r"(at[3]), "r"(at[4])
-#define SHIFTS "h"(static_cast<short>(at[5])), "h"(static_cast<short>(at[6])),                    \
-               "h"(static_cast<short>(at[7]))
-#define LOAD(DIM, COORDS, TO, MODE, BEHIND)                                                       \
-  asm volatile(BULK DIM "." TO ".global" MODE " [%0], [%1, {" COORDS "}], [%2]" BEHIND ";"        \
-               : : "r"(to), "l"(map), "r"(smem(&bar)), COORDINATES, SHIFTS, "l"(u64{0}) : "memory")
+#define LOAD(FORM, BEHIND)                                                                        \
+  asm volatile(FORM BEHIND ";" : : "r"(to), "l"(map), "r"(smem(&bar)), "r"(at[0]), "r"(at[1]),    \
+               "r"(at[2]), "r"(at[3]), "r"(at[4]), "h"(static_cast<short>(at[5])),                \
+               "h"(static_cast<short>(at[6])), "h"(static_cast<short>(at[7])), "l"(u64{0}),       \
+               "h"(static_cast<short>(1)) : "memory")
+#define STORE(FORM, BEHIND)                                                                       \
+  asm volatile(FORM BEHIND ";" : : "r"(from), "l"(map), "r"(0), "r"(at[0]), "r"(at[1]),           \
+               "r"(at[2]), "r"(at[3]), "r"(at[4]), "h"(static_cast<short>(at[5])),                \
+               "h"(static_cast<short>(at[6])), "h"(static_cast<short>(at[7])), "l"(u64{0})        \
+               : "memory")
 
 // at: coordinates, then offsets. out: shared memory before the wait and after it.
 __device__ void load_box(const void* map, const int* at, uint8_t* out, int bytes, int tx, int form,
@@ -38,17 +40,7 @@ __device__ void load_box(const void* map, const int* at, uint8_t* out, int bytes
     const unsigned to = smem(data) + offset;
     expect(&bar, tx);
     switch (form) {
-      case 1: LOAD("1d", "%3", "shared::cluster", ".tile" LOADED, ""); break;
-      case 2: LOAD("2d", "%3, %4", "shared::cluster", LOADED, ""); break;
-      case 3: LOAD("3d", "%3, %4, %5", "shared::cta", ".tile" LOADED, ""); break;
-      case 4: LOAD("4d", "%3, %4, %5, %6", "shared::cluster", ".tile" LOADED ".L2::cache_hint",
-                   ", %11"); break;
-      case 5: LOAD("5d", "%3, %4, %5, %6, %7", "shared::cluster", ".tile" LOADED, ""); break;
-      case 6: LOAD("3d", "%3, %4, %5", "shared::cluster", ".im2col" LOADED, ", {%8}"); break;
-      case 7: LOAD("4d", "%3, %4, %5, %6", "shared::cluster", ".im2col" LOADED, ", {%8, %9}");
-              break;
-      case 8: LOAD("5d", "%3, %4, %5, %6, %7", "shared::cta", ".im2col" LOADED ".L2::cache_hint",
-                   ", {%8, %9, %10}, %11"); break;
+      LOAD_CASES
     }
   }
   __syncthreads();
@@ -78,12 +70,6 @@ void load(const void* data, const void* map, const int* at, uint8_t* out, int by
   }
 }
 
-#define STORE(NAME, DIM, COORDS, MODE, BEHIND)                                                    \
-  asm volatile(NAME DIM ".global.shared::cta" MODE ".bulk_group" BEHIND ";"                       \
-               : : "r"(from), "l"(map), COORDINATES, "l"(u64{0}) : "memory")
-#define REDUCE(OP)                                                                                \
-  STORE("cp.reduce.async.bulk.tensor.", "2d", , "." OP ".tile", " [%1, {%2, %3}], [%0]")
-
 // in: shared memory of the box.
 __global__ void store_kernel(const void* map, const int* at, const uint8_t* in, int bytes, int form,
                              int offset) {
@@ -95,23 +81,7 @@ __global__ void store_kernel(const void* map, const int* at, const uint8_t* in, 
   if (threadIdx.x == 0) {
     const unsigned from = smem(data) + offset;
     switch (form) {
-      case 1: STORE(BULK, "1d", , ".tile", " [%1, {%2}], [%0]"); break;
-      case 2: STORE(BULK, "2d", , "", " [%1, {%2, %3}], [%0]"); break;
-      case 3: STORE(BULK, "3d", , ".tile", " [%1, {%2, %3, %4}], [%0]"); break;
-      case 4: STORE(BULK, "4d", , ".tile", ".L2::cache_hint [%1, {%2, %3, %4, %5}], [%0], %7");
-              break;
-      case 5: STORE(BULK, "5d", , ".tile", " [%1, {%2, %3, %4, %5, %6}], [%0]"); break;
-      case 6: STORE(BULK, "3d", , ".im2col_no_offs", " [%1, {%2, %3, %4}], [%0]"); break;
-      case 7: STORE(BULK, "4d", , ".im2col_no_offs", " [%1, {%2, %3, %4, %5}], [%0]"); break;
-      case 8: STORE(BULK, "5d", , ".im2col_no_offs", " [%1, {%2, %3, %4, %5, %6}], [%0]"); break;
-      case 10: REDUCE("add"); break;
-      case 11: REDUCE("min"); break;
-      case 12: REDUCE("max"); break;
-      case 13: REDUCE("inc"); break;
-      case 14: REDUCE("dec"); break;
-      case 15: REDUCE("and"); break;
-      case 16: REDUCE("or"); break;
-      case 17: REDUCE("xor"); break;
+      STORE_CASES
     }
     asm volatile("cp.async.bulk.commit_group; cp.async.bulk.wait_group 0;" : : : "memory");
   }
@@ -130,9 +100,8 @@ __global__ void __cluster_dims__(2) multicast_kernel(const void* map, int* out) 
   if (threadIdx.x == 0) {
     make_barrier(&bar, 1);
     expect(&bar, sizeof(data));
-    asm volatile("prefetch.tensormap [%0];" : : "l"(map) : "memory");
-    asm volatile("cp.async.bulk.prefetch.tensor.2d.L2.global.tile [%0, {0, 0}];"
-                 : : "l"(map) : "memory");
+    asm volatile("prefetch.tensormap [%0]; prefetch.param.tensormap [%0];"
+                 "prefetch.const.tensormap [%0];" : : "l"(map) : "memory");
   }
   cluster_sync();
   if (threadIdx.x == 0) {
@@ -180,7 +149,10 @@ __global__ void replace_kernel(const int* from, int* made, const short* in, shor
   __syncwarp();
   asm volatile("tensormap.cp_fenceproxy.global.shared::cta.tensormap::generic.release.gpu.sync"
                ".aligned [%0], [%1], 128;" : : "l"(made), "r"(smem(map)) : "memory");
-  asm volatile("fence.proxy.tensormap::generic.acquire.gpu [%0], 128;" : : "l"(made) : "memory");
+  asm volatile("fence.proxy.tensormap::generic.acquire.cta [%0], 128;"
+               "fence.proxy.tensormap::generic.acquire.cluster [%0], 128;"
+               "fence.proxy.tensormap::generic.acquire.gpu [%0], 128;"
+               "fence.proxy.tensormap::generic.acquire.sys [%0], 128;" : : "l"(made) : "memory");
   if (t == 0) {
     expect(&bar, 512);
     asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
@@ -196,7 +168,7 @@ void replace(const int* from, int* made, const short* in, short* out) {
 
 // A parameter that is no __grid_constant__ is copied to local memory when its address is taken.
 __global__ void copied_kernel(TensorMap map, const int* at, uint8_t* out) {
-  load_box(&map, at, out, 64, 64, 1, 0);
+  load_box(&map, at, out, 64, 64, 0, 0);
 }
 void copied(const void* map, const int* at, uint8_t* out) {
   TensorMap copy;
@@ -204,14 +176,102 @@ void copied(const void* map, const int* at, uint8_t* out) {
   copied_kernel<<<1, 32, 64>>>(copy, at, out);
 }
 """
-PROGRAM = Program("tensor_copies", KERNELS, ("load", "store", "multicast", "replace", "copied"))
+LOADED = "mbarrier::complete_tx::bytes"
+OPS = ("add", "min", "max", "inc", "dec", "and", "or", "xor")
+
+
+@dataclass(frozen=True)
+class Form:
+    """A form of a copy between a tensor and shared memory, and its operands behind the first."""
+
+    text: str
+    rank: int
+    im2col: bool
+    op: str = ""  # of a reduction
+
+    @property
+    def operands(self) -> str:
+        """From %0: shared memory, map, mbarrier, 5 coordinates, 3 offsets, cache policy, blocks."""
+        box = f"[%1, {{{', '.join(f'%{3 + i}' for i in range(self.rank))}}}]"
+        if "prefetch" in self.text:
+            out = box
+        elif LOADED in self.text:
+            out = f"[%0], {box}, [%2]"
+        else:
+            return f"{box}, [%0]" + (", %11" if "cache_hint" in self.text else "")
+        if self.im2col:
+            out += f", {{{', '.join(f'%{8 + i}' for i in range(self.rank - 2))}}}"
+        out += ", %12" if "multicast" in self.text else ""
+        return out + (", %11" if "cache_hint" in self.text else "")
+
+
+def load_forms() -> list[Form]:
+    found = []
+    for rank, mode in MODES:
+        start = f"cp.async.bulk.tensor.{rank}d"
+        im2col = mode == ".im2col"
+        for end in ("", ".L2::cache_hint", ".multicast::cluster"):
+            text = f"{start}.shared::cluster.global{mode}.{LOADED}{end}"
+            found.append(Form(text, rank, im2col))
+        found.append(Form(f"{start}.shared::cta.global{mode}.{LOADED}", rank, im2col))
+    return found
+
+
+def store_forms() -> list[Form]:
+    found = []
+    for rank, mode in MODES:
+        end = f"{'.im2col_no_offs' if mode == '.im2col' else mode}.bulk_group"
+        im2col = mode == ".im2col"
+        start = f"{rank}d.global.shared::cta"
+        for hint in ("", ".L2::cache_hint"):
+            text = f"cp.async.bulk.tensor.{start}{end}{hint}"
+            found.append(Form(text, rank, im2col))
+        for op in OPS:
+            text = f"cp.reduce.async.bulk.tensor.{start}.{op}{end}"
+            found.append(Form(text, rank, im2col, op))
+    return found
+
+
+MODES = [
+    *((rank, mode) for rank in range(1, 6) for mode in ("", ".tile")),
+    *((rank, ".im2col") for rank in range(3, 6)),
+]
+LOAD_FORMS = load_forms()
+STORE_FORMS = store_forms()
+PREFETCHES = [
+    Form(f"cp.async.bulk.prefetch.tensor.{rank}d.L2.global{mode}", rank, mode == ".im2col")
+    for rank, mode in MODES
+]
+
+
+def switch(macro: str, forms: list[Form], first: int = 0) -> str:
+    return "\n".join(
+        f'      case {first + i}: {macro}("{f.text}", " {f.operands}"); break;'
+        for i, f in enumerate(forms)
+    )
+
+
+PROGRAM = Program(
+    "tensor_copies",
+    KERNELS.replace(
+        "      LOAD_CASES", switch("LOAD", LOAD_FORMS) + "\n" + switch("LOAD", PREFETCHES, 100)
+    ).replace("      STORE_CASES", switch("STORE", STORE_FORMS)),
+    ("load", "store", "multicast", "replace", "copied"),
+)
+
+
+def numbers(forms: list[Form], m: Map, op: str = "") -> list[int]:
+    """The forms for a map."""
+    wanted = (m.rank, m.corners is not None, op)
+    return [i for i, f in enumerate(forms) if (f.rank, f.im2col, f.op) == wanted]
+
+
 SMEM = 96 * 1024
-IM2COL = 3  # the form of an im2col copy is its rank and this
 
 
-def random_map(rng: np.random.Generator, rank: int) -> Map:
+def random_map(rng: np.random.Generator, rank: int, type_: str = "") -> Map:
     """A tiled map of moderate size, of any type, box, padding and swizzle."""
-    type_ = rng.choice([t for t in TYPES if "tf32" not in t and "ftz" not in t])
+    type_ = type_ or rng.choice([t for t in TYPES if "tf32" not in t and "ftz" not in t])
     item = TYPES[type_][1]
     swizzle = int(rng.choice((0, 0, 32, 64, 128)))
     row = 16 * rng.integers(1, (swizzle or 256 * item) // 16 + 1)
@@ -232,8 +292,8 @@ def random_map(rng: np.random.Generator, rank: int) -> Map:
     return Map(type_, tuple(sizes), tuple(strides), tuple(box), tuple(steps), swizzle, nan)
 
 
-def random_im2col(rng: np.random.Generator, rank: int) -> Map:
-    type_ = rng.choice(["u8", "f16", "f32", "u32"])
+def random_im2col(rng: np.random.Generator, rank: int, type_: str = "") -> Map:
+    type_ = type_ or rng.choice(["u8", "f16", "f32", "u32"])
     item = TYPES[type_][1]
     swizzle = int(rng.choice((0, 32, 64, 128)))
     channels = (swizzle or 16 * int(rng.integers(1, 5))) // item
@@ -274,7 +334,6 @@ class Copy:
         self.data = rng.integers(0, 256, m.tensor_bytes).astype(np.uint8)
         self.shared = rng.integers(0, 256, m.bytes + 2048).astype(np.uint8)
         self.offset = 128 * int(rng.integers(0, 8))
-        self.form = m.rank + (IM2COL if m.corners else 0)
 
     def arguments(self) -> np.ndarray:
         at = [*self.at, *[0] * (5 - len(self.at)), *self.shifts]
@@ -298,7 +357,9 @@ def check_load(m: Map, seed: int, module: ModuleType, device: str) -> None:
     size = len(copy.shared)
     out = tensor(np.zeros((2, size), np.uint8), device)
     at = tensor(copy.arguments(), device)
-    parameters = size, m.bytes, copy.form, copy.offset, seed % 2
+    forms = numbers(LOAD_FORMS, m)
+    form = forms[seed % len(forms)]
+    parameters = size, m.bytes, form, copy.offset, seed % 2
     module.load(data, encoded(m, data, device), at, out, *parameters)
     source, place = copy.elements()
     inside = source >= 0
@@ -323,9 +384,10 @@ def check_store(m: Map, seed: int, module: ModuleType, device: str) -> None:
     copy = Copy(m, seed, store=True)
     data = tensor(copy.data, device)
     at, shared = tensor(copy.arguments(), device), tensor(copy.shared, device)
-    module.store(
-        encoded(m, data, device), at, shared, data, len(copy.shared), copy.form, copy.offset
-    )
+    forms = numbers(STORE_FORMS, m)
+    form = forms[seed % len(forms)]
+    size = len(copy.shared)
+    module.store(encoded(m, data, device), at, shared, data, size, form, copy.offset)
     source, place = copy.elements()
     wanted = copy.data.copy()
     wanted[source[source >= 0]] = copy.shared[place][source >= 0]
@@ -357,7 +419,6 @@ def check_tiles(module: ModuleType, device: str) -> None:
             check_store(m, 10 * i + seed, module, device)
 
 
-OPS = ("add", "min", "max", "inc", "dec", "and", "or", "xor")
 REDUCED = {
     "add": ("u32", "s32", "u64", "f16", "f32"),
     "min": ("u32", "s32", "u64", "s64", "f16"),
@@ -390,27 +451,43 @@ def reduced(op: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def check_reduce(op: str):
     def run(module: ModuleType, device: str) -> None:
-        for type_ in REDUCED[op]:
-            dtype, item = NUMPY[type_], TYPES[type_][1]
-            m = Map(type_, (40, 12), (48 * item,), (64 // item, 8), swizzle=64)
-            for seed in range(4):
-                copy = Copy(m, seed, store=True)
-                rng = np.random.default_rng(seed)
-                copy.data = (rng.integers(0, 9, m.tensor_bytes // item)).astype(dtype)
-                copy.shared = (rng.integers(0, 9, (m.bytes + 2048) // item)).astype(dtype)
-                data = tensor(copy.data.view(np.uint8), device)
-                shared = tensor(copy.shared.view(np.uint8), device)
-                at = tensor(copy.arguments(), device)
-                form = 10 + OPS.index(op)
-                size = len(copy.shared) * item
-                module.store(encoded(m, data, device), at, shared, data, size, form, copy.offset)
-                source, place = (v[::item] // item for v in copy.elements())
-                wanted, inside = copy.data.copy(), source >= 0
-                old, new = copy.data[source[inside]], copy.shared[place[inside]]
-                wanted[source[inside]] = reduced(op, old, new)
-                assert np.array_equal(data.cpu().numpy().view(dtype), wanted), (type_, seed)
+        for form in (i for i, f in enumerate(STORE_FORMS) if f.op == op):
+            make = random_im2col if STORE_FORMS[form].im2col else random_map
+            for seed, type_ in enumerate(REDUCED[op]):
+                rng = np.random.default_rng((form, seed))
+                m = make(rng, STORE_FORMS[form].rank, type_)
+                reduce_box(op, m, form, seed, module, device)
 
     return run
+
+
+def reduce_box(op: str, m: Map, form: int, seed: int, module: ModuleType, device: str) -> None:
+    copy = Copy(m, seed, store=True)
+    rng = np.random.default_rng(seed)
+    dtype, item = NUMPY[m.type], m.item
+    copy.data = rng.integers(0, 9, m.tensor_bytes // item).astype(dtype)
+    copy.shared = rng.integers(0, 9, (m.bytes + 2048) // item).astype(dtype)
+    data = tensor(copy.data.view(np.uint8), device)
+    shared = tensor(copy.shared.view(np.uint8), device)
+    at = tensor(copy.arguments(), device)
+    size = len(copy.shared) * item
+    module.store(encoded(m, data, device), at, shared, data, size, form, copy.offset)
+    source, place = (v[::item] // item for v in copy.elements())
+    wanted, inside = copy.data.copy(), source >= 0
+    old, new = copy.data[source[inside]], copy.shared[place[inside]]
+    wanted[source[inside]] = reduced(op, old, new)
+    assert np.array_equal(data.cpu().numpy().view(dtype), wanted), m
+
+
+def check_prefetch(module: ModuleType, device: str) -> None:
+    """A prefetch, and the wait for no bytes behind it."""
+    for i, form in enumerate(PREFETCHES):
+        make = random_im2col if form.im2col else random_map
+        copy = Copy(make(np.random.default_rng(i), form.rank), i)
+        data, at = tensor(copy.data, device), tensor(copy.arguments(), device)
+        out = tensor(np.zeros((2, 64), np.uint8), device)
+        module.load(data, encoded(copy.map, data, device), at, out, 64, 0, 100 + i, 0, i % 2)
+        assert (out.cpu().numpy() == 0xEE).all()
 
 
 def check_converted(module: ModuleType, device: str) -> None:
@@ -424,7 +501,7 @@ def check_converted(module: ModuleType, device: str) -> None:
         data = tensor(values.view(np.uint8), device)
         out = tensor(np.zeros((2, 256), np.uint8), device)
         at = tensor(np.zeros(8, np.int32), device)
-        module.load(data, encoded(m, data, device), at, out, 256, 256, 1, 0, 0)
+        module.load(data, encoded(m, data, device), at, out, 256, 256, 0, 0, 0)
         got = out.cpu().numpy()[1].view(np.uint32)
         denormal = (values & 0x7F800000) == 0
         wanted = np.where(denormal & (type_ != "tf32"), values & 0x80000000, values)
@@ -467,6 +544,7 @@ CASES = [
     *(Case(f"store im2col {r}d", PROGRAM, many(check_store, random_im2col, r)) for r in (3, 4, 5)),
     Case("tiles", PROGRAM, check_tiles),
     *(Case(f"reduce {op}", PROGRAM, check_reduce(op)) for op in OPS),
+    Case("prefetch", PROGRAM, check_prefetch),
     Case("converted", PROGRAM, check_converted),
     Case("multicast", PROGRAM, check_multicast),
     Case("replace", PROGRAM, check_replace),

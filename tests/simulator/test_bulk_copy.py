@@ -7,7 +7,7 @@ import pytest
 
 from simulator import SimulatorError, settings
 from simulator.conformance.asynchronous import Program, tensor
-from simulator.conformance.bulk_copy_ops import COPIES, check_ring
+from simulator.conformance.bulk_copy_ops import COMPLETES, COPIES, check_ring
 
 
 @pytest.mark.parametrize("order", ["ascending", "descending", "random"])

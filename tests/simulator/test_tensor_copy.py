@@ -7,22 +7,26 @@ import pytest
 
 from simulator import SimulatorError
 from simulator.conformance.asynchronous import tensor
-from simulator.conformance.tensor_copy_ops import PROGRAM, encoded
+from simulator.conformance.tensor_copy_ops import LOAD_FORMS, PROGRAM, STORE_FORMS, encoded, numbers
 from simulator.conformance.tensor_maps import Map
 
 # ---- Misuse --------------------------------------------------------------------------------------
 
 TILE = Map("s32", (64, 8), (256,), (32, 4))
+THREE_DIMENSIONS = next(i for i, f in enumerate(LOAD_FORMS) if f.rank == 3)
+IM2COL = next(i for i, f in enumerate(LOAD_FORMS) if f.rank == 4 and f.im2col)
 
 
-def launch(m: Map, form: int = 2, offset: int = 0, sizes: tuple[int, ...] | None = None) -> None:
+def launch(
+    m: Map, form: int | None = None, offset: int = 0, sizes: tuple[int, ...] | None = None
+) -> None:
     """Loads a box; sizes: of the tensor that the map is made for, larger than there is memory."""
     data = tensor(np.zeros(m.tensor_bytes, np.uint8), "cpu")
-    claimed = Map(m.type, sizes or m.sizes, m.strides, m.box, swizzle=m.swizzle)
     out = tensor(np.zeros((2, 1024), np.uint8), "cpu")
     at = tensor(np.zeros(8, np.int32), "cpu")
     run = PROGRAM.module("simulator").load
-    run(data, encoded(claimed, data, "cpu"), at, out, 1024, claimed.bytes, form, offset, 0)
+    form = numbers(LOAD_FORMS, m)[0] if form is None else form
+    run(data, encoded(m, data, "cpu"), at, out, 1024, m.bytes, form, offset, 0)
 
 
 def store_beyond() -> None:
@@ -32,14 +36,16 @@ def store_beyond() -> None:
     claimed = Map("s32", (64, 20), (256,), (32, 16))
     arguments = [tensor(np.zeros(n, d), "cpu") for n, d in ((8, np.int32), (2048, np.uint8))]
     run = PROGRAM.module("simulator").store
-    run(encoded(claimed, data, "cpu"), *arguments, data, 2048, 2, 0)
+    run(encoded(claimed, data, "cpu"), *arguments, data, 2048, numbers(STORE_FORMS, m)[0], 0)
 
 
 def no_map() -> None:
     out = tensor(np.zeros((2, 1024), np.uint8), "cpu")
     zeros = tensor(np.zeros(128, np.uint8), "cpu")
     at = tensor(np.zeros(8, np.int32), "cpu")
-    PROGRAM.module("simulator").load(zeros, zeros, at, out, 1024, 512, 2, 0, 0)
+    PROGRAM.module("simulator").load(
+        zeros, zeros, at, out, 1024, 512, numbers(LOAD_FORMS, TILE)[0], 0, 0
+    )
 
 
 def local_map() -> None:
@@ -50,8 +56,11 @@ def local_map() -> None:
 
 
 MISUSE = {
-    "rank": (lambda: launch(TILE, form=3), "3-dimensional tiled tensor.*2-dimensional tiled one"),
-    "mode": (lambda: launch(TILE, form=7), "4-dimensional im2col tensor"),
+    "rank": (
+        lambda: launch(TILE, THREE_DIMENSIONS),
+        "3-dimensional tiled .* a 2-dimensional",
+    ),
+    "mode": (lambda: launch(TILE, IM2COL), "4-dimensional im2col tensor"),
     "alignment": (lambda: launch(TILE, offset=64), "destination.*not a multiple of 128"),
     "destination": (lambda: launch(TILE, offset=640), r"destination.*\(512 bytes\) lies outside"),
     "no map": (no_map, "are no tensor map"),
