@@ -25,12 +25,10 @@ FAMILIES = (
     "video",
     "move",
     "memory",
+    "wide",
     "atomic",
     "warp",
     "control",
-    "half",
-    "convert_narrow",
-    "video",
 )
 
 
