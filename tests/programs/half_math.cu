@@ -59,13 +59,15 @@ void scalars(const char* name, T (*rounded)(double)) {
   auto* out = zeros<Results<T>>(n);
   scalar_kernel<<<(n + 127) / 128, 128>>>(a, b, c, out, n);
   finish();
-  int wrong = 0;
-  auto same = [&](int i, const char* what, T got, double want) {
-    if (bits(got) != bits(rounded(want))) {
+  auto expect = [&](bool true_, int i, const char* what, float got, double want) {
+    if (!true_) {
       std::printf("%s %s(%g, %g, %g) is %g, expected %g\n", name, what, float(a[i]), float(b[i]),
-                  float(c[i]), float(got), float(rounded(want)));
-      wrong++;
+                  float(c[i]), got, want);
+      std::exit(1);
     }
+  };
+  auto same = [&](int i, const char* what, T got, double want) {
+    expect(bits(got) == bits(rounded(want)), i, what, got, float(rounded(want)));
   };
   for (int i = 0; i < n; i++) {
     float x = a[i], y = b[i];
@@ -79,16 +81,20 @@ void scalars(const char* name, T (*rounded)(double)) {
     same(i, "min", out[i].minimum, x == y ? (negative ? x : y) : std::fmin(x, y));
     same(i, "max", out[i].maximum, x == y ? (negative ? y : x) : std::fmax(x, y));
     // Division and square root are one step away from the rounded result at most.
-    float quotient = out[i].quotient, root = out[i].root;
-    float one_step = std::is_same_v<T, __half> ? 1e-3f : 8e-3f;
+    constexpr bool IS_HALF = std::is_same_v<T, __half>;
+    constexpr float STEP = IS_HALF ? 1e-3f : 8e-3f, SMALLEST = IS_HALF ? 6e-8f : 0;
     if (std::isnormal(float(rounded(x / y)))) {
-      wrong += !(std::abs(quotient - x / y) <= one_step * std::abs(x / y));
+      float error = std::abs(float(out[i].quotient) - x / y);
+      expect(error <= STEP * std::abs(x / y) + SMALLEST, i, "div", out[i].quotient, x / y);
     }
-    wrong +=
-        x >= 0 && x < inf && !(std::abs(root - std::sqrt(x)) <= one_step * std::sqrt(x) + 1e-7f);
-    wrong += out[i].less != (x < y) || out[i].equal != (x == y) || out[i].unordered == (x <= y);
+    if (x >= 0 && x < inf) {
+      float error = std::abs(float(out[i].root) - std::sqrt(x));
+      expect(error <= STEP * std::sqrt(x), i, "sqrt", out[i].root, std::sqrt(x));
+    }
+    expect(out[i].less == (x < y), i, "less", out[i].less, x < y);
+    expect(out[i].equal == (x == y), i, "equal", out[i].equal, x == y);
+    expect(out[i].unordered != (x <= y), i, "greater or unordered", out[i].unordered, !(x <= y));
   }
-  CHECK(wrong == 0);
 }
 
 // Two halves in a register: the sum of a vector, and conversions of pairs.
