@@ -126,8 +126,32 @@ void build_fence(Decode& d) {
 // inst.a: slot of the barrier's number; inst.b: slot of the thread count, or 0. bar.red: inst.c:
 // slot of the predicate, inst.imm: what becomes of them (BarrierResult).
 
+constexpr uint8_t NEGATED = 1, ALIGNED = 2;  // inst.flags
+
+// An aligned barrier is for whole warps: lanes that come early wait for the others of their warp,
+// which may have left. False: some are still missing.
+bool join_warp(Warp& w, const Inst* in, Mask& m) {
+  Mask here = m;
+  std::erase_if(w.parked, [&](const Group& g) {
+    bool waits_here = g.state == Group::AtWarpSync && g.pc == in;
+    here |= waits_here ? g.active : 0;
+    w.mask |= waits_here ? g.mask : 0;
+    return waits_here;
+  });
+  m = here;
+  if ((w.live & ~here) == 0) {
+    return true;
+  }
+  w.parked.push_back({in, here, Group::AtWarpSync, 0, here, w.live});
+  w.mask &= ~here;
+  return false;
+}
+
 template <bool WAIT, bool VOTE>
 const Inst* barrier(Warp& w, const Inst* in, Mask m) {
+  if ((in->flags & ALIGNED) && m != w.live && !join_warp(w, in, m)) {
+    return w.mask ? next(in) : HALT;
+  }
   const uint32_t* ids = w.reg<uint32_t>(in->a);
   int lane = std::countr_zero(m);
   uint32_t id = ids[lane];
@@ -143,12 +167,13 @@ const Inst* barrier(Warp& w, const Inst* in, Mask m) {
     w.mask &= ~other;
   }
   uint32_t threads = in->b ? w.reg<uint32_t>(in->b)[lane] : 0;
-  Mask votes = VOTE ? w.pred(in->c) ^ (in->flags ? ALL_LANES : 0) : 0;
+  Mask votes = VOTE ? w.pred(in->c) ^ (in->flags & NEGATED ? ALL_LANES : 0) : 0;
   return arrive_barrier(w, in, same, static_cast<int>(id), static_cast<int>(threads), WAIT, votes);
 }
 
 void build_barrier(Decode& d) {
-  d.drop({"cta", "aligned"});
+  d.drop({"cta"});
+  bool aligned = d.take("aligned") || d.source.opcode == "bar";
   bool reduces = d.take("red");
   bool waits = d.take("sync") || reduces;
   if (!waits && !d.take("arrive")) {
@@ -166,10 +191,11 @@ void build_barrier(Decode& d) {
     d.inst.dst = d.dst(0, d.take_type());
     size_t last = d.num_args() - 1;
     d.inst.c = d.pred(d.arg(last));
-    d.inst.flags = d.arg(last).negated;
+    d.inst.flags = d.arg(last).negated ? NEGATED : 0;
     d.inst.run = barrier<true, true>;
     first = 1;
   }
+  d.inst.flags |= aligned ? ALIGNED : 0;
   d.inst.a = d.src(first, Type::U32);
   d.inst.b = d.num_args() > 2 * first + 1 ? d.src(first + 1, Type::U32) : 0;
 }
