@@ -288,7 +288,8 @@ def every_source() -> str:
   out[{3 * i + 2}] = complete(&bar, 0);"""
     first = 3 * len(change_forms())
     for i, form in enumerate(wait_forms()):
-        wait = f"""asm volatile("{{.reg .pred p; mbarrier.{addressed(form)}; selp.u32 %0, 1, 0, p;}}"
+        wait = f"""asm volatile("{{.reg .pred p; mbarrier.{addressed(form)};"
+               "selp.u32 %0, 1, 0, p;}}"
                : "+r"(done) : "l"(&bar), "r"(smem(&bar)), "l"(state) : "memory");"""
         body += f"""
   make_barrier(&bar, 2);
