@@ -318,8 +318,7 @@ def send_source(type_: str, n: int) -> str:
     registers = ", ".join(f"%{4 + i}" for i in range(n))
     value = f"{{{registers}}}" if n > 1 else registers
     vector = f"v{n}." if n > 1 else ""
-    weak = ".weak" if type_ == "b32" and n == 1 else ""
-    form = f"st.async{weak}.shared::cluster.{COMPLETES}.{vector}{type_}"
+    form = f"st.async.shared::cluster.{COMPLETES}.{vector}{type_}"
     values = ", ".join(f'"{letter}"(values[i * {n} + {k}])' for k in range(n))
     source = remote(f"{form} [%0], {value}, [%3];", ctype, BYTES // size, values)
     return source.replace("NAME", f"send_{type_}_{n}").replace("BYTES", str(BYTES))

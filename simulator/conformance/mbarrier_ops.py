@@ -289,8 +289,8 @@ def every_source() -> str:
     first = 3 * len(change_forms())
     for i, form in enumerate(wait_forms()):
         wait = f"""asm volatile("{{.reg .pred p; mbarrier.{addressed(form)};"
-               "selp.u32 %0, 1, 0, p;}}" : "+r"(done)
-               : "l"(&bar), "r"(smem(&bar)), "l"(state) : "memory");"""
+               "selp.u32 %0, 1, 0, p;}}"
+               : "+r"(done) : "l"(&bar), "r"(smem(&bar)), "l"(state) : "memory");"""
         body += f"""
   make_barrier(&bar, 2);
   asm volatile("mbarrier.arrive.b64 %0, [%1];" : "=l"(state) : "l"(&bar) : "memory");

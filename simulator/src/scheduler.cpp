@@ -10,7 +10,7 @@ namespace wbsim {
 namespace {
 
 // How often in a row waits with a time limit may all run out before that is a deadlock.
-constexpr int MAX_GIVEN_UP = 16;
+constexpr int MAX_GIVEN_UP = 1000;
 
 // Makes the ready group with the smallest pc the running one; after a spin the next larger one, so
 // that a loop that waits for another lane lets that lane go on. Returns its pc, or HALT if no group
@@ -471,33 +471,57 @@ bool give_up(Cluster& cluster) {
   return any;
 }
 
-// Every thread waits for something that cannot happen any more. The report stands at the first of
-// them and counts what the others wait for.
-Finding deadlock(Cluster& cluster) {
-  Warp* where = nullptr;
+// What threads that can never go on wait for; the first kind there is says where the report stands.
+struct Stuck {
+  const char* what;
+  const char* hint;
+  int threads = 0;
+  Warp* warp = nullptr;  // of the first of them
   const Inst* at = nullptr;
-  int lane = 0, barrier = 0, sync = 0, event = 0;
+  int lane = 0;
+};
+
+// Every thread waits for something that cannot happen any more.
+Finding deadlock(Cluster& cluster) {
+  enum { Divergent, AtBarrier, AtSync, AtEvent };
+  Stuck kinds[] = {
+      {"at a barrier that other lanes of their warp never reach",
+       "__syncthreads() is for all threads of a block: move it out of the branch"},
+      {"at a barrier that the other threads never reach",
+       "all threads that the barrier counts must reach it; do some leave a loop or return early?"},
+      {"at a warp-wide instruction that the other threads never reach",
+       "its member mask names lanes that never come; __activemask() or a tile names those that do"},
+      {"for an mbarrier or a cluster barrier that nobody completes any more",
+       "every block of a cluster arrives and waits once each phase"},
+  };
   each_waiting(cluster, [&](Warp& w, Group& g) {
-    int& count = g.state == Group::AtBarrier ? barrier : g.state == Group::AtEvent ? event : sync;
-    count += std::popcount(g.mask);
-    if (!where) {
-      where = &w;
-      at = g.state == Group::AtBarrier ? g.pc - 1 : g.pc;  // a barrier's waiters go on behind it
-      lane = std::countr_zero(g.mask);
+    // A barrier's waiters go on behind it.
+    const Inst* at = g.state == Group::AtBarrier ? g.pc - 1 : g.pc;
+    const Kernel& kernel = *w.block->kernel;
+    bool is_barrier = kernel.info[at - kernel.code.data()].kind == InstInfo::Barrier;
+    Stuck& kind = kinds[g.state == Group::AtBarrier ? AtBarrier
+                        : g.state == Group::AtEvent ? AtEvent
+                        : is_barrier                ? Divergent
+                                                    : AtSync];
+    kind.threads += std::popcount(g.mask);
+    if (!kind.warp) {
+      kind.warp = &w;
+      kind.at = at;
+      kind.lane = std::countr_zero(g.mask);
     }
   });
   std::string text = "deadlock:";
-  auto add = [&](int count, const char* what) {
-    if (count) {
-      text += (text.back() == ':' ? " " : ", ") + std::to_string(count) +
-              (count == 1 ? " thread waits " : " threads wait ") + what;
+  const Stuck* first = nullptr;
+  for (const Stuck& kind : kinds) {
+    if (kind.threads > 0) {
+      text += (first ? ", " : " ") + std::to_string(kind.threads) +
+              (kind.threads == 1 ? " thread waits " : " threads wait ") + kind.what;
+      first = first ? first : &kind;
     }
-  };
-  add(barrier, "at a barrier that the other threads never reach");
-  add(sync, "at a warp-wide instruction that the other threads never reach");
-  add(event, "for an mbarrier or a cluster barrier that nobody completes any more");
-  Finding finding = finding_at(*where, at, lane, "synccheck", text);
-  finding.hint = awaited_text(*where, at, lane);
+  }
+  Finding finding = finding_at(*first->warp, first->at, first->lane, "synccheck", text);
+  std::string lacks = awaited_text(*first->warp, first->at, first->lane);
+  finding.hint = lacks.empty() ? first->hint : lacks;
   return finding;
 }
 

@@ -282,6 +282,9 @@ TensorMap load_tensor_map(const Issuer& issuer, uint64_t address) {
     issuer.fail("memcheck", "the 128 bytes that the address names are no tensor map",
                 "cuTensorMapEncodeTiled and cuTensorMapEncodeIm2col make one");
   }
+  if (std::count(map.element_strides, map.element_strides + map.rank, 0)) {
+    issuer.fail("memcheck", "an element stride of the tensor map is 0");
+  }
   if (map.interleave) {
     issuer.fail("unsupported", "the simulator does not implement interleaved tensors");
   }
