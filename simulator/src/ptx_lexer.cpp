@@ -97,9 +97,9 @@ void Lexer::advance() {
     bool directive = c == '.';
     do {
       pos_ += character(pos_) == ':' ? 2 : 1;
-    } while ((is_word(character(pos_)) && !(directive && character(pos_) == '.')) ||
-             (character(pos_) == ':' && character(pos_ + 1) == ':' &&
-              is_word(character(pos_ + 2))));
+    } while (
+        (is_word(character(pos_)) && !(directive && character(pos_) == '.')) ||
+        (character(pos_) == ':' && character(pos_ + 1) == ':' && is_word(character(pos_ + 2))));
     token_ = {Tok::Word, text_.substr(begin, pos_ - begin), begin};
   } else {
     pos_++;

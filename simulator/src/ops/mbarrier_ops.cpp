@@ -93,15 +93,10 @@ Mask complete_lanes(Warp& w, const Inst* in, Mask m) {
 
 void set_lanes(Mask& predicate, Mask m, Mask value) { predicate = (predicate & ~m) | (value & m); }
 
-// False at once: the others get a turn, so that a loop around this does not keep them waiting.
-const Inst* test_wait(Warp& w, const Inst* in, Mask m) {
-  Mask complete = complete_lanes(w, in, m);
-  set_lanes(w.pred(in->dst), m, complete);
-  return complete == m ? next(in) : yield(w, next(in));
-}
-
-// Waits for a time that the system chooses; here until nothing else can happen.
-const Inst* try_wait(Warp& w, const Inst* in, Mask m) {
+// test_wait and try_wait: how long they take is the system's choice. Here lanes wait until nothing
+// else can happen, so that a loop around them lets the others run and ends in a report if it can
+// never succeed.
+const Inst* wait(Warp& w, const Inst* in, Mask m) {
   Mask complete = complete_lanes(w, in, m);
   Mask waiting = m & ~complete & ~w.expired;
   w.expired &= ~m;
@@ -141,7 +136,7 @@ void build_arrive(Decode& d, bool drop) {
   d.inst.run = arrive_lanes;
 }
 
-void build_wait(Decode& d, bool waits) {
+void build_wait(Decode& d) {
   drop_order(d, {"acquire", "relaxed"});
   bool parity = d.take("parity");
   d.inst.flags = parity ? PARITY : 0;
@@ -151,7 +146,7 @@ void build_wait(Decode& d, bool waits) {
   if (d.num_args() > 3) {
     d.src(3, Type::U32);  // how long to wait is a hint
   }
-  d.inst.run = waits ? try_wait : test_wait;
+  d.inst.run = wait;
 }
 
 void build_with_value(Decode& d, Handler run) {
@@ -178,10 +173,8 @@ void build_mbarrier(Decode& d) {
   } else if (d.take("inval")) {
     take_address(d, 0, take_window(d));
     d.inst.run = invalidate;
-  } else if (d.take("test_wait")) {
-    build_wait(d, false);
-  } else if (d.take("try_wait")) {
-    build_wait(d, true);
+  } else if (d.take("test_wait") || d.take("try_wait")) {
+    build_wait(d);
   } else if (d.take("pending_count")) {
     d.inst.dst = d.dst(0, Type::U32);
     d.inst.b = d.src(1, Type::B64);
@@ -194,7 +187,7 @@ constexpr Opcode OPCODES[] = {{"mbarrier", build_mbarrier}};
 }  // namespace
 
 std::string awaited_text(Warp& w, const Inst* in, int lane) {
-  if (in->run != try_wait) {
+  if (in->run != wait) {
     return "";
   }
   Issuer issuer{&w, in, lane};
