@@ -1,3 +1,4 @@
+// slow to compile
 // cub_block.cu: what CUB does with a block: reduce, scan, sort, and exchange between layouts.
 #include <cub/block/block_load.cuh>
 #include <cub/block/block_radix_sort.cuh>
