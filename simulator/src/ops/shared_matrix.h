@@ -1,10 +1,10 @@
 // shared_matrix.h: matrices in shared memory as wgmma reads them (PTX ISA, "Asynchronous Warpgroup
 // Level Matrix Shared Memory Layout", "Strides", "Matrix Descriptor Format").
 //
-// Memory is read in units of 16 bytes, of which eight make a core matrix. K-major, a unit is half of
-// the 32 bytes that a row of A, or a column of B, has along K. MN-major, which only 16-bit types may
-// be, it is eight rows at one k. A swizzled row has as many units side by side as its swizzle is
-// wide; without a swizzle it has one.
+// Memory is read in units of 16 bytes, of which eight make a core matrix. K-major, a unit is half
+// of the 32 bytes that a row of A, or a column of B, has along K. MN-major, which only 16-bit types
+// may be, it is eight rows at one k. A swizzled row has as many units side by side as its swizzle
+// is wide; without a swizzle it has one.
 //
 //            K-major: unit u of row r                    MN-major: rows 8u to 8u + 7 at k
 //   none     16 (r % 8) + LBO u + SBO (r / 8)            16 (k % 8) + SBO u + LBO (k / 8)

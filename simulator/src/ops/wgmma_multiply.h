@@ -11,7 +11,6 @@ constexpr int ROWS = 16;  // of A and D, that belong to a warp
 constexpr int MAX_COLUMNS = 256;
 constexpr int PANEL = 16;  // rows of A or columns of B that are handled together
 constexpr int WORDS = 8;   // of 32 bits, hold K elements of any type: such a row or column
-constexpr int ROW_BYTES = 4 * WORDS;
 
 // 16 rows of A or columns of B, transposed: word w of all of them, then word w + 1. Their order is
 // that of the columns in the accumulators: 0 2 4 6, 1 3 5 7, 8 10 12 14, 9 11 13 15.
@@ -29,8 +28,8 @@ struct Form {
 };
 
 // b: as many panels as hold N columns. d: registers of a warp, in the layout of the PTX ISA,
-// "Register Fragments for wgmma.mma_async": D[row][column] is in lane 4 (row % 8) + column / 2 % 4 of the
-// element 4 (column / 8) + 2 (row / 8) + column % 2; two f16 elements share a register.
+// "Register Fragments for wgmma.mma_async": D[row][column] is in lane 4 (row % 8) + column / 2 % 4
+// of the element 4 (column / 8) + 2 (row / 8) + column % 2; two f16 elements share a register.
 //
 // Integers are exact modulo 2^32 or, with saturate, clamped once. Floating-point products are exact
 // and are added to D one by one, in the order of k, in f32: with |D| for the value that D had,

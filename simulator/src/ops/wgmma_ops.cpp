@@ -255,7 +255,7 @@ bool exists(const Form& form, const Shape& shape) {
                                          ((form.d == F32 || form.d == F16) &&
                                           (both(F16, F16) || both(E4M3, E5M2)));
   // Integers have fewer shapes.
-  const bool columns = shape.n % 16 == 0 || (form.d != S32 || shape.n <= 24);
+  const bool columns = form.d != S32 || shape.n % 16 == 0 || shape.n <= 24;
   return types && columns && shape.m == M && shape.n % 8 == 0 && shape.n >= 8 &&
          shape.n <= wgmma::MAX_COLUMNS && shape.k * bits_of(form.a) == 32 * wgmma::WORDS;
 }
