@@ -71,7 +71,8 @@ const char* space_name(AddressKind kind) {
        std::string("misaligned ") + (write ? "write" : "read") + " of " + bytes_text(bytes) +
            " at address " + hex(address) + ", which is not a multiple of " +
            std::to_string(alignment),
-       "");
+       "a vector type such as float4 is aligned to its size: check the base pointer and the row's "
+       "length");
 }
 
 // One lane's access through a generic address: finds its region, or reports.
@@ -126,7 +127,9 @@ uint8_t* in_other_block(const Warp& w, uint64_t address, uint64_t bytes) {
   fail(w, in, lane, address,
        std::string("out-of-bounds ") + (write ? "write" : "read") + " of " + bytes_text(bytes) +
            " in " + space_name(kind) + " memory, " + where + " of " + whose,
-       "");
+       is_shared(kind)
+           ? "check the index against the declaration, or against the bytes of the launch"
+           : "check the index against the declaration");
 }
 
 }  // namespace
@@ -147,7 +150,8 @@ void check_global(Warp& w, const Inst* in, int lane, uint64_t address, uint64_t 
   }
   if (write && r->role == WBSIM_IN) {
     fail(w, in, lane, address,
-         "write to '" + r->name + "' (" + r->text + "), which is an input of this kernel", "");
+         "write to '" + r->name + "' (" + r->text + "), which is an input of this kernel",
+         "a kernel writes to its outputs only: is the order of the arguments right?");
   }
   allowed = {r->first, r->last()};
 }
