@@ -26,11 +26,11 @@ FAMILIES = (
     "move",
     "memory",
     "atomic",
+    "atomic_vector",
     "warp",
     "control",
-    "half",
-    "convert_narrow",
-    "video",
+    "call",
+    "cluster",
 )
 
 
