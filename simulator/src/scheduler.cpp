@@ -403,6 +403,7 @@ void start_block(const Launch& launch, Block& block) {
     w.carry = w.expired = w.at_cluster = w.cluster_phase = 0;
     w.spun = nullptr;
     w.products.reset();
+    std::fill(std::begin(w.stack_top), std::end(w.stack_top), launch.kernel->body().stack_bytes);
     for (auto& saved : w.saved) {
       saved.clear();
     }
@@ -570,7 +571,7 @@ const Inst* arrive_barrier(Warp& w, const Inst* in, Mask m, int id, int threads,
                            Mask votes) {
   Block& block = *w.block;
   Barrier& b = block.barriers[id];
-  b.expected = (threads + LANES - 1) / LANES * LANES;
+  b.expected = threads;
   b.arrived += std::popcount(m);
   b.voters += std::popcount(m);
   b.votes += std::popcount(m & votes);

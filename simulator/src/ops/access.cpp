@@ -111,7 +111,15 @@ uint8_t* in_other_block(const Warp& w, uint64_t address, uint64_t bytes) {
   const Kernel& kernel = *w.block->kernel;
   uint64_t base = 0, size = kernel.param_bytes;
   std::string whose = "the kernel's parameters (" + bytes_text(size) + ")";
-  if (is_shared(kind)) {
+  const uint64_t rank = address >> RANK_SHIFT;  // plus one, if the address names a block
+  if (is_shared(kind) && rank > 0 && rank <= MAX_CLUSTER) {
+    auto& blocks = w.block->cluster->blocks;
+    base = SHARED_BASE;
+    size = rank <= blocks.size() ? blocks[rank - 1]->shared_bytes : 0;
+    address &= OFFSET_MASK;
+    whose = "the shared memory of block " + std::to_string(rank - 1) + " of a cluster of " +
+            std::to_string(blocks.size());
+  } else if (is_shared(kind)) {
     base = SHARED_BASE;
     size = w.block->shared_bytes;
     whose = "the block's shared memory (" + bytes_text(kernel.shared_bytes) + " static, " +
