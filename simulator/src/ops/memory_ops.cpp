@@ -438,7 +438,7 @@ void build_discard(Decode& d) {
   Space space = d.take("global") ? Space::Global : Space::Generic;
   const Operand& size = d.arg(1);
   if (!d.take("L2") || size.kind != Operand::Integer || size.bits != CACHE_LINE ||
-      address_operand(d, d.arg(0), space) != AddressKind::Generic) {
+      memory_operand(d, d.arg(0), space) != AddressKind::Generic) {
     throw Unsupported{};
   }
   d.inst.run = discard;
