@@ -386,7 +386,7 @@ __global__ void caches(unsigned* result) {
                "createpolicy.range.global.L2::evict_last.L2::evict_unchanged.b64 %2, [%5], 64, 128;"
                "createpolicy.range.L2::evict_first.b64 %3, [%5], %6, %6;"
                "createpolicy.cvt.L2.b64 %4, %0;"
-               : "=l"(a), "=l"(b), "=l"(c), "=l"(d), "=l"(e) : "l"(out), "r"(128));
+               : "=&l"(a), "=&l"(b), "=&l"(c), "=&l"(d), "=&l"(e) : "l"(out), "r"(128));
   unsigned x, y;
   asm volatile("ld.global.L2::cache_hint.u32 %0, [%2], %3;"
                "ld.global.L2::cache_hint.u32 %1, [%2], %4;"
