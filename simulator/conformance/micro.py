@@ -191,9 +191,9 @@ class Form:
 
 
 def together(name: str, forms: Sequence[Form]) -> Form:
-    """Forms with the same operands as one: many combinations for the price of one run.
+    """Forms with the same operands as one form: many combinations for the price of one run.
 
-    Operands that a form does not have are left out at its end; its reference gets them all.
+    A form may lack the last ones of the operands.
     """
     total, first, statements = sum(len(form.outs) for form in forms), 0, []
     for form in forms:
@@ -206,9 +206,12 @@ def together(name: str, forms: Sequence[Form]) -> Form:
         statements += [re.sub(r"%(\d+)", renumbered, s) for s in form.statements]
         first += n
     longest = max(forms, key=lambda form: len(form.ins))
+
+    def reference(*values: int) -> tuple[object, ...]:
+        return tuple(r for f in forms for r in results_of(f.reference(*values[: len(f.ins)])))
+
     return Form(
-        name, " ".join(form.results for form in forms), longest.operands,
-        lambda *values: tuple(r for f in forms for r in results_of(f.reference(*values))),
+        name, " ".join(form.results for form in forms), longest.operands, reference,
         "; ".join(statements), longest.edges, rows=64,
     )  # fmt: skip
 
