@@ -16,7 +16,7 @@ from collections.abc import Callable
 from fractions import Fraction
 
 from simulator.conformance.exact import BF16, E4M3, E5M2, F16, F32, F64, NAN, TF32, Format, OneOf
-from simulator.conformance.micro import Form, Pair, Suite
+from simulator.conformance.micro import Form, Pair, Suite, together
 
 FORMATS = {"f16": F16, "bf16": BF16, "f32": F32, "f64": F64, "e4m3": E4M3, "e5m2": E5M2}
 MODES = ("rn", "rz", "rm", "rp")
@@ -164,6 +164,7 @@ def rounding_forms() -> list[Form]:
             add("", "f32", "f16", ftz=ftz, sat=sat)
     for sat in (False, True):
         add("", "f64", "f16", sat=sat)
+    add("", "f64", "bf16")
     return forms
 
 
@@ -199,7 +200,9 @@ def integer_forms() -> list[Form]:
                 )
         for integer, mode in itertools.product(types, INTEGRAL):
             forms.append(conversion(mode, integer, t, to_integer(f, integer, mode)))
-    forms.append(conversion("rni.sat", "u8", "f16", to_integer(F16, "u8", "rni")))
+    for mode in INTEGRAL:  # .sat changes nothing: integers are always clamped
+        sat = [conversion(f"{mode}.sat", i, "f16", to_integer(F16, i, mode)) for i in INTEGERS]
+        forms.append(together(f"cvt.{mode}.sat.f16 to every integer", sat))
     return forms
 
 
@@ -264,6 +267,26 @@ def pair_forms() -> list[Form]:
     return forms
 
 
+def reordered_forms() -> list[Form]:
+    """.satfinite in front of .relu, which ptxas takes as well."""
+    of_f32, of_f16 = [], []
+    for t, modes in (("f16", "rn rz"), ("bf16", "rn rz"), ("e4m3", "rn"), ("e5m2", "rn")):
+        for mode in modes.split():
+            name = f"cvt.{mode}.satfinite.relu.{t}"
+            one = narrowed(F32, FORMATS[t], mode, relu=True, finite=True)
+            pair = lambda a, b, one=one: Pair(one(b), one(a))
+            of_f32.append(Form(f"{name}x2.f32", f"{t}x2", "f32 f32", pair))
+            if t in ("f16", "bf16"):
+                of_f32.append(Form(f"{name}.f32", t, "f32", one))
+            else:
+                down = both(narrowed(F16, FORMATS[t], mode, relu=True, finite=True), 16)
+                of_f16.append(Form(f"{name}x2.f16x2", f"{t}x2", "f16x2", down))
+    return [
+        together("cvt.satfinite.relu of f32", of_f32),
+        together("cvt.satfinite.relu of f16x2", of_f16),
+    ]
+
+
 def tf32_forms() -> list[Form]:
     forms = []
     for words in ("rna", "rna.satfinite", "rn", "rn.relu", "rz", "rz.relu"):
@@ -321,6 +344,7 @@ FORMS = [
     *integer_forms(),
     *wide_register_forms(),
     *pair_forms(),
+    *reordered_forms(),
     *tf32_forms(),
     *pack_forms(),
 ]

@@ -23,7 +23,7 @@ from fractions import Fraction
 
 from simulator.conformance import exact
 from simulator.conformance.exact import BF16, F16, F32, NAN, Format, OneOf
-from simulator.conformance.micro import Form, Pair, Suite, Within
+from simulator.conformance.micro import Form, Pair, Suite, Within, together
 
 FORMATS = {"f16": F16, "bf16": BF16}
 QUIET = 0x7FFF
@@ -289,6 +289,11 @@ def combined_forms() -> list[Form]:
                     f"setp.lt.{word}.{t}x2 %0|%1, %2, %3, {end}%4",
                 ),
                 Form(
+                    f"set.lt.{word}.{t}.{t} {name}", t, f"{t} {t} pred",
+                    lambda a, b, c, v=value, one=one: one * v(a, b, c),
+                    f"set.lt.{word}.{t}.{t} %0, %1, %2, {end}%3",
+                ),
+                Form(
                     f"set.lt.{word}.{t}x2.{t}x2 {name}", f"{t}x2", f"{t}x2 {t}x2 pred",
                     lambda a, b, c, h=halves, one=one: Pair(*(one * v for v in h(a, b, c))),
                     f"set.lt.{word}.{t}x2.{t}x2 %0, %1, %2, {end}%3",
@@ -297,22 +302,24 @@ def combined_forms() -> list[Form]:
     return forms
 
 
+INTEGERS = ("u16", "s16", "u32", "s32")
 TRUE = {"f16": 0x3C00, "bf16": 0x3F80, "u16": 0xFFFF, "s16": -1, "u32": 0xFFFFFFFF, "s32": -1}
 
 
 def set_forms() -> list[Form]:
-    """Every type of result of set."""
+    """Every type of result of set, with every comparison; integers and f32 compared."""
     forms = []
-    for t, f in FORMATS.items():
-        test = holds(f, "ge", False)
-        for to in ("u16", "s16", "u32", "s32"):
-            scalar = lambda a, b, g=test, to=to: TRUE[to] * g(a, b)
-            forms.append(Form(f"set.ge.{to}.{t}", to, f"{t} {t}", scalar))
-        for to in ("u32", "s32"):
-            masks = lambda a, b, g=test: (
-                0xFFFF * g(a & 0xFFFF, b & 0xFFFF) | 0xFFFF0000 * g(a >> 16, b >> 16)
-            )
-            forms.append(Form(f"set.ge.{to}.{t}x2", to, f"{t}x2 {t}x2", masks))
+    for (t, f), op in itertools.product(FORMATS.items(), COMPARISONS):
+        for ftz in (False, True) if t == "f16" else (False,):
+            test, name = holds(f, op, ftz), f"set.{op}{'.ftz' * ftz}"
+            low_high = lambda a, b, g=test: (g(a & 0xFFFF, b & 0xFFFF), g(a >> 16, b >> 16))
+            masks = lambda a, b, g=low_high: g(a, b)[0] * 0xFFFF | g(a, b)[1] * 0xFFFF0000
+            numbers = lambda a, b, g=low_high, one=f.one: Pair(*(one * v for v in g(a, b)))
+            scalar = {to: lambda a, b, g=test, v=TRUE[to]: v * g(a, b) for to in (t, *INTEGERS)}
+            packed = {f"{t}x2": numbers, "u32": masks, "s32": masks}
+            for of, results in ((t, scalar), (f"{t}x2", packed)):
+                some = [Form(f"{name}.{to}.{of}", to, f"{of} {of}", r) for to, r in results.items()]
+                forms.append(together(f"{name}.{of} to every type", some))
     for to, of in itertools.product(("f16", "bf16"), ("b16", "u16", "s32", "u64")):
         forms.append(
             Form(f"set.eq.{to}.{of}", to, f"{of} {of}", lambda a, b, to=to: TRUE[to] * (a == b))
@@ -321,6 +328,22 @@ def set_forms() -> list[Form]:
         less = lambda a, b, to=to: TRUE[to] * int(F32.float(a) < F32.float(b))
         forms.append(Form(f"set.lt.{to}.f32", to, "f32 f32", less))
     return forms
+
+
+def flushing_setp_forms() -> list[Form]:
+    """Setp with .ftz, every comparison at once."""
+    scalar, packed = [], []
+    for op in COMPARISONS:
+        test, name = holds(F16, op, True), f"setp.{op}.ftz.f16"
+        halves = lambda a, b, g=test: (g(a & 0xFFFF, b & 0xFFFF), g(a >> 16, b >> 16))
+        scalar.append(Form(name, "pred", "f16 f16", test))
+        packed.append(
+            Form(f"{name}x2", "pred pred", "f16x2 f16x2", halves, f"{name}x2 %0|%1, %2, %3")
+        )
+    return [
+        together("setp.ftz.f16 every comparison", scalar),
+        together("setp.ftz.f16x2 every comparison", packed),
+    ]
 
 
 FORMS = [
@@ -332,5 +355,6 @@ FORMS = [
     *compare_forms(),
     *combined_forms(),
     *set_forms(),
+    *flushing_setp_forms(),
 ]
 SUITE = Suite("half_ops", FORMS)

@@ -145,6 +145,7 @@ class Form:
         by `run` unless one of them says so itself.
     edges: values for an operand in place of its type's edge cases, by its position; `only`
         says that there are no random ones.
+    rows: about how many combinations of edge cases to run.
     """
 
     name: str
@@ -154,6 +155,7 @@ class Form:
     ptx: str = ""
     edges: dict[int, Sequence[int]] = field(default_factory=dict, compare=False)
     only: frozenset[int] = frozenset()
+    rows: int = 320
 
     def __str__(self) -> str:
         return self.name
@@ -186,6 +188,32 @@ class Form:
         if not same:
             return None
         return same[zlib.crc32(self.name.encode()) % len(same)]
+
+
+def together(name: str, forms: Sequence[Form]) -> Form:
+    """Forms with the same operands as one form: many combinations for the price of one run.
+
+    A form may lack the last ones of the operands.
+    """
+    total, first, statements = sum(len(form.outs) for form in forms), 0, []
+    for form in forms:
+        n = len(form.outs)
+
+        def renumbered(match: re.Match, n: int = n, first: int = first) -> str:
+            k = int(match[1])
+            return f"%{first + k if k < n else total + k - n}"
+
+        statements += [re.sub(r"%(\d+)", renumbered, s) for s in form.statements]
+        first += n
+    longest = max(forms, key=lambda form: len(form.ins))
+
+    def reference(*values: int) -> tuple[object, ...]:
+        return tuple(r for f in forms for r in results_of(f.reference(*values[: len(f.ins)])))
+
+    return Form(
+        name, " ".join(form.results for form in forms), longest.operands, reference,
+        "; ".join(statements), longest.edges, rows=64,
+    )  # fmt: skip
 
 
 def edge_cases(operand: Operand) -> list[int]:
@@ -361,7 +389,7 @@ class Suite:
 
     def check(self, form: Form, full: bool = False, target: str = "simulator") -> None:
         """Run a form and compare every lane with its reference."""
-        rows = cases(form, 8192 if full else 320)
+        rows = cases(form, 8192 if full else form.rows)
         lanes, active = _lanes(form, len(rows))
         self._compare_with_reference(
             form, rows, lanes, active, self._run(form, rows, lanes, target)
@@ -375,7 +403,7 @@ class Suite:
         at most twice its bound apart. Returns the largest distance found, in units of the last
         place.
         """
-        rows = cases(form, 8192 if full else 320)
+        rows = cases(form, 8192 if full else form.rows)
         lanes, active = _lanes(form, len(rows))
         first, second = (self._run(form, rows, lanes, target) for target in targets)
         farthest = 0
@@ -383,7 +411,7 @@ class Suite:
             o = form.outs[k]
             for i in np.flatnonzero(a != b):
                 row = rows[lanes[i]]
-                wanted = _tuple(form.reference(*_decoded(form, row)))[k]
+                wanted = results_of(form.reference(*_decoded(form, row)))[k]
                 apart = o.apart(int(a[i]), int(b[i]), wanted)
                 if apart is None:
                     texts = f"{o.text(int(a[i]))} and {o.text(int(b[i]))}"
@@ -408,7 +436,7 @@ class Suite:
         found: tuple[np.ndarray, np.ndarray | None],
     ) -> None:
         results, again = found
-        wanted = [_tuple(form.reference(*_decoded(form, row))) for row in rows]
+        wanted = [results_of(form.reference(*_decoded(form, row))) for row in rows]
         problems = []
         for i, lane in enumerate(lanes):
             ran = active[i] or form.guards_itself
@@ -466,7 +494,8 @@ def _decoded(form: Form, row: tuple[int, ...]) -> list[int]:
     return [o.decode(value) for o, value in zip(form.ins, row, strict=True)]
 
 
-def _tuple(result: object) -> tuple[object, ...]:
+def results_of(result: object) -> tuple[object, ...]:
+    """What a reference gives, one by one."""
     return result if isinstance(result, tuple) else (result,)
 
 

@@ -350,8 +350,8 @@ def _forms() -> list[Mma]:
     forms += [Mma(s, ("f32", "tf32", "tf32", "f32")) for s in ("m16n8k4", "m16n8k8")]
     for shape in ("m8n8k4", "m16n8k4", "m16n8k8", "m16n8k16"):
         forms.append(Mma(shape, ("f64",) * 4))
-        forms += [Mma(shape, ("f64",) * 4, after=f".{mode}") for mode in ("rn", "rz", "rm", "rp")]
-    forms.append(Mma("m8n8k4", ("f64",) * 4, before=".rz"))
+        for mode in (".rn", ".rz", ".rm", ".rp"):  # ptxas takes it at either place
+            forms += [Mma(shape, ("f64",) * 4, before=mode), Mma(shape, ("f64",) * 4, after=mode)]
     for width, shapes in (("8", ("m8n8k16", "m16n8k16", "m16n8k32")),
                           ("4", ("m8n8k32", "m16n8k32", "m16n8k64"))):  # fmt: skip
         for shape, a, b, s in itertools.product(shapes, "su", "su", ("", ".satfinite")):
@@ -378,15 +378,16 @@ def _sparse_forms(fp8: list[tuple[str, str]]) -> list[Mma]:
                 forms.append(Mma(shape, types, sparse=sparse, selector=selector))
     for width, shapes in (("8", ("m16n8k32", "m16n8k64")), ("4", ("m16n8k64", "m16n8k128"))):
         for shape, selectors in zip(shapes, (2, 1), strict=True):
-            for selector, a, b in itertools.product(range(selectors), "su", "su"):
-                before = ".satfinite" if a == b else ""
-                types = ("s32", a + width, b + width, "s32")
-                forms.append(
-                    Mma(shape, types, before=before, sparse=".sp::ordered_metadata",
-                        selector=selector)
-                )  # fmt: skip
-    for a, b in fp8:
-        forms.append(Mma("m16n8k64", ("f32", a, b, "f32"), sparse=".sp::ordered_metadata"))
+            modifiers = itertools.product((".sp", ".sp::ordered_metadata"), ("", ".satfinite"))
+            for i, (sparse, before) in enumerate(modifiers):
+                for a, b in itertools.product("su", "su"):
+                    types = ("s32", a + width, b + width, "s32")
+                    forms.append(
+                        Mma(shape, types, before=before, sparse=sparse,
+                            selector=(0, 1, 1, 0)[i] % selectors)
+                    )  # fmt: skip
+    for sparse, (a, b) in itertools.product((".sp", ".sp::ordered_metadata"), fp8):
+        forms.append(Mma("m16n8k64", ("f32", a, b, "f32"), sparse=sparse))
     return forms
 
 

@@ -12,7 +12,7 @@ import itertools
 import operator
 from collections.abc import Callable
 
-from simulator.conformance.micro import Form, Suite
+from simulator.conformance.micro import Form, Suite, together
 
 TYPES = ("u32", "s32")
 WIDTHS = {"b": 8, "h": 16}
@@ -107,9 +107,12 @@ def scalar_forms() -> list[Form]:
     return forms
 
 
+SHIFT_AMOUNTS = {"clamp": lambda b: min(b, 32), "wrap": lambda b: b % 32}
+
+
 def shift_forms() -> list[Form]:
     forms = []
-    for mode, amount in (("clamp", lambda b: min(b, 32)), ("wrap", lambda b: b % 32)):
+    for mode, amount in SHIFT_AMOUNTS.items():
         left = lambda a, b, n=amount: a << n(b)
         right = lambda a, b, n=amount: a >> n(b)
         for name, compute in (("vshl", left), ("vshr", right)):
@@ -222,11 +225,66 @@ def simd_forms() -> list[Form]:
     return forms
 
 
+# ---- Every combination of types and modifiers, many to a case ----------------------------------
+
+
+def combinations() -> list[Form]:
+    """On whole operands, or their usual elements."""
+    forms = []
+    ends = list(itertools.product((False, True), ("", *SECOND)))
+    for (op, compute), d, a in itertools.product(OPERATIONS.items(), TYPES, TYPES):
+        some = [
+            scalar(f"v{op}", (d, a, b), compute, sat=sat, second=second)
+            for b, (sat, second) in itertools.product(TYPES, ends)
+        ]
+        forms.append(together(f"v{op}.{d}.{a} combinations", some))
+    for (mode, amount), name in itertools.product(SHIFT_AMOUNTS.items(), ("vshl", "vshr")):
+        shift = operator.lshift if name == "vshl" else operator.rshift
+        compute = lambda a, b, shift=shift, amount=amount: shift(a, amount(b))
+        for d in TYPES:
+            some = [
+                scalar(name, (d, a, "u32"), compute, mode, sat=sat, second=second)
+                for a, (sat, second) in itertools.product(TYPES, ends)
+            ]
+            forms.append(together(f"{name}.{d} {mode} combinations", some))
+    for types in itertools.product(TYPES, repeat=2):
+        some = [
+            scalar("vset", types, compute, name, second=second)
+            for (name, compute), second in itertools.product(COMPARISONS.items(), SECOND)
+        ]
+        forms.append(together(f"vset.{'.'.join(types)} combinations", some))
+    for n, (op, compute), d in itertools.product((2, 4), SIMD_OPERATIONS.items(), TYPES):
+        some = [
+            simd(n, f"v{op}", (d, a, b), compute, sat=end == "sat", add=end == "add")
+            for a, b, end in itertools.product(TYPES, TYPES, ("", "sat", "add"))
+        ]
+        forms.append(together(f"v{op}{n}.{d} combinations", some))
+    return forms + [multiply_combinations(*types) for types in itertools.product(TYPES, repeat=3)]
+
+
+def multiply_combinations(d: str, a: str, b: str) -> Form:
+    """The type of the result changes nothing: it is signed if a or b is (PTX ISA 9.7.19, vmad)."""
+    t = "s32" if "s32" in (a, b) else "u32"
+    forms = []
+    for po, sat, shift in itertools.product(("", "po"), ("", "sat"), ("", "shr7", "shr15")):
+
+        def reference(
+            x: int, y: int, z: int, po: str = po, sat: str = sat, shift: int = int(shift[3:] or 0)
+        ) -> int:
+            total = number(x, 32, a) * number(y, 32, b) + number(z, 32, t) + bool(po) >> shift
+            return clamped(total, 32, t) if sat else total
+
+        text = ".".join(filter(None, (f"vmad.{d}.{a}.{b}", po, sat, shift)))
+        forms.append(Form(text, "b32", "b32 b32 b32", reference))
+    return together(f"vmad.{d}.{a}.{b} combinations", forms)
+
+
 FORMS = [
     *scalar_forms(),
     *shift_forms(),
     *compare_forms(),
     *multiply_forms(),
     *simd_forms(),
+    *combinations(),
 ]
 SUITE = Suite("video_ops", FORMS)

@@ -201,37 +201,46 @@ def _bytes(lines: np.ndarray, bits: int) -> np.ndarray:
     return np.packbits(flat, axis=1, bitorder="little")
 
 
+SPACES = ("global", "shared", "", "shared::cta")
+
+
 def _forms() -> list[Wmma]:
-    """Every product; every layout, space and padding for some of each type."""
+    """Every product with every layout; every access with every space; padding of any kind."""
     every = list(itertools.product(("row", "col"), repeat=4))
-    spaces = itertools.cycle(("global", "shared", "", "shared::cta"))
+    layouts_of_ab = every[::5]  # row row, row col, col row and col col; C like A, D like B
     paddings = itertools.cycle((1, None, 2, 0, 3))
     forms = []
+
+    def space(layouts: tuple[str, ...], turn: int = 0) -> str:
+        """Over all layouts, each of A to D is in each space with either of its layouts."""
+        a, b, c, d = (layout == "col" for layout in layouts)
+        return SPACES[(a ^ c | (b ^ d) << 1) ^ turn]
 
     def add(shape: str, types: tuple[str, str, str, str], layouts: list, **more: str) -> None:
         for chosen in layouts:
             forms.append(
-                Wmma(shape, types, chosen, next(spaces), next(paddings), **more)  # type: ignore
+                Wmma(shape, types, chosen, space(chosen), next(paddings), **more)  # type: ignore
             )
 
     tall = ("m16n16k16", "m8n32k16", "m32n8k16")
     for shape in tall:
         for d, c in itertools.product(("f16", "f32"), repeat=2):
-            add(shape, (d, "f16", "f16", c), every if d == c else every[::5])
+            add(shape, (d, "f16", "f16", c), every if d == c else layouts_of_ab)
         add(shape, ("f32", "bf16", "bf16", "f32"), every)
         for t in ("s8", "u8"):
-            add(shape, ("s32", t, t, "s32"), every[:: 1 if t == "s8" else 3])
-            add(shape, ("s32", t, t, "s32"), every[::5], after=".satfinite")
+            add(shape, ("s32", t, t, "s32"), every)
+            add(shape, ("s32", t, t, "s32"), layouts_of_ab, after=".satfinite")
     add("m16n16k8", ("f32", "tf32", "tf32", "f32"), every)
-    for mode in ("", ".rn", ".rz", ".rm", ".rp"):
-        add("m8n8k4", ("f64",) * 4, every if not mode else every[3:4], after=mode)
-    # Below a byte A has rows and B columns.
+    add("m8n8k4", ("f64",) * 4, every)
+    for mode in (".rn", ".rz", ".rm", ".rp"):
+        add("m8n8k4", ("f64",) * 4, layouts_of_ab, after=mode)
+    # Below a byte A has rows and B columns, so that the spaces take turns.
     narrow = [x for x in every if x[:2] == ("row", "col")]
-    for t, after in itertools.product(("s4", "u4"), ("", ".satfinite")):
-        forms += [Wmma("m8n8k32", ("s32", t, t, "s32"), x, next(spaces), 1, after=after)
+    for i, (t, after) in enumerate(itertools.product(("s4", "u4"), ("", ".satfinite"))):
+        forms += [Wmma("m8n8k32", ("s32", t, t, "s32"), x, space(x, i), 1, after=after)
                   for x in narrow]  # fmt: skip
-    for op in (".xor.popc", ".and.popc"):
-        forms += [Wmma("m8n8k128", ("s32", "b1", "b1", "s32"), x, next(spaces), 1, before=op)
+    for turn, op in ((0, ".xor.popc"), (3, ".and.popc")):
+        forms += [Wmma("m8n8k128", ("s32", "b1", "b1", "s32"), x, space(x, turn), 1, before=op)
                   for x in narrow]  # fmt: skip
     return forms
 
