@@ -116,39 +116,64 @@ __global__ void __cluster_dims__(2) multicast_kernel(const void* map, int* out) 
 }
 void multicast(const void* map, const int* in, int* out) { multicast_kernel<<<2, 32>>>(map, out); }
 
-// A map of another tensor made from a template: every field is replaced in shared memory.
-#define FIELD(NAME, TYPE, LETTER, VALUE)                                                          \
-  asm volatile("tensormap.replace.tile." NAME ".shared::cta.b1024." TYPE " [%0], %1;"             \
-               : : "r"(smem(map)), LETTER(VALUE) : "memory")
-#define FIELD_OF(NAME, TYPE, DIM, LETTER, VALUE)                                                  \
-  asm volatile("tensormap.replace.tile." NAME ".shared::cta.b1024." TYPE " [%0], " DIM ", %1;"    \
-               : : "r"(smem(map)), LETTER(VALUE) : "memory")
-__global__ void replace_kernel(const int* from, int* made, const short* in, short* out) {
+// A map of another tensor made from a template: every field is replaced, in shared memory (by a
+// shared or a generic address) or in global memory.
+#define FIELD(NAME, TYPE, LETTER, VALUE)                                            \
+  asm volatile("tensormap.replace.tile." NAME SPACE ".b1024." TYPE " [%0], %1;"     \
+               : : AT, LETTER(VALUE) : "memory")
+#define FIELD_OF(NAME, TYPE, DIM, LETTER, VALUE)                                            \
+  asm volatile("tensormap.replace.tile." NAME SPACE ".b1024." TYPE " [%0], " DIM ", %1;"    \
+               : : AT, LETTER(VALUE) : "memory")
+#define FIELDS                                    \
+  FIELD("global_address", "b64", "l", in);        \
+  FIELD("rank", "b32", "r", 1);                   \
+  FIELD_OF("box_dim", "b32", "0", "r", 32);       \
+  FIELD_OF("box_dim", "b32", "1", "r", 16);       \
+  FIELD_OF("global_dim", "b32", "0", "r", 40);    \
+  FIELD_OF("global_dim", "b32", "1", "r", 9);     \
+  FIELD_OF("global_stride", "b64", "0", "l", 80ull); \
+  FIELD_OF("element_stride", "b32", "0", "r", 1); \
+  FIELD_OF("element_stride", "b32", "1", "r", 2); \
+  FIELD("elemtype", "b32", "n", 6);               \
+  FIELD("interleave_layout", "b32", "n", 0);      \
+  FIELD("swizzle_mode", "b32", "n", 2);           \
+  FIELD("fill_mode", "b32", "n", 1);
+__global__ void replace_kernel(const int* from, int* made, const short* in, short* out, int where) {
   __shared__ alignas(128) int map[32];
   __shared__ alignas(1024) short data[1024];
   __shared__ u64 bar;
   const int t = threadIdx.x;
-  map[t] = from[t];
+  map[t] = made[t] = from[t];
   __syncwarp();
   if (t == 0) {
-    FIELD("global_address", "b64", "l", in);
-    FIELD("rank", "b32", "r", 1);
-    FIELD_OF("box_dim", "b32", "0", "r", 32);
-    FIELD_OF("box_dim", "b32", "1", "r", 16);
-    FIELD_OF("global_dim", "b32", "0", "r", 40);
-    FIELD_OF("global_dim", "b32", "1", "r", 9);
-    FIELD_OF("global_stride", "b64", "0", "l", 80ull);
-    FIELD_OF("element_stride", "b32", "0", "r", 1);
-    FIELD_OF("element_stride", "b32", "1", "r", 2);
-    FIELD("elemtype", "b32", "n", 6);
-    FIELD("interleave_layout", "b32", "n", 0);
-    FIELD("swizzle_mode", "b32", "n", 2);
-    FIELD("fill_mode", "b32", "n", 1);
+    if (where == 0) {
+#define SPACE ".shared::cta"
+#define AT "r"(smem(map))
+      FIELDS
+#undef SPACE
+#undef AT
+    } else if (where == 1) {
+#define SPACE ""
+#define AT "l"(map)
+      FIELDS
+#undef SPACE
+#undef AT
+    } else {
+#define SPACE ".global"
+#define AT "l"(made)
+      FIELDS
+#undef SPACE
+#undef AT
+    }
     make_barrier(&bar, 1);
   }
   __syncwarp();
-  asm volatile("tensormap.cp_fenceproxy.global.shared::cta.tensormap::generic.release.gpu.sync"
-               ".aligned [%0], [%1], 128;" : : "l"(made), "r"(smem(map)) : "memory");
+  if (where < 2) {
+    asm volatile("tensormap.cp_fenceproxy.global.shared::cta.tensormap::generic.release.gpu.sync"
+                 ".aligned [%0], [%1], 128;" : : "l"(made), "r"(smem(map)) : "memory");
+  } else {
+    asm volatile("fence.proxy.tensormap::generic.release.gpu;" : : : "memory");
+  }
   asm volatile("fence.proxy.tensormap::generic.acquire.cta [%0], 128;"
                "fence.proxy.tensormap::generic.acquire.cluster [%0], 128;"
                "fence.proxy.tensormap::generic.acquire.gpu [%0], 128;"
@@ -162,8 +187,8 @@ __global__ void replace_kernel(const int* from, int* made, const short* in, shor
   wait(&bar, 0);
   for (int i = t; i < 256; i += 32) out[i] = data[i];
 }
-void replace(const int* from, int* made, const short* in, short* out) {
-  replace_kernel<<<1, 32>>>(from, made, in, out);
+void replace(const int* from, int* made, const short* in, short* out, int where) {
+  replace_kernel<<<1, 32>>>(from, made, in, out, where);
 }
 
 // A parameter that is no __grid_constant__ is copied to local memory when its address is taken.
@@ -522,13 +547,18 @@ def check_multicast(module: ModuleType, device: str) -> None:
 
 
 def check_replace(module: ModuleType, device: str) -> None:
+    for where in range(3):  # a shared, a generic, a global address
+        check_replaced(module, device, where)
+
+
+def check_replaced(module: ModuleType, device: str, where: int) -> None:
     template = Map("u8", (16, 16, 16), (16, 256), (16, 1, 1))
     values = np.random.default_rng(0).normal(size=(9, 40)).astype(np.float16)
     data = tensor(values.view(np.int16), device)
     made = tensor(np.zeros(32, np.int32), device)
     out = tensor(np.zeros(256, np.int16), device)
     encoding = tensor(template.encode(data.data_ptr(), device).view(np.int32), device)
-    module.replace(encoding, made, data, out)
+    module.replace(encoding, made, data, out, where)
     m = Map("f16", (40, 9), (80,), (32, 16), (1, 2), 64, True)
     place = m.swizzled(0)[::2] // 2
     got = out.cpu().numpy()[place].view(np.float16)
