@@ -99,16 +99,51 @@ def test_program(source: Source, order: str, target: str, builds: dict) -> None:
         pytest.skip("a GPU has an order of its own")
     if (source, target) not in builds:
         pytest.skip(f"needs the Python package of {source.package}: pip install --group dev")
+    status, out, err = run(builds[source, target].result(), order)
+    last = (out.splitlines() or [""])[-1]
+    assert status == 0 and re.match(r"ok\b", last), out + err
+
+
+def run(program: Path, order: str = WARP_ORDERS[0]) -> tuple[int, str, str]:
     settings = f"checks=all order={order} seed=1"
     try:
         done = subprocess.run(
-            [builds[source, target].result()],
+            [program],
             env={**os.environ, "WORKBENCH_SIMULATOR": settings},
             capture_output=True,
             text=True,
             timeout=SECONDS,
         )
     except subprocess.TimeoutExpired:
-        pytest.fail(f"{source.path.name} was still running after {SECONDS} s")
-    last = (done.stdout.splitlines() or [""])[-1]
-    assert done.returncode == 0 and re.match(r"ok\b", last), done.stdout + done.stderr
+        pytest.fail(f"{program.name} was still running after {SECONDS} s")
+    return done.returncode, done.stdout, done.stderr
+
+
+# A mistake in a program, and what is said about it: the tests above prove something.
+MISTAKES = [
+    ("cooperative_groups", "  grid.sync();", "", "grid: element"),
+    ("mma_multistage", "wait<STAGES - 2>", "wait<STAGES - 1>", "C: element"),
+    ("barrier_pipeline", "    pipeline.consumer_wait();  // the", "    // the", "under way"),
+    (
+        "tma_ring",
+        "    if (use > 0) mbarrier_wait(&smem.empty",
+        "    // (&smem.empty",
+        "12288 bytes",
+    ),
+    ("tma_ring", "mbarrier_wait(&smem.full", "// (&smem.full", "12288 bytes"),
+    ("wgmma", "address >> 7", "address >> 8", "bf16: element"),
+    ("wgmma", "wait_group.sync.aligned 0", "wait_group.sync.aligned 1", "bf16: element"),
+    ("cluster", "if (rank == 0 &&", "if (false &&", "deadlock"),
+]
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(("name", "right", "wrong", "said"), MISTAKES)
+def test_mistake_is_noticed(name: str, right: str, wrong: str, said: str, tmp_path: Path) -> None:
+    path = REPO / "tests" / "programs" / f"{name}.cu"
+    text = path.read_text()
+    assert text.count(right) == 1
+    (tmp_path / path.name).write_text(text.replace(right, wrong))
+    words = [str(tmp_path / path.name), "-I", str(path.parent)]
+    status, out, err = run(programs.build_program(programs.parse(words, "simulator")))
+    assert status != 0 and said in out + err

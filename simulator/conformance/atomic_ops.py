@@ -21,11 +21,13 @@ from functools import reduce
 import numpy as np
 
 from simulator.conformance import exact
-from simulator.conformance.exact import F32, F64, NAN
+from simulator.conformance.exact import F32, F64, NAN, Format
 from simulator.conformance.micro import (
     BLOCK,
+    FLOATS,
     Case,
     Operand,
+    Pair,
     Program,
     edge_cases,
     grouped_source,
@@ -61,7 +63,7 @@ class Atomic:
 
     @property
     def operand(self) -> Operand:
-        return Operand.parse(self.type)
+        return Operand.parse(self.type.removeprefix("noftz."))
 
     @property
     def in_shared(self) -> bool:
@@ -73,10 +75,28 @@ class Atomic:
 
 
 def float_sum(form_type: str, flushes: bool) -> Callable[[int, int], object]:
-    f = {"f32": F32, "f64": F64}[form_type]
+    f = FLOATS[form_type.removesuffix("x2")]
+    if form_type.endswith("x2"):
+        return lambda old, b: pair_of(*(exact.add(f, *ab, "rn") for ab in zip(
+            halves(old), halves(b), strict=True)))  # fmt: skip
     if flushes:
         return lambda old, b: exact.flushing(f, exact.add, old, b, mode="rn")
     return lambda old, b: exact.add(f, old, b, "rn")
+
+
+def halves(pair: int) -> tuple[int, int]:
+    return pair & 0xFFFF, pair >> 16
+
+
+def pair_of(low: object, high: object) -> object:
+    """Two results in one register; a bit pattern if both are."""
+    return low | high << 16 if isinstance(low, int) and isinstance(high, int) else Pair(low, high)
+
+
+def numbers(type_: str, bits: int) -> list[tuple[Format, int]]:
+    """The floating-point numbers in a register."""
+    f = FLOATS[type_.removesuffix("x2")]
+    return [(f, half) for half in halves(bits)] if type_.endswith("x2") else [(f, bits)]
 
 
 def forms() -> list[Atomic]:
@@ -107,7 +127,10 @@ def forms() -> list[Atomic]:
                     if not red or op not in ("exch", "cas"):
                         add(op, t, f)
             add("add", "f32", float_sum("f32", flushes=space.endswith("global")))
-            add("add", "f64", float_sum("f64", flushes=False))
+            for t in ("f64", "noftz.f16", "noftz.f16x2", "noftz.bf16", "noftz.bf16x2"):
+                add("add", t, float_sum(t.removeprefix("noftz."), flushes=False))
+            if not red:
+                add("cas", "b16", bitwise["cas"])
     for scope in ("cta", "cluster", "gpu", "sys"):
         for order in ("relaxed", "acquire", "release", "acq_rel"):
             found.append(Atomic("add", "u32", "global", False, integers["add"], f"{order}.{scope}"))
@@ -181,10 +204,9 @@ def operands_of(form: Atomic) -> np.ndarray:
         for i in range(0, count, 2):
             columns[1][i] = columns[0][i]
     for i in range(OWN, count):  # what competes must neither be NaN nor make one
-        if o.type in ("f32", "f64"):
-            f = F32 if o.type == "f32" else F64
+        if is_float(o):
             for column in columns:
-                column[i] = f.one + rng.getrandbits(f.precision + 3)
+                column[i] = competing_number(o.type, rng)
         elif form.op in ("inc", "dec", "cas"):
             columns[0][i], columns[1][i], columns[2][i] = 2, rng.randrange(5), rng.randrange(5)
     cells = []
@@ -195,6 +217,18 @@ def operands_of(form: Atomic) -> np.ndarray:
         cells.append(place if form.in_shared else first + place)
     mask = (1 << o.bits) - 1
     return np.array([*[[v & mask for v in c] for c in columns], cells], dtype=np.uint64)
+
+
+def is_float(o: Operand) -> bool:
+    return o.type.removesuffix("x2") in FLOATS
+
+
+def competing_number(type_: str, rng: random.Random) -> int:
+    """A number above one, or a pair of them; of a narrow type below four."""
+    f = FLOATS[type_.removesuffix("x2")]
+    if type_.endswith("x2"):
+        return pair_of(*(competing_number(type_.removesuffix("x2"), rng) for _ in range(2)))
+    return f.one + rng.getrandbits(f.precision + (3 if f in (F32, F64) else 0))
 
 
 def active_lanes(count: int) -> list[int]:
@@ -262,15 +296,18 @@ def check_competition(
         made = [new_value(form, old[i], inputs, i) for i in lanes]
         assert NAN not in made
         assert Counter([initial, *made]) == Counter([*(old[i] for i in lanes), final])
-    if form.op in COMMUTATIVE and o.type[0] != "f":
+    if form.op in COMMUTATIVE and not is_float(o):
         step = lambda value, i: new_value(form, value, inputs, i)
         assert final == reduce(step, lanes, initial)
     elif form.op in ("inc", "dec"):
         assert 0 <= final <= 5
-    elif o.type[0] == "f":
-        f = F32 if o.type == "f32" else F64
-        total = sum((f.value(inputs[1][i]) for i in lanes), f.value(initial))
-        assert abs(f.value(final) - total) <= total * len(lanes) / 2 ** (f.precision - 1)
+    elif is_float(o):
+        for k, (f, sum_) in enumerate(numbers(o.type, final)):
+            added = [f.value(numbers(o.type, v)[k][1]) for v in (
+                initial, *(inputs[1][i] for i in lanes))]  # fmt: skip
+            assert abs(f.value(sum_) - sum(added)) <= sum(added) * len(lanes) / 2 ** (
+                f.precision - 1
+            )
 
 
 LOCK = """

@@ -67,7 +67,8 @@ def setp_forms() -> list[Form]:
             for ftz in ("", ".ftz") if t == "f32" else ("",):
                 holds = comparison(op, t, bool(ftz))
                 forms.append(Form(f"setp.{op}{ftz}.{t}", "pred", f"{t} {t}", holds))
-    for (how, f), t, sign in itertools.product(COMBINE.items(), ("u16", "s32", "f32", "f64"), "!_"):
+    types = ("u16", "u32", "s32", "f32", "f64")
+    for (how, f), t, sign in itertools.product(COMBINE.items(), types, "!_"):
         holds = comparison("lt", t)
         negate = int(sign == "!")
         combined = lambda a, b, c, f=f, holds=holds, n=negate: f(holds(a, b), c ^ n)

@@ -237,7 +237,9 @@ __device__ int global_variable[4];
 __constant__ int constant_variable[4] = {5, 6, 7, 8};
 
 // out[row * 32 + lane]: what each query says of the lane's address.
-__global__ void addresses(unsigned long long* out, const unsigned long long* buffer) {
+struct Parameter { unsigned values[32]; };
+__global__ void addresses(unsigned long long* out, const unsigned long long* buffer,
+                          const __grid_constant__ Parameter parameter) {
   __shared__ unsigned shared[64];
   unsigned local[4];
   const int lane = threadIdx.x;
@@ -246,7 +248,7 @@ __global__ void addresses(unsigned long long* out, const unsigned long long* buf
   for (int i = 0; i < 4; i++) local[i] = lane * 10 + i;
   asm volatile("" : : "l"(local) : "memory");
   __syncthreads();
-  unsigned long long result[10];
+  unsigned long long result[ROWS];
   unsigned long long s, l, g, back;
   const unsigned at = static_cast<unsigned>(__cvta_generic_to_shared(shared + lane));
   asm volatile("{.reg .u64 t; cvt.u64.u32 t, %1; cvta.shared.u64 %0, t;}" : "=l"(s) : "r"(at));
@@ -263,22 +265,34 @@ __global__ void addresses(unsigned long long* out, const unsigned long long* buf
   result[1] = read;
   asm volatile("ld.u64 %0, [%1];" : "=l"(result[2]) : "l"(g));
   result[3] = back == at;
-  unsigned long long mixed = lane % 3 == 0 ? s : lane % 3 == 1 ? l : g;
+  unsigned long long constant, p, shared_too;
+  asm volatile("{.reg .u64 t; cvta.to.const.u64 t, %1; cvta.const.u64 %0, t;}"
+               : "=l"(constant) : "l"(constant_variable + lane % 4));
+  asm volatile("{.reg .u64 t; cvta.to.param.u64 t, %1; cvta.param.u64 %0, t;"
+               "cvta.to.param::entry.u64 t, %0; cvta.param::entry.u64 %0, t;}"
+               : "=l"(p) : "l"(parameter.values + lane));
+  asm volatile("{.reg .u64 t; cvta.to.shared::cta.u64 t, %1; cvta.shared::cta.u64 %0, t;}"
+               : "=l"(shared_too) : "l"(s));
+  const unsigned long long places[5] = {s, l, g, constant, p};
+  unsigned long long mixed = places[lane % 5];
   QUERIES
   asm volatile("ld.u32 %0, [%1];" : "=r"(read) : "l"(mixed));
   result[7] = read;
   // Stores through generic addresses reach the windows.
   asm volatile("st.u32 [%0], %1;" : : "l"(s + 128), "r"(lane + 7) : "memory");
   result[8] = shared[32 + lane];
-  unsigned long long constant;
-  asm volatile("{.reg .u64 t; cvta.to.const.u64 t, %1; cvta.const.u64 %0, t;}"
-               : "=l"(constant) : "l"(constant_variable + lane % 4));
   asm volatile("ld.u32 %0, [%1];" : "=r"(read) : "l"(constant));
   result[9] = read;
-  for (int i = 0; i < 10; i++) out[i * 32 + lane] = result[i];
+  asm volatile("{.reg .b64 t; cvta.to.param.u64 t, %1; ld.param.u32 %0, [t];}"
+               : "=r"(read) : "l"(p));
+  result[10] = read;
+  result[11] = shared_too == s;
+  for (int i = 0; i < ROWS; i++) out[i * 32 + lane] = result[i];
 }
 void run(unsigned long long* out, const unsigned long long* buffer) {
-  addresses<<<1, 32>>>(out, buffer);
+  Parameter parameter;
+  for (int i = 0; i < 32; i++) parameter.values[i] = 500 + i;
+  addresses<<<1, 32>>>(out, buffer, parameter);
 }
 """
 
@@ -296,15 +310,22 @@ QUERY = """{
 
 def addresses_source() -> str:
     """ADDRESSES with its queries, one for each space."""
-    rows = {"shared": "4", "local": "5", "global": "6"}
-    texts = (QUERY.replace("SPACE", space).replace("ROW", row) for space, row in rows.items())
-    return ADDRESSES.replace("QUERIES", "  ".join(texts))
+    rows = {"shared": 4, "local": 5, "global": 6}
+    rows |= {space: 12 + k for k, space in enumerate(MORE_SPACES)}
+    texts = (QUERY.replace("SPACE", space).replace("ROW", str(row)) for space, row in rows.items())
+    return ADDRESSES.replace("QUERIES", "  ".join(texts)).replace("ROWS", str(len(WANTED)))
 
 
 PROGRAM = Program("addresses", addresses_source)
 LANES = range(32)
 SPACES = {"is shared": 0, "is local": 1, "is global": 2}  # the residue of their lanes
-MIXED = [(100 + i, i * 10 + i % 4, 1000 + i)[i % 3] for i in LANES]
+MORE_SPACES = {"shared::cta": 0, "shared::cluster": 0, "const": 3, "param": 4, "param::entry": 4}
+MIXED = [(100 + i, i * 10 + i % 4, 1000 + i, 5 + i % 4, 500 + i)[i % 5] for i in LANES]
+
+
+def lanes_of(residue: int) -> list[int]:
+    """What a query finds; lane 31 does not ask."""
+    return [int(i % 5 == residue) if i < 31 else 2 for i in LANES]
 
 
 WANTED = {
@@ -312,16 +333,19 @@ WANTED = {
     "local read": [i * 10 + i % 4 for i in LANES],
     "global read": [1000 + i for i in LANES],
     "back": [1] * 32,
-    **{name: [int(i % 3 == k) if i < 31 else 2 for i in LANES] for name, k in SPACES.items()},
+    **{name: lanes_of(k) for name, k in SPACES.items()},
     "mixed read": MIXED,
     "generic store": [i + 7 for i in LANES],
     "constant read": [5 + i % 4 for i in LANES],
+    "parameter read": [500 + i for i in LANES],
+    "shared twice": [1] * 32,
+    **{f"is {name}, too": lanes_of(k) for name, k in MORE_SPACES.items()},
 }
 
 
 def check_addresses(full: bool, target: str) -> None:
     """What the lanes of ADDRESSES found, by query."""
-    out = np.zeros((10, 32), dtype=np.uint64)
+    out = np.zeros((len(WANTED), 32), dtype=np.uint64)
     PROGRAM.run(target, out, np.arange(1000, 1032, dtype=np.uint64))
     for (query, wanted), got in zip(WANTED.items(), out.tolist(), strict=True):
         assert got == wanted, query

@@ -41,7 +41,7 @@ class Access:
     @property
     def name(self) -> str:
         space = "" if self.space.startswith("generic") else self.space
-        vector = f"v{self.count}" if self.count > 1 else ""
+        vector = f"v{self.count}" if self.count > 1 and not self.wide else ""
         before, after = (
             (self.modifiers, "") if self.modifiers[:1] != "." else ("", self.modifiers[1:])
         )
@@ -52,14 +52,21 @@ class Access:
         return self.space.removeprefix("generic ")
 
     @property
+    def wide(self) -> bool:
+        """Whether it is one register of 128 bits, not a vector."""
+        return self.type == "b128"
+
+    @property
     def operand(self) -> Operand:
-        return Operand.parse(f"{self.type}@{self.register}")
+        return Operand.parse("b64" if self.wide else f"{self.type}@{self.register}")
 
     @property
     def bytes(self) -> int:
         return self.count * self.operand.bits // 8
 
 
+# Of 128 bits: a register that enters and leaves a kernel as two of 64.
+WIDE = ("b128", 64, 2)
 SCALARS = [(f"{kind}{bits}", width) for bits in (8, 16, 32, 64) for kind in "usb"
            for width in (16, 32, 64) if width >= bits]  # fmt: skip
 SCALARS += [("f32", 32), ("f64", 64)]
@@ -69,9 +76,10 @@ PAIRS = [("u8", 16), ("s8", 32), ("b8", 16), ("u16", 16), ("s16", 32), ("s16", 6
 QUADS = [("u8", 16), ("s8", 32), ("b8", 16), ("u16", 16), ("s16", 16), ("b16", 16), ("u32", 32),
          ("s32", 32), ("b32", 32), ("f32", 32)]  # fmt: skip
 EVERY = [(t, w, n) for n, types in ((1, SCALARS), (2, PAIRS), (4, QUADS)) for t, w in types]
+EVERY += [WIDE]
 SOME = [(t, max(16, int(t[1:])), 1) for t in dict.fromkeys(t for t, _ in SCALARS)]
 SOME += [("s8", 32, 1), ("s32", 64, 1), ("b8", 16, 4), ("u16", 16, 2), ("u64", 64, 2),
-         ("f32", 32, 4)]  # fmt: skip
+         ("f32", 32, 4), WIDE]  # fmt: skip
 SCOPES = ("cta", "cluster", "gpu", "sys")
 ORDERS = {"ld": ("relaxed", "acquire"), "st": ("relaxed", "release")}
 # Of global accesses: modifiers and type, with the number of elements if there are several.
@@ -79,9 +87,10 @@ CACHES = {
     "ld": ("ca u32", "cg u32", "cs u32", "lu u32", "cv u32", "nc u32", "cg b32", "cg s32 4",
            "cs b16", "cs f32", "cs f32 4", "cs s32 4", "nc f32", "nc u64", "nc f64 2", "nc u64 2",
            "nc u32 4", "L1::no_allocate u32", "L1::evict_first.L2::128B u32",
-           "nc.L1::evict_last.L2::64B u32"),
+           "nc.L1::evict_last.L2::64B u32", "L2::cache_hint u32",
+           "nc.L1::no_allocate.L2::cache_hint.L2::256B f32 4"),
     "st": ("wb u32", "cg u32", "cs u32", "wt u32", "cg s32 4", "cs b16", "cs f32", "cs s32 4",
-           "wt b16", "L1::evict_unchanged u32"),
+           "wt b16", "L1::evict_unchanged u32", "L2::cache_hint u32", "L2::cache_hint f32 4"),
 }  # fmt: skip
 
 
@@ -113,6 +122,8 @@ def ordered_forms(op: str) -> list[Access]:
         for space in ("global", "shared")
         for order in ("volatile", "weak", *orders)
     ]
+    strict = "acquire.sys" if op == "ld" else "release.sys"
+    found += [Access(op, "global", *WIDE, order) for order in ("volatile", "relaxed.gpu", strict)]
     for order in orders:
         if ".cluster" not in order:
             found += [Access(op, "generic global", "u32", 32, count, order) for count in (1, 2)]
@@ -158,8 +169,18 @@ def body(form: Access) -> str:
     registers = [(o, f"r{k}") for k in range(form.count)]
     numbers = [f"%{k + store}" for k in range(form.count)]
     elements = numbers[0] if form.count == 1 else "{" + ", ".join(numbers) + "}"
-    at = f"[{'window' if convert else '%ADDRESS'}+{offset}]"
-    text = f"{convert}@run {form.name} {f'{at}, {elements}' if store else f'{elements}, {at}'}"
+    at, policy = f"[{'window' if convert else '%ADDRESS'}+{offset}]", ""
+    if "cache_hint" in form.modifiers:
+        convert += ".reg .b64 policy; createpolicy.fractional.L2::evict_last.b64 policy, 0.5; "
+        policy = ", policy"
+    if form.wide:
+        convert += ".reg .b128 q; "
+    value = "q" if form.wide else elements
+    text = f"@run {form.name} {f'{at}, {value}' if store else f'{value}, {at}'}{policy}"
+    if form.wide:
+        pack, unpack = f"mov.b128 q, {elements}; {text}", f"{text}; @run mov.b128 {elements}, q"
+        text = pack if store else unpack
+    text = convert + text
     text = text.replace("%ADDRESS", "%0" if store else f"%{form.count}")
     rows = [f"in[({k} + 1) * n + i]" if store else f"out[{k} * n + i]" for k in range(form.count)]
     lines += [f"{o.ctype} r{k} = {row};" for k, row in enumerate(rows)]
@@ -283,7 +304,7 @@ def access_case(form: Access) -> Case:
 
 SCENARIOS = """
 #include <cstdint>
-struct Table { unsigned values[6]; unsigned char bytes[8]; double last; };
+struct alignas(16) Table { unsigned values[6]; unsigned char bytes[8]; double last; };
 extern "C" {
 __device__ unsigned module_variable[4] = {11, 22, 33, 44};
 }
@@ -300,6 +321,8 @@ __global__ void parameters(unsigned* out, Table table, unsigned shift) {
 extern "C" __global__ void typed(Table table, unsigned long long* out) {
   unsigned long long value;
   TYPED
+  asm volatile("{.reg .b128 q; ld.param.b128 q, [typed_param_0]; mov.b128 {%0, %1}, q;}"
+               : "=l"(out[16]), "=l"(out[17]));
   unsigned a, b, c, d;
   asm volatile("{.reg .b16 h<4>; ld.param.v4.u8 {h0, h1, h2, h3}, [typed_param_0+24];"
                "cvt.u32.u16 %0, h0; cvt.u32.u16 %1, h1; cvt.u32.u16 %2, h2; cvt.u32.u16 %3, h3;}"
@@ -347,6 +370,38 @@ __global__ void chain(unsigned long long* out, const unsigned long long* order) 
   out[lane] = at;
   out[32 + lane] = low;
   out[64 + lane] = high;
+}
+
+// What concerns caches changes nothing, except that a discarded line of 128 bytes is lost until it
+// is written again.
+__device__ __align__(128) unsigned lines[5 * 32];
+__global__ void caches(unsigned* result) {
+  const unsigned lane = threadIdx.x;
+  unsigned* out = lines;
+  for (unsigned i = 0; i < 5; i++) out[32 * i + lane] = 100 * i + lane;
+  __syncwarp();
+  unsigned long long a, b, c, d, e;
+  asm volatile("createpolicy.fractional.L2::evict_last.b64 %0, 1.0;"
+               "createpolicy.fractional.L2::evict_normal.L2::evict_first.b64 %1, 0.5;"
+               "createpolicy.range.global.L2::evict_last.L2::evict_unchanged.b64 %2, [%5], 64, 128;"
+               "createpolicy.range.L2::evict_first.b64 %3, [%5], %6, %6;"
+               "createpolicy.cvt.L2.b64 %4, %0;"
+               : "=&l"(a), "=&l"(b), "=&l"(c), "=&l"(d), "=&l"(e) : "l"(out), "r"(128));
+  unsigned x, y;
+  asm volatile("ld.global.L2::cache_hint.u32 %0, [%2], %3;"
+               "ld.global.L2::cache_hint.u32 %1, [%2], %4;"
+               : "=r"(x), "=r"(y) : "l"(out + lane), "l"(a), "l"(e));
+  asm volatile("{.reg .pred p; setp.eq.u32 p, %1, 7;"
+               "@p applypriority.global.L2::evict_normal [%0], 128;"
+               "@p applypriority.L2::evict_normal [%0+128], 128;"
+               "prefetch.global.L2::evict_last [%0]; prefetch.global.L2::evict_normal [%0];"
+               "@p discard.global.L2 [%0+128], 128; @p discard.L2 [%0+256], 128;}"
+               : : "l"(out), "r"(lane) : "memory");
+  __syncwarp();
+  asm volatile("st.global.L2::cache_hint.u32 [%0], %1, %2;"
+               : : "l"(out + 32 + lane), "r"((x + y) / 2 + 100), "l"(d) : "memory");
+  __syncwarp();
+  for (unsigned i = 0; i < 5; i++) result[32 * i + lane] = out[32 * i + lane];
 }
 
 // Special registers (PTX ISA 10).
@@ -397,6 +452,7 @@ void run_named(unsigned* out) { named<<<1, 32>>>(out); }
 void run_chain(unsigned long long* out, const unsigned long long* order) {
   chain<<<1, 32>>>(out, order);
 }
+void run_caches(unsigned* out) { caches<<<1, 32>>>(out); }
 void run_special(unsigned* out) { special<<<dim3(2, 2), dim3(16, 6)>>>(out); }
 void run_clocks(long long* out) { clocks<<<1, 1>>>(out); }
 """
@@ -420,7 +476,7 @@ def scenarios() -> str:
     return SCENARIOS.replace("TYPED", "\n  ".join(loads))
 
 
-NAMES = ("parameters", "typed", "named", "chain", "special", "clocks")
+NAMES = ("parameters", "typed", "named", "chain", "caches", "special", "clocks")
 SCENARIO_PROGRAM = Program("memory_scenarios", scenarios, *(f"run_{name}" for name in NAMES))
 
 
@@ -437,7 +493,7 @@ def check_parameters(full: bool, target: str) -> None:
 
 def check_typed(full: bool, target: str) -> None:
     """Parameters of every type; a signed one is extended to its register of 16 bits or more."""
-    out = np.zeros(16, dtype=np.uint64)
+    out = np.zeros(18, dtype=np.uint64)
     SCENARIO_PROGRAM.run(target, out, function="run_typed")
     whole = 0xFEDCBA9889ABCDEF
     wanted = []
@@ -445,7 +501,7 @@ def check_typed(full: bool, target: str) -> None:
         bits = int(t[1:])
         value = Operand.parse(t).decode(whole)
         wanted.append(value & ((1 << max(16, bits)) - 1))
-    assert out.tolist() == [*wanted, 0xFA030201, whole]
+    assert out.tolist() == [*wanted, 0xFA030201, whole, whole, 0]
 
 
 def check_named(full: bool, target: str) -> None:
@@ -467,6 +523,15 @@ def check_chain(full: bool, target: str) -> None:
     assert twice == [values[order[k]] for k in range(32)]
     assert low == [values[k // 2 * 2] for k in range(32)]
     assert high == [values[k // 2 * 2 + 1] for k in range(32)]
+
+
+def check_caches(full: bool, target: str) -> None:
+    """Of five lines the third is lost; the second is written after it was."""
+    out = np.zeros((5, 32), dtype=np.uint32)
+    SCENARIO_PROGRAM.run(target, out, function="run_caches")
+    lanes = np.arange(32)
+    for line in (0, 1, 3, 4):
+        assert out[line].tolist() == (100 * line + lanes).tolist()
 
 
 def check_special_registers(full: bool, target: str) -> None:
@@ -504,6 +569,7 @@ CASES = [
     Case("parameters of every type", check_typed),
     Case("variables by name, constants", check_named),
     Case("address register as destination", check_chain),
+    Case("what concerns caches", check_caches),
     Case("special registers", check_special_registers),
     Case("clocks go forward", check_clocks),
 ]

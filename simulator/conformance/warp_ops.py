@@ -242,7 +242,30 @@ def redux_forms() -> list[Collective]:
     return forms
 
 
-COLLECTIVES = [*shuffle_forms(), *vote_forms(), *match_forms(), *redux_forms()]
+def elect_forms() -> list[Collective]:
+    """The ISA leaves the leader open; hardware and simulator take the lowest lane of the set."""
+
+    def elected(warp: Warp, lanes: list[int]) -> dict[int, tuple]:
+        return {lane: (min(lanes), int(lane == min(lanes))) for lane in lanes}
+
+    def leads(warp: Warp, lanes: list[int]) -> dict[int, tuple]:
+        return {lane: (int(lane == min(lanes)),) for lane in lanes}
+
+    def rows(rng: random.Random) -> list[Warp]:
+        return [[() for _ in LANES] for _ in range(8)]
+
+    op = "elect.sync"
+    forms = both_ways(f"{op} d|p", "b32 pred", "b32", f"{op} %0|%1, %2", elected, rows)
+    return forms + both_ways(f"{op} _|p", "pred", "b32", f"{op} _|%0, %1", leads, rows)
+
+
+COLLECTIVES = [
+    *shuffle_forms(),
+    *vote_forms(),
+    *match_forms(),
+    *redux_forms(),
+    *elect_forms(),
+]
 PROGRAM = Suite("warp_ops", [c.form for c in COLLECTIVES])
 
 

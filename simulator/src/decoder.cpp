@@ -392,9 +392,11 @@ namespace {
 
 // Stops the launch: this instruction, or this form of it, is not implemented.
 const Inst* unsupported(Warp& w, const Inst* in, Mask m) {
-  throw finding_at(
+  Finding finding = finding_at(
       w, in, __builtin_ctz(m), "unsupported",
       "the simulator does not implement this instruction; nothing after it was executed");
+  finding.hint = "simulator/README.md lists what does not run; what does not reach it runs";
+  throw finding;
 }
 
 // The builders of each opcode. Families may share one, as integers and halves share add.

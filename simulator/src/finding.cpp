@@ -44,7 +44,10 @@ std::string to_text(const Finding& f) {
     out += f.chain;
   }
   if (!f.kernel.empty()) {  // else a call of the host
-    out += "\n  in kernel " + f.kernel + ", block " + dim3_text(f.block);
+    out += "\n  in kernel " + f.kernel;
+  }
+  if (!f.ptx.empty()) {  // else no block had started
+    out += ", block " + dim3_text(f.block);
   }
   if (f.has_thread) {
     out += ", thread " + dim3_text(f.thread);

@@ -117,6 +117,12 @@ bool is_recursive(CallGraph& graph, const ptx::Function* f) {
   return reached.contains(f);
 }
 
+// Whether a function takes memory from the stack as it runs.
+bool allocates(const ptx::Function& f) {
+  return std::any_of(f.code.begin(), f.code.end(),
+                     [](const ptx::Instruction& inst) { return inst.opcode == "alloca"; });
+}
+
 // Appends a variable, and returns where it lies.
 uint32_t place(uint32_t& size, const ptx::Variable& v) {
   uint64_t align = std::max(v.align, 1);
@@ -190,7 +196,7 @@ void collect_functions(Kernel& kernel) {
   visit(kernel.function, 0);
   for (auto& function : kernel.functions) {
     function->recursive = is_recursive(graph, function->source);
-    kernel.recursive |= function->recursive;
+    kernel.open_stack |= function->recursive || allocates(*function->source);
   }
   if (deepest[kernel.function] > MAX_LOCAL) {
     throw ptx::ParseError("a thread's variables take more than the " + std::to_string(MAX_LOCAL) +

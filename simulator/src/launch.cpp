@@ -20,6 +20,18 @@ constexpr uint64_t SLICE_SHARED = 1 << 12;
 
 constexpr uint64_t MAX_STACK = 512 * 1024;  // bytes of a thread's local memory
 
+// nvcc breaks calls into several lines.
+std::string one_line(std::string_view text) {
+  std::string out;
+  for (char c : text) {
+    bool space = c == ' ' || c == '\n' || c == '\t';
+    if (!space || (!out.empty() && out.back() != ' ' && out.back() != '(')) {
+      out += space ? ' ' : c;
+    }
+  }
+  return out;
+}
+
 void add_counts(std::vector<Count>& out, const std::vector<Worker::RunCount>& counts,
                 const std::vector<Inst>& code) {
   for (size_t first = 0; first < counts.size(); first += code[first].run_length) {
@@ -32,10 +44,10 @@ void add_counts(std::vector<Count>& out, const std::vector<Worker::RunCount>& co
 
 }  // namespace
 
-// How deep recursion goes is not known. A stack frame here is not smaller than the hardware's, so
+// How deep recursion goes and what alloca takes is not known. A stack frame here is not smaller than the hardware's, so
 // the limit counts four times.
 uint32_t Launch::local_bytes() const {
-  uint64_t stack = kernel->recursive ? 4 * std::min(stack_limit, MAX_STACK) : 0;
+  uint64_t stack = kernel->open_stack ? 4 * std::min(stack_limit, MAX_STACK) : 0;
   return kernel->local_bytes + static_cast<uint32_t>(stack);
 }
 
@@ -46,7 +58,7 @@ Finding finding_at(const Warp& w, const Inst* in, int lane, std::string kind, st
   f.kind = std::move(kind);
   f.message = std::move(message);
   f.kernel = kernel.pretty;
-  f.ptx = source.text;
+  f.ptx = one_line(source.text);
   Place place = place_of(*kernel.module, source);
   f.file = place.file;
   f.line = place.line;

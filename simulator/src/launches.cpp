@@ -6,6 +6,7 @@
 #include "builtins.h"
 #include "interrupt.h"
 #include "occupancy.h"
+#include "place.h"
 #include "runtime.h"
 
 namespace wbsim {
@@ -98,6 +99,18 @@ std::string check_cluster(const Function& function, const LaunchShape& shape) {
   return "";
 }
 
+// Where the kernel begins: the line that a report on its launch names.
+void locate(Finding& finding, const Kernel& kernel) {
+  for (const ptx::Instruction& instruction : kernel.function->code) {
+    if (instruction.location >= 0) {
+      Place place = place_of(*kernel.module, instruction);
+      finding.file = place.file;
+      finding.line = place.line;
+      return;
+    }
+  }
+}
+
 // The error that a GPU gives for what a kernel did wrong.
 cudaError_t error_of(const Finding& finding) {
   if (finding.kind == "assert") {
@@ -161,6 +174,7 @@ cudaError_t Runtime::launch(Function& function, const LaunchShape& shape,
   problem.kind = "launch";
   launch.kernel = &kernel_of(function);
   problem.kernel = launch.kernel->pretty;
+  locate(problem, *launch.kernel);
   if (cudaError_t error = check_shape(function, shape, problem.message)) {
     return report(problem, error);
   }

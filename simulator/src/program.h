@@ -174,8 +174,8 @@ struct Kernel {
   std::vector<std::pair<uint32_t, uint32_t>> params;  // offset, bytes
   uint32_t param_bytes = 0;
   uint32_t shared_bytes = 0;  // static
-  uint32_t local_bytes = 0;   // per lane; without recursion, the deepest stack
-  bool recursive = false;     // the stack's depth is not known
+  uint32_t local_bytes = 0;   // per lane; unless the stack is open, the deepest stack
+  bool open_stack = false;    // the stack's depth is not known: recursion, alloca
   bool uses_heap = false;     // calls malloc
   int max_threads = 1024;
   std::optional<uint64_t> dynamic_shared_limit;  // cudaFuncAttributeMaxDynamicSharedMemorySize

@@ -76,6 +76,7 @@ struct Warp {
   std::vector<Group> parked;   // every group but the running one
   int index = 0;
   std::shared_ptr<ProductQueue> products;
+  uint32_t stack_top[LANES];          // of each lane: where the next stack frame starts
   std::vector<uint8_t> saved[LANES];  // registers of functions that call themselves
 
   template <class T>
@@ -148,6 +149,7 @@ struct Worker {
 // the same, or names a block: its rank plus one stands in the highest byte.
 
 constexpr int RANK_SHIFT = 24;
+constexpr uint32_t MAX_CLUSTER = 16;  // blocks
 constexpr uint32_t OFFSET_MASK = (1u << RANK_SHIFT) - 1;
 
 inline uint32_t cluster_address(uint32_t rank, uint32_t cta_address) {

@@ -14,6 +14,8 @@ __global__ void recursion_kernel(int* out) {
 }
 
 void recursion() {
+  OK(cudaDeviceSetLimit(cudaLimitStackSize,
+                        4096));  // nobody can tell the compiler how deep it gets
   int* out = zeros<int>(32);
   recursion_kernel<<<1, 32>>>(out);
   finish();

@@ -19,8 +19,6 @@ UNSUPPORTED = {
     "texture": ("tex.1d.v4.f32.s32 {f0, f1, f2, f3}, [handle, {r0}]", "tex.1d.v4.f32.s32"),
     "texture query": ("txq.width.b32 r0, [handle]", "txq.width.b32"),
     "surface": ("suld.b.1d.b32.trap r0, [handle, {r1}]", "suld.b.1d.b32.trap"),
-    "profiler": ("pmevent 1", "pmevent 1"),
-    "stack": ("stacksave.u64 handle", "stacksave.u64"),
 }
 
 

@@ -71,7 +71,8 @@ const char* space_name(AddressKind kind) {
        std::string("misaligned ") + (write ? "write" : "read") + " of " + bytes_text(bytes) +
            " at address " + hex(address) + ", which is not a multiple of " +
            std::to_string(alignment),
-       "");
+       "a vector type such as float4 is aligned to its size: check the base pointer and the row's "
+       "length");
 }
 
 // One lane's access through a generic address: finds its region, or reports.
@@ -110,7 +111,15 @@ uint8_t* in_other_block(const Warp& w, uint64_t address, uint64_t bytes) {
   const Kernel& kernel = *w.block->kernel;
   uint64_t base = 0, size = kernel.param_bytes;
   std::string whose = "the kernel's parameters (" + bytes_text(size) + ")";
-  if (is_shared(kind)) {
+  const uint64_t rank = address >> RANK_SHIFT;  // plus one, if the address names a block
+  if (is_shared(kind) && rank > 0 && rank <= MAX_CLUSTER) {
+    auto& blocks = w.block->cluster->blocks;
+    base = SHARED_BASE;
+    size = rank <= blocks.size() ? blocks[rank - 1]->shared_bytes : 0;
+    address &= OFFSET_MASK;
+    whose = "the shared memory of block " + std::to_string(rank - 1) + " of a cluster of " +
+            std::to_string(blocks.size());
+  } else if (is_shared(kind)) {
     base = SHARED_BASE;
     size = w.block->shared_bytes;
     whose = "the block's shared memory (" + bytes_text(kernel.shared_bytes) + " static, " +
@@ -126,7 +135,9 @@ uint8_t* in_other_block(const Warp& w, uint64_t address, uint64_t bytes) {
   fail(w, in, lane, address,
        std::string("out-of-bounds ") + (write ? "write" : "read") + " of " + bytes_text(bytes) +
            " in " + space_name(kind) + " memory, " + where + " of " + whose,
-       "");
+       is_shared(kind)
+           ? "check the index against the declaration, or against the bytes of the launch"
+           : "check the index against the declaration");
 }
 
 }  // namespace
@@ -147,7 +158,8 @@ void check_global(Warp& w, const Inst* in, int lane, uint64_t address, uint64_t 
   }
   if (write && r->role == WBSIM_IN) {
     fail(w, in, lane, address,
-         "write to '" + r->name + "' (" + r->text + "), which is an input of this kernel", "");
+         "write to '" + r->name + "' (" + r->text + "), which is an input of this kernel",
+         "a kernel writes to its outputs only: is the order of the arguments right?");
   }
   allowed = {r->first, r->last()};
 }

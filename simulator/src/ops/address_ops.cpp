@@ -44,7 +44,7 @@ const Inst* same_address(Warp& w, const Inst* in, Mask m) {
 const Inst* shared_to_generic(Warp& w, const Inst* in, Mask m) {
   return each_address(w, in, m, [&](uint64_t a, int) {
     const Block* block = a <= UINT32_MAX ? block_at(*w.block, static_cast<uint32_t>(a)) : nullptr;
-    return block && block != w.block ? window(*block) + (a & OFFSET_MASK) : window(*w.block) + a;
+    return block ? window(*block) + (a & OFFSET_MASK) : window(*w.block) + a;
   });
 }
 
@@ -174,6 +174,9 @@ void build_mapa(Decode& d) {
   if (type != Type::U32 && type != Type::U64) {
     throw Unsupported{};
   }
+  if (!shared && type == Type::U32) {  // no generic address has 32 bits
+    throw Unsupported{};
+  }
   d.inst.dst = d.dst(0, type);
   d.inst.a = d.src(1, type);
   d.inst.b = d.src(2, Type::U32);
@@ -187,7 +190,11 @@ const Inst* cluster_rank(Warp& w, const Inst* in, Mask m) {
     uint64_t a = in->flags ? w.reg<uint32_t>(in->a)[l] : w.reg<uint64_t>(in->a)[l];
     const Block* block =
         SHARED ? block_at(*w.block, static_cast<uint32_t>(a)) : block_holding(*w.block, a);
-    w.reg<uint32_t>(in->dst)[l] = block ? block->rank : w.block->rank;
+    if (!block) {
+      throw finding_at(w, in, l, "memcheck",
+                       "getctarank: the address lies in no block of the cluster");
+    }
+    w.reg<uint32_t>(in->dst)[l] = block->rank;
   });
   return next(in);
 }
@@ -195,6 +202,9 @@ const Inst* cluster_rank(Warp& w, const Inst* in, Mask m) {
 void build_getctarank(Decode& d) {
   bool shared = d.take("shared::cluster");
   Type type = d.take_type();
+  if (!shared && type == Type::U32) {
+    throw Unsupported{};
+  }
   d.inst.dst = d.dst(0, Type::U32);
   d.inst.a = d.src(1, type);
   d.inst.flags = type == Type::U32;

@@ -52,6 +52,8 @@ inline Bits<T> update(uint8_t* at, Bits<T> b, Bits<T> c, F f) {
   return old;
 }
 
+constexpr int MAX_ELEMENTS = 8;  // of a vector
+
 // inst.b, inst.c: the operands. A vector has its elements in inst.list: first those of the result,
 // then those of the operand.
 template <class T, auto F>
@@ -67,9 +69,12 @@ const Inst* atomic(Warp& w, const Inst* in, Mask m) {
     return next(in);
   }
   for_lanes(m, [&](int l) {
+    U b[MAX_ELEMENTS];  // read before a result overwrites its register
     for (int e = 0; e < in->count; e++) {
-      U b = w.reg<U>(in->list[in->count + e])[l];
-      w.reg<U>(in->list[e])[l] = update<T>(at.lane(l) + e * sizeof(T), b, b, F);
+      b[e] = w.reg<U>(in->list[in->count + e])[l];
+    }
+    for (int e = 0; e < in->count; e++) {
+      w.reg<U>(in->list[e])[l] = update<T>(at.lane(l) + e * sizeof(T), b[e], b[e], F);
     }
   });
   return next(in);
@@ -81,9 +86,13 @@ const Inst* add_float(Warp& w, const Inst* in, Mask m) {
   resolve_any(at, w, in, m, in->count * sizeof(float));
   for_lanes(m, [&](int l) {
     bool in_shared = block_holding(*w.block, reinterpret_cast<uint64_t>(at.lane(l)));
+    bool vector = in->count > 1;
+    uint32_t operands[MAX_ELEMENTS];
     for (int e = 0; e < in->count; e++) {
-      bool vector = in->count > 1;
-      uint32_t b = w.reg<uint32_t>(vector ? in->list[in->count + e] : in->b)[l];
+      operands[e] = w.reg<uint32_t>(vector ? in->list[in->count + e] : in->b)[l];
+    }
+    for (int e = 0; e < in->count; e++) {
+      uint32_t b = operands[e];
       uint32_t& d = w.reg<uint32_t>(vector ? in->list[e] : in->dst)[l];
       uint8_t* p = at.lane(l) + e * sizeof(float);
       d = in_shared ? update<float>(p, b, b, [](float x, float y, float) { return x + y; })

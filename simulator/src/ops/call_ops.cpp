@@ -55,11 +55,9 @@ void copy_values(const std::vector<FunctionCode::Place>& to, uint8_t* to_frame,
   }
 }
 
-// Makes one lane enter a function.
-void enter(Warp& w, const Inst* in, int lane, const CallSite& site, const FunctionCode& callee) {
-  uint32_t caller_frame = w.reg<uint32_t>(site.caller->stack_slot)[lane];
-  uint32_t frame = caller_frame + site.caller->stack_bytes;
-  if (uint64_t{frame} + callee.stack_bytes > w.block->local_bytes) {
+// Moves the end of a lane's stack.
+void grow_stack(Warp& w, const Inst* in, int lane, uint64_t top) {
+  if (top > w.block->local_bytes) {
     Finding f = finding_at(w, in, lane, "memcheck",
                            "stack overflow: the thread's calls need more than the " +
                                std::to_string(w.block->local_bytes) + " bytes of its stack");
@@ -67,6 +65,14 @@ void enter(Warp& w, const Inst* in, int lane, const CallSite& site, const Functi
         "is this recursion endless? cudaDeviceSetLimit(cudaLimitStackSize) makes the stack larger";
     throw f;
   }
+  w.stack_top[lane] = static_cast<uint32_t>(top);
+}
+
+// Makes one lane enter a function.
+void enter(Warp& w, const Inst* in, int lane, const CallSite& site, const FunctionCode& callee) {
+  uint32_t caller_frame = w.reg<uint32_t>(site.caller->stack_slot)[lane];
+  uint32_t frame = w.stack_top[lane];
+  grow_stack(w, in, lane, uint64_t{frame} + callee.stack_bytes);
   if (site.caller->recursive) {
     save_registers(w, *site.caller, lane);
   }
@@ -211,6 +217,14 @@ void build_call(Decode& d) {
 
 const Inst* leave_kernel(Warp& w, const Inst* in, Mask m) { return exit_lanes(w, in, m); }
 
+int64_t index_of(const FunctionCode& function, const Kernel& kernel) {
+  int64_t index = 0;
+  while (kernel.functions[index].get() != &function) {
+    index++;
+  }
+  return index;
+}
+
 // inst.imm: the index of the function that returns.
 const Inst* leave_function(Warp& w, const Inst* in, Mask m) {
   const Kernel& kernel = *w.block->kernel;
@@ -224,15 +238,18 @@ const Inst* leave_function(Warp& w, const Inst* in, Mask m) {
     bool valid = index < kernel.code.size() &&
                  (kernel.code[index].run == call || kernel.code[index].run == call_pointer);
     const CallSite* site = valid ? &kernel.calls[kernel.code[index].imm] : nullptr;
-    if (!valid || (site->callee && site->callee != &callee) || site->caller->stack_bytes > offset) {
+    valid = valid && (!site->callee || site->callee == &callee) &&
+            (!site->caller->recursive || !w.saved[l].empty());
+    if (valid && site->caller->recursive) {
+      restore_registers(w, *site->caller, l);
+    }
+    uint32_t caller_frame = valid ? w.reg<uint32_t>(site->caller->stack_slot)[l] : 0;
+    if (!valid || uint64_t{caller_frame} + site->caller->stack_bytes > offset) {
       throw finding_at(w, in, l, "memcheck",
                        "the thread's stack is damaged: there is no call to return to");
     }
-    copy_values(site->returns, stack_frame(w, l, offset - site->caller->stack_bytes),
-                callee.returns, frame);
-    if (site->caller->recursive && !w.saved[l].empty()) {
-      restore_registers(w, *site->caller, l);
-    }
+    copy_values(site->returns, stack_frame(w, l, caller_frame), callee.returns, frame);
+    w.stack_top[l] = offset;
     targets[l] = kernel.code.data() + index + 1;
   });
   return scatter(w, in, m, targets);
@@ -244,15 +261,84 @@ void build_ret(Decode& d) {
     d.inst.run = leave_kernel;
     return;
   }
-  size_t index = 0;
-  while (d.kernel.functions[index].get() != &d.function) {
-    index++;
-  }
-  d.inst.imm = static_cast<int64_t>(index);
+  d.inst.imm = index_of(d.function, d.kernel);
   d.inst.run = leave_function;
 }
 
+// ---- Memory from the stack ----------------------------------------------------------------------
+// It lies behind the frame of the activation that takes it, until that returns or sets the end of
+// the stack back.
+
+constexpr uint32_t STACK_ALIGN = 16;  // of frames
+
+// inst.a: slot of the size, inst.imm: the alignment.
+template <class U>
+const Inst* allocate(Warp& w, const Inst* in, Mask m) {
+  const uint64_t align = std::max<uint64_t>(in->imm, STACK_ALIGN);
+  for_lanes(m, [&](int l) {
+    uint64_t at = (w.stack_top[l] + align - 1) / align * align;
+    uint64_t bytes = std::min<uint64_t>(w.reg<U>(in->a)[l], UINT32_MAX);
+    grow_stack(w, in, l, at + (bytes + STACK_ALIGN - 1) / STACK_ALIGN * STACK_ALIGN);
+    w.reg<U>(in->dst)[l] = static_cast<U>(at);
+  });
+  return next(in);
+}
+
+template <class U>
+const Inst* save_stack(Warp& w, const Inst* in, Mask m) {
+  for_lanes(m, [&](int l) { w.reg<U>(in->dst)[l] = w.stack_top[l]; });
+  return next(in);
+}
+
+// inst.imm: the index of the function, whose own frame stays.
+template <class U>
+const Inst* restore_stack(Warp& w, const Inst* in, Mask m) {
+  const FunctionCode& function = *w.block->kernel->functions[in->imm];
+  for_lanes(m, [&](int l) {
+    uint64_t to = w.reg<U>(in->a)[l];
+    uint64_t frame_end = w.reg<uint32_t>(function.stack_slot)[l] + uint64_t{function.stack_bytes};
+    if (to < frame_end || to > w.stack_top[l]) {
+      throw finding_at(w, in, l, "memcheck",
+                       "stackrestore to a place that is not behind the function's variables and "
+                       "before the end of the stack");
+    }
+    w.stack_top[l] = static_cast<uint32_t>(to);
+  });
+  return next(in);
+}
+
+// The type of a stack address.
+bool take_wide(Decode& d) {
+  Type type = d.take_type();
+  return type == Type::U64 ? true : type == Type::U32 ? false : throw Unsupported{};
+}
+
+void build_alloca(Decode& d) {
+  bool wide = take_wide(d);
+  Type type = wide ? Type::U64 : Type::U32;
+  d.inst.dst = d.dst(0, type);
+  d.inst.a = d.src(1, type);
+  d.inst.imm = d.num_args() > 2 ? static_cast<int64_t>(d.arg(2).bits) : 0;
+  d.inst.run = wide ? allocate<uint64_t> : allocate<uint32_t>;
+}
+
+void build_stacksave(Decode& d) {
+  bool wide = take_wide(d);
+  d.inst.dst = d.dst(0, wide ? Type::U64 : Type::U32);
+  d.inst.run = wide ? save_stack<uint64_t> : save_stack<uint32_t>;
+}
+
+void build_stackrestore(Decode& d) {
+  bool wide = take_wide(d);
+  d.inst.a = d.src(0, wide ? Type::U64 : Type::U32);
+  d.inst.imm = index_of(d.function, d.kernel);
+  d.inst.run = wide ? restore_stack<uint64_t> : restore_stack<uint32_t>;
+}
+
 constexpr Opcode OPCODES[] = {
+    {"alloca", build_alloca},
+    {"stacksave", build_stacksave},
+    {"stackrestore", build_stackrestore},
     {"call", build_call},
     {"ret", build_ret},
 };

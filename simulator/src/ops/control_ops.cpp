@@ -108,6 +108,15 @@ const Inst* trap(Warp& w, const Inst* in, Mask m) {
   throw finding_at(w, in, __builtin_ctz(m), "trap", "the kernel executed a trap");
 }
 
+// Counts an event for a profiler, and there is none.
+void build_pmevent(Decode& d) {
+  d.take("mask");
+  if (d.num_args() != 1 || d.arg(0).kind != Operand::Integer) {
+    throw Unsupported{};
+  }
+  d.inst.run = nothing;
+}
+
 void build_trap(Decode& d) { d.inst.run = trap; }
 
 // Each instruction takes effect at once and in order, and asynchronous copies do when they are
@@ -167,6 +176,11 @@ const Inst* barrier(Warp& w, const Inst* in, Mask m) {
     w.mask &= ~other;
   }
   uint32_t threads = in->b ? w.reg<uint32_t>(in->b)[lane] : 0;
+  if (threads % LANES != 0) {
+    throw finding_at(w, in, lane, "synccheck",
+                     "a barrier of " + std::to_string(threads) +
+                         " threads; the number must be a multiple of the warp's 32");
+  }
   Mask votes = VOTE ? w.pred(in->c) ^ (in->flags & NEGATED ? ALL_LANES : 0) : 0;
   return arrive_barrier(w, in, same, static_cast<int>(id), static_cast<int>(threads), WAIT, votes);
 }
@@ -227,12 +241,13 @@ void build_bar(Decode& d) {
 }
 
 constexpr Opcode OPCODES[] = {
-    {"bra", build_bra},      {"brx", build_brx},
-    {"exit", build_exit},    {"nanosleep", build_nanosleep},
-    {"elect", build_elect},  {"griddepcontrol", build_griddepcontrol},
-    {"brkpt", build_brkpt},  {"trap", build_trap},
-    {"membar", build_fence}, {"fence", build_fence},
-    {"bar", build_bar},      {"barrier", build_bar},
+    {"bra", build_bra},         {"brx", build_brx},
+    {"exit", build_exit},       {"nanosleep", build_nanosleep},
+    {"elect", build_elect},     {"griddepcontrol", build_griddepcontrol},
+    {"brkpt", build_brkpt},     {"trap", build_trap},
+    {"membar", build_fence},    {"fence", build_fence},
+    {"bar", build_bar},         {"barrier", build_bar},
+    {"pmevent", build_pmevent},
 };
 
 }  // namespace

@@ -410,6 +410,8 @@ void build_st(Decode& d) {
   d.inst.run = pick(Op::Store, kind, type, bytes, count);
 }
 
+// ---- What concerns caches -----------------------------------------------------------------------
+
 const Inst* nothing(Warp&, const Inst* in, Mask) { return next(in); }
 
 // What is said about caches has no effect that a program could see.
@@ -417,6 +419,29 @@ void build_prefetch(Decode& d) {
   d.drop({"global", "local", "const", "param", "tensormap", "L1", "L2", "L2::evict_last",
           "L2::evict_normal"});
   d.inst.run = nothing;
+}
+
+constexpr int CACHE_LINE = 128;
+
+// discard drops a line of the cache without writing it back: what it held is lost.
+const Inst* discard(Warp& w, const Inst* in, Mask m) {
+  const uint64_t* a = w.reg<uint64_t>(in->a);
+  for_lanes(m, [&](int l) {
+    uint8_t* line = resolve_stretch<AddressKind::Generic, true>(
+        w, in, l, address_of<AddressKind::Generic>(a[l], in), CACHE_LINE, CACHE_LINE);
+    std::memset(line, 0xff, CACHE_LINE);
+  });
+  return next(in);
+}
+
+void build_discard(Decode& d) {
+  Space space = d.take("global") ? Space::Global : Space::Generic;
+  const Operand& size = d.arg(1);
+  if (!d.take("L2") || size.kind != Operand::Integer || size.bits != CACHE_LINE ||
+      memory_operand(d, d.arg(0), space) != AddressKind::Generic) {
+    throw Unsupported{};
+  }
+  d.inst.run = discard;
 }
 
 const Inst* clear(Warp& w, const Inst* in, Mask m) {
@@ -439,7 +464,7 @@ constexpr Opcode OPCODES[] = {
     {"st", build_st},
     {"prefetch", build_prefetch},
     {"prefetchu", build_prefetch},
-    {"discard", build_prefetch},
+    {"discard", build_discard},
     {"applypriority", build_prefetch},
     {"createpolicy", build_createpolicy},
 };
