@@ -201,11 +201,10 @@ void tensor_maps() {
   cuuint32_t ones[] = {1, 1, 1, 1};
   int lower[] = {-1, -1}, upper[] = {1, 1};
   auto im2col = [&](cuuint32_t channels) {
-    return cuTensorMapEncodeIm2col(&map, CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 4, at, image,
-                                   image_strides, lower, upper, channels, 64, ones,
-                                   CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_NONE,
-                                   CU_TENSOR_MAP_L2_PROMOTION_NONE,
-                                   CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    return cuTensorMapEncodeIm2col(
+        &map, CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 4, at, image, image_strides, lower, upper, channels,
+        64, ones, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_NONE,
+        CU_TENSOR_MAP_L2_PROMOTION_NONE, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   };
   CU(im2col(8));
   EXPECT(bad, im2col(512));

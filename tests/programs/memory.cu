@@ -54,8 +54,7 @@ void pitched() {
   OK(cudaMemcpy2D(d, pitch, h, 5, 5, 6, cudaMemcpyHostToDevice));
   OK(cudaMemcpy2DAsync(back, 5, d, pitch, 5, 6, cudaMemcpyDeviceToHost, 0));
   CHECK(std::memcmp(h, back, 30) == 0);
-  EXPECT(cudaErrorInvalidPitchValue,
-         cudaMemcpy2D(d, 4, h, 5, 5, 6, cudaMemcpyHostToDevice));
+  EXPECT(cudaErrorInvalidPitchValue, cudaMemcpy2D(d, 4, h, 5, 5, 6, cudaMemcpyHostToDevice));
   OK(cudaFree(d));
 
   cudaPitchedPtr p;
