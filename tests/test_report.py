@@ -17,7 +17,8 @@ def test_pages_are_up_to_date() -> None:
 
 
 def test_results_are_of_right_rungs_alone() -> None:
-    files = sorted(report.RESULTS.glob("*.json"))
+    every = sorted(report.RESULTS.glob("*.json"))
+    files = [file for file in every if not file.name.startswith("conformance-")]
     assert files
     for file in files:
         rows = json.loads(file.read_text())["rows"]
