@@ -98,7 +98,7 @@ def test_program(source: Source, order: str, target: str, builds: dict) -> None:
     if target == "gpu" and order != WARP_ORDERS[0]:
         pytest.skip("a GPU has an order of its own")
     if (source, target) not in builds:
-        pytest.skip(f"needs the Python package of {source.package}: pip install --group dev")
+        pytest.skip(f"needs the Python package of {source.package}: pip install --group cute")
     status, out, err = run(builds[source, target].result(), order)
     last = (out.splitlines() or [""])[-1]
     assert status == 0 and re.match(r"ok\b", last), out + err
