@@ -34,6 +34,7 @@ FAMILIES = (
     "matrix_memory",
     "mma",
     "wmma",
+    "wgmma",
     "mbarrier",
     "async_copy",
     "bulk_copy",
