@@ -1,5 +1,7 @@
 // control_ops.cpp: branches, exits, block barriers, fences, trap.
 
+#include <atomic>
+
 #include "dispatch.h"
 #include "members.h"
 
@@ -120,7 +122,12 @@ void build_pmevent(Decode& d) {
 void build_trap(Decode& d) { d.inst.run = trap; }
 
 // Each instruction takes effect at once and in order, and asynchronous copies do when they are
-// waited for: fences, between threads or proxies, have nothing left to do.
+// waited for. Only blocks on several cores may see each other's accesses in another order.
+const Inst* fence(Warp&, const Inst* in, Mask) {
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  return next(in);
+}
+
 void build_fence(Decode& d) {
   d.drop({"sc", "acq_rel", "acquire", "release", "cta", "cluster", "gpu", "gl", "sys",
           "sync_restrict::shared::cta", "sync_restrict::shared::cluster", "mbarrier_init"});
@@ -128,7 +135,7 @@ void build_fence(Decode& d) {
     d.drop({"alias", "async", "async::generic", "tensormap::generic", "global", "shared::cta",
             "shared::cluster"});
   }
-  d.inst.run = nothing;
+  d.inst.run = fence;
 }
 
 // ---- Barriers of the block ----------------------------------------------------------------------
