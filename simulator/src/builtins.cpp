@@ -95,7 +95,7 @@ std::string formatted(const std::string& spec, T value) {
 
 constexpr int MAX_WIDTH = 1 << 12;
 
-// Whether a conversion has a width or a precision of more digits than MAX_WIDTH.
+// Whether a conversion has a width or a precision of more than four digits.
 bool is_too_wide(std::string_view spec) {
   size_t digits = 0;
   return std::any_of(spec.begin(), spec.end(), [&](char c) {
