@@ -80,6 +80,9 @@ CASES = {
     "count": Misuse(
         asm("barrier.sync 1, %0;", '"r"(blockDim.x - 1)'), "synccheck", "a barrier of 63 threads"
     ),
+    "huge count": Misuse(
+        asm("barrier.sync 1, %0;", '"r"(1u << 31)'), "synccheck", "a barrier of 2147483648 threads"
+    ),
     "number": Misuse(
         asm(".reg .pred p; setp.eq.u32 p, %0, 0; barrier.red.or.pred p, %0, p;", '"r"(i + 16)'),
         "synccheck", "barrier 16 does not exist",

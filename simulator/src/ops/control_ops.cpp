@@ -143,6 +143,7 @@ void build_fence(Decode& d) {
 // slot of the predicate, inst.imm: what becomes of them (BarrierResult).
 
 constexpr uint8_t NEGATED = 1, ALIGNED = 2;  // inst.flags
+constexpr uint32_t MAX_THREADS = 1024;       // of a block
 
 // An aligned barrier is for whole warps: lanes that come early wait for the others of their warp,
 // which may have left. False: some are still missing.
@@ -183,10 +184,10 @@ const Inst* barrier(Warp& w, const Inst* in, Mask m) {
     w.mask &= ~other;
   }
   uint32_t threads = in->b ? w.reg<uint32_t>(in->b)[lane] : 0;
-  if (threads % LANES != 0) {
+  if (threads % LANES != 0 || threads > MAX_THREADS) {
     throw finding_at(w, in, lane, "synccheck",
                      "a barrier of " + std::to_string(threads) +
-                         " threads; the number must be a multiple of the warp's 32");
+                         " threads; the number must be a multiple of the warp's 32, up to 1024");
   }
   Mask votes = VOTE ? w.pred(in->c) ^ (in->flags & NEGATED ? ALL_LANES : 0) : 0;
   return arrive_barrier(w, in, same, static_cast<int>(id), static_cast<int>(threads), WAIT, votes);
