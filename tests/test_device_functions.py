@@ -18,7 +18,7 @@ SOURCE = (Path(__file__).parent / "kernels" / "functions.cu").read_text()
 def kernels():
     names = (
         "recursion overflow pointers wild_call structures barriers indirect print print_wild check "
-        "heap free_twice exhaust"
+        "heap free_twice exhaust keep print_odd split_for_ever wrong_return"
     )
     return inline(SOURCE, names.split(), target="simulator")
 
@@ -145,3 +145,27 @@ def test_malloc_and_free_in_kernels(kernels, order) -> None:
     one = torch.zeros(1, dtype=torch.int32)
     kernels.exhaust(one)
     assert one.item() == 1
+
+
+def test_what_one_kernel_allocated_another_one_reads(kernels) -> None:
+    out = torch.zeros(1, dtype=torch.int32)
+    kernels.keep(out)
+    assert out.item() == 17
+
+
+def test_printf_of_sizes_that_a_gpu_does_not_know_and_of_endless_widths(kernels) -> None:
+    assert printed(kernels.print_odd) == "abc|  x|1.500000|%2147483640d|\n"
+
+
+# ---- Jumps and stacks gone wrong -----------------------------------------------------
+
+
+def test_a_loop_whose_jumps_always_split_the_warp_ends_at_the_limit(kernels) -> None:
+    with simulator.settings(instruction_limit=1_000_000):
+        assert finding(kernels.split_for_ever).kind == "limit"
+
+
+def test_a_return_to_the_call_of_another_function_is_reported(kernels) -> None:
+    error = finding(kernels.wrong_return, torch.zeros(8, dtype=torch.int32))
+    assert error.kind == "memcheck"
+    assert "stack is damaged" in str(error)

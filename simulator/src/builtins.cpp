@@ -93,16 +93,32 @@ std::string formatted(const std::string& spec, T value) {
   return large;
 }
 
+constexpr int MAX_WIDTH = 1 << 12;
+
+// Whether a conversion has a width or a precision of more than four digits.
+bool is_too_wide(std::string_view spec) {
+  size_t digits = 0;
+  return std::any_of(spec.begin(), spec.end(), [&](char c) {
+    digits = c >= '0' && c <= '9' ? digits + 1 : 0;
+    return digits > 4;
+  });
+}
+
 // Formats one conversion; `spec` is everything from % to the letter, with `*` still in it.
 std::string convert(const Warp& w, const Inst* in, int lane, std::string spec, Arguments& args) {
-  constexpr int MAX_WIDTH = 1 << 12;
   for (size_t star; (star = spec.find('*')) != std::string::npos;) {
     int value = std::clamp(args.next<int>(), -MAX_WIDTH, MAX_WIDTH);
     spec.replace(star, 1, std::to_string(value));
   }
+  if (is_too_wide(spec)) {
+    return spec;
+  }
   char letter = spec.back();
   // The host has the same sizes: long is 64 bits wide on both.
-  bool wide = spec.find_first_of("ljztq") != std::string::npos;
+  bool wide = spec.find_first_of("lLjztq") != std::string::npos;
+  if (!std::strchr("diuoxX", letter)) {  // others come in one size: no wchar_t, no long double
+    std::erase_if(spec, [](char c) { return std::strchr("hlLjztq", c) != nullptr; });
+  }
   switch (letter) {
     case 'd':
     case 'i':
@@ -155,9 +171,7 @@ uint64_t print(Warp& w, const Inst* in, int lane, const uint64_t* values) {
       break;
     }
     std::string spec = format.substr(i, end - i + 1);
-    // A width of the format itself is as bounded as one from an argument.
-    bool sane = spec.size() < 24;
-    out += sane ? convert(w, in, lane, spec, args) : spec;
+    out += convert(w, in, lane, spec, args);
     i = end + 1;
   }
   w.block->cluster->output += out;
@@ -198,6 +212,10 @@ class Heap {
       free_[base_] = bytes_;
     }
     return {base_, bytes_, "device heap", "malloc in kernels", WBSIM_INOUT};
+  }
+  bool exists() {
+    std::lock_guard lock(mutex_);
+    return base_ != 0;
   }
   uint64_t allocate(uint64_t bytes) {
     std::lock_guard lock(mutex_);
@@ -283,6 +301,7 @@ const Builtin* find_builtin(const std::string& name) {
 }
 
 Region device_heap() { return Heap::get().region(); }
+bool device_heap_exists() { return Heap::get().exists(); }
 void set_device_heap_bytes(uint64_t bytes) { Heap::get().set_bytes(bytes); }
 uint64_t device_heap_bytes() { return Heap::get().bytes(); }
 

@@ -44,10 +44,10 @@ void add_counts(std::vector<Count>& out, const std::vector<Worker::RunCount>& co
 
 }  // namespace
 
-// How deep recursion goes and what alloca takes is not known. A stack frame here is not smaller than the hardware's, so
-// the limit counts four times.
+// How deep recursion goes and what alloca takes is not known. A stack frame here is not smaller
+// than the hardware's, so the limit counts four times. Each lane's memory is aligned as vectors are.
 uint32_t Launch::local_bytes() const {
-  uint64_t stack = kernel->open_stack ? 4 * std::min(stack_limit, MAX_STACK) : 0;
+  uint64_t stack = kernel->open_stack ? 4 * std::min((stack_limit + 15) / 16 * 16, MAX_STACK) : 0;
   return kernel->local_bytes + static_cast<uint32_t>(stack);
 }
 

@@ -191,7 +191,7 @@ cudaError_t Runtime::launch(Function& function, const LaunchShape& shape,
   {
     std::lock_guard lock(mutex_);
     launch.regions = regions_;
-    if (launch.kernel->uses_heap) {
+    if (launch.kernel->uses_heap || device_heap_exists()) {
       launch.regions.add(device_heap());
     }
     if (launch.cooperative) {

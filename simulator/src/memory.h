@@ -1,8 +1,8 @@
 // memory.h: which addresses a kernel may touch, and what the report says when it touches another.
 //
-// Global addresses are host addresses. Each worker has one buffer for the shared memory of its
-// block and one for the local memory of its threads; their generic addresses are host addresses
-// too. Everything a kernel may touch is a Region.
+// Global addresses are host addresses. Each running block has a buffer for its shared memory and one
+// for the local memory of its threads; their generic addresses are host addresses too. All other
+// memory that a kernel may touch is a Region.
 #pragma once
 
 #include <cstdint>

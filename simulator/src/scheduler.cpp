@@ -194,6 +194,9 @@ bool run_warp(Worker& worker, Warp& w) {
         continue;
       }
       if (to == HALT) {
+        if (executed >= worker.slice && is_ready(w)) {  // a loop of jumps that split the group
+          w.spun = in;
+        }
         if (w.spun) {
           spun = true;
           break;

@@ -170,3 +170,59 @@ __global__ void free_twice_kernel() {
 void free_twice(cudaStream_t stream) { free_twice_kernel<<<1, 1, 0, stream>>>(); }
 __global__ void exhaust_kernel(int* out) { out[0] = malloc(1ull << 40) == nullptr; }
 void exhaust(int* out, cudaStream_t stream) { exhaust_kernel<<<1, 1, 0, stream>>>(out); }
+
+// What one kernel allocated, another one reads.
+__device__ int* kept;
+__global__ void keep_kernel() {
+  kept = static_cast<int*>(malloc(64));
+  kept[3] = 17;
+}
+__global__ void read_kept_kernel(int* out) { out[0] = kept[3]; }
+void keep(int* out, cudaStream_t stream) {
+  keep_kernel<<<1, 1, 0, stream>>>();
+  read_kept_kernel<<<1, 1, 0, stream>>>(out);
+}
+
+__global__ void print_odd_kernel() {
+  printf("%ls|%3lc|%Lf|%2147483640d|\n", reinterpret_cast<const wchar_t*>("abc"), 'x', 1.5, 7);
+}
+void print_odd(cudaStream_t stream) { print_odd_kernel<<<1, 1, 0, stream>>>(); }
+
+// ---- Jumps and stacks gone wrong ----
+// Every jump back splits the warp, which meets again before the next one.
+__global__ void split_for_ever_kernel() {
+  asm volatile(
+      "{.reg .b32 r; and.b32 r, %0, 1; ways: .branchtargets BACK, AGAIN;"
+      "BACK: add.u32 r, r, 0; AGAIN: brx.idx r, ways;}" ::"r"(threadIdx.x));
+}
+void split_for_ever(cudaStream_t stream) { split_for_ever_kernel<<<1, 32, 0, stream>>>(); }
+
+// The place to return to of a call in `larger` comes under the call in `smaller`.
+__device__ unsigned before[8];
+__device__ __noinline__ int leaf(int n, bool write) {
+  unsigned mine[4] = {0, 1, 2, 3};
+  unsigned long long at;
+  asm volatile("cvta.to.local.u64 %0, %1;" : "=l"(at) : "l"(mine) : "memory");
+  for (int i = 0; i < 8; i++) {
+    if (write) {
+      asm volatile("st.local.u32 [%0], %1;" ::"l"(at - 32 + 4 * i), "r"(before[i]) : "memory");
+    } else {
+      asm volatile("ld.local.u32 %0, [%1];" : "=r"(before[i]) : "l"(at - 32 + 4 * i) : "memory");
+    }
+  }
+  return mine[n & 3];
+}
+__device__ __noinline__ int smaller(int n) {
+  return n > 0 ? smaller(n - 1) + 1 : leaf(n, true);
+}
+__device__ __noinline__ int larger(int n, int a, int b, int c, int d, double e, double f) {
+  int below = n > 0 ? larger(n - 1, b, c, d, a, f, e) : leaf(n, false);
+  return below * a + b * c + d + static_cast<int>(e * f);
+}
+__global__ void wrong_return_kernel(int* out) {
+  out[0] = larger(0, out[1], out[2], out[3], out[4], out[5], out[6]);
+  out[0] = smaller(0);
+}
+void wrong_return(int* out, cudaStream_t stream) {
+  wrong_return_kernel<<<1, 1, 0, stream>>>(out);
+}

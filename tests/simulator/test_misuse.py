@@ -80,6 +80,9 @@ CASES = {
     "count": Misuse(
         asm("barrier.sync 1, %0;", '"r"(blockDim.x - 1)'), "synccheck", "a barrier of 63 threads"
     ),
+    "huge count": Misuse(
+        asm("barrier.sync 1, %0;", '"r"(1u << 31)'), "synccheck", "a barrier of 2147483648 threads"
+    ),
     "number": Misuse(
         asm(".reg .pred p; setp.eq.u32 p, %0, 0; barrier.red.or.pred p, %0, p;", '"r"(i + 16)'),
         "synccheck", "barrier 16 does not exist",
@@ -128,6 +131,26 @@ CASES = {
     "misaligned in the other block": Misuse(
         asm(".reg .b32 a;" + FAR + "red.shared::cluster.add.u32 [a+2], 1;", SHARED),
         "memcheck", "misaligned write of 4 bytes", cluster=2, blocks=2,
+    ),
+    **{
+        f"{what} of a block that has exited": Misuse(
+            "if (blockIdx.x == 1) return; for (int n = 0; n < 99; n++) __nanosleep(9);" 
+            + asm(".reg .b32 a; .reg .b64 g;" + FAR + code, SHARED),
+            "memcheck", "the shared memory of the cluster's block 1, which has exited",
+            cluster=2, blocks=2,
+        )
+        for what, code in {
+            "read": "ld.shared::cluster.b32 a, [a];",
+            "generic write": "cvt.u64.u32 g, a; cvta.shared::cluster.u64 g, g; st.b32 [g], 7;",
+            "atomic": "atom.shared::cluster.add.u32 a, [a], 1;",
+        }.items()
+    },
+    # Steps between lanes so large that the last lane of a half is near the first again.
+    "wrapped": Misuse(
+        '_Pragma("unroll 1") for (unsigned long long k = 0; k < 2; k++) '
+        + asm(".reg .b32 r; ld.global.b32 r, [%0];",
+              '"l"((unsigned long long)out + k * 0xbbbbbbbbbbbbbbbcull * (i % 16))'),
+        "memcheck", "out-of-bounds read of 4 bytes in global memory",
     ),
     # What ends a kernel.
     "jump": Misuse(

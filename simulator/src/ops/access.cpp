@@ -75,6 +75,15 @@ const char* space_name(AddressKind kind) {
        "length");
 }
 
+void check_live(const Warp& w, const Inst* in, int lane, const Block& block, uint64_t address) {
+  if (block.live_warps == 0) {
+    fail(w, in, lane, address,
+         "access to the shared memory of the cluster's block " + std::to_string(block.rank) +
+             ", which has exited",
+         "a block whose memory others use waits for them, as cluster.sync() does");
+  }
+}
+
 // One lane's access through a generic address: finds its region, or reports.
 void check_generic(Warp& w, const Inst* in, int lane, uint64_t address, int bytes, bool write) {
   const Worker& worker = *w.block->worker;
@@ -84,8 +93,11 @@ void check_generic(Warp& w, const Inst* in, int lane, uint64_t address, int byte
     return within(address, bytes, first, first + size);
   };
   const Block* holder = block_holding(*w.block, address);
-  if ((holder && inside(holder->shared, holder->shared_bytes)) ||
-      inside(block.params, worker.launch->params.size())) {
+  if (holder && inside(holder->shared, holder->shared_bytes)) {
+    check_live(w, in, lane, *holder, address);
+    return;
+  }
+  if (inside(block.params, worker.launch->params.size())) {
     return;
   }
   uint64_t local = block.local_bytes;
@@ -96,13 +108,14 @@ void check_generic(Warp& w, const Inst* in, int lane, uint64_t address, int byte
 }
 
 // A shared address that names another block of the cluster; nullptr if it does not lie in one.
-uint8_t* in_other_block(const Warp& w, uint64_t address, uint64_t bytes) {
+uint8_t* in_other_block(const Warp& w, const Inst* in, int lane, uint64_t address, uint64_t bytes) {
   const Block* block =
       address <= UINT32_MAX ? block_at(*w.block, static_cast<uint32_t>(address)) : nullptr;
   uint64_t offset = address & OFFSET_MASK;
   if (!block || !within(offset, bytes, SHARED_BASE, SHARED_BASE + block->shared_bytes)) {
     return nullptr;
   }
+  check_live(w, in, lane, *block, address);
   return block->shared + (offset - SHARED_BASE);
 }
 
@@ -173,7 +186,8 @@ uint8_t* resolve_stretch(Warp& w, const Inst* in, int lane, uint64_t address, in
   if (!is_allowed<KIND>(w, in, address, bytes)) {
     if constexpr (KIND == AddressKind::Generic) {
       check_generic(w, in, lane, address, bytes, WRITE);
-    } else if (uint8_t* other = is_shared(KIND) ? in_other_block(w, address, bytes) : nullptr) {
+    } else if (uint8_t* other =
+                   is_shared(KIND) ? in_other_block(w, in, lane, address, bytes) : nullptr) {
       return other;
     } else {
       outside_window(w, in, lane, KIND, address, bytes, WRITE);

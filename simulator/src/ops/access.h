@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <utility>
 
 #include "../decoder.h"
 #include "../warp.h"
@@ -135,7 +136,9 @@ template <AddressKind KIND>
   uint64_t end = begin + access.step[h] * (HALF - 1);
   access.first[h] = window_base<KIND>(w) + begin;
   uint64_t low = std::min(begin, end);
-  return advances_by<HALF>(a, step) && ((begin | step) & (bytes - 1)) == 0 &&
+  // No step is so large that its multiples wrap around: all lanes lie between the first and last.
+  return std::in_range<int32_t>(access.step[h]) && advances_by<HALF>(a, step) &&
+         ((begin | step) & (bytes - 1)) == 0 &&
          is_allowed<KIND>(w, in, low, std::max(begin, end) - low + bytes);
 }
 

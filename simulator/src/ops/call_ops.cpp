@@ -34,8 +34,16 @@ void save_registers(Warp& w, const FunctionCode& function, int lane) {
   }
 }
 
-void restore_registers(Warp& w, const FunctionCode& function, int lane) {
+// False: that much has not been saved.
+bool restore_registers(Warp& w, const FunctionCode& function, int lane) {
   std::vector<uint8_t>& from = w.saved[lane];
+  size_t wanted = 0;
+  for (auto [slot, bytes] : function.registers) {
+    wanted += std::max(bytes, 1);
+  }
+  if (from.size() < wanted) {
+    return false;
+  }
   for (size_t i = function.registers.size(); i-- > 0;) {
     auto [slot, bytes] = function.registers[i];
     if (bytes == 0) {
@@ -45,6 +53,7 @@ void restore_registers(Warp& w, const FunctionCode& function, int lane) {
     }
     from.resize(from.size() - std::max(bytes, 1));
   }
+  return true;
 }
 
 void copy_values(const std::vector<FunctionCode::Place>& to, uint8_t* to_frame,
@@ -239,10 +248,7 @@ const Inst* leave_function(Warp& w, const Inst* in, Mask m) {
                  (kernel.code[index].run == call || kernel.code[index].run == call_pointer);
     const CallSite* site = valid ? &kernel.calls[kernel.code[index].imm] : nullptr;
     valid = valid && (!site->callee || site->callee == &callee) &&
-            (!site->caller->recursive || !w.saved[l].empty());
-    if (valid && site->caller->recursive) {
-      restore_registers(w, *site->caller, l);
-    }
+            (!site->caller->recursive || restore_registers(w, *site->caller, l));
     uint32_t caller_frame = valid ? w.reg<uint32_t>(site->caller->stack_slot)[l] : 0;
     if (!valid || uint64_t{caller_frame} + site->caller->stack_bytes > offset) {
       throw finding_at(w, in, l, "memcheck",

@@ -1,5 +1,7 @@
 // control_ops.cpp: branches, exits, block barriers, fences, trap.
 
+#include <atomic>
+
 #include "dispatch.h"
 #include "members.h"
 
@@ -120,7 +122,12 @@ void build_pmevent(Decode& d) {
 void build_trap(Decode& d) { d.inst.run = trap; }
 
 // Each instruction takes effect at once and in order, and asynchronous copies do when they are
-// waited for: fences, between threads or proxies, have nothing left to do.
+// waited for. Only blocks on several cores may see each other's accesses in another order.
+const Inst* fence(Warp&, const Inst* in, Mask) {
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  return next(in);
+}
+
 void build_fence(Decode& d) {
   d.drop({"sc", "acq_rel", "acquire", "release", "cta", "cluster", "gpu", "gl", "sys",
           "sync_restrict::shared::cta", "sync_restrict::shared::cluster", "mbarrier_init"});
@@ -128,7 +135,7 @@ void build_fence(Decode& d) {
     d.drop({"alias", "async", "async::generic", "tensormap::generic", "global", "shared::cta",
             "shared::cluster"});
   }
-  d.inst.run = nothing;
+  d.inst.run = fence;
 }
 
 // ---- Barriers of the block ----------------------------------------------------------------------
@@ -136,6 +143,7 @@ void build_fence(Decode& d) {
 // slot of the predicate, inst.imm: what becomes of them (BarrierResult).
 
 constexpr uint8_t NEGATED = 1, ALIGNED = 2;  // inst.flags
+constexpr uint32_t MAX_THREADS = 1024;       // of a block
 
 // An aligned barrier is for whole warps: lanes that come early wait for the others of their warp,
 // which may have left. False: some are still missing.
@@ -176,10 +184,10 @@ const Inst* barrier(Warp& w, const Inst* in, Mask m) {
     w.mask &= ~other;
   }
   uint32_t threads = in->b ? w.reg<uint32_t>(in->b)[lane] : 0;
-  if (threads % LANES != 0) {
+  if (threads % LANES != 0 || threads > MAX_THREADS) {
     throw finding_at(w, in, lane, "synccheck",
                      "a barrier of " + std::to_string(threads) +
-                         " threads; the number must be a multiple of the warp's 32");
+                         " threads; the number must be a multiple of the warp's 32, up to 1024");
   }
   Mask votes = VOTE ? w.pred(in->c) ^ (in->flags & NEGATED ? ALL_LANES : 0) : 0;
   return arrive_barrier(w, in, same, static_cast<int>(id), static_cast<int>(threads), WAIT, votes);
