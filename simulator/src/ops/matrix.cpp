@@ -227,8 +227,8 @@ template <class Math>
 
 // ---- mma.sp -------------------------------------------------------------------------------------
 
-// The same for A of which every row holds `count` elements at places of its own. What they are not
-// multiplied with, be it infinite, is not read.
+// The same for A of which every row holds `count` elements at places of its own. What a row
+// does not select of B is not multiplied, be it infinite.
 template <class Math>
 [[gnu::noinline]] void multiply_held(typename Math::T* sums, const typename Math::T* a,
                                      const Places& places, const typename Math::T* b, int count,
@@ -465,7 +465,8 @@ Handler handler_of(const Product& p) {
 
 }  // namespace
 
-// Two of four neighbours along k are held, and 4 bits of metadata say which two; pairs of s4 or u4
+// PTX ISA, "Sparse matrix storage" of mma.sp and of wgmma.mma_async.sp, whose warps are like mma.sp
+// of m16 each. Two of four neighbours along k are held, and 4 bits of metadata say which two; pairs of s4 or u4
 // count as one. Of tf32 one of two is held: as two halves, so that the places are 0, 1 or 2, 3.
 // 16 bits of a row share a lane with those of the row 8 below; of narrow types a lane has 32 bits of
 // one row.

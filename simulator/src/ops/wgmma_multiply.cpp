@@ -177,8 +177,8 @@ void add_products(const float (*a)[4 * ROWS], const float (*b)[PANEL], int count
   }
 }
 
-// The same for sparse A, every row of which holds elements at places of its own. What they are not
-// multiplied with, be it infinite, is not read.
+// The same for sparse A, every row of which holds elements at places of its own. What a row
+// does not select of B is not multiplied, be it infinite.
 void add_held_products(const float (*a)[4 * ROWS], const float (*b)[PANEL], const Places& places,
                        int count, float* const sums[]) {
   for (int r = 0; r < SUMS; r++) {
