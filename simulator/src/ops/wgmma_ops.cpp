@@ -145,8 +145,8 @@ void fill_from_registers(wgmma::Panel& panel, Warp& w, const uint32_t* slots) {
 }
 
 // Rows of A, or columns of B, from the block's shared memory. The panel begins at 8 * block; of its
-// 16 rows the matrix has 8 or 16, those that it lacks repeat others. Of each, it takes the bytes from
-// 32 * step on.
+// 16 rows the matrix has 8 or 16, those that it lacks repeat others. Of each, it takes the 32 bytes
+// from 32 * step on.
 void fill_from_shared(wgmma::Panel& panel, const Warp& w, const Inst* in, char matrix,
                       const SharedMatrix& shared, bool columns, uint32_t block, uint32_t blocks,
                       uint32_t step = 0) {
@@ -210,8 +210,8 @@ void complete_before(Warp& w, ProductQueue& queue, uint64_t group) {
   queue.pending.erase(queue.pending.begin(), queue.pending.begin() + done);
 }
 
-// A column of B has 64 bytes if A is sparse. How they lie in rows that a swizzle makes 32 bytes wide
-// is not documented.
+// A column of B has 64 bytes if A is sparse. How they lie in rows that a swizzle makes 32 bytes
+// wide is not documented.
 void check_width(const Warp& w, const Inst* in, const Setup& setup, uint64_t descriptor) {
   if (!setup.b_columns && SharedMatrix(descriptor).swizzle() == Swizzle::Bytes32) {
     throw finding_at(w, in, 0, "memcheck",
