@@ -465,11 +465,11 @@ Handler handler_of(const Product& p) {
 
 }  // namespace
 
-// PTX ISA, "Sparse matrix storage" of mma.sp and of wgmma.mma_async.sp, each warp of which is like
-// an mma.sp. Two of four neighbours along k are held, and 4 bits of metadata say which two; pairs
-// of s4 or u4 count as one. Of tf32 one of two is held: as two halves, so that the places are 0, 1 or
-// 2, 3. 16 bits of a row share a lane with those of the row 8 below; of narrow types a lane has 32
-// bits of one row.
+// PTX ISA, "Sparse matrix storage" of mma.sp and of wgmma.mma_async.sp, each warp of which is
+// like an mma.sp. Two of four neighbours along k are held, and 4 bits of metadata say which two;
+// pairs of s4 or u4 count as one. Of tf32 one of two is held: as two halves, so that the places
+// are 0, 1 or 2, 3. 16 bits of a row share a lane with those of the row 8 below; of narrow types
+// a lane has 32 bits of one row.
 void find_places(const uint32_t* metadata, Element type, int blocks_k, int selector,
                  Places& places) {
   const int per_word = elements_per_word(type);
