@@ -161,6 +161,7 @@ def check_product(
     got: np.ndarray,
     *,
     saturate: bool = False,
+    held: np.ndarray | None = None,
     target: str = "simulator",
     what: str = "",
 ) -> None:
@@ -169,6 +170,8 @@ def check_product(
     Integers are exact: wrapped, or saturated. Floating point: on the simulator the sum in f32 errs
     by at most K * 2^-24 times the sum of all magnitudes, on a GPU by eight times that (its sums
     are truncated and aligned to the largest term), and is rounded to the type of D.
+
+    held: which elements of a sparse A take part.
     """
     a, b, c = (decode(t, x) for t, x in zip(types[1:], matrices, strict=True))
     k = a.shape[1]
@@ -179,6 +182,8 @@ def check_product(
         return
     with np.errstate(invalid="ignore", over="ignore"):
         products = a[:, :, None] * b[None]
+        if held is not None:
+            products[~held] = 0
         exact = products.sum(1) + c
         bound = (np.abs(products).sum(1) + np.abs(c)) * k * 2.0**-24 * (1 + k * 2.0**-24)
         bound = bound * (1 if target == "simulator" else 8) + k * 2.0**-149

@@ -262,7 +262,14 @@ class Mma:
         for q, matrices in enumerate(parts):
             self.compare(matrices, got[q * m : (q + 1) * m], f"{self.name} ({kind})", target)
 
-    def compare(self, matrices: tuple, got: np.ndarray, what: str, target: str) -> None:
+    def compare(
+        self,
+        matrices: tuple,
+        got: np.ndarray,
+        what: str,
+        target: str,
+        held: np.ndarray | None = None,
+    ) -> None:
         if self.types[0] == "f64":
             check_chain(matrices, got, self.after[1:] or self.before[1:] or "rn", what)
         elif self.types[1] == "b1":
@@ -273,22 +280,34 @@ class Mma:
                                                       decode("s32", c)), what)  # fmt: skip
         else:
             saturate = "satfinite" in self.before
-            check_product(self.types, matrices, got, saturate=saturate, target=target, what=what)
+            check_product(
+                self.types,
+                matrices,
+                got,
+                saturate=saturate,
+                held=held,
+                target=target,
+                what=what,
+            )
 
     def check_sparse(self, module: ModuleType, kind: str, seed: int, target: str) -> None:
-        """A is made dense here, from the elements that are held and their places."""
+        """A is made dense here, from the elements that are held and their places.
+
+        What stands in B where A holds nothing does not matter, not even if it is infinite.
+        """
         m, n, k = self.mnk
         bits = BITS[self.types[1]]
         held, b, c = operands(self.types[1:], m, n, k, kind, seed)
         held = held[:, : k // 2]
         rng = np.random.default_rng(seed)
-        dense = np.zeros((m, k), dtype=np.uint64)
+        dense, is_held = np.zeros((m, k), dtype=np.uint64), np.zeros((m, k), dtype=bool)
         codes = np.zeros((m, k // (8 if bits == 4 else 2 if bits == 32 else 4)), dtype=np.uint64)
         for row, chunk in np.ndindex(*codes.shape):
             if bits == 32:  # one of two: 0b0100 is the first, 0b1110 the second
                 second = rng.integers(2)
                 codes[row, chunk] = 0b1110 if second else 0b0100
                 dense[row, 2 * chunk + second] = held[row, chunk]
+                is_held[row, 2 * chunk + second] = True
                 continue
             first, last = sorted(rng.choice(4, 2, replace=False))
             codes[row, chunk] = first | last << 2
@@ -297,9 +316,10 @@ class Mma:
                     at, source = 8 * chunk + 2 * place, 4 * chunk + 2 * i
                     dense[row, at : at + 2] = held[row, source : source + 2]
                 else:
+                    is_held[row, 4 * chunk + place] = True
                     dense[row, 4 * chunk + place] = held[row, 2 * chunk + i]
         got = self.run(module, held, b, c, self.metadata(codes, rng))
-        self.compare((dense, b, c), got, f"{self.name} ({kind})", target)
+        self.compare((dense, b, c), got, f"{self.name} ({kind})", target, is_held)
 
     def metadata(self, codes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """The register of metadata; lanes that are not asked hold anything.

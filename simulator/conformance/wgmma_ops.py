@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from types import ModuleType
 
@@ -44,11 +44,11 @@ BITS = {"f16": 16, "bf16": 16, "tf32": 32, "e4m3": 8, "e5m2": 8, "s8": 8, "u8": 
 INTEGERS = ("s8", "u8", "b1")
 
 
-def random_rows(type_: str, rows: int, rng: np.random.Generator) -> np.ndarray:
-    """Rows of ROW_BYTES bytes with elements of moderate size; any integer, any bit."""
+def random_rows(type_: str, rows: int, bytes_: int, rng: np.random.Generator) -> np.ndarray:
+    """Rows with elements of moderate size; any integer, any bit."""
     if type_ in INTEGERS:
-        return rng.integers(0, 256, (rows, ROW_BYTES), dtype=np.uint8)
-    numbers = torch.from_numpy(rng.standard_normal((rows, 8 * ROW_BYTES // BITS[type_])))
+        return rng.integers(0, 256, (rows, bytes_), dtype=np.uint8)
+    numbers = torch.from_numpy(rng.standard_normal((rows, 8 * bytes_ // BITS[type_])))
     return to_bytes(type_, numbers)
 
 
@@ -109,9 +109,8 @@ class Layout:
         step = self.period * (1 + self.gap)
         if self.along_k:
             return (step * (rows // 8) if not self.swizzle else 16), step
-        if not self.swizzle:  # along k, then along the rows
-            return step, 2 * step
-        return 2 * step, step
+        along_rows = 4 * step  # behind four steps along k, as many as any B has
+        return (along_rows, step) if self.swizzle else (step, along_rows)
 
     def units(self, rows: int, bytes_: int) -> np.ndarray:
         """Where the 16-byte units [line, unit] of a matrix lie, counted in units.
@@ -171,10 +170,17 @@ class Form:
     signs: tuple[int, int] = (1, 1)
     majors: tuple[int, int] = (0, 0)  # 1: MN-major
     satfinite: bool = False
+    sparse: bool = False
+    selector: int = 0
+
+    @property
+    def b_bytes(self) -> int:
+        """Of a column."""
+        return ROW_BYTES * (2 if self.sparse else 1)
 
     @property
     def k(self) -> int:
-        return 8 * ROW_BYTES // BITS[self.a]
+        return 8 * self.b_bytes // BITS[self.a]
 
     @property
     def types(self) -> str:
@@ -187,11 +193,13 @@ class Form:
     @property
     def name(self) -> str:
         shape = f"m64n{self.n}k{self.k}"
-        return f"wgmma.mma_async.sync.aligned.{shape}.{self.types}" + ".satfinite" * self.satfinite
+        text = f"wgmma.mma_async{'.sp' * self.sparse}.sync.aligned.{shape}.{self.types}"
+        return text + ".satfinite" * self.satfinite
 
     @property
     def id(self) -> str:
         parts = [self.d, self.a, self.b, f"n{self.n}"]
+        parts += [f"sparse{self.selector}"] * self.sparse
         parts += ["registers"] * self.a_in_registers + ["satfinite"] * self.satfinite
         if self.signs != (1, 1):
             parts.append("".join("+-"[s < 0] for s in self.signs))
@@ -208,16 +216,17 @@ class Form:
             immediates += self.majors[self.a_in_registers :]
         d = ", ".join(f"d{i}" for i in range(self.registers))
         a = "{a0, a1, a2, a3}" if self.a_in_registers else "%1"
-        return f"{self.name} {{{d}}}, {a}, %3, p" + "".join(f", {i}" for i in immediates) + ";"
+        b = "%3" + f", e, {self.selector}" * self.sparse
+        return f"{self.name} {{{d}}}, {a}, {b}, p" + "".join(f", {i}" for i in immediates) + ";"
 
 
 def kernel(n: int, forms: list[Form]) -> str:
     """All forms of n columns, of which it executes one. %0 is D in memory."""
     d, a = range(n // 2), range(4)
-    lines = [".reg .b32 d<128>, a<4>;", ".reg .pred p, q;", "setp.ne.b32 p, %4, 0;"]
+    lines = [".reg .b32 d<128>, a<4>, e;", ".reg .pred p, q;", "setp.ne.b32 p, %4, 0;"]
     lines += [f"ld.global.b32 d{i}, [%0 + {4 * THREADS * i}];" for i in d]
     lines += [f"ld.global.b32 a{i}, [%2 + {4 * THREADS * i}];" for i in a]
-    lines += ["wgmma.fence.sync.aligned;"]
+    lines += [f"ld.global.b32 e, [%2 + {4 * THREADS * len(a)}];", "wgmma.fence.sync.aligned;"]
     for i, form in enumerate(forms):
         lines += [f"setp.ne.b32 q, %5, {i};", f"@q bra NEXT{i};", form.ptx(), "bra.uni DONE;"]
         lines += [f"NEXT{i}:"]
@@ -257,11 +266,16 @@ INTEGER_TYPES = [("s32", a, b) for a, b in itertools.product(("s8", "u8"), repea
 
 def sweeps() -> Iterator[list[Form]]:
     """Every number of columns of each combination of types; a third has A in registers."""
-    for types in FLOAT_TYPES:
-        yield [Form(*types, n, a_in_registers=n % 24 == 0) for n in ALL_N]
-    for types, s in itertools.product(INTEGER_TYPES, (False, True)):
-        yield [Form(*types, n, a_in_registers=n % 24 == 0, satfinite=s) for n in INTEGER_N]
-    yield [Form("s32", "b1", "b1", n, a_in_registers=n % 24 == 0) for n in INTEGER_N]
+    for sparse in (False, True):
+        for types in FLOAT_TYPES:
+            wide = sparse and BITS[types[1]] > 8
+            yield [
+                Form(*types, n, n % 24 == 0, sparse=sparse, selector=n // 8 % 2 if wide else 0)
+                for n in ALL_N
+            ]
+        for types, s in itertools.product(INTEGER_TYPES, (False, True)):
+            yield [Form(*types, n, n % 24 == 0, satfinite=s, sparse=sparse) for n in INTEGER_N]
+    yield [Form("s32", "b1", "b1", n, n % 24 == 0) for n in INTEGER_N]
 
 
 def variants() -> Iterator[Form]:
@@ -279,6 +293,13 @@ def variants() -> Iterator[Form]:
         yield from (Form("f32", "bf16", "bf16", n, majors=majors) for n in (64, 256))
     yield Form("f32", "f16", "f16", 128, majors=(1, 1))
     yield Form("f16", "f16", "f16", 64, majors=(0, 1), a_in_registers=True)
+    for types in (*FLOAT_TYPES[:6], INTEGER_TYPES[1]):
+        for selector in (0, 1) if BITS[types[1]] > 8 else (0,):
+            yield Form(*types, 24, sparse=True, selector=selector)
+            yield Form(*types, 16, True, sparse=True, selector=selector)
+    for majors in ((0, 1), (1, 0), (1, 1)):
+        yield Form("f32", "bf16", "bf16", 64, majors=majors, sparse=True)
+    yield Form("f16", "f16", "f16", 64, True, signs=(1, -1), majors=(0, 1), sparse=True)
 
 
 SWEEPS, VARIANTS = list(sweeps()), list(dict.fromkeys(variants()))
@@ -342,7 +363,54 @@ def a_registers(rows: np.ndarray) -> np.ndarray:
     """A [64, 32 bytes] as its four registers [register, thread]."""
     register, thread = np.meshgrid(np.arange(4), np.arange(THREADS), indexing="ij")
     row = 16 * (thread // 32) + thread % 32 // 4 + 8 * (register % 2)
-    return np.ascontiguousarray(rows.view(np.int32)[row, 4 * (register // 2) + thread % 4])
+    return rows.view(np.int32)[row, 4 * (register // 2) + thread % 4]
+
+
+# ---- Sparse A -----------------------------------------------------------------------------------
+# A row holds two of each four elements along k (a chunk), and their places as two bits each. Of
+# tf32 it holds one of two: 0b0100 is the first, 0b1110 the second (PTX ISA 9.7.15.6.1).
+
+PAIRS = [first | last << 2 for first, last in itertools.combinations(range(4), 2)]
+CODES = {False: PAIRS, True: [0b0100, 0b1110]}
+
+
+def metadata(form: Form, codes: np.ndarray) -> np.ndarray:
+    """The register of metadata [thread]; threads that are not asked hold anything.
+
+    Of 16-bit and tf32 elements, two lanes of each four count, those that the selector names: they
+    hold four chunks of row g in bits 0-15 and those of row g + 8 in bits 16-31. Of 8-bit elements
+    all four do: lane 0 holds eight chunks of row g, lane 1 those of row g + 8, lanes 2 and 3 the
+    next eight.
+    """
+    chunks = codes.astype(np.uint32).reshape(4, 2, 8, -1, 4)  # [warp, upper rows, g, fours, chunk]
+    fours = np.bitwise_or.reduce(chunks << np.arange(0, 16, 4, dtype=np.uint32), axis=-1)
+    words = noise()[: 4 * THREADS].view(np.uint32).reshape(4, 8, 4).copy()  # [warp, g, lane]
+    if BITS[form.a] == 8:
+        eights = fours[..., 0::2] | fours[..., 1::2] << np.uint32(16)
+        words[..., 0::2], words[..., 1::2] = eights[:, 0], eights[:, 1]
+    else:
+        first = 2 * form.selector
+        words[..., first : first + 2] = fours[:, 0] | fours[:, 1] << np.uint32(16)
+    return words.reshape(THREADS).view(np.int32)
+
+
+def places(form: Form, codes: np.ndarray) -> np.ndarray:
+    """Where along k the elements are that A holds [64, held]."""
+    chunk = np.arange(codes.shape[1])
+    if form.a == "tf32":
+        return 2 * chunk + (codes == 0b1110)
+    both = np.stack([codes & 3, codes >> 2], axis=-1) + 4 * chunk[:, None]
+    return both.reshape(M, -1)
+
+
+def numbers_of_a(form: Form, values: Operands) -> np.ndarray:
+    """A as float64 [64, k], with zeros where a sparse one holds nothing."""
+    held = numbers_of(form.a, values.a)
+    if not form.sparse:
+        return held
+    dense = np.zeros((M, form.k))
+    np.put_along_axis(dense, places(form, values.codes), held, axis=1)
+    return dense
 
 
 # ---- Running and comparing ----------------------------------------------------------------------
@@ -351,8 +419,10 @@ def a_registers(rows: np.ndarray) -> np.ndarray:
 @dataclass
 class Operands:
     a: np.ndarray  # [64, 32] bytes
-    b: np.ndarray  # [n, 32] bytes
+    b: np.ndarray  # [n, 32 or, if A is sparse, 64] bytes
     d: np.ndarray  # [64, n]
+    # Of sparse A: [64, chunks], 4 bits of metadata each.
+    codes: np.ndarray = field(default_factory=lambda: np.zeros((M, 8), int))
 
 
 def operands(form: Form, seed: int) -> Operands:
@@ -361,7 +431,9 @@ def operands(form: Form, seed: int) -> Operands:
         d = rng.integers(-(2**31), 2**31, (M, form.n)).astype(np.int32)
     else:
         d = rng.standard_normal((M, form.n)).astype(np.float32 if form.d == "f32" else np.float16)
-    return Operands(random_rows(form.a, M, rng), random_rows(form.b, form.n, rng), d)
+    a = random_rows(form.a, M, ROW_BYTES, rng)
+    b = random_rows(form.b, form.n, form.b_bytes, rng)
+    return Operands(a, b, d, rng.choice(CODES[form.a == "tf32"], (M, 16 if form.k == 64 else 8)))
 
 
 @cache
@@ -379,7 +451,8 @@ def run(
     registers = np.zeros((form.n // 2, THREADS), np.int32)  # as many as any form of n has
     registers[: len(before)] = before
     device = "cuda" if target == "gpu" else "cpu"
-    words = [image[:size].view(np.int32), a_registers(values.a), registers]
+    a_and_metadata = np.vstack([a_registers(values.a), metadata(form, values.codes)])
+    words = [image[:size].view(np.int32), a_and_metadata, registers]
     image_, a_words, d = (torch.from_numpy(w).to(device) for w in words)
     module(target).product(
         form.n,
@@ -401,7 +474,7 @@ def signed(bits: int) -> int:
 
 def expect(form: Form, values: Operands, scale_d: int, actual: np.ndarray, what: str) -> None:
     """Compare with the product of float64, or of exact integers."""
-    a, b = numbers_of(form.a, values.a), numbers_of(form.b, values.b)
+    a, b = numbers_of_a(form, values), numbers_of(form.b, values.b)
     sign = form.signs[0] * form.signs[1]
     before = values.d.astype(np.float64) * scale_d
     exact = before + sign * (a @ b.T)
@@ -425,14 +498,16 @@ def expect(form: Form, values: Operands, scale_d: int, actual: np.ndarray, what:
 # Of A and of B; tiles of B stand behind those of A.
 def layouts(form: Form) -> Iterator[tuple[Layout, Layout]]:
     a_k, b_k = (not major for major in form.majors)
+    b_32 = 64 if form.sparse and b_k else 32  # a swizzled row has a whole column of B
     for swizzle in (0, 32, 64, 128):
         # MN-major needs a whole swizzled row of M or N.
         b_swizzle = swizzle if b_k or 2 * form.n % (swizzle or 1) == 0 else 32
+        b_swizzle = b_32 if b_swizzle == 32 else b_swizzle
         yield Layout(swizzle, a_k), Layout(b_swizzle, b_k, BEHIND)
     yield Layout(64, a_k, gap=1), Layout(0, b_k, BEHIND, gap=2)
     if a_k and b_k:
-        yield Layout(128, skip=32), Layout(128, at=BEHIND, skip=96, gap=1)
-        yield Layout(64, skip=32), Layout(32, at=BEHIND)
+        yield Layout(128, skip=32), Layout(128, at=BEHIND, skip=128 - form.b_bytes, gap=1)
+        yield Layout(64, skip=32), Layout(b_32, at=BEHIND)
     yield (
         Layout(128, a_k, at=3 * 128, base_offset=3),
         Layout(0 if 2 * form.n % 64 and not b_k else 64, b_k, BEHIND + 128 * 2, base_offset=2),
@@ -472,7 +547,8 @@ def check_sweep(forms: list[Form]) -> Case:
             actual = run(target, form, values, Layout(swizzle), Layout(swizzle, at=BEHIND))
             expect(form, values, 1, actual, f"swizzle {swizzle}")
 
-    return Case(f"{forms[0].types}{'.satfinite' * forms[0].satfinite}, every n", check)
+    sparse = "sparse " * forms[0].sparse
+    return Case(f"{sparse}{forms[0].types}{'.satfinite' * forms[0].satfinite}, every n", check)
 
 
 # ---- Special values -----------------------------------------------------------------------------
@@ -508,6 +584,21 @@ def check_special_values(target: str) -> None:
     close = np.abs(actual[finite] - exact[finite]) <= 1e-6 * np.abs(exact[finite]) + 2.0**-149
     assert close.all()
     assert (actual[4, 0], actual[4, 4]) == (2.0**-129, 2.0**-145)
+
+
+def check_unselected_elements(target: str) -> None:
+    """Even rows hold elements 0 and 1 of each four, odd ones 2 and 3, where B is not finite."""
+    form = Form("f32", "bf16", "bf16", 8, sparse=True, selector=1)
+    a, b = torch.full((M, 16), -1.0), torch.ones(8, 32)
+    b[0, 2::4], b[1, 3::4], b[2, 2::4] = float("inf"), float("nan"), float("-inf")
+    codes = np.full((M, 8), 0b0100)
+    codes[1::2] = 0b1110
+    d = np.full((M, 8), -0.0, np.float32)
+    values = Operands(to_bytes("bf16", a), to_bytes("bf16", b), d, codes)
+    actual = run(target, form, values, Layout(), Layout(at=BEHIND))
+    assert (actual[0::2] == -16).all()
+    odd = np.array([-np.inf, np.nan, np.inf, -16, -16, -16, -16, -16], np.float32)
+    assert np.array_equal(actual[1::2], np.tile(odd, (M // 2, 1)), equal_nan=True)
 
 
 def check_narrow_rounding(target: str) -> None:
@@ -619,6 +710,7 @@ CASES = [
     *map(check_layouts, VARIANTS),
     *map(check_sweep, SWEEPS),
     Case("special values", check_special_values),
+    Case("unselected elements", check_unselected_elements),
     Case("f16 rounding", check_narrow_rounding),
     Case("pipeline", check_pipeline),
 ]

@@ -9,7 +9,16 @@ import pytest
 import torch
 
 from simulator import SimulatorError
-from simulator.conformance.wgmma_ops import GROUPS, PROLOGUE, THREADS
+from simulator.conformance.wgmma_ops import (
+    BEHIND,
+    GROUPS,
+    PROLOGUE,
+    THREADS,
+    Form,
+    Layout,
+    operands,
+    run,
+)
 from workbench.toolchain.inline import inline
 
 SCENARIOS = (
@@ -223,3 +232,10 @@ def test_a_warpgroup_is_complete():
     for threads, text in ((96, "warpgroup 0"), (120, "warpgroup 0"), (160, "warpgroup 1")):
         found = finding("mistaken", 0, threads, torch.zeros(threads))
         assert found.kind == "synccheck" and text in str(found), str(found)
+
+
+def test_rows_of_32_bytes_are_too_narrow_for_a_sparse_product():
+    form = Form("f32", "bf16", "bf16", 24, sparse=True)
+    with pytest.raises(SimulatorError, match="swizzles rows of 32 bytes"):
+        run("simulator", form, operands(form, 0), Layout(), Layout(32, at=BEHIND))
+    run("simulator", form, operands(form, 0), Layout(32), Layout(64, at=BEHIND))

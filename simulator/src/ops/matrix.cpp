@@ -159,6 +159,7 @@ struct Floats {
   using Word = uint32_t;
   using T = float;
   using V = float __attribute__((vector_size(64)));
+  static float multiply_add(float a, float b, float c) { return std::fma(a, b, c); }
   static void add_product(V& sum, const V& a, float b) {
 #if defined(__AVX512F__)
     sum = _mm512_fmadd_ps(a, _mm512_set1_ps(b), sum);
@@ -185,6 +186,7 @@ struct Integers {
   using Word = uint32_t;
   using T = uint32_t;
   using V = Words;
+  static uint32_t multiply_add(uint32_t a, uint32_t b, uint32_t c) { return a * b + c; }
   static void add_product(V& sum, const V& a, uint32_t b) { sum += a * b; }
 };
 
@@ -225,33 +227,27 @@ template <class Math>
 
 // ---- mma.sp -------------------------------------------------------------------------------------
 
-// Puts the elements that are held to their places among zeros (PTX ISA, "Sparse matrix storage").
-// Two of four neighbours along k are held, and 4 bits of metadata say which two; pairs of s4 or u4
-// count as one. Of tf32 one of two is held: as two halves, so that the places are 0, 1 or 2, 3.
-// 16 bits of a row share a lane with those of the row 8 below; of narrow types a lane has 32 bits of
-// one row.
-template <class T>
-void spread(Warp& w, const Product& p, const T* held, T* dense) {
-  const int per_word = elements_per_word(p.a);
-  const int unit = per_word == 8 ? 2 : 1;
-  const int chunk_held = per_word == 1 ? 1 : 2 * unit;
-  const int chunks = p.blocks_k * BLOCK_WORDS * per_word / chunk_held;
-  const bool narrow = per_word >= 4;
-  const uint32_t* metadata = w.reg<uint32_t>(p.metadata);
-  std::fill(dense, dense + 2 * chunks * chunk_held * TILE_ROWS, T{0});
-  for (int row = 0; row < TILE_ROWS; row++) {
-    const int group = row % BLOCK_ROWS * BLOCK_WORDS, high = row / BLOCK_ROWS;
-    for (int chunk = 0; chunk < chunks; chunk++) {
-      int lane =
-          group + p.metadata_lanes() * p.selector + (narrow ? 2 * (chunk / 8) + high : chunk / 4);
-      int shift = narrow ? chunk % 8 * 4 : chunk % 4 * 4 + 16 * high;
-      uint32_t places = metadata[lane] >> shift;
-      for (int i = 0; i < chunk_held; i++) {
-        int place = per_word == 1
-                        ? (places >> 1) & 1
-                        : static_cast<int>((places >> (i / unit * 2)) & 3) * unit + i % unit;
-        dense[(chunk * 2 * chunk_held + place) * TILE_ROWS + row] =
-            held[(chunk * chunk_held + i) * TILE_ROWS + row];
+// The same for A of which every row holds `count` elements at places of its own. What a row
+// does not select of B is not multiplied, be it infinite.
+template <class Math>
+[[gnu::noinline]] void multiply_held(typename Math::T* sums, const typename Math::T* a,
+                                     const Places& places, const typename Math::T* b, int count,
+                                     int elements) {
+  using T = typename Math::T;
+  for (int i = 0; i < count; i++, a += TILE_ROWS) {
+    alignas(64) T chosen[TILE_COLUMNS][TILE_ROWS];
+    for (int row = 0; row < TILE_ROWS; row++) {
+      // As in multiply(): B's vectors hold 4 columns of 4 words each.
+      int word = places.at[i][row] / elements, e = places.at[i][row] % elements;
+      const T* from = b + (2 * (word / BLOCK_WORDS) * elements + e) * 16 + word % BLOCK_WORDS;
+      for (int n = 0; n < TILE_COLUMNS; n++) {
+        chosen[n][row] = from[n / 4 * elements * 16 + n % 4 * BLOCK_WORDS];
+      }
+    }
+    for (int n = 0; n < TILE_COLUMNS; n++) {
+      for (int row = 0; row < TILE_ROWS; row++) {
+        T& sum = sums[n * TILE_ROWS + row];
+        sum = Math::multiply_add(a[row], chosen[n][row], sum);
       }
     }
   }
@@ -324,7 +320,7 @@ void multiply_fragments(Warp& w, const Inst* in, const Product& p) {
   using T = typename Math::T;
   using Word = typename Math::Word;
   alignas(64) static const Word NOTHING[LANES] = {};
-  alignas(64) T a[MAX_A], dense[MAX_A], b[MAX_B], sums[MAX_TILES * TILE];
+  alignas(64) T a[MAX_A], b[MAX_B], sums[MAX_TILES * TILE];
   const uint32_t* slots = slots_of(in);
   const int blocks = p.half_tile ? 1 : 2;
   // b1 stays in words of 32.
@@ -339,8 +335,9 @@ void multiply_fragments(Warp& w, const Inst* in, const Product& p) {
     widen(p.a, words, BLOCK_WORDS, to);
     to += BLOCK_WORDS * elements * TILE_ROWS;
   }
+  Places places;
   if (p.sparse) {
-    spread(w, p, a, dense);
+    find_places(w.reg<uint32_t>(p.metadata), p.a, p.blocks_k, p.selector, places);
   }
   for (int block = 0; block < p.tiles_n * blocks_b; block++) {
     widen(p.b, w.reg<Word>(slots[p.b_at + block]), 2, b + block * LANES * elements);
@@ -351,14 +348,22 @@ void multiply_fragments(Warp& w, const Inst* in, const Product& p) {
     load_tile<Math>(w, slots + p.c_at + i * c.registers(), c, sums + i * TILE);
   }
   for (int i = 0; i < tiles; i++) {
-    const T* rows =
-        (p.sparse ? dense : a) + i / p.tiles_n * blocks_b * BLOCK_WORDS * elements * TILE_ROWS;
+    const int count = p.blocks_k * BLOCK_WORDS * elements;
+    const T* rows = a + i / p.tiles_n * count * TILE_ROWS;
     const T* columns = b + i % p.tiles_n * blocks_b * LANES * elements;
     T* sum = sums + i * TILE;
+    auto add_products = [&](T* to) {
+      if constexpr (std::is_same_v<Math, Floats> || std::is_same_v<Math, Integers>) {
+        if (p.sparse) {
+          return multiply_held<Math>(to, rows, places, columns, count, elements);
+        }
+      }
+      multiply<Math>(to, rows, columns, p.blocks_k, elements);
+    };
     if constexpr (std::is_base_of_v<Integers, Math>) {
       // The products alone fit 32 bits with a wide margin.
       T products[TILE] = {};
-      multiply<Math>(products, rows, columns, blocks_b, elements);
+      add_products(products);
       for (int j = 0; j < TILE; j++) {
         int32_t added;
         bool over = __builtin_add_overflow(static_cast<int32_t>(sum[j]),
@@ -367,7 +372,7 @@ void multiply_fragments(Warp& w, const Inst* in, const Product& p) {
         sum[j] = static_cast<T>(over && p.saturate ? bound : added);
       }
     } else {
-      multiply<Math>(sum, rows, columns, blocks_b, elements);
+      add_products(sum);
     }
   }
   for (int i = 0; i < tiles; i++) {
@@ -459,6 +464,34 @@ Handler handler_of(const Product& p) {
 }
 
 }  // namespace
+
+// PTX ISA, "Sparse matrix storage" of mma.sp and of wgmma.mma_async.sp, each warp of which is
+// like an mma.sp. Two of four neighbours along k are held, and 4 bits of metadata say which two;
+// pairs of s4 or u4 count as one. Of tf32 one of two is held: as two halves, so that the places
+// are 0, 1 or 2, 3. 16 bits of a row share a lane with those of the row 8 below; of narrow types
+// a lane has 32 bits of one row.
+void find_places(const uint32_t* metadata, Element type, int blocks_k, int selector,
+                 Places& places) {
+  const int per_word = elements_per_word(type);
+  const int unit = per_word == 8 ? 2 : 1;
+  const int held = per_word == 1 ? 1 : 2 * unit;  // of a chunk of twice as many
+  const int chunks = blocks_k * BLOCK_WORDS * per_word / held;
+  const bool narrow = per_word >= 4;
+  const int first = metadata_lanes(type, blocks_k) * selector;
+  for (int row = 0; row < TILE_ROWS; row++) {
+    const int group = row % BLOCK_ROWS * BLOCK_WORDS, high = row / BLOCK_ROWS;
+    for (int chunk = 0; chunk < chunks; chunk++) {
+      int lane = group + first + (narrow ? 2 * (chunk / 8) + high : chunk / 4);
+      int shift = narrow ? chunk % 8 * 4 : chunk % 4 * 4 + 16 * high;
+      uint32_t code = metadata[lane] >> shift;
+      for (int i = 0; i < held; i++) {
+        uint32_t place =
+            per_word == 1 ? (code >> 1) & 1 : ((code >> (i / unit * 2)) & 3) * unit + i % unit;
+        places.at[chunk * held + i][row] = static_cast<uint8_t>(chunk * 2 * held + place);
+      }
+    }
+  }
+}
 
 // ---- Decoding -----------------------------------------------------------------------------------
 
@@ -585,7 +618,8 @@ void build_product(Decode& d, Product& p, const Shape& shape) {
       p.tiles_m * p.tiles_n > MAX_TILES ||
       (!p.quads && (k != p.blocks_k * words || p.blocks_k < 1)) ||
       shape.m * shape.k > MAX_A * (p.a == Element::B1 ? 32 : 1) ||
-      (p.selector + 1) * p.metadata_lanes() > BLOCK_WORDS ||
+      (p.sparse && (p.half_tile || p.a == Element::F64 || p.a == Element::B1)) ||
+      (p.sparse && (p.selector + 1) * metadata_lanes(p.a, p.blocks_k) > BLOCK_WORDS) ||
       shape.n * shape.k > MAX_B * (p.a == Element::B1 ? 32 : 1)) {
     throw Unsupported{};
   }

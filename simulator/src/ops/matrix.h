@@ -75,10 +75,19 @@ struct Product {
   int blocks_k = 1;                  // of 4 words, along k of A
   int a_at = 0, b_at = 0, c_at = 0;  // in the list; d is first
   uint32_t metadata = 0;             // slot
-
-  // Of each group of four, how many give metadata.
-  int metadata_lanes() const { return !sparse ? 1 : bits_of(a) <= 8 ? 2 * blocks_k : blocks_k; }
 };
+
+// Sparse A: where along k the elements are that 16 rows hold. Metadata is a register (PTX ISA,
+// "Sparse matrix storage") of which `selector` says whose lanes count; A has blocks_k blocks.
+struct Places {
+  uint8_t at[64][TILE_ROWS];  // [element][row]
+};
+void find_places(const uint32_t* metadata, Element type, int blocks_k, int selector,
+                 Places& places);
+// Of each group of four lanes, how many give metadata.
+inline int metadata_lanes(Element type, int blocks_k) {
+  return bits_of(type) <= 8 ? 2 * blocks_k : blocks_k;
+}
 
 // Takes how to multiply elements of the types of p: .satfinite, .xor.popc, .rz ...
 void take_arithmetic(Decode& d, Product& p);

@@ -2,7 +2,8 @@
 // Level Matrix Shared Memory Layout", "Strides", "Matrix Descriptor Format").
 //
 // Memory is read in units of 16 bytes, of which eight make a core matrix. K-major, a unit is half
-// of the 32 bytes that a row of A, or a column of B, has along K. MN-major, which only 16-bit types
+// of the 32 bytes that a row of A, or a column of B, has along K; a column of B has 64 bytes if A is
+// sparse. MN-major, which only 16-bit types
 // may be, it is eight rows at one k. A swizzled row has as many units side by side as its swizzle
 // is wide; without a swizzle it has one.
 //
@@ -34,6 +35,8 @@ class SharedMatrix {
     swizzle_ = SWIZZLES[descriptor >> 62];
     width_ = static_cast<uint32_t>(swizzle_) + 1;
   }
+
+  Swizzle swizzle() const { return swizzle_; }
 
   // The address in the block's shared window of a unit of a K-major matrix, in row 8 block + line.
   uint32_t row_unit(uint32_t block, uint32_t line, uint32_t unit) const {

@@ -177,6 +177,25 @@ void add_products(const float (*a)[4 * ROWS], const float (*b)[PANEL], int count
   }
 }
 
+// The same for sparse A, every row of which holds elements at places of its own. What a row
+// does not select of B is not multiplied, be it infinite.
+void add_held_products(const float (*a)[4 * ROWS], const float (*b)[PANEL], const Places& places,
+                       int count, float* const sums[]) {
+  for (int r = 0; r < SUMS; r++) {
+    const int rows = 8 * (r / 2 % 2), quad = 2 * (r / 4) + r % 2;
+    for (int row = 0; row < LANES / 4; row++) {
+      float* sum = sums[r] + 4 * row;
+      for (int k = 0; k < count; k++) {
+        const float* chosen = &b[places.at[k][rows + row]][4 * quad];
+        for (int i = 0; i < 4; i++) {
+          sum[i] = std::fma(a[k][4 * (rows + row)], chosen[i], sum[i]);
+        }
+      }
+      std::replace_if(sum, sum + 4, [](float x) { return std::isnan(x); }, NAN_F32);
+    }
+  }
+}
+
 // The same for bits: .and.popc.
 void add_bits(const float (*a)[4 * ROWS], const float (*b)[PANEL], int count, float* const sums[]) {
   for (int r = 0; r < SUMS; r++) {
@@ -234,8 +253,9 @@ void store_sums(const Form& form, float* const sums[], int registers, uint32_t* 
 
 }  // namespace
 
-void multiply(const Form& form, const Panel& a, const Panel* b, uint32_t* const d[]) {
-  alignas(64) float spread[MAX_K][4 * ROWS], wide[MAX_K][PANEL], beside[SUMS][LANES];
+void multiply(const Form& form, const Panel& a, const Panel* b, const Places* places,
+              uint32_t* const d[]) {
+  alignas(64) float spread[MAX_K][4 * ROWS], wide[2 * MAX_K][PANEL], beside[SUMS][LANES];
   int count = spread_a(form, a, spread);
   for (int column = 0; column < form.columns; column += PANEL) {
     int columns = std::min<int>(PANEL, form.columns - column);
@@ -248,7 +268,12 @@ void multiply(const Form& form, const Panel& a, const Panel* b, uint32_t* const 
     }
     widen(form.b, *b++, wide);
     load_sums(form, to, registers, sums);
-    (form.b == Element::B1 ? add_bits : add_products)(spread, wide, count, sums);
+    if (places) {
+      widen(form.b, *b++, wide + count);
+      add_held_products(spread, wide, *places, count, sums);
+    } else {
+      (form.b == Element::B1 ? add_bits : add_products)(spread, wide, count, sums);
+    }
     store_sums(form, sums, registers, to);
   }
 }

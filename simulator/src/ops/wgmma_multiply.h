@@ -27,14 +27,17 @@ struct Form {
   bool accumulate = true;
 };
 
-// b: as many panels as hold N columns. d: registers of a warp, in the layout of the PTX ISA,
-// "Register Fragments for wgmma.mma_async": D[row][column] is in lane 4 (row % 8) + column / 2 % 4
-// of the element 4 (column / 8) + 2 (row / 8) + column % 2; two f16 elements share a register.
+// b: as many panels as hold N columns, twice as many if A is sparse: for the lower half of k, then
+// for the upper one. places: of the elements that sparse A holds, else null. d: registers of a
+// warp, in the layout of the PTX ISA, "Register Fragments for wgmma.mma_async": D[row][column] is
+// in lane 4 (row % 8) + column / 2 % 4 of the element 4 (column / 8) + 2 (row / 8) + column % 2;
+// two f16 elements share a register.
 //
 // Integers are exact modulo 2^32 or, with saturate, clamped once. Floating-point products are exact
 // and are added to D one by one, in the order of k, in f32: with |D| for the value that D had,
 // the result differs from the exact one by at most 1.01 K 2^-24 (|D| + sum |a| |b|), if no partial
 // sum overflows. An f16 D is rounded once more, at the end. NaNs are canonical.
-void multiply(const Form& form, const Panel& a, const Panel* b, uint32_t* const d[]);
+void multiply(const Form& form, const Panel& a, const Panel* b, const Places* places,
+              uint32_t* const d[]);
 
 }  // namespace wbsim::wgmma

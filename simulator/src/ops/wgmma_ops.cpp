@@ -32,6 +32,10 @@ struct Setup {
   Form form;
   bool a_in_registers = false;
   bool a_columns = false, b_columns = false;  // MN-major
+  bool sparse = false;                        // A
+  uint8_t selector = 0;                       // of the lanes that hold metadata
+
+  int steps() const { return sparse ? 2 : 1; }  // of a panel, along k of B
 };
 constexpr size_t SETUP_WORDS = (sizeof(Setup) + 3) / 4;
 
@@ -46,7 +50,8 @@ struct Pending {
   uint64_t group;  // in the order of the warp's commits
   bool accumulate;
   uint64_t a_descriptor, b_descriptor;
-  wgmma::Panel a;  // if A is in registers
+  wgmma::Panel a;            // if A is in registers
+  uint32_t metadata[LANES];  // if A is sparse
 };
 
 }  // namespace
@@ -140,15 +145,17 @@ void fill_from_registers(wgmma::Panel& panel, Warp& w, const uint32_t* slots) {
 }
 
 // Rows of A, or columns of B, from the block's shared memory. The panel begins at 8 * block; of its
-// 16 rows the matrix has 8 or 16, those that it lacks repeat others.
+// 16 rows the matrix has 8 or 16, those that it lacks repeat others. Of each, it takes the 32 bytes
+// from 32 * step on.
 void fill_from_shared(wgmma::Panel& panel, const Warp& w, const Inst* in, char matrix,
-                      const SharedMatrix& shared, bool columns, uint32_t block, uint32_t blocks) {
+                      const SharedMatrix& shared, bool columns, uint32_t block, uint32_t blocks,
+                      uint32_t step = 0) {
   const uint32_t block_of[2] = {block, std::min(block + 1, blocks - 1)};
   uint32_t addresses[2][wgmma::PANEL];
   for (uint32_t i = 0; i < 2; i++) {
     for (uint32_t j = 0; j < wgmma::PANEL; j++) {
-      addresses[i][j] = columns ? shared.column_unit(j / 8, j % 8, block_of[i])
-                                : shared.row_unit(block_of[j / 8], j % 8, i);
+      addresses[i][j] = columns ? shared.column_unit(2 * step + j / 8, j % 8, block_of[i])
+                                : shared.row_unit(block_of[j / 8], j % 8, 2 * step + i);
     }
   }
   Units units;
@@ -173,18 +180,25 @@ void take_effect(Warp& w, Pending& p) {
     fill_from_shared(p.a, w, p.in, 'A', SharedMatrix(p.a_descriptor), setup.a_columns,
                      w.index % WARPS * BLOCKS, M / 8);
   }
-  wgmma::Panel b[wgmma::MAX_COLUMNS / wgmma::PANEL];
+  wgmma::Panel panels[2 * wgmma::MAX_COLUMNS / wgmma::PANEL], *b = panels;
   const SharedMatrix shared(p.b_descriptor);
   const uint32_t blocks = setup.form.columns / 8;
   for (uint32_t block = 0; block < blocks; block += BLOCKS) {
-    fill_from_shared(b[block / BLOCKS], w, p.in, 'B', shared, setup.b_columns, block, blocks);
+    for (int step = 0; step < setup.steps(); step++) {
+      fill_from_shared(*b++, w, p.in, 'B', shared, setup.b_columns, block, blocks, step);
+    }
   }
   uint32_t* d[wgmma::MAX_COLUMNS / 2];
   for (int i = 0; i < p.in->count; i++) {
     d[i] = w.reg<uint32_t>(p.in->list[SETUP_WORDS + i]);
   }
   setup.form.accumulate = p.accumulate;
-  wgmma::multiply(setup.form, p.a, b, d);
+  Places places;
+  if (setup.sparse) {
+    constexpr int BLOCKS_K = wgmma::WORDS / BLOCK_WORDS;
+    find_places(p.metadata, setup.form.a, BLOCKS_K, setup.selector, places);
+  }
+  wgmma::multiply(setup.form, p.a, panels, setup.sparse ? &places : nullptr, d);
 }
 
 // The products of all groups before `group`.
@@ -194,6 +208,16 @@ void complete_before(Warp& w, ProductQueue& queue, uint64_t group) {
     take_effect(w, queue.pending[done]);
   }
   queue.pending.erase(queue.pending.begin(), queue.pending.begin() + done);
+}
+
+// A column of B has 64 bytes if A is sparse. How they lie in rows that a swizzle makes 32 bytes
+// wide is not documented.
+void check_width(const Warp& w, const Inst* in, const Setup& setup, uint64_t descriptor) {
+  if (!setup.b_columns && SharedMatrix(descriptor).swizzle() == Swizzle::Bytes32) {
+    throw finding_at(w, in, 0, "memcheck",
+                     "the descriptor of matrix B swizzles rows of 32 bytes, but a column of B has "
+                     "64 bytes along K if A is sparse");
+  }
 }
 
 // ---- Instructions -------------------------------------------------------------------------------
@@ -216,6 +240,10 @@ const Inst* mma_async(Warp& w, const Inst* in, Mask m) {
     p.group = queue.commits;
     p.accumulate = ((w.pred(in->c) & 1) != 0) != (in->flags != 0);
     p.b_descriptor = *w.reg<uint64_t>(in->b);
+    if (setup.sparse) {
+      check_width(w, in, setup, p.b_descriptor);
+      std::memcpy(p.metadata, w.reg<uint32_t>(in->imm), sizeof p.metadata);
+    }
     if (setup.a_in_registers) {
       fill_from_registers(p.a, w, in->list + SETUP_WORDS + in->count);
     } else {
@@ -245,7 +273,7 @@ const Inst* nothing(Warp& w, const Inst* in, Mask m) {
 // ---- Decoding -----------------------------------------------------------------------------------
 
 // The combinations of types and shapes, PTX ISA, "wgmma.mma_async".
-bool exists(const Form& form, const Shape& shape) {
+bool exists(const Form& form, const Shape& shape, int held_k) {
   using enum Element;
   auto both = [&](Element x, Element y) {
     return (form.a == x || form.a == y) && (form.b == x || form.b == y);
@@ -257,7 +285,7 @@ bool exists(const Form& form, const Shape& shape) {
   // Integers have fewer shapes.
   const bool columns = form.d != S32 || shape.n % 16 == 0 || shape.n <= 24;
   return types && columns && shape.m == M && shape.n % 8 == 0 && shape.n >= 8 &&
-         shape.n <= wgmma::MAX_COLUMNS && shape.k * bits_of(form.a) == 32 * wgmma::WORDS;
+         shape.n <= wgmma::MAX_COLUMNS && held_k * bits_of(form.a) == 32 * wgmma::WORDS;
 }
 
 // An immediate of which only two values exist; true for the second.
@@ -270,39 +298,50 @@ bool either(const Operand& op, int64_t first, int64_t second) {
 }
 
 void build_mma_async(Decode& d) {
+  Setup setup;
+  setup.sparse = d.take("sp");
   take_sync_aligned(d);
   const Shape shape = take_shape(d);
-  Setup setup;
   Form& form = setup.form;
   form.d = take_element(d);
   form.a = take_element(d);
   form.b = take_element(d);
-  if (!exists(form, shape)) {
+  const bool bits = form.a == Element::B1;
+  if (!exists(form, shape, shape.k / setup.steps()) || (setup.sparse && bits)) {
     throw Unsupported{};
   }
   form.columns = static_cast<uint16_t>(shape.n);
-  const bool integer = form.d == Element::S32, bits = form.a == Element::B1;
+  const bool integer = form.d == Element::S32;
   form.saturate = integer && !bits && d.take("satfinite");
   if (bits && (!d.take("and") || !d.take("popc"))) {
     throw Unsupported{};
   }
 
-  // d, a, b, scale-d, then for floating-point types the signs of A and B, and for those of 16 bits
-  // whether A and B are MN-major; A in registers is not.
+  // d, a, b, metadata and selector if A is sparse, scale-d, then for floating-point types the signs
+  // of A and B, and for those of 16 bits whether A and B are MN-major; A in registers is not.
   setup.a_in_registers = d.arg(1).kind == Operand::Vector;
   const size_t signs = integer ? 0 : 2;
   const size_t majors = bits_of(form.a) != 16 ? 0 : setup.a_in_registers ? 1 : 2;
   const size_t count = form.columns / 2u / (form.d == Element::F16 ? 2 : 1);
-  if (d.num_args() != 4 + signs + majors || d.arg(0).items.size() != count ||
+  const size_t scale = setup.sparse ? 5 : 3;
+  if (d.num_args() != scale + 1 + signs + majors || d.arg(0).items.size() != count ||
       (setup.a_in_registers && d.arg(1).items.size() != A_REGISTERS)) {
     throw Unsupported{};
   }
   if (signs) {
-    form.negate = either(d.arg(4), 1, -1) != either(d.arg(5), 1, -1);
+    form.negate = either(d.arg(scale + 1), 1, -1) != either(d.arg(scale + 2), 1, -1);
   }
   if (majors) {
-    setup.a_columns = majors == 2 && either(d.arg(6), 0, 1);
-    setup.b_columns = either(d.arg(5 + majors), 0, 1);
+    setup.a_columns = majors == 2 && either(d.arg(scale + 3), 0, 1);
+    setup.b_columns = either(d.arg(scale + 2 + majors), 0, 1);
+  }
+  if (setup.sparse) {
+    const bool all_lanes = bits_of(form.a) == 8;  // hold metadata
+    setup.selector = either(d.arg(4), 0, 1);
+    if (all_lanes && setup.selector) {
+      throw Unsupported{};
+    }
+    d.inst.imm = d.src(3, Type::B32);
   }
 
   std::vector<uint32_t> list(SETUP_WORDS);
@@ -315,8 +354,8 @@ void build_mma_async(Decode& d) {
   }
   d.inst.a = setup.a_in_registers ? 0 : d.src(1, Type::B64);
   d.inst.b = d.src(2, Type::B64);
-  d.inst.c = d.pred(d.arg(3));
-  d.inst.flags = d.arg(3).negated;
+  d.inst.c = d.pred(d.arg(scale));
+  d.inst.flags = d.arg(scale).negated;
   d.inst.list = d.list(list);
   d.inst.count = static_cast<uint16_t>(count);
   d.info.flops = static_cast<uint32_t>(2 * M * shape.n * shape.k / (WARPS * LANES));
