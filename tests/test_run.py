@@ -172,9 +172,17 @@ def test_what_is_not_supported_is_named(tmp_path: Path) -> None:
     assert "not supported on the simulator: textures (cudaDestroyTextureObject)" in lines
     assert "not supported on the simulator: CUDA arrays (cudaFreeArray)" in lines
     assert "undefined reference" not in err
-    header = source(tmp_path, "#include <cudnn.h>\nint main() {}\n", "header.cu")
-    if "No such file" not in err:  # the header is nowhere in this toolkit
-        assert "not supported on the simulator: cudnn" in run(header)[2]
+    header = source(
+        tmp_path, "#include <cudnn_that_no_toolkit_has.h>\nint main() {}\n", "header.cu"
+    )
+    assert "not supported on the simulator: cudnn" in run(header)[2]
+    nested = source(
+        tmp_path,
+        "__global__ void child() {}\n__global__ void k() { child<<<1, 1>>>(); }\nint main() {}\n",
+        "nested.cu",
+    )
+    status, _, err = run(nested, "-rdc=true", "-lcudadevrt")
+    assert (status, "dynamic parallelism" in err, "error:" in err) == (1, True, False)
 
 
 def test_what_the_programs_own_code_lacks_is_not_called_unsupported() -> None:
@@ -189,6 +197,8 @@ def test_what_the_programs_own_code_lacks_is_not_called_unsupported() -> None:
         (["nowhere.cu"], "there is no .*nowhere.cu"),
         (["a.cu", "-c"], "compiled, linked and run"),
         (["a.cu", "b.cu", "-rdc=true"], "separate compilation"),
+        (["a.cu", "b.cu", "-rdc", "true"], "separate compilation"),
+        (["a.cu", "5"], "there is no 5; .* behind --"),
         (["a.cu", "-I"], "-I needs a value"),
     ],
 )
@@ -211,3 +221,22 @@ def test_flags_are_sorted_as_nvcc_reads_them(tmp_path: Path) -> None:
     assert program.libraries == ("-lm", f"-L{tmp_path}")
     on_gpu = programs.parse(line.split(), "gpu")
     assert "-gencode" in on_gpu.compile_flags and "-lcublas" in on_gpu.libraries
+
+
+def test_flags_whose_value_is_the_next_word_and_flags_that_look_like_a_library(
+    tmp_path: Path,
+) -> None:
+    a = source(tmp_path, "int main() {}\n", "a.cu")
+    line = f"-t 4 -rdc true -lineinfo {a} -fmad false --include-path inc -include config.h"
+    program = programs.parse(line.split(), "simulator")
+    assert (program.sources, program.libraries) == ((a,), ())
+    inc = Path("inc").resolve()
+    assert program.include_dirs == (inc,)
+    flags = f"-t 4 -lineinfo -fmad false -I {inc} -include config.h"
+    assert " ".join(program.compile_flags) == flags
+
+
+def test_nvccs_usual_flags(several: Path) -> None:
+    words = "-O3 -lineinfo -g -t 2 --use_fast_math -Xptxas -v -Xcompiler -Wall -arch sm_80".split()
+    assert run(several, *words, "-std=c++20", "--", "managed")[:2] == (0, "42\n")
+    assert run(several, "-G", "--", "managed")[:2] == (0, "42\n")
