@@ -65,6 +65,8 @@ def several(tmp_path_factory) -> Path:
             printf("%s", cudaGetErrorName(cudaDeviceReset()));
             return 7;
           }
+          if (!strcmp(argv[1], "null")) read<<<1, 1>>>(nullptr, 0);
+          if (!strcmp(argv[1], "host")) read<<<1, 1>>>((int*)&x, 0);
           if (!strcmp(argv[1], "endless")) {
             printf("running\\n");
             fflush(stdout);
@@ -99,6 +101,14 @@ def test_a_finding_is_printed_once_and_its_error_stays(several: Path) -> None:
     assert out.split() == ["cudaErrorIllegalAddress"] * 5 + ["cudaSuccess"]
     assert err.count("simulator: memcheck: out-of-bounds read of 4 bytes") == 1
     assert "x[0] = x[i] + shared_with_host;" in err  # its line
+
+
+@pytest.mark.parametrize(
+    ("pointer", "says"), [("null", "a null pointer"), ("host", "is it a pointer of the host?")]
+)
+def test_a_pointer_that_is_none_of_the_device(several: Path, pointer: str, says: str) -> None:
+    status, _, err = run(several, "-O2", "-std=c++20", "--", pointer)
+    assert status == 0 and says in err, err
 
 
 def test_settings_of_the_environment(several: Path) -> None:
