@@ -111,6 +111,38 @@ def test_a_pointer_that_is_none_of_the_device(several: Path, pointer: str, says:
     assert status == 0 and says in err, err
 
 
+def test_arguments_that_make_no_sense_are_errors_and_no_crash(tmp_path: Path) -> None:
+    calls = """
+        cudaLaunchKernel((void*)k, 1, dim3(2147549185, 4294836226, 2), args, 0, 0)
+        cudaLaunchKernel((void*)k, 1, 1, no_args, 0, 0)
+        cudaLaunchKernelExC(&config, (void*)k, args)
+        cudaGraphAddDependencies(graph, nullptr, nullptr, nullptr, 4)
+        cudaGraphRemoveDependencies(graph, nullptr, nullptr, nullptr, 4)
+        cudaStreamBeginCaptureToGraph(s, graph, nullptr, nullptr, 3, cudaStreamCaptureModeRelaxed)
+        cudaThreadExchangeStreamCaptureMode(&no_mode)
+        cudaSetValidDevices(nullptr, 3)
+        cudaHostRegister(graph, ~0ull, 0)
+    """.split("\n")[1:-1]
+    program = """
+        #include <cstdio>
+        __global__ void k(int* x) { *x = 1; }
+        int main() {
+          int* x = nullptr;
+          void *args[] = {&x}, *no_args[] = {nullptr};
+          cudaLaunchConfig_t config = {};
+          config.gridDim = config.blockDim = 1;
+          config.numAttrs = 1;
+          auto no_mode = cudaStreamCaptureMode(9);
+          cudaStream_t s;
+          cudaGraph_t graph;
+          cudaStreamCreate(&s);
+          cudaGraphCreate(&graph, 0);
+        CALLS
+        }
+        """.replace("CALLS", "".join(f'printf("%d ", {call.strip()} != 0);\n' for call in calls))
+    assert run(source(tmp_path, program))[:2] == (0, "1 " * len(calls))
+
+
 def test_settings_of_the_environment(several: Path) -> None:
     words = (several, "-O2", "-std=c++20", "--", "endless")
     status, out, err = run(*words, WORKBENCH_SIMULATOR="instruction_limit=100000 threads=1")

@@ -19,11 +19,8 @@ std::string dim3_text(dim3 v) {
 
 // What is wrong with the launch's shape, or "".
 std::string check_geometry(const Kernel& kernel, dim3 grid, dim3 block, size_t shared_bytes) {
-  if (std::max({block.x, block.y, block.z}) > 1024) {  // first: the product could overflow
-    return "block " + dim3_text(block) + " is too large; the limits are (1024, 1024, 64), and " +
-           "1024 threads";
-  }
-  uint64_t threads = uint64_t{block.x} * block.y * block.z;
+  auto bounded = [](unsigned size) { return std::min<uint64_t>(size, 1 << 20); };
+  uint64_t threads = bounded(block.x) * bounded(block.y) * bounded(block.z);  // without overflow
   if (threads == 0 || uint64_t{grid.x} * grid.y * grid.z == 0) {
     return "grid " + dim3_text(grid) + " and block " + dim3_text(block) + " must not be empty";
   }
