@@ -104,7 +104,10 @@ def main() -> int:
     """The command line; the exit status."""
     if sys.argv[1:2] == ["run"]:
         return run(sys.argv[2:])
-    parser = argparse.ArgumentParser(description="Build the kernels, or explain the tools.")
+    parser = argparse.ArgumentParser(
+        description="Build the kernels, explain the tools (doctor), or run a CUDA program (run).",
+        epilog="build.py run --help tells how to run a .cu file of your own.",
+    )
     parser.add_argument("command", nargs="?", choices=["build", "doctor", "run"], default="build")
     parser.add_argument("--target", choices=["gpu", "simulator"])
     arguments = parser.parse_args()

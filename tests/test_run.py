@@ -65,6 +65,8 @@ def several(tmp_path_factory) -> Path:
             printf("%s", cudaGetErrorName(cudaDeviceReset()));
             return 7;
           }
+          if (!strcmp(argv[1], "null")) read<<<1, 1>>>(nullptr, 0);
+          if (!strcmp(argv[1], "host")) read<<<1, 1>>>((int*)&x, 0);
           if (!strcmp(argv[1], "endless")) {
             printf("running\\n");
             fflush(stdout);
@@ -99,6 +101,46 @@ def test_a_finding_is_printed_once_and_its_error_stays(several: Path) -> None:
     assert out.split() == ["cudaErrorIllegalAddress"] * 5 + ["cudaSuccess"]
     assert err.count("simulator: memcheck: out-of-bounds read of 4 bytes") == 1
     assert "x[0] = x[i] + shared_with_host;" in err  # its line
+
+
+@pytest.mark.parametrize(
+    ("pointer", "says"), [("null", "a null pointer"), ("host", "is it a pointer of the host?")]
+)
+def test_a_pointer_that_is_none_of_the_device(several: Path, pointer: str, says: str) -> None:
+    status, _, err = run(several, "-O2", "-std=c++20", "--", pointer)
+    assert status == 0 and says in err, err
+
+
+def test_arguments_that_make_no_sense_are_errors_and_no_crash(tmp_path: Path) -> None:
+    calls = """
+        cudaLaunchKernel((void*)k, 1, dim3(2147549185, 4294836226, 2), args, 0, 0)
+        cudaLaunchKernel((void*)k, 1, 1, no_args, 0, 0)
+        cudaLaunchKernelExC(&config, (void*)k, args)
+        cudaGraphAddDependencies(graph, nullptr, nullptr, nullptr, 4)
+        cudaGraphRemoveDependencies(graph, nullptr, nullptr, nullptr, 4)
+        cudaStreamBeginCaptureToGraph(s, graph, nullptr, nullptr, 3, cudaStreamCaptureModeRelaxed)
+        cudaThreadExchangeStreamCaptureMode(&no_mode)
+        cudaSetValidDevices(nullptr, 3)
+        cudaHostRegister(graph, ~0ull, 0)
+    """.split("\n")[1:-1]
+    program = """
+        #include <cstdio>
+        __global__ void k(int* x) { *x = 1; }
+        int main() {
+          int* x = nullptr;
+          void *args[] = {&x}, *no_args[] = {nullptr};
+          cudaLaunchConfig_t config = {};
+          config.gridDim = config.blockDim = 1;
+          config.numAttrs = 1;
+          auto no_mode = cudaStreamCaptureMode(9);
+          cudaStream_t s;
+          cudaGraph_t graph;
+          cudaStreamCreate(&s);
+          cudaGraphCreate(&graph, 0);
+        CALLS
+        }
+        """.replace("CALLS", "".join(f'printf("%d ", {call.strip()} != 0);\n' for call in calls))
+    assert run(source(tmp_path, program))[:2] == (0, "1 " * len(calls))
 
 
 def test_settings_of_the_environment(several: Path) -> None:
@@ -172,9 +214,17 @@ def test_what_is_not_supported_is_named(tmp_path: Path) -> None:
     assert "not supported on the simulator: textures (cudaDestroyTextureObject)" in lines
     assert "not supported on the simulator: CUDA arrays (cudaFreeArray)" in lines
     assert "undefined reference" not in err
-    header = source(tmp_path, "#include <cudnn.h>\nint main() {}\n", "header.cu")
-    if "No such file" not in err:  # the header is nowhere in this toolkit
-        assert "not supported on the simulator: cudnn" in run(header)[2]
+    header = source(
+        tmp_path, "#include <cudnn_that_no_toolkit_has.h>\nint main() {}\n", "header.cu"
+    )
+    assert "not supported on the simulator: cudnn" in run(header)[2]
+    nested = source(
+        tmp_path,
+        "__global__ void child() {}\n__global__ void k() { child<<<1, 1>>>(); }\nint main() {}\n",
+        "nested.cu",
+    )
+    status, _, err = run(nested, "-rdc=true", "-lcudadevrt")
+    assert (status, "dynamic parallelism" in err, "error:" in err) == (1, True, False)
 
 
 def test_what_the_programs_own_code_lacks_is_not_called_unsupported() -> None:
@@ -189,6 +239,8 @@ def test_what_the_programs_own_code_lacks_is_not_called_unsupported() -> None:
         (["nowhere.cu"], "there is no .*nowhere.cu"),
         (["a.cu", "-c"], "compiled, linked and run"),
         (["a.cu", "b.cu", "-rdc=true"], "separate compilation"),
+        (["a.cu", "b.cu", "-rdc", "true"], "separate compilation"),
+        (["a.cu", "5"], "there is no 5; .* behind --"),
         (["a.cu", "-I"], "-I needs a value"),
     ],
 )
@@ -211,3 +263,22 @@ def test_flags_are_sorted_as_nvcc_reads_them(tmp_path: Path) -> None:
     assert program.libraries == ("-lm", f"-L{tmp_path}")
     on_gpu = programs.parse(line.split(), "gpu")
     assert "-gencode" in on_gpu.compile_flags and "-lcublas" in on_gpu.libraries
+
+
+def test_flags_whose_value_is_the_next_word_and_flags_that_look_like_a_library(
+    tmp_path: Path,
+) -> None:
+    a = source(tmp_path, "int main() {}\n", "a.cu")
+    line = f"-t 4 -rdc true -lineinfo {a} -fmad false --include-path inc -include config.h"
+    program = programs.parse(line.split(), "simulator")
+    assert (program.sources, program.libraries) == ((a,), ())
+    inc = Path("inc").resolve()
+    assert program.include_dirs == (inc,)
+    flags = f"-t 4 -lineinfo -fmad false -I {inc} -include config.h"
+    assert " ".join(program.compile_flags) == flags
+
+
+def test_nvccs_usual_flags(several: Path) -> None:
+    words = "-O3 -lineinfo -g -t 2 --use_fast_math -Xptxas -v -Xcompiler -Wall -arch sm_80".split()
+    assert run(several, *words, "-std=c++20", "--", "managed")[:2] == (0, "42\n")
+    assert run(several, "-G", "--", "managed")[:2] == (0, "42\n")

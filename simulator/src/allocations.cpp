@@ -50,6 +50,7 @@ bool Runtime::release(void* pointer, bool host) {
 bool Runtime::register_host(void* pointer, size_t bytes, unsigned flags) {
   std::lock_guard lock(mutex_);
   uint64_t first = address_of(pointer);
+  require(bytes <= UINT64_MAX - first);
   auto next = allocations_.lower_bound(first + bytes);
   bool overlaps = next != allocations_.begin() &&
                   std::prev(next)->second.first + std::prev(next)->second.bytes > first;

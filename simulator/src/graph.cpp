@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <set>
+#include <utility>
 
 #include "api/calls.h"
 
@@ -10,6 +11,7 @@ namespace wbsim {
 namespace {
 
 thread_local bool in_host_function = false;
+thread_local cudaStreamCaptureMode capture_mode = cudaStreamCaptureModeGlobal;
 
 std::set<const void*>& live_nodes() {
   static auto* nodes = new std::set<const void*>;  // never destroyed: see Runtime::get
@@ -26,9 +28,14 @@ struct HostFunctionScope {
   ~HostFunctionScope() { in_host_function = false; }
 };
 
-// Bytes from the first to behind the last of a pitched box.
+// Bytes from the first to behind the last of a pitched box; SIZE_MAX for what no memory holds.
 size_t span(const cudaPitchedPtr& p, const cudaExtent& e) {
-  return ((e.depth - 1) * p.ysize + (e.height - 1)) * p.pitch + e.width;
+  size_t slices, rows, bytes, all;
+  bool too_large = __builtin_mul_overflow(e.depth - 1, p.ysize, &slices) ||
+                   __builtin_add_overflow(slices, e.height - 1, &rows) ||
+                   __builtin_mul_overflow(rows, p.pitch, &bytes) ||
+                   __builtin_add_overflow(bytes, e.width, &all);
+  return too_large ? SIZE_MAX : all;
 }
 
 uint8_t* start(const cudaPitchedPtr& p, const cudaPos& at) {
@@ -320,7 +327,14 @@ std::shared_ptr<Graph> end_capture(Stream& stream) {
   return capture->graph;
 }
 
+cudaStreamCaptureMode exchange_capture_mode(cudaStreamCaptureMode mode) {
+  return std::exchange(capture_mode, mode);
+}
+
 void forbid_in_capture() {
+  if (capture_mode == cudaStreamCaptureModeRelaxed) {
+    return;
+  }
   std::lock_guard lock(graph_mutex());
   for (auto& weak : captures()) {
     std::shared_ptr<Capture> capture = weak.lock();
@@ -330,8 +344,9 @@ void forbid_in_capture() {
     if (!capture->origin->capture) {
       continue;  // has ended
     }
-    if (capture->mode == cudaStreamCaptureModeGlobal ||
-        capture->thread == std::this_thread::get_id()) {
+    bool of_others =
+        capture->mode == cudaStreamCaptureModeGlobal && capture_mode == cudaStreamCaptureModeGlobal;
+    if (of_others || capture->thread == std::this_thread::get_id()) {
       capture->invalid = true;
       throw ApiError{cudaErrorStreamCaptureUnsupported};
     }

@@ -140,8 +140,10 @@ void forget_node(Node& node);  // takes it out of its graph
 
 // Does the work now, or adds it to the graph that the stream captures; then the node is returned.
 Node* submit(cudaStream_t stream, Work work);
-// For calls that would wait for work that is only being captured.
+// For calls that would wait for work that is only being captured. What they look at depends on the
+// capture's mode, and on the calling thread's (cudaThreadExchangeStreamCaptureMode).
 void forbid_in_capture();
+cudaStreamCaptureMode exchange_capture_mode(cudaStreamCaptureMode mode);
 void record(Event& event);
 
 void start_capture(Stream& stream, std::shared_ptr<Graph> graph, std::vector<Node*> needs,

@@ -1,5 +1,6 @@
 // launches.cpp: from the call that launches a kernel to run_grid.
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 
@@ -18,7 +19,8 @@ std::string dim3_text(dim3 v) {
 
 // What is wrong with the launch's shape, or "".
 std::string check_geometry(const Kernel& kernel, dim3 grid, dim3 block, size_t shared_bytes) {
-  uint64_t threads = uint64_t{block.x} * block.y * block.z;
+  auto bounded = [](unsigned size) { return std::min<uint64_t>(size, 1 << 20); };
+  uint64_t threads = bounded(block.x) * bounded(block.y) * bounded(block.z);  // without overflow
   if (threads == 0 || uint64_t{grid.x} * grid.y * grid.z == 0) {
     return "grid " + dim3_text(grid) + " and block " + dim3_text(block) + " must not be empty";
   }
@@ -158,6 +160,7 @@ std::vector<uint8_t> Runtime::pack(Function& function, void** args) {
   std::vector<uint8_t> bytes(kernel.param_bytes);
   for (size_t i = 0; i < kernel.params.size(); i++) {
     auto [at, size] = kernel.params[i];
+    require(args[i]);
     std::memcpy(bytes.data() + at, args[i], size);
   }
   return bytes;

@@ -51,7 +51,7 @@ void Runtime::note_use() {
 
 void Runtime::reset_errors() {
   sticky_ = cudaSuccess;
-  thread_error = cudaSuccess;
+  thread_error = thread_launch_error = cudaSuccess;
 }
 
 cudaError_t Runtime::report(Finding finding, cudaError_t error, bool sticks) {

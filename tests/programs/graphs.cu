@@ -112,6 +112,18 @@ void capture() {
   OK(cudaGraphLaunch(exec, a));
   CHECK(first() == 120);
   OK(cudaGraphDestroy(other));
+  // A thread may allow itself what a capture forbids.
+  cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
+  void* memory;
+  OK(cudaStreamBeginCapture(a, cudaStreamCaptureModeGlobal));
+  OK(cudaThreadExchangeStreamCaptureMode(&mode));
+  CHECK(mode == cudaStreamCaptureModeGlobal);
+  OK(cudaMalloc(&memory, 64));
+  OK(cudaFree(memory));
+  OK(cudaThreadExchangeStreamCaptureMode(&mode));
+  CHECK(mode == cudaStreamCaptureModeRelaxed);
+  EXPECT(cudaErrorStreamCaptureUnsupported, cudaMalloc(&memory, 64));
+  EXPECT(cudaErrorStreamCaptureInvalidated, cudaStreamEndCapture(a, &other));
   // What cannot be captured ends the capture.
   OK(cudaStreamBeginCapture(a, cudaStreamCaptureModeGlobal));
   EXPECT(cudaErrorStreamCaptureUnsupported, cudaStreamSynchronize(a));

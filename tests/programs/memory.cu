@@ -55,6 +55,14 @@ void pitched() {
   OK(cudaMemcpy2DAsync(back, 5, d, pitch, 5, 6, cudaMemcpyDeviceToHost, 0));
   CHECK(std::memcmp(h, back, 30) == 0);
   EXPECT(cudaErrorInvalidPitchValue, cudaMemcpy2D(d, 4, h, 5, 5, 6, cudaMemcpyHostToDevice));
+  // Sizes whose products do not fit into 64 bits.
+  size_t huge = size_t{1} << 40;
+  CHECK(cudaMemcpy2D(d, huge, h, huge, 4, (size_t{1} << 24) + 1, cudaMemcpyHostToDevice));
+  CHECK(cudaMemset2D(d, huge, 0, 4, (size_t{1} << 24) + 1));
+  void* none;
+  CHECK(cudaMallocPitch(&none, &pitch, size_t{0} - 8, 1));
+  CHECK(cudaMallocPitch(&none, &pitch, huge, (size_t{1} << 24) + 1));
+  (void)cudaGetLastError();
   OK(cudaFree(d));
 
   cudaPitchedPtr p;

@@ -157,9 +157,11 @@ _HINTS = (
         r"torch/\S+: No such file|ATen/\S+: No such file",
         "kernels include no PyTorch headers; bindings.cpp is the file that knows PyTorch",
     ),
+    (r"cannot find -l", "is the library installed? Its folder is given with -L"),
     (
         r"No such file or directory",
-        "is the name spelt right? Local headers are found beside the file and in kernels/",
+        "is the name spelt right? Local headers are found beside the file, in kernels/ and in the "
+        "folders of -I",
     ),
     (r"expected a \"?;", "is a ; missing at the end of the line before?"),
     (

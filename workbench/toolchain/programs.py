@@ -24,7 +24,7 @@ from .extension import SIMULATOR_GENCODE, gpu_cuda_major, gpu_gencodes, simulato
 from .locks import build_lock
 from .paths import cache_dir
 from .simulator import publish, touch
-from .unsupported import library_of, link_error, missing_header
+from .unsupported import compile_error, library_of, link_error
 
 _SOURCES = (".cu", ".cpp", ".cc", ".cxx", ".c")
 # Flags whose value is the next word.
@@ -33,13 +33,21 @@ _WITH_VALUE = frozenset(
     "-Xcompiler -Xptxas -Xlinker -Xcudafe -Xnvlink -default-stream --generate-code "
     "--gpu-architecture --gpu-code --compiler-options --linker-options --ptxas-options "
     "--include-path --define-macro --std --default-stream --maxrregcount --pre-include "
-    "--system-include --library --library-path --diag-suppress -diag-suppress".split()
+    "--system-include --library --library-path --diag-suppress -diag-suppress "
+    "-t --threads -m --machine -rdc --relocatable-device-code -ftz --ftz -fmad --fmad -prec-div "
+    "--prec-div -prec-sqrt --prec-sqrt -Werror --Werror --optimize --compiler-bindir "
+    "-split-compile --split-compile".split()
 )
 _ARCHITECTURE = re.compile(
     r"-{1,2}(gencode|generate-code|arch|gpu-architecture|code|gpu-code)(=.*)?"
 )
 _LIBRARY = re.compile(r"-l(.+)")
-_FOLDER = re.compile(r"(?:-I|-isystem=?|--include-path=|--system-include=)(.+)")
+_LIBRARY_OR_FOLDER = re.compile(r"--library(-path)?(=.+)?|-(l|L)(?!ineinfo$|i$).*")
+_FOLDER_FLAGS = {
+    ("-I", "--include-path"): "-I",
+    ("-isystem", "--system-include"): "-isystem",
+    ("-include", "--pre-include"): "-include",
+}
 _OURS = frozenset({"cuda", "cudart", "cudart_static", "nvToolsExt"})
 _COMPILE_ONLY = re.compile(
     r"-(c|dc|ptx|cubin|fatbin|shared|o)|--(compile|device-c|ptx|cubin|fatbin|shared|output-file)"
@@ -84,18 +92,20 @@ def parse(words: Sequence[str], target: str) -> Program:
         if not word.startswith("-"):
             if Path(word).suffix in _SOURCES:
                 sources.append(Path(word).resolve())
+            elif not Path(word).exists():
+                raise BuildError(f"there is no {word}; the program's own arguments stand behind --")
             else:
                 libraries.append(str(Path(word).resolve()))
         elif _ARCHITECTURE.fullmatch(word) and target == "simulator":
             continue
-        elif target == "simulator" and _SEPARATE.fullmatch(word):
-            separate = word
-        elif word in ("-l", "--library", "-L", "--library-path") or re.match(r"-[lL]\S", word):
+        elif target == "simulator" and _SEPARATE.fullmatch("=".join(group)):
+            separate = " ".join(group)
+        elif _LIBRARY_OR_FOLDER.fullmatch(word):
             libraries += _library(group, target)
         else:
-            flags += _absolute(group)
-            if found := _FOLDER.fullmatch("".join(group)):
-                includes.append(Path(found[1]).resolve())
+            flags += (group := _absolute(group))
+            if group[0] in ("-I", "-isystem"):
+                includes.append(Path(group[1]))
     if not sources:
         raise BuildError("which program? Give at least one source file (.cu, .cpp)")
     if (
@@ -116,7 +126,7 @@ def _library(group: list[str], target: str) -> list[str]:
 
     Libraries of NVIDIA are left out too: it is what the program uses of them that counts.
     """
-    flag = "".join(group).replace("--library=", "-l").replace("--library", "-l")
+    flag = re.sub(r"^--library(-path)?=?", lambda m: "-L" if m[1] else "-l", "".join(group))
     name = _LIBRARY.fullmatch(flag)
     if target == "simulator" and name:
         if name[1] in _OURS or library_of(name[1]):
@@ -128,10 +138,13 @@ def _library(group: list[str], target: str) -> list[str]:
 
 def _absolute(group: list[str]) -> list[str]:
     """Folders by their full path: what is compiled does not depend on where it is asked for."""
-    for prefix in ("-I", "-isystem"):
-        joined = group[0][len(prefix) :].lstrip("=") if len(group) == 1 else group[1]
-        if group[0].startswith(prefix) and joined and (len(group) == 1 or group[0] == prefix):
-            return [prefix, str(Path(joined).resolve())]
+    for names, short in _FOLDER_FLAGS.items():
+        for name in names:
+            value = group[1] if group[0] == name else group[0][len(name) :].lstrip("=")
+            if group[0].startswith(name) and value:
+                # -include finds what is not here in the folders of -I
+                here = short != "-include" or Path(value).exists()
+                return [short, str(Path(value).resolve()) if here else value]
     return group
 
 
@@ -227,8 +240,8 @@ def _build(plan: _Plan, wanted: dict[str, str]) -> None:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             logs = list(pool.map(lambda pair: _compile(plan, *pair), stale))
         if failed := "\n".join(log for log in logs if log):
-            if missing := missing_header(failed):
-                raise BuildError(missing)
+            if plan.program.target == "simulator" and (lacking := compile_error(failed)):
+                raise BuildError(lacking)
             raise build_error(plan.label, failed, plan.folder / "build.log", plan.objects())
         _link(plan)
     finally:
@@ -254,7 +267,7 @@ def _link(plan: _Plan) -> None:
         command += ["-o", "program"]
     done = _run(command, plan.folder)
     if done.returncode:
-        if text := link_error(done.stdout):
+        if plan.program.target == "simulator" and (text := link_error(done.stdout)):
             raise BuildError(text)
         raise build_error(plan.label, done.stdout, plan.folder / "build.log", plan.objects())
 

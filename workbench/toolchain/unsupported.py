@@ -50,8 +50,10 @@ def library_of(name: str) -> str | None:
     return None
 
 
-def missing_header(log: str) -> str | None:
-    """A compile error's cause, where it is the header of a library that is not supported."""
+def compile_error(log: str) -> str | None:
+    """A compile error's cause, where it is a library or a feature that is not supported."""
+    if "kernel launch from __device__ or __global__ functions" in log:
+        return "not supported on the simulator: kernels that launch kernels (dynamic parallelism)"
     for header in _HEADER.findall(log):
         if library := library_of(header.split("/")[-1]):
             return f"not supported on the simulator: {library} (the program includes {header})"

@@ -55,6 +55,7 @@ cudaError_t wbsim_cudaInitDevice(int device, unsigned, unsigned) {
 }
 cudaError_t wbsim_cudaSetValidDevices(int* devices, int count) {
   return call([&] {
+    require(devices || count <= 0);
     for (int i = 0; i < count; i++) {
       require_device(devices[i]);
     }

@@ -326,6 +326,7 @@ cudaError_t wbsim_cudaGraphAddDependencies(cudaGraph_t graph, const cudaGraphNod
                                            size_t count) {
   return call([&] {
     auto g = graph_of(graph);
+    require((from && to) || count == 0);
     for (size_t i = 0; i < count; i++) {
       Node &before = node_of(from[i]), &after = node_of(to[i]);
       require(&before != &after && before.graph == g.get() && after.graph == g.get());
@@ -340,6 +341,7 @@ cudaError_t wbsim_cudaGraphRemoveDependencies(cudaGraph_t graph, const cudaGraph
                                               size_t count) {
   return call([&] {
     graph_of(graph);
+    require((from && to) || count == 0);
     for (size_t i = 0; i < count; i++) {
       require(std::erase(node_of(to[i]).needs, &node_of(from[i])) > 0);
     }

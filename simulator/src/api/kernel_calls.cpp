@@ -49,6 +49,7 @@ std::vector<uint8_t> pack_extra(Function& function, void** extra) {
 }
 
 LaunchShape shape_of(const cudaLaunchConfig_t& config) {
+  require(config.attrs || config.numAttrs == 0);
   LaunchShape shape;
   shape.grid = config.gridDim;
   shape.block = config.blockDim;

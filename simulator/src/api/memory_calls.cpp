@@ -46,7 +46,18 @@ void* inside(const void* host, size_t bytes, size_t offset) {
   return symbol.address + offset;
 }
 
-constexpr size_t PITCH = 512;  // rows of cudaMallocPitch start on multiples of it
+// Bytes from the start of one row of cudaMallocPitch to the next.
+size_t pitch_of(size_t width) {
+  constexpr size_t PITCH = 512;
+  require(width <= SIZE_MAX - PITCH, cudaErrorMemoryAllocation);
+  return (width + PITCH - 1) / PITCH * PITCH;
+}
+
+size_t product(size_t a, size_t b) {
+  size_t out;
+  require(!__builtin_mul_overflow(a, b, &out), cudaErrorMemoryAllocation);
+  return out;
+}
 
 void copy_now(CopyWork work) {
   forbid_in_capture();
@@ -99,16 +110,17 @@ cudaError_t wbsim_cudaMallocManaged(void** out, size_t bytes, unsigned flags) {
 cudaError_t wbsim_cudaMallocPitch(void** out, size_t* pitch, size_t width, size_t height) {
   return call([&] {
     require(pitch);
-    *pitch = (width + PITCH - 1) / PITCH * PITCH;
-    allocate(out, *pitch * height, "cudaMallocPitch", MemoryKind::Device);
+    *pitch = pitch_of(width);
+    allocate(out, product(*pitch, height), "cudaMallocPitch", MemoryKind::Device);
   });
 }
 cudaError_t wbsim_cudaMalloc3D(cudaPitchedPtr* out, cudaExtent extent) {
   return call([&] {
     require(out);
-    size_t pitch = (extent.width + PITCH - 1) / PITCH * PITCH;
+    size_t pitch = pitch_of(extent.width);
     *out = {nullptr, pitch, extent.width, extent.height};
-    allocate(&out->ptr, pitch * extent.height * extent.depth, "cudaMalloc3D", MemoryKind::Device);
+    allocate(&out->ptr, product(product(pitch, extent.height), extent.depth), "cudaMalloc3D",
+             MemoryKind::Device);
   });
 }
 cudaError_t wbsim_cudaMallocAsync(void** out, size_t bytes, cudaStream_t stream) {

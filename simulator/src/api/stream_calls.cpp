@@ -243,6 +243,7 @@ cudaError_t wbsim_cudaStreamBeginCaptureToGraph(cudaStream_t stream, cudaGraph_t
                                                 const cudaGraphEdgeData*, size_t count,
                                                 cudaStreamCaptureMode mode) {
   return call([&] {
+    require(needs || count == 0);
     std::vector<Node*> nodes;
     for (size_t i = 0; i < count; i++) {
       nodes.push_back(&node_of(needs[i]));
@@ -302,6 +303,7 @@ cudaError_t wbsim_cudaStreamUpdateCaptureDependencies(cudaStream_t handle, cudaG
   return call([&] {
     auto stream = stream_of(handle);
     require(stream->capture != nullptr, cudaErrorIllegalState);
+    require(needs || count == 0);
     require(flags == cudaStreamAddCaptureDependencies || flags == cudaStreamSetCaptureDependencies);
     std::vector<Node*> nodes;
     for (size_t i = 0; i < count; i++) {
@@ -317,9 +319,8 @@ cudaError_t wbsim_cudaStreamUpdateCaptureDependencies(cudaStream_t handle, cudaG
 }
 cudaError_t wbsim_cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode* mode) {
   return call([&] {
-    thread_local cudaStreamCaptureMode mine = cudaStreamCaptureModeGlobal;
-    require(mode);
-    std::swap(*mode, mine);
+    require(mode && *mode >= cudaStreamCaptureModeGlobal && *mode <= cudaStreamCaptureModeRelaxed);
+    *mode = exchange_capture_mode(*mode);
   });
 }
 

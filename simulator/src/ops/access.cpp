@@ -17,6 +17,8 @@ std::string hex(uint64_t v) {
   return buffer;
 }
 
+constexpr uint64_t FAR = uint64_t{1} << 32;  // from an allocation, to be worth naming it
+
 // "8 bytes past the end of 'a' (float32 [10, 10], 400 bytes)".
 std::string place_of(const RegionTable& regions, uint64_t address, uint64_t bytes) {
   const Region* r = regions.nearest(address);
@@ -25,10 +27,9 @@ std::string place_of(const RegionTable& regions, uint64_t address, uint64_t byte
   }
   std::string what =
       "'" + r->name + "' (" + (r->text.empty() ? "" : r->text + ", ") + bytes_text(r->bytes) + ")";
-  uint64_t far = uint64_t{1} << 32;
   if (address < r->first) {
     uint64_t gap = r->first - address;
-    return gap > far ? "far from every allocation"
+    return gap > FAR ? "far from every allocation"
                      : bytes_text(gap) + " before the start of " + what;
   }
   if (address + bytes > r->last()) {
@@ -36,7 +37,7 @@ std::string place_of(const RegionTable& regions, uint64_t address, uint64_t byte
     if (address < r->last()) {
       return "across the end of " + what;
     }
-    return gap > far  ? "far from every allocation"
+    return gap > FAR  ? "far from every allocation"
            : gap == 0 ? "just past the end of " + what
                       : bytes_text(gap) + " past the end of " + what;
   }
@@ -153,6 +154,18 @@ uint8_t* in_other_block(const Warp& w, const Inst* in, int lane, uint64_t addres
            : "check the index against the declaration");
 }
 
+// What is most often wrong with such an address.
+std::string hint_for(const RegionTable& regions, uint64_t address) {
+  if (address < 4096) {
+    return ": a null pointer; was its cudaMalloc called, and did it succeed?";
+  }
+  const Region* r = regions.nearest(address);
+  if (!r || address + FAR < r->first || address > r->last() + FAR) {
+    return ": is it a pointer of the host? The device's memory comes from cudaMalloc";
+  }
+  return ": check the index against the shape, and the guard of the ragged edge";
+}
+
 }  // namespace
 
 void check_global(Warp& w, const Inst* in, int lane, uint64_t address, uint64_t bytes, bool write) {
@@ -166,8 +179,7 @@ void check_global(Warp& w, const Inst* in, int lane, uint64_t address, uint64_t 
     fail(w, in, lane, address,
          std::string("out-of-bounds ") + (write ? "write" : "read") + " of " + bytes_text(bytes) +
              " in global memory, " + place_of(worker.launch->regions, address, bytes),
-         "address " + hex(address) +
-             ": check the index against the shape, and the guard of the ragged edge");
+         "address " + hex(address) + hint_for(worker.launch->regions, address));
   }
   if (write && r->role == WBSIM_IN) {
     fail(w, in, lane, address,
