@@ -249,11 +249,14 @@ uint32_t Decode::src(const Operand& op, Type type) {
         if (which >= Special::Clock && which <= Special::GlobalTimerHi) {
           throw Unsupported{};  // changes while the kernel runs: only mov reads it
         }
+        if (bytes < 4) {
+          throw Unsupported{};
+        }
         return frame_.special(which, bytes == 8 ? 8 : 4);
       }
       bool is_pred = function.source->registers[op.reg].type == Type::Pred;
       bool whole = !op.negated && op.part.empty();
-      if (!whole || type == Type::Pred || is_pred || register_bytes(op) < ptx::bytes_of(type)) {
+      if (!whole || type == Type::Pred || is_pred || register_bytes(op) != bytes) {
         throw Unsupported{};
       }
       return function.slots[op.reg];
@@ -303,7 +306,7 @@ uint32_t Decode::dst(const Operand& op, Type type) {
     throw Unsupported{};
   }
   bool pred = function.source->registers[op.reg].type == Type::Pred;
-  if (pred != (type == Type::Pred) || register_bytes(op) < ptx::bytes_of(type)) {
+  if (pred != (type == Type::Pred) || (!pred && register_bytes(op) != lane_bytes(type))) {
     throw Unsupported{};
   }
   return function.slots[op.reg];
@@ -395,7 +398,8 @@ const Inst* unsupported(Warp& w, const Inst* in, Mask m) {
   Finding finding = finding_at(
       w, in, __builtin_ctz(m), "unsupported",
       "the simulator does not implement this instruction; nothing after it was executed");
-  finding.hint = "simulator/README.md lists what does not run; what does not reach it runs";
+  finding.hint =
+      "simulator/README.md lists what does not run; what ptxas would refuse does not run either";
   throw finding;
 }
 

@@ -212,9 +212,7 @@ __device__ __noinline__ int leaf(int n, bool write) {
   }
   return mine[n & 3];
 }
-__device__ __noinline__ int smaller(int n) {
-  return n > 0 ? smaller(n - 1) + 1 : leaf(n, true);
-}
+__device__ __noinline__ int smaller(int n) { return n > 0 ? smaller(n - 1) + 1 : leaf(n, true); }
 __device__ __noinline__ int larger(int n, int a, int b, int c, int d, double e, double f) {
   int below = n > 0 ? larger(n - 1, b, c, d, a, f, e) : leaf(n, false);
   return below * a + b * c + d + static_cast<int>(e * f);
@@ -223,6 +221,4 @@ __global__ void wrong_return_kernel(int* out) {
   out[0] = larger(0, out[1], out[2], out[3], out[4], out[5], out[6]);
   out[0] = smaller(0);
 }
-void wrong_return(int* out, cudaStream_t stream) {
-  wrong_return_kernel<<<1, 1, 0, stream>>>(out);
-}
+void wrong_return(int* out, cudaStream_t stream) { wrong_return_kernel<<<1, 1, 0, stream>>>(out); }

@@ -30,15 +30,24 @@ inline ptx::Type type_at(const Inst* in, Field field) {
   return static_cast<ptx::Type>(in->list[field]);
 }
 
+// Conversions take registers that are wider than the type (PTX ISA, cvt): the bits of all of it.
+inline ptx::Type in_register(Decode& d, const ptx::Operand& op, ptx::Type type) {
+  int bytes = d.register_bytes(op);
+  if (bytes < std::max(2, ptx::bytes_of(type))) {
+    return type;  // no register, or one that is too small
+  }
+  return bytes == 2 ? ptx::Type::B16 : bytes == 4 ? ptx::Type::B32 : ptx::Type::B64;
+}
+
 // Sets the operands of a conversion; its types and the widths of its registers as fields. The other
 // fields are zero.
 inline std::vector<uint32_t> conversion_operands(Decode& d, ptx::Type to, ptx::Type from) {
-  d.inst.dst = d.dst(0, to);
+  d.inst.dst = d.dst(0, in_register(d, d.arg(0), to));
   Special which;
   bool special = d.is_special(d.arg(1), which);
   // A special register has 32 bits or 64, whatever part of it is converted.
   ptx::Type read = special && ptx::bytes_of(from) < 4 ? ptx::Type::U32 : from;
-  d.inst.a = d.src(1, read);
+  d.inst.a = d.src(1, special ? read : in_register(d, d.arg(1), read));
   auto width = [](int register_bytes, ptx::Type type) {
     return static_cast<uint32_t>(std::max({2, register_bytes, ptx::bytes_of(type)}));
   };
