@@ -19,10 +19,6 @@ UNSUPPORTED = {
     "texture": ("tex.1d.v4.f32.s32 {f0, f1, f2, f3}, [handle, {r0}]", "tex.1d.v4.f32.s32"),
     "texture query": ("txq.width.b32 r0, [handle]", "txq.width.b32"),
     "surface": ("suld.b.1d.b32.trap r0, [handle, {r1}]", "suld.b.1d.b32.trap"),
-    "made up": ("frobnicate.u32 r0, r1", "frobnicate.u32"),
-    "made up modifier": ("add.fast.u32 r0, r1, r2", "add.fast.u32"),
-    "register too wide": ("add.u32 r0, handle, 1", "add.u32"),
-    "register too narrow": ("add.u64 handle, handle, r1", "add.u64"),
 }
 
 

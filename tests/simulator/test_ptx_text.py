@@ -155,3 +155,24 @@ def test_sound_text_runs():
     assert problem_of(".global .b32 x[2][2] = {{1}, {2, 3}};" + ENTRY.format("")) == ""
     assert "more initial values" in problem_of(".global .b32 x[2] = {1, 2, 3};")
     assert "holds no PTX" in problem_of("") or "empty" in problem_of("")
+
+
+@pytest.mark.parametrize(
+    "instruction",
+    [
+        "frobnicate.u32 a, b",
+        "add.fast.u32 a, a, b",
+        "add.u32 a, d, 1",  # a register of another width
+        "add.u64 d, d, a",
+        "add.u16 s, s, %tid.x",
+        "mov.b32 a, d",
+        "and.b32 a, a, s",
+        "add.u32 a, a, b, b, b, b",
+        "selp.b32 a, b, a, b",
+        "bra NOWHERE",
+    ],
+)
+def test_what_ptxas_would_refuse_stops_the_launch(instruction: str):
+    problem = problem_of(ENTRY.format(f".reg .b16 s; .reg .b64 d; {instruction};"))
+    assert problem.startswith("k: unsupported"), problem
+    assert f"PTX: {instruction}" in problem
