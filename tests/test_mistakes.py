@@ -28,7 +28,7 @@ MISTAKES = {
         "must reach it",
     ),
     "misaligned": ("memcheck", "misaligned write of 16 bytes", "float4"),
-    "wild": ("memcheck", "out-of-bounds write of 4 bytes in global memory", "check the index"),
+    "wild": ("memcheck", "out-of-bounds write of 4 bytes in global memory", "null pointer"),
     "shared": ("memcheck", "just past the end of the block's shared memory", "check the index"),
     "too_much_shared": ("launch", "100000 bytes of dynamic shared memory", "cudaFuncSetAttribute"),
     "too_many_threads": ("launch", "has 2048 threads", "at most 1024"),
