@@ -293,15 +293,20 @@ def test_mistakes_that_a_square_shape_hides(tmp_path):
         assert out.count(f"WRONG  matmul {rung} on the simulator: M=134,N=139,K=85") == 1
 
 
+def full(*values: str):
+    """Parameters for --full."""
+    return pytest.param(*values, marks=pytest.mark.full)
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [
         ('{"tiled", matmul_tiled},', "the table has two rungs named 'tiled'"),
-        ('{"my tiled", matmul_tiled},', "the table has a rung named 'my tiled'"),
-        ('{"my\\ttiled", matmul_tiled},', "the table has a rung named 'my\\ttiled'"),
-        ('{"my\\ntiled", matmul_tiled},', "the table has a name with a line break"),
-        ('{"", matmul_tiled},', "the table has a rung named ''"),
         ('{"cublas", matmul_tiled},', "the table has a rung named 'cublas', which is"),
+        full('{"my tiled", matmul_tiled},', "the table has a rung named 'my tiled'"),
+        full('{"my\\ttiled", matmul_tiled},', "the table has a rung named 'my\\ttiled'"),
+        full('{"my\\ntiled", matmul_tiled},', "the table has a name with a line break"),
+        full('{"", matmul_tiled},', "the table has a rung named ''"),
     ],
 )
 def test_a_bad_name_in_the_table_is_one_error(tmp_path, line, words):
