@@ -11,28 +11,14 @@ number. A NaN becomes the canonical one, every bit but the sign; as an f32 or f6
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable
 from fractions import Fraction
 
+from simulator.conformance.convert_ops import INTEGERS, MODES, TO_INTEGER, limits
 from simulator.conformance.exact import BF16, E4M3, E5M2, F16, F32, F64, NAN, TF32, Format, OneOf
 from simulator.conformance.micro import Form, Pair, Suite, together
 
 FORMATS = {"f16": F16, "bf16": BF16, "f32": F32, "f64": F64, "e4m3": E4M3, "e5m2": E5M2}
-MODES = ("rn", "rz", "rm", "rp")
-INTEGERS = [f"{sign}{bits}" for bits in (8, 16, 32, 64) for sign in "us"]
-INTEGRAL: dict[str, Callable[[Fraction], int]] = {
-    "rni": round,  # ties to even
-    "rzi": math.trunc,
-    "rmi": math.floor,
-    "rpi": math.ceil,
-}
-
-
-def limits(t: str) -> tuple[int, int]:
-    """The smallest and the largest integer of a type."""
-    n = int(t[1:])
-    return (-(1 << n - 1), (1 << n - 1) - 1) if t[0] == "s" else (0, (1 << n) - 1)
 
 
 # ---- References ------------------------------------------------------------------------------
@@ -82,7 +68,7 @@ def to_integer(f: Format, to: str, mode: str) -> Callable[[int], int]:
             return 1 << 63 if to[1:] == "64" else 0
         if f.is_infinite(a):
             return low if a & f.sign else high
-        return min(max(INTEGRAL[mode](f.value(a)), low), high)
+        return min(max(TO_INTEGER[mode](f.value(a)), low), high)
 
     return reference
 
@@ -92,7 +78,7 @@ def to_integral(f: Format, mode: str, sat: bool) -> Callable[[int], object]:
         if f.is_nan(a):
             return 0 if sat else f.sign - 1
         if not f.is_infinite(a):
-            a = f.round(Fraction(INTEGRAL[mode](f.value(a))), "rn", a & f.sign)
+            a = f.round(Fraction(TO_INTEGER[mode](f.value(a))), "rn", a & f.sign)
         return clamped(f, a, sat, False)
 
     return reference
@@ -173,7 +159,7 @@ def same_forms() -> list[Form]:
     forms = []
     for t, sats in (("f16", (False, True)), ("bf16", (False,))):
         f = FORMATS[t]
-        for sat, mode in itertools.product(sats, INTEGRAL):
+        for sat, mode in itertools.product(sats, TO_INTEGER):
             name = f"{mode}.sat" if sat else mode
             forms.append(conversion(name, t, t, to_integral(f, mode, sat)))
         copy = lambda a, f=f: NAN if f.is_nan(a) else a
@@ -198,9 +184,9 @@ def integer_forms() -> list[Form]:
                 forms.append(
                     conversion(f"{mode}.sat", t, integer, of_integer(f, mode, True), edges)
                 )
-        for integer, mode in itertools.product(types, INTEGRAL):
+        for integer, mode in itertools.product(types, TO_INTEGER):
             forms.append(conversion(mode, integer, t, to_integer(f, integer, mode)))
-    for mode in INTEGRAL:  # .sat changes nothing: integers are always clamped
+    for mode in TO_INTEGER:  # .sat changes nothing: integers are always clamped
         sat = [conversion(f"{mode}.sat", i, "f16", to_integer(F16, i, mode)) for i in INTEGERS]
         forms.append(together(f"cvt.{mode}.sat.f16 to every integer", sat))
     return forms

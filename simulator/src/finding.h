@@ -8,7 +8,7 @@
 namespace wbsim {
 
 struct Finding {
-  // "memcheck", "synccheck", "unsupported", "limit", "trap", "launch" or "interrupted"
+  // "memcheck", "synccheck", "unsupported", "limit", "trap", "assert", "launch" or "interrupted"
   std::string kind;
   std::string message;  // one sentence: what happened
   std::string kernel;
