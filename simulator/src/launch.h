@@ -42,11 +42,14 @@ struct Launch {
   std::shared_ptr<GridWorkspace> grid_workspace;  // of a cooperative launch
   uint64_t stack_limit = 1024;                    // bytes of a thread's call stack
   uint32_t dynamic_shared = 0;
-  uint64_t number = 0;  // of the launch in this process, from 1
+  uint64_t number = 0;    // of the launch in this process, from 1
+  bool counting = false;  // addresses are counted, for a record
   std::vector<uint8_t> params;
   RegionTable regions;  // as they were when the launch began: other threads go on registering
   Settings settings;
 
+  // Whether memory instructions tell what they touch (observe.h).
+  bool observed() const { return counting; }
   uint64_t num_blocks() const { return uint64_t{grid[0]} * grid[1] * grid[2]; }
   uint32_t cluster_size() const { return cluster[0] * cluster[1] * cluster[2]; }
   uint32_t local_bytes() const;  // of a thread: its variables and its call stack

@@ -203,6 +203,7 @@ cudaError_t Runtime::launch(Function& function, const LaunchShape& shape,
                           sizeof(GridWorkspace), "grid workspace", "of grid.sync()", 2});
     }
     launch.number = ++num_launches_;
+    launch.counting = recordings_ > 0;
   }
   InterruptGuard interrupt;
   Result result = run_grid(launch, InterruptGuard::flag());

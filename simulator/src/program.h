@@ -54,8 +54,12 @@ struct InstInfo {
   const ptx::Instruction* source = nullptr;
   enum Class : uint8_t { Other, Load, Store, Atomic, Barrier } kind = Other;
   ptx::Space space = ptx::Space::None;
-  uint16_t bytes = 0;  // per lane, for memory accesses
-  uint32_t flops = 0;  // per lane
+  // How observe() finds its addresses: one for each lane, or one for each row of the matrices.
+  enum Observed : uint8_t { Unobserved, Lanes, Rows } observed = Unobserved;
+  uint8_t address = 0;   // AddressKind
+  uint16_t bytes = 0;    // per lane, for memory accesses
+  uint16_t element = 0;  // bytes of the smallest piece of it
+  uint32_t flops = 0;    // per lane
 };
 
 enum class Special : uint8_t {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "observe.h"
 #include "scheduler.h"
 
 namespace wbsim {
@@ -160,9 +161,12 @@ inline Mask guarded(Warp& w, const Inst* in, Mask m, Worker::RunCount& count) {
 }
 
 // Runs a warp until all its groups wait or have exited, or its time is over: then it has spun.
+// OBSERVED: memory instructions tell what they touch.
+template <bool OBSERVED>
 bool run_warp(Worker& worker, Warp& w) {
   const Inst* in = pick_group(w);
   const Inst* const code = w.block->kernel->code.data();
+  const InstInfo* const info = w.block->kernel->info.data();
   Worker::RunCount* const counts = worker.counts.data();
   uint64_t executed = 0;
   bool spun = false;
@@ -177,6 +181,9 @@ bool run_warp(Worker& worker, Warp& w) {
       const Inst* const end = in + in->run_length;
       do {
         if (Mask m = guarded(w, in, all, *count)) {
+          if (OBSERVED && info[in - code].observed) {
+            observe(w, in, m);
+          }
           in->run(w, in, m);
         }
         in++;
@@ -188,6 +195,9 @@ bool run_warp(Worker& worker, Warp& w) {
       to = end;
     } else {
       Mask m = guarded(w, in, all, *count);
+      if (OBSERVED && m && info[in - code].observed) {
+        observe(w, in, m);
+      }
       to = m ? in->run(w, in, m) : next(in);
       if (to == next(in) && to < w.stop) {
         in = to;
@@ -400,10 +410,11 @@ Turn run_turn(Cluster& cluster) {
   Worker& worker = *cluster.worker;
   const uint64_t limit = worker.launch->settings.instruction_limit * cluster.blocks.size();
   order_warps(cluster, worker.order);
+  const bool observed = worker.launch->observed();
   bool ran = false, spun = true;
   for (Warp* w : worker.order) {
     if (is_ready(*w)) {
-      spun &= run_warp(worker, *w);
+      spun &= observed ? run_warp<true>(worker, *w) : run_warp<false>(worker, *w);
       ran = true;
     }
     if (worker.stop->load(std::memory_order_relaxed) ||

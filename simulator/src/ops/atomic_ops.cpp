@@ -293,6 +293,9 @@ void build_atomic(Decode& d) {
   d.info.kind = InstInfo::Atomic;
   d.info.space = space;
   d.info.bytes = static_cast<uint16_t>(ptx::bytes_of(type) * count);
+  d.info.element = static_cast<uint16_t>(ptx::bytes_of(type));
+  d.info.observed = InstInfo::Lanes;
+  d.info.address = d.inst.flags;
   d.inst.run = pick(d, type);
 }
 

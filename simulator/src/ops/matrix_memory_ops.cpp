@@ -137,6 +137,9 @@ void build_access(Decode& d) {
   d.info.kind = LOAD ? InstInfo::Load : InstInfo::Store;
   d.info.space = ptx::Space::Shared;  // a generic address is one of shared memory too
   d.info.bytes = static_cast<uint16_t>(count * ROWS * ROW_BYTES / LANES);
+  d.info.element = ROW_BYTES;
+  d.info.observed = InstInfo::Rows;
+  d.info.address = static_cast<uint8_t>(kind);
 }
 
 void build_movmatrix(Decode& d) {

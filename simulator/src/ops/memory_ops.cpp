@@ -359,6 +359,12 @@ void describe(Decode& d, InstInfo::Class kind, Space space, Type type, int count
   d.info.kind = kind;
   d.info.space = space;
   d.info.bytes = static_cast<uint16_t>(ptx::bytes_of(type) * count);
+  d.info.element = static_cast<uint16_t>(ptx::bytes_of(type));
+}
+
+void observe_lanes(Decode& d, AddressKind kind) {
+  d.info.observed = d.info.space == Space::Const ? InstInfo::Unobserved : InstInfo::Lanes;
+  d.info.address = static_cast<uint8_t>(kind);
 }
 
 // Parameters of device functions lie on the stack, in local memory.
@@ -392,6 +398,7 @@ void build_ld(Decode& d) {
     return;
   }
   AddressKind kind = memory_operand(d, address, space);
+  observe_lanes(d, kind);
   d.inst.run = pick(Op::Load, kind, type, bytes, count);
 }
 
@@ -407,6 +414,7 @@ void build_st(Decode& d) {
     throw Unsupported{};
   }
   AddressKind kind = memory_operand(d, d.arg(0), space);
+  observe_lanes(d, kind);
   d.inst.run = pick(Op::Store, kind, type, bytes, count);
 }
 

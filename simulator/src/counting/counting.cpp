@@ -1,0 +1,7 @@
+#include "counting.h"
+
+namespace wbsim {
+
+void count_access(Warp&, const Inst*, const WarpAccess&) {}
+
+}  // namespace wbsim
