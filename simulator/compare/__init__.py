@@ -1,0 +1,7 @@
+"""The simulator beside a GPU: what it counts and Nsight Compute's counters.
+
+patterns.cu, patterns.py   one memory instruction of one warp per launch, in many access patterns
+rungs.py                   every rung of the ladders, at small shapes
+measure.py                 the GPU's half: both under ncu
+ncu.py                     the simulator's half, and the comparison
+"""
