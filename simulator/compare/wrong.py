@@ -1,0 +1,90 @@
+"""The kernels that are wrong on purpose, and their right twins: tests/kernels/wrong/*.cu.
+
+The sources describe themselves: a comment "name (in N, out M): what is wrong" in front of a kernel,
+WRONG name at the faulty line, OTHER name at the other side of a race. A file is named after the
+check that finds its kernels.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parents[2]
+FOLDER = REPO / "tests" / "kernels" / "wrong"
+INCLUDES = (FOLDER, REPO / "tests" / "programs")
+CHECKS = ("memcheck", "racecheck", "initcheck", "synccheck", "async")
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """A kernel with a mistake, launched by <name>_wrong, and its twin <name>_right.
+
+    Attributes:
+        check: the file it is in.
+        name: in launchers and marks.
+        sizes: elements of the launchers' input and output.
+        type: of these elements, "float" or "int".
+        mistake: what is wrong, a sentence.
+        wrong: the lines at fault; a finding is at one of them.
+        other: lines of the other side of a race; either side may be the one that is found.
+    """
+
+    check: str
+    name: str
+    sizes: tuple[int, int]
+    type: str
+    mistake: str
+    wrong: frozenset[int]
+    other: frozenset[int]
+
+    @property
+    def kind(self) -> str:
+        """The kind of its finding: what is asynchronous races, too."""
+        return "racecheck" if self.check == "async" else self.check
+
+    def names_both(self, line: int, other_line: int) -> bool:
+        """Whether these are the lines of the two sides; 0 stands for a side that is not known."""
+        if not self.other:
+            return line in self.wrong and other_line in {0, *self.wrong}
+        either = (line, other_line), (other_line, line)
+        return any(a in self.wrong and b in self.other for a, b in either)
+
+
+def source(check: str) -> str:
+    """The text of a check's kernels."""
+    return (FOLDER / f"{check}.cu").read_text()
+
+
+def kernels(check: str) -> list[Wrong]:
+    """The kernels of a check, in the order of their file."""
+    text = source(check)
+    found = []
+    for match in re.finditer(r"^// (\w+) \(in (\d+), out (\d+)\): (.+\n(?:// .+\n)*)", text, re.M):
+        name = match[1]
+        launcher = re.search(rf"^void {name}_wrong\(const (float|int)\* in, \1\* out\)", text, re.M)
+        if not launcher:
+            raise ValueError(f"{check}.cu: no launcher {name}_wrong(const T* in, T* out)")
+        found.append(
+            Wrong(
+                check,
+                name,
+                (int(match[2]), int(match[3])),
+                launcher[1],
+                re.sub(r"\n// ", " ", match[4].strip()),
+                frozenset(_marked(text, f"WRONG {name}")),
+                frozenset(_marked(text, f"OTHER {name}")),
+            )
+        )
+    return found
+
+
+def launchers(check: str) -> list[str]:
+    """The names of all launchers of a check's file."""
+    return [f"{w.name}_{which}" for w in kernels(check) for which in ("wrong", "right")]
+
+
+def _marked(text: str, mark: str) -> list[int]:
+    pattern = re.compile(rf"// {mark}$")
+    return [i for i, line in enumerate(text.splitlines(), 1) if pattern.search(line)]

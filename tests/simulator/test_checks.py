@@ -1,0 +1,275 @@
+"""The checks: each wrong kernel is found at its line, each right twin is silent and right.
+
+The kernels are those of tests/kernels/wrong; every array is 0, 1, ..., 6, 0, 1, ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+import simulator
+from simulator.compare import wrong
+from simulator.compare.wrong import CHECKS, INCLUDES, Wrong
+from workbench.toolchain.inline import inline
+
+ORDERS = ("ascending", "descending", "random")
+KERNELS = [kernel for check in CHECKS for kernel in wrong.kernels(check)]
+THERE = ("memcheck", "synccheck")  # the checks that the simulator has
+
+
+def inputs(n: int, dtype: type = np.float32) -> np.ndarray:
+    return (np.arange(n) % 7).astype(dtype)
+
+
+@pytest.fixture(scope="module")
+def modules() -> Callable[[str], ModuleType]:
+    """Check -> the compiled launchers of its file, each built when it is first needed."""
+    built: dict[str, ModuleType] = {}
+
+    def module(check: str) -> ModuleType:
+        if check not in built:
+            built[check] = inline(
+                wrong.source(check),
+                wrong.launchers(check),
+                target="simulator",
+                name=check,
+                extra_include_paths=[str(folder) for folder in INCLUDES],
+            )
+        return built[check]
+
+    return module
+
+
+def run(module: ModuleType, kernel: Wrong, which: str) -> np.ndarray:
+    dtype = np.int32 if kernel.type == "int" else np.float32
+    data = torch.from_numpy(inputs(kernel.sizes[0], dtype))
+    out = torch.zeros(kernel.sizes[1], dtype=data.dtype)
+    getattr(module, f"{kernel.name}_{which}")(data, out)
+    return out.numpy()
+
+
+def cases(*checks: str) -> list:
+    return [
+        pytest.param(
+            kernel,
+            order,
+            id=f"{kernel.check}-{kernel.name}-{order}",
+            marks=[pytest.mark.full] if order != ORDERS[0] else [],
+        )
+        for kernel in KERNELS
+        for order in ORDERS
+        if kernel.check in checks
+    ]
+
+
+@pytest.mark.parametrize(("kernel", "order"), cases(*THERE))
+def test_found_at_its_line(modules, kernel: Wrong, order: str) -> None:
+    settings = simulator.settings(checks=["all"], order=order, seed=1)
+    with settings, pytest.raises(simulator.SimulatorError) as caught:
+        run(modules(kernel.check), kernel, "wrong")
+    error = caught.value
+    text = str(error)
+    assert error.kind == kernel.kind, text
+    assert error.file.endswith(f"{kernel.check}.cu"), text
+    if kernel.kind != "racecheck":
+        assert error.line in kernel.wrong, text
+        return
+    assert kernel.names_both(error.line, error.other_line), text
+    if error.other_line:
+        assert error.other_file == error.file, text
+        assert f"{kernel.check}.cu:{error.other_line}" in text, text
+
+
+@pytest.mark.parametrize(("kernel", "order"), cases(*CHECKS))
+def test_right_twin(modules, kernel: Wrong, order: str) -> None:
+    with simulator.settings(checks=["all"], order=order, seed=1):
+        got = run(modules(kernel.check), kernel, "right")
+    dtype = np.int32 if kernel.type == "int" else np.float32
+    want = REFERENCES[kernel.name](inputs(kernel.sizes[0], dtype))
+    np.testing.assert_array_equal(got, np.broadcast_to(want, kernel.sizes[1]))
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_kernels_are_complete(check: str) -> None:
+    kernels = wrong.kernels(check)
+    assert len(kernels) >= 7
+    assert len(kernels) == wrong.source(check).count("_right(const ")
+    assert not [kernel.name for kernel in kernels if not kernel.wrong]
+
+
+def test_each_kernel_has_a_reference() -> None:
+    assert sorted(kernel.name for kernel in KERNELS) == sorted(REFERENCES)
+
+
+def test_the_sides_of_a_race() -> None:
+    race = Wrong("racecheck", "x", (1, 1), "int", "", frozenset({3, 4}), frozenset({8}))
+    assert race.names_both(3, 8) and race.names_both(8, 4)
+    assert not race.names_both(3, 4) and not race.names_both(8, 8) and not race.names_both(3, 0)
+    alone = Wrong("racecheck", "x", (1, 1), "int", "", frozenset({3}), frozenset())
+    assert alone.names_both(3, 3) and alone.names_both(3, 0) and not alone.names_both(4, 3)
+
+
+# What the right twins compute, from their input: one array for all threads.
+
+
+def ragged_row(x: np.ndarray) -> np.ndarray:
+    return x.reshape(30, 30).sum(1)
+
+
+def misaligned(x: np.ndarray) -> np.ndarray:
+    return x.reshape(32, 4).sum(1)
+
+
+def local_array(x: np.ndarray) -> np.ndarray:
+    weights = np.tile(x[:4] + 1, (64, 1))
+    weights[np.arange(64), x % 4] += 10
+    return weights[:, 0] + 100 * weights[np.arange(64), np.arange(64) % 4]
+
+
+def differences(x: np.ndarray) -> np.ndarray:
+    return np.diff(x, prepend=0)
+
+
+def halo(x: np.ndarray) -> np.ndarray:
+    return np.convolve(x, [1, 1, 1], "same")
+
+
+def padded_and_reversed(x: np.ndarray) -> np.ndarray:
+    return np.pad(x, (0, 28))[::-1]
+
+
+def matmul(x: np.ndarray) -> np.ndarray:
+    a, b = x.reshape(2, 32, 32)
+    return (a @ b).reshape(-1)
+
+
+def reused_scratch(x: np.ndarray) -> np.ndarray:
+    return x.max() - x - (x - x.max()).sum()
+
+
+def last_block(x: np.ndarray) -> np.ndarray:
+    return np.concatenate([[3 * x.sum()], 3 * x, [8]])
+
+
+def grid_stages(x: np.ndarray) -> np.ndarray:
+    return np.concatenate([2 * x, 2 * x[::-1]])
+
+
+def summed_uses(x: np.ndarray, size: int) -> np.ndarray:
+    return x.reshape(-1, size).sum(0)[::-1]
+
+
+def early_break(x: np.ndarray) -> np.ndarray:
+    """The latest round in which a value, one less each round, is still positive."""
+    return x.max() - 1
+
+
+def syncwarp_mask(x: np.ndarray) -> np.ndarray:
+    sums = x[:16] + x[16:]
+    return np.concatenate([sums[::-1], sums])
+
+
+def barrier_in_else(x: np.ndarray) -> np.ndarray:
+    return np.where(np.arange(64) % 2, x, -x)[::-1]
+
+
+def ldmatrix_sum(x: np.ndarray) -> np.ndarray:
+    return x[:32] + 10 * x[32:]
+
+
+def tiles_reversed(x: np.ndarray) -> np.ndarray:
+    return x.reshape(-1, 512)[:, ::-1].reshape(-1)
+
+
+def store_read_back(x: np.ndarray) -> np.ndarray:
+    return np.append(2 * x, 2 * x[5] + 1)
+
+
+def operand(x: np.ndarray) -> np.ndarray:
+    """A matrix [rows, 8] from columns of four floats, one behind the other."""
+    return x.reshape(2, -1, 4).transpose(1, 0, 2).reshape(-1, 8)
+
+
+def products(x: np.ndarray) -> np.ndarray:
+    """The sum of A * B^T over all A [64, 8] in front of B [8, 8]."""
+    b = operand(x[-64:])
+    return sum(operand(a) @ b.T for a in x[:-64].reshape(-1, 512)).reshape(-1)
+
+
+REFERENCES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "tile_edge": lambda x: 2 * x,
+    "ragged_row": ragged_row,
+    "negative_index": differences,
+    "misaligned": misaligned,
+    "write_to_input": lambda x: 3 * x,
+    "local_array": local_array,
+    "shared_size": lambda x: x[::-1],
+    "shared_index": lambda x: np.roll(x, -1),
+    "workspace": lambda x: x[:100],
+    "freed": lambda x: 2 * x,
+    "null": lambda x: x,
+    "bins": lambda x: np.bincount(x)[:6],
+    "tree_reduction": lambda x: x.sum(),
+    "tiled_matmul": matmul,
+    "transpose": lambda x: x.reshape(32, 32).T.reshape(-1),
+    "reused_scratch": reused_scratch,
+    "warp_exchange": lambda x: x.reshape(-1, 2)[:, ::-1].reshape(-1),
+    "named_barriers": lambda x: x.reshape(2, 32)[:, ::-1].reshape(-1),
+    "plain_bins": np.bincount,
+    "counter": lambda x: x.sum(),
+    "plain_read": lambda x: (x > 2).sum(),
+    "in_place": lambda x: np.roll(x, -1),
+    "overlapping_blocks": lambda x: 2 * x,
+    "last_block": last_block,
+    "spin_lock": lambda x: np.array([x.sum(), 0]),
+    "relaxed_flag": lambda x: np.array([1, x[0] + 42, 2 * x[0] + 84]),
+    "grid_stages": grid_stages,
+    "cluster_exchange": lambda x: x[::-1],
+    "phase_parity": lambda x: summed_uses(x, 32),
+    "early_release": lambda x: summed_uses(x, 32),
+    "accumulator": lambda x: summed_uses(x, 64),
+    "halo": halo,
+    "accumulated_output": lambda x: x[:64] + x[64:],
+    "memset_bytes": lambda x: 5 * x,
+    "partial_sums": lambda x: x.sum(),
+    "cp_async_tail": padded_and_reversed,
+    "ragged_tile": lambda x: x.sum(),
+    "shared_bins": np.bincount,
+    "warp_sums": lambda x: x.sum(),
+    "bulk_bytes": lambda x: x[::-1],
+    "ldmatrix_rows": lambda x: x,
+    "divergent_barrier": lambda x: x[::-1],
+    "barrier_in_else": barrier_in_else,
+    "early_break": early_break,
+    "barrier_count": lambda x: x[::-1],
+    "crossed_barriers": lambda x: x[::-1],
+    "syncwarp_mask": syncwarp_mask,
+    "shuffle_mask": lambda x: x.sum(),
+    "shuffle_caller": lambda x: x.reshape(-1, 2)[:, ::-1].reshape(-1),
+    "mbarrier_count": lambda x: x[::-1],
+    "mbarrier_init": lambda x: x[::-1],
+    "missing_arrival": lambda x: x[::-1],
+    "expected_bytes": lambda x: x[::-1],
+    "cluster_twice": lambda x: x,
+    "divergent_ldmatrix": ldmatrix_sum,
+    "cp_async_no_wait": tiles_reversed,
+    "cp_async_wait_one": tiles_reversed,
+    "cp_async_no_barrier": tiles_reversed,
+    "cp_async_refill": tiles_reversed,
+    "bulk_no_wait": lambda x: x[::-1],
+    "bulk_parity": lambda x: summed_uses(x, 256),
+    "tma_refill": lambda x: summed_uses(x, 256),
+    "store_no_proxy_fence": lambda x: 2 * x,
+    "store_source": lambda x: 2 * x,
+    "store_read_back": store_read_back,
+    "wgmma_no_wait": products,
+    "wgmma_no_fence": lambda x: x[:512] + products(x),
+    "wgmma_no_proxy_fence": products,
+    "wgmma_store_refill": products,
+    "wgmma_bulk_refill": products,
+}
