@@ -1,5 +1,6 @@
 // deadlock.cpp: what the threads wait for when none of them can go on any more.
 
+#include <algorithm>
 #include <bit>
 
 #include "scheduler.h"
@@ -47,6 +48,11 @@ Finding deadlock(Cluster& cluster) {
       kind.lane = std::countr_zero(g.mask);
     }
   });
+  // Lanes of a warp wait at different places: the first of them is the one in a branch.
+  Stuck &divergent = kinds[Divergent], &at_sync = kinds[AtSync];
+  if (divergent.warp && at_sync.warp == divergent.warp && at_sync.at < divergent.at) {
+    std::rotate(&divergent, &at_sync, &at_sync + 1);
+  }
   std::string text = "deadlock:";
   const Stuck* first = nullptr;
   for (const Stuck& kind : kinds) {

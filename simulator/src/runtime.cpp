@@ -55,6 +55,9 @@ void Runtime::reset_errors() {
 }
 
 cudaError_t Runtime::report(Finding finding, cudaError_t error, bool sticks) {
+  if (attached_ && thread_has_report && thread_launch_error != cudaSuccess) {
+    return fail(error);  // what went wrong first says more than what follows from it
+  }
   thread_report = to_text(finding);
   thread_json = to_json(finding);
   thread_has_report = true;

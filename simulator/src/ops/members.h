@@ -32,6 +32,11 @@ const Inst* for_members(Warp& w, const Inst* in, Mask m, uint32_t slot, F f) {
     Mask same = 0;
     for_lanes(rest, [&](int l) { same |= static_cast<Mask>(named[l] == named[first]) << l; });
     rest &= ~same;
+    if (Mask strangers = same & ~named[first]) {
+      throw finding_at(w, in, std::countr_zero(strangers), "synccheck",
+                       "lane " + std::to_string(std::countr_zero(strangers)) +
+                           " executes this, but its member mask does not name it");
+    }
     Mask missing = named[first] & w.live & ~same;
     if (!missing) {
       f(same);
