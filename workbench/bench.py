@@ -2,8 +2,10 @@
 
 ``python test_matmul.py [--kernel NAME ...] [--shape M=..,N=..,K=.. ...] [--dtype DTYPE]
 [--target gpu|simulator] [--json FILE]`` checks every rung and, if it is right, times it on a
-GPU or counts what it does on the simulator. The exit status is 0 if all rungs are right, 1 if
-one is wrong or does not build or memory runs out, 2 for a command line that makes no sense.
+GPU or counts what it does on the simulator. ``--explain NAME ...`` prints a rung's source with its
+counters instead, and ``--html FILE`` writes that as a page (workbench.explain). The exit status is
+0 if all rungs are right, 1 if one is wrong or does not build or memory runs out, 2 for a command
+line that makes no sense.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import torch
 from workbench import measure, ops, tables
 from workbench.check import StickyError, first_line, is_out_of_memory
 from workbench.environment import environment, memory_bytes, smi_number
+from workbench.explain import command as explain
 from workbench.history import History, HistoryError, Previous, source_hash
 from workbench.operations import OPERATIONS, expected
 from workbench.problems import DEVICES, Case, Operation
@@ -52,6 +55,8 @@ class Request:
     cases: tuple[Case, ...]
     rungs: tuple[ops.Rung, ...]
     json: Path | None
+    explain: bool = False  # print the source with its counters, in place of the table
+    html: Path | None = None  # write it to this file
 
 
 def parser(operation: Operation) -> argparse.ArgumentParser:
@@ -70,6 +75,16 @@ def parser(operation: Operation) -> argparse.ArgumentParser:
     made.add_argument("--dtype", default="float32", help="default: %(default)s")
     made.add_argument("--target", choices=tuple(DEVICES), help="default: the GPU if there is one")
     made.add_argument("--json", type=Path, metavar="FILE", help="write the results to FILE")
+    made.add_argument(
+        "--explain",
+        nargs="+",
+        action="extend",
+        metavar="NAME",
+        help="print these rungs' source with what each line costs, and what to change",
+    )
+    made.add_argument(
+        "--html", type=Path, metavar="FILE", help="write that to FILE, a page for a browser"
+    )
     return made
 
 
@@ -89,7 +104,7 @@ def choose_target(asked: str | None) -> tuple[str, str]:
 
 
 def choose_rungs(
-    operation: Operation, names: Sequence[str] | None, dtype: str
+    operation: Operation, names: Sequence[str] | None, dtype: str, flag: str = "--kernel"
 ) -> tuple[ops.Rung, ...]:
     """The named rungs, or all, in table order. Raises UsageError for unknown names or dtypes."""
     ladder = ops.rungs(operation.name)
@@ -98,7 +113,7 @@ def choose_rungs(
         if name not in known:
             file = shown(kernels_dir() / f"{operation.name}.cu")
             raise UsageError(
-                f"--kernel {name}: {operation.name} has {', '.join(known)}; a rung needs its "
+                f"{flag} {name}: {operation.name} has {', '.join(known)}; a rung needs its "
                 f"line in the table at the end of {file}"
             )
     dtypes = list(dict.fromkeys(d for rung in ladder for d in rung.dtypes))
@@ -110,30 +125,45 @@ def choose_rungs(
 def request(operation: Operation, arguments: Sequence[str] | None) -> Request:
     """Read the command line; builds the kernels, to know the rungs. Raises UsageError."""
     asked = parser(operation).parse_args(arguments)
-    target, why = choose_target(asked.target)
+    explains = bool(asked.explain or asked.html)
+    if explains:
+        target, why = "simulator", explain.WHY
+        _check_explain(asked)
+    else:
+        target, why = choose_target(asked.target)
+    defaults = operation.defaults[target][: 1 if explains else None]
     try:
-        shapes = [
-            operation.case(text, dtype=asked.dtype)
-            for text in asked.shape or operation.defaults[target]
-        ]
+        shapes = [operation.case(text, dtype=asked.dtype) for text in asked.shape or defaults]
     except ShapeError as error:
         raise UsageError(f"--shape: {error}") from error
-    if asked.json is not None:
-        _check_file(asked.json)
-    rungs = choose_rungs(operation, asked.kernel, asked.dtype)
+    for flag, file in (("--json", asked.json), ("--html", asked.html)):
+        if file is not None:
+            _check_file(flag, file)
+    names, flag = (asked.explain, "--explain") if asked.explain else (asked.kernel, "--kernel")
+    rungs = choose_rungs(operation, names, asked.dtype, flag)
     for case in shapes:
         _check_size(operation, case, target)
-    return Request(operation, target, why, tuple(shapes), rungs, asked.json)
+    return Request(
+        operation, target, why, tuple(shapes), rungs, asked.json, bool(asked.explain), asked.html
+    )
 
 
-def _check_file(path: Path) -> None:
+def _check_explain(asked: argparse.Namespace) -> None:
+    """Raise UsageError for options that make no sense together."""
+    if asked.json is not None:
+        raise UsageError("--json keeps the table, and --explain and --html make none")
+    if asked.explain and asked.kernel:
+        raise UsageError("--explain names the rungs itself: leave --kernel out")
+
+
+def _check_file(flag: str, path: Path) -> None:
     """Raise UsageError now rather than lose the results later."""
     if not path.absolute().parent.is_dir():
-        raise UsageError(f"--json {path}: there is no folder {path.parent}")
+        raise UsageError(f"{flag} {path}: there is no folder {path.parent}")
     if path.is_dir():
-        raise UsageError(f"--json {path}: this is a folder; give a file")
+        raise UsageError(f"{flag} {path}: this is a folder; give a file")
     if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
-        raise UsageError(f"--json {path}: it cannot be written")
+        raise UsageError(f"{flag} {path}: it cannot be written")
 
 
 def _check_size(operation: Operation, case: Case, target: str) -> None:
@@ -171,6 +201,10 @@ def main(name: str, arguments: Sequence[str] | None = None) -> int:
 def _run(asked: Request) -> int:
     device = torch.device(DEVICES[asked.target])
     print(f"target: {asked.target} ({asked.why})")
+    if asked.explain or asked.html:
+        return explain.run(
+            asked.operation, asked.rungs, asked.cases, asked.html, printed=asked.explain
+        )
     here = environment(asked.target, device, REPO)
     history = _open_history()
     roofs = Roofs(None, None)

@@ -60,6 +60,11 @@ def memory_bytes(target: str) -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+def command_line() -> str:
+    """This process as one would type it."""
+    return shlex.join(["python", os.path.basename(sys.argv[0]), *sys.argv[1:]])
+
+
 def environment(target: str, device: torch.device, folder: Path) -> Environment:
     """The environment of a run of this process; ``cuda`` is the compiler's on the simulator.
 
@@ -68,8 +73,7 @@ def environment(target: str, device: torch.device, folder: Path) -> Environment:
         device: where the tensors live.
         folder: the repository.
     """
-    command = shlex.join(["python", os.path.basename(sys.argv[0]), *sys.argv[1:]])
-    common = {"torch": torch.__version__, "commit": commit(folder), "command": command}
+    common = {"torch": torch.__version__, "commit": commit(folder), "command": command_line()}
     if target != "gpu":
         return Environment(SIMULATED_DEVICE, None, cuda=find_toolkit().version, **common)
     return Environment(

@@ -1,0 +1,12 @@
+"""Where the time of a kernel goes: its source with counters beside it, and what to change.
+
+``python test_matmul.py --explain tiled`` prints it, ``--html FILE`` writes it as a page. From
+Python, ``explain(launches)`` takes what ``simulator.record()`` yields.
+"""
+
+from __future__ import annotations
+
+from workbench.explain.report import Explained, Report
+from workbench.explain.report import explained as explain
+
+__all__ = ["Explained", "Report", "explain"]

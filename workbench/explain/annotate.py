@@ -1,0 +1,170 @@
+"""The stretches of source that a kernel executed: its function and the helpers it calls."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from workbench.explain.kernels import Counts, Kernel
+from workbench.toolchain.paths import shown
+
+CONTEXT = 2  # lines shown around lines that lie in no function
+NEAR = 3  # stretches that are at most this many lines apart are shown as one
+LONGEST_GAP = 16  # a longer stretch of one function that did not run is left out
+
+_NO_FUNCTION = re.compile(r"\b(namespace|struct|class|union|enum|extern)\b(?!.*\))", re.DOTALL)
+_NOT_CODE = re.compile(
+    r"""//[^\n]*|/\*.*?\*/|R"(\w*)\(.*?\)\1"|"(?:\\.|[^"\\\n])*"|(?<!\w)'(?:\\.|[^'\\\n])*'"""
+    r"""|^[ \t]*\#(?:\\\n|[^\n])*""",
+    re.DOTALL | re.MULTILINE,
+)
+
+
+@dataclass(frozen=True)
+class SourceLine:
+    """A line of source; ``counts`` is empty if nothing was executed there."""
+
+    number: int
+    text: str
+    counts: Counts
+
+
+@dataclass(frozen=True)
+class Region:
+    """Consecutive lines of a file.
+
+    Attributes:
+        path: the file.
+        lines: its lines, in order.
+        missing: the file could not be read; the lines have no text.
+    """
+
+    path: Path
+    lines: tuple[SourceLine, ...]
+    missing: bool = False
+
+    @property
+    def file(self) -> str:
+        """The file as a message shows it."""
+        return shown(self.path)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source file.
+
+    Attributes:
+        path: the file.
+        lines: its text; empty if it cannot be read.
+        functions: first and last line of every function, from its head to its closing brace.
+    """
+
+    path: Path
+    lines: tuple[str, ...]
+    functions: tuple[tuple[int, int], ...]
+
+    def text(self, number: int) -> str:
+        """A line; empty where there is none."""
+        return self.lines[number - 1] if 0 < number <= len(self.lines) else ""
+
+    def function(self, number: int) -> tuple[int, int] | None:
+        """First and last line of the function around a line."""
+        for first, last in self.functions:
+            if first <= number <= last:
+                return first, last
+        return None
+
+
+def read(path: Path) -> Source:
+    """Read a source file; one that cannot be read has no lines."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return Source(path, (), ())
+    return Source(path, tuple(text.splitlines()), tuple(functions(text)))
+
+
+def sources(kernel: Kernel) -> dict[str, Source]:
+    """The files in which a kernel's lines lie, by path."""
+    return {path: read(Path(path)) for path in dict.fromkeys(path for path, _ in kernel.lines)}
+
+
+def without_comments(text: str) -> str:
+    """The text with comments, literals and preprocessor lines blanked, lines and columns kept."""
+    return _NOT_CODE.sub(lambda found: re.sub(r"[^\n]", " ", found[0]), text)
+
+
+def functions(text: str) -> Iterator[tuple[int, int]]:
+    """First and last line of every function: the outermost braces but those of a scope."""
+    code = without_comments(text)
+    stack: list[bool] = []  # for each open brace: does it belong to a function?
+    head, start = 0, 0
+    for position, sign in enumerate(code):
+        if sign == "{":
+            if True in stack:
+                stack.append(True)
+                continue
+            stack.append(not _NO_FUNCTION.search(code, head, position))
+            start = head
+        elif sign == "}" and stack:
+            function = stack.pop()
+            if function and True not in stack:
+                begin = start + len(code[start:]) - len(code[start:].lstrip())
+                yield code.count("\n", 0, begin) + 1, code.count("\n", 0, position) + 1
+        if sign in "{};" and True not in stack:
+            head = position + 1
+
+
+def regions(kernel: Kernel, files: Mapping[str, Source]) -> tuple[Region, ...]:
+    """What to show of the files: the functions that ran, the kernel's own first."""
+    made = []
+    for path, source in files.items():
+        counts = {line: c for (file, line), c in kernel.lines.items() if file == path}
+        if not source.lines:
+            lines = (SourceLine(number, "", c) for number, c in sorted(counts.items()))
+            made.append(Region(source.path, tuple(lines), missing=True))
+            continue
+        for first, last in _joined(list(_stretches(source, sorted(counts)))):
+            lines = (
+                SourceLine(number, source.text(number), counts.get(number, {}))
+                for number in range(first, last + 1)
+            )
+            made.append(Region(source.path, tuple(lines)))
+    word = re.match(r"\w*", kernel.name.split("::")[-1])[0]
+    return tuple(sorted(made, key=lambda region: not _defines(region, word)))
+
+
+def _defines(region: Region, kernel: str) -> bool:
+    pattern = re.compile(rf"\b{re.escape(kernel)}\s*\(") if kernel else None
+    return bool(pattern) and any(pattern.search(line.text) for line in region.lines)
+
+
+def _stretches(source: Source, ran: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """First and last lines to show, in order, for the lines that ran."""
+    around: dict[tuple[int, int], list[int]] = {}
+    for number in ran:
+        function = source.function(number)
+        if function is None:
+            last = min(number + CONTEXT, max(len(source.lines), number))
+            function = (max(1, number - CONTEXT), last)
+        around.setdefault(function, []).append(number)
+    for (first, last), inside in around.items():
+        begin, before = first, first
+        for number in [*inside, last]:
+            if number - before > LONGEST_GAP:
+                yield begin, before + CONTEXT
+                begin = number - CONTEXT
+            before = number
+        yield begin, last
+
+
+def _joined(stretches: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    joined: list[tuple[int, int]] = []
+    for first, last in sorted(stretches):
+        if joined and first - joined[-1][1] <= NEAR:
+            joined[-1] = (joined[-1][0], max(last, joined[-1][1]))
+        else:
+            joined.append((first, last))
+    return joined

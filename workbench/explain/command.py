@@ -1,0 +1,72 @@
+"""``--explain`` and ``--html`` of the test scripts."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from workbench import check
+from workbench.environment import command_line
+from workbench.explain import page, terminal
+from workbench.explain.report import Report, explained
+from workbench.ops import Rung
+from workbench.problems import DEVICES, Case, Operation
+
+WHY = "what explains a kernel is counted there"
+
+
+def run(
+    operation: Operation,
+    rungs: Sequence[Rung],
+    cases: Sequence[Case],
+    html: Path | None,
+    printed: bool,
+) -> int:
+    """Explain rungs; the exit status, 1 if one is wrong or the page cannot be written.
+
+    Args:
+        operation: what the rungs compute.
+        rungs: the rungs.
+        cases: the inputs.
+        html: the file of the page, None for no page.
+        printed: print the explanation.
+    """
+    reports = [report(operation, rung, case) for case in cases for rung in rungs]
+    if printed:
+        terminal.show(reports)
+    wrong = any(made.wrong for made in reports)
+    if html is None:
+        return int(wrong)
+    try:
+        html.write_text(page.render(reports, command_line()), encoding="utf-8")
+    except OSError as error:
+        print(f"error: --html {html}: {error.strerror}", file=sys.stderr)
+        return 1
+    for made in reports if not printed else ():
+        if made.note:
+            print(made.note)
+    print(f"\nwrote {html}")
+    return int(wrong)
+
+
+def report(operation: Operation, rung: Rung, case: Case) -> Report:
+    """Run a rung once on the simulator, check it, and explain what it did."""
+    import simulator  # needed here alone
+
+    unmet = check.unmet_requirement(operation, rung, case, torch.device(DEVICES["simulator"]))
+    about = (operation.name, rung.name, str(case.shape), case.dtype)
+    if unmet is not None:
+        return Report(*about, (), f"{rung.name} was not run: {unmet}")
+    try:
+        with simulator.record() as launches:
+            verdict = check.check_rung(operation, rung, case, "simulator")
+    except torch.OutOfMemoryError as error:
+        why = f"needs more memory than there is ({check.first_line(error)})"
+        return Report(*about, (), f"{rung.name} was not run: {why}")
+    kernels = explained(launches)
+    if not verdict.ok:
+        return Report(*about, kernels, verdict.report(), wrong=True)
+    return Report(*about, kernels, "" if kernels else f"{rung.name} launched no kernel")

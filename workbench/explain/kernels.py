@@ -1,0 +1,84 @@
+"""The launches of a run, brought together by kernel: counters of the whole and of each line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Counts = Mapping[str, int]
+Place = tuple[str, int]  # file, as an absolute path, and line
+
+_NOT_SUMMED = {"kernel", "grid", "block", "shared_bytes", "seconds", "lines", "forms"}
+_NO_COUNTERS = {"file", "line"}
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel and what its launches counted together.
+
+    Attributes:
+        name: as the simulator reports it, template arguments included.
+        grid: blocks along x, y, z of the first launch.
+        block: threads along x, y, z.
+        shared_bytes: static and dynamic shared memory of a block.
+        launches: how often it was launched.
+        counts: its counters by the names of ``simulator.Launch``.
+        lines: the counters of each source line by the names of ``simulator.LineCounters``.
+    """
+
+    name: str
+    grid: tuple[int, int, int]
+    block: tuple[int, int, int]
+    shared_bytes: int
+    launches: int
+    counts: Counts
+    lines: Mapping[Place, Counts]
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of the grid."""
+        return self.grid[0] * self.grid[1] * self.grid[2]
+
+    @property
+    def threads(self) -> int:
+        """Threads of a block."""
+        return self.block[0] * self.block[1] * self.block[2]
+
+
+def by_kernel(launches: Sequence[Any]) -> tuple[Kernel, ...]:
+    """The kernels of these ``simulator.Launch`` records, in the order they were first launched.
+
+    Launches of one kernel with blocks of one size are added up.
+    """
+    groups: dict[tuple[str, tuple[int, int, int]], list[Any]] = {}
+    for launch in launches:
+        groups.setdefault((launch.kernel, launch.block), []).append(launch)
+    return tuple(_together(group) for group in groups.values())
+
+
+def _together(launches: Sequence[Any]) -> Kernel:
+    first = launches[0]
+    counts: dict[str, int] = {}
+    lines: dict[Place, dict[str, int]] = {}
+    for launch in launches:
+        _add(counts, launch, _NOT_SUMMED)
+        for line in launch.lines:
+            place = (os.path.realpath(line.file), line.line)
+            _add(lines.setdefault(place, {}), line, _NO_COUNTERS)
+    return Kernel(
+        name=first.kernel,
+        grid=first.grid,
+        block=first.block,
+        shared_bytes=max(launch.shared_bytes for launch in launches),
+        launches=len(launches),
+        counts=counts,
+        lines=dict(sorted(lines.items())),
+    )
+
+
+def _add(totals: dict[str, int], record: Any, leave_out: set[str]) -> None:
+    for name, value in vars(record).items():
+        if name not in leave_out and isinstance(value, int):
+            totals[name] = totals.get(name, 0) + value

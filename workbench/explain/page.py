@@ -1,0 +1,272 @@
+"""Explained rungs as one self-contained HTML page: no library, nothing to load."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from workbench.explain.annotate import SourceLine
+from workbench.explain.findings import Finding
+from workbench.explain.kernels import Kernel, Place
+from workbench.explain.metrics import METRICS, Metric, columns, weight
+from workbench.explain.report import Explained, Report
+
+HERE = Path(__file__).parent
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
+MINOR = {"sectors_ideal", "wavefronts_ideal"}  # columns that the one before them is compared with
+FIRST = "cost"  # the column in front of the source, and the first choice of heat
+
+_TOKENS = re.compile(
+    r"(?P<comment>//.*|/\*.*?\*/)|(?P<text>\"(?:\\.|[^\"\\])*\")|(?P<keyword>\b(?:__\w+|auto|bool|"
+    r"break|char|const|constexpr|continue|do|double|else|extern|float\d?|for|half2?|if|inline|"
+    r"int|int(?:8|16|32|64)_t|return|short|size_t|static|static_assert|static_cast|struct|switch|"
+    r"template|typename|uint(?:8|16|32|64)_t|uint\d?|unsigned|using|void|while)\b|^\s*#\s*\w+)"
+)
+
+
+def render(reports: Sequence[Report], made_by: str) -> str:
+    """The page.
+
+    Args:
+        reports: the rungs, in order.
+        made_by: the command that made it.
+    """
+    subject = reports[0]
+    names = ", ".join(dict.fromkeys(report.rung for report in reports))
+    sections = "\n".join(_section(report, f"r{i}") for i, report in enumerate(reports))
+    return "\n".join(
+        (
+            '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
+            '<link rel="icon" href="data:,">',
+            f"<title>{_escaped(f'{subject.operation}: {names}')}</title>",
+            f"<style>\n{(HERE / 'page.css').read_text()}</style>\n</head>\n<body>",
+            _top(subject, reports),
+            _tabs(reports),
+            f"<main>\n{sections}\n</main>",
+            _footer(made_by),
+            f"<script>\n{(HERE / 'page.js').read_text()}</script>\n</body>\n</html>\n",
+        )
+    )
+
+
+def _escaped(text: str) -> str:
+    return html.escape(text, quote=True)
+
+
+def _top(subject: Report, reports: Sequence[Report]) -> str:
+    shapes = list(dict.fromkeys(f"{report.shape} {report.dtype}" for report in reports))
+    return (
+        '<header class="top">\n<div>\n'
+        f"<h1>{_escaped(subject.operation)}: where the time goes</h1>\n"
+        f'<p class="quiet">{_escaped("; ".join(shapes))}, counted on the simulator</p>\n</div>\n'
+        '<button type="button" class="plain" id="theme" aria-label="Light or dark" hidden>'
+        "Dark</button>\n</header>"
+    )
+
+
+def _label(report: Report, reports: Sequence[Report]) -> str:
+    """The rung; with its shape where that is needed to tell it apart."""
+    same = sum(report.rung == other.rung for other in reports)
+    return report.rung if same == 1 else f"{report.rung} {report.shape}"
+
+
+def _tabs(reports: Sequence[Report]) -> str:
+    if len(reports) == 1:
+        return ""
+    buttons = "\n".join(
+        f'<button type="button" role="tab" id="t{i}" aria-controls="r{i}">'
+        f"{_escaped(_label(report, reports))}</button>"
+        for i, report in enumerate(reports)
+    )
+    return f'<div class="tabs" role="tablist" aria-label="Rungs" hidden>\n{buttons}\n</div>'
+
+
+def _section(report: Report, name: str) -> str:
+    parts = [f'<section id="{name}" aria-label="{_escaped(report.title)}">']
+    parts.append(f"<h2>{_escaped(report.rung)}</h2>")
+    if report.note:
+        style = "wrong" if report.wrong else "quiet"
+        parts.append(f'<p class="{style}">{_escaped(report.note)}</p>')
+    for i, explained in enumerate(report.kernels):
+        parts.append(_kernel(explained, f"{name}k{i}"))
+    parts.append("</section>")
+    return "\n".join(parts)
+
+
+def _kernel(explained: Explained, name: str) -> str:
+    kernel = explained.kernel
+    ids = _line_ids(explained, name)
+    texts = {
+        (str(region.path), line.number): line.text
+        for region in explained.regions
+        for line in region.lines
+    }
+    findings = "\n".join(_finding(finding, ids, texts) for finding in explained.findings)
+    few = " few" if len(explained.findings) < 3 else ""
+    facts = "\n".join(
+        f"<div><dt>{_escaped(fact.name)}</dt><dd><b>{_escaped(fact.value)}</b>"
+        f"<small>{_escaped(fact.note)}</small></dd></div>"
+        for fact in explained.facts
+    )
+    return "\n".join(
+        (
+            f"<h3>{_escaped(kernel.name)}</h3>",
+            f'<ol class="findings{few}">\n{findings}\n</ol>'
+            if findings
+            else "<p>Nothing stands out: what it does, it does once and in order.</p>",
+            f'<dl class="facts">\n{facts}\n</dl>',
+            _table(explained, name, ids),
+        )
+    )
+
+
+def _line_ids(explained: Explained, name: str) -> dict[Place, str]:
+    """The id of every source line that is shown, by its place."""
+    files = {region.path: 0 for region in explained.regions}
+    number = {path: i for i, path in enumerate(files)}
+    return {
+        (str(region.path), line.number): f"{name}f{number[region.path]}l{line.number}"
+        for region in explained.regions
+        for line in region.lines
+    }
+
+
+def _finding(finding: Finding, ids: dict[Place, str], texts: dict[Place, str]) -> str:
+    code = "\n".join(
+        f'<a href="#{ids[place]}">{place[1]}</a>{_code(texts[place].strip())}'
+        for place in sorted(finding.places)
+        if texts.get(place)
+    )
+    where = finding.where()
+    first = min((place for place in finding.places if place in ids), default=None)
+    link = f'<a href="#{ids[first]}">{where}</a>: ' if first else ""
+    return (
+        '<li>\n<div class="share">'
+        f'<span style="width: {100 * min(finding.gain, 1) * 0.5:.1f}%"></span>'
+        f"<small>{_escaped(finding.kind)}</small></div>\n"
+        f"<h4>{link}{_escaped(finding.title)}</h4>\n"
+        + (f"<pre>{code}</pre>\n" if code else "")
+        + f"<p>{_escaped(finding.why)}</p>\n"
+        f'<p class="fix"><b>What to do:</b> {_escaped(finding.fix)}</p>\n</li>'
+    )
+
+
+def _code(text: str) -> str:
+    """A source line as HTML, comments and keywords marked."""
+    parts, end = [], 0
+    for found in _TOKENS.finditer(text):
+        parts.append(_escaped(text[end : found.start()]))
+        word = _escaped(found[0])
+        kind = found.lastgroup
+        parts.append(word if kind == "text" else f'<span class="{kind}">{word}</span>')
+        end = found.end()
+    return "".join(parts) + _escaped(text[end:])
+
+
+def _table(explained: Explained, name: str, ids: dict[Place, str]) -> str:
+    """The source of a kernel, a row for each line."""
+    kernel = explained.kernel
+    metrics = columns(kernel)
+    ordered = [m for m in metrics if m.key == FIRST] + [m for m in metrics if m.key != FIRST]
+    heads = [_head("line", "The line's number: the source in its own order.", "pin", "ascending")]
+    for i, metric in enumerate(ordered):
+        heads.append(_head(metric.head, metric.title, "pin2" if i == 0 else ""))
+        if i == 0:
+            heads.append('<th scope="col" class="source"><div class="plainhead">source</div></th>')
+    most = max((weight(counts) for counts in kernel.lines.values()), default=0.0)
+    bodies, order = [], 0
+    for number, region in enumerate(explained.regions):
+        missing = ", which cannot be read" if region.missing else ""
+        rows = [
+            f'<tr class="file"><th scope="rowgroup" colspan="{len(heads)}">'
+            f"{_escaped(region.file + missing)}</th></tr>"
+        ]
+        for line in region.lines:
+            heat = weight(line.counts) / most if most else 0.0
+            place = f'data-order="{order}" data-body="{number}"'
+            identity = ids[str(region.path), line.number]
+            rows.append(_row(line, kernel, ordered, heat, f'id="{identity}" {place}'))
+            order += 1
+        bodies.append("<tbody>\n" + "\n".join(rows) + "\n</tbody>")
+    return (
+        f"{_tools(ordered, name)}\n"
+        f'<div class="box" tabindex="0" role="region" aria-label="Source of '
+        f'{_escaped(kernel.name)}">\n<table id="{name}">\n'
+        f"<caption>{_escaped(kernel.name)}: counters of each source line</caption>\n"
+        f"<thead><tr>{''.join(heads)}</tr></thead>\n" + "\n".join(bodies) + "\n<tbody></tbody>\n"
+        f"</table>\n</div>\n{_terms(ordered)}"
+    )
+
+
+def _head(text: str, title: str, style: str, sort: str = "") -> str:
+    sorted_ = f' aria-sort="{sort}"' if sort else ""
+    return (
+        f'<th scope="col" class="{style}"{sorted_}><button type="button" '
+        f'title="{_escaped(title)}">{_escaped(text)}</button></th>'
+    )
+
+
+def _row(
+    line: SourceLine, kernel: Kernel, metrics: Sequence[Metric], heat: float, attributes: str
+) -> str:
+    style = "line" + (" hottest" if heat > 0.5 else "") + ("" if line.counts else " none")
+    cells = list(_cells(line, kernel, metrics))
+    source = f'<td class="source hot">{_code(line.text.expandtabs(4))}</td>'
+    return (
+        f'<tr class="{style}" {attributes} style="--h: {heat:.3f}"><th scope="row" '
+        f'class="pin hot" data-value="{line.number}">{line.number}</th>'
+        f"{cells[0]}{source}{''.join(cells[1:])}</tr>"
+    )
+
+
+def _cells(line: SourceLine, kernel: Kernel, metrics: Sequence[Metric]) -> Iterator[str]:
+    for i, metric in enumerate(metrics):
+        value = metric.value(line.counts, kernel)
+        style = "pin2 hot" if i == 0 else "minor" if metric.key in MINOR else ""
+        style = f' class="{style}"' if style else ""
+        if value is None:
+            yield f"<td{style}></td>"
+        else:
+            yield f'<td{style} data-value="{value:.6g}">{_escaped(metric.text(value))}</td>'
+
+
+def _tools(metrics: Sequence[Metric], name: str) -> str:
+    """The choice of what colours the lines; the values are the columns' positions."""
+    options = "".join(
+        f'<option value="{1 if i == 0 else i + 2}">{_escaped(_choice(metric))}</option>'
+        for i, metric in enumerate(metrics)
+        if metric.heat
+    )
+    return (
+        f'<div class="tools" hidden><label>Colour by<select data-table="{name}">{options}'
+        "</select></label></div>"
+    )
+
+
+def _choice(metric: Metric) -> str:
+    return metric.title.rstrip(".").split(";")[0].split(":")[0]
+
+
+def _terms(metrics: Sequence[Metric]) -> str:
+    terms = "\n".join(
+        f"<dt>{_escaped(metric.head)}</dt><dd>{_escaped(metric.title)}</dd>"
+        for metric in METRICS
+        if metric in metrics
+    )
+    return (
+        "<details>\n<summary>What the columns mean</summary>\n"
+        f'<dl class="terms">\n{terms}\n</dl>\n</details>'
+    )
+
+
+def _footer(made_by: str) -> str:
+    return (
+        "<footer>\n<p>Counted by the simulator, which executes the instructions (PTX) that the "
+        "compiler made of the source. Counters have the names and definitions of Nsight Compute. "
+        "The cost and the order of the findings are rough estimates.</p>\n"
+        f"<p>Made by <code>{_escaped(made_by)}</code></p>\n</footer>"
+    )
