@@ -10,11 +10,19 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    import numpy as np
 
 REPO = Path(__file__).resolve().parents[2]
 FOLDER = REPO / "tests" / "kernels" / "wrong"
 INCLUDES = (FOLDER, REPO / "tests" / "programs")
 CHECKS = ("memcheck", "racecheck", "initcheck", "synccheck", "async")
+PERIOD = 7  # inputs are 0, 1, ..., 6, 0, 1, ...
+WEIGHTS = 13  # a checksum multiplies element i by 1 + i % 13
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,11 @@ class Wrong:
     def kind(self) -> str:
         """The kind of its finding: what is asynchronous races, too."""
         return "racecheck" if self.check == "async" else self.check
+
+    @property
+    def lines(self) -> frozenset[int]:
+        """All marked lines."""
+        return self.wrong | self.other
 
     def names_both(self, line: int, other_line: int) -> bool:
         """Whether these are the lines of the two sides; 0 stands for a side that is not known."""
@@ -88,3 +101,39 @@ def launchers(check: str) -> list[str]:
 def _marked(text: str, mark: str) -> list[int]:
     pattern = re.compile(rf"// {mark}$")
     return [i for i, line in enumerate(text.splitlines(), 1) if pattern.search(line)]
+
+
+def build(check: str) -> ModuleType:
+    """The launchers of a check's file, compiled for the simulator."""
+    from workbench.toolchain.inline import inline
+
+    return inline(
+        source(check),
+        launchers(check),
+        target="simulator",
+        name=check,
+        extra_include_paths=[str(folder) for folder in INCLUDES],
+    )
+
+
+def inputs(kernel: Wrong) -> np.ndarray:
+    """What its launchers read."""
+    import numpy as np
+
+    dtype = np.int32 if kernel.type == "int" else np.float32
+    return (np.arange(kernel.sizes[0]) % PERIOD).astype(dtype)
+
+
+def launch(module: ModuleType, kernel: Wrong, which: str) -> np.ndarray:
+    """Run the "wrong" or the "right" one in the simulator; its output."""
+    import torch
+
+    data = torch.from_numpy(inputs(kernel))
+    out = torch.zeros(kernel.sizes[1], dtype=data.dtype)
+    getattr(module, f"{kernel.name}_{which}")(data, out)
+    return out.numpy()
+
+
+def checksum(out: np.ndarray) -> float:
+    """A number that tells one output from another; exact for the twins."""
+    return float(sum(float(x) * (1 + i % WEIGHTS) for i, x in enumerate(out)))

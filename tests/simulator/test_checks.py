@@ -5,52 +5,26 @@ The kernels are those of tests/kernels/wrong; every array is 0, 1, ..., 6, 0, 1,
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from types import ModuleType
 
 import numpy as np
 import pytest
-import torch
 
 import simulator
 from simulator.compare import wrong
-from simulator.compare.wrong import CHECKS, INCLUDES, Wrong
-from workbench.toolchain.inline import inline
+from simulator.compare.wrong import CHECKS, Wrong
 
 ORDERS = ("ascending", "descending", "random")
 KERNELS = [kernel for check in CHECKS for kernel in wrong.kernels(check)]
 THERE = ("memcheck", "synccheck")  # the checks that the simulator has
 
 
-def inputs(n: int, dtype: type = np.float32) -> np.ndarray:
-    return (np.arange(n) % 7).astype(dtype)
-
-
 @pytest.fixture(scope="module")
 def modules() -> Callable[[str], ModuleType]:
     """Check -> the compiled launchers of its file, each built when it is first needed."""
-    built: dict[str, ModuleType] = {}
-
-    def module(check: str) -> ModuleType:
-        if check not in built:
-            built[check] = inline(
-                wrong.source(check),
-                wrong.launchers(check),
-                target="simulator",
-                name=check,
-                extra_include_paths=[str(folder) for folder in INCLUDES],
-            )
-        return built[check]
-
-    return module
-
-
-def run(module: ModuleType, kernel: Wrong, which: str) -> np.ndarray:
-    dtype = np.int32 if kernel.type == "int" else np.float32
-    data = torch.from_numpy(inputs(kernel.sizes[0], dtype))
-    out = torch.zeros(kernel.sizes[1], dtype=data.dtype)
-    getattr(module, f"{kernel.name}_{which}")(data, out)
-    return out.numpy()
+    return functools.cache(wrong.build)
 
 
 def cases(*checks: str) -> list:
@@ -71,7 +45,7 @@ def cases(*checks: str) -> list:
 def test_found_at_its_line(modules, kernel: Wrong, order: str) -> None:
     settings = simulator.settings(checks=["all"], order=order, seed=1)
     with settings, pytest.raises(simulator.SimulatorError) as caught:
-        run(modules(kernel.check), kernel, "wrong")
+        wrong.launch(modules(kernel.check), kernel, "wrong")
     error = caught.value
     text = str(error)
     assert error.kind == kernel.kind, text
@@ -88,9 +62,8 @@ def test_found_at_its_line(modules, kernel: Wrong, order: str) -> None:
 @pytest.mark.parametrize(("kernel", "order"), cases(*CHECKS))
 def test_right_twin(modules, kernel: Wrong, order: str) -> None:
     with simulator.settings(checks=["all"], order=order, seed=1):
-        got = run(modules(kernel.check), kernel, "right")
-    dtype = np.int32 if kernel.type == "int" else np.float32
-    want = REFERENCES[kernel.name](inputs(kernel.sizes[0], dtype))
+        got = wrong.launch(modules(kernel.check), kernel, "right")
+    want = REFERENCES[kernel.name](wrong.inputs(kernel))
     np.testing.assert_array_equal(got, np.broadcast_to(want, kernel.sizes[1]))
 
 

@@ -1,0 +1,29 @@
+"""``python -m simulator.compare``: the simulator beside NVIDIA's tools on a GPU.
+
+python -m simulator.compare --sanitizer [FILE]   findings, beside compute-sanitizer's
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from workbench.toolchain import BuildError
+
+COMPARISONS = {"--sanitizer": "simulator.compare.sanitizer"}
+
+
+def main(argv: Sequence[str]) -> int:
+    """The chosen comparison; its own arguments stand behind its name."""
+    if not argv or argv[0] not in COMPARISONS:
+        print(__doc__.strip())
+        return 0 if argv in (["-h"], ["--help"]) else 2
+    return import_module(COMPARISONS[argv[0]]).main(argv[1:])
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except BuildError as problem:
+        sys.exit(str(problem))

@@ -1,0 +1,278 @@
+"""The GPU's half of the comparison with compute-sanitizer.
+
+``python3 -m simulator.compare.sanitize OUT [--seconds N]`` compiles the kernels of
+tests/kernels/wrong into one program a file, runs each kernel and its right twin under
+compute-sanitizer, and writes OUT/sanitizer.json. It needs nvcc, compute-sanitizer and Python alone.
+Every kernel has a process of its own, which is killed when it hangs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from simulator.compare import wrong
+from simulator.compare.wrong import Wrong
+
+TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
+PROCESSES = 8  # at a time
+KERNEL_SECONDS = 25
+KEPT = 6  # findings of a run
+MAIN = """\
+#include "{file}"
+
+#include <cstdio>
+#include <cstring>
+#include <vector>
+
+template <class T>
+int run_launcher(void (*launcher)(const T*, T*), int inputs, int outputs) {{
+  std::vector<T> in(inputs), out(outputs);
+  for (int i = 0; i < inputs; i++) in[i] = T(i % {period});
+  T *in_device = nullptr, *out_device = nullptr;
+  cudaMalloc(&in_device, inputs * sizeof(T));
+  cudaMalloc(&out_device, outputs * sizeof(T));
+  cudaMemcpy(in_device, in.data(), inputs * sizeof(T), cudaMemcpyHostToDevice);
+  cudaMemset(out_device, 0, outputs * sizeof(T));
+  launcher(in_device, out_device);
+  cudaError_t error = cudaGetLastError();
+  if (error == cudaSuccess) error = cudaDeviceSynchronize();
+  if (error == cudaSuccess) {{
+    error = cudaMemcpy(out.data(), out_device, outputs * sizeof(T), cudaMemcpyDeviceToHost);
+  }}
+  double sum = 0;
+  for (int i = 0; i < outputs; i++) sum += double(out[i]) * (1 + i % {weights});
+  std::printf("error %d\\nsum %.17g\\n", int(error), sum);
+  return 0;
+}}
+
+int main(int argc, char** argv) {{
+{cases}
+  return 2;
+}}
+"""
+CASE = '  if (argc > 1 && !std::strcmp(argv[1], "{name}")) return run_launcher({name}, {n}, {m});'
+# What the first line of a finding says.
+HEADS = re.compile(
+    r"Invalid __|Misaligned|out of bounds|Race reported|hazard detected|Uninitialized|"
+    r"Barrier error|Invalid usage|[Mm]barrier|[Ii]nvalid (cluster|arrive|wait|argument)|Warp.*mask|"
+    r"Divergent|divergent|Error:|Warning:"
+)
+PLACE = re.compile(r"([\w.-]+\.(?:cuh?|h)):(\d+)")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What compute-sanitizer reports: its first line, and the lines in the kernel's file."""
+
+    text: str
+    lines: tuple[int, ...]
+
+
+@dataclass
+class Run:
+    """One kernel under one tool."""
+
+    check: str
+    name: str
+    which: str  # "wrong" or "right"
+    tool: str
+    status: str = "not run"  # or "ended", "hangs", or why not
+    seconds: float = 0
+    sum: float | None = None  # checksum of the output; None: it did not get that far
+    error: int = 0  # cudaError_t
+    findings: list[Finding] = field(default_factory=list)
+    output: str = ""
+
+
+def program_text(check: str) -> str:
+    """A program that runs the launcher named on its command line."""
+    cases = [
+        CASE.format(name=f"{k.name}_{which}", n=k.sizes[0], m=k.sizes[1])
+        for k in wrong.kernels(check)
+        for which in ("wrong", "right")
+    ]
+    return MAIN.format(
+        file=wrong.FOLDER / f"{check}.cu",
+        period=wrong.PERIOD,
+        weights=wrong.WEIGHTS,
+        cases="\n".join(cases),
+    )
+
+
+def build(check: str, out: Path) -> str:
+    """Compile a check's program to OUT/<check>; "" or what the compiler says."""
+    source = out / f"run_{check}.cu"
+    source.write_text(program_text(check))
+    includes = [word for folder in wrong.INCLUDES for word in ("-I", str(folder))]
+    command = [
+        "nvcc", "-gencode", "arch=compute_90a,code=sm_90a", "-std=c++17", "-O3", "-lineinfo",
+        *includes, "-o", str(out / check), str(source),
+    ]  # fmt: skip
+    status, text = execute(command, 180)
+    return "" if status == "0" else f"{status}: {text[-1500:]}"
+
+
+def execute(command: Sequence[str], seconds: float) -> tuple[str, str]:
+    """(exit status or why there is none, output); what hangs is killed, with its children."""
+    try:
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+    except OSError as error:
+        return str(error), ""
+    try:
+        text, _ = child.communicate(timeout=max(seconds, 0.1))
+        return str(child.returncode), text
+    except subprocess.TimeoutExpired:
+        kill(child)
+    try:
+        return "hangs", child.communicate(timeout=5)[0]
+    except subprocess.TimeoutExpired:
+        return "hangs", ""
+
+
+def kill(child: subprocess.Popen[str]) -> None:
+    """End a process and what it started."""
+    try:
+        os.killpg(child.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        child.kill()
+
+
+def findings(text: str, file: str) -> list[Finding]:
+    """What a report says, each once: blocks of lines that begin with "========="."""
+    lines = re.findall(r"^=========(.*)$", text, re.M)
+    blocks: list[list[str]] = [[]]
+    for line in lines:
+        if HEADS.search(line) and not line.startswith("     ") or not line.strip():
+            blocks.append([])
+        if line.strip():
+            blocks[-1].append(line.strip())
+    found: dict[Finding, None] = {}
+    for block in blocks:
+        if not block or not HEADS.search(block[0]) or "SUMMARY" in block[0]:
+            continue
+        if block[0].startswith(("Program hit", "Error: process", "Error: No attachable")):
+            continue
+        places = PLACE.findall("\n".join(block))
+        here = dict.fromkeys(int(line) for name, line in places if name == file)
+        found[Finding(block[0][:200], tuple(here))] = None
+    return list(found)
+
+
+def sanitize(program: Path, run: Run, seconds: float, options: Sequence[str]) -> None:
+    """Fill in a run: the launcher under its tool."""
+    started = time.monotonic()
+    command = [
+        "compute-sanitizer", "--tool", run.tool, "--show-backtrace", "no", "--print-limit", "20",
+        *options, str(program), f"{run.name}_{run.which}",
+    ]  # fmt: skip
+    status, text = execute(command, seconds)
+    run.status = "ended" if status.lstrip("-").isdigit() else status
+    run.seconds = round(time.monotonic() - started, 2)
+    run.findings = findings(text, f"{run.check}.cu")[:KEPT]
+    number = re.search(r"^sum (\S+)$", text, re.M)
+    run.sum = float(number[1]) if number else None
+    code = re.search(r"^error (\d+)$", text, re.M)
+    run.error = int(code[1]) if code else 0
+    run.output = re.sub(r"^=========\s*$\n?", "", text, flags=re.M)[:1500]
+
+
+def planned(kernels: Sequence[Wrong]) -> list[Run]:
+    """What to run, what matters most first, and what may hang behind that."""
+    runs = [Run(k.check, k.name, which, k.kind) for which in ("right", "wrong") for k in kernels]
+    runs.sort(key=lambda r: (r.which, r.check) == ("wrong", "synccheck"))
+    others = [
+        Run(k.check, k.name, "wrong", tool) for tool in TOOLS for k in kernels if tool != k.kind
+    ]
+    return runs + others
+
+
+def extra_options(tool: str, help_text: str) -> list[str]:
+    """What a newer compute-sanitizer has to be asked for."""
+    if tool == "initcheck" and "--initcheck-address-space" in help_text:
+        return ["--initcheck-address-space", "all"]
+    return []
+
+
+def measure(out: Path, seconds: float) -> dict[str, object]:
+    """Build, run what the time allows, and return what sanitizer.json holds."""
+    end = time.monotonic() + seconds
+    out.mkdir(parents=True, exist_ok=True)
+    failed = {}
+    with ThreadPoolExecutor(len(wrong.CHECKS)) as pool:
+        for check, text in zip(
+            wrong.CHECKS, pool.map(lambda c: build(c, out), wrong.CHECKS), strict=True
+        ):
+            if text:
+                failed[check] = text
+                print(f"FAILED {check}.cu: {text}", flush=True)
+    help_text = execute(["compute-sanitizer", "--help"], 30)[1]
+    built = [check for check in wrong.CHECKS if check not in failed]
+    runs = planned([k for check in built for k in wrong.kernels(check)])
+
+    def start(run: Run) -> None:
+        left = end - time.monotonic()
+        if left > 3:
+            allowed = min(KERNEL_SECONDS, left)
+            sanitize(out / run.check, run, allowed, extra_options(run.tool, help_text))
+            lines = ["/".join(map(str, f.lines)) for f in run.findings]
+            print(f"{run.tool} {run.name}_{run.which}: {run.status} {lines}", flush=True)
+
+    with ThreadPoolExecutor(PROCESSES) as pool:
+        list(pool.map(start, runs))
+    for check in built:
+        (out / check).unlink(missing_ok=True)
+    for check in wrong.CHECKS:
+        (out / f"run_{check}.cu").unlink(missing_ok=True)
+    return {"device": device(), "sanitizer": version(), "failed": failed, "runs": runs}
+
+
+def device() -> str:
+    """The GPU's name and its driver's version."""
+    status, text = execute(
+        ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"], 30
+    )
+    return text.strip().splitlines()[0] if status == "0" and text.strip() else "unknown"
+
+
+def version() -> str:
+    """The version of compute-sanitizer."""
+    found = re.search(r"Version (\S+)", execute(["compute-sanitizer", "--version"], 30)[1])
+    return found[1] if found else "unknown"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path, help="a folder for sanitizer.json")
+    parser.add_argument("--seconds", type=float, default=200, help="not longer than about this")
+    arguments = parser.parse_args(argv)
+    out = arguments.out.absolute()
+    content = measure(out, arguments.seconds)
+    path = out / "sanitizer.json"
+    path.write_text(json.dumps(content, indent=1, default=asdict))
+    runs = content["runs"]
+    ended = sum(run.status != "not run" for run in runs)  # type: ignore[attr-defined]
+    print(f"{ended} of {len(runs)} runs; {path}")  # type: ignore[arg-type]
+    return 1 if content["failed"] or not ended else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
