@@ -1,0 +1,227 @@
+"""The GPUs that times are estimated for: what their parts can do, from published figures.
+
+Sources, named behind the figures:
+
+    [H100] [A100] [GA102] [AD102] [TU102]  NVIDIA's architecture whitepapers
+    [guide]  CUDA C++ Programming Guide: "Arithmetic Instructions", "Technical Specifications"
+    [luo]    Luo et al., Benchmarking and Dissecting the Nvidia Hopper GPU Architecture through
+             Microbenchmarking, arXiv:2402.13499: latencies of A100, H100 and RTX 4090, rounded
+    [jia]    Jia et al., Dissecting the NVidia Turing T4 GPU via Microbenchmarking, arXiv:1903.07486
+    [chips]  Chips and Cheese, measurements of L2 bandwidth, rounded
+    [here]   measured with this workbench
+
+An A6000 has no published latencies; it has those of the RTX 4090, whose caches are built alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Latencies:
+    """Cycles from an instruction to the use of its result."""
+
+    dram: int
+    l2: int
+    l1: int
+    shared: int
+    alu: int = 4  # [jia]: 4 since Volta
+    special: int = 20  # ex2, rcp, ..., conversions; [jia] 17 to 23
+    shuffle: int = 23  # [jia] 22 to 24
+    barrier: int = 25  # all warps are there; our own guess from [jia]'s figures for one warp
+    tensor: int = 33  # mma.sync m16n8k16; [luo] 32.6
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """What a GPU's parts can do. Rates are per clock and multiprocessor (SM) unless named others.
+
+    Attributes:
+        name: what --gpu calls it.
+        title: what people call it.
+        arch: as in sm_90a.
+        sms: multiprocessors.
+        clock_ghz: boost clock.
+        dram_gbps: peak of the memory, GB/s.
+        dram_reach: share of that peak which a plain copy reaches.
+        l2_bytes: size of the L2 cache.
+        l2_gbps: what the L2 cache delivers, GB/s.
+        l1_bytes: L1 cache and shared memory together, of one SM.
+        shared_bytes: most shared memory of one SM.
+        shared_reserved: shared memory that the system takes of each block.
+        shared_unit: shared memory is given out in such steps.
+        lsu_lanes: lanes whose addresses the load-store unit takes in a clock.
+        fp32, fp64: fused multiply-adds.
+        fp16: fused multiply-adds of half precision, outside the tensor cores.
+        tensor: FLOP of the tensor cores by type of the inputs; absent where there are none.
+        alu: lanes of integer, logic and compare instructions.
+        special: lanes of the special function units.
+        warps, blocks: most that an SM holds.
+        latency: in cycles.
+        launch_us: from one launch to the next on a busy stream.
+    """
+
+    name: str
+    title: str
+    arch: str
+    sms: int
+    clock_ghz: float
+    dram_gbps: float
+    dram_reach: float
+    l2_bytes: int
+    l2_gbps: float
+    l1_bytes: int
+    shared_bytes: int
+    shared_reserved: int
+    lsu_lanes: int
+    fp32: int
+    fp64: int
+    fp16: int
+    tensor: Mapping[str, int]
+    warps: int
+    blocks: int
+    latency: Latencies
+    shared_unit: int = 128
+    alu: int = 64  # [guide]
+    special: int = 16  # [guide]
+    registers: int = 65536  # [guide]
+    register_unit: int = 256  # of a warp; [guide]
+    data_bytes: int = 128  # between L1 or shared memory and the registers; [guide]
+    issue: int = 4  # one warp instruction for each of the four schedulers
+    launch_us: float = 2.5
+
+    @property
+    def sm(self) -> int:
+        """Compute capability, as in 90."""
+        return int(self.arch.rstrip("a"))
+
+    def seconds(self, cycles: float) -> float:
+        """The time that so many clocks take."""
+        return cycles / (self.clock_ghz * 1e9)
+
+
+KB, MB = 1024, 1024 * 1024
+
+HOPPER = {
+    "arch": "90a",
+    "sms": 132,  # [H100], SXM5
+    "clock_ghz": 1.98,  # [H100]
+    "l2_bytes": 50 * MB,  # [H100]
+    "l2_gbps": 6000.0,  # [chips]: 5.5 TB/s on an H100 PCIe with 114 SMs at 1.755 GHz
+    "l1_bytes": 256 * KB,  # [H100]
+    "shared_bytes": 228 * KB,  # [guide]
+    "shared_reserved": KB,  # [guide]
+    "lsu_lanes": 32,  # [H100]: 8 load-store units in each quarter
+    "fp32": 128,  # [guide]
+    "fp64": 64,  # [guide]
+    "fp16": 256,  # [guide]
+    # [H100]: 989 TFLOP/s fp16, 495 tf32, 1979 fp8, 67 fp64
+    "tensor": {"fp16": 4096, "tf32": 2048, "fp8": 8192, "int8": 8192, "fp64": 256},
+    "warps": 64,  # [guide]
+    "blocks": 32,  # [guide]
+    "latency": Latencies(dram=479, l2=263, l1=41, shared=29),  # [luo]
+}
+
+GPUS: Mapping[str, Gpu] = {
+    gpu.name: gpu
+    for gpu in (
+        # 4272 GB/s copied [here]
+        Gpu("h200", "H200 SXM", dram_gbps=4800.0, dram_reach=0.89, **HOPPER),
+        Gpu("h100", "H100 SXM", dram_gbps=3350.0, dram_reach=0.89, **HOPPER),
+        Gpu(
+            name="a100",
+            title="A100 SXM 80 GB",
+            arch="80",
+            sms=108,  # [A100]
+            clock_ghz=1.41,  # [A100]
+            dram_gbps=2039.0,  # data sheet
+            dram_reach=0.88,
+            l2_bytes=40 * MB,  # [A100]
+            l2_gbps=4000.0,  # [chips], [luo]; 7.2 TB/s on paper [A100]
+            l1_bytes=192 * KB,  # [A100]
+            shared_bytes=164 * KB,  # [guide]
+            shared_reserved=KB,  # [guide]
+            lsu_lanes=32,  # [A100]: 8 in each quarter
+            fp32=64,  # [guide]
+            fp64=32,  # [guide]
+            fp16=256,  # [guide]
+            # [A100]: 312 TFLOP/s fp16, 156 tf32, 624 int8, 19.5 fp64
+            tensor={"fp16": 2048, "tf32": 1024, "int8": 4096, "fp64": 128},
+            warps=64,  # [guide]
+            blocks=32,  # [guide]
+            latency=Latencies(dram=466, l2=262, l1=38, shared=29),  # [luo]
+        ),
+        Gpu(
+            name="rtx4090",
+            title="GeForce RTX 4090",
+            arch="89",
+            sms=128,  # [AD102]
+            clock_ghz=2.52,  # [AD102]
+            dram_gbps=1008.0,  # [AD102]
+            dram_reach=0.92,  # [luo]: 930 GB/s
+            l2_bytes=72 * MB,  # [AD102]
+            l2_gbps=4600.0,  # [chips]: 5 TB/s, [luo]: 1.6 to 1.7 KB a clock
+            l1_bytes=128 * KB,  # [AD102]
+            shared_bytes=100 * KB,  # [guide]
+            shared_reserved=KB,  # [guide]
+            lsu_lanes=16,  # [AD102]: 4 in each quarter
+            fp32=128,  # [guide]
+            fp64=2,  # [guide]
+            fp16=128,  # [guide]
+            # [AD102]: 165 TFLOP/s fp16 with fp32 sums, 83 tf32, 330 fp8, 661 int8
+            tensor={"fp16": 512, "tf32": 256, "fp8": 1024, "int8": 2048},
+            warps=48,  # [guide]
+            blocks=24,  # [guide]
+            latency=Latencies(dram=542, l2=273, l1=43, shared=30),  # [luo]
+        ),
+        Gpu(
+            name="a6000",
+            title="RTX A6000",
+            arch="86",
+            sms=84,  # [GA102]
+            clock_ghz=1.80,  # data sheet
+            dram_gbps=768.0,  # data sheet
+            dram_reach=0.88,
+            l2_bytes=6 * MB,  # [GA102]
+            l2_gbps=2300.0,  # [chips], of an RTX 3090
+            l1_bytes=128 * KB,  # [GA102]
+            shared_bytes=100 * KB,  # [guide]
+            shared_reserved=KB,  # [guide]
+            lsu_lanes=16,  # [GA102]: 4 in each quarter
+            fp32=128,  # [guide]
+            fp64=2,  # [guide]
+            fp16=128,  # [guide]
+            # [GA102]: 155 TFLOP/s fp16, 77 tf32, 310 int8
+            tensor={"fp16": 1024, "tf32": 512, "int8": 2048},
+            warps=48,  # [guide]
+            blocks=16,  # [guide]
+            latency=Latencies(dram=542, l2=273, l1=43, shared=30),  # of an RTX 4090 [luo]
+        ),
+        Gpu(
+            name="t4",
+            title="Tesla T4",
+            arch="75",
+            sms=40,  # data sheet
+            clock_ghz=1.59,  # data sheet
+            dram_gbps=320.0,  # data sheet
+            dram_reach=0.74,  # [jia]: 220 GiB/s read, with ECC
+            l2_bytes=4 * MB,  # [jia]
+            l2_gbps=1270.0,  # [jia]
+            l1_bytes=96 * KB,  # [jia]
+            shared_bytes=64 * KB,  # [guide]
+            shared_reserved=0,  # [guide]
+            shared_unit=256,  # [guide]
+            lsu_lanes=16,  # [TU102]: 4 in each quarter
+            fp32=64,  # [guide]
+            fp64=2,  # [guide]
+            fp16=128,  # [guide]
+            tensor={"fp16": 1024, "int8": 2048},  # data sheet: 65 TFLOP/s fp16, 130 int8
+            warps=32,  # [guide]
+            blocks=16,  # [guide]
+            latency=Latencies(dram=434, l2=188, l1=32, shared=19),  # [jia]
+        ),
+    )
+}
+DEFAULT_GPU = "h200"

@@ -1,0 +1,183 @@
+"""What the compiler says of a kernel on a GPU: registers, shared memory, spills, machine code.
+
+One compilation for each source file and architecture, kept in the cache folder under the hash of
+everything it depends on.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from workbench.toolchain import fingerprints, tools
+from workbench.toolchain.diagnostics import build_error
+from workbench.toolchain.paths import cache_dir, writable
+
+from . import machine_code
+from .gpus import Gpu
+from .machine_code import Region
+
+VERSION = 1  # of what is kept in the cache
+_ENTRY = re.compile(r"Compiling entry function '([\w$]+)' for")
+_SPILLS = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
+_USED = re.compile(r"Used (\d+) registers")
+_SHARED = re.compile(r"(\d+) bytes smem")
+
+
+@dataclass(frozen=True)
+class Resources:
+    """One kernel, compiled for one architecture.
+
+    Attributes:
+        registers: of a thread.
+        shared_bytes: static shared memory of a block.
+        stack_bytes: local memory of a thread.
+        spill_bytes: spill stores and loads of a thread, counted once each in the code.
+        machine: the loops of the machine code.
+    """
+
+    registers: int
+    shared_bytes: int
+    stack_bytes: int = 0
+    spill_bytes: int = 0
+    machine: tuple[Region, ...] = ()
+
+
+@dataclass(frozen=True)
+class Occupancy:
+    """How many blocks and warps of a kernel an SM holds, and what keeps it from more."""
+
+    blocks: int
+    warps: int
+    fraction: float
+    limiter: str  # warps, registers, shared memory or blocks
+
+
+def occupancy(gpu: Gpu, threads: int, registers: int, shared_bytes: int) -> Occupancy:
+    """The theoretical occupancy.
+
+    Args:
+        gpu: the GPU.
+        threads: of a block.
+        registers: of a thread.
+        shared_bytes: of a block, static and dynamic.
+    """
+    warps = -(-threads // 32)
+    of_warp = _round_up(32 * max(1, registers), gpu.register_unit)
+    shared = _round_up(shared_bytes + gpu.shared_reserved, gpu.shared_unit)
+    limits = {
+        "warps": gpu.warps // warps,
+        "registers": 4 * (gpu.registers // 4 // of_warp) // warps,
+        "blocks": gpu.blocks,
+    }
+    if shared:
+        limits["shared memory"] = gpu.shared_bytes // shared
+    limiter = min(limits, key=lambda name: limits[name])
+    blocks = limits[limiter]
+    return Occupancy(blocks, blocks * warps, blocks * warps / gpu.warps, limiter)
+
+
+def _round_up(value: int, unit: int) -> int:
+    return -(-value // unit) * unit
+
+
+def of_file(source: Path, arch: str) -> Mapping[str, Resources]:
+    """The resources of every kernel of a .cu file by the name the simulator gives it.
+
+    Args:
+        source: the file.
+        arch: as in 90a.
+
+    Raises:
+        BuildError: it does not compile for that architecture.
+    """
+    flags = ("-std=c++20", "-lineinfo")
+    key = _key(source, arch, flags)
+    kept = cache_dir() / "estimate" / f"{source.stem}_{arch}_{key}"
+    if not (kept / "report.txt").exists():
+        _compile(source, arch, flags, kept)
+    report = (kept / "report.txt").read_text()
+    machine = machine_code.kernels((kept / "kernels.cubin").read_bytes(), int(arch.rstrip("a")))
+    return {
+        display_name(name): _resources(text, machine.get(name, ()))
+        for name, text in _entries(report)
+    }
+
+
+def _key(source: Path, arch: str, flags: tuple[str, ...]) -> str:
+    toolkit = tools.find_toolkit()
+    made_of = repr((VERSION, arch, flags, tools.identity(toolkit.nvcc), tools.environment()))
+    return fingerprints.of_objects({"it": source}, (source.parent, toolkit.include), made_of)["it"]
+
+
+def _compile(source: Path, arch: str, flags: tuple[str, ...], kept: Path) -> None:
+    writable(kept.parent)
+    with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
+        cubin = Path(folder) / "kernels.cubin"
+        command = [
+            str(tools.find_toolkit().nvcc),
+            *flags,
+            *("-ccbin", str(tools.find_cxx())),
+            *("-gencode", f"arch=compute_{arch},code=sm_{arch}"),
+            *("-Xptxas", "-v", "-cubin", "-o", str(cubin), str(source)),
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+        if done.returncode:
+            log = kept.parent / f"{source.stem}.log"
+            raise build_error(f"{source.name} for sm_{arch}", done.stdout + done.stderr, log, {})
+        (Path(folder) / "report.txt").write_text(done.stdout + done.stderr)
+        kept.mkdir(exist_ok=True)
+        for name in ("kernels.cubin", "report.txt"):  # the report comes last
+            (Path(folder) / name).replace(kept / name)
+
+
+def _entries(report: str) -> list[tuple[str, str]]:
+    """(mangled name, the compiler's lines on it) of every kernel."""
+    found = list(_ENTRY.finditer(report))
+    ends = [entry.start() for entry in found[1:]] + [len(report)]
+    return [(entry[1], report[entry.end() : end]) for entry, end in zip(found, ends, strict=True)]
+
+
+def _resources(text: str, machine: tuple[Region, ...]) -> Resources:
+    used, shared, spills = _USED.search(text), _SHARED.search(text), _SPILLS.search(text)
+    return Resources(
+        registers=int(used[1]) if used else 0,
+        shared_bytes=int(shared[1]) if shared else 0,
+        stack_bytes=int(spills[1]) if spills else 0,
+        spill_bytes=int(spills[2]) + int(spills[3]) if spills else 0,
+        machine=machine,
+    )
+
+
+def display_name(mangled: str) -> str:
+    """A kernel's name as the simulator's records have it: tiled<32> of _Z5tiledILi32EEvPKfi."""
+    demangle = ctypes.CDLL("libstdc++.so.6").__cxa_demangle
+    demangle.restype = ctypes.c_void_p
+    status = ctypes.c_int()
+    text = demangle(mangled.encode(), None, None, ctypes.byref(status))
+    if not text:
+        return mangled
+    name = ctypes.string_at(text).decode()
+    ctypes.CDLL(None).free(ctypes.c_void_p(text))
+    return _without_types(name)
+
+
+def _without_types(name: str) -> str:
+    """Drop the parameters, which begin outside <>, and the return type of a template."""
+    depth = 0
+    for i, char in enumerate(name):
+        depth += (char == "<") - (char == ">")
+        if char == "(" and depth == 0 and not name.startswith("(anonymous namespace)", i):
+            name = name[:i]
+            break
+    depth = 0
+    for i in range(len(name) - 1, -1, -1):
+        depth += (name[i] in ">)") - (name[i] in "<(")
+        if name[i] == " " and depth == 0:
+            return name[i + 1 :]
+    return name
