@@ -77,11 +77,15 @@ def _size(numbers: tuple[int, int, int]) -> str:
     return " x ".join(str(n) for n in numbers[: last + 1])
 
 
+def _blocks(kernel: Kernel) -> str:
+    return f"{_size(kernel.grid)} block{'s' if kernel.blocks > 1 else ''}"
+
+
 def _facts(kernel: Kernel) -> list[Fact]:
     c = kernel.counts
     times = "" if kernel.launches == 1 else f", launched {kernel.launches} times"
     facts = [
-        Fact("grid", f"{_size(kernel.grid)} blocks", f"of {_size(kernel.block)} threads{times}"),
+        Fact("grid", _blocks(kernel), f"of {_size(kernel.block)} threads{times}"),
         Fact(
             "instructions",
             amount(c["warp_instructions"]),
