@@ -2,7 +2,7 @@
 
 The sources describe themselves: a comment "name (in N, out M): what is wrong" in front of a kernel,
 WRONG name at the faulty line, OTHER name at the other side of a race. A file is named after the
-check that finds its kernels.
+check that finds its kernels. The kernels of tests/kernels/right have no wrong twin.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 REPO = Path(__file__).resolve().parents[2]
 FOLDER = REPO / "tests" / "kernels" / "wrong"
+RIGHT_FOLDER = REPO / "tests" / "kernels" / "right"
 INCLUDES = (FOLDER, REPO / "tests" / "programs")
 CHECKS = ("memcheck", "racecheck", "initcheck", "synccheck", "async")
 PERIOD = 7  # inputs are 0, 1, ..., 6, 0, 1, ...
@@ -30,7 +31,7 @@ class Wrong:
     """A kernel with a mistake, launched by <name>_wrong, and its twin <name>_right.
 
     Attributes:
-        check: the file it is in.
+        check: the file it is in: one of CHECKS, or one of those that are right.
         name: in launchers and marks.
         sizes: elements of the launchers' input and output.
         type: of these elements, "float" or "int".
@@ -67,7 +68,7 @@ class Wrong:
 
 def source(check: str) -> str:
     """The text of a check's kernels."""
-    return (FOLDER / f"{check}.cu").read_text()
+    return ((FOLDER if check in CHECKS else RIGHT_FOLDER) / f"{check}.cu").read_text()
 
 
 def kernels(check: str) -> list[Wrong]:
@@ -76,9 +77,9 @@ def kernels(check: str) -> list[Wrong]:
     found = []
     for match in re.finditer(r"^// (\w+) \(in (\d+), out (\d+)\): (.+\n(?:// .+\n)*)", text, re.M):
         name = match[1]
-        launcher = re.search(rf"^void {name}_wrong\(const (float|int)\* in, \1\* out\)", text, re.M)
+        launcher = re.search(rf"^void {name}_right\(const (float|int)\* in, \1\* out\)", text, re.M)
         if not launcher:
-            raise ValueError(f"{check}.cu: no launcher {name}_wrong(const T* in, T* out)")
+            raise ValueError(f"{check}.cu: no launcher {name}_right(const T* in, T* out)")
         found.append(
             Wrong(
                 check,
@@ -95,7 +96,8 @@ def kernels(check: str) -> list[Wrong]:
 
 def launchers(check: str) -> list[str]:
     """The names of all launchers of a check's file."""
-    return [f"{w.name}_{which}" for w in kernels(check) for which in ("wrong", "right")]
+    which = ("wrong", "right") if check in CHECKS else ("right",)
+    return [f"{kernel.name}_{w}" for kernel in kernels(check) for w in which]
 
 
 def _marked(text: str, mark: str) -> list[int]:

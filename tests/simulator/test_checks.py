@@ -1,6 +1,7 @@
 """The checks: each wrong kernel is found at its line, each right twin is silent and right.
 
-The kernels are those of tests/kernels/wrong; every array is 0, 1, ..., 6, 0, 1, ...
+The kernels are those of tests/kernels/wrong, and the right ones of tests/kernels/right; every input
+is 0, 1, ..., 6, 0, 1, ...
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from simulator.compare import wrong
 from simulator.compare.wrong import CHECKS, Wrong
 
 ORDERS = ("ascending", "descending", "random")
-KERNELS = [kernel for check in CHECKS for kernel in wrong.kernels(check)]
+RIGHT = ("ordered",)
+KERNELS = [kernel for file in (*CHECKS, *RIGHT) for kernel in wrong.kernels(file)]
 THERE = ("memcheck", "synccheck")  # the checks that the simulator has
 
 
@@ -59,8 +61,8 @@ def test_found_at_its_line(modules, kernel: Wrong, order: str) -> None:
         assert f"{kernel.check}.cu:{error.other_line}" in text, text
 
 
-@pytest.mark.parametrize(("kernel", "order"), cases(*CHECKS))
-def test_right_twin(modules, kernel: Wrong, order: str) -> None:
+@pytest.mark.parametrize(("kernel", "order"), cases(*CHECKS, *RIGHT))
+def test_right_one_is_silent(modules, kernel: Wrong, order: str) -> None:
     with simulator.settings(checks=["all"], order=order, seed=1):
         got = wrong.launch(modules(kernel.check), kernel, "right")
     want = REFERENCES[kernel.name](wrong.inputs(kernel))
@@ -159,6 +161,37 @@ def tiles_reversed(x: np.ndarray) -> np.ndarray:
     return x.reshape(-1, 512)[:, ::-1].reshape(-1)
 
 
+def counting_barrier(x: np.ndarray) -> np.ndarray:
+    return x[::-1] + (x > 3).sum() + 1
+
+
+def tiles_of_lanes(x: np.ndarray) -> np.ndarray:
+    return (x.reshape(8, 8)[:, ::-1] + np.arange(8)[:, None]).reshape(-1)
+
+
+def reversed_bytes(x: np.ndarray) -> np.ndarray:
+    values = np.repeat(x, 4).reshape(-1, 4) + np.arange(4)
+    return values[:, ::-1].astype(np.uint8).reshape(-1).view(np.int32)
+
+
+def volatile_flag(x: np.ndarray) -> np.ndarray:
+    return np.concatenate([[1], x + 1, 2 * (x[::-1] + 1)])
+
+
+def block_tickets(x: np.ndarray) -> np.ndarray:
+    return np.concatenate([[x.sum()], x.reshape(8, 32).sum(1), [8]])
+
+
+def look_back(x: np.ndarray) -> np.ndarray:
+    totals = np.cumsum(x)[31::32]
+    return np.concatenate([np.cumsum(x), np.ones(8), [0], totals])
+
+
+def multicast_ring(x: np.ndarray) -> np.ndarray:
+    sums = x.reshape(-1, 128).sum(0)
+    return sums + sums[::-1]
+
+
 def store_read_back(x: np.ndarray) -> np.ndarray:
     return np.append(2 * x, 2 * x[5] + 1)
 
@@ -245,4 +278,25 @@ REFERENCES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "wgmma_no_proxy_fence": products,
     "wgmma_store_refill": products,
     "wgmma_bulk_refill": products,
+    "double_buffer": lambda x: summed_uses(x, 256),
+    "counting_barrier": counting_barrier,
+    "early_return": lambda x: x.sum(),
+    "last_warp": lambda x: x.sum(),
+    "tiles_of_lanes": tiles_of_lanes,
+    "ping_pong": lambda x: (x.reshape(2, 32)[:, ::-1] + 3).reshape(-1),
+    "bytes": reversed_bytes,
+    "sizes": lambda x: x[::-1],
+    "volatile_flag": volatile_flag,
+    "block_tickets": block_tickets,
+    "look_back": look_back,
+    "atomic_ref": lambda x: 3 * x[::-1],
+    "cluster_sums": lambda x: x.reshape(-1, 2).sum(0),
+    "stages": lambda x: summed_uses(x, 256),
+    "copies_arrive": lambda x: summed_uses(x, 128),
+    "elected_wait": lambda x: summed_uses(x, 256),
+    "late_fence": lambda x: 2 * x,
+    "store_ring": lambda x: 3 * x,
+    "bulk_sums": lambda x: x.reshape(8, 64).sum(0),
+    "multicast_ring": multicast_ring,
+    "wgmma_ring": products,
 }

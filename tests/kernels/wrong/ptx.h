@@ -1,5 +1,5 @@
-// ptx.h: the instructions that the kernels in this folder share. They are macros, so that a finding
-// is at the line of the kernel that uses them.
+// ptx.h: the instructions that the kernels here and in ../right share. They are macros, so that a
+// finding is at the line of the kernel that uses them.
 #pragma once
 
 #include <cstdint>
@@ -24,6 +24,13 @@
 #define FENCE_MBARRIER_INIT() asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory")
 #define MBARRIER_ARRIVE(barrier) \
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(SMEM(barrier)) : "memory")
+// At the same mbarrier of the cluster's block `rank`.
+#define MBARRIER_ARRIVE_AT(barrier, rank)                                                      \
+  asm volatile(                                                                                \
+      "{.reg .b32 there; mapa.shared::cluster.u32 there, %0, %1; "                             \
+      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];}" ::"r"(SMEM(barrier)), \
+      "r"(rank)                                                                                \
+      : "memory")
 #define MBARRIER_ARRIVE_EXPECT(barrier, bytes)                                                \
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(SMEM(barrier)), \
                "r"(bytes)                                                                     \
@@ -59,6 +66,11 @@
 #define CP_ASYNC_COMMIT() asm volatile("cp.async.commit_group;" ::: "memory")
 #define CP_ASYNC_WAIT(groups) asm volatile("cp.async.wait_group %0;" ::"n"(groups) : "memory")
 
+// All copies of this thread so far arrive at the mbarrier when they are complete.
+#define CP_ASYNC_ARRIVE(barrier)                                                           \
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(SMEM(barrier)) \
+               : "memory")
+
 // ---- Copies of the copy engine.
 
 #define BULK_LOAD(smem, global, bytes, barrier)                                                    \
@@ -71,6 +83,20 @@
   asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(global), \
                "r"(SMEM(smem)), "r"(bytes)                                                  \
                : "memory")
+// The output is added to, element by element.
+#define BULK_ADD(global, smem, bytes)                                                             \
+  asm volatile(                                                                                   \
+      "cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f32 [%0], [%1], %2;" ::"l"(global), \
+      "r"(SMEM(smem)), "r"(bytes)                                                                 \
+      : "memory")
+// To the same place in all blocks of the mask, which completes the same mbarrier there.
+#define BULK_MULTICAST(smem, global, bytes, barrier, mask)                                    \
+  asm volatile(                                                                               \
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster " \
+      "[%0], "                                                                                \
+      "[%1], %2, [%3], %4;" ::"r"(SMEM(smem)),                                                \
+      "l"(global), "r"(bytes), "r"(SMEM(barrier)), "h"(static_cast<uint16_t>(mask))           \
+      : "memory")
 #define TMA_LOAD(smem, map, x, y, barrier)                                                      \
   asm volatile(                                                                                 \
       "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], " \
@@ -93,9 +119,9 @@
 
 // ---- wgmma: D [64, 8] += A [64, 8] * B [8, 8], tf32, both operands K-major without a swizzle.
 //
-// A matrix [rows, 8] lies in two columns of 16 bytes: element (row, k) at k / 4 * rows * 4 + row * 4
-// + k % 4. A thread has D at rows warp * 16 + lane / 4 (d[0], d[1]) and 8 below (d[2], d[3]), in the
-// columns lane % 4 * 2 and the next.
+// A matrix [rows, 8] lies in two columns of 16 bytes: element (row, k) at
+// k / 4 * rows * 4 + row * 4 + k % 4. A thread has D at rows warp * 16 + lane / 4 (d[0], d[1]) and
+// 8 below (d[2], d[3]), in the columns lane % 4 * 2 and the next.
 
 __device__ inline uint64_t descriptor(const float* smem, int rows) {
   const uint64_t start = SMEM(smem), leading = rows * 16, stride = 8 * 16;
