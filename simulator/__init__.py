@@ -15,7 +15,7 @@ import json
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 _load_lock = threading.Lock()
@@ -23,48 +23,91 @@ _library: ctypes.CDLL | None = None
 
 
 @dataclass(frozen=True)
-class LineCounters:
-    """What the instructions of one source line counted in one launch; units as in Launch."""
+class Counters:
+    """What a launch, or the instructions of one source line, counted (docs/counters.md).
 
-    file: str
-    line: int
+    Instructions are PTX instructions: warp_instructions counts one per warp, thread_instructions
+    one per active lane; those by unit leave out what machine code has no instruction for. flops is
+    all arithmetic, an FMA two. Requests are warp instructions that access a memory, bytes what
+    their lanes asked for, sectors the 32 bytes that global memory is moved in, wavefronts the
+    passes over the banks of shared memory; "ideal" is what would do if the lanes asked for each
+    byte once, side by side. l2 sectors are those that a model of the L1 cache lets through.
+    atomics counts lanes, barriers warps.
+    """
+
     warp_instructions: int
     thread_instructions: int
     flops: int
+    fp32_flops: int
+    fp64_flops: int
+    fp16_flops: int
+    tensor_flops: int
+    special_function_ops: int
+    fp32_instructions: int
+    fp64_instructions: int
+    fp16_instructions: int
+    integer_instructions: int
+    special_function_instructions: int
+    tensor_instructions: int
+    memory_instructions: int
+    control_instructions: int
     global_load_bytes: int
+    global_load_requests: int
+    global_load_sectors: int
+    global_load_sectors_ideal: int
     global_store_bytes: int
-    shared_load_bytes: int
-    shared_store_bytes: int
+    global_store_requests: int
+    global_store_sectors: int
+    global_store_sectors_ideal: int
     local_bytes: int
+    local_requests: int
+    local_sectors: int
+    shared_load_bytes: int
+    shared_load_requests: int
+    shared_load_wavefronts: int
+    shared_load_wavefronts_ideal: int
+    shared_store_bytes: int
+    shared_store_requests: int
+    shared_store_wavefronts: int
+    shared_store_wavefronts_ideal: int
     atomics: int
+    atomic_requests: int
+    atomic_sectors: int
+    shared_atomic_requests: int
+    shared_atomic_wavefronts: int
+    l2_read_sectors: int
+    l2_write_sectors: int
+    bulk_load_bytes: int
+    bulk_store_bytes: int
     barriers: int
 
 
 @dataclass(frozen=True)
-class Launch:
+class LineCounters(Counters):
+    """What the instructions of one source line counted in one launch."""
+
+    file: str
+    line: int
+
+
+@dataclass(frozen=True)
+class Launch(Counters):
     """One kernel launch and what it counted.
 
-    Instructions are PTX instructions: warp_instructions counts one per warp, thread_instructions
-    one per active lane. Bytes are those the lanes asked for, whatever a memory system would move.
-    atomics counts lanes, barriers warps. An FMA is two flops. forms are the warp instructions by
-    opcode and modifiers, as in "ld.global.u32". seconds is the simulator's own wall
-    time and says nothing about a GPU.
+    dram bytes are those of every sector that the launch reads or writes, once. sampled_blocks is
+    less than num_blocks if only some of the grid ran (``settings(sample_blocks=...)``): then every
+    counter is scaled to the whole grid. forms are the warp instructions by opcode and modifiers, as
+    in "ld.global.u32". seconds is the simulator's own wall time and says nothing about a GPU.
     """
 
     kernel: str
     grid: tuple[int, int, int]
     block: tuple[int, int, int]
     shared_bytes: int
-    warp_instructions: int
-    thread_instructions: int
-    flops: int
-    global_load_bytes: int
-    global_store_bytes: int
-    shared_load_bytes: int
-    shared_store_bytes: int
-    local_bytes: int
-    atomics: int
-    barriers: int
+    num_blocks: int
+    sampled_blocks: int
+    dram_read_bytes: int
+    dram_write_bytes: int
     seconds: float
     lines: tuple[LineCounters, ...]
     forms: dict[str, int]
@@ -131,6 +174,7 @@ def settings(
     seed: int | None = None,
     instruction_limit: int | None = None,
     threads: int | None = None,
+    sample_blocks: int | None = None,
 ) -> Iterator[None]:
     """Change how kernels are run, until the block ends. They apply to the whole process.
 
@@ -141,6 +185,9 @@ def settings(
         seed: of the random order.
         instruction_limit: warp instructions a block may execute before it counts as endless.
         threads: cores that run blocks; 0, the default, takes all.
+        sample_blocks: run no more than so many clusters of blocks (without clusters: blocks),
+            spread over the grid. What the others would have written is missing; records say how
+            many ran, and scale their counters to the whole grid. 0, the default, runs all.
 
     Raises:
         ValueError: a value is not one of the above.
@@ -151,6 +198,7 @@ def settings(
         "seed": seed,
         "instruction_limit": instruction_limit,
         "threads": threads,
+        "sample_blocks": sample_blocks,
     }
     lib = library()
     before = {}
@@ -181,8 +229,7 @@ def record() -> Iterator[list[Launch]]:
 
 def _launch(entry: dict) -> Launch:
     entry["grid"], entry["block"] = tuple(entry["grid"]), tuple(entry["block"])
-    names = [f.name for f in fields(LineCounters)]
-    entry["lines"] = tuple(LineCounters(*(line[n] for n in names)) for line in entry["lines"])
+    entry["lines"] = tuple(LineCounters(**line) for line in entry["lines"])
     return Launch(**entry)
 
 

@@ -101,7 +101,7 @@ def profile(
 ) -> tuple[str, list[dict[str, str]], list[str]]:
     """Run a program under ncu: what failed ("": nothing), its launches, the metrics they have.
 
-    A metric that this ncu does not know makes it measure nothing: it is left out, and ncu run again.
+    A metric that this ncu does not know makes it measure nothing: it is left out then.
     """
     while True:
         log.unlink(missing_ok=True)

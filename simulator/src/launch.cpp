@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <mutex>
 #include <system_error>
 #include <thread>
 
+#include "counting/counting.h"
 #include "ops/float_mode.h"
 #include "place.h"
 #include "warp.h"
@@ -17,6 +19,9 @@ namespace {
 // itself, and of one that shares it.
 constexpr uint64_t SLICE_ALONE = 1 << 16;
 constexpr uint64_t SLICE_SHARED = 1 << 12;
+// While counting, warps take short turns, as they do on a GPU: what one has loaded is still in the
+// L1 cache when the next one asks for it.
+constexpr uint64_t SLICE_COUNTING = 1 << 7;
 
 constexpr uint64_t MAX_STACK = 512 * 1024;  // bytes of a thread's local memory
 
@@ -51,6 +56,23 @@ uint32_t Launch::local_bytes() const {
   return kernel->local_bytes + static_cast<uint32_t>(stack);
 }
 
+uint64_t Launch::num_sampled() const {
+  const uint64_t wanted = settings.sample_blocks;
+  return wanted == 0 ? num_clusters() : std::min(wanted, num_clusters());
+}
+
+// One of each stretch of the grid, at changing places in it: a fixed distance could be that of a row
+// of blocks.
+uint64_t Launch::sampled(uint64_t i) const {
+  const uint64_t all = num_clusters(), some = num_sampled();
+  if (some == all) {
+    return i;
+  }
+  constexpr double GOLDEN = 0.6180339887498949;
+  const double place = static_cast<double>(i) + std::fmod((static_cast<double>(i) + 1) * GOLDEN, 1);
+  return std::min(static_cast<uint64_t>(place * (static_cast<double>(all) / some)), all - 1);
+}
+
 Finding finding_at(const Warp& w, const Inst* in, int lane, std::string kind, std::string message) {
   const Kernel& kernel = *w.block->kernel;
   const ptx::Instruction& source = *kernel.info[in - kernel.code.data()].source;
@@ -78,11 +100,15 @@ Result run_grid(const Launch& launch, const std::atomic<bool>& interrupted) {
   size_t num_instructions = launch.kernel->code.size();
   Result result;
   result.counts.resize(num_instructions);
+  if (launch.counting) {
+    result.counting = std::make_shared<Counting>();
+    result.counting->counts.resize(num_instructions);
+  }
   std::atomic<uint64_t> next_cluster{0};
   std::atomic<bool> stop{false};
   std::mutex mutex;
   uint64_t first_bad_cluster = UINT64_MAX;
-  const uint64_t num_clusters = launch.num_clusters();
+  const uint64_t num_clusters = launch.num_sampled();
   const uint64_t cores = launch.settings.threads > 0
                              ? launch.settings.threads
                              : std::max(1u, std::thread::hardware_concurrency());
@@ -108,7 +134,7 @@ Result run_grid(const Launch& launch, const std::atomic<bool>& interrupted) {
     if (index >= num_clusters) {
       return false;
     }
-    current = index;
+    current = index = launch.sampled(index);
     if (worker.spare.empty()) {
       worker.spare.push_back(std::make_unique<Cluster>());
     }
@@ -123,9 +149,13 @@ Result run_grid(const Launch& launch, const std::atomic<bool>& interrupted) {
       result.output[cluster.index] = std::move(cluster.output);
     }
   };
+  // Instructions that a warp runs before it may be waiting for a cluster that has not started.
+  auto patience = [](const Worker& worker) {
+    return worker.running.size() > 1 ? SLICE_SHARED : SLICE_ALONE;
+  };
   // Gives every running cluster a turn. Whether all of them spun.
   auto run_all = [&](Worker& worker, uint64_t& current) {
-    worker.slice = worker.running.size() > 1 ? SLICE_SHARED : SLICE_ALONE;
+    worker.slice = launch.counting ? SLICE_COUNTING : patience(worker);
     bool spun = true;
     for (size_t i = 0; i < worker.running.size() && !stop && !interrupted;) {
       current = worker.running[i]->index;
@@ -151,7 +181,12 @@ Result run_grid(const Launch& launch, const std::atomic<bool>& interrupted) {
     try {
       worker.counts.resize(num_instructions);
       worker.allowed.resize(num_instructions);
+      if (launch.counting) {
+        worker.counting = std::make_shared<Counting>();
+        worker.counting->counts.resize(num_instructions);
+      }
       bool more = true, spun = false;
+      uint64_t turns = 0;  // in a row that all of it spun
       while (!stop && !interrupted) {
         size_t wanted = spun ? worker.running.size() + 1 : at_start;
         while (more && worker.running.size() < std::min<uint64_t>(wanted, at_most)) {
@@ -160,7 +195,8 @@ Result run_grid(const Launch& launch, const std::atomic<bool>& interrupted) {
         if (worker.running.empty()) {
           break;
         }
-        spun = run_all(worker, current);
+        turns = run_all(worker, current) ? turns + 1 : 0;
+        spun = turns * worker.slice >= patience(worker);
       }
     } catch (Finding& finding) {
       stop_with(current, std::move(finding));
@@ -176,6 +212,9 @@ Result run_grid(const Launch& launch, const std::atomic<bool>& interrupted) {
     }
     std::lock_guard lock(mutex);
     add_counts(result.counts, worker.counts, launch.kernel->code);
+    if (worker.counting) {
+      result.counting->merge(*worker.counting);
+    }
   };
 
   {

@@ -25,6 +25,7 @@ struct Settings {
   uint64_t seed = 0;
   uint64_t instruction_limit = 1'000'000'000;  // warp instructions of one block
   int threads = 0;                             // 0: one per core
+  uint64_t sample_blocks = 0;                  // clusters that run, spread over the grid; 0: all
 };
 
 // What cooperative groups keep for grid.sync(); kernels find its address in %envreg1 and %envreg2.
@@ -44,6 +45,7 @@ struct Launch {
   uint32_t dynamic_shared = 0;
   uint64_t number = 0;    // of the launch in this process, from 1
   bool counting = false;  // addresses are counted, for a record
+  uint64_t l1_bytes = 0;  // of a block's share of the L1 cache
   std::vector<uint8_t> params;
   RegionTable regions;  // as they were when the launch began: other threads go on registering
   Settings settings;
@@ -54,6 +56,9 @@ struct Launch {
   uint32_t cluster_size() const { return cluster[0] * cluster[1] * cluster[2]; }
   uint32_t local_bytes() const;  // of a thread: its variables and its call stack
   uint64_t num_clusters() const { return num_blocks() / cluster_size(); }
+  // How many clusters run, and which is the i-th of them.
+  uint64_t num_sampled() const;
+  uint64_t sampled(uint64_t i) const;
   uint32_t num_threads() const { return block[0] * block[1] * block[2]; }
 };
 
@@ -61,8 +66,11 @@ struct Count {
   uint64_t warps = 0, threads = 0;
 };
 
+struct Counting;
+
 struct Result {
   std::vector<Count> counts;               // beside Kernel::code
+  std::shared_ptr<Counting> counting;      // of a launch that counts
   std::optional<Finding> finding;          // what stopped the launch, if something did
   std::map<uint64_t, std::string> output;  // of printf, by cluster
   double seconds = 0;

@@ -166,6 +166,27 @@ std::vector<uint8_t> Runtime::pack(Function& function, void** args) {
   return bytes;
 }
 
+// A block's share of the L1 cache, which is what its multiprocessor's shared memory leaves: the
+// driver sets aside the smallest size for that in which all blocks that fit find room.
+static uint64_t l1_share(const Function& function, const Launch& launch) {
+  constexpr uint64_t KIB = 1024, BOTH = 256 * KIB;
+  constexpr uint64_t SIZES[] = {8, 16, 32, 64, 100, 132, 164, 196, 228};
+  const uint64_t fit =
+      std::max(1, blocks_per_sm(function, *launch.kernel, static_cast<int>(launch.num_threads()),
+                                launch.dynamic_shared));
+  const uint64_t shared =
+      launch.kernel->shared_bytes + launch.dynamic_shared + Device::SHARED_RESERVED;
+  uint64_t aside = 228;
+  for (uint64_t size : SIZES) {
+    if (size * KIB >= fit * shared) {
+      aside = size;
+      break;
+    }
+  }
+  const uint64_t there = (launch.num_blocks() + Device::SMS - 1) / Device::SMS;
+  return (BOTH - aside * KIB) / std::min(fit, there);
+}
+
 cudaError_t Runtime::launch(Function& function, const LaunchShape& shape,
                             const std::vector<uint8_t>& params) {
   std::lock_guard launch_lock(launch_mutex_);
@@ -191,6 +212,12 @@ cudaError_t Runtime::launch(Function& function, const LaunchShape& shape,
   launch.dynamic_shared = static_cast<uint32_t>(shape.shared_bytes);
   launch.params = params;
   launch.settings = settings_;
+  if (launch.cooperative && launch.num_sampled() < launch.num_clusters()) {
+    problem.message =
+        "sample_blocks is set, but the blocks of a cooperative launch wait for each other: all "
+        "have to run";
+    return report(problem, cudaErrorNotSupported);
+  }
   {
     std::lock_guard lock(mutex_);
     launch.regions = regions_;
@@ -204,6 +231,9 @@ cudaError_t Runtime::launch(Function& function, const LaunchShape& shape,
     }
     launch.number = ++num_launches_;
     launch.counting = recordings_ > 0;
+  }
+  if (launch.counting) {
+    launch.l1_bytes = l1_share(function, launch);
   }
   InterruptGuard interrupt;
   Result result = run_grid(launch, InterruptGuard::flag());

@@ -60,6 +60,7 @@ struct InstInfo {
   uint16_t bytes = 0;    // per lane, for memory accesses
   uint16_t element = 0;  // bytes of the smallest piece of it
   uint32_t flops = 0;    // per lane
+  bool bypasses_l1 = false;
 };
 
 enum class Special : uint8_t {

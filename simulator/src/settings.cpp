@@ -48,11 +48,14 @@ std::string Runtime::set(const std::string& name, const std::string& value) {
     settings_.instruction_limit = number;
   } else if (name == "threads" && valid && number <= 1024) {
     settings_.threads = static_cast<int>(number);
-  } else if (name == "seed" || name == "instruction_limit" || name == "threads") {
+  } else if (name == "sample_blocks" && valid) {
+    settings_.sample_blocks = number;
+  } else if (name == "seed" || name == "instruction_limit" || name == "threads" ||
+             name == "sample_blocks") {
     return name + ": expected a whole number, got '" + value + "'";
   } else {
     return "no such setting: '" + name +
-           "'; there are checks, order, seed, instruction_limit, threads";
+           "'; there are checks, order, seed, instruction_limit, threads, sample_blocks";
   }
   return "";
 }
@@ -73,6 +76,9 @@ std::optional<std::string> Runtime::get_setting(const std::string& name) {
   }
   if (name == "threads") {
     return std::to_string(settings_.threads);
+  }
+  if (name == "sample_blocks") {
+    return std::to_string(settings_.sample_blocks);
   }
   return std::nullopt;
 }

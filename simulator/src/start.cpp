@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "counting/l1_cache.h"
 #include "warp.h"
 
 namespace wbsim {
@@ -187,6 +188,10 @@ void start_block(const Launch& launch, Block& block) {
   std::fill(std::begin(block.barriers), std::end(block.barriers), Barrier{});
   block.live_warps = static_cast<int>(block.warps.size());
   block.copies.reset();
+  if (launch.counting) {
+    block.l1 = block.l1 ? block.l1 : std::make_shared<L1Cache>();
+    block.l1->reset(launch.l1_bytes);
+  }
   for (Warp& w : block.warps) {
     uint32_t threads = launch.num_threads() - w.index * LANES;
     w.live = threads >= LANES ? ALL_LANES : (1u << threads) - 1;

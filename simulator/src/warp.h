@@ -19,6 +19,8 @@ constexpr uint32_t SHARED_BASE = 1024;  // shared addresses start here, as on sm
 
 struct Block;
 struct Cluster;
+struct Counting;      // counters of memory accesses (counting/)
+class L1Cache;        // (counting/)
 struct CopyQueue;     // asynchronous copies of a block (ops/)
 struct ProductQueue;  // wgmma products of a warp (ops/)
 struct Worker;
@@ -111,6 +113,7 @@ struct Block {
   Barrier barriers[16];
   int live_warps = 0;
   std::shared_ptr<CopyQueue> copies;
+  std::shared_ptr<L1Cache> l1;  // in a launch that counts
   Buffer frames, shared_buffer, local;
 };
 
@@ -138,6 +141,7 @@ struct Worker {
   const std::atomic<bool>* stop = nullptr;         // another worker found something
   const std::atomic<bool>* interrupted = nullptr;  // Ctrl-C
   std::vector<RunCount> counts;                    // beside Kernel::code
+  std::shared_ptr<Counting> counting;              // of a launch that counts
   std::vector<Span> allowed;  // beside Kernel::code: the region this instruction touched last
   std::vector<std::unique_ptr<Cluster>> running, spare;
   uint64_t slice = 0;        // instructions a warp may run before the others get a turn

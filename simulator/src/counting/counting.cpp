@@ -1,7 +1,120 @@
 #include "counting.h"
 
-namespace wbsim {
+#include <bit>
 
-void count_access(Warp&, const Inst*, const WarpAccess&) {}
+#include "patterns.h"
+
+namespace wbsim {
+namespace {
+
+using Kind = WarpAccess::Kind;
+using Where = WarpAccess::Where;
+
+constexpr uint32_t LARGEST = 32;  // bytes a lane accesses at once; what is more is a bulk copy
+
+// Lines of local memory have numbers that no global line has, others for each warp.
+uint64_t local_base(const Warp& w) {
+  return (uint64_t{1} << 60) + (static_cast<uint64_t>(w.index) << 40);
+}
+
+// What goes on to L2: of loads what the L1 cache lacks, of stores and atomics everything.
+void pass_on(Warp& w, const InstInfo& info, const WarpAccess& access, const Lines& lines,
+             AccessCount& count) {
+  Counting& counting = *w.block->worker->counting;
+  const bool global = access.where == Where::Global;
+  const uint64_t base = global ? 0 : local_base(w);
+  for (int i = 0; i < lines.size; i++) {
+    const uint64_t number = lines.line[i].number;
+    uint32_t sectors = lines.line[i].sectors();
+    if (access.kind == Kind::Load) {
+      if (!info.bypasses_l1) {
+        sectors = w.block->l1->load(base + number, sectors);
+      }
+      count.l2_read_sectors += std::popcount(sectors);
+    } else {
+      count.l2_write_sectors += std::popcount(sectors);
+    }
+    if (global && sectors) {
+      if (access.kind != Kind::Store) {
+        counting.footprint.add(Footprint::Read, number, sectors);
+      }
+      if (access.kind != Kind::Load) {
+        counting.footprint.add(Footprint::Written, number, sectors);
+      }
+    }
+  }
+}
+
+// A copy of the TMA unit goes past the L1 cache.
+void count_bulk(Warp& w, const WarpAccess& access, AccessCount& count) {
+  Counting& counting = *w.block->worker->counting;
+  for_lanes(access.mask, [&](int l) {
+    const uint64_t first = access.at(l) / SECTOR_BYTES;
+    const uint64_t last = (access.at(l) + access.bytes + SECTOR_BYTES - 1) / SECTOR_BYTES;
+    const bool load = access.kind == Kind::Load;
+    (load ? count.l2_read_sectors : count.l2_write_sectors) += last - first;
+    (load ? count.bulk_load_bytes : count.bulk_store_bytes) += access.bytes;
+    constexpr uint64_t OF_LINE = LINE_BYTES / SECTOR_BYTES;
+    for (uint64_t sector = first; sector < last; sector++) {
+      counting.footprint.add(load ? Footprint::Read : Footprint::Written, sector / OF_LINE,
+                             1u << sector % OF_LINE);
+    }
+  });
+}
+
+}  // namespace
+
+void AccessCount::operator+=(const AccessCount& other) {
+  requests += other.requests;
+  bytes += other.bytes;
+  units += other.units;
+  ideal += other.ideal;
+  l2_read_sectors += other.l2_read_sectors;
+  l2_write_sectors += other.l2_write_sectors;
+  bulk_load_bytes += other.bulk_load_bytes;
+  bulk_store_bytes += other.bulk_store_bytes;
+}
+
+void Counting::merge(const Counting& other) {
+  for (size_t i = 0; i < counts.size(); i++) {
+    for (size_t where = 0; where < counts[i].of.size(); where++) {
+      for (size_t kind = 0; kind < counts[i].of[where].size(); kind++) {
+        counts[i].of[where][kind] += other.counts[i].of[where][kind];
+      }
+    }
+  }
+  footprint.merge(other.footprint);
+}
+
+void count_access(Warp& w, const Inst* in, const WarpAccess& access) {
+  const Kernel& kernel = *w.block->kernel;
+  const size_t index = in - kernel.code.data();
+  const InstInfo& info = kernel.info[index];
+  AccessCount& count = w.block->worker->counting->counts[index].at(access.where, access.kind);
+  if (access.bytes > LARGEST) {
+    if (access.where == Where::Global) {
+      count_bulk(w, access, count);
+    }
+    return;
+  }
+  count.requests++;
+  count.bytes += uint64_t{access.bytes} * std::popcount(access.mask);
+  Cost cost;
+  if (access.where == Where::Shared) {
+    cost = access.kind == Kind::Atomic ? atomic_wavefronts_of(access)
+                                       : wavefronts_of(access, info.observed == InstInfo::Rows);
+  } else {
+    Lines lines;
+    if (access.where == Where::Global) {
+      find_lines(access, access.mask, lines);
+    } else {
+      find_local_lines(access, lines);
+    }
+    cost = sectors_of(lines);
+    pass_on(w, info, access, lines, count);
+  }
+  count.units += cost.units;
+  count.ideal += cost.ideal;
+}
 
 }  // namespace wbsim

@@ -1,9 +1,46 @@
-// counting.h: counters of memory accesses, by instruction.
+// counting.h: what the memory accesses of a launch cost, by instruction.
 #pragma once
 
+#include <array>
+#include <vector>
+
 #include "../observe.h"
+#include "footprint.h"
+#include "l1_cache.h"
 
 namespace wbsim {
+
+// Accesses of one kind to one kind of memory.
+struct AccessCount {
+  uint64_t requests = 0;  // warp instructions
+  uint64_t bytes = 0;     // that the lanes ask for
+  uint64_t units = 0;     // global and local memory: sectors; shared memory: wavefronts
+  uint64_t ideal = 0;     // what would do, if the lanes asked for each byte once, side by side
+  uint64_t l2_read_sectors = 0, l2_write_sectors = 0;
+  uint64_t bulk_load_bytes = 0, bulk_store_bytes = 0;  // of the TMA unit; no requests
+
+  void operator+=(const AccessCount& other);
+};
+
+// Of one instruction. A generic access reaches several memories, a copy reads one and writes one.
+struct AccessCounts {
+  std::array<std::array<AccessCount, 3>, 3> of;  // by WarpAccess::Where and Kind
+
+  AccessCount& at(WarpAccess::Where where, WarpAccess::Kind kind) {
+    return of[static_cast<int>(where)][static_cast<int>(kind)];
+  }
+  const AccessCount& at(WarpAccess::Where where, WarpAccess::Kind kind) const {
+    return of[static_cast<int>(where)][static_cast<int>(kind)];
+  }
+};
+
+// Of a worker, or of a launch.
+struct Counting {
+  std::vector<AccessCounts> counts;  // beside Kernel::code
+  Footprint footprint;
+
+  void merge(const Counting& other);
+};
 
 // Adds one access of a warp instruction to the worker's counters.
 void count_access(Warp& w, const Inst* in, const WarpAccess& access);

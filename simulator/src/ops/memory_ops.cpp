@@ -362,9 +362,19 @@ void describe(Decode& d, InstInfo::Class kind, Space space, Type type, int count
   d.info.element = static_cast<uint16_t>(ptx::bytes_of(type));
 }
 
+// Loads that other threads' writes must show up in, and those that ask to, are not served by L1.
+bool bypasses_l1(const Decode& d) {
+  static constexpr std::string_view MODIFIERS[] = {"cg",      "cv",   "volatile",       "relaxed",
+                                                   "acquire", "mmio", "L1::no_allocate"};
+  return std::any_of(std::begin(MODIFIERS), std::end(MODIFIERS), [&](std::string_view m) {
+    return std::count(d.source.mods.begin(), d.source.mods.end(), m) > 0;
+  });
+}
+
 void observe_lanes(Decode& d, AddressKind kind) {
   d.info.observed = d.info.space == Space::Const ? InstInfo::Unobserved : InstInfo::Lanes;
   d.info.address = static_cast<uint8_t>(kind);
+  d.info.bypasses_l1 = bypasses_l1(d);
 }
 
 // Parameters of device functions lie on the stack, in local memory.

@@ -1,0 +1,46 @@
+// footprint.h: which sectors of global memory a launch reads and writes, each once: what it has to
+// move if everything else is found in L2.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <unordered_map>
+
+#include "../memory.h"
+
+namespace wbsim {
+
+class Footprint {
+ public:
+  enum Way : uint8_t { Read, Written };
+
+  // sectors: one bit for each of a 128-byte line.
+  void add(Way way, uint64_t line, uint32_t sectors) {
+    const uint64_t number = line / LINES;
+    if (number != last_number_ || !last_) {
+      last_number_ = number;
+      last_ = &pages_[number];
+      if (!*last_) {
+        *last_ = std::make_unique<Page>();
+      }
+    }
+    const uint32_t at = line % LINES * 4;
+    (*last_)->sectors[way][at / 64] |= uint64_t{sectors} << at % 64;
+  }
+
+  void merge(const Footprint& other);
+
+  // Bytes. scale: what was seen stands for so many times as much; of a region no more than there is.
+  uint64_t bytes(Way way, double scale, const RegionTable& regions) const;
+
+ private:
+  static constexpr uint64_t LINES = 128;  // of a page
+  struct Page {
+    uint64_t sectors[2][LINES * 4 / 64] = {};
+  };
+  std::unordered_map<uint64_t, std::unique_ptr<Page>> pages_;
+  uint64_t last_number_ = 0;
+  std::unique_ptr<Page>* last_ = nullptr;
+};
+
+}  // namespace wbsim

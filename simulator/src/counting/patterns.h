@@ -1,0 +1,46 @@
+// patterns.h: what the access pattern of a warp costs: 32-byte sectors of global memory, wavefronts
+// of shared memory. Rules as measured with Nsight Compute (docs/counters.md).
+#pragma once
+
+#include "../observe.h"
+
+namespace wbsim {
+
+constexpr uint32_t SECTOR_BYTES = 32, LINE_BYTES = 128;
+
+// The 128-byte lines that a warp touches, each once.
+struct Lines {
+  struct Line {
+    uint64_t number = 0;     // address / 128
+    uint64_t bytes[2] = {};  // one bit for each byte that is touched
+
+    // One bit for each sector.
+    uint32_t sectors() const {
+      auto half = [](uint64_t b) { return (b & 0xffffffff ? 1u : 0) | (b >> 32 ? 2u : 0); };
+      return half(bytes[0]) | half(bytes[1]) << 2;
+    }
+  };
+  int size = 0;
+  Line line[2 * LANES];
+};
+
+// An access of a lane is at most 32 bytes long and aligned to its size, or to 16.
+void find_lines(const WarpAccess& access, Mask mask, Lines& lines);
+
+// The lines in memory of an access to the lanes' local memory, whose words are interleaved: word i
+// of lane l is word 32 * i + l.
+void find_local_lines(const WarpAccess& access, Lines& lines);
+
+// What one request costs, and what it would if the lanes asked for each byte once, side by side.
+struct Cost {
+  uint32_t units = 0, ideal = 0;
+};
+
+Cost sectors_of(const Lines& lines);
+
+// Wavefronts of a load or store: passes over the 32 banks of 4 bytes. An access of 16-byte rows of
+// matrices (ldmatrix, stmatrix) takes each matrix by itself.
+Cost wavefronts_of(const WarpAccess& access, bool matrices);
+Cost atomic_wavefronts_of(const WarpAccess& access);
+
+}  // namespace wbsim
