@@ -20,6 +20,7 @@ from simulator.compare.wrong import CHECKS, Wrong
 ORDERS = ("ascending", "descending", "random")
 RIGHT = ("ordered",)
 KERNELS = [kernel for file in (*CHECKS, *RIGHT) for kernel in wrong.kernels(file)]
+OR_DEADLOCK = {"phase_parity"}  # in orders other than the first
 THERE = ("memcheck", "synccheck")  # the checks that the simulator has
 
 
@@ -50,6 +51,9 @@ def test_found_at_its_line(modules, kernel: Wrong, order: str) -> None:
         wrong.launch(modules(kernel.check), kernel, "wrong")
     error = caught.value
     text = str(error)
+    if kernel.name in OR_DEADLOCK and error.kind == "synccheck" and order != ORDERS[0]:
+        assert "deadlock" in text
+        return
     assert error.kind == kernel.kind, text
     assert error.file.endswith(f"{kernel.check}.cu"), text
     if kernel.kind != "racecheck":
@@ -230,7 +234,7 @@ REFERENCES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "counter": lambda x: x.sum(),
     "plain_read": lambda x: (x > 2).sum(),
     "in_place": lambda x: np.roll(x, -1),
-    "overlapping_blocks": lambda x: 2 * x,
+    "overlapping_blocks": lambda x: x + 10 * (np.arange(256) // 64),
     "last_block": last_block,
     "spin_lock": lambda x: np.array([x.sum(), 0]),
     "relaxed_flag": lambda x: np.array([1, x[0] + 42, 2 * x[0] + 84]),

@@ -199,7 +199,7 @@ void in_place_right(const float* in, float* out) { in_place_kernel<true><<<1, 25
 template <bool RIGHT>
 __global__ void overlapping_blocks_kernel(const float* in, float* out) {
   const int i = blockIdx.x * (RIGHT ? 64 : 63) + threadIdx.x;
-  out[i] = 2 * in[i];  // WRONG overlapping_blocks
+  out[i] = in[i] + 10 * blockIdx.x;  // WRONG overlapping_blocks
 }
 void overlapping_blocks_wrong(const float* in, float* out) {
   overlapping_blocks_kernel<false><<<4, 64>>>(in, out);
@@ -317,7 +317,7 @@ __device__ void init(Stage& stage, int full_count, int empty_count) {
 }
 
 // phase_parity (in 128, out 32): the consumer asks for the parity of the phase before, which is
-// complete.
+// complete. If the producer is faster, it is that of the phase after, and nobody goes on: deadlock.
 template <bool RIGHT>
 __global__ void phase_parity_kernel(const float* in, float* out) {
   __shared__ Stage stage;
