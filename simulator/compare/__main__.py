@@ -1,5 +1,6 @@
 """``python -m simulator.compare``: the simulator beside NVIDIA's tools on a GPU.
 
+python -m simulator.compare --ncu [FILE]         counters, beside Nsight Compute's
 python -m simulator.compare --sanitizer [FILE]   findings, beside compute-sanitizer's
 """
 
@@ -11,7 +12,7 @@ from importlib import import_module
 
 from workbench.toolchain import BuildError
 
-COMPARISONS = {"--sanitizer": "simulator.compare.sanitizer"}
+COMPARISONS = {"--ncu": "simulator.compare.ncu", "--sanitizer": "simulator.compare.sanitizer"}
 
 
 def main(argv: Sequence[str]) -> int:

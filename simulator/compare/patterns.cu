@@ -323,13 +323,12 @@ static void launch(const std::string& operation, const Lanes& lanes, unsigned ch
   throw std::runtime_error("no operation " + operation);
 }
 
-int main(int argc, char** argv) try {
-  if (argc != 2) throw std::runtime_error("usage: patterns FILE");
-  std::ifstream file(argv[1]);
-  unsigned char* memory;
-  check(cudaMalloc(&memory, MEMORY_BYTES + 1024 * sizeof(uint4)));
-  check(cudaMemset(memory, 0, MEMORY_BYTES + 1024 * sizeof(uint4)));
-  for (std::string line; std::getline(file, line);) {
+constexpr size_t BYTES = MEMORY_BYTES + 1024 * sizeof(uint4);  // and what keep() stores
+
+// memory: BYTES, zeros.
+void run_patterns(const unsigned char* lines, int64_t size, unsigned char* memory) {
+  std::istringstream text(std::string(lines, lines + size));
+  for (std::string line; std::getline(text, line);) {
     std::istringstream words(line);
     std::string name, operation;
     Lanes lanes = {};
@@ -338,6 +337,17 @@ int main(int argc, char** argv) try {
     }
     launch(operation, lanes, memory);
   }
+}
+
+int main(int argc, char** argv) try {
+  if (argc != 2) throw std::runtime_error("usage: patterns FILE");
+  std::ostringstream lines;
+  lines << std::ifstream(argv[1]).rdbuf();
+  const std::string text = lines.str();
+  unsigned char* memory;
+  check(cudaMalloc(&memory, BYTES));
+  check(cudaMemset(memory, 0, BYTES));
+  run_patterns(reinterpret_cast<const unsigned char*>(text.data()), text.size(), memory);
   check(cudaDeviceSynchronize());
   return 0;
 } catch (const std::exception& error) {

@@ -17,16 +17,18 @@ Lines::Line& add_line(Lines& lines, uint64_t number) {
   return line;
 }
 
-// Gives numbers places in a list of at most 64, in the order in which they come: open addressing.
+// Gives numbers places in a list, in the order in which they come: open addressing, in twice as many
+// slots as there may be numbers.
+template <int MOST>
 class Places {
  public:
   // The place of a number; if it is new, the next one.
   template <class NumberAt>
   int find(uint64_t number, int size, NumberAt number_at) {
-    for (uint32_t i = static_cast<uint32_t>(number * 0x9e3779b97f4a7c15ull >> 57);; i++) {
-      uint8_t& slot = slots_[i % SLOTS];
+    for (auto i = static_cast<uint32_t>(number * 0x9e3779b97f4a7c15ull >> 48);; i++) {
+      Slot& slot = slots_[i % SLOTS];
       if (slot == 0) {
-        slot = static_cast<uint8_t>(size + 1);
+        slot = static_cast<Slot>(size + 1);
         return size;
       }
       if (number_at(slot - 1) == number) {
@@ -36,11 +38,13 @@ class Places {
   }
 
  private:
-  static constexpr uint32_t SLOTS = 128;
-  uint8_t slots_[SLOTS] = {};  // places, from 1
+  using Slot = std::conditional_t<(MOST < 255), uint8_t, uint16_t>;
+  static constexpr uint32_t SLOTS = 2 * MOST;
+  Slot slots_[SLOTS] = {};  // places, from 1
 };
 
 // Finds lines by number.
+template <int MOST>
 class LineTable {
  public:
   explicit LineTable(Lines& lines) : lines_(lines) { lines_.size = 0; }
@@ -59,7 +63,7 @@ class LineTable {
 
  private:
   Lines& lines_;
-  Places places_;
+  Places<MOST> places_;
 };
 
 void mark(Lines::Line& line, uint64_t address, uint32_t bytes) {
@@ -99,7 +103,7 @@ uint32_t bank_wavefronts(const WarpAccess& access, Mask mask) {
   const uint32_t words = (1u << divide_up(access.bytes, BANK_BYTES)) - 1;
   uint32_t rows[LANES], banks[LANES];  // a row is 32 banks side by side
   int size = 0;
-  Places places;
+  Places<LANES> places;
   for_lanes(mask, [&](int l) {
     const auto offset = static_cast<uint32_t>(access.at(l));
     const uint32_t bank = offset / BANK_BYTES % BANKS, row = offset / (BANKS * BANK_BYTES);
@@ -185,7 +189,7 @@ void find_lines(const WarpAccess& access, Mask mask, Lines& lines) {
     });
     return;
   }
-  LineTable table(lines);
+  LineTable<LANES> table(lines);
   for_lanes(mask, [&](int l) {
     const uint64_t address = access.at(l);
     mark(table[address / LINE_BYTES], address, access.bytes);
@@ -193,7 +197,7 @@ void find_lines(const WarpAccess& access, Mask mask, Lines& lines) {
 }
 
 void find_local_lines(const WarpAccess& access, Lines& lines) {
-  LineTable table(lines);
+  LineTable<Lines::MAX_LINES> table(lines);
   for_lanes(access.mask, [&](int l) {
     const uint64_t offset = access.at(l);
     for (uint64_t at = offset; at < offset + access.bytes; at += BANK_BYTES) {

@@ -11,8 +11,8 @@ constexpr uint32_t SECTOR_BYTES = 32, LINE_BYTES = 128;
 // The 128-byte lines that a warp touches, each once.
 struct Lines {
   struct Line {
-    uint64_t number = 0;     // address / 128
-    uint64_t bytes[2] = {};  // one bit for each byte that is touched
+    uint64_t number;    // address / 128
+    uint64_t bytes[2];  // one bit for each byte that is touched
 
     // One bit for each sector.
     uint32_t sectors() const {
@@ -20,8 +20,10 @@ struct Lines {
       return half(bytes[0]) | half(bytes[1]) << 2;
     }
   };
+  // A lane's 32 bytes of local memory are 8 words, each of which may have a line to itself.
+  static constexpr int MAX_LINES = 8 * LANES;
   int size = 0;
-  Line line[2 * LANES];
+  Line line[MAX_LINES];
 };
 
 // An access of a lane is at most 32 bytes long and aligned to its size, or to 16.

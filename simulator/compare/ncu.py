@@ -1,0 +1,185 @@
+"""The simulator's counters beside Nsight Compute's, launch by launch.
+
+``python -m simulator.compare --ncu [FILE]`` runs the access patterns and every rung of the ladders
+in the simulator and compares with FILE, which simulator.compare.measure wrote on a machine with a
+GPU; without FILE it measures here. It prints a table, lists what differs, and writes
+docs/results/<gpu>-ncu.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from simulator.compare.metrics import METRICS
+from simulator.compare.patterns import Pattern, patterns
+
+REPO = Path(__file__).resolve().parents[2]
+RESULTS = REPO / "docs" / "results"
+MEMORY_BYTES = (4 << 20) + 1024 * 16  # BYTES in patterns.cu
+SHOWN = 40  # differences in the terminal; the file has all
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One counter of one launch: what the simulator says, and what the GPU does."""
+
+    what: str  # "ldg4 stride2", "matmul tiled M=..,N=..,K=..: matmul_tiled_kernel"
+    counter: str
+    simulator: int
+    gpu: int
+
+    @property
+    def equal(self) -> bool:
+        """Whether both say the same."""
+        return self.simulator == self.gpu
+
+
+def simulate_patterns(some: Sequence[Pattern]) -> list[dict[str, int]]:
+    """The simulator's counters of each pattern."""
+    import torch
+
+    import simulator
+    from workbench.toolchain.inline import inline
+
+    source = (Path(__file__).parent / "patterns.cu").read_text()
+    module = inline(source, ["run_patterns"], target="simulator", name="patterns")
+    text = "".join(p.line() + "\n" for p in some).encode()
+    lines = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+    memory = torch.zeros(MEMORY_BYTES, dtype=torch.uint8)
+    with simulator.record() as launches:
+        module.run_patterns(lines, len(text), memory)
+    return [counters_of(launch) for launch in launches]
+
+
+def simulate_rungs() -> list[tuple[dict[str, str], list[object]]]:
+    """What was run, and its launches."""
+    import simulator
+    from simulator.compare import rungs
+
+    done = []
+    for name, launch in rungs.runs("simulator"):
+        with simulator.record() as launches:
+            launch()
+        done.append((name, list(launches)))
+    return done
+
+
+def counters_of(launch: object) -> dict[str, int]:
+    """The counters that Nsight Compute has, too."""
+    return {name: getattr(launch, name) for name in METRICS}
+
+
+def measured(metrics: Mapping[str, float]) -> dict[str, int]:
+    """The same counters from the metrics of a launch, as far as they were measured."""
+    return {
+        name: int(sum(metrics[part] for part in parts if part in metrics))
+        for name, parts in METRICS.items()
+        if parts[0] in metrics
+    }
+
+
+def base_name(kernel: str) -> str:
+    """``matmul_tiled_kernel`` of a kernel's full name."""
+    return re.split(r"[<(]", kernel.removeprefix("void "))[0].split("::")[-1].strip()
+
+
+def pattern_pairs(gpu: Sequence[Mapping], some: Sequence[Pattern]) -> Iterator[Pair]:
+    """The counters of the patterns that the GPU has run."""
+    known = {(p.operation, p.name): p for p in some}
+    rows = [row for row in gpu if (row["operation"], row["name"]) in known]
+    ours = simulate_patterns([known[row["operation"], row["name"]] for row in rows])
+    for row, mine in zip(rows, ours, strict=True):
+        for name, value in measured(row["metrics"]).items():
+            yield Pair(f"{row['operation']} {row['name']}", name, mine[name], value)
+
+
+def rung_pairs(gpu: Sequence[Mapping], runs: Sequence[Mapping]) -> Iterator[Pair]:
+    """The counters of the rungs' launches, which come in the same order on both sides."""
+    rest = iter(gpu)
+    for name, launches in simulate_rungs():
+        if name not in runs:
+            continue
+        for launch in launches:
+            row = next(rest, None)
+            if row is None or base_name(row["kernel"]) != base_name(launch.kernel):
+                return
+            what = (
+                f"{name['operation']} {name['kernel']} {name['shape']}: {base_name(launch.kernel)}"
+            )
+            mine = counters_of(launch)
+            for counter, value in measured(row["metrics"]).items():
+                yield Pair(what, counter, mine[counter], value)
+
+
+def show(console: Console, title: str, pairs: Sequence[Pair]) -> None:
+    """How many are equal, by counter; then those that are not."""
+    table = Table(title=title)
+    for column in ("counter", "launches", "equal", "within 5%", "largest difference"):
+        table.add_column(column, justify="left" if column == "counter" else "right")
+    by_counter = defaultdict(list)
+    for pair in pairs:
+        by_counter[pair.counter].append(pair)
+    for counter, all_of_it in by_counter.items():
+        differences = [abs(p.simulator - p.gpu) / max(p.gpu, 1) for p in all_of_it]
+        table.add_row(
+            counter,
+            str(len(all_of_it)),
+            str(sum(p.equal for p in all_of_it)),
+            str(sum(d <= 0.05 for d in differences)),
+            f"{100 * max(differences):.0f}%",
+        )
+    console.print(table)
+    for pair in [p for p in pairs if not p.equal][:SHOWN]:
+        console.print(
+            f"{pair.what}: {pair.counter} {pair.simulator}, on the GPU {pair.gpu}", markup=False
+        )
+
+
+def to_json(device: str, of_patterns: Sequence[Pair], of_rungs: Sequence[Pair]) -> str:
+    """One line a launch: counter -> [simulator, GPU]."""
+    parts = {}
+    for name, pairs in (("patterns", of_patterns), ("rungs", of_rungs)):
+        by_launch: dict[str, dict[str, list[int]]] = {}
+        for p in pairs:
+            by_launch.setdefault(p.what, {})[p.counter] = [p.simulator, p.gpu]
+        rows = ",\n".join(f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in by_launch.items())
+        parts[name] = f'"{name}": {{\n{rows}\n}}'
+    return f'{{"device": {json.dumps(device)},\n{parts["patterns"]},\n{parts["rungs"]}}}\n'
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command line; the exit status: 0 if all counters of the patterns are equal."""
+    parser = argparse.ArgumentParser(
+        prog="python -m simulator.compare --ncu", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("file", nargs="?", type=Path, help="ncu.json of simulator.compare.measure")
+    parser.add_argument("--patterns", action="store_true", help="without the ladders")
+    arguments = parser.parse_args(argv)
+    if arguments.file:
+        content = json.loads(arguments.file.read_text())
+    else:
+        from simulator.compare.measure import measure
+
+        with tempfile.TemporaryDirectory() as folder:
+            content = measure(Path(folder), 300).content
+    console = Console()
+    of_patterns = list(pattern_pairs(content["patterns"], patterns()))
+    of_rungs = []
+    if not arguments.patterns:
+        of_rungs = list(rung_pairs(content["rungs"], content.get("runs", ())))
+    show(console, "Access patterns", of_patterns)
+    show(console, "Ladders", of_rungs)
+    if not arguments.patterns:
+        name = re.sub(r"[^a-z0-9]+", "-", content["device"].split(",")[0].lower()).strip("-")
+        (RESULTS / f"{name}-ncu.json").write_text(to_json(content["device"], of_patterns, of_rungs))
+    return 0 if all(p.equal for p in of_patterns) else 1
