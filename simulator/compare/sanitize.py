@@ -1,7 +1,7 @@
 """The GPU's half of the comparison with compute-sanitizer.
 
 ``python3 -m simulator.compare.sanitize OUT [--seconds N]`` compiles the kernels of
-tests/kernels/wrong into one program a file, runs each kernel and its right twin under
+tests/kernels/wrong and right into one program a file, runs each kernel and its right twin under
 compute-sanitizer, and writes OUT/sanitizer.json. It needs nvcc, compute-sanitizer and Python alone.
 Every kernel has a process of its own, which is killed when it hangs.
 """
@@ -99,10 +99,10 @@ def program_text(check: str) -> str:
     cases = [
         CASE.format(name=f"{k.name}_{which}", n=k.sizes[0], m=k.sizes[1])
         for k in wrong.kernels(check)
-        for which in ("wrong", "right")
+        for which in k.launchers
     ]
     return MAIN.format(
-        file=wrong.FOLDER / f"{check}.cu",
+        file=wrong.path(check),
         period=wrong.PERIOD,
         weights=wrong.WEIGHTS,
         cases="\n".join(cases),
@@ -196,10 +196,18 @@ def sanitize(program: Path, run: Run, seconds: float, options: Sequence[str]) ->
 
 def planned(kernels: Sequence[Wrong]) -> list[Run]:
     """What to run, what matters most first, and what may hang behind that."""
-    runs = [Run(k.check, k.name, which, k.kind) for which in ("right", "wrong") for k in kernels]
+    runs = [
+        Run(k.check, k.name, which, k.kind)
+        for which in ("right", "wrong")
+        for k in kernels
+        if which in k.launchers
+    ]
     runs.sort(key=lambda r: (r.which, r.check) == ("wrong", "synccheck"))
     others = [
-        Run(k.check, k.name, "wrong", tool) for tool in TOOLS for k in kernels if tool != k.kind
+        Run(k.check, k.name, "wrong", tool)
+        for tool in TOOLS
+        for k in kernels
+        if tool != k.kind and "wrong" in k.launchers
     ]
     return runs + others
 
@@ -216,15 +224,15 @@ def measure(out: Path, seconds: float) -> dict[str, object]:
     end = time.monotonic() + seconds
     out.mkdir(parents=True, exist_ok=True)
     failed = {}
-    with ThreadPoolExecutor(len(wrong.CHECKS)) as pool:
+    with ThreadPoolExecutor(len(wrong.FILES)) as pool:
         for check, text in zip(
-            wrong.CHECKS, pool.map(lambda c: build(c, out), wrong.CHECKS), strict=True
+            wrong.FILES, pool.map(lambda c: build(c, out), wrong.FILES), strict=True
         ):
             if text:
                 failed[check] = text
                 print(f"FAILED {check}.cu: {text}", flush=True)
     help_text = execute(["compute-sanitizer", "--help"], 30)[1]
-    built = [check for check in wrong.CHECKS if check not in failed]
+    built = [check for check in wrong.FILES if check not in failed]
     runs = planned([k for check in built for k in wrong.kernels(check)])
 
     def start(run: Run) -> None:
@@ -239,7 +247,7 @@ def measure(out: Path, seconds: float) -> dict[str, object]:
         list(pool.map(start, runs))
     for check in built:
         (out / check).unlink(missing_ok=True)
-    for check in wrong.CHECKS:
+    for check in wrong.FILES:
         (out / f"run_{check}.cu").unlink(missing_ok=True)
     return {"device": device(), "sanitizer": version(), "failed": failed, "runs": runs}
 

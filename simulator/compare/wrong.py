@@ -22,6 +22,8 @@ FOLDER = REPO / "tests" / "kernels" / "wrong"
 RIGHT_FOLDER = REPO / "tests" / "kernels" / "right"
 INCLUDES = (FOLDER, REPO / "tests" / "programs")
 CHECKS = ("memcheck", "racecheck", "initcheck", "synccheck", "async")
+RIGHT = ("ordered",)  # files without wrong kernels
+FILES = (*CHECKS, *RIGHT)
 PERIOD = 7  # inputs are 0, 1, ..., 6, 0, 1, ...
 WEIGHTS = 13  # a checksum multiplies element i by 1 + i % 13
 
@@ -50,8 +52,13 @@ class Wrong:
 
     @property
     def kind(self) -> str:
-        """The kind of its finding: what is asynchronous races, too."""
-        return "racecheck" if self.check == "async" else self.check
+        """The kind of its finding: what is asynchronous races, too; so might a right one."""
+        return "racecheck" if self.check in ("async", *RIGHT) else self.check
+
+    @property
+    def launchers(self) -> tuple[str, ...]:
+        """Which ones there are."""
+        return ("right",) if self.check in RIGHT else ("right", "wrong")
 
     @property
     def lines(self) -> frozenset[int]:
@@ -68,7 +75,12 @@ class Wrong:
 
 def source(check: str) -> str:
     """The text of a check's kernels."""
-    return ((FOLDER if check in CHECKS else RIGHT_FOLDER) / f"{check}.cu").read_text()
+    return path(check).read_text()
+
+
+def path(check: str) -> Path:
+    """The file of a check's kernels."""
+    return (RIGHT_FOLDER if check in RIGHT else FOLDER) / f"{check}.cu"
 
 
 def kernels(check: str) -> list[Wrong]:
@@ -96,8 +108,7 @@ def kernels(check: str) -> list[Wrong]:
 
 def launchers(check: str) -> list[str]:
     """The names of all launchers of a check's file."""
-    which = ("wrong", "right") if check in CHECKS else ("right",)
-    return [f"{kernel.name}_{w}" for kernel in kernels(check) for w in which]
+    return [f"{kernel.name}_{which}" for kernel in kernels(check) for which in kernel.launchers]
 
 
 def _marked(text: str, mark: str) -> list[int]:

@@ -15,11 +15,10 @@ import pytest
 
 import simulator
 from simulator.compare import wrong
-from simulator.compare.wrong import CHECKS, Wrong
+from simulator.compare.wrong import CHECKS, FILES, Wrong
 
 ORDERS = ("ascending", "descending", "random")
-RIGHT = ("ordered",)
-KERNELS = [kernel for file in (*CHECKS, *RIGHT) for kernel in wrong.kernels(file)]
+KERNELS = [kernel for file in FILES for kernel in wrong.kernels(file)]
 OR_DEADLOCK = {"phase_parity"}  # in orders other than the first
 THERE = ("memcheck", "synccheck")  # the checks that the simulator has
 
@@ -65,7 +64,7 @@ def test_found_at_its_line(modules, kernel: Wrong, order: str) -> None:
         assert f"{kernel.check}.cu:{error.other_line}" in text, text
 
 
-@pytest.mark.parametrize(("kernel", "order"), cases(*CHECKS, *RIGHT))
+@pytest.mark.parametrize(("kernel", "order"), cases(*FILES))
 def test_right_one_is_silent(modules, kernel: Wrong, order: str) -> None:
     with simulator.settings(checks=["all"], order=order, seed=1):
         got = wrong.launch(modules(kernel.check), kernel, "right")

@@ -76,21 +76,16 @@ FAKE_NVCC = """#!/bin/sh
 while [ "$1" != -o ]; do shift; done
 touch "$2"
 """
-FAKE_SANITIZER = """#!/usr/bin/env python3
-import sys, time
-reports = {reports!r}
-words = sys.argv[1:]
-if "--help" in words:
-    print("  --initcheck-address-space arg")
-elif "--version" in words:
-    print("Version 2025.3.1.0 (build 1)")
-else:
-    tool, name = words[words.index("--tool") + 1], words[-1]
-    assert ("--initcheck-address-space" in words) == (tool == "initcheck")
-    if name == "crossed_barriers_wrong":
-        print("========= COMPUTE-SANITIZER", flush=True)
-        time.sleep(60)
-    print(reports.get((tool, name), "error 0\\nsum 7"))
+FAKE_SANITIZER = """#!/bin/sh
+case "$*" in
+*--help*) echo "  --initcheck-address-space arg"; exit;;
+*--version*) echo "Version 2025.3.1.0 (build 1)"; exit;;
+"--tool initcheck "*"--initcheck-address-space all "*) ;;
+*"initcheck"*) exit 9;;
+esac
+for last; do true; done
+case "$last" in crossed_barriers_wrong) echo "========= COMPUTE-SANITIZER"; sleep 60;; esac
+cat "{reports}/$2-$last" 2>/dev/null || printf "error 0\\nsum 7\\n"
 """
 
 
@@ -100,10 +95,10 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     kernel = next(k for k in wrong.kernels("racecheck") if k.name == "transpose")
     edge = next(k for k in wrong.kernels("memcheck") if k.name == "tile_edge")
     race = RACE.format(file="racecheck.cu", a=min(kernel.other), b=min(kernel.wrong))
-    reports = {
-        ("racecheck", "transpose_wrong"): race,
-        ("memcheck", "tile_edge_wrong"): MEMCHECK.format(a=min(edge.wrong)),
-    }
+    reports = tmp_path / "reports"
+    reports.mkdir()
+    (reports / "racecheck-transpose_wrong").write_text(race)
+    (reports / "memcheck-tile_edge_wrong").write_text(MEMCHECK.format(a=min(edge.wrong)))
     bin_folder = tmp_path / "bin"
     executable(bin_folder / "nvcc", FAKE_NVCC)
     executable(bin_folder / "nvidia-smi", "#!/bin/sh\necho NVIDIA H100 80GB HBM3, 580.1\n")
@@ -119,7 +114,7 @@ def test_measure_and_compare(machine: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert [path.name for path in out.iterdir()] == ["sanitizer.json"]
     measured = json.loads((out / "sanitizer.json").read_text())
     assert measured["device"] == "NVIDIA H100 80GB HBM3, 580.1"
-    kernels = {k.name: k for check in wrong.CHECKS for k in wrong.kernels(check)}
+    kernels = {k.name: k for check in wrong.FILES for k in wrong.kernels(check)}
     ours = {name: Simulated(k.kind, tuple(k.wrong), "", 7.0) for name, k in kernels.items()}
     ours["tile_edge"] = Simulated("", (), "", 7.0)
     ours["null"] = Simulated("memcheck", (1,), "memcheck 3", 8.0)
@@ -137,7 +132,8 @@ def test_measure_and_compare(machine: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert rows["bins"]["verdict"] == "simulator only"
     assert rows["crossed_barriers"]["sanitizer"] == "hangs"
     assert "memcheck 3" in rows["null"]["twin"] and "checksum 7.0" in rows["null"]["twin"]
-    assert not rows["bins"]["twin"]
+    assert [rows[name]["twin"] for name in ("bins", "halo", "wgmma_ring")] == [""] * 3
+    assert rows["wgmma_ring"]["verdict"] == "right"
     assert sum(result["verdicts"].values()) == len(rows)
 
 
