@@ -116,9 +116,10 @@ class Launch(Counters):
 class SimulatorError(RuntimeError):
     """Something the simulator found in a running kernel; str() is the report for a person.
 
-    Attributes: kind ("memcheck", "synccheck", "unsupported", "limit", "trap", "launch"), kernel,
-    file and line ("" and 0 without line information), block, thread (None: no single thread),
-    address.
+    Attributes: kind ("memcheck", "racecheck", "initcheck", "synccheck", "unsupported", "limit",
+    "trap", "assert", "launch"), kernel, file and line ("" and 0 without line information), block,
+    thread (None: no single thread), address. Of a race also the other side: other_file,
+    other_line ("" and 0: there is none), other_thread (None: an asynchronous operation).
     """
 
     def __init__(self, text: str, finding: dict | None = None) -> None:
@@ -132,6 +133,10 @@ class SimulatorError(RuntimeError):
         thread = finding.get("thread")
         self.thread: tuple[int, ...] | None = None if thread is None else tuple(thread)
         self.address: int = finding.get("address", 0)
+        self.other_file: str = finding.get("other_file", "")
+        self.other_line: int = finding.get("other_line", 0)
+        other = finding.get("other_thread")
+        self.other_thread: tuple[int, ...] | None = None if other is None else tuple(other)
 
 
 def library() -> ctypes.CDLL:
@@ -179,7 +184,10 @@ def settings(
     """Change how kernels are run, until the block ends. They apply to the whole process.
 
     Args:
-        checks: which checks run: ("memcheck",), the default, or () for none.
+        checks: which checks run, of "memcheck" (accesses outside of memory; the default),
+            "racecheck" (accesses that nothing orders, asynchronous ones included), "initcheck"
+            (reads of what nobody wrote) and "synccheck" (barriers; always on, as nothing could
+            go on behind such a mistake); ("all",) or ().
         order: in which the warps of a block take turns: "ascending" (the default), "descending" or
             "random".
         seed: of the random order.

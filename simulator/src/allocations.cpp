@@ -29,7 +29,11 @@ void* Runtime::allocate(size_t bytes, const char* name, MemoryKind kind, unsigne
   uint8_t* out = raw + GUARD_BYTES;
   allocations_[address_of(out)] = {address_of(out), bytes, name, kind, flags};
   allocated_ += kind == MemoryKind::Host ? 0 : bytes;
-  regions_.add({address_of(out), bytes, name, "", WBSIM_INOUT});
+  Region region{address_of(out), bytes, name, "", WBSIM_INOUT};
+  if (settings_.initcheck && kind == MemoryKind::Device) {
+    region.initialised = std::make_shared<Initialised>(region.first, bytes);
+  }
+  regions_.add(std::move(region));
   return out;
 }
 
@@ -111,6 +115,14 @@ void Runtime::add_region(Region region) {
 bool Runtime::remove_region(uint64_t first, const std::string& name) {
   std::lock_guard lock(mutex_);
   return regions_.remove(first, name);
+}
+
+void Runtime::mark_initialised(const void* pointer, size_t bytes) {
+  std::lock_guard lock(mutex_);
+  const Region* region = regions_.find(address_of(pointer), bytes, true);
+  if (region && region->initialised) {
+    region->initialised->mark(address_of(pointer), bytes);
+  }
 }
 
 void Runtime::require_range(const void* pointer, size_t bytes, const std::string& does,

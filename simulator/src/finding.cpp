@@ -87,6 +87,9 @@ std::string to_json(const Finding& f) {
          ",\"kernel\":" + json_quote(f.kernel) + ",\"file\":" + json_quote(f.file) +
          ",\"line\":" + std::to_string(f.line) + ",\"block\":" + triple(f.block) +
          ",\"thread\":" + (f.has_thread ? triple(f.thread) : std::string("null")) +
+         ",\"other_file\":" + json_quote(f.other_file) +
+         ",\"other_line\":" + std::to_string(f.other_line) + ",\"other_thread\":" +
+         (f.has_other_thread ? triple(f.other_thread) : std::string("null")) +
          ",\"address\":" + std::to_string(f.address) + ",\"ptx\":" + json_quote(f.ptx) +
          ",\"text\":" + json_quote(to_text(f)) + "}";
 }

@@ -8,7 +8,8 @@
 namespace wbsim {
 
 struct Finding {
-  // "memcheck", "synccheck", "unsupported", "limit", "trap", "assert", "launch" or "interrupted"
+  // "memcheck", "racecheck", "initcheck", "synccheck", "unsupported", "limit", "trap", "assert",
+  // "launch" or "interrupted"
   std::string kind;
   std::string message;  // one sentence: what happened
   std::string kernel;
@@ -20,6 +21,11 @@ struct Finding {
   std::array<uint32_t, 3> block{};
   std::array<uint32_t, 3> thread{};
   bool has_thread = false;
+  // Of a race: the other side.
+  bool has_other = false, has_other_thread = false;
+  std::string other_file;
+  int other_line = 0;
+  std::array<uint32_t, 3> other_thread{};
   uint64_t address = 0;
 };
 

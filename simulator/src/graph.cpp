@@ -67,6 +67,7 @@ struct Executor {
                           p.kind == cudaMemcpyDeviceToHost || p.kind == cudaMemcpyDeviceToDevice);
     runtime.require_range(to, span(p.dstPtr, e), std::string(work.call) + " writes",
                           p.kind == cudaMemcpyHostToDevice || p.kind == cudaMemcpyDeviceToDevice);
+    runtime.mark_initialised(to, span(p.dstPtr, e));
     for (size_t z = 0; z < e.depth; z++) {
       for (size_t y = 0; y < e.height; y++) {
         std::memmove(to + (z * p.dstPtr.ysize + y) * p.dstPtr.pitch,
@@ -85,6 +86,7 @@ struct Executor {
     cudaPitchedPtr box = {p.dst, p.pitch, width, work.slice_rows};
     Runtime::get().require_range(p.dst, span(box, {width, p.height, work.slices}),
                                  std::string(work.call) + " writes", true);
+    Runtime::get().mark_initialised(p.dst, span(box, {width, p.height, work.slices}));
     for (size_t z = 0; z < work.slices; z++) {
       for (size_t y = 0; y < p.height; y++) {
         uint8_t* row = static_cast<uint8_t*>(p.dst) + (z * work.slice_rows + y) * p.pitch;

@@ -8,7 +8,11 @@ using wbsim::Runtime;
 
 void wbsim_register_tensor(const void* first, size_t bytes, const char* name, const char* text,
                            int role) {
-  Runtime::get().add_region({reinterpret_cast<uint64_t>(first), bytes, name, text, role});
+  wbsim::Region region{reinterpret_cast<uint64_t>(first), bytes, name, text, role};
+  if (role == WBSIM_OUT && Runtime::get().checks_initialised()) {
+    region.initialised = std::make_shared<wbsim::Initialised>(region.first, bytes);
+  }
+  Runtime::get().add_region(std::move(region));
 }
 
 void wbsim_unregister_tensor(const void* first, const char* name) {

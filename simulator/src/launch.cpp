@@ -7,6 +7,7 @@
 #include <system_error>
 #include <thread>
 
+#include "checks/checker.h"
 #include "counting/counting.h"
 #include "ops/float_mode.h"
 #include "place.h"
@@ -119,6 +120,8 @@ Result run_grid(const Launch& launch, const std::atomic<bool>& interrupted) {
   const uint64_t at_most = std::max<uint64_t>(
       at_start, NUM_SMS * (2048 / launch.num_threads()) / launch.cluster_size() / num_workers);
 
+  GlobalShadow global_shadow(global_piece_shift(*launch.kernel));
+
   // The lowest cluster that found something speaks for the launch.
   auto stop_with = [&](uint64_t cluster, Finding finding) {
     stop = true;
@@ -177,6 +180,7 @@ Result run_grid(const Launch& launch, const std::atomic<bool>& interrupted) {
     worker.launch = &launch;
     worker.stop = &stop;
     worker.interrupted = &interrupted;
+    worker.global_shadow = &global_shadow;
     uint64_t current = 0;
     try {
       worker.counts.resize(num_instructions);

@@ -20,7 +20,7 @@ constexpr uint32_t NUM_SMS = 132;  // of the simulated device, an H200
 enum class Order : uint8_t { Ascending, Descending, Random };
 
 struct Settings {
-  bool memcheck = true;
+  bool memcheck = true, racecheck = false, initcheck = false, synccheck = true;
   Order order = Order::Ascending;  // in which the warps of a block take turns
   uint64_t seed = 0;
   uint64_t instruction_limit = 1'000'000'000;  // warp instructions of one block
@@ -51,7 +51,8 @@ struct Launch {
   Settings settings;
 
   // Whether memory instructions tell what they touch (observe.h).
-  bool observed() const { return counting; }
+  bool observed() const { return counting || checked(); }
+  bool checked() const { return settings.racecheck || settings.initcheck; }
   uint64_t num_blocks() const { return uint64_t{grid[0]} * grid[1] * grid[2]; }
   uint32_t cluster_size() const { return cluster[0] * cluster[1] * cluster[2]; }
   uint32_t local_bytes() const;  // of a thread: its variables and its call stack

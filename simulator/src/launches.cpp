@@ -220,6 +220,9 @@ cudaError_t Runtime::launch(Function& function, const LaunchShape& shape,
   }
   {
     std::lock_guard lock(mutex_);
+    if (!settings_.initcheck) {
+      regions_.forget_initialised();  // nobody sees what this launch writes
+    }
     launch.regions = regions_;
     if (launch.kernel->uses_heap || device_heap_exists()) {
       launch.regions.add(device_heap());

@@ -7,16 +7,20 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <string>
+
+#include "checks/initialised.h"
 
 namespace wbsim {
 
 struct Region {
   uint64_t first = 0;  // address
   uint64_t bytes = 0;
-  std::string name;  // "a", "cudaMalloc", a variable's name
-  std::string text;  // "float32 [1024, 64]", or empty
-  int role = 2;      // wbsim_role
+  std::string name;                                    // "a", "cudaMalloc", a variable's name
+  std::string text;                                    // "float32 [1024, 64]", or empty
+  int role = 2;                                        // wbsim_role
+  std::shared_ptr<Initialised> initialised = nullptr;  // nullptr: all of it is
   uint64_t last() const { return first + bytes; }
 };
 
@@ -25,6 +29,12 @@ struct Region {
 class RegionTable {
  public:
   void add(Region region);
+  // All memory counts as initialised from now on.
+  void forget_initialised() {
+    for (auto& [first, region] : regions_) {
+      region.initialised = nullptr;
+    }
+  }
   bool remove(uint64_t first, const std::string& name);  // false: no such region
   // A region that holds [address, address + bytes), or nullptr. Where regions overlap, one that may
   // be written comes first for a write.

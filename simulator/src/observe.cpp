@@ -2,6 +2,7 @@
 
 #include <bit>
 
+#include "checks/checker.h"
 #include "counting/counting.h"
 #include "ops/access.h"
 
@@ -193,6 +194,9 @@ void observe(Warp& w, const Inst* in, Mask m) {
 void observe_access(Warp& w, const Inst* in, const WarpAccess& access) {
   if (w.block->worker->launch->counting) {
     count_access(w, in, access);
+  }
+  if (Checker* checker = w.block->cluster->checker.get()) {
+    checker->access(w, in, access);
   }
 }
 

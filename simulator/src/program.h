@@ -56,10 +56,13 @@ struct InstInfo {
   ptx::Space space = ptx::Space::None;
   // How observe() finds its addresses: one for each lane, or one for each row of the matrices.
   enum Observed : uint8_t { Unobserved, Lanes, Rows } observed = Unobserved;
-  uint8_t address = 0;   // AddressKind
-  uint16_t bytes = 0;    // per lane, for memory accesses
-  uint16_t element = 0;  // bytes of the smallest piece of it
-  uint32_t flops = 0;    // per lane
+  uint8_t address = 0;         // AddressKind
+  uint16_t bytes = 0;          // per lane, for memory accesses
+  uint16_t element = 0;        // bytes of the smallest piece of it
+  uint8_t register_bytes = 0;  // of a store: from lane to lane in the registers of its value
+  // How it orders other accesses: atomic, volatile and relaxed ones are strong.
+  bool strong = false, releases = false, wide = false;  // wide: for other clusters too
+  uint32_t flops = 0;                                   // per lane
   bool bypasses_l1 = false;
 };
 

@@ -105,7 +105,10 @@ class Runtime {
   size_t bytes_allocated();
   void release_all();
   void add_region(Region region);
+  bool checks_initialised() const { return settings_.initcheck; }
   bool remove_region(uint64_t first, const std::string& name);
+  // For initcheck: the host has written there.
+  void mark_initialised(const void* pointer, size_t bytes);
   // Reports and throws unless `bytes` at `pointer` lie inside what is known about them. `does` is
   // the beginning of a sentence: "cudaMemcpy reads". on_device: it must be memory of the device.
   void require_range(const void* pointer, size_t bytes, const std::string& does, bool on_device);

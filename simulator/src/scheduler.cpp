@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "checks/checker.h"
 #include "observe.h"
 #include "scheduler.h"
 
@@ -12,6 +13,11 @@ namespace {
 
 // How often in a row waits with a time limit may all run out before that is a deadlock.
 constexpr int MAX_GIVEN_UP = 1000;
+
+HappensBefore* order_of(const Block& block) {
+  Checker* checker = block.cluster->checker.get();
+  return checker ? &checker->order() : nullptr;
+}
 
 // Makes the ready group with the smallest pc the running one; after a spin the next larger one, so
 // that a loop that waits for another lane lets that lane go on. Returns its pc, or HALT if no group
@@ -96,6 +102,9 @@ void complete_barriers(Block& block) {
     }
     const Barrier complete = b;
     b = {};
+    if (HappensBefore* order = order_of(block)) {
+      order->complete(block, id);
+    }
     for (Warp& w : block.warps) {
       for (Group& g : w.parked) {
         if (g.state == Group::AtBarrier && g.barrier == id) {
@@ -145,6 +154,9 @@ void complete_cluster_barrier(Cluster& cluster) {
       w.at_cluster = 0;
     }
   }
+  if (cluster.checker) {
+    cluster.checker->order().complete_cluster();
+  }
   cluster.barrier_phase = ~cluster.barrier_phase;
   notify(cluster);
 }
@@ -168,6 +180,7 @@ bool run_warp(Worker& worker, Warp& w) {
   const Inst* const code = w.block->kernel->code.data();
   const InstInfo* const info = w.block->kernel->info.data();
   Worker::RunCount* const counts = worker.counts.data();
+  Checker* const checker = OBSERVED ? w.block->cluster->checker.get() : nullptr;
   uint64_t executed = 0;
   bool spun = false;
   while (in != HALT) {
@@ -185,6 +198,9 @@ bool run_warp(Worker& worker, Warp& w) {
             observe(w, in, m);
           }
           in->run(w, in, m);
+          if (OBSERVED && checker) {
+            checker->executed();
+          }
         }
         in++;
         count++;
@@ -199,6 +215,9 @@ bool run_warp(Worker& worker, Warp& w) {
         observe(w, in, m);
       }
       to = m ? in->run(w, in, m) : next(in);
+      if (OBSERVED && checker) {
+        checker->executed();
+      }
       if (to == next(in) && to < w.stop) {
         in = to;
         continue;
@@ -321,6 +340,9 @@ const Inst* arrive_barrier(Warp& w, const Inst* in, Mask m, int id, int threads,
                            Mask votes) {
   Block& block = *w.block;
   Barrier& b = block.barriers[id];
+  if (HappensBefore* order = order_of(block)) {
+    order->arrive(w, m, id);
+  }
   b.expected = threads;
   b.arrived += std::popcount(m);
   b.voters += std::popcount(m);
@@ -389,11 +411,14 @@ const Inst* yield(Warp& w, const Inst* to) {
   return HALT;
 }
 
-const Inst* arrive_cluster(Warp& w, const Inst* in, Mask m) {
+const Inst* arrive_cluster(Warp& w, const Inst* in, Mask m, bool relaxed) {
   Cluster& cluster = *w.block->cluster;
   if (Mask twice = m & w.at_cluster) {
     throw finding_at(w, in, std::countr_zero(twice), "synccheck",
                      "the thread arrives at the cluster's barrier again without having waited");
+  }
+  if (HappensBefore* order = order_of(*w.block)) {
+    order->arrive_cluster(w, m, relaxed);
   }
   w.at_cluster |= m;
   w.cluster_phase = (w.cluster_phase & ~m) | (cluster.barrier_phase & m);
@@ -403,7 +428,13 @@ const Inst* arrive_cluster(Warp& w, const Inst* in, Mask m) {
 
 const Inst* wait_cluster(Warp& w, const Inst* in, Mask m) {
   bool passed = ((w.cluster_phase ^ w.block->cluster->barrier_phase) & m) == m;
-  return passed ? next(in) : wait_here(w, in, m, false);
+  if (!passed) {
+    return wait_here(w, in, m, false);
+  }
+  if (HappensBefore* order = order_of(*w.block)) {
+    order->wait_cluster(w, m);
+  }
+  return next(in);
 }
 
 Turn run_turn(Cluster& cluster) {

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cstdio>
 #include <cstdlib>
@@ -18,6 +19,48 @@ bool parse_number(const std::string& text, T& out) {
   return error == std::errc() && end == text.data() + text.size();
 }
 
+struct Check {
+  const char* name;
+  bool Settings::* on;
+};
+constexpr Check CHECKS[] = {
+    {"memcheck", &Settings::memcheck},
+    {"racecheck", &Settings::racecheck},
+    {"initcheck", &Settings::initcheck},
+    {"synccheck", &Settings::synccheck},
+};
+
+// "memcheck,racecheck", "all" or ""; what was expected, if it is none of that.
+std::string set_checks(Settings& settings, const std::string& value) {
+  Settings wanted = settings;
+  for (const Check& check : CHECKS) {
+    wanted.*check.on = value == "all";
+  }
+  std::istringstream names(value == "all" ? "" : value);
+  for (std::string name; std::getline(names, name, ',');) {
+    auto found = std::find_if(std::begin(CHECKS), std::end(CHECKS),
+                              [&](const Check& check) { return name == check.name; });
+    if (found == std::end(CHECKS)) {
+      return "checks: expected memcheck, racecheck, initcheck, synccheck, separated by commas, or "
+             "'all' or '', got '" +
+             value + "'";
+    }
+    wanted.*found->on = true;
+  }
+  settings = wanted;
+  return "";
+}
+
+std::string checks_text(const Settings& settings) {
+  std::string out;
+  for (const Check& check : CHECKS) {
+    if (settings.*check.on) {
+      out += (out.empty() ? "" : ",") + std::string(check.name);
+    }
+  }
+  return out;
+}
+
 constexpr const char* ORDER_NAMES[] = {"ascending", "descending", "random"};
 
 }  // namespace
@@ -25,11 +68,7 @@ constexpr const char* ORDER_NAMES[] = {"ascending", "descending", "random"};
 std::string Runtime::set(const std::string& name, const std::string& value) {
   std::lock_guard lock(launch_mutex_);
   if (name == "checks") {
-    if (value != "" && value != "memcheck" && value != "all") {
-      return "checks: expected 'memcheck', 'all' or '', got '" + value + "'";
-    }
-    settings_.memcheck = value != "";
-    return "";
+    return set_checks(settings_, value);
   }
   if (name == "order") {
     for (int i = 0; i < 3; i++) {
@@ -63,7 +102,7 @@ std::string Runtime::set(const std::string& name, const std::string& value) {
 std::optional<std::string> Runtime::get_setting(const std::string& name) {
   std::lock_guard lock(launch_mutex_);
   if (name == "checks") {
-    return settings_.memcheck ? "memcheck" : "";
+    return checks_text(settings_);
   }
   if (name == "order") {
     return ORDER_NAMES[static_cast<int>(settings_.order)];

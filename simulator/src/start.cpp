@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "checks/checker.h"
 #include "counting/l1_cache.h"
 #include "warp.h"
 
@@ -231,6 +232,12 @@ void start_cluster(Worker& worker, Cluster& cluster, uint64_t index) {
   }
   for (auto& block : cluster.blocks) {
     start_block(launch, *block);
+  }
+  if (launch.checked()) {
+    if (!cluster.checker) {
+      cluster.checker = std::make_shared<Checker>(launch, cluster, worker.global_shadow);
+    }
+    cluster.checker->start();
   }
 }
 

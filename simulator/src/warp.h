@@ -19,6 +19,8 @@ constexpr uint32_t SHARED_BASE = 1024;  // shared addresses start here, as on sm
 
 struct Block;
 struct Cluster;
+class Checker;        // of races (checks/)
+class GlobalShadow;   // what the checkers of a launch share
 struct Counting;      // counters of memory accesses (counting/)
 class L1Cache;        // (counting/)
 struct CopyQueue;     // asynchronous copies of a block (ops/)
@@ -127,7 +129,8 @@ struct Cluster {
   uint64_t instructions = 0;                   // executed so far
   int given_up = 0;  // times in a row that nothing but giving up could happen
   uint64_t random = 0;
-  std::string output;  // of printf
+  std::string output;                // of printf
+  std::shared_ptr<Checker> checker;  // in launches that look for races
 };
 
 // A worker runs clusters on one core: one after the other, or several in turns if they wait for
@@ -140,6 +143,7 @@ struct Worker {
   const Launch* launch = nullptr;
   const std::atomic<bool>* stop = nullptr;         // another worker found something
   const std::atomic<bool>* interrupted = nullptr;  // Ctrl-C
+  GlobalShadow* global_shadow = nullptr;           // in launches that look for races
   std::vector<RunCount> counts;                    // beside Kernel::code
   std::shared_ptr<Counting> counting;              // of a launch that counts
   std::vector<Span> allowed;  // beside Kernel::code: the region this instruction touched last
@@ -280,7 +284,8 @@ const Inst* wait_here(Warp& w, const Inst* in, Mask m, bool gives_up);
 // Something happened that a group of the cluster may wait for.
 void notify(Cluster& cluster);
 // Arrives at barrier.cluster, and waits for its phase.
-const Inst* arrive_cluster(Warp& w, const Inst* in, Mask m);
+// relaxed: what the threads wrote is not released but by a fence before.
+const Inst* arrive_cluster(Warp& w, const Inst* in, Mask m, bool relaxed);
 const Inst* wait_cluster(Warp& w, const Inst* in, Mask m);
 // Ends the warp's turn: the running group goes on at `to` when the other warps have had theirs.
 const Inst* yield(Warp& w, const Inst* to);

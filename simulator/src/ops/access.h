@@ -36,6 +36,9 @@ enum class AddressKind : uint8_t { Generic, Shared32, Shared64, Local32, Local64
 // inst.imm. (memory_ops.cpp)
 AddressKind memory_operand(Decode& d, const ptx::Operand& op, ptx::Space space);
 
+// Notes how the instruction orders other accesses, from its modifiers.
+void note_order(Decode& d);
+
 constexpr bool is_shared(AddressKind kind) {
   return kind == AddressKind::Shared32 || kind == AddressKind::Shared64;
 }

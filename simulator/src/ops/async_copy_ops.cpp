@@ -43,6 +43,26 @@ uint8_t* destination(Warp& w, const Inst* in, int l) {
       .data();
 }
 
+// Tells what the copy reads and writes.
+void tell(Warp& w, const Inst* in, Mask m, const LaneCopy& copy) {
+  for (uint32_t size = 1; size <= in->count; size++) {
+    WarpAccess access;
+    access.bytes = size;
+    for_lanes(m, [&](int l) {
+      if (copy.read[l] == size) {
+        access.mask |= Mask{1} << l;
+        access.address[l] = reinterpret_cast<uint64_t>(copy.from[l]);
+      }
+    });
+    if (access.mask) {
+      observe_access(w, in, access);
+    }
+  }
+  if (Checker* checker = w.block->cluster->checker.get()) {
+    for_lanes(m, [&](int l) { checker->lane_copy(w, in, l, copy.to[l], copy.bytes); });
+  }
+}
+
 // Addresses are checked here, where the report belongs. A source of no bytes may lie anywhere.
 const Inst* copy(Warp& w, const Inst* in, Mask m) {
   WarpCopies& copies = copies_of(w);
@@ -77,6 +97,9 @@ const Inst* copy(Warp& w, const Inst* in, Mask m) {
       copy.from[l] = copy.to[l];  // reads nothing
     }
   });
+  if (w.block->worker->launch->observed()) {
+    tell(w, in, m, copy);
+  }
   return next(in);
 }
 
@@ -122,14 +145,14 @@ const Inst* commit(Warp& w, const Inst* in, Mask m) {
 
 const Inst* wait_group(Warp& w, const Inst* in, Mask m) {
   WarpCopies& copies = copies_of(w);
-  finish_lane_copies(copies, m, [&](const LaneCopy& copy, int l) {
+  finish_lane_copies(w, m, [&](const LaneCopy& copy, int l) {
     return copy.group[l] + static_cast<uint64_t>(in->imm) < copies.committed[l];
   });
   return next(in);
 }
 
 const Inst* wait_all(Warp& w, const Inst* in, Mask m) {
-  finish_lane_copies(copies_of(w), m, [](const LaneCopy&, int) { return true; });
+  finish_lane_copies(w, m, [](const LaneCopy&, int) { return true; });
   return next(in);
 }
 
@@ -143,11 +166,18 @@ const Inst* arrive_when_done(Warp& w, const Inst* in, Mask m) {
     if (!in->flags) {
       expect_arrivals(issuer, barrier, 1);
     }
-    auto finish = [&copies, l, end = copies.issued] {
-      finish_lane_copies(copies, Mask{1} << l,
-                         [end](const LaneCopy& copy, int) { return copy.number < end; });
+    Checker* checker = w.block->cluster->checker.get();
+    const Time when = checker ? checker->order().now() : 0;
+    auto finish = [&w, l, end = copies.issued, when] {
+      finish_lane_copies(
+          w, Mask{1} << l, [end](const LaneCopy& copy, int) { return copy.number < end; }, when);
     };
-    enqueue(barrier, {issuer, 0, 1, finish});
+    Signal signal{issuer, 0, 1, finish};
+    if (checker) {
+      checker->use_mbarrier(issuer, barrier, false);
+      signal.released = checker->order().release(w, Mask{1} << l);
+    }
+    enqueue(barrier, std::move(signal));
   });
   return next(in);
 }

@@ -260,6 +260,7 @@ Handler pick(Decode& d, Type type) {
 }
 
 void build_atomic(Decode& d) {
+  note_order(d);
   d.drop({"relaxed", "acquire", "release", "acq_rel", "cta", "cluster", "gpu", "sys"});
   bool has_result = d.source.opcode == "atom";
   bool has_hint = d.take("L2::cache_hint");

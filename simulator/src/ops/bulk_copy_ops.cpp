@@ -51,11 +51,35 @@ void each_destination(const Issuer& issuer, SharedPlace to, SharedPlace mbarrier
   });
 }
 
-void add_store(const Issuer& issuer, uint32_t bytes, std::function<void(uint8_t*)> read,
-               std::function<void(const uint8_t*)> write) {
+// from: where the source lies in shared memory, so many bytes of it.
+void add_store(const Issuer& issuer, uint32_t bytes, SharedPlace from, uint64_t shared_bytes,
+               std::function<void(uint8_t*)> read, std::function<void(const uint8_t*)> write) {
   WarpCopies& copies = copies_of(*issuer.warp);
   uint32_t group = copies.bulk_committed[issuer.lane];
-  copies.stores.push_back({issuer.lane, group, bytes, std::move(read), std::move(write)});
+  BulkStore& store = copies.stores.emplace_back();
+  store.lane = issuer.lane, store.group = group, store.bytes = bytes;
+  store.read = std::move(read), store.write = std::move(write);
+  if (Checker* checker = issuer.block().cluster->checker.get()) {
+    HappensBefore& order = checker->order();
+    checker->async_read(issuer, from, static_cast<uint32_t>(shared_bytes),
+                        order.bulk_agent(*issuer.warp));
+    store.issued = order.now();
+    order.advance();
+  }
+}
+
+// A copy of so many bytes into shared memory begins.
+void begin_write(const Issuer& issuer, SharedPlace to, uint64_t bytes, SharedPlace mbarrier,
+                 bool atomic, Signal signal) {
+  if (Checker* checker = issuer.block().cluster->checker.get()) {
+    HappensBefore& order = checker->order();
+    checker->use_mbarrier(issuer, mbarrier, false);
+    checker->async_write(issuer, to, static_cast<uint32_t>(bytes), order.mbarrier_agent(mbarrier),
+                         atomic);
+    signal.issued = order.now();
+    order.advance();
+  }
+  enqueue(mbarrier, std::move(signal));
 }
 
 // ---- Copies of bytes ----------------------------------------------------------------------------
@@ -77,6 +101,10 @@ uint8_t* checked_global(const Issuer& issuer, uint32_t size, bool write) {
   }
   if (size) {
     check_global(*issuer.warp, issuer.in, issuer.lane, address, size, write);
+    if (Checker* checker = issuer.block().cluster->checker.get()) {
+      checker->global_copy(issuer, reinterpret_cast<const void*>(address), size, write,
+                           reduce_of(issuer.in) != Reduce::None);
+    }
   }
   return reinterpret_cast<uint8_t*>(address);
 }
@@ -90,8 +118,8 @@ const Inst* load_bytes(Warp& w, const Inst* in, Mask m) {
     SharedPlace place = shared_place(issuer, in->list + SHARED, size, 16, THE_DESTINATION);
     each_destination(issuer, place, mbarrier_place(issuer, in->list + MBARRIER),
                      [&](SharedPlace to, SharedPlace mbarrier) {
-                       enqueue(mbarrier,
-                               {issuer, size, 0, [=] { std::memcpy(to.data(), from, size); }});
+                       begin_write(issuer, to, size, mbarrier, false,
+                                   {issuer, size, 0, [=] { std::memcpy(to.data(), from, size); }});
                      });
   });
   return next(in);
@@ -105,22 +133,26 @@ const Inst* send_bytes(Warp& w, const Inst* in, Mask m) {
     uint32_t size = checked_size(issuer);
     SharedPlace from = shared_place(issuer, in->list + OTHER, size, 16, THE_SOURCE);
     SharedPlace place = shared_place(issuer, in->list + SHARED, size, 16, THE_DESTINATION);
-    each_destination(issuer, place, mbarrier_place(issuer, in->list + MBARRIER),
-                     [&](SharedPlace to, SharedPlace mbarrier) {
-                       auto apply = [=] {
-                         if (from.block->live_warps == 0) {
-                           issuer.fail("memcheck",
-                                       "the block exited before this copy had read its "
-                                       "shared memory");
-                         }
-                         if (reduce) {
-                           reduce(to.data(), from.data(), size);
-                         } else {
-                           std::memmove(to.data(), from.data(), size);
-                         }
-                       };
-                       enqueue(mbarrier, {issuer, size, 0, apply});
-                     });
+    each_destination(
+        issuer, place, mbarrier_place(issuer, in->list + MBARRIER),
+        [&](SharedPlace to, SharedPlace mbarrier) {
+          auto apply = [=] {
+            if (from.block->live_warps == 0) {
+              issuer.fail("memcheck",
+                          "the block exited before this copy had read its "
+                          "shared memory");
+            }
+            if (reduce) {
+              reduce(to.data(), from.data(), size);
+            } else {
+              std::memmove(to.data(), from.data(), size);
+            }
+          };
+          if (Checker* checker = w.block->cluster->checker.get()) {
+            checker->async_read(issuer, from, size, checker->order().mbarrier_agent(mbarrier));
+          }
+          begin_write(issuer, to, size, mbarrier, reduce != nullptr, {issuer, size, 0, apply});
+        });
   });
   return next(in);
 }
@@ -134,7 +166,7 @@ const Inst* store_bytes(Warp& w, const Inst* in, Mask m) {
     SharedPlace from = shared_place(issuer, in->list + SHARED, size, 16, THE_SOURCE);
     uint8_t* to = checked_global(issuer, size, true);
     add_store(
-        issuer, size, [=](uint8_t* buffer) { std::memcpy(buffer, from.data(), size); },
+        issuer, size, from, size, [=](uint8_t* buffer) { std::memcpy(buffer, from.data(), size); },
         [=](const uint8_t* buffer) {
           if (reduce) {
             reduce(to, buffer, size);
@@ -192,8 +224,8 @@ const Inst* load_tensor(Warp& w, const Inst* in, Mask m) {
     each_destination(
         issuer, shared_box(issuer, box, THE_DESTINATION),
         mbarrier_place(issuer, in->list + MBARRIER), [&](SharedPlace to, SharedPlace mbarrier) {
-          enqueue(mbarrier,
-                  {issuer, static_cast<uint32_t>(box.bytes()), 0, [=] { load_box(box, to); }});
+          begin_write(issuer, to, box.shared_bytes(), mbarrier, false,
+                      {issuer, static_cast<uint32_t>(box.bytes()), 0, [=] { load_box(box, to); }});
         });
   });
   return next(in);
@@ -203,7 +235,7 @@ const Inst* store_tensor(Warp& w, const Inst* in, Mask m) {
   for_lanes(m, [&](int l) {
     Issuer issuer{&w, in, l};
     TensorBox box = box_of(issuer);
-    check_box(issuer, box, true);
+    check_box(issuer, box, true, reduce_of(in) != Reduce::None);
     SharedPlace from = shared_box(issuer, box, THE_SOURCE);
     ReduceElements reduce = reduction(reduce_of(in), box.type(reduce_of(in)));
     if (reduce_of(in) != Reduce::None && !reduce) {
@@ -212,7 +244,7 @@ const Inst* store_tensor(Warp& w, const Inst* in, Mask m) {
                   "exist for");
     }
     add_store(
-        issuer, static_cast<uint32_t>(box.bytes()),
+        issuer, static_cast<uint32_t>(box.bytes()), from, box.shared_bytes(),
         [=](uint8_t* buffer) { read_box(box, from, buffer); },
         [=](const uint8_t* buffer) { write_box(box, buffer, reduce); });
   });
@@ -242,7 +274,7 @@ const Inst* wait_group(Warp& w, const Inst* in, Mask m) {
     for_lanes(m, [&](int l) {
       int64_t end = int64_t{copies.bulk_committed[l]} - in->imm;
       if (end > 0) {
-        finish_stores(copies, l, static_cast<uint32_t>(end), in->flags != 0);
+        finish_stores(w, l, static_cast<uint32_t>(end), in->flags != 0);
       }
     });
   }
@@ -273,7 +305,8 @@ const Inst* send_values(Warp& w, const Inst* in, Mask m) {
                            std::memcpy(to.data(), values.data(), bytes);
                          }
                        };
-                       enqueue(mbarrier, {issuer, bytes, 0, apply});
+                       begin_write(issuer, to, bytes, mbarrier, reduce != nullptr,
+                                   {issuer, bytes, 0, apply});
                      });
   });
   return next(in);

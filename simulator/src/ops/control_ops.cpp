@@ -2,6 +2,7 @@
 
 #include <atomic>
 
+#include "../checks/checker.h"
 #include "dispatch.h"
 #include "members.h"
 
@@ -121,14 +122,27 @@ void build_pmevent(Decode& d) {
 
 void build_trap(Decode& d) { d.inst.run = trap; }
 
+enum FenceFlag : uint8_t { PROXY = 1, WIDE = 2 };  // inst.flags
+
 // Each instruction takes effect at once and in order, and asynchronous copies do when they are
 // waited for. Only blocks on several cores may see each other's accesses in another order.
-const Inst* fence(Warp&, const Inst* in, Mask) {
+const Inst* fence(Warp& w, const Inst* in, Mask m) {
   std::atomic_thread_fence(std::memory_order_seq_cst);
+  if (Checker* checker = w.block->cluster->checker.get()) {
+    if (in->flags & PROXY) {
+      checker->order().fence_proxy(w, m);
+    } else {
+      checker->order().fence(w, m, (in->flags & WIDE) != 0);
+    }
+  }
   return next(in);
 }
 
 void build_fence(Decode& d) {
+  for (const std::string& modifier : d.source.mods) {
+    d.inst.flags |= modifier == "proxy" ? PROXY : 0;
+    d.inst.flags |= modifier == "gpu" || modifier == "gl" || modifier == "sys" ? WIDE : 0;
+  }
   d.drop({"sc", "acq_rel", "acquire", "release", "cta", "cluster", "gpu", "gl", "sys",
           "sync_restrict::shared::cta", "sync_restrict::shared::cluster", "mbarrier_init"});
   if (d.take("proxy")) {
@@ -223,14 +237,23 @@ void build_barrier(Decode& d) {
 }
 
 const Inst* warp_barrier(Warp& w, const Inst* in, Mask m) {
-  return for_members(w, in, m, in->a, [](Mask) {});
+  return for_members(w, in, m, in->a, [&](Mask lanes) {
+    if (Checker* checker = w.block->cluster->checker.get()) {
+      checker->order().sync_warp(w, lanes);
+    }
+  });
 }
 
-// Ordering (.release, .acquire, .relaxed) is there anyway.
+const Inst* cluster_arrive(Warp& w, const Inst* in, Mask m) {
+  return arrive_cluster(w, in, m, in->flags != 0);
+}
+
+// Ordering (.release, .acquire) is there anyway; what .relaxed leaves out the race check knows.
 void build_cluster_barrier(Decode& d) {
-  d.drop({"aligned", "release", "acquire", "relaxed"});
+  d.drop({"aligned", "release", "acquire"});
+  d.inst.flags = d.take("relaxed");
   d.info.kind = InstInfo::Barrier;
-  d.inst.run = d.take("arrive") ? arrive_cluster : d.take("wait") ? wait_cluster : nullptr;
+  d.inst.run = d.take("arrive") ? cluster_arrive : d.take("wait") ? wait_cluster : nullptr;
 }
 
 // bar.warp.sync and barrier.cluster share an opcode with the barriers of the block.

@@ -40,6 +40,13 @@ void observe(const Issuer& issuer, SharedPlace mbarrier) {
     Signal signal = std::move(found->second.front());
     found->second.pop_front();
     signal.apply();
+    if (Checker* checker = mbarrier.block->cluster->checker.get()) {
+      HappensBefore& order = checker->order();
+      if (signal.issued) {
+        order.copied(mbarrier, signal.issued);
+      }
+      order.arrive_mbarrier(mbarrier, signal.released);
+    }
     if (signal.bytes) {
       complete_tx(signal.issuer, mbarrier, signal.bytes);
     }
@@ -52,7 +59,9 @@ void observe(const Issuer& issuer, SharedPlace mbarrier) {
   }
 }
 
-void finish_stores(WarpCopies& copies, int lane, uint32_t end, bool read_only) {
+void finish_stores(Warp& w, int lane, uint32_t end, bool read_only) {
+  WarpCopies& copies = copies_of(w);
+  Time issued = 0;
   auto due = [&](const BulkStore& s) { return s.lane == lane && s.group < end; };
   for (BulkStore& store : copies.stores) {
     if (!due(store)) {
@@ -62,12 +71,17 @@ void finish_stores(WarpCopies& copies, int lane, uint32_t end, bool read_only) {
       store.buffer.resize(store.bytes);
       store.read(store.buffer.data());
     }
+    issued = std::max(issued, store.issued);
     if (!read_only) {
       store.write(store.buffer.data());
     }
   }
   if (!read_only) {
     std::erase_if(copies.stores, due);
+  }
+  Checker* checker = w.block->cluster->checker.get();
+  if (checker && issued) {
+    checker->order().learn(w, Mask{1} << lane, checker->order().bulk_agent(w), issued);
   }
 }
 
@@ -76,9 +90,9 @@ void finish_copies(Block& block) {
   if (!block.copies) {
     return;
   }
-  for (WarpCopies& copies : block.copies->warps) {
-    for (int lane = 0; lane < LANES && !copies.stores.empty(); lane++) {
-      finish_stores(copies, lane, UINT32_MAX, false);
+  for (Warp& w : block.warps) {
+    for (int lane = 0; lane < LANES && !copies_of(w).stores.empty(); lane++) {
+      finish_stores(w, lane, UINT32_MAX, false);
     }
   }
   block.copies.reset();

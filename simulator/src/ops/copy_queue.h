@@ -9,6 +9,7 @@
 #include <map>
 #include <vector>
 
+#include "../checks/checker.h"
 #include "mbarrier.h"
 
 namespace wbsim {
@@ -19,6 +20,9 @@ struct Signal {
   uint32_t bytes = 0;           // complete-tx
   uint32_t arrivals = 0;        // arrive-on
   std::function<void()> apply;  // the copy itself
+  // For the race check: when it was issued, or what an arrival knows.
+  Time issued = 0;
+  Knowledge released = {};
 };
 
 // cp.async of a warp: one of up to 16 bytes for each lane.
@@ -40,6 +44,7 @@ struct BulkStore {
   std::function<void(uint8_t*)> read;         // shared memory -> buffer
   std::function<void(const uint8_t*)> write;  // buffer -> global memory
   std::vector<uint8_t> buffer = {};           // empty: not read yet
+  Time issued = 0;                            // for the race check
 };
 
 struct WarpCopies {
@@ -80,13 +85,18 @@ inline void finish_lane(const LaneCopy& copy, int l) {
   }
 }
 
-// The lane's cp.async that `due` accepts take effect: due(copy, lane).
+// The lane's cp.async that `due` accepts take effect: due(copy, lane). when: 0 is now.
 template <class F>
-void finish_lane_copies(WarpCopies& copies, Mask m, F due) {
+void finish_lane_copies(Warp& w, Mask m, F due, Time when = 0) {
+  WarpCopies& copies = copies_of(w);
+  Checker* checker = w.block->cluster->checker.get();
   for (LaneCopy& copy : copies.copies) {
     for_lanes(m & copy.mask, [&](int l) {
       if (due(copy, l)) {
         finish_lane(copy, l);
+        if (checker) {
+          checker->lane_copied(w, l, copy.to[l], copy.bytes, when ? when : checker->order().now());
+        }
         copy.mask &= ~(Mask{1} << l);
       }
     });
@@ -96,6 +106,6 @@ void finish_lane_copies(WarpCopies& copies, Mask m, F due) {
 
 // The stores of a lane's groups before `end` have read their source, and unless read_only written
 // their destination.
-void finish_stores(WarpCopies& copies, int lane, uint32_t end, bool read_only);
+void finish_stores(Warp& w, int lane, uint32_t end, bool read_only);
 
 }  // namespace wbsim

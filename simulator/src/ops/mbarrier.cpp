@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "../checks/checker.h"
 #include "copy_queue.h"
 
 namespace wbsim {
@@ -35,6 +36,9 @@ void add_tx(const Issuer& issuer, Mbarrier& barrier, int64_t bytes) {
 void update(SharedPlace at, Mbarrier barrier) {
   bool complete = barrier.pending == 0 && barrier.tx == 0;
   if (complete) {
+    if (Checker* checker = at.block->cluster->checker.get()) {
+      checker->order().complete_phase(at);
+    }
     barrier.phase = !barrier.phase;
     barrier.pending = barrier.expected;
   }

@@ -2,6 +2,7 @@
 //
 // inst.list: the address; inst.b: slot of the count, the bytes, the state or the parity.
 
+#include "../checks/checker.h"
 #include "dispatch.h"
 #include "mbarrier.h"
 #include "copy_queue.h"
@@ -12,11 +13,37 @@ namespace {
 using ptx::Operand;
 using ptx::Type;
 
-enum Flag : uint8_t { EXPECT_TX = 1, DROP = 2, NO_COMPLETE = 4, PARITY = 8 };
+enum Flag : uint8_t { EXPECT_TX = 1, DROP = 2, NO_COMPLETE = 4, PARITY = 8, RELAXED = 16 };
+
+// The lanes of m that name the same mbarrier as the first of them.
+Mask same_mbarrier(Warp& w, const Inst* in, Mask m, SharedPlace& place) {
+  place = mbarrier_place({&w, in, std::countr_zero(m)}, in->list);
+  Mask same = 0;
+  for_lanes(m, [&](int l) {
+    SharedPlace other = mbarrier_place({&w, in, l}, in->list);
+    same |= Mask{other.block == place.block && other.offset == place.offset} << l;
+  });
+  return same;
+}
+
+// Calls f(checker, lanes, mbarrier) for each mbarrier that lanes of m name, if races are looked for.
+template <class F>
+void tell_checker(Warp& w, const Inst* in, Mask m, F f) {
+  Checker* checker = w.block->cluster->checker.get();
+  while (checker && m) {
+    SharedPlace place;
+    const Mask lanes = same_mbarrier(w, in, m, place);
+    f(*checker, lanes, place);
+    m &= ~lanes;
+  }
+}
 
 template <void (*F)(const Issuer&, SharedPlace, uint32_t)>
 const Inst* with_value(Warp& w, const Inst* in, Mask m) {
   const uint32_t* value = w.reg<uint32_t>(in->b);
+  tell_checker(w, in, m, [&](Checker& checker, Mask lanes, SharedPlace place) {
+    checker.use_mbarrier({&w, in, std::countr_zero(lanes)}, place, F == init_mbarrier);
+  });
   for_lanes(m, [&](int l) {
     Issuer issuer{&w, in, l};
     F(issuer, mbarrier_place(issuer, in->list), value[l]);
@@ -34,6 +61,12 @@ const Inst* invalidate(Warp& w, const Inst* in, Mask m) {
 
 const Inst* arrive_lanes(Warp& w, const Inst* in, Mask m) {
   const uint32_t* value = w.reg<uint32_t>(in->b);
+  tell_checker(w, in, m, [&](Checker& checker, Mask lanes, SharedPlace place) {
+    for_lanes(lanes, [&](int l) { checker.use_mbarrier({&w, in, l}, place, false); });
+    if (!(in->flags & RELAXED)) {
+      checker.order().arrive_mbarrier(place, checker.order().release(w, lanes));
+    }
+  });
   for_lanes(m, [&](int l) {
     Issuer issuer{&w, in, l};
     Arrival arrival;
@@ -101,6 +134,10 @@ const Inst* wait(Warp& w, const Inst* in, Mask m) {
   Mask waiting = m & ~complete & ~w.expired;
   w.expired &= ~m;
   set_lanes(w.pred(in->dst), m & ~waiting, complete);
+  tell_checker(w, in, complete, [&](Checker& checker, Mask lanes, SharedPlace place) {
+    for_lanes(lanes, [&](int l) { checker.use_mbarrier({&w, in, l}, place, false); });
+    checker.order().wait_mbarrier(w, lanes, place);
+  });
   return waiting ? wait_here(w, in, waiting, true) : next(in);
 }
 
@@ -119,10 +156,12 @@ void drop_order(Decode& d, std::initializer_list<const char*> orders) {
 }
 
 void build_arrive(Decode& d, bool drop) {
-  drop_order(d, {"release", "relaxed"});
+  const bool relaxed = d.take("relaxed");
+  drop_order(d, {"release"});
   bool expects = d.take("expect_tx"), no_complete = d.take("noComplete");
   Window window = take_window(d);
-  d.inst.flags = (expects ? EXPECT_TX : 0) | (drop ? DROP : 0) | (no_complete ? NO_COMPLETE : 0);
+  d.inst.flags = (expects ? EXPECT_TX : 0) | (drop ? DROP : 0) | (no_complete ? NO_COMPLETE : 0) |
+                 (relaxed ? RELAXED : 0);
   if (window == Window::Cluster && d.arg(0).kind != Operand::Sink) {
     throw Unsupported{};  // the state of another block's object has no meaning here
   }

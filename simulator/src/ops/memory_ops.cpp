@@ -283,6 +283,17 @@ void drop_hints(Decode& d) {
 
 }  // namespace
 
+void note_order(Decode& d) {
+  auto has = [&](const char* modifier) {
+    return std::find(d.source.mods.begin(), d.source.mods.end(), modifier) != d.source.mods.end();
+  };
+  const bool atomic = d.source.opcode == "atom" || d.source.opcode == "red";
+  d.info.strong = atomic || has("relaxed") || has("acquire") || has("release") || has("volatile") ||
+                  has("mmio");
+  d.info.releases = has("release") || has("acq_rel");
+  d.info.wide = d.info.strong && !has("cta") && !has("cluster");
+}
+
 AddressKind memory_operand(Decode& d, const Operand& op, Space space) {
   if (op.kind != Operand::Memory || !op.items.empty()) {
     throw Unsupported{};
@@ -388,6 +399,7 @@ Space stack_or(Space space, Decode& d, const Operand& address) {
 }
 
 void build_ld(Decode& d) {
+  note_order(d);
   drop_hints(d);
   Space space = take_space(d);
   int count = take_vector(d);
@@ -413,12 +425,14 @@ void build_ld(Decode& d) {
 }
 
 void build_st(Decode& d) {
+  note_order(d);
   drop_hints(d);
   Space space = take_space(d);
   int count = take_vector(d);
   Type type = d.take_type();
   int bytes = value_registers(d, d.arg(1), type, count, false);
   describe(d, InstInfo::Store, space, type, count);
+  d.info.register_bytes = static_cast<uint8_t>(bytes);
   space = stack_or(space, d, d.arg(0));
   if (space == Space::Param || space == Space::Const) {
     throw Unsupported{};

@@ -1,3 +1,4 @@
+#include "../checks/checker.h"
 #include "tensor_copy.h"
 
 #include <algorithm>
@@ -291,7 +292,7 @@ TensorMap load_tensor_map(const Issuer& issuer, uint64_t address) {
   return map;
 }
 
-void check_box(const Issuer& issuer, const TensorBox& box, bool write) {
+void check_box(const Issuer& issuer, const TensorBox& box, bool write, bool reduces) {
   auto [first, last] = clip_of(box);
   if (first >= last) {
     return;
@@ -309,13 +310,17 @@ void check_box(const Issuer& issuer, const TensorBox& box, bool write) {
   }
   const Launch& launch = *issuer.block().worker->launch;
   const Region* region = launch.regions.find(low + first, high - low + last - first, write);
-  if (region && !write) {
+  Checker* checker = issuer.block().cluster->checker.get();
+  if (region && !write && !checker) {
     return;
   }
   each_row(box, [&](uint64_t, const uint8_t* row) {
     if (row) {
       check_global(*issuer.warp, issuer.in, issuer.lane, reinterpret_cast<uint64_t>(row) + first,
                    last - first, write);
+      if (checker) {
+        checker->global_copy(issuer, row + first, last - first, write, reduces);
+      }
     }
   });
 }

@@ -33,7 +33,7 @@ struct TensorBox {
 TensorMap load_tensor_map(const Issuer& issuer, uint64_t address);
 
 // Reports a box whose elements inside of the tensor lie outside of the memory it should be in.
-void check_box(const Issuer& issuer, const TensorBox& box, bool write);
+void check_box(const Issuer& issuer, const TensorBox& box, bool write, bool reduces = false);
 
 // global -> shared, with what lies outside of the tensor filled up.
 void load_box(const TensorBox& box, SharedPlace to);

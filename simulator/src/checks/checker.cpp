@@ -1,0 +1,232 @@
+#include "checker.h"
+
+#include <bit>
+
+namespace wbsim {
+
+using Kind = WarpAccess::Kind;
+using Where = WarpAccess::Where;
+
+namespace {
+
+// log2 of the smallest access to a kind of memory, 2 at most and 0 at least.
+int smallest_access(const Kernel& kernel, ptx::Space space) {
+  uint32_t bytes = 4;
+  for (const InstInfo& info : kernel.info) {
+    if (info.observed == InstInfo::Lanes && info.bytes &&
+        (info.space == space || info.space == ptx::Space::Generic)) {
+      bytes = std::min<uint32_t>(bytes, info.bytes);
+    }
+  }
+  return std::countr_zero(bytes);
+}
+
+}  // namespace
+
+int global_piece_shift(const Kernel& kernel) { return smallest_access(kernel, ptx::Space::Global); }
+
+Checker::Checker(const Launch& launch, Cluster& cluster, GlobalShadow* global)
+    : launch_(launch),
+      cluster_(cluster),
+      races_(launch.settings.racecheck),
+      uninitialised_(launch.settings.initcheck),
+      shift_(smallest_access(*launch.kernel, ptx::Space::Shared)),
+      global_(global),
+      regions_(launch.kernel->code.size()) {}
+
+void Checker::start() {
+  const bool late = order_.now() > LAST_TIME / 2;
+  order_.start(cluster_, late);
+  shadows_.resize(cluster_.blocks.size());
+  for (auto& block : cluster_.blocks) {
+    auto& shadow = shadows_[block->rank];
+    if (!shadow) {
+      shadow = std::make_unique<SharedShadow>();
+    }
+    shadow->resize(block->shared_bytes, shift_);
+    if (late) {
+      shadow->forget();
+    }
+  }
+  acquires_.clear();
+}
+
+void Checker::access(Warp& w, const Inst* in, const WarpAccess& a) {
+  const InstInfo& info = w.block->kernel->info[pc_of(w, in)];
+  const bool strong = info.strong || a.kind == Kind::Atomic;
+  if (a.where == Where::Shared) {
+    shared_access(w, in, a, strong);
+  } else if (a.where == Where::Global) {
+    global_access(w, in, a, strong);
+  }
+  if (strong && races_ && a.where != Where::Local) {
+    release_variables(w, in, a);
+  }
+}
+
+// Each variable is known by the host's address, in shared memory too.
+void Checker::release_variables(Warp& w, const Inst* in, const WarpAccess& a) {
+  const InstInfo& info = w.block->kernel->info[pc_of(w, in)];
+  const bool global = a.where == Where::Global;
+  const uint64_t base = global ? 0 : reinterpret_cast<uint64_t>(a.owner->shared);
+  for_lanes(a.mask, [&](int l) {
+    const uint64_t address = base + a.at(l);
+    if (a.kind != Kind::Load) {
+      Knowledge released = order_.release_by_store(w, l, info.releases, false);
+      if (released.all) {
+        order_.store_variable(address, released);
+      }
+      Knowledge wide;
+      if (global && info.wide) {
+        wide = info.releases ? released : order_.release_by_store(w, l, false, true);
+      }
+      if (wide.all) {
+        global_->variables.log_of(address)->add(static_cast<uint32_t>(cluster_.index), wide);
+      }
+    }
+    if (a.kind != Kind::Store) {
+      acquires_.push_back({&w, l, address, global});
+    }
+  });
+}
+
+void Checker::acquire_variables() {
+  for (const Acquire& acquire : acquires_) {
+    order_.load_variable(*acquire.warp, acquire.lane, acquire.address);
+    ReleaseLog* log = acquire.global ? global_->variables.existing_log(acquire.address) : nullptr;
+    if (log) {
+      auto foreign = std::make_shared<Foreign>();
+      foreign->logs.emplace_back(log, log->size());
+      order_.acquire(*acquire.warp, Mask{1} << acquire.lane, {nullptr, nullptr, foreign});
+    }
+  }
+  acquires_.clear();
+}
+
+// ---- Asynchronous operations --------------------------------------------------------------------
+
+void Checker::async_write(const Issuer& issuer, SharedPlace to, uint32_t bytes, uint32_t agent,
+                          bool atomic) {
+  Warp& w = *issuer.warp;
+  SharedShadow& s = shadow_of(*to.block);
+  WarpAccess a;
+  a.kind = Kind::Store;
+  a.where = Where::Shared;
+  a.owner = to.block;
+  a.bytes = bytes;
+  a.mask = Mask{1} << issuer.lane;
+  a.regular = true;
+  a.first = to.offset;
+  const uint32_t first = to.offset >> s.shift, end = (to.offset + bytes) >> s.shift;
+  const Mask m = a.mask;
+  if (races_) {
+    uint32_t last_agent = UINT32_MAX, until = 0;
+    for (uint32_t piece = first; piece < end; piece++) {
+      const Who who{s.writer[piece]};
+      if (who.agent() != last_agent) {
+        last_agent = who.agent();
+        until = order_.known(w, m, last_agent);
+      }
+      if ((s.written[piece] & ~APART) > until) {
+        after_write(w, issuer.in, a, issuer.lane, piece, atomic);
+      }
+    }
+    for (uint32_t reader : s.readers) {
+      const uint32_t limit = order_.known(w, m, reader) << 6 | 63;
+      const auto& record = s.reads[reader]->record;
+      for (uint32_t piece = first; piece < end; piece++) {
+        if (record[piece] > limit) {
+          after_read(w, issuer.in, a, issuer.lane, piece, reader);
+        }
+      }
+    }
+  }
+  const uint32_t who = Who::of(agent, SEVERAL, Who::ASYNC | (atomic ? Who::ATOMIC : 0)).bits;
+  std::fill(&s.written[first], &s.written[end], order_.now() | APART);
+  std::fill(&s.writer[first], &s.writer[end], who);
+  std::fill(&s.write_pc[first], &s.write_pc[end], pc_of(w, issuer.in));
+}
+
+void Checker::async_read(const Issuer& issuer, SharedPlace from, uint32_t bytes, uint32_t agent) {
+  Warp& w = *issuer.warp;
+  SharedShadow& s = shadow_of(*from.block);
+  WarpAccess a;
+  a.where = Where::Shared;
+  a.owner = from.block;
+  a.bytes = bytes;
+  a.mask = Mask{1} << issuer.lane;
+  a.regular = true;
+  a.first = from.offset;
+  const uint32_t first = from.offset >> s.shift, end = (from.offset + bytes) >> s.shift;
+  const uint32_t pc = pc_of(w, issuer.in);
+  Reads* reads = races_ ? &s.of(agent) : nullptr;
+  const Time now = order_.now();
+  const ClockRef& proxied = order_.view(w, issuer.lane).knows.proxied;
+  uint32_t last_agent = UINT32_MAX, seen_until = 0;  // what the issuer sees of the last agent
+  for (uint32_t piece = first; piece < end; piece++) {
+    const Time time = s.written[piece] & ~APART;
+    const Who who{s.writer[piece]};
+    if (who.agent() != last_agent) {
+      last_agent = who.agent();
+      seen_until = order_.known(w, a.mask, last_agent);
+      if (last_agent < order_.num_warps()) {
+        seen_until = std::min(seen_until, proxied ? proxied->of(last_agent) : 0);
+      }
+    }
+    if (time < order_.started() || (races_ && time > seen_until)) {
+      after_write(w, issuer.in, a, issuer.lane, piece, false);
+      if (time >= order_.started() && !who.async() &&
+          !order_.knows_proxied(w, issuer.lane, who.agent(), who.lane(), time)) {
+        report(w, issuer.in, a, issuer.lane, uint64_t{piece} << s.shift,
+               {who, s.write_pc[piece], true, true});
+      }
+    }
+    if (reads) {
+      reads->record[piece] = now << 6 | SEVERAL;
+      reads->pc[piece] = pc;
+      s.read[piece] = now | APART;
+    }
+  }
+}
+
+void Checker::lane_copy(Warp& w, const Inst* in, int lane, const uint8_t* to, uint32_t bytes) {
+  WarpAccess a;
+  a.kind = Kind::Store;
+  a.where = Where::Shared;
+  a.owner = w.block;
+  a.mask = Mask{1} << lane;
+  a.bytes = bytes;
+  a.regular = true;
+  a.first = static_cast<uint64_t>(to - w.block->shared);
+  write_lane(w, in, a, lane, false);
+  // Until it has taken effect nobody is ordered behind it, not even the lane itself.
+  SharedShadow& s = shadow_of(*w.block);
+  const uint32_t who = Who::of(order_.warp_agent(w), SEVERAL, Who::ASYNC).bits;
+  for (uint32_t piece = a.first >> s.shift; piece < (a.first + bytes) >> s.shift; piece++) {
+    s.written[piece] = LAST_TIME | APART;
+    s.writer[piece] = who;
+  }
+}
+
+void Checker::lane_copied(Warp& w, int lane, const uint8_t* to, uint32_t bytes, Time when) {
+  SharedShadow& s = shadow_of(*w.block);
+  const auto first = static_cast<uint32_t>(to - w.block->shared);
+  for (uint32_t piece = first >> s.shift; piece < (first + bytes) >> s.shift; piece++) {
+    s.written[piece] = when;
+    s.writer[piece] = Who::of(order_.warp_agent(w), lane).bits;
+  }
+}
+
+void Checker::use_mbarrier(const Issuer& issuer, SharedPlace at, bool init) {
+  WarpAccess a;
+  a.kind = Kind::Store;
+  a.where = Where::Shared;
+  a.owner = at.block;
+  a.mask = Mask{1} << issuer.lane;
+  a.bytes = sizeof(uint64_t);
+  a.regular = true;
+  a.first = at.offset;
+  write_lane(*issuer.warp, issuer.in, a, issuer.lane, !init);
+}
+
+}  // namespace wbsim

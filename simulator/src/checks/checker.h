@@ -1,0 +1,121 @@
+// checker.h: looks for races, hazards of asynchronous operations and uninitialised reads in one
+// cluster of blocks. Exists in launches with racecheck or initcheck; scheduler and handlers tell it
+// what happens.
+//
+// What is a race: two threads touch the same bytes, one of them writes, not both atomically, and
+// nothing orders one access before the other: a barrier, a warp's synchronisation (shuffles and
+// votes exchange values, they order no memory), an mbarrier, or a variable that one releases (by
+// .release or behind a fence) and the other one reads afterwards. Two writes of the same value are
+// no race.
+#pragma once
+
+#include "../observe.h"
+#include "global_shadow.h"
+#include "happens_before.h"
+#include "shared_shadow.h"
+
+namespace wbsim {
+
+// log2 of the bytes of a piece of global memory, for GlobalShadow.
+int global_piece_shift(const Kernel& kernel);
+
+class Checker {
+ public:
+  Checker(const Launch& launch, Cluster& cluster, GlobalShadow* global);
+
+  void start();  // the cluster begins
+  HappensBefore& order() { return order_; }
+  bool races() const { return races_; }
+
+  // A memory instruction is about to be executed, and has been: variables are read afterwards.
+  void access(Warp& w, const Inst* in, const WarpAccess& access);
+  void executed() {
+    if (!acquires_.empty()) {
+      acquire_variables();
+    }
+  }
+
+  // ---- Asynchronous operations. The issuer is checked against what has happened; the operation's
+  // own accesses last until somebody has waited for its agent.
+  void async_write(const Issuer& issuer, SharedPlace to, uint32_t bytes, uint32_t agent,
+                   bool atomic);
+  void async_read(const Issuer& issuer, SharedPlace from, uint32_t bytes, uint32_t agent);
+  // cp.async: the lane's copy is under way, and has taken effect: as if the lane wrote then.
+  void lane_copy(Warp& w, const Inst* in, int lane, const uint8_t* to, uint32_t bytes);
+  void lane_copied(Warp& w, int lane, const uint8_t* to, uint32_t bytes, Time when);
+  // Global memory that a copy reads or writes as a whole.
+  void global_copy(const Issuer& issuer, const void* at, uint64_t bytes, bool write,
+                   bool atomic = false);
+  // The mbarrier object itself, which all threads use as they use atomics.
+  void use_mbarrier(const Issuer& issuer, SharedPlace at, bool init);
+
+ private:
+  // A variable that a lane reads with the instruction that is being executed.
+  struct Acquire {
+    Warp* warp;
+    int lane;
+    uint64_t address;
+    bool global;
+  };
+
+  bool ordered(const Warp& w, int lane, Who who, Time time) const;
+  uint32_t pc_of(const Warp& w, const Inst* in) const;
+
+  void shared_access(Warp& w, const Inst* in, const WarpAccess& a, bool strong);
+  void read_row(Warp& w, const Inst* in, const WarpAccess& a, bool strong);
+  void write_row(Warp& w, const Inst* in, const WarpAccess& a, bool strong);
+  void read_lane(Warp& w, const Inst* in, const WarpAccess& a, int lane, bool strong);
+  void write_lane(Warp& w, const Inst* in, const WarpAccess& a, int lane, bool strong);
+  // Reports the piece's last write, or an agent's last read, unless it comes before what the lane
+  // does.
+  void after_write(const Warp& w, const Inst* in, const WarpAccess& a, int lane, uint32_t piece,
+                   bool strong) const;
+  void after_read(const Warp& w, const Inst* in, const WarpAccess& a, int lane, uint32_t piece,
+                  uint32_t agent) const;
+  // Whether a store writes what is there already, or what the other side writes in the very same
+  // instruction. offset, size: of the piece.
+  bool same_value(const Warp& w, const Inst* in, const WarpAccess& a, int lane, uint64_t offset,
+                  size_t size, Who who, Time time, uint32_t other_pc) const;
+
+  void global_access(Warp& w, const Inst* in, const WarpAccess& a, bool strong);
+  void global_piece(Warp& w, const Inst* in, const WarpAccess& a, int lane, uint64_t address,
+                    bool strong);
+  bool ordered(const Warp& w, int lane, Tag tag) const;
+  const Region* region_of(const Warp& w, const Inst* in, uint64_t low, uint64_t high, bool write);
+  Page& page_at(uint64_t address);
+
+  // Variables that threads synchronise through.
+  void acquire_variables();
+  void release_variables(Warp& w, const Inst* in, const WarpAccess& a);
+
+  // The other side of a race.
+  struct Other {
+    Who who;
+    uint32_t pc;
+    bool wrote;
+    bool unfenced = false;          // ordered, but not for asynchronous operations
+    uint32_t cluster = UINT32_MAX;  // another one than this
+  };
+  [[noreturn]] void report(const Warp& w, const Inst* in, const WarpAccess& a, int lane,
+                           uint64_t offset, const Other& other) const;
+  [[noreturn]] void uninitialised(const Warp& w, const Inst* in, const WarpAccess& a, int lane,
+                                  uint64_t offset) const;
+
+  const Launch& launch_;
+  Cluster& cluster_;
+  HappensBefore order_;
+  const bool races_, uninitialised_;
+  int shift_;
+  std::vector<std::unique_ptr<SharedShadow>> shadows_;  // by rank
+  SharedShadow& shadow_of(const Block& block) const { return *shadows_[block.rank]; }
+  std::vector<Acquire> acquires_;
+  GlobalShadow* global_;                // of the launch
+  std::vector<const Region*> regions_;  // beside Kernel::code: that the instruction touched last
+  struct CachedPage {
+    uint64_t number = UINT64_MAX;
+    Page* page = nullptr;
+  };
+  std::array<CachedPage, 64> pages_;
+};
+
+}  // namespace wbsim

@@ -1,0 +1,59 @@
+// foreign.h: what clusters know of each other: through variables in global memory.
+//
+// Blocks of different clusters are ordered in one way only: one releases a variable (an atomic or
+// volatile access behind a fence, or one with .release), another one reads it afterwards. Each
+// variable has a log of its releases; who reads it knows the log so far.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <unordered_map>
+
+#include "clock.h"
+
+namespace wbsim {
+
+// What happened in another cluster.
+struct RemoteAccess {
+  uint32_t cluster, agent, lane;
+  Time time;
+};
+
+class ReleaseLog {
+ public:
+  void add(uint32_t cluster, const Knowledge& knowledge);
+  size_t size();
+  // Whether one of the first `to` releases by the cluster of the access knows of it. Appends what
+  // the releases from `from` on know of other logs.
+  bool knows(size_t from, size_t to, const RemoteAccess& access, std::vector<ForeignRef>& further);
+
+ private:
+  struct Release {
+    ClockRef clock;
+    ForeignRef foreign;
+  };
+  std::mutex mutex_;
+  std::vector<Release> releases_;
+  std::unordered_map<uint32_t, std::vector<size_t>> of_cluster_;
+};
+
+// How far which logs are known.
+struct Foreign {
+  std::vector<std::pair<ReleaseLog*, size_t>> logs;  // in order of their addresses
+
+  bool knows(const RemoteAccess& access) const;
+};
+
+// The logs of a launch, by the variable's address.
+class Variables {
+ public:
+  ReleaseLog* log_of(uint64_t address);        // made if it is not there
+  ReleaseLog* existing_log(uint64_t address);  // or nullptr
+
+ private:
+  std::mutex mutex_;
+  std::map<uint64_t, std::unique_ptr<ReleaseLog>> logs_;
+};
+
+}  // namespace wbsim

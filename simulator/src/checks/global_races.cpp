@@ -1,0 +1,145 @@
+// global_races.cpp: races and uninitialised reads in global memory, inside a cluster and between
+// clusters.
+
+#include <bit>
+
+#include "checker.h"
+#include "wbsim.h"
+
+namespace wbsim {
+
+using Kind = WarpAccess::Kind;
+
+const Region* Checker::region_of(const Warp& w, const Inst* in, uint64_t low, uint64_t high,
+                                 bool write) {
+  const Region*& region = regions_[pc_of(w, in)];
+  if (!region || low < region->first || high > region->last()) {
+    region = launch_.regions.find(low, high - low, write);
+  }
+  return region;
+}
+
+Page& Checker::page_at(uint64_t address) {
+  const uint64_t number = address >> PAGE_SHIFT;
+  CachedPage& cached = pages_[number % pages_.size()];
+  if (cached.number != number) {
+    cached = {number, &global_->page_at(address)};
+  }
+  return *cached.page;
+}
+
+bool Checker::ordered(const Warp& w, int lane, Tag tag) const {
+  const auto own = static_cast<uint32_t>(cluster_.index);
+  if (tag.cluster() == Tag::of(own, 0, 0, false, 0).cluster()) {
+    return order_.knows(w, lane, tag.agent(), tag.lane(), tag.time());
+  }
+  const ForeignRef& foreign = order_.view(w, lane).knows.foreign;
+  return foreign && foreign->knows({tag.cluster(), tag.agent(), tag.lane(), tag.time()});
+}
+
+void Checker::global_access(Warp& w, const Inst* in, const WarpAccess& a, bool strong) {
+  const bool write = a.kind != Kind::Load;
+  const bool row = a.regular && a.step == a.bytes && a.mask == ALL_LANES;
+  if (row) {  // mostly one allocation, all of it initialised
+    const uint64_t end = a.first + uint64_t{a.bytes} * LANES;
+    const Region* region = region_of(w, in, a.first, end, write);
+    if (region && (region->role == WBSIM_IN || !races_) &&
+        (!region->initialised || write || region->initialised->is_marked(a.first, end - a.first))) {
+      if (write && region->initialised) {
+        region->initialised->mark(a.first, end - a.first);
+      }
+      return;
+    }
+  }
+  for_lanes(a.mask, [&](int l) {
+    const uint64_t address = a.at(l);
+    const Region* region = region_of(w, in, address, address + a.bytes, write);
+    if (!region) {
+      return;  // executing it reports this
+    }
+    if (uninitialised_ && region->initialised) {
+      if (a.kind != Kind::Store && !region->initialised->is_marked(address, a.bytes)) {
+        uninitialised(w, in, a, l, address);
+      }
+      if (write) {
+        region->initialised->mark(address, a.bytes);
+      }
+    }
+    if (races_ && region->role != WBSIM_IN) {
+      const uint32_t size = 1u << global_->shift;
+      for (uint64_t piece = address; piece < address + a.bytes; piece += size) {
+        global_piece(w, in, a, l, piece, strong);
+      }
+    }
+  });
+}
+
+void Checker::global_piece(Warp& w, const Inst* in, const WarpAccess& a, int lane, uint64_t address,
+                           bool strong) {
+  Page& page = page_at(address);
+  const size_t at = (address & ((1 << PAGE_SHIFT) - 1)) >> global_->shift;
+  std::atomic<uint64_t>&written = page.words[at], &read = page.words[page.pieces + at],
+  &earlier = page.words[2 * page.pieces + at];
+  const auto cluster = static_cast<uint32_t>(cluster_.index);
+  const Tag mine = Tag::of(cluster, order_.warp_agent(w), lane, strong, order_.now());
+  auto require = [&](Tag other, bool wrote) {
+    if (other.nothing() || other.same_thread(mine) || (wrote && strong && other.atomic()) ||
+        ordered(w, lane, other)) {
+      return;
+    }
+    const Who who = Who::of(other.agent(), other.lane(), other.atomic() ? Who::ATOMIC : 0);
+    const bool own = other.cluster() == mine.cluster();
+    const uint32_t pc = page.pcs[(wrote ? 0 : page.pieces) + at];
+    if (wrote && same_value(w, in, a, lane, address, size_t{1} << global_->shift,
+                            own ? who : Who::of(0x3fff, 0), other.time(), pc)) {
+      return;
+    }
+    report(w, in, a, lane, address, {who, pc, wrote, false, own ? UINT32_MAX : other.cluster()});
+  };
+  if (a.kind == Kind::Load) {
+    if (!strong) {
+      const Tag before{read.exchange(mine.bits, std::memory_order_relaxed)};
+      page.pcs[page.pieces + at].store(pc_of(w, in), std::memory_order_relaxed);
+      if (!before.nothing() && !before.same_thread(mine)) {
+        earlier.store(before.bits, std::memory_order_relaxed);
+      }
+    }
+    require({written.load()}, true);
+    return;
+  }
+  const Tag before{written.exchange(mine.bits)};
+  require(before, true);
+  page.pcs[at].store(pc_of(w, in), std::memory_order_relaxed);
+  require({read.load()}, false);
+  require({earlier.load()}, false);
+}
+
+void Checker::global_copy(const Issuer& issuer, const void* at, uint64_t bytes, bool write,
+                          bool atomic) {
+  const auto address = reinterpret_cast<uint64_t>(at);
+  const Region* region = launch_.regions.find(address, bytes, write);
+  if (!region) {
+    return;
+  }
+  WarpAccess a;
+  a.kind = write ? Kind::Store : Kind::Load;
+  a.mask = Mask{1} << issuer.lane;
+  a.bytes = static_cast<uint32_t>(bytes);
+  a.regular = true;
+  a.first = address;
+  if (uninitialised_ && region->initialised) {
+    if (write) {
+      region->initialised->mark(address, bytes);
+    } else if (!region->initialised->is_marked(address, bytes)) {
+      uninitialised(*issuer.warp, issuer.in, a, issuer.lane, address);
+    }
+  }
+  if (races_ && region->role != WBSIM_IN) {
+    const uint32_t size = 1u << global_->shift;
+    for (uint64_t piece = address & ~uint64_t{size - 1}; piece < address + bytes; piece += size) {
+      global_piece(*issuer.warp, issuer.in, a, issuer.lane, piece, atomic);
+    }
+  }
+}
+
+}  // namespace wbsim

@@ -1,0 +1,322 @@
+#include "happens_before.h"
+
+#include <bit>
+
+namespace wbsim {
+
+void HappensBefore::start(Cluster& cluster, bool late) {
+  now_ = late ? 1 : now_;
+  cluster_ = &cluster;
+  warps_per_block_ = static_cast<uint32_t>(cluster.blocks[0]->warps.size());
+  advance();
+  started_ = now_;
+  advance();
+  auto nothing = std::make_shared<Clock>();
+  nothing->known.assign(warps_per_block_ * cluster.blocks.size(), started_);
+  View view;
+  view.knows.all = nothing;
+  view.others = started_;
+  warps_.resize(nothing->known.size());
+  for (WarpState& state : warps_) {
+    state.views.assign(1, view);
+    state.synced = started_;
+  }
+  barriers_.assign(16 * cluster.blocks.size(), {});
+  cluster_gathered_ = {};
+  cluster_complete_ = {};
+  mbarriers_.clear();
+  next_agent_ = 3 * num_warps();
+  variables_.clear();
+}
+
+Time HappensBefore::floor(const Warp& w, Mask m) const {
+  if (warps_[warp_agent(w)].views.size() == 1) {
+    return floor(w, 0);
+  }
+  Time smallest = LAST_TIME;
+  for_lanes(m, [&](int l) { smallest = std::min(smallest, floor(w, l)); });
+  return smallest;
+}
+
+Time HappensBefore::known(const Warp& w, Mask m, uint32_t agent) const {
+  const WarpState& state = warps_[warp_agent(w)];
+  Time until = LAST_TIME;
+  if (state.views.size() == 1) {
+    until = state.views[0].knows.all->of(agent);
+  } else {
+    for_lanes(m, [&](int l) { until = std::min(until, state.views[l].knows.all->of(agent)); });
+  }
+  return agent == warp_agent(w) ? std::max(until, state.synced) : until;
+}
+
+bool HappensBefore::knows(const Warp& w, int lane, uint32_t agent, uint32_t other_lane,
+                          Time time) const {
+  const uint32_t own = warp_agent(w);
+  if (agent == own && (other_lane == static_cast<uint32_t>(lane) || time <= synced(w))) {
+    return true;
+  }
+  return view(w, lane).knows.all->knows(agent, other_lane, time);
+}
+
+bool HappensBefore::knows_proxied(const Warp& w, int lane, uint32_t agent, uint32_t other_lane,
+                                  Time time) const {
+  const ClockRef& proxied = view(w, lane).knows.proxied;
+  return proxied && proxied->knows(agent, other_lane, time);
+}
+
+void HappensBefore::set_floor(const Warp& w, View& view) const {
+  const uint32_t first = w.block->rank * warps_per_block_;
+  Time others = LAST_TIME;
+  for (uint32_t i = first; i < first + warps_per_block_; i++) {
+    others = i == warp_agent(w) ? others : std::min(others, view.knows.all->known[i]);
+  }
+  view.others = others;
+}
+
+void HappensBefore::split(WarpState& state) {
+  if (state.views.size() == 1) {
+    state.views.resize(LANES, View(state.views[0]));
+  }
+}
+
+// One view does for all lanes, if they know the same.
+void HappensBefore::merge_equal(WarpState& s) {
+  bool equal = std::all_of(s.views.begin(), s.views.end(), [&](const View& view) {
+    const View& first = s.views[0];
+    return view.knows.all == first.knows.all && view.knows.proxied == first.knows.proxied &&
+           view.knows.foreign == first.knows.foreign && view.fenced.all == first.fenced.all &&
+           view.fenced_until == first.fenced_until;
+  });
+  if (equal) {
+    s.views.resize(1);
+  }
+}
+
+// Calls f(view) for the views of the lanes m.
+template <class F>
+void HappensBefore::each_view(Warp& w, Mask m, F f) {
+  WarpState& s = state(w);
+  if (s.views.size() == 1 && (w.live & ~m) == 0) {
+    f(s.views[0]);
+    return;
+  }
+  split(s);
+  for_lanes(m, [&](int l) { f(s.views[l]); });
+}
+
+// Adds what the lanes know and have done. Lanes that have exited do not count as missing.
+void HappensBefore::gather(Gathered& into, Warp& w, Mask m) {
+  const uint32_t agent = warp_agent(w);
+  WarpState& s = state(w);
+  if (s.views.size() == 1) {
+    into.add(s.views[0].knows);
+  } else {
+    for_lanes(m, [&](int l) { into.add(s.views[l].knows); });
+  }
+  if ((w.live & ~m) == 0) {
+    into.clock().learn(agent, now_);
+  } else {
+    into.clock().learn(agent, s.synced);
+    for_lanes(m, [&](int l) { into.clock().learn_lane(agent, l, now_); });
+  }
+}
+
+Knowledge HappensBefore::release(Warp& w, Mask m) {
+  Gathered gathered;
+  gather(gathered, w, m);
+  advance();
+  return gathered.take();
+}
+
+void HappensBefore::acquire(Warp& w, Mask m, const Knowledge& knowledge) {
+  if (!knowledge.all && !knowledge.foreign) {
+    return;
+  }
+  each_view(w, m, [&](View& view) {
+    ClockRef before = view.knows.all;
+    view.knows.join(knowledge);
+    if (view.knows.all != before) {
+      set_floor(w, view);
+    }
+  });
+}
+
+void HappensBefore::sync_warp(Warp& w, Mask m) {
+  WarpState& s = state(w);
+  if ((w.live & ~m) == 0) {
+    if (s.views.size() > 1) {
+      View all = s.views[std::countr_zero(m)];
+      for_lanes(m, [&](int l) {
+        all.knows.join(s.views[l].knows);
+        all.fenced.join(s.views[l].fenced);
+        all.fenced_until = std::max(all.fenced_until, s.views[l].fenced_until);
+        all.wide |= s.views[l].wide;
+      });
+      set_floor(w, all);
+      s.views.assign(1, all);
+    }
+    s.synced = now_;
+    advance();
+    return;
+  }
+  acquire(w, m, release(w, m));
+}
+
+void HappensBefore::arrive(Warp& w, Mask m, int barrier) {
+  gather(barriers_[16 * w.block->rank + barrier], w, m);
+  advance();
+}
+
+// Those who wait have done nothing since they arrived: all of them are known up to now.
+void HappensBefore::complete(Block& block, int barrier) {
+  Gathered& gathered = barriers_[16 * block.rank + barrier];
+  auto waiting = [&](const Warp& w) {
+    Mask m = 0;
+    for (const Group& g : w.parked) {
+      m |= g.state == Group::AtBarrier && g.barrier == barrier ? g.mask : 0;
+    }
+    return m;
+  };
+  for (Warp& w : block.warps) {
+    if (waiting(w) == w.live) {  // or all of it has exited
+      gathered.clock().learn(warp_agent(w), now_);
+    }
+  }
+  View view;
+  view.knows = gathered.take();
+  const auto first = view.knows.all->known.begin() + block.rank * warps_per_block_;
+  view.others = *std::min_element(first, first + warps_per_block_);
+  for (Warp& w : block.warps) {
+    const Mask m = waiting(w);
+    if (m && m == w.live) {  // it knew nothing that it did not bring along
+      WarpState& s = state(w);
+      for (View& old : s.views) {
+        view.fenced.join(old.fenced);
+        view.fenced_until = std::max(view.fenced_until, old.fenced_until);
+        view.wide |= old.wide;
+      }
+      s.views.assign(1, view);
+      s.synced = now_;
+      view.fenced = {};
+      view.fenced_until = 0;
+      view.wide = false;
+    } else if (m) {
+      acquire(w, m, view.knows);
+    }
+  }
+  advance();
+}
+
+void HappensBefore::arrive_cluster(Warp& w, Mask m, bool relaxed) {
+  if (!relaxed) {
+    gather(cluster_gathered_, w, m);
+    advance();
+    return;
+  }
+  for_lanes(m, [&](int l) {  // the fence before has done what .release does
+    Knowledge released = release_by_store(w, l, false, false);
+    if (released.all) {
+      cluster_gathered_.add(released);
+    }
+  });
+}
+
+void HappensBefore::complete_cluster() {
+  for (auto& block : cluster_->blocks) {
+    for (Warp& w : block->warps) {
+      if (!w.live) {
+        cluster_gathered_.clock().learn(warp_agent(w), now_);
+      }
+    }
+  }
+  cluster_complete_.join(cluster_gathered_.take());
+}
+
+void HappensBefore::wait_cluster(Warp& w, Mask m) {
+  acquire(w, m, cluster_complete_);
+  if ((w.live & ~m) == 0) {
+    merge_equal(state(w));
+  }
+}
+
+void HappensBefore::fence(Warp& w, Mask m, bool wide) {
+  const uint32_t agent = warp_agent(w);
+  const Time synced = state(w).synced;
+  each_view(w, m, [&](View& view) {
+    view.fenced = view.knows;
+    if (view.knows.all->of(agent) < synced) {
+      auto clock = std::make_shared<Clock>(*view.knows.all);
+      clock->learn(agent, synced);
+      view.fenced.all = clock;
+    }
+    view.fenced_until = now_;
+    view.wide = wide;
+  });
+  advance();
+}
+
+void HappensBefore::fence_proxy(Warp& w, Mask m) {
+  const Knowledge released = release(w, m);
+  each_view(w, m,
+            [&](View& view) { view.knows.proxied = joined(view.knows.proxied, released.all); });
+}
+
+void HappensBefore::learn(Warp& w, Mask m, uint32_t agent, Time time) {
+  auto clock = std::make_shared<Clock>();
+  clock->learn(agent, time);
+  acquire(w, m, {clock, nullptr, nullptr});
+}
+
+Knowledge HappensBefore::release_by_store(Warp& w, int lane, bool releases, bool wide) {
+  if (releases) {
+    return release(w, Mask{1} << lane);
+  }
+  const View& own = view(w, lane);
+  if (!own.fenced.all || (wide && !own.wide)) {
+    return {};
+  }
+  Knowledge released = own.fenced;
+  auto clock = std::make_shared<Clock>(*released.all);
+  clock->learn_lane(warp_agent(w), lane, own.fenced_until);
+  released.all = clock;
+  return released;
+}
+
+void HappensBefore::store_variable(uint64_t address, const Knowledge& released) {
+  variables_[address].join(released);
+}
+
+void HappensBefore::load_variable(Warp& w, int lane, uint64_t address) {
+  auto found = variables_.find(address);
+  if (found != variables_.end()) {
+    acquire(w, Mask{1} << lane, found->second);
+  }
+}
+
+HappensBefore::MbarrierState& HappensBefore::state_of(SharedPlace mbarrier) {
+  auto [at, made] = mbarriers_.try_emplace({mbarrier.block, mbarrier.offset});
+  if (made) {
+    at->second.agent = next_agent_++;
+  }
+  return at->second;
+}
+
+void HappensBefore::arrive_mbarrier(SharedPlace mbarrier, const Knowledge& knowledge) {
+  state_of(mbarrier).gathered.add(knowledge);
+}
+
+void HappensBefore::copied(SharedPlace mbarrier, Time issued) {
+  MbarrierState& s = state_of(mbarrier);
+  s.gathered.clock().learn(s.agent, issued);
+}
+
+void HappensBefore::complete_phase(SharedPlace mbarrier) {
+  MbarrierState& s = state_of(mbarrier);
+  s.complete.join(s.gathered.take());
+}
+
+void HappensBefore::wait_mbarrier(Warp& w, Mask m, SharedPlace mbarrier) {
+  acquire(w, m, state_of(mbarrier).complete);
+}
+
+}  // namespace wbsim

@@ -1,0 +1,119 @@
+// happens_before.h: which accesses of a cluster's threads are ordered: what each of them knows.
+//
+// A warp's lanes mostly know the same; then the warp has one view. Waits and fences of single lanes
+// give each lane a view of its own, until the warp synchronises as a whole.
+#pragma once
+
+#include <map>
+#include <unordered_map>
+
+#include "../ops/shared_address.h"
+#include "clock.h"
+
+namespace wbsim {
+
+class HappensBefore {
+ public:
+  // A cluster of blocks starts: nothing has happened, and nobody knows anything.
+  // late: time is running out, and begins anew; whoever keeps times forgets them.
+  void start(Cluster& cluster, bool late);
+
+  Time now() const { return now_; }
+  Time started() const { return started_; }
+  void advance() { now_ += now_ < LAST_TIME ? 1 : 0; }
+
+  // ---- Agents.
+  uint32_t num_warps() const { return static_cast<uint32_t>(warps_.size()); }
+  uint32_t warp_agent(const Warp& w) const {
+    return w.block->rank * warps_per_block_ + static_cast<uint32_t>(w.index);
+  }
+  uint32_t product_agent(const Warp& w) const { return num_warps() + warp_agent(w) / 4; }
+  uint32_t bulk_agent(const Warp& w) const { return 2 * num_warps() + warp_agent(w); }
+  uint32_t mbarrier_agent(SharedPlace mbarrier) { return state_of(mbarrier).agent; }
+
+  // ---- What a lane knows.
+  struct View {
+    Knowledge knows;
+    Knowledge fenced;       // what it knew at its last fence
+    Time fenced_until = 0;  // what it had done itself by then
+    bool wide = false;      // that fence reaches other clusters
+    Time others = 0;        // all warps of the block are known up to then, but for its own
+  };
+  const View& view(const Warp& w, int lane) const {
+    const WarpState& state = warps_[warp_agent(w)];
+    return state.views[state.views.size() == 1 ? 0 : lane];
+  }
+  // Everything that warps of the block did up to then is ordered before what the lane does.
+  Time floor(const Warp& w, int lane) const {
+    const View& own = view(w, lane);
+    return std::min(own.others, std::max(synced(w), own.knows.all->of(warp_agent(w))));
+  }
+  Time floor(const Warp& w, Mask m) const;  // the smallest of the lanes
+  // Up to when all of the lanes know an agent as a whole.
+  Time known(const Warp& w, Mask m, uint32_t agent) const;
+  bool knows(const Warp& w, int lane, uint32_t agent, uint32_t other_lane, Time time) const;
+  // Whether asynchronous operations that the lane starts see what was written.
+  bool knows_proxied(const Warp& w, int lane, uint32_t agent, uint32_t other_lane, Time time) const;
+  // Whether all lanes of the warp know the same.
+  bool is_uniform(const Warp& w) const { return warps_[warp_agent(w)].views.size() == 1; }
+  Time synced(const Warp& w) const { return warps_[warp_agent(w)].synced; }
+
+  // ---- What threads do.
+  void sync_warp(Warp& w, Mask m);
+  void arrive(Warp& w, Mask m, int barrier);
+  void complete(Block& block, int barrier);  // while its groups still wait
+  void arrive_cluster(Warp& w, Mask m, bool relaxed);
+  void complete_cluster();
+  void wait_cluster(Warp& w, Mask m);
+  void fence(Warp& w, Mask m, bool wide);
+  void fence_proxy(Warp& w, Mask m);
+  // What the lanes know, themselves included; later accesses are not part of it.
+  Knowledge release(Warp& w, Mask m);
+  void acquire(Warp& w, Mask m, const Knowledge& knowledge);
+  // Synchronising through a variable: release and acquire, or relaxed with a fence before.
+  // What a store to it releases; nothing (all == nullptr) if it is relaxed and no fence came before.
+  // wide: to other clusters.
+  Knowledge release_by_store(Warp& w, int lane, bool release, bool wide);
+  void store_variable(uint64_t address, const Knowledge& released);
+  void load_variable(Warp& w, int lane, uint64_t address);
+  void learn(Warp& w, Mask m, uint32_t agent, Time time);
+
+  // ---- Mbarriers.
+  void arrive_mbarrier(SharedPlace mbarrier, const Knowledge& knowledge);
+  void copied(SharedPlace mbarrier, Time issued);  // a copy has signalled it
+  void complete_phase(SharedPlace mbarrier);
+  void wait_mbarrier(Warp& w, Mask m, SharedPlace mbarrier);
+
+ private:
+  struct WarpState {
+    std::vector<View> views;  // one, or one a lane
+    Time synced = 0;          // all lanes of the warp know each other up to then
+  };
+  struct MbarrierState {
+    uint32_t agent = 0;
+    Gathered gathered;   // in this phase
+    Knowledge complete;  // in all phases before
+  };
+
+  WarpState& state(const Warp& w) { return warps_[warp_agent(w)]; }
+  void split(WarpState& state);
+  void merge_equal(WarpState& state);
+  void gather(Gathered& into, Warp& w, Mask m);
+  void set_floor(const Warp& w, View& view) const;
+  MbarrierState& state_of(SharedPlace mbarrier);
+  template <class F>
+  void each_view(Warp& w, Mask m, F f);
+
+  Cluster* cluster_ = nullptr;
+  uint32_t warps_per_block_ = 0;
+  Time now_ = 1, started_ = 1;
+  std::vector<WarpState> warps_;  // by agent
+  std::vector<Gathered> barriers_;
+  Gathered cluster_gathered_;
+  Knowledge cluster_complete_;
+  std::map<std::pair<const Block*, uint32_t>, MbarrierState> mbarriers_;
+  uint32_t next_agent_ = 0;
+  std::unordered_map<uint64_t, Knowledge> variables_;
+};
+
+}  // namespace wbsim

@@ -1,0 +1,52 @@
+// initialised.h: which bytes of an allocation somebody has written.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+
+namespace wbsim {
+
+class Initialised {
+ public:
+  Initialised(uint64_t first, uint64_t bytes)
+      : first_(first),
+        words_(static_cast<std::atomic<uint64_t>*>(std::calloc(bytes / 64 + 1, 8)), std::free) {}
+
+  void mark(uint64_t address, uint64_t bytes) {
+    each_word(address, bytes, [&](std::atomic<uint64_t>& word, uint64_t mask) {
+      if ((word.load(std::memory_order_relaxed) & mask) != mask) {
+        word.fetch_or(mask, std::memory_order_relaxed);
+      }
+      return true;
+    });
+  }
+  bool is_marked(uint64_t address, uint64_t bytes) const {
+    return each_word(address, bytes, [](std::atomic<uint64_t>& word, uint64_t mask) {
+      return (word.load(std::memory_order_relaxed) & mask) == mask;
+    });
+  }
+
+ private:
+  template <class F>
+  bool each_word(uint64_t address, uint64_t bytes, F f) const {
+    uint64_t at = address - first_;
+    const uint64_t end = at + bytes;
+    while (at < end) {
+      const uint64_t in_word = at % 64, n = std::min(64 - in_word, end - at);
+      const uint64_t mask = (n == 64 ? ~uint64_t{0} : (uint64_t{1} << n) - 1) << in_word;
+      if (!f(words_.get()[at / 64], mask)) {
+        return false;
+      }
+      at += n;
+    }
+    return true;
+  }
+
+  uint64_t first_;
+  std::unique_ptr<std::atomic<uint64_t>[], void (*)(void*)> words_;  // a bit each byte
+};
+
+}  // namespace wbsim

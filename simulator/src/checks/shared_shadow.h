@@ -1,0 +1,84 @@
+// shared_shadow.h: who wrote and read each piece of a block's shared memory last.
+//
+// A piece is as large as the smallest access of the kernel, so that no two accesses share one by
+// halves. Times go on from block to block: whatever is older than the block's start never happened.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "clock.h"
+
+namespace wbsim {
+
+// Set in a time: by an asynchronous operation, or from another block. Such times are compared with
+// what is known of their agent, never with a floor.
+constexpr Time APART = 1u << 31;
+
+constexpr uint32_t SEVERAL = 32;  // lanes of a warp; and an agent that has no lanes
+
+// Who did something: agent and lane, and whether it was atomic.
+struct Who {
+  static constexpr uint32_t ATOMIC = 1u << 31, ASYNC = 1u << 30;
+  uint32_t bits = 0;
+
+  static Who of(uint32_t agent, uint32_t lane, uint32_t flags = 0) {
+    return {agent << 6 | lane | flags};
+  }
+  uint32_t agent() const { return (bits & ~(ATOMIC | ASYNC)) >> 6; }
+  uint32_t lane() const { return bits & 63; }
+  bool atomic() const { return bits & ATOMIC; }
+  bool async() const { return bits & ASYNC; }
+};
+
+// What one agent read: of each piece the time and the lane, or SEVERAL, in the lowest six bits.
+struct Reads {
+  std::vector<uint32_t> record, pc;
+};
+
+class SharedShadow {
+ public:
+  // Forgets everything if the size changes.
+  void resize(uint32_t shared_bytes, int shift) {
+    const size_t pieces = (shared_bytes + (size_t{1} << shift) - 1) >> shift;
+    if (pieces == written.size() && shift == this->shift) {
+      return;
+    }
+    this->shift = shift;
+    for (auto* all : {&written, &writer, &write_pc, &read}) {
+      all->assign(pieces, 0);
+    }
+    reads.clear();
+    readers.clear();
+  }
+  // What an agent has read, made if there is nothing yet.
+  Reads& of(uint32_t agent) {
+    if (agent >= reads.size()) {
+      reads.resize(agent + 1);
+    }
+    if (!reads[agent]) {
+      reads[agent] = std::make_unique<Reads>();
+      reads[agent]->record.assign(written.size(), 0);
+      reads[agent]->pc.assign(written.size(), 0);
+      readers.push_back(agent);
+    }
+    return *reads[agent];
+  }
+  void forget() {
+    for (auto* all : {&written, &writer, &write_pc, &read}) {
+      std::fill(all->begin(), all->end(), 0);
+    }
+    reads.clear();
+    readers.clear();
+  }
+
+  int shift = 2;                              // of the size of a piece
+  std::vector<uint32_t> written;              // when, by piece
+  std::vector<uint32_t> writer, write_pc;     // Who; the instruction's index in Kernel::code
+  std::vector<uint32_t> read;                 // when somebody read it last
+  std::vector<std::unique_ptr<Reads>> reads;  // by agent
+  std::vector<uint32_t> readers;              // agents that have read something
+};
+
+}  // namespace wbsim
