@@ -236,6 +236,7 @@ void build() {
 
 int main() {
   OK(cudaMalloc(&device, 128));
+  OK(cudaMemset(device, 0, 128));
   streams_and_events();
   capture();
   build();

@@ -20,7 +20,7 @@ from simulator.compare.wrong import CHECKS, FILES, Wrong
 ORDERS = ("ascending", "descending", "random")
 KERNELS = [kernel for file in FILES for kernel in wrong.kernels(file)]
 OR_DEADLOCK = {"phase_parity"}  # in orders other than the first
-THERE = ("memcheck", "synccheck")  # the checks that the simulator has
+THERE = CHECKS
 
 
 @pytest.fixture(scope="module")
