@@ -3,47 +3,77 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 
-SUMMED = (
-    "warp_instructions",
-    "thread_instructions",
-    "flops",
-    "global_load_bytes",
-    "global_store_bytes",
-    "shared_load_bytes",
-    "shared_store_bytes",
-    "atomics",
-    "barriers",
-)
 SECONDS = "simulator_seconds"  # wall time of the simulator; says nothing about a GPU
 COMPARED = ("warp_instructions", "global_bytes")  # whose change against the last run is shown
+SECTOR_BYTES = 32
+
+
+def summed() -> tuple[str, ...]:
+    """The counters of ``simulator.Launch`` that are added up over launches."""
+    import simulator  # needed by this target alone
+
+    return (*(f.name for f in fields(simulator.Counters)), "dram_read_bytes", "dram_write_bytes")
 
 
 def count(run: Callable[[], None]) -> dict[str, float]:
     """Run something on the simulator; the counters of all its launches, summed.
 
     Returns:
-        The fields SUMMED of ``simulator.Launch``, ``launches`` and ``simulator_seconds``.
+        The fields of ``summed``, ``launches`` and ``simulator_seconds``.
     """
-    import simulator  # needed by this target alone
+    import simulator
 
     with simulator.record() as launches:
         run()
     totals: dict[str, float] = {
-        name: sum(getattr(launch, name) for launch in launches) for name in SUMMED
+        name: sum(getattr(launch, name) for launch in launches) for name in summed()
     }
     totals["launches"] = len(launches)
     totals[SECONDS] = sum(launch.seconds for launch in launches)
     return totals
 
 
+def _sum(*names: str) -> Callable[[Mapping[str, float]], float]:
+    return lambda counters: sum(counters[name] for name in names)
+
+
+def _ratio(above: str, below: str) -> Callable[[Mapping[str, float]], float | None]:
+    return lambda counters: counters[above] / counters[below] if counters[below] else None
+
+
+def _conflicts(counters: Mapping[str, float]) -> float:
+    kinds = ("shared_load_wavefronts", "shared_store_wavefronts")
+    return sum(counters[kind] - counters[f"{kind}_ideal"] for kind in kinds)
+
+
+# What follows from the counters.
+DERIVED: dict[str, Callable[[Mapping[str, float]], float | None]] = {
+    "global_bytes": _sum("global_load_bytes", "global_store_bytes"),
+    "shared_bytes": _sum("shared_load_bytes", "shared_store_bytes"),
+    "global_sectors": _sum("global_load_sectors", "global_store_sectors", "atomic_sectors"),
+    "dram_bytes": _sum("dram_read_bytes", "dram_write_bytes"),
+    "l2_bytes": lambda c: SECTOR_BYTES * (c["l2_read_sectors"] + c["l2_write_sectors"]),
+    "active_lanes": _ratio("thread_instructions", "warp_instructions"),
+    "load_sectors_per_request": _ratio("global_load_sectors", "global_load_requests"),
+    "load_sectors_per_request_ideal": _ratio("global_load_sectors_ideal", "global_load_requests"),
+    "store_sectors_per_request": _ratio("global_store_sectors", "global_store_requests"),
+    "store_sectors_per_request_ideal": _ratio(
+        "global_store_sectors_ideal", "global_store_requests"
+    ),
+    "bank_conflicts": _conflicts,
+}
+
+
 def value(counters: Mapping[str, float], name: str) -> float | None:
-    """A counter, or one of the sums ``global_bytes`` and ``shared_bytes``; None if absent."""
-    if name in ("global_bytes", "shared_bytes"):
-        space = name.removesuffix("_bytes")
-        parts = (f"{space}_load_bytes", f"{space}_store_bytes")
-        return sum(counters[part] for part in parts) if parts[0] in counters else None
-    return counters.get(name)
+    """A counter, or one of DERIVED; None if it, or what it follows from, was not counted."""
+    if name not in DERIVED:
+        return counters.get(name)
+    try:
+        return DERIVED[name](counters)
+    except KeyError:
+        return None
 
 
 def change(now: Mapping[str, float], last: Mapping[str, float], name: str) -> float | None:
