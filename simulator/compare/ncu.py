@@ -20,6 +20,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+import simulator
 from simulator.compare.metrics import METRICS
 from simulator.compare.patterns import Pattern, patterns
 
@@ -44,11 +45,10 @@ class Pair:
         return self.simulator == self.gpu
 
 
-def simulate_patterns(some: Sequence[Pattern]) -> list[dict[str, int]]:
-    """The simulator's counters of each pattern."""
+def simulate_patterns(some: Sequence[Pattern]) -> list[simulator.Launch]:
+    """The simulator's record of each pattern's launch."""
     import torch
 
-    import simulator
     from workbench.toolchain.inline import inline
 
     source = (Path(__file__).parent / "patterns.cu").read_text()
@@ -58,12 +58,11 @@ def simulate_patterns(some: Sequence[Pattern]) -> list[dict[str, int]]:
     memory = torch.zeros(MEMORY_BYTES, dtype=torch.uint8)
     with simulator.record() as launches:
         module.run_patterns(lines, len(text), memory)
-    return [counters_of(launch) for launch in launches]
+    return launches
 
 
-def simulate_rungs() -> list[tuple[dict[str, str], list[object]]]:
+def simulate_rungs() -> list[tuple[dict[str, str], list[simulator.Launch]]]:
     """What was run, and its launches."""
-    import simulator
     from simulator.compare import rungs
 
     done = []
@@ -74,7 +73,7 @@ def simulate_rungs() -> list[tuple[dict[str, str], list[object]]]:
     return done
 
 
-def counters_of(launch: object) -> dict[str, int]:
+def counters_of(launch: simulator.Launch) -> dict[str, int]:
     """The counters that Nsight Compute has, too."""
     return {name: getattr(launch, name) for name in METRICS}
 
@@ -100,7 +99,7 @@ def pattern_pairs(gpu: Sequence[Mapping], some: Sequence[Pattern]) -> Iterator[P
     ours = simulate_patterns([known[row["operation"], row["name"]] for row in rows])
     for row, mine in zip(rows, ours, strict=True):
         for name, value in measured(row["metrics"]).items():
-            yield Pair(f"{row['operation']} {row['name']}", name, mine[name], value)
+            yield Pair(f"{row['operation']} {row['name']}", name, getattr(mine, name), value)
 
 
 def rung_pairs(gpu: Sequence[Mapping], runs: Sequence[Mapping]) -> Iterator[Pair]:

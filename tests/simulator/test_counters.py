@@ -1,0 +1,312 @@
+"""Counters of memory accesses against numbers worked out by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+import simulator
+from simulator.compare.ncu import simulate_patterns
+from simulator.compare.patterns import Pattern
+from workbench.toolchain.inline import inline
+
+ALL = 0xFFFFFFFF
+Shape = Callable[[int], int]
+
+
+def counted(cases: dict[str, tuple[str, Shape, int]], *counters: str) -> dict[str, tuple[int, ...]]:
+    """The counters of one launch each: operation, lane -> byte offset, mask."""
+    made = [
+        Pattern("test", name.replace(" ", "_"), operation, tuple(map(at, range(32))), mask)
+        for name, (operation, at, mask) in cases.items()
+    ]
+    launches = simulate_patterns(made)
+    return {
+        name: tuple(getattr(launch, counter) for counter in counters)
+        for name, launch in zip(cases, launches, strict=True)
+    }
+
+
+# operation, lane -> byte offset, mask, sectors, ideal sectors. A sector is 32 bytes, aligned.
+GLOBAL_LOADS: dict[str, tuple[str, Shape, int, int, int]] = {
+    "stride 1": ("ldg4", lambda i: 4 * i, ALL, 4, 4),  # 128 bytes side by side
+    "reversed": ("ldg4", lambda i: 4 * (31 - i), ALL, 4, 4),  # order does not matter
+    "permuted": ("ldg4", lambda i: 4 * (i * 13 % 32), ALL, 4, 4),
+    "stride 2": ("ldg4", lambda i: 8 * i, ALL, 8, 4),  # 256 bytes, half of them asked for
+    "stride 3": ("ldg4", lambda i: 12 * i, ALL, 12, 4),  # 31 * 12 + 4 = 376 bytes: 11.75 sectors
+    "stride 8": ("ldg4", lambda i: 32 * i, ALL, 32, 4),  # a sector for each lane
+    "stride 32": ("ldg4", lambda i: 128 * i, ALL, 32, 4),
+    "broadcast": ("ldg4", lambda i: 0, ALL, 1, 1),  # 4 bytes
+    "two addresses": ("ldg4", lambda i: 4096 * (i % 2), ALL, 2, 1),  # 8 bytes, far apart
+    "misaligned by 4": ("ldg4", lambda i: 4 * i + 4, ALL, 5, 4),  # bytes 4 to 132
+    "misaligned by 16": ("ldg4", lambda i: 4 * i + 16, ALL, 5, 4),
+    "half a warp": ("ldg4", lambda i: 4 * i, 0xFFFF, 2, 2),  # 64 bytes
+    "every second lane": ("ldg4", lambda i: 4 * i, 0x55555555, 4, 2),  # 64 bytes out of 128
+    "bytes": ("ldg1", lambda i: i, ALL, 1, 1),
+    "halves": ("ldg2", lambda i: 2 * i, ALL, 2, 2),
+    "8 bytes": ("ldg8", lambda i: 8 * i, ALL, 8, 8),
+    "8 bytes, stride 2": ("ldg8", lambda i: 16 * i, ALL, 16, 8),
+    "16 bytes": ("ldg16", lambda i: 16 * i, ALL, 16, 16),
+    "16 bytes, stride 2": ("ldg16", lambda i: 32 * i, ALL, 32, 16),
+    "16 bytes, misaligned by 16": ("ldg16", lambda i: 16 * i + 16, ALL, 17, 16),
+}
+
+
+def test_global_loads():
+    cases = {name: case[:3] for name, case in GLOBAL_LOADS.items()}
+    got = counted(cases, "global_load_requests", "global_load_sectors", "global_load_sectors_ideal")
+    assert got == {name: (1, *case[3:]) for name, case in GLOBAL_LOADS.items()}
+
+
+def test_global_stores():
+    cases = {name: (case[0].replace("ld", "st"), *case[1:3]) for name, case in GLOBAL_LOADS.items()}
+    got = counted(
+        cases, "global_store_requests", "global_store_sectors", "global_store_sectors_ideal"
+    )
+    assert got == {name: (1, *case[3:]) for name, case in GLOBAL_LOADS.items()}
+
+
+# Wavefronts and ideal ones. There are 32 banks of 4 bytes; 8 bytes take a pass for each half of the
+# warp, 16 bytes one for each quarter.
+SHARED: dict[str, tuple[str, Shape, int, int, int]] = {
+    "stride 1": ("lds4", lambda i: 4 * i, ALL, 1, 1),
+    "reversed": ("lds4", lambda i: 4 * (31 - i), ALL, 1, 1),
+    "stride 2": ("lds4", lambda i: 8 * i, ALL, 2, 1),  # lanes i and i + 16: one bank, two words
+    "stride 3": ("lds4", lambda i: 12 * i, ALL, 1, 1),  # odd strides reach all banks
+    "stride 4": ("lds4", lambda i: 16 * i, ALL, 4, 1),
+    "stride 32": ("lds4", lambda i: 128 * i, ALL, 32, 1),  # one bank, 32 words
+    "stride 33": ("lds4", lambda i: 132 * i, ALL, 1, 1),
+    "broadcast": ("lds4", lambda i: 64, ALL, 1, 1),
+    "two words of a bank": ("lds4", lambda i: 128 * (i % 2), ALL, 2, 1),
+    "half a warp, stride 2": ("lds4", lambda i: 8 * i, 0xFFFF, 1, 1),
+    "bytes": ("lds1", lambda i: i, ALL, 1, 1),  # 8 words
+    "halves": ("lds2", lambda i: 2 * i, ALL, 1, 1),
+    "8 bytes": ("lds8", lambda i: 8 * i, ALL, 2, 2),
+    "8 bytes, stride 2": ("lds8", lambda i: 16 * i, ALL, 4, 2),
+    "8 bytes, stride 32": ("lds8", lambda i: 256 * i, ALL, 32, 2),
+    "8 bytes, half a warp": ("lds8", lambda i: 8 * i, 0xFFFF, 1, 1),
+    "16 bytes": ("lds16", lambda i: 16 * i, ALL, 4, 4),
+    "16 bytes, stride 2": ("lds16", lambda i: 32 * i, ALL, 8, 4),
+    "16 bytes, stride 8": ("lds16", lambda i: 128 * i, ALL, 32, 4),
+    # Tiles of 32 x 32 floats, read down a column, padded to 33 floats, swizzled.
+    "column": ("lds4", lambda i: 4 * (32 * i + 5), ALL, 32, 1),
+    "column, padded": ("lds4", lambda i: 4 * (33 * i + 5), ALL, 1, 1),
+    "column, swizzled": ("lds4", lambda i: 4 * (32 * i + (5 ^ i)), ALL, 1, 1),
+    "row, swizzled": ("lds4", lambda i: 4 * (32 * 7 + (i ^ 7)), ALL, 1, 1),
+    # A 16 x 16 tile by blocks of 16 x 16 threads: a warp reads two of its columns, or rows.
+    "16 x 16 columns": ("lds4", lambda i: 4 * (16 * (i % 16) + i // 16), ALL, 8, 1),
+    "16 x 16 columns, padded": ("lds4", lambda i: 4 * (17 * (i % 16) + i // 16), ALL, 2, 1),
+    "16 x 16 rows": ("lds4", lambda i: 4 * i, ALL, 1, 1),
+    # Rows of 64 halves for ldmatrix: as they are, and with 16-byte pieces swizzled.
+    "x1, rows of 16 bytes": ("ldsm1", lambda i: 16 * i, ALL, 1, 1),
+    "x2, rows of 16 bytes": ("ldsm2", lambda i: 16 * i, ALL, 2, 2),
+    "x4, rows of 16 bytes": ("ldsm4", lambda i: 16 * i, ALL, 4, 4),
+    "x4, rows of 128 bytes": ("ldsm4", lambda i: 128 * i, ALL, 32, 4),  # 8 rows, 4 banks
+    "x4, rows of 64 bytes": ("ldsm4", lambda i: 64 * i, ALL, 16, 4),  # two rows a line
+    "x4, swizzled": ("ldsm4", lambda i: 128 * i + 16 * (i % 8), ALL, 4, 4),
+    "x4, padded": ("ldsm4", lambda i: 144 * i, ALL, 4, 4),  # 36 words: 4 banks further each row
+    "x4 transposed, rows of 128 bytes": ("ldsmt4", lambda i: 128 * i, ALL, 32, 4),
+}
+
+
+def test_shared_loads():
+    cases = {name: case[:3] for name, case in SHARED.items()}
+    got = counted(
+        cases, "shared_load_requests", "shared_load_wavefronts", "shared_load_wavefronts_ideal"
+    )
+    assert got == {name: (1, *case[3:]) for name, case in SHARED.items()}
+
+
+def test_shared_stores():
+    cases = {
+        name: (case[0].replace("ld", "st"), *case[1:3])
+        for name, case in SHARED.items()
+        if "broadcast" not in name
+    }
+    got = counted(
+        cases, "shared_store_requests", "shared_store_wavefronts", "shared_store_wavefronts_ideal"
+    )
+    assert got == {name: (1, *SHARED[name][3:]) for name in cases}
+
+
+def test_atomics():
+    cases = {
+        "row": ("redg4", lambda i: 4 * i, ALL),
+        "one address": ("redg4", lambda i: 0, ALL),
+        "stride 8": ("atomg4", lambda i: 32 * i, ALL),
+    }
+    assert counted(cases, "atomic_requests", "atomic_sectors", "atomics") == {
+        "row": (1, 4, 32),
+        "one address": (1, 1, 32),
+        "stride 8": (1, 32, 32),
+    }
+
+
+def test_local_memory_is_interleaved():
+    # Word i of all lanes lies side by side: the same index in each lane is a row of 128 bytes. A
+    # store to word 0 comes first: 4 sectors.
+    cases = {
+        "same index": ("local4", lambda i: 8, ALL),
+        "a word further each lane": ("local4", lambda i: 4 * i, ALL),  # each in a line of its own
+        "16 bytes": ("local16", lambda i: 0, ALL),  # and 4 words are stored
+    }
+    assert counted(cases, "local_requests", "local_sectors") == {
+        "same index": (2, 4 + 4),
+        "a word further each lane": (2, 4 + 32),
+        "16 bytes": (2, 16 + 16),
+    }
+
+
+SOURCE = """
+#include <cuda_fp16.h>
+__global__ void walk_kernel(const float* x, float* y, int n, int rounds) {
+  float sum = 0;
+  for (int r = 0; r < rounds; r++) {
+    for (int i = threadIdx.x; i < n; i += blockDim.x) {
+      sum += x[i];  // LOAD
+    }
+    __syncthreads();
+  }
+  y[blockIdx.x * blockDim.x + threadIdx.x] = sum;  // STORE
+}
+void walk(const float* x, float* y, int n, int rounds, int blocks) {
+  walk_kernel<<<blocks, 128>>>(x, y, n, rounds);
+}
+__device__ float through_pointer(const float* p) { return *(volatile const float*)p; }
+__global__ void generic_kernel(const float* x, float* y, int odd) {
+  __shared__ float smem[64];
+  smem[threadIdx.x] = 2;
+  smem[threadIdx.x + 32] = 3;
+  __syncthreads();
+  const float* p = threadIdx.x % 2 == odd ? smem + threadIdx.x : x + threadIdx.x;
+  y[threadIdx.x] = *p;  // MIXED
+}
+void generic(const float* x, float* y, int odd) { generic_kernel<<<1, 32>>>(x, y, odd); }
+__global__ void units_kernel(float* f, double* d, __half2* h, int* i) {
+  const int t = threadIdx.x;
+  f[t] = fmaf(f[t], f[t], 1.0f);
+  f[t + 32] = exp2f(f[t + 32]) + rsqrtf(f[t + 64]);
+  d[t] = d[t] * d[t];
+  h[t] = __hfma2(h[t], h[t], h[t]);
+  i[t] = i[t] ^ 5;
+}
+void units(float* f, double* d, half* h, int* i) {
+  units_kernel<<<1, 32>>>(f, d, (__half2*)h, i);
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def kernels():
+    names = ["walk", "generic", "units"]
+    return inline(SOURCE, names, target="simulator", name="counted")
+
+
+def recorded(run: Callable[[], None]) -> simulator.Launch:
+    with simulator.record() as launches:
+        run()
+    (launch,) = launches
+    return launch
+
+
+def line_with(text: str) -> int:
+    return next(i for i, line in enumerate(SOURCE.splitlines(), 1) if text in line)
+
+
+def test_what_was_loaded_is_in_l1(kernels):
+    # 16 KB are 512 sectors; the second and third round find them. 128 threads write 16 sectors.
+    x, y = torch.ones(4096), torch.zeros(128)
+    launch = recorded(lambda: kernels.walk(x, y, 4096, 3, 1))
+    assert launch.global_load_sectors == 3 * 512
+    assert launch.l2_read_sectors == 512
+    assert launch.l2_write_sectors == 16
+    assert (launch.dram_read_bytes, launch.dram_write_bytes) == (16384, 512)
+
+
+def test_what_is_larger_than_l1_comes_again(kernels):
+    # 1 MB in order: the least recently used line goes, so nothing is there when it is needed.
+    x, y = torch.ones(1 << 18), torch.zeros(128)
+    launch = recorded(lambda: kernels.walk(x, y, 1 << 18, 2, 1))
+    assert launch.l2_read_sectors == launch.global_load_sectors == 2 * (1 << 20) // 32
+    assert launch.dram_read_bytes == 1 << 20
+
+
+def test_each_block_has_its_own_l1(kernels):
+    x, y = torch.ones(1024), torch.zeros(3 * 128)
+    launch = recorded(lambda: kernels.walk(x, y, 1024, 2, 3))
+    assert launch.l2_read_sectors == 3 * 128
+    assert launch.dram_read_bytes == 4096
+
+
+def test_lines_sum_up_to_the_kernel(kernels):
+    x, y = torch.ones(4096), torch.zeros(128)
+    launch = recorded(lambda: kernels.walk(x, y, 4096, 2, 1))
+    lines = {line.line: line for line in launch.lines}
+    assert lines[line_with("// LOAD")].global_load_sectors == launch.global_load_sectors == 1024
+    assert lines[line_with("// LOAD")].l2_read_sectors == launch.l2_read_sectors == 512
+    assert lines[line_with("// STORE")].global_store_requests == 4
+    assert sum(line.warp_instructions for line in launch.lines) == launch.warp_instructions
+
+
+@pytest.mark.parametrize("odd", [0, 1])
+def test_generic_accesses_count_where_they_go(kernels, odd):
+    # 16 lanes go to shared memory, 16 to global memory: every second float of 128 bytes.
+    x, y = torch.ones(32), torch.zeros(32)
+    launch = recorded(lambda: kernels.generic(x, y, odd))
+    line = next(line for line in launch.lines if line.line == line_with("// MIXED"))
+    assert (line.shared_load_bytes, line.global_load_bytes) == (64, 64)
+    assert (line.global_load_requests, line.global_load_sectors) == (1, 4)
+    assert (line.shared_load_requests, line.shared_load_wavefronts) == (1, 1)
+
+
+def test_work_by_unit(kernels):
+    f, d = torch.ones(96), torch.ones(32, dtype=torch.float64)
+    h, i = torch.ones(64, dtype=torch.float16), torch.ones(32, dtype=torch.int32)
+    launch = recorded(lambda: kernels.units(f, d, h, i))
+    assert launch.fp64_flops == 32  # a product
+    assert launch.fp16_flops == 32 * 4  # two fused multiply-adds in a pair
+    assert launch.fp32_flops >= 32 * 3  # one fused multiply-add, one sum; exp2f may scale
+    assert launch.special_function_ops == 32 * 2
+    assert launch.special_function_instructions == 2
+    assert launch.tensor_flops == launch.tensor_instructions == 0
+    assert launch.memory_instructions == 4 + 2 + 5  # loads; f twice more; stores
+    by_unit = [name for name in dir(launch) if name.endswith("_instructions")]
+    by_unit = set(by_unit) - {"warp_instructions", "thread_instructions"}
+    assert sum(getattr(launch, name) for name in by_unit) <= launch.warp_instructions
+
+
+def test_a_sampled_grid_is_scaled(kernels):
+    x, y = torch.ones(1024), torch.zeros(1000 * 128)
+    whole = recorded(lambda: kernels.walk(x, y, 1024, 1, 1000))
+    with simulator.settings(sample_blocks=10):
+        some = recorded(lambda: kernels.walk(x, y, 1024, 1, 1000))
+    assert (whole.num_blocks, whole.sampled_blocks) == (1000, 1000)
+    assert (some.num_blocks, some.sampled_blocks) == (1000, 10)
+    # All blocks do the same, so that scaling is exact.
+    for name in ("warp_instructions", "global_load_sectors", "l2_read_sectors", "barriers"):
+        assert getattr(some, name) == getattr(whole, name), name
+    assert some.forms == whole.forms
+    # x was read whole by each block: there is no more of it than that.
+    assert some.dram_read_bytes == whole.dram_read_bytes == 4096
+    assert some.dram_write_bytes == whole.dram_write_bytes == 1000 * 512
+    assert some.lines[0].warp_instructions == whole.lines[0].warp_instructions
+
+
+def test_a_sample_is_spread_over_the_grid(kernels):
+    y = torch.zeros(1024 * 128)
+    with simulator.settings(sample_blocks=64):
+        kernels.walk(torch.ones(128), y, 128, 1, 1024)
+    ran = y.reshape(1024, 128)[:, 0].nonzero().flatten().tolist()
+    assert len(ran) == 64
+    assert [block // 16 for block in ran] == list(range(64))  # one of each stretch
+    assert len({block % 32 for block in ran}) > 16  # and not in a column of blocks
+
+
+def test_a_sample_of_a_small_grid_is_the_grid(kernels):
+    y = torch.zeros(4 * 128)
+    with simulator.settings(sample_blocks=10):
+        launch = recorded(lambda: kernels.walk(torch.ones(128), y, 128, 1, 4))
+    assert launch.sampled_blocks == 4
+    assert bool((y != 0).all())
