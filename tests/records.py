@@ -4,20 +4,10 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
-from types import SimpleNamespace
 
 import simulator
 
-COUNTERS = sorted(
-    {f.name for f in fields(simulator.LineCounters)} - {"file", "line"}
-    | {f"global_{kind}_{what}" for kind in ("load", "store") for what in ("requests", "sectors")}
-    | {f"global_{kind}_sectors_ideal" for kind in ("load", "store")}
-    | {f"shared_{kind}_{what}" for kind in ("load", "store") for what in ("requests", "wavefronts")}
-    | {f"shared_{kind}_wavefronts_ideal" for kind in ("load", "store")}
-    | {"l2_read_sectors", "l2_write_sectors", "fp32_instructions", "integer_instructions"}
-    | {"control_instructions", "special_function_instructions", "special_function_ops"}
-    | {"atomic_requests", "atomic_sectors", "local_sectors", "local_requests"}
-)
+COUNTERS = [f.name for f in fields(simulator.Counters)]
 
 KERNEL = """\
 // A comment with a brace { and "a quote.
@@ -59,14 +49,15 @@ def write_kernel(folder: Path) -> Path:
     return file
 
 
-def line(file: Path | str, number: int, **counts: int) -> SimpleNamespace:
+def line(file: Path | str, number: int, **counts: int) -> simulator.LineCounters:
     """A line's counters, zero but for those given; all lanes are active unless told otherwise."""
     given = {"warp_instructions": 32} | counts
     given.setdefault("thread_instructions", 32 * given["warp_instructions"])
-    return SimpleNamespace(**dict.fromkeys(COUNTERS, 0) | given, file=str(file), line=number)
+    zeros = dict.fromkeys(COUNTERS, 0)
+    return simulator.LineCounters(**zeros | given, file=str(file), line=number)
 
 
-def launch(*lines: SimpleNamespace, **more: object) -> SimpleNamespace:
+def launch(*lines: simulator.LineCounters, **more: object) -> simulator.Launch:
     """A launch of ``strided_kernel<32>`` with these lines, its counters their sums."""
     totals = {name: sum(getattr(one, name) for one in lines) for name in COUNTERS}
     about = {
@@ -74,10 +65,12 @@ def launch(*lines: SimpleNamespace, **more: object) -> SimpleNamespace:
         "grid": (4, 1, 1),
         "block": (64, 1, 1),
         "shared_bytes": 4096,
+        "num_blocks": 4,
+        "sampled_blocks": 4,
         "dram_read_bytes": totals["global_load_bytes"],
         "dram_write_bytes": totals["global_store_bytes"],
         "seconds": 0.1,
         "lines": lines,
         "forms": {},
     }
-    return SimpleNamespace(**totals | about | more)
+    return simulator.Launch(**totals | about | more)

@@ -10,9 +10,11 @@ import pytest
 
 from tests.records import BARRIER, LOAD, PRODUCT, STORE, TWICE, launch, line, write_kernel
 from workbench import bench, ops
-from workbench.explain import Report, annotate, explain, page, terminal
+from workbench.explain import Report, annotate, command, explain, page, terminal
 from workbench.explain.kernels import by_kernel
+from workbench.explain.metrics import weight
 from workbench.explain.names import accesses
+from workbench.operations import OPERATIONS
 
 SMALL = ("--shape", "M=64,N=64,K=64")
 VOID = {"meta", "link", "br", "input", "img", "hr"}
@@ -364,6 +366,91 @@ def test_links_of_the_page_lead_to_lines_and_ids_are_unique(kernel_file):
         "r0k1",
         "r1k0",
     ]
+
+
+# The ladders, on the simulator.
+
+
+def explained_rung(name: str, rung_name: str, shape: str) -> Report:
+    operation = OPERATIONS[name]
+    (rung,) = (rung for rung in ops.rungs(name) if rung.name == rung_name)
+    return command.report(operation, rung, operation.case(shape))
+
+
+def findings_of(name: str, rung: str, shape: str) -> dict[str, str]:
+    """The titles of a rung's findings by kind, in order."""
+    (kernel,) = explained_rung(name, rung, shape).kernels
+    return {finding.kind: finding.title for finding in kernel.findings}
+
+
+CUBE = "M=128,N=128,K=128"
+
+
+def test_naive_matmul_is_slow_because_lanes_lie_apart():
+    found = findings_of("matmul", "naive", CUBE)
+    assert list(found)[:2] == ["stride", "reuse"]
+    # A step of a warp loads 32 floats of A, each in a sector of its own, and one of B: 33 sectors
+    # for 2 requests. Side by side the floats of A would fill 4 sectors: 5 for 2 requests.
+    assert found["stride"].startswith(
+        "A is read with a stride of p.lda: 16.5 sectors per request, 2.5 would do; 99"
+    )
+
+
+def test_coalesced_matmul_is_slow_because_it_loads_everything_again():
+    found = findings_of("matmul", "coalesced", CUBE)
+    assert "stride" not in found
+    assert next(iter(found)) == "reuse"
+    # 128^3 steps of 8 bytes, of 2 matrices of 128^2 floats.
+    assert found["reuse"] == (
+        "every element of A and B is loaded 128 times from global memory: 16.8 MB asked for, "
+        "131 kB would do"
+    )
+
+
+@pytest.mark.parametrize(("rung", "times"), [("tiled_16", 8), ("tiled", 4)])
+def test_tiled_matmul_is_slow_because_arithmetic_waits_for_shared_memory(rung, times):
+    found = findings_of("matmul", rung, CUBE)
+    assert next(iter(found)) == "shared memory"
+    assert found["shared memory"].startswith(
+        "2 loads of A_smem and B_smem for each arithmetic instruction, 0.25 FLOP for each byte"
+    )
+    # Each float is loaded once by each of the 128 / TILE blocks of its row or column.
+    assert f"is loaded {times} times from global memory" in found["reuse"]
+
+
+def test_the_findings_of_matmul_name_the_line_of_the_product():
+    for rung in ops.rungs("matmul"):
+        (kernel,) = explained_rung("matmul", rung.name, CUBE).kernels
+        ((path, number), *_) = kernel.findings[0].places
+        assert "acc += A" in Path(path).read_text().splitlines()[number - 1]
+        hottest = max(
+            (line for region in kernel.regions for line in region.lines),
+            key=lambda line: weight(line.counts),
+        )
+        assert hottest.number == number
+
+
+def test_softmax_goes_from_strides_to_barriers():
+    shape = "rows=256,cols=256"
+    assert next(iter(findings_of("softmax", "naive", shape))) == "stride"
+    assert next(iter(findings_of("softmax", "block_per_row", shape))) == "barriers"
+
+
+def test_a_rung_of_several_kernels():
+    kernels = explained_rung("attention", "naive", "B=1,H=1,Nq=64,Nk=64,D=32").kernels
+    assert len({one.kernel.name for one in kernels}) == len(kernels) > 2
+    assert sum(one.part for one in kernels) == pytest.approx(1)
+
+
+def test_time_and_occupancy_are_estimated():
+    (kernel,) = explained_rung("matmul", "tiled", CUBE).kernels
+    facts = {fact.name: fact for fact in kernel.facts}
+    assert re.fullmatch(r"[\d.]+ [mu]s", facts["estimated time"].value)
+    # A block of 1024 threads, of which an SM holds 2048.
+    assert (facts["occupancy"].value, facts["occupancy"].note) == (
+        "100%",
+        "2 blocks on an SM; limit: warps",
+    )
 
 
 # The command line, on the simulator.

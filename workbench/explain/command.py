@@ -10,6 +10,7 @@ import torch
 
 from workbench import check
 from workbench.environment import command_line
+from workbench.estimate import DEFAULT_GPU, GPUS
 from workbench.explain import page, terminal
 from workbench.explain.report import Report, explained
 from workbench.ops import Rung
@@ -24,6 +25,7 @@ def run(
     cases: Sequence[Case],
     html: Path | None,
     printed: bool,
+    gpu: str = DEFAULT_GPU,
 ) -> int:
     """Explain rungs; the exit status, 1 if one is wrong or the page cannot be written.
 
@@ -33,8 +35,9 @@ def run(
         cases: the inputs.
         html: the file of the page, None for no page.
         printed: print the explanation.
+        gpu: for which time and occupancy are estimated, a key of ``estimate.GPUS``.
     """
-    reports = [report(operation, rung, case) for case in cases for rung in rungs]
+    reports = [report(operation, rung, case, gpu) for case in cases for rung in rungs]
     if printed:
         terminal.show(reports)
     wrong = any(made.wrong for made in reports)
@@ -52,7 +55,7 @@ def run(
     return int(wrong)
 
 
-def report(operation: Operation, rung: Rung, case: Case) -> Report:
+def report(operation: Operation, rung: Rung, case: Case, gpu: str = DEFAULT_GPU) -> Report:
     """Run a rung once on the simulator, check it, and explain what it did."""
     import simulator  # needed here alone
 
@@ -66,7 +69,7 @@ def report(operation: Operation, rung: Rung, case: Case) -> Report:
     except torch.OutOfMemoryError as error:
         why = f"needs more memory than there is ({check.first_line(error)})"
         return Report(*about, (), f"{rung.name} was not run: {why}")
-    kernels = explained(launches)
+    kernels = explained(launches, GPUS[gpu])
     if not verdict.ok:
         return Report(*about, kernels, verdict.report(), wrong=True)
     return Report(*about, kernels, "" if kernels else f"{rung.name} launched no kernel")

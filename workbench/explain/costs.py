@@ -19,7 +19,7 @@ SECTORS_PER_CYCLE = 4  # of the L1 cache, if they lie side by side
 APART = 2  # sectors that are read beyond the ideal and lie in lines of their own
 L2_SECTORS = 1
 DRAM_BYTES = 20
-BARRIER = 2  # cycles that a warp's barrier costs the others of its SM
+BARRIER = 1  # cycles that a warp's barrier costs the others of its SM
 ATOMIC = 1  # lanes per cycle
 
 

@@ -10,6 +10,7 @@ from workbench.explain.kernels import Counts
 from workbench.explain.words import amount, number, of, percent, share
 
 LANES = 32
+AVOIDABLE = 0.25  # of the instructions for addresses and loops; the compiler avoids some by itself
 
 
 def idle_lanes(s: Subject) -> Iterator[Finding]:
@@ -64,9 +65,7 @@ def barriers(s: Subject) -> Iterator[Finding]:
         "More work between barriers: more than one element per thread, warp shuffles in place of "
         "the last steps of a reduction, two buffers so that one barrier per trip is enough."
     )
-    gain = (
-        s.gain(s.costs.barriers, "barriers") if between < 20 else s.gain(s.costs.barriers, "issue")
-    )
+    gain = s.gain(s.costs.barriers, "issue")
     yield Finding("barriers", places(lines), title, why, fix, gain)
 
 
@@ -133,7 +132,7 @@ def overhead(s: Subject) -> Iterator[Finding]:
         "Let a pointer move along instead of computing an index anew, unroll loops, let a thread "
         "compute several elements so that they share an address."
     )
-    gain = s.gain(rest / costs.ISSUE / 2, "issue")
+    gain = s.gain(AVOIDABLE * rest / costs.ISSUE, "issue")
     yield Finding("overhead", places(lines), title, why, fix, gain)
 
 

@@ -12,7 +12,7 @@ from workbench.explain.names import Access, accesses
 
 SHOWN = 3  # findings of a kernel
 LINES = 3  # lines that a finding names
-LEAST_GAIN = 0.002  # less of the time is not worth a word
+LEAST_GAIN = 0.001  # less of the time is not worth a word
 LEAST_GAIN_AGAIN = 0.1  # of a second finding of one kind
 
 

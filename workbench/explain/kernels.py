@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import simulator
 
 Counts = Mapping[str, int]
 Place = tuple[str, int]  # file, as an absolute path, and line
@@ -23,7 +26,7 @@ class Kernel:
         grid: blocks along x, y, z of the first launch.
         block: threads along x, y, z.
         shared_bytes: static and dynamic shared memory of a block.
-        launches: how often it was launched.
+        records: its launches.
         counts: its counters by the names of ``simulator.Launch``.
         lines: the counters of each source line by the names of ``simulator.LineCounters``.
     """
@@ -32,9 +35,14 @@ class Kernel:
     grid: tuple[int, int, int]
     block: tuple[int, int, int]
     shared_bytes: int
-    launches: int
+    records: tuple[simulator.Launch, ...]
     counts: Counts
     lines: Mapping[Place, Counts]
+
+    @property
+    def launches(self) -> int:
+        """How often it was launched."""
+        return len(self.records)
 
     @property
     def blocks(self) -> int:
@@ -47,18 +55,18 @@ class Kernel:
         return self.block[0] * self.block[1] * self.block[2]
 
 
-def by_kernel(launches: Sequence[Any]) -> tuple[Kernel, ...]:
+def by_kernel(launches: Sequence[simulator.Launch]) -> tuple[Kernel, ...]:
     """The kernels of these ``simulator.Launch`` records, in the order they were first launched.
 
     Launches of one kernel with blocks of one size are added up.
     """
-    groups: dict[tuple[str, tuple[int, int, int]], list[Any]] = {}
+    groups: dict[tuple[str, tuple[int, int, int]], list[simulator.Launch]] = {}
     for launch in launches:
         groups.setdefault((launch.kernel, launch.block), []).append(launch)
     return tuple(_together(group) for group in groups.values())
 
 
-def _together(launches: Sequence[Any]) -> Kernel:
+def _together(launches: Sequence[simulator.Launch]) -> Kernel:
     first = launches[0]
     counts: dict[str, int] = {}
     lines: dict[Place, dict[str, int]] = {}
@@ -72,13 +80,15 @@ def _together(launches: Sequence[Any]) -> Kernel:
         grid=first.grid,
         block=first.block,
         shared_bytes=max(launch.shared_bytes for launch in launches),
-        launches=len(launches),
+        records=tuple(launches),
         counts=counts,
         lines=dict(sorted(lines.items())),
     )
 
 
-def _add(totals: dict[str, int], record: Any, leave_out: set[str]) -> None:
+def _add(
+    totals: dict[str, int], record: simulator.Launch | simulator.LineCounters, leave_out: set[str]
+) -> None:
     for name, value in vars(record).items():
         if name not in leave_out and isinstance(value, int):
             totals[name] = totals.get(name, 0) + value

@@ -107,7 +107,12 @@ def reuse(s: Subject) -> Iterator[Finding]:
 def _why_reused(s: Subject, loads: float) -> str:
     c = s.kernel.counts
     hits = 1 - min(1.0, share(c.get("l2_read_sectors", 0), c.get("global_load_sectors", 0)))
-    text = f"The L1 cache answers {percent(hits)} of it, but every load is issued and waited for"
+    text = (
+        f"The L1 cache answers {percent(hits)} of it, but each load is an instruction, with an "
+        "address to compute and a tag to look up"
+    )
+    if hits < 0.1:
+        text = "Hardly any of it is still in the L1 cache, so the L2 cache has to answer"
     parts = []
     if c.get("fp32_instructions") and 0.2 < loads < 20:
         parts.append(f"{of(loads, 'load')} for each arithmetic instruction")
@@ -122,6 +127,8 @@ def _each(found: Sequence[Access]) -> str:
 
 
 def _keep(s: Subject, found: Sequence[Access], times: float) -> str:
+    if s.kernel.counts.get("shared_load_bytes", 0) > s.kernel.counts["global_load_bytes"]:
+        return "A larger tile per block: what is loaded once then serves more threads."
     known = names(found)
     if times < FEW:
         what = listed(known) if known else "what is read again"
@@ -129,11 +136,9 @@ def _keep(s: Subject, found: Sequence[Access], times: float) -> str:
             f"Keep {what} in registers or shared memory between the passes, or do the work of "
             "several passes in one."
         )
-    if s.kernel.counts.get("shared_load_bytes", 0) > s.kernel.counts["global_load_bytes"]:
-        return "A larger tile per block: what is loaded once then serves more threads."
     return (
         "Let the threads of a block load a tile into shared memory together, once, and use it "
-        "from there."
+        "from there: global memory is read less often, and shared memory has no tags."
     )
 
 

@@ -12,6 +12,7 @@ from workbench.explain.findings import Finding
 from workbench.explain.kernels import Kernel, Place
 from workbench.explain.metrics import METRICS, Metric, columns, weight
 from workbench.explain.report import Explained, Report
+from workbench.explain.words import percent
 
 HERE = Path(__file__).parent
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
@@ -114,7 +115,7 @@ def _kernel(explained: Explained, name: str) -> str:
     )
     return "\n".join(
         (
-            f"<h3>{_escaped(kernel.name)}</h3>",
+            f"<h3>{_escaped(kernel.name)}{_part(explained.part)}</h3>",
             f'<ol class="findings{few}">\n{findings}\n</ol>'
             if findings
             else "<p>Nothing stands out: what it does, it does once and in order.</p>",
@@ -122,6 +123,13 @@ def _kernel(explained: Explained, name: str) -> str:
             _table(explained, name, ids),
         )
     )
+
+
+def _part(part: float) -> str:
+    """How much of the rung a kernel is, if it is not all of it."""
+    if part == 1:
+        return ""
+    return f' <span class="quiet">{percent(part)} of the rung\'s cycles</span>'
 
 
 def _line_ids(explained: Explained, name: str) -> dict[Place, str]:

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from workbench.estimate import EstimateError, Gpu, estimate_launches
 from workbench.explain import annotate
+from workbench.explain.costs import costs
 from workbench.explain.findings import Finding, find
-from workbench.explain.kernels import Kernel, by_kernel
-from workbench.explain.words import amount, number, of, per
+from workbench.explain.kernels import Counts, Kernel, by_kernel
+from workbench.explain.words import amount, number, of, per, percent, share
+from workbench.tables import duration
+
+if TYPE_CHECKING:
+    import simulator
 
 
 @dataclass(frozen=True)
@@ -23,12 +30,13 @@ class Fact:
 
 @dataclass(frozen=True)
 class Explained:
-    """A kernel, explained."""
+    """A kernel, explained; ``part`` is its share of the rung's cycles, roughly."""
 
     kernel: Kernel
     regions: tuple[annotate.Region, ...]
     findings: tuple[Finding, ...]
     facts: tuple[Fact, ...]
+    part: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -59,16 +67,47 @@ class Report:
         return f"{self.operation} {self.rung}, {self.shape} {self.dtype}"
 
 
-def explained(launches: Sequence[Any]) -> tuple[Explained, ...]:
-    """Explain recorded launches (``simulator.Launch``), kernel by kernel."""
-    return tuple(_explained(kernel) for kernel in by_kernel(launches))
+def explained(
+    launches: Sequence[simulator.Launch], gpu: Gpu | None = None
+) -> tuple[Explained, ...]:
+    """Explain recorded launches, kernel by kernel.
 
-
-def _explained(kernel: Kernel) -> Explained:
-    files = annotate.sources(kernel)
-    return Explained(
-        kernel, annotate.regions(kernel, files), find(kernel, files), tuple(_facts(kernel))
+    Args:
+        launches: what ``simulator.record()`` yields.
+        gpu: for which time and occupancy are estimated; needs the kernels' files to compile alone.
+    """
+    kernels = by_kernel(launches)
+    cycles = [costs(kernel.counts).slowest()[1] for kernel in kernels]
+    return tuple(
+        _explained(kernel, share(mine, sum(cycles)), gpu)
+        for kernel, mine in zip(kernels, cycles, strict=True)
     )
+
+
+def _explained(kernel: Kernel, part: float, gpu: Gpu | None) -> Explained:
+    files = annotate.sources(kernel)
+    facts = _facts(kernel)
+    if gpu is not None:
+        facts = [*_estimated(kernel, gpu), *facts]
+    return Explained(
+        kernel, annotate.regions(kernel, files), find(kernel, files), tuple(facts), part
+    )
+
+
+def _estimated(kernel: Kernel, gpu: Gpu) -> list[Fact]:
+    """Time and occupancy on a GPU; none where they cannot be told."""
+    files = dict.fromkeys(path for path, _ in kernel.lines if path.endswith(".cu"))
+    try:
+        found = estimate_launches(kernel.records, [Path(path) for path in files], gpu)
+    except EstimateError as error:
+        return [Fact("estimated time", "-", str(error).splitlines()[0])]
+    held = found.occupancy
+    band = f"+-{percent(found.band)} on {gpu.title}; limit: {found.limiter}"
+    fits = f"{held.blocks} block{'s' if held.blocks > 1 else ''} on an SM"
+    return [
+        Fact("estimated time", duration(found.time_ms), band),
+        Fact("occupancy", percent(held.fraction), f"{fits}; limit: {held.limiter}"),
+    ]
 
 
 def _size(numbers: tuple[int, int, int]) -> str:
@@ -100,11 +139,11 @@ def _facts(kernel: Kernel) -> list[Fact]:
     return facts
 
 
-def _lanes(c: Any) -> float:
+def _lanes(c: Counts) -> float:
     return per(c["thread_instructions"], c["warp_instructions"]) or 0.0
 
 
-def _arithmetic(c: Any) -> list[Fact]:
+def _arithmetic(c: Counts) -> list[Fact]:
     if not c.get("flops"):
         return []
     special = c.get("special_function_ops", 0)
@@ -112,7 +151,7 @@ def _arithmetic(c: Any) -> list[Fact]:
     return [Fact("FLOP", amount(c["flops"]), note)]
 
 
-def _global(c: Any) -> list[Fact]:
+def _global(c: Counts) -> list[Fact]:
     asked = c["global_load_bytes"] + c["global_store_bytes"]
     if not asked:
         return []

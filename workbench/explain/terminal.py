@@ -14,7 +14,7 @@ from workbench.explain.findings import Finding
 from workbench.explain.kernels import Kernel
 from workbench.explain.metrics import Metric, columns, weight
 from workbench.explain.report import Explained, Report
-from workbench.explain.words import part, share
+from workbench.explain.words import part, percent, share
 from workbench.tables import PLAIN_WIDTH, console
 
 COLUMNS = ("cost", "instructions", "lanes", "sectors", "global", "wavefronts", "shared")
@@ -43,7 +43,8 @@ def show(reports: Sequence[Report], file: TextIO | None = None) -> None:
 
 def _show_kernel(to: Console, explained: Explained) -> None:
     kernel = explained.kernel
-    to.print(Text(f"\n{kernel.name}", style="bold cyan"), soft_wrap=True)
+    much = "" if explained.part == 1 else f"  {percent(explained.part)} of the rung's cycles"
+    to.print(Text(f"\n{kernel.name}", style="bold cyan").append(much, "dim"), soft_wrap=True)
     shown = {metric.key: metric for metric in columns(kernel)}
     metrics = [shown[key] for key in COLUMNS if key in shown]
     if not _diverges(kernel):
