@@ -17,9 +17,18 @@ Shape = Callable[[int], int]
 
 
 def counted(cases: dict[str, tuple[str, Shape, int]], *counters: str) -> dict[str, tuple[int, ...]]:
-    """The counters of one launch each: operation, lane -> byte offset, mask."""
+    """The counters of one launch each: operation, lane -> byte offset, mask.
+
+    Copies write to shared memory where they read from global memory.
+    """
     made = [
-        Pattern("test", name.replace(" ", "_"), operation, tuple(map(at, range(32))), mask)
+        Pattern(
+            "test",
+            name.replace(" ", "_"),
+            operation,
+            tuple(map(at, range(32))) * (2 if operation.startswith("copy") else 1),
+            mask,
+        )
         for name, (operation, at, mask) in cases.items()
     ]
     launches = simulate_patterns(made)
@@ -310,3 +319,36 @@ def test_a_sample_of_a_small_grid_is_the_grid(kernels):
         launch = recorded(lambda: kernels.walk(torch.ones(128), y, 128, 1, 4))
     assert launch.sampled_blocks == 4
     assert bool((y != 0).all())
+
+
+def test_asynchronous_copies():
+    # cp.async reads global memory and writes shared memory; .cg leaves L1 out, .ca fills it.
+    cases = {
+        "4 bytes": ("copy4", lambda i: 4 * i, ALL),
+        "16 bytes": ("copy16", lambda i: 16 * i, ALL),
+        "16 bytes, past L1": ("copy16cg", lambda i: 32 * i, ALL),
+    }
+    got = counted(
+        cases,
+        "global_load_sectors",
+        "shared_store_wavefronts",
+        "l2_read_sectors",
+        "bulk_load_bytes",
+    )
+    assert got == {
+        "4 bytes": (4, 1, 4, 0),
+        "16 bytes": (16, 4, 16, 0),
+        "16 bytes, past L1": (32, 8, 32, 0),  # every second 16 bytes: two rows for each quarter
+    }
+
+
+def test_bulk_copies():
+    cases = {
+        "load": ("bulkload", lambda i: 1024, 1),
+        "store": ("bulkstore", lambda i: 4096, 1),
+    }
+    counters = ("bulk_load_bytes", "bulk_store_bytes", "l2_read_sectors", "l2_write_sectors")
+    assert counted(cases, *counters, "global_load_sectors", "dram_write_bytes") == {
+        "load": (1024, 0, 32, 0, 0, 0),
+        "store": (0, 4096, 0, 128, 0, 4096),
+    }

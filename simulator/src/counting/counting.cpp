@@ -10,8 +10,6 @@ namespace {
 using Kind = WarpAccess::Kind;
 using Where = WarpAccess::Where;
 
-constexpr uint32_t LARGEST = 32;  // bytes a lane accesses at once; what is more is a bulk copy
-
 // Lines of local memory have numbers that no global line has, others for each warp.
 uint64_t local_base(const Warp& w) {
   return (uint64_t{1} << 60) + (static_cast<uint64_t>(w.index) << 40);
@@ -45,23 +43,6 @@ void pass_on(Warp& w, const InstInfo& info, const WarpAccess& access, const Line
   }
 }
 
-// A copy of the TMA unit goes past the L1 cache.
-void count_bulk(Warp& w, const WarpAccess& access, AccessCount& count) {
-  Counting& counting = *w.block->worker->counting;
-  for_lanes(access.mask, [&](int l) {
-    const uint64_t first = access.at(l) / SECTOR_BYTES;
-    const uint64_t last = (access.at(l) + access.bytes + SECTOR_BYTES - 1) / SECTOR_BYTES;
-    const bool load = access.kind == Kind::Load;
-    (load ? count.l2_read_sectors : count.l2_write_sectors) += last - first;
-    (load ? count.bulk_load_bytes : count.bulk_store_bytes) += access.bytes;
-    constexpr uint64_t OF_LINE = LINE_BYTES / SECTOR_BYTES;
-    for (uint64_t sector = first; sector < last; sector++) {
-      counting.footprint.add(load ? Footprint::Read : Footprint::Written, sector / OF_LINE,
-                             1u << sector % OF_LINE);
-    }
-  });
-}
-
 }  // namespace
 
 void AccessCount::operator+=(const AccessCount& other) {
@@ -91,12 +72,6 @@ void count_access(Warp& w, const Inst* in, const WarpAccess& access) {
   const size_t index = in - kernel.code.data();
   const InstInfo& info = kernel.info[index];
   AccessCount& count = w.block->worker->counting->counts[index].at(access.where, access.kind);
-  if (access.bytes > LARGEST) {
-    if (access.where == Where::Global) {
-      count_bulk(w, access, count);
-    }
-    return;
-  }
   count.requests++;
   count.bytes += uint64_t{access.bytes} * std::popcount(access.mask);
   Cost cost;
@@ -115,6 +90,20 @@ void count_access(Warp& w, const Inst* in, const WarpAccess& access) {
   }
   count.units += cost.units;
   count.ideal += cost.ideal;
+}
+
+void count_copy(Warp& w, const Inst* in, uint64_t address, uint64_t bytes, bool write) {
+  Counting& counting = *w.block->worker->counting;
+  const size_t index = in - w.block->kernel->code.data();
+  AccessCount& count = counting.counts[index].at(Where::Global, write ? Kind::Store : Kind::Load);
+  (write ? count.bulk_store_bytes : count.bulk_load_bytes) += bytes;
+  const uint64_t last = (address + bytes + SECTOR_BYTES - 1) / SECTOR_BYTES;
+  constexpr uint64_t OF_LINE = LINE_BYTES / SECTOR_BYTES;
+  for (uint64_t sector = address / SECTOR_BYTES; sector < last; sector++) {
+    (write ? count.l2_write_sectors : count.l2_read_sectors)++;
+    counting.footprint.add(write ? Footprint::Written : Footprint::Read, sector / OF_LINE,
+                           1u << sector % OF_LINE);
+  }
 }
 
 }  // namespace wbsim

@@ -3,6 +3,7 @@
 // inst.a, imm: the source; inst.list: the destination; inst.count: bytes written; inst.b: slot of
 // the bytes that are read, or the predicate that says that none are.
 
+#include "../counting/counting.h"
 #include "access.h"
 #include "copy_queue.h"
 #include "dispatch.h"
@@ -57,6 +58,16 @@ void tell(Warp& w, const Inst* in, Mask m, const LaneCopy& copy) {
     if (access.mask) {
       observe_access(w, in, access);
     }
+  }
+  if (w.block->worker->launch->counting) {
+    WarpAccess write;
+    write.kind = WarpAccess::Kind::Store;
+    write.where = WarpAccess::Where::Shared;
+    write.owner = w.block;
+    write.mask = m;
+    write.bytes = in->count;
+    for_lanes(m, [&](int l) { write.address[l] = copy.to[l] - w.block->shared; });
+    count_access(w, in, write);
   }
   if (Checker* checker = w.block->cluster->checker.get()) {
     for_lanes(m, [&](int l) { checker->lane_copy(w, in, l, copy.to[l], copy.bytes); });
@@ -134,6 +145,7 @@ void build_copy(Decode& d) {
   d.info.kind = InstInfo::Load;
   d.info.space = ptx::Space::Global;
   d.info.bytes = d.inst.count;
+  d.info.bypasses_l1 = !everywhere;
   d.inst.run = copy;
 }
 

@@ -6,6 +6,7 @@
 
 #include <array>
 
+#include "../counting/counting.h"
 #include "access.h"
 #include "copy_queue.h"
 #include "dispatch.h"
@@ -104,6 +105,9 @@ uint8_t* checked_global(const Issuer& issuer, uint32_t size, bool write) {
     if (Checker* checker = issuer.block().cluster->checker.get()) {
       checker->global_copy(issuer, reinterpret_cast<const void*>(address), size, write,
                            reduce_of(issuer.in) != Reduce::None);
+    }
+    if (issuer.block().worker->launch->counting) {
+      count_copy(*issuer.warp, issuer.in, address, size, write);
     }
   }
   return reinterpret_cast<uint8_t*>(address);

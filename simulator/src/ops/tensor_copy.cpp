@@ -1,10 +1,11 @@
-#include "../checks/checker.h"
 #include "tensor_copy.h"
 
 #include <algorithm>
 #include <bit>
 #include <cstring>
 
+#include "../checks/checker.h"
+#include "../counting/counting.h"
 #include "access.h"
 #include "float_mode.h"
 #include "swizzle.h"
@@ -311,7 +312,7 @@ void check_box(const Issuer& issuer, const TensorBox& box, bool write, bool redu
   const Launch& launch = *issuer.block().worker->launch;
   const Region* region = launch.regions.find(low + first, high - low + last - first, write);
   Checker* checker = issuer.block().cluster->checker.get();
-  if (region && !write && !checker) {
+  if (region && !write && !checker && !launch.counting) {
     return;
   }
   each_row(box, [&](uint64_t, const uint8_t* row) {
@@ -320,6 +321,10 @@ void check_box(const Issuer& issuer, const TensorBox& box, bool write, bool redu
                    last - first, write);
       if (checker) {
         checker->global_copy(issuer, row + first, last - first, write, reduces);
+      }
+      if (launch.counting) {
+        count_copy(*issuer.warp, issuer.in, reinterpret_cast<uint64_t>(row) + first, last - first,
+                   write);
       }
     }
   });
