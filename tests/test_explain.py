@@ -114,6 +114,13 @@ def test_the_arrays_of_a_line_and_how_lanes_step(kernel_file):
     assert (row.name, row.store, row.lane, row.stride) == ("row", False, "row", "stride")
 
 
+def test_a_store_through_a_cast(tmp_path):
+    file = tmp_path / "cast.cu"
+    file.write_text("void f() {\n  *reinterpret_cast<float4*>(&C[i]) = A[i];\n}\n")
+    found = accesses(annotate.read(file), 2)
+    assert [(access.name, access.store) for access in found] == [("C", True), ("A", False)]
+
+
 # Findings.
 
 
@@ -134,6 +141,24 @@ def test_a_bank_conflict_is_found(kernel_file):
         "tile is written with a 32-way bank conflict: 32 wavefronts per request, 1 would do; "
         "100% of the shared-memory time"
     )
+
+
+def test_bank_conflicts_of_several_lines(kernel_file):
+    two = {"shared_load_requests": 10, "shared_load_wavefronts": 20}
+    four = {"shared_load_requests": 10, "shared_load_wavefronts": 40}
+    lines = [
+        line(kernel_file, number, shared_load_wavefronts_ideal=10, **counts)
+        for number, counts in ((PRODUCT, two), (STORE, four))
+    ]
+    found = finding("bank conflict", *lines)
+    assert [number for _, number in found.places] == [STORE, PRODUCT]
+    assert "tile is read with bank conflicts: 3 wavefronts per request, 1 would do" in found.title
+
+
+def test_a_sample_of_the_grid_is_said_to_be_one(kernel_file):
+    facts = only(line(kernel_file, LOAD), num_blocks=4000, sampled_blocks=40).facts
+    (sampled,) = (fact for fact in facts if fact.name == "sampled")
+    assert (sampled.value, sampled.note) == ("40 blocks", "of 4.00 k ran; the rest as they")
 
 
 def test_loads_off_the_boundary_are_not_called_a_stride(kernel_file):

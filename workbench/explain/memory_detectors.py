@@ -193,10 +193,11 @@ def conflicts(s: Subject) -> Iterator[Finding]:
         if not requests or waves < WASTEFUL * ideal:
             continue
         found = s.accesses(places(lines), shared=True, store=kind == "store")
-        ways = number(waves / ideal) if ideal else number(waves)
+        each = {number(c[f"{prefix}wavefronts"] / c[f"{prefix}wavefronts_ideal"]) for _, c in lines}
+        ways = f"a {each.pop()}-way bank conflict" if len(each) == 1 else "bank conflicts"
         who = _named(found, f"is {done}", f"are {done}", f"shared memory is {done}")
         title = (
-            f"{who} with a {ways}-way bank conflict: {of(waves / requests, 'wavefront')} per "
+            f"{who} with {ways}: {of(waves / requests, 'wavefront')} per "
             f"request, {number(ideal / requests)} would do; {percent(share(waves, whole))} of the "
             "shared-memory time"
         )
@@ -216,7 +217,8 @@ _BANKS = (
 )
 _PAD = (
     "Pad the rows ([32][33] in place of [32][32]), or permute the columns (swizzle), so that the "
-    "lanes of a warp fall on different banks."
+    "lanes of a warp fall on different banks. Where a thread takes several words side by side, let "
+    "it take them at once (float4); the compiler may do so by itself."
 )
 
 

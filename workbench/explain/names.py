@@ -109,7 +109,7 @@ def _subscripts(line: str) -> Iterator[tuple[str, list[str], str, bool]]:
         if indices and "__shared__" not in line:
             text = re.sub(r"\s+", " ", line[found.start() : position])
             rest = line[position:]
-            yield found[1], indices, text, bool(re.match(r"\s*(\.\w+)?\s*=(?!=)", rest))
+            yield found[1], indices, text, bool(re.match(r"\)*(\.\w+)?\s*=(?!=)", rest))
 
 
 def _lane_variables(body: Sequence[str]) -> dict[str, str]:

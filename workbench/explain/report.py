@@ -131,6 +131,9 @@ def _facts(kernel: Kernel) -> list[Fact]:
             f"of warps; {number(_lanes(c))} of 32 lanes active",
         ),
     ]
+    if c.get("sampled_blocks", 0) < c.get("num_blocks", 0):
+        ran = f"{amount(c['sampled_blocks'])} blocks"
+        facts.append(Fact("sampled", ran, f"of {amount(c['num_blocks'])} ran; the rest as they"))
     facts += [*_arithmetic(c), *_global(c), *_shared(kernel)]
     if c.get("barriers"):
         facts.append(Fact("barriers", amount(c["barriers"]), "arrivals of warps"))
