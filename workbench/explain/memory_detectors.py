@@ -193,7 +193,10 @@ def conflicts(s: Subject) -> Iterator[Finding]:
         if not requests or waves < WASTEFUL * ideal:
             continue
         found = s.accesses(places(lines), shared=True, store=kind == "store")
-        each = {number(c[f"{prefix}wavefronts"] / c[f"{prefix}wavefronts_ideal"]) for _, c in lines}
+        each = {
+            number(c[f"{prefix}wavefronts"] / max(1, c[f"{prefix}wavefronts_ideal"]))
+            for _, c in lines
+        }
         ways = f"a {each.pop()}-way bank conflict" if len(each) == 1 else "bank conflicts"
         who = _named(found, f"is {done}", f"are {done}", f"shared memory is {done}")
         title = (
