@@ -61,6 +61,30 @@ def test_the_page_is_as_wide_as_the_window(chromium, shown, width):
         assert seen["inside"] > seen["box"]  # the source scrolls in its box
 
 
+@pytest.mark.parametrize("width", [390, 1280])
+def test_line_and_cost_stay_in_view_beside_each_other(chromium, shown, width):
+    seen = chromium.look(
+        shown,
+        """
+        const box = page.querySelector(".box");
+        const edges = () => {
+          const [line, cost] = page.querySelector(".hottest").cells;
+          const [a, b] = [line.getBoundingClientRect(), cost.getBoundingClientRect()];
+          return [a.left - box.getBoundingClientRect().left, b.left - a.right];
+        };
+        const before = edges();
+        box.style.width = "300px";
+        box.scrollLeft = 200;
+        return { before, after: edges(), scrolled: box.scrollLeft };
+        """,
+        width,
+    )
+    assert seen["scrolled"] == 200
+    for left, gap in (seen["before"], seen["after"]):
+        assert left == pytest.approx(1, abs=0.5)  # the box's border
+        assert gap == pytest.approx(0, abs=0.5)
+
+
 NUMBERS = """
     const head = (text) => all("thead button").find((b) => b.textContent === text);
     const numbers = () => all("#r0k0 .line:not([hidden])").map((row) => row.cells[0].textContent);

@@ -12,7 +12,7 @@ from workbench.explain import annotate
 from workbench.explain.costs import costs
 from workbench.explain.findings import Finding, find
 from workbench.explain.kernels import Counts, Kernel, by_kernel
-from workbench.explain.words import amount, number, of, per, percent, share
+from workbench.explain.words import amount, number, per, percent, share
 from workbench.tables import duration
 
 if TYPE_CHECKING:
@@ -180,6 +180,6 @@ def _shared(kernel: Kernel) -> list[Fact]:
     waves = c.get("shared_load_wavefronts", 0) + c.get("shared_store_wavefronts", 0)
     ideal = c.get("shared_load_wavefronts_ideal", 0) + c.get("shared_store_wavefronts_ideal", 0)
     if waves:
-        note = f"{of(waves - ideal, 'bank conflict')}" if waves > ideal else "no bank conflicts"
+        note = f"{amount(waves - ideal) if waves > ideal else 'no'} bank conflicts"
         facts.append(Fact("wavefronts", amount(waves), note))
     return facts
