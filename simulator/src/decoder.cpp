@@ -259,6 +259,7 @@ uint32_t Decode::src(const Operand& op, Type type) {
       if (!whole || type == Type::Pred || is_pred || register_bytes(op) != bytes) {
         throw Unsupported{};
       }
+      sources.push_back(function.slots[op.reg]);
       return function.slots[op.reg];
     }
     case Operand::Integer:
@@ -308,6 +309,9 @@ uint32_t Decode::dst(const Operand& op, Type type) {
   bool pred = function.source->registers[op.reg].type == Type::Pred;
   if (pred != (type == Type::Pred) || (!pred && register_bytes(op) != lane_bytes(type))) {
     throw Unsupported{};
+  }
+  if (!pred) {
+    targets.push_back(function.slots[op.reg]);
   }
   return function.slots[op.reg];
 }
@@ -442,6 +446,13 @@ void decode_instruction(const ptx::Instruction& source, Kernel& kernel, Function
       if (!d.empty()) {
         throw Unsupported{};
       }
+      if (kernel.uses_products) {
+        info.first_operand = static_cast<uint32_t>(kernel.operands.size());
+        info.num_sources = static_cast<uint16_t>(d.sources.size());
+        info.num_targets = static_cast<uint16_t>(d.targets.size());
+        kernel.operands.insert(kernel.operands.end(), d.sources.begin(), d.sources.end());
+        kernel.operands.insert(kernel.operands.end(), d.targets.begin(), d.targets.end());
+      }
     } catch (Unsupported&) {
       inst.run = nullptr;
     }
@@ -531,6 +542,8 @@ Kernel& kernel_of(Module& module, const std::string& name) {
   FrameLayout frame(*kernel);
   for (auto& function : kernel->functions) {
     frame.add(*function);
+    kernel->uses_products |=
+        std::count(function->accumulators.begin(), function->accumulators.end(), true) > 0;
     function->first = static_cast<uint32_t>(kernel->code.size());
     kernel->code.resize(kernel->code.size() + function->source->code.size() + 1);
   }

@@ -69,6 +69,9 @@ class Decode {
  private:
   FrameLayout& frame_;
   std::vector<std::string> mods_;
+
+ public:
+  std::vector<uint32_t> sources, targets;  // slots of registers asked for so far
 };
 
 struct Opcode {

@@ -63,6 +63,9 @@ struct InstInfo {
   // How it orders other accesses: atomic, volatile and relaxed ones are strong.
   bool strong = false, releases = false, wide = false;  // wide: for other clusters too
   uint32_t flops = 0;                                   // per lane
+  // In kernels with wgmma: the registers that it reads, then those it writes (Kernel::operands).
+  uint32_t first_operand = 0;
+  uint16_t num_sources = 0, num_targets = 0;
   bool bypasses_l1 = false;
 };
 
@@ -181,10 +184,12 @@ struct Kernel {
   std::vector<SpecialSlot> specials;
   std::vector<std::pair<uint32_t, uint32_t>> params;  // offset, bytes
   uint32_t param_bytes = 0;
-  uint32_t shared_bytes = 0;  // static
-  uint32_t local_bytes = 0;   // per lane; unless the stack is open, the deepest stack
-  bool open_stack = false;    // the stack's depth is not known: recursion, alloca
-  bool uses_heap = false;     // calls malloc
+  uint32_t shared_bytes = 0;       // static
+  uint32_t local_bytes = 0;        // per lane; unless the stack is open, the deepest stack
+  bool open_stack = false;         // the stack's depth is not known: recursion, alloca
+  bool uses_heap = false;          // calls malloc
+  bool uses_products = false;      // of wgmma
+  std::vector<uint32_t> operands;  // slots; see InstInfo
   int max_threads = 1024;
   std::optional<uint64_t> dynamic_shared_limit;  // cudaFuncAttributeMaxDynamicSharedMemorySize
 

@@ -100,11 +100,11 @@ void complete_barriers(Block& block) {
     if (b.arrived == 0 || b.arrived < expected) {
       continue;
     }
-    const Barrier complete = b;
-    b = {};
     if (HappensBefore* order = order_of(block)) {
       order->complete(block, id);
     }
+    const Barrier complete = b;
+    b = {};
     for (Warp& w : block.warps) {
       for (Group& g : w.parked) {
         if (g.state == Group::AtBarrier && g.barrier == id) {
@@ -172,6 +172,16 @@ inline Mask guarded(Warp& w, const Inst* in, Mask m, Worker::RunCount& count) {
   return m & p;
 }
 
+// Tells what the instruction is about to do.
+inline void before(Warp& w, const Inst* in, Mask m, const InstInfo& info, Checker* checker) {
+  if (info.observed) {
+    observe(w, in, m);
+  }
+  if (info.num_sources + info.num_targets > 0 && checker && checker->races()) {
+    checker->accumulators().execute(checker->order().warp_agent(w), w, in, info, m);
+  }
+}
+
 // Runs a warp until all its groups wait or have exited, or its time is over: then it has spun.
 // OBSERVED: memory instructions tell what they touch.
 template <bool OBSERVED>
@@ -194,8 +204,8 @@ bool run_warp(Worker& worker, Warp& w) {
       const Inst* const end = in + in->run_length;
       do {
         if (Mask m = guarded(w, in, all, *count)) {
-          if (OBSERVED && info[in - code].observed) {
-            observe(w, in, m);
+          if (OBSERVED) {
+            before(w, in, m, info[in - code], checker);
           }
           in->run(w, in, m);
           if (OBSERVED && checker) {
@@ -211,8 +221,8 @@ bool run_warp(Worker& worker, Warp& w) {
       to = end;
     } else {
       Mask m = guarded(w, in, all, *count);
-      if (OBSERVED && m && info[in - code].observed) {
-        observe(w, in, m);
+      if (OBSERVED && m) {
+        before(w, in, m, info[in - code], checker);
       }
       to = m ? in->run(w, in, m) : next(in);
       if (OBSERVED && checker) {

@@ -49,6 +49,7 @@ void Checker::start() {
     }
   }
   acquires_.clear();
+  accumulators_.start(order_.num_warps(), *launch_.kernel);
 }
 
 void Checker::access(Warp& w, const Inst* in, const WarpAccess& a) {
@@ -148,43 +149,49 @@ void Checker::async_write(const Issuer& issuer, SharedPlace to, uint32_t bytes, 
 }
 
 void Checker::async_read(const Issuer& issuer, SharedPlace from, uint32_t bytes, uint32_t agent) {
+  async_read(issuer, *from.block, std::span(&from.offset, 1), bytes, agent);
+}
+
+void Checker::async_read(const Issuer& issuer, Block& block, std::span<const uint32_t> offsets,
+                         uint32_t bytes, uint32_t agent) {
   Warp& w = *issuer.warp;
-  SharedShadow& s = shadow_of(*from.block);
+  SharedShadow& s = shadow_of(block);
   WarpAccess a;
   a.where = Where::Shared;
-  a.owner = from.block;
+  a.owner = &block;
   a.bytes = bytes;
   a.mask = Mask{1} << issuer.lane;
   a.regular = true;
-  a.first = from.offset;
-  const uint32_t first = from.offset >> s.shift, end = (from.offset + bytes) >> s.shift;
   const uint32_t pc = pc_of(w, issuer.in);
   Reads* reads = races_ ? &s.of(agent) : nullptr;
   const Time now = order_.now();
-  const ClockRef& proxied = order_.view(w, issuer.lane).knows.proxied;
+  const ClockRef proxied = order_.view(w, issuer.lane).knows.proxied;
   uint32_t last_agent = UINT32_MAX, seen_until = 0;  // what the issuer sees of the last agent
-  for (uint32_t piece = first; piece < end; piece++) {
-    const Time time = s.written[piece] & ~APART;
-    const Who who{s.writer[piece]};
-    if (who.agent() != last_agent) {
-      last_agent = who.agent();
-      seen_until = order_.known(w, a.mask, last_agent);
-      if (last_agent < order_.num_warps()) {
-        seen_until = std::min(seen_until, proxied ? proxied->of(last_agent) : 0);
+  for (uint32_t offset : offsets) {
+    for (uint32_t piece = offset >> s.shift; piece < (offset + bytes) >> s.shift; piece++) {
+      const Time time = s.written[piece] & ~APART;
+      const Who who{s.writer[piece]};
+      if (who.agent() != last_agent) {
+        last_agent = who.agent();
+        seen_until = order_.known(w, a.mask, last_agent);
+        if (last_agent < order_.num_warps()) {
+          seen_until = std::min(seen_until, proxied ? proxied->of(last_agent) : 0);
+        }
       }
-    }
-    if (time < order_.started() || (races_ && time > seen_until)) {
-      after_write(w, issuer.in, a, issuer.lane, piece, false);
-      if (time >= order_.started() && !who.async() &&
-          !order_.knows_proxied(w, issuer.lane, who.agent(), who.lane(), time)) {
-        report(w, issuer.in, a, issuer.lane, uint64_t{piece} << s.shift,
-               {who, s.write_pc[piece], true, true});
+      if (time < order_.started() || (races_ && time > seen_until)) {
+        a.first = offset;
+        after_write(w, issuer.in, a, issuer.lane, piece, false);
+        if (time >= order_.started() && !who.async() &&
+            !order_.knows_proxied(w, issuer.lane, who.agent(), who.lane(), time)) {
+          report(w, issuer.in, a, issuer.lane, uint64_t{piece} << s.shift,
+                 {who, s.write_pc[piece], true, true});
+        }
       }
-    }
-    if (reads) {
-      reads->record[piece] = now << 6 | SEVERAL;
-      reads->pc[piece] = pc;
-      s.read[piece] = now | APART;
+      if (reads) {
+        reads->record[piece] = now << 6 | SEVERAL;
+        reads->pc[piece] = pc;
+        s.read[piece] = now | APART;
+      }
     }
   }
 }

@@ -9,7 +9,10 @@
 // no race.
 #pragma once
 
+#include <span>
+
 #include "../observe.h"
+#include "accumulators.h"
 #include "global_shadow.h"
 #include "happens_before.h"
 #include "shared_shadow.h"
@@ -25,6 +28,7 @@ class Checker {
 
   void start();  // the cluster begins
   HappensBefore& order() { return order_; }
+  AccumulatorCheck& accumulators() { return accumulators_; }
   bool races() const { return races_; }
 
   // A memory instruction is about to be executed, and has been: variables are read afterwards.
@@ -40,6 +44,9 @@ class Checker {
   void async_write(const Issuer& issuer, SharedPlace to, uint32_t bytes, uint32_t agent,
                    bool atomic);
   void async_read(const Issuer& issuer, SharedPlace from, uint32_t bytes, uint32_t agent);
+  // The same for pieces of `bytes` bytes each, at these offsets.
+  void async_read(const Issuer& issuer, Block& block, std::span<const uint32_t> offsets,
+                  uint32_t bytes, uint32_t agent);
   // cp.async: the lane's copy is under way, and has taken effect: as if the lane wrote then.
   void lane_copy(Warp& w, const Inst* in, int lane, const uint8_t* to, uint32_t bytes);
   void lane_copied(Warp& w, int lane, const uint8_t* to, uint32_t bytes, Time when);
@@ -79,7 +86,7 @@ class Checker {
 
   void global_access(Warp& w, const Inst* in, const WarpAccess& a, bool strong);
   void global_piece(Warp& w, const Inst* in, const WarpAccess& a, int lane, uint64_t address,
-                    bool strong);
+                    bool strong, bool bulk = false);
   bool ordered(const Warp& w, int lane, Tag tag) const;
   const Region* region_of(const Warp& w, const Inst* in, uint64_t low, uint64_t high, bool write);
   Page& page_at(uint64_t address);
@@ -109,7 +116,8 @@ class Checker {
   std::vector<std::unique_ptr<SharedShadow>> shadows_;  // by rank
   SharedShadow& shadow_of(const Block& block) const { return *shadows_[block.rank]; }
   std::vector<Acquire> acquires_;
-  GlobalShadow* global_;                // of the launch
+  GlobalShadow* global_;  // of the launch
+  AccumulatorCheck accumulators_;
   std::vector<const Region*> regions_;  // beside Kernel::code: that the instruction touched last
   struct CachedPage {
     uint64_t number = UINT64_MAX;

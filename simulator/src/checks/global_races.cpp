@@ -30,11 +30,13 @@ Page& Checker::page_at(uint64_t address) {
 
 bool Checker::ordered(const Warp& w, int lane, Tag tag) const {
   const auto own = static_cast<uint32_t>(cluster_.index);
+  const bool bulk = tag.lane() == BULK_STORE;
+  const uint32_t agent = bulk ? order_.bulk_write_agent(tag.agent()) : tag.agent();
   if (tag.cluster() == Tag::of(own, 0, 0, false, 0).cluster()) {
-    return order_.knows(w, lane, tag.agent(), tag.lane(), tag.time());
+    return order_.knows(w, lane, agent, tag.lane(), tag.time());
   }
   const ForeignRef& foreign = order_.view(w, lane).knows.foreign;
-  return foreign && foreign->knows({tag.cluster(), tag.agent(), tag.lane(), tag.time()});
+  return foreign && foreign->knows({tag.cluster(), agent, tag.lane(), tag.time()});
 }
 
 void Checker::global_access(Warp& w, const Inst* in, const WarpAccess& a, bool strong) {
@@ -75,19 +77,22 @@ void Checker::global_access(Warp& w, const Inst* in, const WarpAccess& a, bool s
 }
 
 void Checker::global_piece(Warp& w, const Inst* in, const WarpAccess& a, int lane, uint64_t address,
-                           bool strong) {
+                           bool strong, bool bulk) {
   Page& page = page_at(address);
   const size_t at = (address & ((1 << PAGE_SHIFT) - 1)) >> global_->shift;
   std::atomic<uint64_t>&written = page.words[at], &read = page.words[page.pieces + at],
   &earlier = page.words[2 * page.pieces + at];
   const auto cluster = static_cast<uint32_t>(cluster_.index);
-  const Tag mine = Tag::of(cluster, order_.warp_agent(w), lane, strong, order_.now());
+  const Tag mine =
+      Tag::of(cluster, order_.warp_agent(w), bulk ? BULK_STORE : lane, strong, order_.now());
   auto require = [&](Tag other, bool wrote) {
     if (other.nothing() || other.same_thread(mine) || (wrote && strong && other.atomic()) ||
         ordered(w, lane, other)) {
       return;
     }
-    const Who who = Who::of(other.agent(), other.lane(), other.atomic() ? Who::ATOMIC : 0);
+    const Who who = other.lane() == BULK_STORE
+                        ? Who::of(order_.bulk_write_agent(other.agent()), SEVERAL, Who::ASYNC)
+                        : Who::of(other.agent(), other.lane(), other.atomic() ? Who::ATOMIC : 0);
     const bool own = other.cluster() == mine.cluster();
     const uint32_t pc = page.pcs[(wrote ? 0 : page.pieces) + at];
     if (wrote && same_value(w, in, a, lane, address, size_t{1} << global_->shift,
@@ -137,7 +142,7 @@ void Checker::global_copy(const Issuer& issuer, const void* at, uint64_t bytes, 
   if (races_ && region->role != WBSIM_IN) {
     const uint32_t size = 1u << global_->shift;
     for (uint64_t piece = address & ~uint64_t{size - 1}; piece < address + bytes; piece += size) {
-      global_piece(*issuer.warp, issuer.in, a, issuer.lane, piece, atomic);
+      global_piece(*issuer.warp, issuer.in, a, issuer.lane, piece, atomic, write && !atomic);
     }
   }
 }

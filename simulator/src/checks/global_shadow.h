@@ -15,6 +15,8 @@
 
 namespace wbsim {
 
+constexpr uint32_t BULK_STORE = 33;  // in place of a lane: the bulk stores of the warp
+
 // From the lowest bit: 26 of time, 6 of lane, 9 of warp, one that says that it was atomic, 22 of the
 // cluster's number plus one.
 struct Tag {

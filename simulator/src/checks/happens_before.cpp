@@ -25,7 +25,7 @@ void HappensBefore::start(Cluster& cluster, bool late) {
   cluster_gathered_ = {};
   cluster_complete_ = {};
   mbarriers_.clear();
-  next_agent_ = 3 * num_warps();
+  next_agent_ = 4 * num_warps();
   variables_.clear();
 }
 
@@ -178,7 +178,8 @@ void HappensBefore::complete(Block& block, int barrier) {
     return m;
   };
   for (Warp& w : block.warps) {
-    if (waiting(w) == w.live) {  // or all of it has exited
+    const bool exited = w.live == 0 && block.barriers[barrier].expected == 0;
+    if (exited || (w.live && waiting(w) == w.live)) {
       gathered.clock().learn(warp_agent(w), now_);
     }
   }

@@ -28,7 +28,9 @@ class HappensBefore {
     return w.block->rank * warps_per_block_ + static_cast<uint32_t>(w.index);
   }
   uint32_t product_agent(const Warp& w) const { return num_warps() + warp_agent(w) / 4; }
+  // Of the bulk stores of a warp: reading their source, and writing their destination.
   uint32_t bulk_agent(const Warp& w) const { return 2 * num_warps() + warp_agent(w); }
+  uint32_t bulk_write_agent(uint32_t warp) const { return 3 * num_warps() + warp; }
   uint32_t mbarrier_agent(SharedPlace mbarrier) { return state_of(mbarrier).agent; }
 
   // ---- What a lane knows.

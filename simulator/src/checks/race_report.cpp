@@ -143,6 +143,11 @@ void Checker::report(const Warp& w, const Inst* in, const WarpAccess& a, int lan
     f.hint =
         "cp.async.bulk.wait_group.read by the thread that started the copy, then a barrier for the "
         "others";
+  } else if (agent < 4 * order_.num_warps()) {
+    f.message += " while a bulk copy" + there + " is still writing there";
+    f.hint =
+        "cp.async.bulk.wait_group by the thread that started the copy; with .read it waits for the "
+        "source only";
   } else {
     f.message +=
         " while a copy" + there + (other.wrote ? " is still writing there" : " still reads it");

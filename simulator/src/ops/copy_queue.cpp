@@ -81,7 +81,11 @@ void finish_stores(Warp& w, int lane, uint32_t end, bool read_only) {
   }
   Checker* checker = w.block->cluster->checker.get();
   if (checker && issued) {
-    checker->order().learn(w, Mask{1} << lane, checker->order().bulk_agent(w), issued);
+    HappensBefore& order = checker->order();
+    order.learn(w, Mask{1} << lane, order.bulk_agent(w), issued);
+    if (!read_only) {
+      order.learn(w, Mask{1} << lane, order.bulk_write_agent(order.warp_agent(w)), issued);
+    }
   }
 }
 

@@ -10,6 +10,7 @@
 #include <bit>
 #include <string>
 
+#include "../checks/checker.h"
 #include "matrix.h"
 #include "shared_matrix.h"
 #include "wgmma_multiply.h"
@@ -50,8 +51,10 @@ struct Pending {
   uint64_t group;  // in the order of the warp's commits
   bool accumulate;
   uint64_t a_descriptor, b_descriptor;
-  wgmma::Panel a;            // if A is in registers
+  wgmma::Panel a;  // as soon as it is read, which at once is A in registers
+  std::vector<wgmma::Panel> b;
   uint32_t metadata[LANES];  // if A is sparse
+  Time issued = 0;           // for the race check
 };
 
 }  // namespace
@@ -59,6 +62,8 @@ struct Pending {
 struct ProductQueue {
   std::vector<Pending> pending;  // oldest first
   uint64_t commits = 0;
+  uint64_t issued = 0;  // products so far
+  Time complete = 0;    // the newest product that has taken effect, for the race check
 };
 
 namespace {
@@ -173,21 +178,30 @@ void fill_from_shared(wgmma::Panel& panel, const Warp& w, const Inst* in, char m
   (columns ? fill_panel_from_columns : fill_panel)(panel, units);
 }
 
-void take_effect(Warp& w, Pending& p) {
-  Setup setup = setup_of(p.in);
+// The product has read its operands in shared memory, and no longer minds what is written there.
+void read_operands(Warp& w, Pending& p) {
+  if (!p.b.empty()) {
+    return;
+  }
+  const Setup setup = setup_of(p.in);
   constexpr int BLOCKS = wgmma::PANEL / 8;
   if (!setup.a_in_registers) {
     fill_from_shared(p.a, w, p.in, 'A', SharedMatrix(p.a_descriptor), setup.a_columns,
                      w.index % WARPS * BLOCKS, M / 8);
   }
-  wgmma::Panel panels[2 * wgmma::MAX_COLUMNS / wgmma::PANEL], *b = panels;
   const SharedMatrix shared(p.b_descriptor);
   const uint32_t blocks = setup.form.columns / 8;
   for (uint32_t block = 0; block < blocks; block += BLOCKS) {
     for (int step = 0; step < setup.steps(); step++) {
-      fill_from_shared(*b++, w, p.in, 'B', shared, setup.b_columns, block, blocks, step);
+      fill_from_shared(p.b.emplace_back(), w, p.in, 'B', shared, setup.b_columns, block, blocks,
+                       step);
     }
   }
+}
+
+void take_effect(Warp& w, Pending& p) {
+  read_operands(w, p);
+  Setup setup = setup_of(p.in);
   uint32_t* d[wgmma::MAX_COLUMNS / 2];
   for (int i = 0; i < p.in->count; i++) {
     d[i] = w.reg<uint32_t>(p.in->list[SETUP_WORDS + i]);
@@ -198,14 +212,15 @@ void take_effect(Warp& w, Pending& p) {
     constexpr int BLOCKS_K = wgmma::WORDS / BLOCK_WORDS;
     find_places(p.metadata, setup.form.a, BLOCKS_K, setup.selector, places);
   }
-  wgmma::multiply(setup.form, p.a, panels, setup.sparse ? &places : nullptr, d);
+  wgmma::multiply(setup.form, p.a, p.b.data(), setup.sparse ? &places : nullptr, d);
 }
 
-// The products of all groups before `group`.
-void complete_before(Warp& w, ProductQueue& queue, uint64_t group) {
-  size_t done = 0;
-  for (; done < queue.pending.size() && queue.pending[done].group < group; done++) {
-    take_effect(w, queue.pending[done]);
+// The oldest products take effect, until so many are left.
+void complete_until(Warp& w, ProductQueue& queue, size_t left) {
+  const size_t done = queue.pending.size() - std::min(left, queue.pending.size());
+  for (size_t i = 0; i < done; i++) {
+    take_effect(w, queue.pending[i]);
+    queue.complete = queue.pending[i].issued;
   }
   queue.pending.erase(queue.pending.begin(), queue.pending.begin() + done);
 }
@@ -218,6 +233,50 @@ void check_width(const Warp& w, const Inst* in, const Setup& setup, uint64_t des
                      "the descriptor of matrix B swizzles rows of 32 bytes, but a column of B has "
                      "64 bytes along K if A is sparse");
   }
+}
+
+// Where the units of a matrix lie in the block's shared memory, as offsets.
+void add_units(std::vector<uint32_t>& offsets, const SharedMatrix& shared, bool columns,
+               uint32_t first, uint32_t blocks, uint32_t units) {
+  for (uint32_t block = first; block < first + blocks; block++) {
+    for (uint32_t line = 0; line < 8; line++) {
+      for (uint32_t unit = 0; unit < units; unit++) {
+        offsets.push_back(
+            (columns ? shared.column_unit(unit, line, block) : shared.row_unit(block, line, unit)) -
+            SHARED_BASE);
+      }
+    }
+  }
+}
+
+// A product begins. It reads its warp's rows of A, and B once for the whole warpgroup.
+void tell_checker(Warp& w, Pending& p, const Setup& setup, uint64_t number) {
+  Checker* checker = w.block->cluster->checker.get();
+  if (!checker) {
+    return;
+  }
+  HappensBefore& order = checker->order();
+  const uint32_t* list = p.in->list + SETUP_WORDS;
+  if (checker->races()) {
+    checker->accumulators().product(order.warp_agent(w), w, p.in, {list, p.in->count},
+                                    {list + p.in->count, setup.a_in_registers ? A_REGISTERS : 0},
+                                    number);
+  }
+  std::vector<uint32_t> offsets;
+  if (!setup.a_in_registers) {
+    add_units(offsets, SharedMatrix(p.a_descriptor), setup.a_columns, w.index % WARPS * 2, 2, 2);
+  }
+  if (w.index % WARPS == 0) {
+    const uint32_t units = 2 * static_cast<uint32_t>(setup.steps());
+    add_units(offsets, SharedMatrix(p.b_descriptor), setup.b_columns, 0, setup.form.columns / 8,
+              units);
+  }
+  std::erase_if(offsets, [&](uint32_t offset) {  // the product itself reports these
+    return uint64_t{offset} + UNIT_BYTES > w.block->shared_bytes;
+  });
+  checker->async_read({&w, p.in, 0}, *w.block, offsets, UNIT_BYTES, order.product_agent(w));
+  p.issued = order.now();
+  order.advance();
 }
 
 // ---- Instructions -------------------------------------------------------------------------------
@@ -249,6 +308,9 @@ const Inst* mma_async(Warp& w, const Inst* in, Mask m) {
     } else {
       p.a_descriptor = *w.reg<uint64_t>(in->a);
     }
+    queue.issued++;
+    tell_checker(w, p, setup, queue.issued);
+    notify(*w.block->cluster);
   });
 }
 
@@ -256,16 +318,51 @@ const Inst* commit_group(Warp& w, const Inst* in, Mask m) {
   return with_whole_warp(w, in, m, [&] { queue_of(w).commits++; });
 }
 
-// Waits until at most imm groups are pending.
+// Waits until at most imm groups are pending. A product is one of its whole warpgroup: when it is
+// complete for one warp, all four have begun it, and it has read the operands of all of them.
 const Inst* wait_group(Warp& w, const Inst* in, Mask m) {
+  ProductQueue& own = queue_of(w);
+  const uint64_t groups = std::min(static_cast<uint64_t>(in->imm), own.commits);
+  size_t left = 0;
+  for (const Pending& p : own.pending) {
+    left += p.group >= own.commits - groups;
+  }
+  const uint64_t wanted = own.issued - left;  // products that are complete then
+  Warp* const first = &w.block->warps[w.index / WARPS * WARPS];
+  const bool none = own.pending.size() == left;
+  for (Warp* other = first; !none && other < first + WARPS; other++) {
+    if (queue_of(*other).issued < wanted) {
+      return wait_here(w, in, m, false);
+    }
+  }
   return with_whole_warp(w, in, m, [&] {
-    ProductQueue& queue = queue_of(w);
-    uint64_t left = static_cast<uint64_t>(in->imm);
-    complete_before(w, queue, queue.commits - std::min(left, queue.commits));
+    for (Warp* other = first; !none && other < first + WARPS; other++) {
+      ProductQueue& queue = queue_of(*other);
+      for (size_t i = 0; i + (queue.issued - wanted) < queue.pending.size(); i++) {
+        read_operands(*other, queue.pending[i]);
+      }
+    }
+    complete_until(w, own, left);
+    if (Checker* checker = w.block->cluster->checker.get()) {
+      HappensBefore& order = checker->order();
+      order.learn(w, ALL_LANES, order.product_agent(w), own.complete);
+      if (checker->races() && w.block->kernel->uses_products) {
+        checker->accumulators().waited(order.warp_agent(w), wanted);
+      }
+    }
   });
 }
 
-// Registers and shared memory are always up to date: nothing is left to order.
+// Registers are always up to date: what would be missing without it the race check knows.
+const Inst* register_fence(Warp& w, const Inst* in, Mask m) {
+  return with_whole_warp(w, in, m, [&] {
+    Checker* checker = w.block->cluster->checker.get();
+    if (checker && checker->races() && w.block->kernel->uses_products) {
+      checker->accumulators().fence(checker->order().warp_agent(w));
+    }
+  });
+}
+
 const Inst* nothing(Warp& w, const Inst* in, Mask m) {
   return with_whole_warp(w, in, m, [] {});
 }
@@ -376,7 +473,7 @@ void build_wgmma(Decode& d) {
     d.inst.run = wait_group;
   } else {
     d.inst.run = d.take("commit_group") ? commit_group
-                 : d.take("fence")      ? nothing
+                 : d.take("fence")      ? register_fence
                                         : throw Unsupported{};
   }
 }
@@ -404,7 +501,7 @@ constexpr Opcode OPCODES[] = {
 
 void complete_products(Warp& w) {
   if (w.products) {
-    complete_before(w, *w.products, UINT64_MAX);
+    complete_until(w, *w.products, 0);
   }
 }
 

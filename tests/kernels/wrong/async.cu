@@ -313,7 +313,7 @@ __global__ void wgmma_no_fence_kernel(const float* in, float* out) {
   FENCE_PROXY_ASYNC();
   __syncthreads();
   float d[4];
-  for (int j = 0; j < 4; j++) d[j] = in[d_index(j)];
+  for (int j = 0; j < 4; j++) d[j] = in[d_index(j)];  // OTHER wgmma_no_fence
   if (RIGHT) WGMMA_FENCE();
   WGMMA(d, descriptor(smem.A, 64), descriptor(smem.B, 8));  // WRONG wgmma_no_fence
   WGMMA_COMMIT();

@@ -1,0 +1,96 @@
+#include "accumulators.h"
+
+#include <algorithm>
+#include <bit>
+
+#include "../place.h"
+
+namespace wbsim {
+
+void AccumulatorCheck::start(uint32_t num_warps, const Kernel& kernel) {
+  kernel_ = &kernel;
+  if (!kernel.uses_products) {
+    return;
+  }
+  warps_.resize(num_warps);
+  for (State& state : warps_) {
+    state.registers.assign(kernel.frame.size() / SLOT_BYTES + 1, {});
+    state.fences = 1;
+    state.waited = 0;
+  }
+}
+
+void AccumulatorCheck::execute(uint32_t warp, const Warp& w, const Inst* in, const InstInfo& info,
+                               Mask m) {
+  if (info.source->opcode == "wgmma") {
+    return;
+  }
+  State& state = warps_[warp];
+  const uint32_t* operands = kernel_->operands.data() + info.first_operand;
+  const uint32_t* targets = operands + info.num_sources;
+  auto at = [&](uint32_t slot) -> Register& { return state.registers[slot / SLOT_BYTES]; };
+  if (info.source->opcode == "mov") {
+    Register handed_on;
+    for (int i = 0; i < info.num_sources; i++) {
+      const Register& from = at(operands[i]);
+      if (from.written > handed_on.written || from.product > handed_on.product) {
+        handed_on = from;
+      }
+    }
+    for (int i = 0; i < info.num_targets; i++) {
+      at(targets[i]) = handed_on;
+    }
+    return;
+  }
+  for (int i = 0; i < info.num_sources; i++) {
+    const Register& from = at(operands[i]);
+    if (from.product > state.waited) {
+      report(w, in, std::countr_zero(m),
+             "an accumulator is read while the product is under way that wgmma began", from.pc,
+             "wgmma.wait_group first: until then the register may hold anything");
+    }
+  }
+  const auto pc = static_cast<uint32_t>(in - kernel_->code.data());
+  for (int i = 0; i < info.num_targets; i++) {
+    at(targets[i]) = {state.fences, pc, 0};
+  }
+}
+
+void AccumulatorCheck::product(uint32_t warp, const Warp& w, const Inst* in,
+                               std::span<const uint32_t> accumulators,
+                               std::span<const uint32_t> operands, uint64_t number) {
+  State& state = warps_[warp];
+  auto check = [&](uint32_t slot, const char* what) {
+    const Register& r = state.registers[slot / SLOT_BYTES];
+    if (r.written == state.fences) {
+      report(w, in, 0, std::string("wgmma may not see what was written to ") + what, r.pc,
+             "wgmma.fence between the write of a register and the product that uses it");
+    }
+  };
+  for (uint32_t slot : operands) {
+    check(slot, "its operand in registers");
+  }
+  const auto pc = static_cast<uint32_t>(in - kernel_->code.data());
+  for (uint32_t slot : accumulators) {
+    check(slot, "its accumulator");
+    state.registers[slot / SLOT_BYTES] = {0, pc, number};
+  }
+}
+
+void AccumulatorCheck::waited(uint32_t warp, uint64_t number) {
+  warps_[warp].waited = std::max(warps_[warp].waited, number);
+}
+
+void AccumulatorCheck::report(const Warp& w, const Inst* in, int lane, const std::string& message,
+                              uint32_t other_pc, const std::string& hint) const {
+  const Place place = place_of(*kernel_->module, *kernel_->info[other_pc].source);
+  Finding f = finding_at(w, in, lane, "racecheck", message);
+  f.message += " at " + shorten(place.file) + ":" + std::to_string(place.line);
+  f.hint = hint;
+  f.has_other = true;
+  f.other_file = place.file;
+  f.other_line = place.line;
+  throw f;
+}
+
+}  // namespace wbsim

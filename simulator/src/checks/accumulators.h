@@ -1,0 +1,49 @@
+// accumulators.h: registers that wgmma works with, and that threads touch too early.
+//
+// Between a product and the wait for it, nothing may read its accumulators; between a write to an
+// accumulator or to an operand in registers and the product, there is a wgmma.fence. nvcc moves such
+// registers about wherever it likes (ptxas makes them one again): a mov reads and writes nothing, it
+// hands on what is known of its source.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "../warp.h"
+
+namespace wbsim {
+
+class AccumulatorCheck {
+ public:
+  void start(uint32_t num_warps, const Kernel& kernel);
+
+  // An instruction other than a product is about to be executed.
+  void execute(uint32_t warp, const Warp& w, const Inst* in, const InstInfo& info, Mask m);
+  // A product with these accumulators and operands in registers.
+  void product(uint32_t warp, const Warp& w, const Inst* in, std::span<const uint32_t> accumulators,
+               std::span<const uint32_t> operands, uint64_t number);
+  void waited(uint32_t warp, uint64_t number);  // for the products up to this number
+  void fence(uint32_t warp) { warps_[warp].fences++; }
+
+ private:
+  struct Register {
+    uint32_t written = 0;  // by a thread, behind so many fences
+    uint32_t pc = 0;       // of that, or of the product
+    uint64_t product = 0;  // that nobody has waited for; 0: none
+  };
+  struct State {
+    std::vector<Register> registers;  // by slot
+    uint32_t fences = 1;
+    uint64_t waited = 0;
+  };
+  static constexpr uint32_t SLOT_BYTES = 64;  // registers start at multiples of it
+
+  [[noreturn]] void report(const Warp& w, const Inst* in, int lane, const std::string& message,
+                           uint32_t other_pc, const std::string& hint) const;
+
+  const Kernel* kernel_ = nullptr;
+  std::vector<State> warps_;  // empty: the kernel has no products
+};
+
+}  // namespace wbsim
