@@ -225,7 +225,9 @@ cudaError_t Runtime::launch(Function& function, const LaunchShape& shape,
     }
     launch.regions = regions_;
     if (launch.kernel->uses_heap || device_heap_exists()) {
-      launch.regions.add(device_heap());
+      Region heap = device_heap();
+      heap.watched = false;
+      launch.regions.add(heap);
     }
     if (launch.cooperative) {
       launch.grid_workspace = std::make_shared<GridWorkspace>();

@@ -21,6 +21,7 @@ struct Region {
   std::string text;                                    // "float32 [1024, 64]", or empty
   int role = 2;                                        // wbsim_role
   std::shared_ptr<Initialised> initialised = nullptr;  // nullptr: all of it is
+  bool watched = true;  // for races: not where free() and malloc() hand memory on
   uint64_t last() const { return first + bytes; }
 };
 

@@ -13,9 +13,9 @@ namespace {
 int smallest_access(const Kernel& kernel, ptx::Space space) {
   uint32_t bytes = 4;
   for (const InstInfo& info : kernel.info) {
-    if (info.observed == InstInfo::Lanes && info.bytes &&
-        (info.space == space || info.space == ptx::Space::Generic)) {
-      bytes = std::min<uint32_t>(bytes, info.bytes);
+    if (info.element && (info.space == space || info.space == ptx::Space::Generic)) {
+      bytes =
+          std::min<uint32_t>(bytes, info.observed == InstInfo::Lanes ? info.bytes : info.element);
     }
   }
   return std::countr_zero(bytes);

@@ -10,6 +10,13 @@ namespace wbsim {
 
 using Kind = WarpAccess::Kind;
 
+namespace {
+
+// Nobody writes to inputs: the memory check sees to it.
+bool is_watched(const Region& region) { return region.watched && region.role != WBSIM_IN; }
+
+}  // namespace
+
 const Region* Checker::region_of(const Warp& w, const Inst* in, uint64_t low, uint64_t high,
                                  bool write) {
   const Region*& region = regions_[pc_of(w, in)];
@@ -45,7 +52,7 @@ void Checker::global_access(Warp& w, const Inst* in, const WarpAccess& a, bool s
   if (row) {  // mostly one allocation, all of it initialised
     const uint64_t end = a.first + uint64_t{a.bytes} * LANES;
     const Region* region = region_of(w, in, a.first, end, write);
-    if (region && (region->role == WBSIM_IN || !races_) &&
+    if (region && (!races_ || !is_watched(*region)) &&
         (!region->initialised || write || region->initialised->is_marked(a.first, end - a.first))) {
       if (write && region->initialised) {
         region->initialised->mark(a.first, end - a.first);
@@ -67,7 +74,7 @@ void Checker::global_access(Warp& w, const Inst* in, const WarpAccess& a, bool s
         region->initialised->mark(address, a.bytes);
       }
     }
-    if (races_ && region->role != WBSIM_IN) {
+    if (races_ && is_watched(*region)) {
       const uint32_t size = 1u << global_->shift;
       for (uint64_t piece = address; piece < address + a.bytes; piece += size) {
         global_piece(w, in, a, l, piece, strong);
@@ -139,7 +146,7 @@ void Checker::global_copy(const Issuer& issuer, const void* at, uint64_t bytes, 
       uninitialised(*issuer.warp, issuer.in, a, issuer.lane, address);
     }
   }
-  if (races_ && region->role != WBSIM_IN) {
+  if (races_ && is_watched(*region)) {
     const uint32_t size = 1u << global_->shift;
     for (uint64_t piece = address & ~uint64_t{size - 1}; piece < address + bytes; piece += size) {
       global_piece(*issuer.warp, issuer.in, a, issuer.lane, piece, atomic, write && !atomic);

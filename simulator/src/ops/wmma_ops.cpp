@@ -8,6 +8,7 @@
 #include <cstring>
 #include <utility>
 
+#include "../observe.h"
 #include "access.h"
 #include "matrix.h"
 
@@ -86,8 +87,8 @@ Matrix find_lines(Warp& w, const Inst* in) {
   return matrix;
 }
 
-// Calls f(register, lane, memory, bytes) for every piece of a word that lies in one piece in
-// memory; register and lane as the place of those bytes.
+// Calls f(register, memory, bytes, lane) for every piece of a word that lies in one piece in memory;
+// register: where its bytes are.
 template <class F>
 void for_pieces(const Matrix& matrix, Warp& w, F f) {
   const Layout& m = matrix.layout;
@@ -98,34 +99,59 @@ void for_pieces(const Matrix& matrix, Warp& w, F f) {
     for (int lane = 0; lane < LANES; lane++, word += word_bytes) {
       int x = place.x + lane / BLOCK_WORDS, y = place.y + lane % BLOCK_WORDS * m.word_step;
       if (m.lines_along_y) {
-        f(word, matrix.lines[x] + y * bits / 8, word_bytes);
+        f(word, matrix.lines[x] + y * bits / 8, word_bytes, lane);
         continue;
       }
       const int bytes = bits / 8;
       for (int e = 0; e < word_bytes / bytes; e++) {
-        f(word + e * bytes, matrix.lines[y + e] + x * bytes, bytes);
+        f(word + e * bytes, matrix.lines[y + e] + x * bytes, bytes, lane);
       }
     }
   }
 }
 
+// Tells what the warp reads or writes: of each register, the lanes' pieces.
+void tell(const Matrix& matrix, Warp& w, const Inst* in, WarpAccess::Kind kind) {
+  const Launch& launch = *w.block->worker->launch;
+  if (!launch.observed()) {
+    return;
+  }
+  Block* owner = block_holding(*w.block, reinterpret_cast<uint64_t>(matrix.lines[0]));
+  WarpAccess access;
+  access.kind = kind;
+  access.where = owner ? WarpAccess::Where::Shared : WarpAccess::Where::Global;
+  access.owner = owner;
+  for_pieces(matrix, w, [&](const uint8_t*, const uint8_t* memory, int bytes, int lane) {
+    if ((access.mask >> lane) & 1) {
+      observe_access(w, in, access);
+      access.mask = 0;
+    }
+    access.bytes = static_cast<uint32_t>(bytes);
+    access.mask |= Mask{1} << lane;
+    access.address[lane] = static_cast<uint64_t>(memory - (owner ? owner->shared : nullptr));
+  });
+  observe_access(w, in, access);
+}
+
 template <AddressKind KIND>
 const Inst* load(Warp& w, const Inst* in, Mask m) {
   return with_whole_warp(w, in, m, [&] {
-    for_pieces(find_lines<KIND, false>(w, in), w,
-               [](uint8_t* word, const uint8_t* memory, int bytes) {
-                 std::memcpy(word, memory, static_cast<size_t>(bytes));
-               });
+    const Matrix matrix = find_lines<KIND, false>(w, in);
+    tell(matrix, w, in, WarpAccess::Kind::Load);
+    for_pieces(matrix, w, [](uint8_t* word, const uint8_t* memory, int bytes, int) {
+      std::memcpy(word, memory, static_cast<size_t>(bytes));
+    });
   });
 }
 
 template <AddressKind KIND>
 const Inst* store(Warp& w, const Inst* in, Mask m) {
   return with_whole_warp(w, in, m, [&] {
-    for_pieces(find_lines<KIND, true>(w, in), w,
-               [](const uint8_t* word, uint8_t* memory, int bytes) {
-                 std::memcpy(memory, word, static_cast<size_t>(bytes));
-               });
+    const Matrix matrix = find_lines<KIND, true>(w, in);
+    tell(matrix, w, in, WarpAccess::Kind::Store);
+    for_pieces(matrix, w, [](const uint8_t* word, uint8_t* memory, int bytes, int) {
+      std::memcpy(memory, word, static_cast<size_t>(bytes));
+    });
   });
 }
 
@@ -184,6 +210,8 @@ void build_access(Decode& d, bool loads) {
   d.info.kind = loads ? InstInfo::Load : InstInfo::Store;
   d.info.space = space;
   d.info.bytes = static_cast<uint16_t>(m.x * m.y * bits_of(m.type) / 8 / LANES);
+  d.info.element =
+      static_cast<uint16_t>((m.lines_along_y ? word_bits(m.type) : bits_of(m.type)) / 8);
 }
 
 void build_mma(Decode& d) {
