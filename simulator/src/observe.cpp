@@ -26,11 +26,28 @@ bool is_regular(const A* a, Mask m, A& first, A& step) {
     return true;
   }
   int second = std::countr_zero(rest);
-  step = static_cast<A>((a[second] - a[lane]) / static_cast<A>(second - lane));
+  step = static_cast<A>(a[second] - a[lane]);
+  if (second != lane + 1) {
+    step = static_cast<A>(step / static_cast<A>(second - lane));
+  }
   first = static_cast<A>(a[lane] - step * static_cast<A>(lane));
-  bool regular = true;
-  for_lanes(m, [&](int l) { regular &= a[l] == static_cast<A>(first + step * static_cast<A>(l)); });
-  return regular;
+  A different = 0;
+  for (int l = 0; l < LANES; l++) {
+    const A active = (m >> l) & 1 ? ~A{0} : A{0};
+    different |= (a[l] ^ static_cast<A>(first + step * static_cast<A>(l))) & active;
+  }
+  return different == 0;
+}
+
+// Blocks 16 threads wide: both halves of the warp may be regular.
+template <class A>
+void note_halves(WarpAccess& access, const A* a) {
+  if (access.mask == ALL_LANES) {
+    const A step[2] = {static_cast<A>(a[1] - a[0]), static_cast<A>(a[HALF + 1] - a[HALF])};
+    access.halves = advances_by<HALF>(a, step[0]) && advances_by<HALF>(a + HALF, step[1]);
+    access.half_step[0] = static_cast<std::make_signed_t<A>>(step[0]);
+    access.half_step[1] = static_cast<std::make_signed_t<A>>(step[1]);
+  }
 }
 
 // Addresses that are offsets from a window of `size` bytes that starts at `base`.
@@ -51,14 +68,23 @@ void observe_window(Warp& w, const Inst* in, WarpAccess& access, uint64_t base, 
     }
     access.regular = false;
   }
+  A outside = 0;
+  const auto end = static_cast<A>(size - access.bytes);  // of the offsets inside
+  for (int l = 0; l < LANES; l++) {
+    const A offset = static_cast<A>(a[l] + shift);
+    access.address[l] = offset;
+    outside |= static_cast<A>(offset > end) & static_cast<A>(access.mask >> l);
+  }
+  if (access.bytes <= size && !(outside & 1)) {
+    note_halves(access, a);
+    observe_access(w, in, access);
+    return;
+  }
   // Lanes that name another block of the cluster, or nothing at all.
   Mask own = 0;
   const bool shared = access.where == Where::Shared;
-  for_lanes(access.mask, [&](int l) {
-    A offset = static_cast<A>(a[l] + shift);
-    access.address[l] = offset;
-    own |= Mask{within(offset, access.bytes, 0, size)} << l;
-  });
+  for_lanes(access.mask,
+            [&](int l) { own |= Mask{within(access.address[l], access.bytes, 0, size)} << l; });
   Mask others = shared ? access.mask & ~own : 0;
   access.mask = own;
   if (own) {

@@ -22,6 +22,9 @@ struct WarpAccess {
   bool regular = false;
   uint64_t first = 0;
   int64_t step = 0;
+  // Otherwise: whether each half of the warp is regular, and its steps. The mask is full.
+  bool halves = false;
+  int64_t half_step[2] = {0, 0};
   // Global: the host's address. Shared: the offset in the owner's memory. Local: the offset in the
   // lane's memory. Filled for the lanes of the mask unless regular.
   alignas(64) uint64_t address[LANES];

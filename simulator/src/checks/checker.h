@@ -66,12 +66,16 @@ class Checker {
   };
 
   bool ordered(const Warp& w, int lane, Who who, Time time) const;
-  uint32_t pc_of(const Warp& w, const Inst* in) const;
+  uint32_t pc_of(const Warp& w, const Inst* in) const {
+    return static_cast<uint32_t>(in - w.block->kernel->code.data());
+  }
 
   void shared_access(Warp& w, const Inst* in, const WarpAccess& a, bool strong);
-  void read_row(Warp& w, const Inst* in, const WarpAccess& a, bool strong);
-  void write_row(Warp& w, const Inst* in, const WarpAccess& a, bool strong);
-  void read_lane(Warp& w, const Inst* in, const WarpAccess& a, int lane, bool strong);
+  void read_shared(Warp& w, const Inst* in, const WarpAccess& a, bool strong);
+  void write_shared(Warp& w, const Inst* in, const WarpAccess& a, bool strong);
+  struct Touch;    // an access, and what its warp knows
+  struct Stretch;  // lanes of it
+  void write_stretch(const Touch& touch, const Stretch& stretch);
   void write_lane(Warp& w, const Inst* in, const WarpAccess& a, int lane, bool strong);
   // Reports the piece's last write, or an agent's last read, unless it comes before what the lane
   // does.

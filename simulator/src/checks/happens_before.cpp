@@ -20,6 +20,7 @@ void HappensBefore::start(Cluster& cluster, bool late) {
   for (WarpState& state : warps_) {
     state.views.assign(1, view);
     state.synced = started_;
+    state.floor = 0;
   }
   barriers_.assign(16 * cluster.blocks.size(), {});
   cluster_gathered_ = {};
@@ -29,9 +30,10 @@ void HappensBefore::start(Cluster& cluster, bool late) {
   variables_.clear();
 }
 
-Time HappensBefore::floor(const Warp& w, Mask m) const {
-  if (warps_[warp_agent(w)].views.size() == 1) {
-    return floor(w, 0);
+Time HappensBefore::find_floor(const Warp& w, Mask m) const {
+  const WarpState& state = warps_[warp_agent(w)];
+  if (state.views.size() == 1) {
+    return state.floor = floor(w, 0);
   }
   Time smallest = LAST_TIME;
   for_lanes(m, [&](int l) { smallest = std::min(smallest, floor(w, l)); });

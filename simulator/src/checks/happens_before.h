@@ -50,7 +50,10 @@ class HappensBefore {
     const View& own = view(w, lane);
     return std::min(own.others, std::max(synced(w), own.knows.all->of(warp_agent(w))));
   }
-  Time floor(const Warp& w, Mask m) const;  // the smallest of the lanes
+  Time floor(const Warp& w, Mask m) const {  // the smallest of the lanes
+    const Time floor = warps_[warp_agent(w)].floor;
+    return floor ? floor : find_floor(w, m);
+  }
   // Up to when all of the lanes know an agent as a whole.
   Time known(const Warp& w, Mask m, uint32_t agent) const;
   bool knows(const Warp& w, int lane, uint32_t agent, uint32_t other_lane, Time time) const;
@@ -90,6 +93,7 @@ class HappensBefore {
   struct WarpState {
     std::vector<View> views;  // one, or one a lane
     Time synced = 0;          // all lanes of the warp know each other up to then
+    mutable Time floor = 0;   // of all lanes, where they know the same; 0: not found yet
   };
   struct MbarrierState {
     uint32_t agent = 0;
@@ -97,7 +101,13 @@ class HappensBefore {
     Knowledge complete;  // in all phases before
   };
 
-  WarpState& state(const Warp& w) { return warps_[warp_agent(w)]; }
+  // To change it.
+  WarpState& state(const Warp& w) {
+    WarpState& state = warps_[warp_agent(w)];
+    state.floor = 0;
+    return state;
+  }
+  Time find_floor(const Warp& w, Mask m) const;
   void split(WarpState& state);
   void merge_equal(WarpState& state);
   void gather(Gathered& into, Warp& w, Mask m);

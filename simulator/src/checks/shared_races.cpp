@@ -4,35 +4,110 @@
 #include <cstring>
 
 #include "checker.h"
+#include "pieces.h"
 
 namespace wbsim {
 
 using Kind = WarpAccess::Kind;
 
+struct Checker::Touch {
+  Warp& w;
+  const Inst* in;
+  const WarpAccess& a;
+  bool strong;
+  SharedShadow& shadow;
+  uint32_t agent, pc;
+  Time now, floor;
+  uint32_t apart;
+
+  Touch(const Checker& c, Warp& w, const Inst* in, const WarpAccess& a, bool strong, Mask lanes)
+      : w(w),
+        in(in),
+        a(a),
+        strong(strong),
+        shadow(c.shadow_of(*a.owner)),
+        agent(c.order_.warp_agent(w)),
+        pc(c.pc_of(w, in)),
+        now(c.order_.now()),
+        // Of the warps of another block nothing is known as a whole.
+        floor(!c.races_            ? LAST_TIME
+              : a.owner == w.block ? c.order_.floor(w, lanes)
+                                   : c.order_.started()),
+        apart(a.owner == w.block ? 0 : APART) {}
+};
+
+// Lanes that touch bytes side by side, or all the same ones.
+struct Checker::Stretch {
+  Mask lanes;
+  uint64_t first;  // offset
+  bool same;
+
+  uint32_t lane() const { return static_cast<uint32_t>(std::countr_zero(lanes)); }
+  uint32_t num_lanes() const { return static_cast<uint32_t>(std::popcount(lanes)); }
+  // Calls f(lane, piece) for each lane and each of its pieces.
+  template <class F>
+  void each_piece(const WarpAccess& a, int shift, F f) const {
+    for_lanes(lanes, [&](int l) {
+      const auto piece = static_cast<uint32_t>(a.at(l) >> shift);
+      for (uint32_t i = 0; i < a.bytes >> shift; i++) {
+        f(l, piece + i);
+      }
+    });
+  }
+};
+
 namespace {
 
-// Whether one of n values is above a limit. Vector instructions: no early way out.
-bool any_above(const uint32_t* values, uint32_t n, uint32_t limit) {
-  uint32_t above = 0;
-  for (uint32_t i = 0; i < n; i++) {
-    above |= static_cast<uint32_t>(values[i] > limit);
+// Calls f(lanes, first offset, whether all at one place) for the stretches of an access, in the
+// order of their lanes. Writes to one place are stretches of their own.
+template <class F>
+[[gnu::always_inline]] inline void each_stretch(const WarpAccess& a, F f) {
+  const bool load = a.kind == Kind::Load;
+  auto is_stretch = [&](int64_t step) { return step == a.bytes || (step == 0 && load); };
+  if (a.regular && is_stretch(a.step) && (a.mask == ALL_LANES || a.step == 0)) {
+    f(a.mask, a.at(std::countr_zero(a.mask)), a.step == 0);
+    return;
   }
-  return above != 0;
+  if (a.halves && is_stretch(a.half_step[0]) && is_stretch(a.half_step[1])) {
+    f(ALL_LANES >> 16, a.address[0], a.half_step[0] == 0);
+    f(ALL_LANES << 16, a.address[16], a.half_step[1] == 0);
+    return;
+  }
+  for (Mask rest = a.mask; rest;) {
+    const int lane = std::countr_zero(rest);
+    const uint64_t first = a.at(lane);
+    Mask lanes = Mask{1} << lane;
+    rest &= rest - 1;
+    int next = std::countr_zero(rest);
+    const bool same = load && rest && a.at(next) == first;
+    uint64_t at = first + (same ? 0 : a.bytes);
+    while (rest && (same || next == std::bit_width(lanes)) && a.at(next) == at) {
+      lanes |= Mask{1} << next;
+      rest &= rest - 1;
+      next = std::countr_zero(rest);
+      at += same ? 0 : a.bytes;
+    }
+    f(lanes, first, same);
+  }
 }
 
-// The same for values outside of [low, high].
-bool any_outside(const uint32_t* values, uint32_t n, uint32_t low, uint32_t high) {
-  uint32_t outside = 0;
-  for (uint32_t i = 0; i < n; i++) {
-    outside |= static_cast<uint32_t>(values[i] - low > high - low);
-  }
-  return outside != 0;
-}
+// What is noted of the reads of a stretch.
+struct Reading {
+  uint32_t now;    // as in a record, above the lane
+  uint32_t limit;  // records up to here are of the time before the warp synchronised
+  uint32_t lane;   // the first one
+  int lane_shift;  // log2 of the pieces of a lane
+};
 
-// The record of a lane's read now: SEVERAL if other lanes have read since the warp synchronised.
-inline uint32_t recorded(uint32_t before, uint32_t synced, Time now, uint32_t lane) {
-  bool others = before > (synced << 6 | 63) && (before & 63) != lane;
-  return now << 6 | (others ? SEVERAL : lane);
+inline void note(const Reading& r, uint32_t* records, uint32_t n) {
+  in_parts(n, [&](uint32_t i, auto size) {
+    constexpr uint32_t N = size;
+    Values<N>& record = values_at<N>(records + i);
+    const Values<N> lane = lane_of<N>(i, r.lane_shift) + r.lane, before = record;
+    // SEVERAL if other lanes have read since the warp synchronised.
+    const auto others = (before > r.limit) & ((before & 63) != lane);
+    record = (others ? Values<N>{} + SEVERAL : lane) | r.now;
+  });
 }
 
 }  // namespace
@@ -41,141 +116,93 @@ bool Checker::ordered(const Warp& w, int lane, Who who, Time time) const {
   return order_.knows(w, lane, who.agent(), who.lane(), time);
 }
 
-uint32_t Checker::pc_of(const Warp& w, const Inst* in) const {
-  return static_cast<uint32_t>(in - w.block->kernel->code.data());
-}
-
 void Checker::shared_access(Warp& w, const Inst* in, const WarpAccess& a, bool strong) {
-  const bool row = a.regular && a.mask == ALL_LANES && a.step == a.bytes && a.owner == w.block;
   if (a.kind == Kind::Load) {
-    if (row) {
-      read_row(w, in, a, strong);
-    } else if (a.regular && a.step == 0 && order_.is_uniform(w)) {
-      read_lane(w, in, a, std::countr_zero(a.mask), strong);
-    } else {
-      for_lanes(a.mask, [&](int l) { read_lane(w, in, a, l, strong); });
-    }
-  } else if (row && a.kind == Kind::Store) {
-    write_row(w, in, a, strong);
+    read_shared(w, in, a, strong);
+  } else if (a.kind == Kind::Store) {
+    write_shared(w, in, a, strong);
   } else {
     for_lanes(a.mask, [&](int l) { write_lane(w, in, a, l, strong); });
   }
 }
 
-// All lanes side by side.
-void Checker::read_row(Warp& w, const Inst* in, const WarpAccess& a, bool strong) {
-  SharedShadow& s = shadow_of(*a.owner);
-  const uint32_t per_lane = a.bytes >> s.shift, n = per_lane * LANES;
-  const auto first = static_cast<uint32_t>(a.first >> s.shift);
-  const Time started = order_.started(), floor = races_ ? order_.floor(w, a.mask) : LAST_TIME;
-  if (any_outside(&s.written[first], n, uninitialised_ ? started : 0, floor)) {
-    for (uint32_t i = 0; i < n; i++) {
-      after_write(w, in, a, static_cast<int>(i / per_lane), first + i, strong);
+void Checker::read_shared(Warp& w, const Inst* in, const WarpAccess& a, bool strong) {
+  const Touch touch(*this, w, in, a, strong, a.mask);
+  SharedShadow& s = touch.shadow;
+  const uint32_t low = uninitialised_ ? order_.started() : 0;
+  const int shift = s.shift, lane_shift = std::countr_zero(a.bytes) - shift;
+  const uint32_t limit = order_.synced(w) << 6 | 63, now = touch.now << 6,
+                 when = touch.now | touch.apart;
+  Reads* const reads = races_ && !strong ? &s.of(touch.agent) : nullptr;
+  each_stretch(a, [&](Mask lanes, uint64_t offset, bool same) {
+    const Stretch stretch{lanes, offset, same};
+    const uint32_t n = (same ? 1 : stretch.num_lanes()) << lane_shift;
+    const auto first = static_cast<uint32_t>(offset >> shift);
+    if (any_outside(&s.written[first], n, low, touch.floor)) [[unlikely]] {
+      stretch.each_piece(
+          a, shift, [&](int lane, uint32_t piece) { after_write(w, in, a, lane, piece, strong); });
     }
-  }
-  if (!races_ || strong) {
-    return;
-  }
-  const uint32_t agent = order_.warp_agent(w), pc = pc_of(w, in);
-  Reads& reads = s.of(agent);
-  uint32_t *record = &reads.record[first], *pcs = &reads.pc[first], *last = &s.read[first];
-  const Time now = order_.now(), synced = order_.synced(w);
-  if (per_lane == 1) {
-    for (uint32_t l = 0; l < LANES; l++) {
-      record[l] = recorded(record[l], synced, now, l);
+    if (!reads) {
+      return;
     }
-  } else {
-    for (uint32_t i = 0; i < n; i++) {
-      record[i] = recorded(record[i], synced, now, i / per_lane);
+    if (same && (lanes & (lanes - 1))) {
+      fill(&reads->record[first], n, now | SEVERAL);
+    } else {
+      note({now, limit, stretch.lane(), lane_shift}, &reads->record[first], n);
     }
-  }
-  for (uint32_t i = 0; i < n; i++) {
-    pcs[i] = pc;
-    last[i] = now;
-  }
+    fill(&reads->pc[first], n, touch.pc);
+    fill(&s.read[first], n, when);
+  });
 }
 
-void Checker::read_lane(Warp& w, const Inst* in, const WarpAccess& a, int lane, bool strong) {
-  SharedShadow& s = shadow_of(*a.owner);
-  const uint32_t n = a.bytes >> s.shift;
-  const auto first = static_cast<uint32_t>(a.at(lane) >> s.shift);
-  const Time started = order_.started(), floor = races_ ? order_.floor(w, lane) : LAST_TIME;
-  const bool several = a.regular && a.step == 0 && (a.mask & (a.mask - 1));
-  const uint32_t agent = order_.warp_agent(w), pc = pc_of(w, in);
-  const Time now = order_.now(), synced = order_.synced(w);
-  Reads* reads = races_ && !strong ? &s.of(agent) : nullptr;
-  for (uint32_t piece = first; piece < first + n; piece++) {
-    if (s.written[piece] - started > floor - started) {
-      after_write(w, in, a, lane, piece, strong);
-    }
-    if (reads) {
-      uint32_t& record = reads->record[piece];
-      record = several ? now << 6 | SEVERAL : recorded(record, synced, now, lane);
-      reads->pc[piece] = pc;
-      s.read[piece] = now | (a.owner == w.block ? 0 : APART);
-    }
-  }
-}
-
-void Checker::write_row(Warp& w, const Inst* in, const WarpAccess& a, bool strong) {
-  SharedShadow& s = shadow_of(*a.owner);
-  const uint32_t per_lane = a.bytes >> s.shift, n = per_lane * LANES;
-  const auto first = static_cast<uint32_t>(a.first >> s.shift);
-  if (races_) {
-    const Time floor = order_.floor(w, a.mask);
-    if (any_above(&s.written[first], n, floor)) {
-      for (uint32_t i = 0; i < n; i++) {
-        after_write(w, in, a, static_cast<int>(i / per_lane), first + i, strong);
-      }
-    }
-    if (any_above(&s.read[first], n, floor)) {
-      for (uint32_t agent : s.readers) {
-        const uint32_t* record = &s.reads[agent]->record[first];
-        if (any_above(record, n, order_.known(w, a.mask, agent) << 6 | 63)) {
-          for (uint32_t i = 0; i < n; i++) {
-            after_read(w, in, a, static_cast<int>(i / per_lane), first + i, agent);
-          }
-        }
-      }
-    }
-  }
-  const uint32_t agent = order_.warp_agent(w), pc = pc_of(w, in);
-  const uint32_t flags = strong ? Who::ATOMIC : 0;
-  const Time now = order_.now();
-  uint32_t *written = &s.written[first], *writer = &s.writer[first], *pcs = &s.write_pc[first];
-  for (uint32_t i = 0; i < n; i++) {
-    written[i] = now;
-    pcs[i] = pc;
-  }
-  for (uint32_t i = 0; i < n; i++) {
-    writer[i] = Who::of(agent, per_lane == 1 ? i : i / per_lane, flags).bits;
-  }
+void Checker::write_shared(Warp& w, const Inst* in, const WarpAccess& a, bool strong) {
+  const Touch touch(*this, w, in, a, strong, a.mask);
+  each_stretch(a, [&](Mask lanes, uint64_t offset, bool same) {
+    write_stretch(touch, {lanes, offset, same});
+  });
 }
 
 void Checker::write_lane(Warp& w, const Inst* in, const WarpAccess& a, int lane, bool strong) {
-  SharedShadow& s = shadow_of(*a.owner);
-  const uint32_t n = a.bytes >> s.shift;
-  const auto first = static_cast<uint32_t>(a.at(lane) >> s.shift);
-  const uint32_t agent = order_.warp_agent(w), pc = pc_of(w, in);
-  const Time now = order_.now(), floor = races_ ? order_.floor(w, lane) : LAST_TIME;
-  const uint32_t apart = a.owner == w.block ? 0 : APART;
-  for (uint32_t piece = first; piece < first + n; piece++) {
-    if (a.kind == Kind::Atomic && uninitialised_ &&
-        (s.written[piece] & ~APART) < order_.started()) {
-      uninitialised(w, in, a, lane, uint64_t{piece} << s.shift);
-    }
-    if (s.written[piece] > floor && races_) {
-      after_write(w, in, a, lane, piece, strong);
-    }
-    if (s.read[piece] > floor && races_) {
-      for (uint32_t reader : s.readers) {
-        after_read(w, in, a, lane, piece, reader);
+  const Mask m = Mask{1} << lane;
+  const Touch touch(*this, w, in, a, strong, m);
+  const SharedShadow& s = touch.shadow;
+  const Stretch stretch{m, a.at(lane), false};
+  if (a.kind == Kind::Atomic && uninitialised_) {
+    stretch.each_piece(a, s.shift, [&](int l, uint32_t piece) {
+      if ((s.written[piece] & ~APART) < order_.started()) {
+        uninitialised(w, in, a, l, uint64_t{piece} << s.shift);
+      }
+    });
+  }
+  write_stretch(touch, stretch);
+}
+
+void Checker::write_stretch(const Touch& touch, const Stretch& stretch) {
+  const auto& [w, in, a, strong, s, agent, pc, now, floor, apart] = touch;
+  const int shift = s.shift, lane_shift = std::countr_zero(a.bytes) - shift;
+  const uint32_t n = stretch.num_lanes() << lane_shift;
+  const auto first = static_cast<uint32_t>(stretch.first >> shift);
+  if (races_ && any_above(&s.written[first], n, floor)) {
+    stretch.each_piece(
+        a, shift, [&](int lane, uint32_t piece) { after_write(w, in, a, lane, piece, strong); });
+  }
+  if (races_ && any_above(&s.read[first], n, floor)) {
+    for (uint32_t reader : s.readers) {
+      const uint32_t* record = &s.reads[reader]->record[first];
+      if (any_above(record, n, order_.known(w, stretch.lanes, reader) << 6 | 63)) {
+        stretch.each_piece(
+            a, shift, [&](int lane, uint32_t piece) { after_read(w, in, a, lane, piece, reader); });
       }
     }
-    s.written[piece] = now | apart;
-    s.writer[piece] = Who::of(agent, lane, strong ? Who::ATOMIC : 0).bits;
-    s.write_pc[piece] = pc;
   }
+  fill(&s.written[first], n, now | apart);
+  fill(&s.write_pc[first], n, pc);
+  uint32_t* const writer = &s.writer[first];
+  const uint32_t who = Who::of(agent, stretch.lane(), strong ? Who::ATOMIC : 0).bits;
+  in_parts(n, [&](uint32_t i, auto size) {
+    constexpr uint32_t N = size;
+    values_at<N>(writer + i) = lane_of<N>(i, lane_shift) + who;
+  });
 }
 
 void Checker::after_write(const Warp& w, const Inst* in, const WarpAccess& a, int lane,
