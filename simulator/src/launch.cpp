@@ -102,8 +102,7 @@ Result run_grid(const Launch& launch, const std::atomic<bool>& interrupted) {
   Result result;
   result.counts.resize(num_instructions);
   if (launch.counting) {
-    result.counting = std::make_shared<Counting>();
-    result.counting->counts.resize(num_instructions);
+    result.counting = std::make_shared<Counting>(num_instructions);
   }
   std::atomic<uint64_t> next_cluster{0};
   std::atomic<bool> stop{false};
@@ -186,8 +185,7 @@ Result run_grid(const Launch& launch, const std::atomic<bool>& interrupted) {
       worker.counts.resize(num_instructions);
       worker.allowed.resize(num_instructions);
       if (launch.counting) {
-        worker.counting = std::make_shared<Counting>();
-        worker.counting->counts.resize(num_instructions);
+        worker.counting = std::make_shared<Counting>(num_instructions);
       }
       bool more = true, spun = false;
       uint64_t turns = 0;  // in a row that all of it spun

@@ -43,6 +43,33 @@ void pass_on(Warp& w, const InstInfo& info, const WarpAccess& access, const Line
   }
 }
 
+Cost compute_wavefronts(const InstInfo& info, const WarpAccess& access) {
+  return access.kind == Kind::Atomic ? atomic_wavefronts_of(access)
+                                     : wavefronts_of(access, info.observed == InstInfo::Rows);
+}
+
+Cost shared_cost(Counting& counting, size_t index, const InstInfo& info, const WarpAccess& access) {
+  if (access.regular || access.mask != ALL_LANES) {
+    return compute_wavefronts(info, access);
+  }
+  std::unique_ptr<KnownPattern>& known = counting.known[index];
+  if (known) {
+    uint64_t different = 0;
+    for (int l = 0; l < LANES; l++) {
+      different |= (access.address[l] - access.address[0]) ^ known->relative[l];
+    }
+    if (!different) {
+      return known->cost;
+    }
+  } else {
+    known = std::make_unique<KnownPattern>();
+  }
+  for (int l = 0; l < LANES; l++) {
+    known->relative[l] = access.address[l] - access.address[0];
+  }
+  return known->cost = compute_wavefronts(info, access);
+}
+
 }  // namespace
 
 void AccessCount::operator+=(const AccessCount& other) {
@@ -71,13 +98,13 @@ void count_access(Warp& w, const Inst* in, const WarpAccess& access) {
   const Kernel& kernel = *w.block->kernel;
   const size_t index = in - kernel.code.data();
   const InstInfo& info = kernel.info[index];
-  AccessCount& count = w.block->worker->counting->counts[index].at(access.where, access.kind);
+  Counting& counting = *w.block->worker->counting;
+  AccessCount& count = counting.counts[index].at(access.where, access.kind);
   count.requests++;
   count.bytes += uint64_t{access.bytes} * std::popcount(access.mask);
   Cost cost;
   if (access.where == Where::Shared) {
-    cost = access.kind == Kind::Atomic ? atomic_wavefronts_of(access)
-                                       : wavefronts_of(access, info.observed == InstInfo::Rows);
+    cost = shared_cost(counting, index, info, access);
   } else {
     Lines lines;
     if (access.where == Where::Global) {

@@ -7,6 +7,7 @@
 #include "../observe.h"
 #include "footprint.h"
 #include "l1_cache.h"
+#include "patterns.h"
 
 namespace wbsim {
 
@@ -34,11 +35,20 @@ struct AccessCounts {
   }
 };
 
+// An instruction's last access to shared memory, relative to its first lane. What it costs does not
+// depend on where that lane is, and in the next trip of a loop the pattern is mostly the same.
+struct KnownPattern {
+  uint64_t relative[LANES];
+  Cost cost;
+};
+
 // Of a worker, or of a launch.
 struct Counting {
-  std::vector<AccessCounts> counts;  // beside Kernel::code
+  std::vector<AccessCounts> counts;                  // beside Kernel::code
+  std::vector<std::unique_ptr<KnownPattern>> known;  // beside Kernel::code
   Footprint footprint;
 
+  explicit Counting(size_t num_instructions) : counts(num_instructions), known(num_instructions) {}
   void merge(const Counting& other);
 };
 
