@@ -29,12 +29,23 @@ METRICS: dict[str, tuple[str, ...]] = {
         "smsp__inst_executed_op_ldsm.sum",
     ),
     "shared_load_wavefronts": ("l1tex__data_pipe_lsu_wavefronts_mem_shared_op_ld.sum",),
-    "shared_store_requests": ("smsp__inst_executed_op_shared_st.sum",),
-    "shared_store_wavefronts": ("l1tex__data_pipe_lsu_wavefronts_mem_shared_op_st.sum",),
+    "shared_store_requests": (
+        "smsp__inst_executed_op_shared_st.sum",
+        "sm__inst_executed_op_shared_stsm.sum",
+        "sm__sass_inst_executed_op_ldgsts_cache_access.sum",
+    ),
+    "shared_store_wavefronts": (
+        "l1tex__data_pipe_lsu_wavefronts_mem_shared_op_st.sum",
+        "sm__sass_l1tex_data_pipe_lsu_wavefronts_mem_shared_op_ldgsts.sum",
+    ),
     "shared_atomic_requests": ("smsp__inst_executed_op_shared_atom.sum",),
     "shared_atomic_wavefronts": ("l1tex__data_pipe_lsu_wavefronts_mem_shared_op_atom.sum",),
     "l2_read_sectors": ("lts__t_sectors_srcunit_tex_op_read.sum",),
-    "l2_write_sectors": ("lts__t_sectors_srcunit_tex_op_write.sum",),
+    "l2_write_sectors": (
+        "lts__t_sectors_srcunit_tex_op_write.sum",
+        "lts__t_sectors_srcunit_tex_op_red.sum",
+        "lts__t_sectors_srcunit_tex_op_atom.sum",
+    ),
     "dram_read_bytes": ("dram__bytes_read.sum",),
     "dram_write_bytes": ("dram__bytes_write.sum",),
 }

@@ -167,7 +167,8 @@ std::vector<uint8_t> Runtime::pack(Function& function, void** args) {
 }
 
 // A block's share of the L1 cache, which is what its multiprocessor's shared memory leaves: the
-// driver sets aside the smallest size for that in which all blocks that fit find room.
+// driver sets aside the smallest size for that in which all blocks that fit find room. A part of the
+// cache is never found to hold anything.
 static uint64_t l1_share(const Function& function, const Launch& launch) {
   constexpr uint64_t KIB = 1024, BOTH = 256 * KIB;
   constexpr uint64_t SIZES[] = {8, 16, 32, 64, 100, 132, 164, 196, 228};
@@ -184,7 +185,7 @@ static uint64_t l1_share(const Function& function, const Launch& launch) {
     }
   }
   const uint64_t there = (launch.num_blocks() + Device::SMS - 1) / Device::SMS;
-  return (BOTH - aside * KIB) / std::min(fit, there);
+  return (BOTH - aside * KIB) * 23 / 25 / std::min(fit, there);
 }
 
 cudaError_t Runtime::launch(Function& function, const LaunchShape& shape,

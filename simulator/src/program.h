@@ -67,6 +67,7 @@ struct InstInfo {
   uint32_t first_operand = 0;
   uint16_t num_sources = 0, num_targets = 0;
   bool bypasses_l1 = false;
+  bool compares = false;  // atom.cas
 };
 
 enum class Special : uint8_t {

@@ -140,22 +140,67 @@ def test_shared_stores():
     assert got == {name: (1, *SHARED[name][3:]) for name in cases}
 
 
+def test_shared_stores_are_not_merged():
+    # Loads of 8 and 16 bytes save passes where lanes 2 i and 2 i + 1 share an address.
+    cases = {
+        "8 bytes, pairs": ("lds8", lambda i: i // 2 * 8, ALL),
+        "16 bytes, pairs": ("lds16", lambda i: i // 2 * 16, ALL),
+        "16 bytes, broadcast": ("lds16", lambda i: 0, ALL),
+        "16 bytes, quarters": ("lds16", lambda i: i % 8 * 16, ALL),  # no pairs
+    }
+    assert counted(cases, "shared_load_wavefronts") == {
+        "8 bytes, pairs": (1,),
+        "16 bytes, pairs": (2,),
+        "16 bytes, broadcast": (2,),
+        "16 bytes, quarters": (4,),
+    }
+    stores = {name: (case[0].replace("ld", "st"), *case[1:]) for name, case in cases.items()}
+    assert counted(stores, "shared_store_wavefronts") == {
+        "8 bytes, pairs": (2,),
+        "16 bytes, pairs": (4,),
+        "16 bytes, broadcast": (4,),
+        "16 bytes, quarters": (4,),
+    }
+
+
 def test_atomics():
+    # Lanes with one address take turns, each of which asks for its sectors.
     cases = {
         "row": ("redg4", lambda i: 4 * i, ALL),
         "one address": ("redg4", lambda i: 0, ALL),
+        "halves": ("redg4", lambda i: i % 16 * 4, ALL),  # two turns of 64 bytes
         "stride 8": ("atomg4", lambda i: 32 * i, ALL),
+        "8 bytes": ("atomg8", lambda i: 8 * i, ALL),
     }
     assert counted(cases, "atomic_requests", "atomic_sectors", "atomics") == {
         "row": (1, 4, 32),
-        "one address": (1, 1, 32),
+        "one address": (1, 32, 32),
+        "halves": (1, 4, 32),
         "stride 8": (1, 32, 32),
+        "8 bytes": (1, 8, 32),
+    }
+
+
+def test_shared_atomics():
+    cases = {
+        "row": ("atoms4", lambda i: 4 * i, ALL),
+        "one address": ("reds4", lambda i: 0, ALL),
+        "stride 2": ("exchs4", lambda i: 8 * i, ALL),
+        "compare and swap": ("cass4", lambda i: 4 * i, ALL),  # reads in one pass, then writes
+        "8 bytes, compare and swap": ("cass8", lambda i: 8 * i, ALL),  # that for each half
+    }
+    assert counted(cases, "shared_atomic_requests", "shared_atomic_wavefronts") == {
+        "row": (1, 1),
+        "one address": (1, 32),
+        "stride 2": (1, 2),
+        "compare and swap": (1, 2),
+        "8 bytes, compare and swap": (1, 4),
     }
 
 
 def test_local_memory_is_interleaved():
     # Word i of all lanes lies side by side: the same index in each lane is a row of 128 bytes. A
-    # store to word 0 comes first: 4 sectors.
+    # store to word 0 comes first: 4 sectors. There is a request for each word.
     cases = {
         "same index": ("local4", lambda i: 8, ALL),
         "a word further each lane": ("local4", lambda i: 4 * i, ALL),  # each in a line of its own
@@ -164,7 +209,7 @@ def test_local_memory_is_interleaved():
     assert counted(cases, "local_requests", "local_sectors") == {
         "same index": (2, 4 + 4),
         "a word further each lane": (2, 4 + 32),
-        "16 bytes": (2, 16 + 16),
+        "16 bytes": (8, 16 + 16),
     }
 
 
@@ -326,6 +371,7 @@ def test_asynchronous_copies():
     cases = {
         "4 bytes": ("copy4", lambda i: 4 * i, ALL),
         "16 bytes": ("copy16", lambda i: 16 * i, ALL),
+        "16 bytes, one source": ("copy16", lambda i: 0, ALL),
         "16 bytes, past L1": ("copy16cg", lambda i: 32 * i, ALL),
     }
     got = counted(
@@ -338,7 +384,8 @@ def test_asynchronous_copies():
     assert got == {
         "4 bytes": (4, 1, 4, 0),
         "16 bytes": (16, 4, 16, 0),
-        "16 bytes, past L1": (32, 8, 32, 0),  # every second 16 bytes: two rows for each quarter
+        "16 bytes, one source": (1, 32, 1, 0),  # which its lanes read one after the other
+        "16 bytes, past L1": (32, 0, 32, 0),
     }
 
 

@@ -15,7 +15,7 @@ uint64_t local_base(const Warp& w) {
   return (uint64_t{1} << 60) + (static_cast<uint64_t>(w.index) << 40);
 }
 
-// What goes on to L2: of loads what the L1 cache lacks, of stores and atomics everything.
+// What goes on to L2: of loads what the L1 cache lacks, of stores everything, of atomics each turn.
 void pass_on(Warp& w, const InstInfo& info, const WarpAccess& access, const Lines& lines,
              AccessCount& count) {
   Counting& counting = *w.block->worker->counting;
@@ -24,13 +24,19 @@ void pass_on(Warp& w, const InstInfo& info, const WarpAccess& access, const Line
   for (int i = 0; i < lines.size; i++) {
     const uint64_t number = lines.line[i].number;
     uint32_t sectors = lines.line[i].sectors();
+    L1Cache& l1 = *w.block->l1;
     if (access.kind == Kind::Load) {
       if (!info.bypasses_l1) {
-        sectors = w.block->l1->load(base + number, sectors);
+        sectors = l1.load(base + number, sectors);
       }
       count.l2_read_sectors += std::popcount(sectors);
-    } else {
+    } else if (access.kind == Kind::Store) {
       count.l2_write_sectors += std::popcount(sectors);
+      if (const uint32_t whole = lines.line[i].whole_sectors()) {
+        l1.load(base + number, whole);
+      }
+    } else {
+      l1.drop(base + number, sectors);
     }
     if (global && sectors) {
       if (access.kind != Kind::Store) {
@@ -44,7 +50,7 @@ void pass_on(Warp& w, const InstInfo& info, const WarpAccess& access, const Line
 }
 
 Cost compute_wavefronts(const InstInfo& info, const WarpAccess& access) {
-  return access.kind == Kind::Atomic ? atomic_wavefronts_of(access)
+  return access.kind == Kind::Atomic ? atomic_wavefronts_of(access, info.compares)
                                      : wavefronts_of(access, info.observed == InstInfo::Rows);
 }
 
@@ -111,12 +117,43 @@ void count_access(Warp& w, const Inst* in, const WarpAccess& access) {
       find_lines(access, access.mask, lines);
     } else {
       find_local_lines(access, lines);
+      count.requests += (access.bytes - 1) / 4;  // one for each word
     }
-    cost = sectors_of(lines);
+    const bool atomic = access.kind == Kind::Atomic;
+    cost = atomic ? atomic_sectors_of(access, lines) : sectors_of(lines);
+    count.l2_write_sectors += atomic ? cost.units : 0;
     pass_on(w, info, access, lines, count);
   }
   count.units += cost.units;
   count.ideal += cost.ideal;
+}
+
+void count_lane_copy(Warp& w, const Inst* in, const WarpAccess& from, const WarpAccess& to) {
+  const size_t index = in - w.block->kernel->code.data();
+  const InstInfo& info = w.block->kernel->info[index];
+  AccessCounts& counts = w.block->worker->counting->counts[index];
+  AccessCount& writes = counts.at(Where::Shared, Kind::Store);
+  writes.bytes += uint64_t{to.bytes} * std::popcount(to.mask);
+  if (!info.bypasses_l1) {
+    count_access(w, in, from);
+    const Cost cost = copy_wavefronts_of(from, to);
+    writes.requests++;
+    writes.units += cost.units;
+    writes.ideal += cost.ideal;
+    return;
+  }
+  AccessCount& reads = counts.at(Where::Global, Kind::Load);
+  Lines lines;
+  find_lines(to, from.mask, lines);
+  AccessCount asked;
+  asked.requests = 1;
+  asked.bytes = uint64_t{from.bytes} * std::popcount(from.mask);
+  asked.units = sectors_of(lines).units;
+  find_lines(from, from.mask, lines);
+  asked.ideal = sectors_of(lines).ideal;
+  pass_on(w, info, from, lines, asked);
+  asked.l2_read_sectors = copied_sectors(from, to);
+  reads += asked;
 }
 
 void count_copy(Warp& w, const Inst* in, uint64_t address, uint64_t bytes, bool write) {

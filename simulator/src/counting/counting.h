@@ -55,6 +55,10 @@ struct Counting {
 // Adds one access of a warp instruction to the worker's counters.
 void count_access(Warp& w, const Inst* in, const WarpAccess& access);
 
+// The same for cp.async: from global memory, to shared memory; those of the lanes that copy nothing
+// are in `to` alone.
+void count_lane_copy(Warp& w, const Inst* in, const WarpAccess& from, const WarpAccess& to);
+
 // The same for a stretch of global memory that the TMA unit reads or writes, past the L1 cache.
 void count_copy(Warp& w, const Inst* in, uint64_t address, uint64_t bytes, bool write);
 

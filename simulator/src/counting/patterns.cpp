@@ -140,8 +140,39 @@ bool is_paired(const WarpAccess& access, Mask mask, int distance) {
   return paired;
 }
 
+// Whether two passes become one: loads only, where the lanes come in pairs.
 bool merges(const WarpAccess& access, Mask mask) {
-  return is_paired(access, mask, 1) || is_paired(access, mask, 2);
+  return access.kind == WarpAccess::Kind::Load &&
+         (is_paired(access, mask, 1) || is_paired(access, mask, 2));
+}
+
+// The lanes of a warp that are served in one pass.
+struct Passes {
+  int count;
+  Mask mask[4];
+};
+
+Passes passes_of(uint32_t bytes) {
+  if (bytes <= BANK_BYTES) {
+    return {1, {ALL_LANES}};
+  }
+  if (bytes <= 2 * BANK_BYTES) {
+    return {2, {LOW_HALF, ~LOW_HALF}};
+  }
+  return {4, {QUARTER, QUARTER << 8, QUARTER << 16, QUARTER << 24}};
+}
+
+// The most lanes that go to one bank, those with the same word too.
+uint32_t most_lanes(const WarpAccess& access, Mask mask) {
+  uint32_t lanes_of[BANKS] = {};
+  uint32_t most = 0;
+  for_lanes(mask, [&](int l) {
+    const uint64_t first = access.at(l) / BANK_BYTES;
+    for (uint32_t i = 0; i < std::max(1u, access.bytes / BANK_BYTES); i++) {
+      most = std::max(most, ++lanes_of[(first + i) % BANKS]);
+    }
+  });
+  return most;
 }
 
 uint32_t half_wavefronts(const WarpAccess& access, Mask half) {
@@ -218,6 +249,35 @@ Cost sectors_of(const Lines& lines) {
   return cost;
 }
 
+Cost atomic_sectors_of(const WarpAccess& access, const Lines& lines) {
+  Cost cost = sectors_of(lines);
+  cost.units = 0;
+  for (Mask rest = access.mask; rest;) {
+    // This turn takes the first lane of each address.
+    Mask turn = 0;
+    uint64_t addresses[LANES];
+    int size = 0;
+    Places<LANES> places, sectors;
+    for_lanes(rest, [&](int l) {
+      if (places.find(access.at(l), size, [&](int i) { return addresses[i]; }) == size) {
+        addresses[size++] = access.at(l);
+        turn |= Mask{1} << l;
+      }
+    });
+    uint64_t numbers[LANES];
+    int different = 0;
+    for_lanes(turn, [&](int l) {
+      const uint64_t number = access.at(l) / SECTOR_BYTES;
+      if (sectors.find(number, different, [&](int i) { return numbers[i]; }) == different) {
+        numbers[different++] = number;
+      }
+    });
+    cost.units += different;
+    rest &= ~turn;
+  }
+  return cost;
+}
+
 Cost wavefronts_of(const WarpAccess& access, bool matrices) {
   if (access.mask == 0) {
     return {};
@@ -231,15 +291,14 @@ Cost wavefronts_of(const WarpAccess& access, bool matrices) {
     }
     return cost;
   }
-  if (access.regular && access.mask == ALL_LANES) {
+  if (access.regular && access.mask == ALL_LANES && access.bytes <= 16) {
+    const uint32_t passes = std::max(1u, access.bytes / BANK_BYTES);
     if (access.step == 0) {
-      return {1, 1};
+      const bool loads = access.kind == WarpAccess::Kind::Load;
+      return {loads ? divide_up(passes, 2) : passes, 1};
     }
-    if (access.step == access.bytes && access.bytes <= 16) {
-      const uint32_t passes = std::max(1u, access.bytes / BANK_BYTES);
-      if (access.first % row == 0) {
-        return {passes, passes};
-      }
+    if (access.step == access.bytes && access.first % row == 0) {
+      return {passes, access.bytes < BANK_BYTES ? 1 : passes};
     }
   }
   Cost cost;
@@ -253,14 +312,42 @@ Cost wavefronts_of(const WarpAccess& access, bool matrices) {
   return cost;
 }
 
-Cost atomic_wavefronts_of(const WarpAccess& access) {
-  uint32_t lanes_of[BANKS] = {};
-  uint32_t most = 0;
-  for_lanes(access.mask, [&](int l) {
-    const auto bank = static_cast<uint32_t>(access.at(l)) / BANK_BYTES % BANKS;
-    most = std::max(most, ++lanes_of[bank]);
+Cost atomic_wavefronts_of(const WarpAccess& access, bool compares) {
+  Cost cost;
+  const Passes passes = passes_of(access.bytes);
+  for (int i = 0; i < passes.count; i++) {
+    cost.units += most_lanes(access, access.mask & passes.mask[i]);
+  }
+  cost.units *= compares ? 2 : 1;
+  cost.ideal = divide_up(unique_bytes(access), BANKS * BANK_BYTES);
+  return cost;
+}
+
+Cost copy_wavefronts_of(const WarpAccess& from, const WarpAccess& to) {
+  Cost cost;
+  const Passes passes = passes_of(to.bytes);
+  for (int i = 0; i < passes.count; i++) {
+    const Mask mask = passes.mask[i];
+    const Mask written = to.mask & mask;
+    cost.units +=
+        written ? std::max(bank_wavefronts(to, written), most_lanes(from, from.mask & mask)) : 0;
+  }
+  cost.ideal = divide_up(unique_bytes(to), BANKS * BANK_BYTES);
+  return cost;
+}
+
+uint32_t copied_sectors(const WarpAccess& from, const WarpAccess& to) {
+  uint64_t numbers[LANES];
+  int size = 0;
+  Places<LANES> places;
+  for_lanes(from.mask, [&](int l) {
+    // A block's shared memory has less than 2^13 sectors.
+    const uint64_t number = from.at(l) / SECTOR_BYTES << 13 | to.at(l) / SECTOR_BYTES;
+    if (places.find(number, size, [&](int i) { return numbers[i]; }) == size) {
+      numbers[size++] = number;
+    }
   });
-  return {most, divide_up(unique_bytes(access), BANKS * BANK_BYTES)};
+  return size;
 }
 
 }  // namespace wbsim

@@ -14,9 +14,15 @@ struct Lines {
     uint64_t number;    // address / 128
     uint64_t bytes[2];  // one bit for each byte that is touched
 
-    // One bit for each sector.
+    // One bit for each sector: of those that are touched, and of those that are wholly.
     uint32_t sectors() const {
       auto half = [](uint64_t b) { return (b & 0xffffffff ? 1u : 0) | (b >> 32 ? 2u : 0); };
+      return half(bytes[0]) | half(bytes[1]) << 2;
+    }
+    uint32_t whole_sectors() const {
+      auto half = [](uint64_t b) {
+        return ((b & 0xffffffff) == 0xffffffff ? 1u : 0) | (b >> 32 == 0xffffffff ? 2u : 0);
+      };
       return half(bytes[0]) | half(bytes[1]) << 2;
     }
   };
@@ -39,10 +45,19 @@ struct Cost {
 };
 
 Cost sectors_of(const Lines& lines);
+// Lanes with the same address take turns, and each turn asks for its sectors.
+Cost atomic_sectors_of(const WarpAccess& access, const Lines& lines);
 
 // Wavefronts of a load or store: passes over the 32 banks of 4 bytes. An access of 16-byte rows of
 // matrices (ldmatrix, stmatrix) takes each matrix by itself.
 Cost wavefronts_of(const WarpAccess& access, bool matrices);
-Cost atomic_wavefronts_of(const WarpAccess& access);
+// compares: atom.cas, which reads in one pass and writes in another.
+Cost atomic_wavefronts_of(const WarpAccess& access, bool compares);
+
+// cp.async through L1: the banks that hold the sources in the cache count like those of shared
+// memory.
+Cost copy_wavefronts_of(const WarpAccess& from, const WarpAccess& to);
+// cp.async past L1: a request for each sector of shared memory and each of global memory that meet.
+uint32_t copied_sectors(const WarpAccess& from, const WarpAccess& to);
 
 }  // namespace wbsim

@@ -44,34 +44,41 @@ uint8_t* destination(Warp& w, const Inst* in, int l) {
       .data();
 }
 
-// Tells what the copy reads and writes.
-void tell(Warp& w, const Inst* in, Mask m, const LaneCopy& copy) {
+// The lanes of m, and the places that they read or write.
+template <class Place>
+WarpAccess access_of(Mask m, uint32_t bytes, Place place) {
+  WarpAccess access;
+  access.mask = m;
+  access.bytes = bytes;
+  for_lanes(m, [&](int l) { access.address[l] = place(l); });
+  return access;
+}
+
+void count(Warp& w, const Inst* in, Mask m, const LaneCopy& copy) {
+  Mask reading = 0;
+  for_lanes(m, [&](int l) { reading |= Mask{copy.read[l] > 0} << l; });
+  const WarpAccess from = access_of(
+      reading, in->count, [&](int l) { return reinterpret_cast<uint64_t>(copy.from[l]); });
+  WarpAccess to =
+      access_of(m, in->count, [&](int l) { return uint64_t(copy.to[l] - w.block->shared); });
+  to.kind = WarpAccess::Kind::Store;
+  to.where = WarpAccess::Where::Shared;
+  to.owner = w.block;
+  count_lane_copy(w, in, from, to);
+}
+
+// Tells the checks what the copy reads and writes.
+void check(Checker& checker, Warp& w, const Inst* in, Mask m, const LaneCopy& copy) {
   for (uint32_t size = 1; size <= in->count; size++) {
-    WarpAccess access;
-    access.bytes = size;
-    for_lanes(m, [&](int l) {
-      if (copy.read[l] == size) {
-        access.mask |= Mask{1} << l;
-        access.address[l] = reinterpret_cast<uint64_t>(copy.from[l]);
-      }
-    });
-    if (access.mask) {
-      observe_access(w, in, access);
+    Mask reading = 0;
+    for_lanes(m, [&](int l) { reading |= Mask{copy.read[l] == size} << l; });
+    if (reading) {
+      checker.access(w, in, access_of(reading, size, [&](int l) {
+                       return reinterpret_cast<uint64_t>(copy.from[l]);
+                     }));
     }
   }
-  if (w.block->worker->launch->counting) {
-    WarpAccess write;
-    write.kind = WarpAccess::Kind::Store;
-    write.where = WarpAccess::Where::Shared;
-    write.owner = w.block;
-    write.mask = m;
-    write.bytes = in->count;
-    for_lanes(m, [&](int l) { write.address[l] = copy.to[l] - w.block->shared; });
-    count_access(w, in, write);
-  }
-  if (Checker* checker = w.block->cluster->checker.get()) {
-    for_lanes(m, [&](int l) { checker->lane_copy(w, in, l, copy.to[l], copy.bytes); });
-  }
+  for_lanes(m, [&](int l) { checker.lane_copy(w, in, l, copy.to[l], copy.bytes); });
 }
 
 // Addresses are checked here, where the report belongs. A source of no bytes may lie anywhere.
@@ -108,8 +115,11 @@ const Inst* copy(Warp& w, const Inst* in, Mask m) {
       copy.from[l] = copy.to[l];  // reads nothing
     }
   });
-  if (w.block->worker->launch->observed()) {
-    tell(w, in, m, copy);
+  if (w.block->worker->launch->counting) {
+    count(w, in, m, copy);
+  }
+  if (Checker* checker = w.block->cluster->checker.get()) {
+    check(*checker, w, in, m, copy);
   }
   return next(in);
 }

@@ -297,6 +297,7 @@ void build_atomic(Decode& d) {
   d.info.element = static_cast<uint16_t>(ptx::bytes_of(type));
   d.info.observed = InstInfo::Lanes;
   d.info.address = d.inst.flags;
+  d.info.compares = std::count(d.source.mods.begin(), d.source.mods.end(), "cas") > 0;
   d.inst.run = pick(d, type);
 }
 
