@@ -40,7 +40,7 @@ METRICS: dict[str, tuple[str, ...]] = {
     ),
     "shared_atomic_requests": ("smsp__inst_executed_op_shared_atom.sum",),
     "shared_atomic_wavefronts": ("l1tex__data_pipe_lsu_wavefronts_mem_shared_op_atom.sum",),
-    "l2_read_sectors": ("lts__t_sectors_srcunit_tex_op_read.sum",),
+    "l2_read_sectors": ("l1tex__m_xbar2l1tex_read_sectors.sum",),
     "l2_write_sectors": (
         "lts__t_sectors_srcunit_tex_op_write.sum",
         "lts__t_sectors_srcunit_tex_op_red.sum",
@@ -60,8 +60,8 @@ GLOBAL = (
     "l1tex__t_sectors_pipe_lsu_mem_global_op_ld_lookup_miss.sum",
     "l1tex__data_pipe_lsu_wavefronts.sum",
     "l1tex__t_output_wavefronts_pipe_lsu_mem_global_op_ld.sum",
-    "l1tex__m_xbar2l1tex_read_sectors.sum",
     "lts__t_sectors_srcunit_tex.sum",
+    "lts__t_sectors_srcunit_tex_op_read.sum",
     "lts__t_sectors_srcunit_tex_op_red.sum",
     "lts__t_sectors_srcunit_tex_op_atom.sum",
     "lts__t_sectors_op_read.sum",

@@ -121,7 +121,10 @@ void count_access(Warp& w, const Inst* in, const WarpAccess& access) {
     }
     const bool atomic = access.kind == Kind::Atomic;
     cost = atomic ? atomic_sectors_of(access, lines) : sectors_of(lines);
-    count.l2_write_sectors += atomic ? cost.units : 0;
+    if (atomic) {
+      count.l2_write_sectors += cost.units;
+      count.l2_read_sectors += info.source->opcode == "atom" ? cost.units : 0;  // the old values
+    }
     pass_on(w, info, access, lines, count);
   }
   count.units += cost.units;
