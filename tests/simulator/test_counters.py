@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -9,7 +10,8 @@ import torch
 
 import simulator
 from simulator.compare.ncu import simulate_patterns
-from simulator.compare.patterns import Pattern
+from simulator.compare.patterns import Pattern, patterns
+from tests.support import REPO
 from workbench.toolchain.inline import inline
 
 ALL = 0xFFFFFFFF
@@ -228,7 +230,12 @@ __global__ void walk_kernel(const float* x, float* y, int n, int rounds) {
 void walk(const float* x, float* y, int n, int rounds, int blocks) {
   walk_kernel<<<blocks, 128>>>(x, y, n, rounds);
 }
-__device__ float through_pointer(const float* p) { return *(volatile const float*)p; }
+__global__ void again_kernel(float* x) {
+  x[threadIdx.x] = 1;
+  __syncthreads();
+  x[threadIdx.x] = x[127 - threadIdx.x] + 1;
+}
+void again(float* x) { again_kernel<<<1, 128>>>(x); }
 __global__ void generic_kernel(const float* x, float* y, int odd) {
   __shared__ float smem[64];
   smem[threadIdx.x] = 2;
@@ -254,7 +261,7 @@ void units(float* f, double* d, half* h, int* i) {
 
 @pytest.fixture(scope="module")
 def kernels():
-    names = ["walk", "generic", "units"]
+    names = ["walk", "again", "generic", "units"]
     return inline(SOURCE, names, target="simulator", name="counted")
 
 
@@ -399,3 +406,30 @@ def test_bulk_copies():
         "load": (1024, 0, 32, 0, 0, 0),
         "store": (0, 4096, 0, 128, 0, 4096),
     }
+
+
+def test_what_was_stored_is_in_l1(kernels):
+    # The block stores 16 sectors whole; later it loads what it stored.
+    x = torch.ones(128)
+    launch = recorded(lambda: kernels.walk(x, x, 128, 1, 1))
+    assert (launch.l2_read_sectors, launch.l2_write_sectors) == (16, 16)
+    launch = recorded(lambda: kernels.again(x))
+    assert (launch.global_load_sectors, launch.l2_read_sectors) == (16, 0)
+
+
+# Where the GPU's number is not the simulator's, and why: docs/counters.md.
+EXPLAINED = ("walk 2", "walk 32K", "copy16cg broadcast>row")
+
+
+def test_patterns_as_a_gpu_counts_them():
+    file = REPO / "docs" / "results" / "nvidia-h100-80gb-hbm3-ncu.json"
+    gpu = json.loads(file.read_text())["patterns"]
+    every = patterns()
+    wrong = []
+    for pattern, launch in zip(every, simulate_patterns(every), strict=True):
+        what = f"{pattern.operation} {pattern.name}"
+        for counter, expected in gpu[what].items():
+            got = getattr(launch, counter)
+            if got != expected and not what.startswith(EXPLAINED):
+                wrong.append(f"{what}: {counter} {got}, on the GPU {expected}")
+    assert not wrong, "\n".join(wrong)
