@@ -94,7 +94,9 @@ class LineCounters(Counters):
 class Launch(Counters):
     """One kernel launch and what it counted.
 
-    dram bytes are those of every sector that the launch reads or writes, once. sampled_blocks is
+    dram bytes are those of every sector that the launch reads or writes, once, but for reads of what
+    the same block wrote before. l2_repeated_sectors are those of the l2 sectors that their block had
+    moved before. sampled_blocks is
     less than num_blocks if only some of the grid ran (``settings(sample_blocks=...)``): then every
     counter is scaled to the whole grid. forms are the warp instructions by opcode and modifiers, as
     in "ld.global.u32". seconds is the simulator's own wall time and says nothing about a GPU.
@@ -106,6 +108,7 @@ class Launch(Counters):
     shared_bytes: int
     num_blocks: int
     sampled_blocks: int
+    l2_repeated_sectors: int
     dram_read_bytes: int
     dram_write_bytes: int
     seconds: float

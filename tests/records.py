@@ -68,6 +68,7 @@ def launch(*lines: simulator.LineCounters, **more: object) -> simulator.Launch:
         "num_blocks": 4,
         "sampled_blocks": 4,
         "dram_read_bytes": totals["global_load_bytes"],
+        "l2_repeated_sectors": 0,
         "dram_write_bytes": totals["global_store_bytes"],
         "seconds": 0.1,
         "lines": lines,

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from tests.support import finished, python
-from workbench import bench, check, measure, ops
+from workbench import bench, check, estimate, measure, ops
 from workbench.baselines import BASELINES
+from workbench.estimate import GPUS
 from workbench.history import HistoryError
 from workbench.operations import MATMUL, OPERATIONS
 from workbench.toolchain import kernels_dir
@@ -35,7 +36,7 @@ def test_tables_every_rung(history, capsys):
     assert "matmul M=1,N=1,K=1 float32" in out
     for rung in ops.rungs("matmul"):
         assert len(re.findall(rf"^{rung.name} ", out, flags=re.MULTILINE)) == 2
-    assert "says nothing about a GPU" in out
+    assert "an ESTIMATE for an H200 SXM" in out
     assert max(map(len, out.splitlines())) <= 100
 
 
@@ -57,18 +58,41 @@ def test_a_rung_that_does_not_take_the_shape_is_listed_with_the_reason(history, 
     assert f"{picky.name} was not run: D=20 is not one of" in out
 
 
-def test_the_change_is_that_of_the_counters(history, capsys):
+def test_the_change_is_that_of_the_estimate(history, capsys):
     arguments = [*SMALL, "--kernel", "naive"]
-    for words in (["new", "new"], ["=", "="]):
+    for word in ("new", "="):
         assert bench.main("matmul", arguments) == 0
         line = re.search(r"^naive .*$", capsys.readouterr().out, flags=re.MULTILINE)[0]
-        assert [w for w in line.split() if w in ("new", "=")] == words
+        assert [w for w in line.split() if w in ("new", "=")] == [word]
+    assert bench.main("matmul", [*arguments, "--gpu", "t4"]) == 0  # a history for each GPU
+    assert re.search(r"^naive .* new ", capsys.readouterr().out, flags=re.MULTILINE)
     with sqlite3.connect(history) as database:
         database.execute(
-            "UPDATE rows SET counters = json_replace(counters, '$.warp_instructions', 1.0)"
+            "UPDATE rows SET counters = json_replace(counters, '$.estimated_ms_t4', 1e-6)"
         )
-    assert bench.main("matmul", arguments) == 0
+    assert bench.main("matmul", [*arguments, "--gpu", "t4"]) == 0
     assert re.search(r"^naive .* \+[\d.e+]+% ", capsys.readouterr().out, flags=re.MULTILINE)
+
+
+def test_every_gpu_has_an_estimate(history, tmp_path):
+    file = tmp_path / "x.json"
+    for gpu in GPUS:
+        arguments = [*SMALL, "--kernel", "tiled", "--gpu", gpu, "--json", str(file)]
+        assert bench.main("matmul", arguments) == 0
+        (row,) = json.loads(file.read_text())["rows"]
+        assert row["estimate"]["gpu"] == gpu
+        assert row["estimate"]["time_ms"] == row["counters"][f"estimated_ms_{gpu}"] > 0
+        assert 0 < row["estimate"]["occupancy"] <= 1
+
+
+def test_a_kernel_that_does_not_run_on_the_gpu_has_no_estimate(history, capsys, monkeypatch):
+    def refuse(launches, sources, gpu):
+        raise estimate.EstimateError(f"x.cu does not compile for sm_{gpu.arch}: line\nmore")
+
+    monkeypatch.setattr(estimate, "estimate_launches", refuse)
+    assert bench.main("matmul", [*SMALL, "--kernel", "naive"]) == 0
+    out = capsys.readouterr().out
+    assert "naive: no estimate for the H200 SXM: x.cu does not compile for sm_90a: line\n" in out
 
 
 def test_kernels_of_the_command_line_alone(history, capsys):
@@ -106,6 +130,7 @@ def test_json(history, tmp_path):
         (["--shape", "64"], "write M=..,N=..,K=.., for example M=64,N=64,K=64"),
         (["--dtype", "float16"], "--dtype float16: matmul takes float32"),
         (["--target", "tpu"], "--target: invalid choice: 'tpu'"),
+        (["--gpu", "h300"], "--gpu: invalid choice: 'h300'"),
         (["--json", "/no/such/folder/x.json"], "there is no folder /no/such/folder"),
         (["--json", "/tmp"], "--json /tmp: this is a folder"),
         (
@@ -164,10 +189,10 @@ def test_a_wrong_rung_is_reported_and_not_recorded(history, capsys, monkeypatch)
 def test_what_was_measured_survives_a_later_error(history, tmp_path, monkeypatch, trouble):
     simulate = measure.simulate
 
-    def interrupted(operation, rungs, case, faults):
+    def interrupted(operation, rungs, case, faults, gpu):
         if case.shape["M"] == 8:
             raise trouble
-        return simulate(operation, rungs, case, faults)
+        return simulate(operation, rungs, case, faults, gpu)
 
     monkeypatch.setattr(measure, "simulate", interrupted)
     file = tmp_path / "x.json"

@@ -6,8 +6,9 @@ import json
 import pytest
 
 from workbench import counters, tables, timing
+from workbench.estimate import GPUS
 from workbench.history import Previous
-from workbench.results import Environment, Row, write_json
+from workbench.results import Environment, Estimated, Row, write_json
 from workbench.roofs import fp32_tflops, memory_gbps
 
 COUNTED = {
@@ -16,15 +17,30 @@ COUNTED = {
     "flops": 33_554_432.0,
     "global_load_bytes": 134_217_728.0,
     "global_store_bytes": 262_144.0,
+    "global_load_requests": 1.0e6,
+    "global_store_requests": 1.0e3,
+    "global_load_sectors": 16.5e6,
+    "global_store_sectors": 4.0e3,
+    "global_load_sectors_ideal": 4.0e6,
+    "global_store_sectors_ideal": 4.0e3,
+    "bulk_load_bytes": 0.0,
+    "bulk_store_bytes": 0.0,
     "shared_load_bytes": 8.0e9,
     "shared_store_bytes": 1.0e6,
+    "shared_load_wavefronts": 300.0,
+    "shared_store_wavefronts": 100.0,
+    "shared_load_wavefronts_ideal": 60.0,
+    "shared_store_wavefronts_ideal": 100.0,
     "simulator_seconds": 12.3,
+    "estimated_ms_h200": 0.0412,
 }
+ESTIMATE = Estimated("h200", 0.0412, 0.3, "latency", 0.5, "registers")
 
 
 def simulated(kernel, **fields) -> Row:
     shape = "M=256,N=256,K=256"
-    fields = {"checked": True, "counters": COUNTED, "share": 0.0123} | fields
+    given = {"checked": True, "counters": COUNTED, "share": 0.0123, "estimate": ESTIMATE}
+    fields = given | fields
     return Row("matmul", kernel, shape, "float32", "simulator", **fields)
 
 
@@ -43,10 +59,11 @@ def test_simulator_table_fits_100_plain_columns():
     rows = [
         simulated("block_per_row"),
         simulated("tiled"),
+        simulated("no_estimate", estimate=None),
         simulated("broken", checked=False, note="WRONG ..."),
         simulated("flash", checked=False, refused=True, note="D=20"),
     ]
-    less = COUNTED | {"warp_instructions": 100_000_000.0}
+    less = COUNTED | {"estimated_ms_h200": 0.0824}
     text = printed(
         tables.simulator_table(
             "title", rows, {"tiled": Previous(None, None, less)}, 33_554_432, 786_432
@@ -56,11 +73,13 @@ def test_simulator_table_fits_100_plain_columns():
     assert max(map(len, lines)) <= 100
     assert "\x1b" not in text
     assert "…" not in text
-    assert len(lines) == 7  # title, two of head, four rows: nothing is wrapped
+    assert len(lines) == 8  # title, two of head, five rows: nothing is wrapped
     tiled = next(line for line in lines if line.startswith("tiled"))
     assert tiled.split() == (
-        "tiled 1.2% 123 M +23.5% 33.6 M x1.00 134 MB x171 = 8.00 GB 12.3 s".split()
+        "tiled 1.2% 123 M 16.5/4 528 MB x672 x2.50 x1.00 50% 41.2 us -50% latency".split()
     )
+    unknown = next(line for line in lines if line.startswith("no_estimate"))
+    assert unknown.split()[-4:] == ["x1.00", "-", "-", "-"]
     assert next(line for line in lines if line.startswith("broken")).split()[1] == "WRONG"
     assert "not run" in next(line for line in lines if line.startswith("flash"))
 
@@ -69,7 +88,22 @@ def test_a_long_name_widens_a_plain_table():
     name = "a_rung_that_was_given_a_very_long_and_telling_name"
     text = printed(tables.simulator_table("title", [simulated(name)], {}, None, 1))
     assert name in text
-    assert "12.3 s" in text.splitlines()[-1]
+    assert "41.2 us" in text.splitlines()[-1]
+
+
+def test_the_legend_says_that_times_are_estimates():
+    for gpu in GPUS.values():
+        legend = tables.simulator_legend(gpu)
+        assert f"an ESTIMATE for an {gpu.title}, +-" in legend
+        assert "nothing was measured" in legend
+        assert max(map(len, legend.splitlines())) <= 100
+
+
+def test_without_global_accesses_there_are_no_sectors():
+    assert (
+        tables.sectors_per_request({"global_load_requests": 0, "global_store_requests": 0}) == "-"
+    )
+    assert tables.sectors_per_request({}) == "-"
 
 
 def test_gpu_table_fits_100_plain_columns():
@@ -136,7 +170,9 @@ def test_json_has_the_documented_fields(tmp_path):
     first, second = document["rows"]
     common = ["op", "kernel", "shape", "dtype", "target", "checked", "time_ms", "spread"]
     last = ["counters", "refused", "note"]
-    assert list(first) == [*common, "tflops", "roof_fraction", *last]
+    first_only = ["counters", "estimate", "refused", "note"]
+    assert list(first) == [*common, "tflops", "roof_fraction", *first_only]
+    assert first["estimate"]["limiter"] == "latency"
     assert list(second) == [*common, "tflops", "roof_fraction", "ratio_vs_cublas", *last]
     assert first["time_ms"] is None
     assert first["counters"] == COUNTED

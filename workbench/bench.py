@@ -1,11 +1,11 @@
 """The command line of test_matmul.py, test_softmax.py and test_attention.py.
 
 ``python test_matmul.py [--kernel NAME ...] [--shape M=..,N=..,K=.. ...] [--dtype DTYPE]
-[--target gpu|simulator] [--json FILE]`` checks every rung and, if it is right, times it on a
-GPU or counts what it does on the simulator. ``--explain NAME ...`` prints a rung's source with its
-counters instead, and ``--html FILE`` writes that as a page (workbench.explain). The exit status is
-0 if all rungs are right, 1 if one is wrong or does not build or memory runs out, 2 for a command
-line that makes no sense.
+[--target gpu|simulator] [--gpu NAME] [--json FILE]`` checks every rung and, if it is right, times
+it on a GPU, or counts what it does on the simulator and estimates a GPU's time. ``--explain NAME
+...`` prints a rung's source with its counters instead, and ``--html FILE`` writes that as a page
+(workbench.explain). The exit status is 0 if all rungs are right, 1 if one is wrong or does not
+build or memory runs out, 2 for a command line that makes no sense.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import torch
 from workbench import measure, ops, tables
 from workbench.check import StickyError, first_line, is_out_of_memory
 from workbench.environment import environment, memory_bytes, smi_number
+from workbench.estimate import DEFAULT_GPU, GPUS, Gpu
 from workbench.explain import command as explain
 from workbench.history import History, HistoryError, Previous, source_hash
 from workbench.operations import OPERATIONS, expected
@@ -55,6 +56,7 @@ class Request:
     cases: tuple[Case, ...]
     rungs: tuple[ops.Rung, ...]
     json: Path | None
+    gpu: Gpu  # whose time is estimated, on the simulator
     explain: bool = False  # print the source with its counters, in place of the table
     html: Path | None = None  # write it to this file
 
@@ -74,6 +76,11 @@ def parser(operation: Operation) -> argparse.ArgumentParser:
     )
     made.add_argument("--dtype", default="float32", help="default: %(default)s")
     made.add_argument("--target", choices=tuple(DEVICES), help="default: the GPU if there is one")
+    made.add_argument(
+        "--gpu",
+        choices=tuple(GPUS),
+        help=f"the GPU to estimate times for, on the simulator; default: {DEFAULT_GPU}",
+    )
     made.add_argument("--json", type=Path, metavar="FILE", help="write the results to FILE")
     made.add_argument(
         "--explain",
@@ -131,6 +138,8 @@ def request(operation: Operation, arguments: Sequence[str] | None) -> Request:
         _check_explain(asked)
     else:
         target, why = choose_target(asked.target)
+    if asked.gpu and target == "gpu":
+        raise UsageError(f"--gpu {asked.gpu}: estimates are for --target simulator")
     defaults = operation.defaults[target][: 1 if explains else None]
     try:
         shapes = [operation.case(text, dtype=asked.dtype) for text in asked.shape or defaults]
@@ -143,8 +152,9 @@ def request(operation: Operation, arguments: Sequence[str] | None) -> Request:
     rungs = choose_rungs(operation, names, asked.dtype, flag)
     for case in shapes:
         _check_size(operation, case, target)
+    gpu, explains = GPUS[asked.gpu or DEFAULT_GPU], bool(asked.explain)
     return Request(
-        operation, target, why, tuple(shapes), rungs, asked.json, bool(asked.explain), asked.html
+        operation, target, why, tuple(shapes), rungs, asked.json, gpu, explains, asked.html
     )
 
 
@@ -218,7 +228,7 @@ def _run(asked: Request) -> int:
             if asked.target == "gpu":
                 rows = measure.time_on_gpu(asked.operation, asked.rungs, case, faults, roofs)
             else:
-                rows = measure.simulate(asked.operation, asked.rungs, case, faults)
+                rows = measure.simulate(asked.operation, asked.rungs, case, faults, asked.gpu)
             told = faults.values() if i else ()
             _show(asked, case, rows, results.previous(rows), told)
         except (RuntimeError, MemoryError) as error:
@@ -231,7 +241,7 @@ def _run(asked: Request) -> int:
             results.add(rows)
         expected.cache_clear()
     print()
-    print(tables.GPU_LEGEND if asked.target == "gpu" else tables.SIMULATOR_LEGEND)
+    print(tables.GPU_LEGEND if asked.target == "gpu" else tables.simulator_legend(asked.gpu))
     return int(results.failed)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import simulator
 
 SECONDS = "simulator_seconds"  # wall time of the simulator; says nothing about a GPU
-COMPARED = ("warp_instructions", "global_bytes")  # whose change against the last run is shown
 SECTOR_BYTES = 32
 
 
@@ -14,25 +17,32 @@ def summed() -> tuple[str, ...]:
     """The counters of ``simulator.Launch`` that are added up over launches."""
     import simulator  # needed by this target alone
 
-    return (*(f.name for f in fields(simulator.Counters)), "dram_read_bytes", "dram_write_bytes")
+    of_launches = ("l2_repeated_sectors", "dram_read_bytes", "dram_write_bytes")
+    return (*(f.name for f in fields(simulator.Counters)), *of_launches)
 
 
-def count(run: Callable[[], None]) -> dict[str, float]:
-    """Run something on the simulator; the counters of all its launches, summed.
-
-    Returns:
-        The fields of ``summed``, ``launches`` and ``simulator_seconds``.
-    """
+def record(run: Callable[[], None]) -> list[simulator.Launch]:
+    """Run something on the simulator; its launches, counted."""
     import simulator
 
     with simulator.record() as launches:
         run()
-    totals: dict[str, float] = {
+    return launches
+
+
+def totals(launches: Sequence[simulator.Launch]) -> dict[str, float]:
+    """The counters of launches, those of ``summed``, and ``launches`` and ``simulator_seconds``."""
+    added: dict[str, float] = {
         name: sum(getattr(launch, name) for launch in launches) for name in summed()
     }
-    totals["launches"] = len(launches)
-    totals[SECONDS] = sum(launch.seconds for launch in launches)
-    return totals
+    added["launches"] = len(launches)
+    added[SECONDS] = sum(launch.seconds for launch in launches)
+    return added
+
+
+def estimate_key(gpu: str) -> str:
+    """The name of the estimated time on a GPU, in ms, among the counters of a row."""
+    return f"estimated_ms_{gpu}"
 
 
 def _sum(*names: str) -> Callable[[Mapping[str, float]], float]:
@@ -46,6 +56,13 @@ def _ratio(above: str, below: str) -> Callable[[Mapping[str, float]], float | No
 def _conflicts(counters: Mapping[str, float]) -> float:
     kinds = ("shared_load_wavefronts", "shared_store_wavefronts")
     return sum(counters[kind] - counters[f"{kind}_ideal"] for kind in kinds)
+
+
+def _moved(counters: Mapping[str, float]) -> float:
+    bulk = counters["bulk_load_bytes"] + counters["bulk_store_bytes"]
+    return (
+        SECTOR_BYTES * (counters["global_load_sectors"] + counters["global_store_sectors"]) + bulk
+    )
 
 
 # What follows from the counters.
@@ -63,6 +80,13 @@ DERIVED: dict[str, Callable[[Mapping[str, float]], float | None]] = {
         "global_store_sectors_ideal", "global_store_requests"
     ),
     "bank_conflicts": _conflicts,
+    "global_moved_bytes": _moved,
+    "global_requests": _sum("global_load_requests", "global_store_requests"),
+    "global_sectors_ideal": _sum("global_load_sectors_ideal", "global_store_sectors_ideal"),
+    "shared_wavefronts": _sum("shared_load_wavefronts", "shared_store_wavefronts"),
+    "shared_wavefronts_ideal": _sum(
+        "shared_load_wavefronts_ideal", "shared_store_wavefronts_ideal"
+    ),
 }
 
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
-from workbench import check, counters, inputs, operations, timing
+from workbench import check, counters, estimate, inputs, operations, timing
 from workbench.baselines import BASELINES, Baseline, torch_output
+from workbench.estimate import DEFAULT_GPU, GPUS, Gpu
 from workbench.ops import Rung
 from workbench.problems import DEVICES, Case, Operation, Tensors
-from workbench.results import Row
+from workbench.results import Estimated, Row
 from workbench.roofs import Roofs
+
+if TYPE_CHECKING:
+    import simulator
 
 
 def _row(operation: Operation, kernel: str, case: Case, target: str, checked: bool) -> Row:
@@ -67,27 +72,53 @@ def edge_faults(
 
 
 def simulate(
-    operation: Operation, rungs: Sequence[Rung], case: Case, faults: Mapping[str, str]
+    operation: Operation,
+    rungs: Sequence[Rung],
+    case: Case,
+    faults: Mapping[str, str],
+    gpu: Gpu = GPUS[DEFAULT_GPU],
 ) -> list[Row]:
-    """Check every rung on the simulator and count what it does while being checked.
+    """Check every rung on the simulator, count what it does meanwhile, estimate a GPU's time.
 
     Args:
         operation: what the rungs compute.
         rungs: the rungs.
         case: the input.
         faults: reports on rungs that are known to be wrong and not run (``edge_faults``).
+        gpu: which GPU's time is estimated.
     """
     rows = []
     for rung in rungs:
         checked: list[Row] = []
-        totals = counters.count(
+        launches = counters.record(
             lambda rung=rung, rows=checked: rows.append(
                 _checked(operation, rung, case, "simulator", faults)
             )
         )
         row = checked[0]
-        rows.append(dataclasses.replace(row, counters=totals) if row.checked else row)
+        rows.append(_counted(row, launches, gpu) if row.checked else row)
     return rows
+
+
+def _counted(row: Row, launches: Sequence[simulator.Launch], gpu: Gpu) -> Row:
+    """A right row with its counters and estimate; the note says if there is none."""
+    row = dataclasses.replace(row, counters=counters.totals(launches))
+    if not launches:
+        return row
+    try:
+        found = estimate.estimate_launches(launches, estimate.ladder_sources(row.op), gpu)
+    except estimate.EstimateError as error:
+        note = f"{row.kernel}: no estimate for the {gpu.title}: {check.first_line(error)}"
+        return dataclasses.replace(row, note=note)
+    held = found.occupancy
+    estimated = Estimated(
+        gpu.name, found.time_ms, found.band, found.limiter, held.fraction, held.limiter
+    )
+    return dataclasses.replace(
+        row,
+        counters={**row.counters, counters.estimate_key(gpu.name): found.time_ms},
+        estimate=estimated,
+    )
 
 
 def torch_share(operation: Operation, case: Case) -> float:

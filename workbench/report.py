@@ -19,7 +19,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from workbench.tables import amount, duration, percent
+from workbench import counters
+from workbench.tables import amount, duration, percent, sectors_per_request, times
 
 REPO = Path(__file__).resolve().parent.parent
 RESULTS = REPO / "docs" / "results"
@@ -33,6 +34,8 @@ def pages() -> list[Path]:
 
 def table(run: Mapping[str, Any]) -> str:
     """The Markdown of one run: a table per shape, and where and how it was measured."""
+    if "ladders" in run:
+        return _comparisons(run)
     parts = []
     shapes = dict.fromkeys((row["shape"], row["dtype"]) for row in run["rows"])
     for shape, dtype in shapes:
@@ -49,21 +52,64 @@ def _public(command: str) -> str:
 
 
 def _counter_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    gpu = next((row["estimate"]["gpu"] for row in rows if row.get("estimate")), "")
     lines = [
-        "| rung | warp instructions | FLOP | global memory | shared memory |",
-        "| --- | ---: | ---: | ---: | ---: |",
+        "| rung | warp instructions | sectors per request | bytes moved | bank conflicts "
+        f"| occupancy | estimated time, {gpu} | limit |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
     ]
     for row in rows:
-        c = row["counters"]
+        c, estimate = row["counters"], row["estimate"]
+        ideal = counters.value(c, "shared_wavefronts_ideal")
         cells = (
             row["kernel"],
             amount(c["warp_instructions"]),
-            amount(c["flops"]),
-            amount(c["global_load_bytes"] + c["global_store_bytes"], "B"),
-            amount(c["shared_load_bytes"] + c["shared_store_bytes"], "B"),
+            sectors_per_request(c),
+            amount(counters.value(c, "global_moved_bytes"), "B"),
+            times(counters.value(c, "shared_wavefronts"), ideal) or "-",
+            percent(estimate["occupancy"]) if estimate else "-",
+            duration(estimate["time_ms"]) if estimate else "-",
+            estimate["limiter"] if estimate else "-",
         )
         lines.append("| " + " | ".join(cells) + " |")
     return lines
+
+
+def _ladder_lines(ladder: Mapping[str, Any]) -> list[str]:
+    """A published ladder beside its estimates."""
+    lines = [
+        "| step | measured | estimated | error | occupancy | limit |",
+        "| --- | ---: | ---: | ---: | ---: | --- |",
+    ]
+    for step in ladder["steps"]:
+        cells = (
+            step["kernel"],
+            duration(step["measured_ms"]),
+            duration(step["estimated_ms"]),
+            f"{100 * step['error']:+.0f}%",
+            percent(step["occupancy"]),
+            step["limiter"],
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def _comparisons(run: Mapping[str, Any]) -> str:
+    """The Markdown of docs/results/estimate-validation.json."""
+    parts = []
+    for ladder in run["ladders"]:
+        parts.append(f"{ladder['name']}, {ladder['shape']}, {ladder['gpu']} ({ladder['source']}):")
+        parts.append("\n".join(_ladder_lines(ladder)))
+        parts.append(
+            f"Rank correlation {ladder['rank_correlation']:.2f}, "
+            f"median error {percent(ladder['median_error'])}."
+        )
+    every = sum(len(ladder["steps"]) for ladder in run["ladders"])
+    parts.append(
+        f"All {every}: median error {percent(run['median_error'])}, {run['inside_band']} within "
+        f"{percent(run['band'])}. Made by `{run['command']}`."
+    )
+    return "\n\n".join(parts) + "\n"
 
 
 def _time_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:

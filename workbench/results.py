@@ -27,6 +27,27 @@ class Environment:
 
 
 @dataclass(frozen=True)
+class Estimated:
+    """What a GPU might take for a row that the simulator ran (workbench.estimate).
+
+    Attributes:
+        gpu: what --gpu calls it.
+        time_ms: the estimate.
+        band: its relative error, as it was found against published times.
+        limiter: what holds the kernel up.
+        occupancy: theoretical, a fraction.
+        occupancy_limiter: what keeps it from more.
+    """
+
+    gpu: str
+    time_ms: float
+    band: float
+    limiter: str
+    occupancy: float
+    occupancy_limiter: str
+
+
+@dataclass(frozen=True)
 class Row:
     """One rung, or one vendor baseline, on one shape.
 
@@ -47,6 +68,7 @@ class Row:
         note: a report about a wrong rung or baseline, the reason why one was not run.
         baseline: the row is a vendor's, not a rung.
         refused: it was not run: it does not take this input, or there is no memory for it.
+        estimate: what a GPU might take, on the simulator.
     """
 
     op: str
@@ -66,6 +88,7 @@ class Row:
     note: str = ""
     baseline: bool = False
     refused: bool = False
+    estimate: Estimated | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The row as it stands in JSON files; fields without a value are null."""
@@ -76,6 +99,8 @@ class Row:
         row["roof_fraction"] = self.roof_fraction
         row |= {f"ratio_vs_{name}": ratio for name, ratio in self.ratios.items()}
         row["counters"] = dict(self.counters)
+        if self.target == "simulator":
+            row["estimate"] = fields["estimate"]
         row["refused"] = self.refused
         row["note"] = self.note
         return row

@@ -11,6 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from workbench import counters
+from workbench.estimate.gpus import GPUS, Gpu
+from workbench.estimate.model import BAND
 from workbench.history import Previous
 from workbench.results import Row
 
@@ -20,22 +22,37 @@ SIMULATOR_COLUMNS = (
     "\nkernel",
     "\nerror",
     "warp\ninstr.",
-    "\nchange",
+    "sectors\n/request",
+    "bytes\nmoved",
+    "bank\nconf.",
     "\nFLOP",
-    "global\nmemory",
+    "\nocc.",
+    "estim.\ntime",
     "\nchange",
-    "shared\nmemory",
-    "sim.\ntime",
+    "\nlimit",
 )
 
 SIMULATOR_LEGEND = (
-    "error: largest, of what is allowed; x: times the least the operation needs; change: against\n"
-    "the previous run; sim. time: what the simulator took, which says nothing about a GPU"
+    "error: largest, of what is allowed; sectors/request: of global memory, and the least; bytes\n"
+    "moved: in those sectors; x: times the least; bank conf.: shared memory's wavefronts, times\n"
+    "the least; occ.: occupancy; limit: what holds it up; change: against the previous run\n"
+)
+ESTIMATE_LEGEND = (
+    "estim. time: an ESTIMATE for an {title}, +-{band:.0f}%, from counters and the compiler's\n"
+    "report: nothing was measured. See docs/estimate.md. Others: --gpu {others}"
 )
 GPU_LEGEND = (
     "time: median; +-: interquartile range; roof: share of the hardware's peak; change: against\n"
     "the previous run, 'same' if within the interquartile ranges"
 )
+
+
+def simulator_legend(gpu: Gpu) -> str:
+    """What the columns of the simulator's table mean, and that its times are estimates."""
+    others = ", ".join(name for name in GPUS if name != gpu.name)
+    return SIMULATOR_LEGEND + ESTIMATE_LEGEND.format(
+        title=gpu.title, band=100 * BAND, others=others
+    )
 
 
 def console(file: TextIO | None = None) -> Console:
@@ -132,6 +149,23 @@ def _cells_without_figures(row: Row, count: int) -> list[Text | str]:
     return [row.kernel, word, *[""] * (count - 2)]
 
 
+def sectors_per_request(counted: Mapping[str, float]) -> str:
+    """Sectors that a global load or store touches on average, and the least: ``16.5/4``."""
+    requests = counters.value(counted, "global_requests")
+    if not requests:
+        return "-"
+    sectors = counted["global_load_sectors"] + counted["global_store_sectors"]
+    actual, least = sectors / requests, counters.value(counted, "global_sectors_ideal") / requests
+    return f"{actual:.3g}/{least:.2g}"
+
+
+def estimate_change(row: Row, last: Previous | None) -> str:
+    """Change of the estimated time against the previous run: ``new``, ``=`` or ``-12.3%``."""
+    if row.estimate is None:
+        return ""
+    return counter_change(row, last, counters.estimate_key(row.estimate.gpu))
+
+
 def simulator_table(
     title: str,
     rows: Sequence[Row],
@@ -139,7 +173,7 @@ def simulator_table(
     ideal_flops: float | None,
     ideal_bytes: float,
 ) -> Table:
-    """What the simulator counted, a row for each rung.
+    """What the simulator counted and what a GPU might take, a row for each rung.
 
     Args:
         title: operation, shape and dtype.
@@ -153,19 +187,21 @@ def simulator_table(
         if not row.checked:
             table.add_row(*_cells_without_figures(row, len(SIMULATOR_COLUMNS)))
             continue
-        last = previous.get(row.kernel)
-        moved = counters.value(row.counters, "global_bytes")
-        flops = counters.value(row.counters, "flops")
+        counted, estimate = row.counters, row.estimate
+        flops = counters.value(counted, "flops")
+        wavefronts = counters.value(counted, "shared_wavefronts")
         table.add_row(
             row.kernel,
             percent(row.share),
-            amount(counters.value(row.counters, "warp_instructions")),
-            counter_change(row, last, "warp_instructions"),
-            against(flops, "", ideal_flops),
-            against(moved, "B", ideal_bytes),
-            counter_change(row, last, "global_bytes"),
-            amount(counters.value(row.counters, "shared_bytes"), "B"),
-            duration(1e3 * row.counters[counters.SECONDS]),
+            amount(counters.value(counted, "warp_instructions")),
+            sectors_per_request(counted),
+            against(counters.value(counted, "global_moved_bytes"), "B", ideal_bytes),
+            times(wavefronts, counters.value(counted, "shared_wavefronts_ideal")) or "-",
+            times(flops, ideal_flops) or amount(flops),
+            percent(estimate.occupancy) if estimate else "-",
+            duration(estimate.time_ms) if estimate else "-",
+            estimate_change(row, previous.get(row.kernel)),
+            estimate.limiter if estimate else "-",
         )
     return table
 

@@ -280,7 +280,9 @@ std::string record_json(const Launch& launch, const Result& result) {
       ",\"sampled_blocks\":" + std::to_string(launch.num_sampled() * launch.cluster_size());
   const Footprint nothing;
   const Footprint& footprint = result.counting ? result.counting->footprint : nothing;
-  out += ",\"dram_read_bytes\":" +
+  out += ",\"l2_repeated_sectors\":" +
+         scaled(result.counting ? result.counting->l2_repeated_sectors : 0, scale) +
+         ",\"dram_read_bytes\":" +
          std::to_string(footprint.bytes(Footprint::Read, scale, launch.regions)) +
          ",\"dram_write_bytes\":" +
          std::to_string(footprint.bytes(Footprint::Written, scale, launch.regions)) +

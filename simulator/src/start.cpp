@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "checks/checker.h"
+#include "counting/footprint.h"
 #include "counting/l1_cache.h"
 #include "warp.h"
 
@@ -192,6 +193,8 @@ void start_block(const Launch& launch, Block& block) {
   if (launch.counting) {
     block.l1 = block.l1 ? block.l1 : std::make_shared<L1Cache>();
     block.l1->reset(launch.l1_bytes);
+    block.moved = block.moved ? block.moved : std::make_shared<Footprint>();
+    block.moved->clear();
   }
   for (Warp& w : block.warps) {
     uint32_t threads = launch.num_threads() - w.index * LANES;

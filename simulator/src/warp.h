@@ -22,6 +22,7 @@ struct Cluster;
 class Checker;        // of races (checks/)
 class GlobalShadow;   // what the checkers of a launch share
 struct Counting;      // counters of memory accesses (counting/)
+class Footprint;      // (counting/)
 class L1Cache;        // (counting/)
 struct CopyQueue;     // asynchronous copies of a block (ops/)
 struct ProductQueue;  // wgmma products of a warp (ops/)
@@ -115,7 +116,8 @@ struct Block {
   Barrier barriers[16];
   int live_warps = 0;
   std::shared_ptr<CopyQueue> copies;
-  std::shared_ptr<L1Cache> l1;  // in a launch that counts
+  std::shared_ptr<L1Cache> l1;       // in a launch that counts
+  std::shared_ptr<Footprint> moved;  // the same: to and from L2
   Buffer frames, shared_buffer, local;
 };
 

@@ -9,6 +9,7 @@ access in bits 73-75, and at the top what the compiler tells the hardware about 
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -70,16 +71,29 @@ class Op:
 
 @dataclass(frozen=True)
 class Region:
-    """The instructions of one loop but for the loops inside it; depth 0 is outside all loops."""
+    """The instructions of one loop but for the loops inside it.
+
+    Attributes:
+        depth: loops around an instruction; 0 is outside all.
+        ops: the instructions.
+        rest: it does what another loop of that depth does several times a round: it is what
+            unrolling left over, and runs seldom.
+    """
 
     depth: int
     ops: tuple[Op, ...]
+    rest: bool = False
 
     @property
     def bytes(self) -> int:
         """What a lane reads and writes in global and shared memory; 16 for a tensor instruction."""
         tensor = sum(16 for op in self.ops if op.unit == "tensor")
         return tensor + sum(op.width for op in self.ops if op.space in ("global", "shared"))
+
+    @property
+    def loaded(self) -> int:
+        """What a lane loads from global memory in a round."""
+        return sum(op.width for op in self.ops if op.name in ("LDG", "LDGSTS"))
 
 
 def kernels(cubin: bytes, sm: int) -> dict[str, tuple[Region, ...]]:
@@ -105,7 +119,40 @@ def regions(ops: list[Op]) -> tuple[Region, ...]:
         inner = min(around, key=lambda loop: loop[1] - loop[0], default=(0, len(ops)))
         found.setdefault(inner, []).append(op)
         depth[inner] = len(around)
-    return tuple(Region(depth[loop], tuple(part)) for loop, part in found.items())
+    parts = {loop: _work(part) for loop, part in found.items() if depth[loop]}
+    return tuple(
+        Region(depth[loop], tuple(part), bool(depth[loop]) and _is_rest(loop, parts, depth))
+        for loop, part in found.items()
+    )
+
+
+def _work(ops: list[Op]) -> Counter[str]:
+    """What a round does: bytes by memory, barriers, shuffles, special functions, FMAs."""
+    work: Counter[str] = Counter()
+    for op in ops:
+        if op.space:
+            work[f"{op.space} {op.name}"] += op.width
+        elif op.name in ("BAR", "SHFL", "MUFU", "HMMA", "FFMA") and op.unit != "none":
+            work[op.name] += 1
+    return work
+
+
+def _is_rest(
+    loop: tuple[int, int],
+    work: dict[tuple[int, int], Counter[str]],
+    depth: dict[tuple[int, int], int],
+) -> bool:
+    """Whether another loop at the depth does all that this one does, and equally often more."""
+    own = {k: n for k, n in work[loop].items() if k != "FFMA"} or dict(work[loop])
+    if not own:
+        return True  # a detour of a loop that is not one
+    for other, more in work.items():
+        if other != loop and depth[other] == depth[loop]:
+            times = {more[key] / n for key, n in own.items()}
+            same = set(own) | {"FFMA"} >= set(more)
+            if same and len(times) == 1 and min(times) >= 2:
+                return True
+    return False
 
 
 def _functions(cubin: bytes) -> Iterator[tuple[str, bytes]]:

@@ -15,10 +15,26 @@ uint64_t local_base(const Warp& w) {
   return (uint64_t{1} << 60) + (static_cast<uint64_t>(w.index) << 40);
 }
 
+// Sectors of a line that a block moves to or from L2. What it has itself written before is there.
+void touch(Warp& w, WarpAccess::Kind kind, uint64_t line, uint32_t sectors) {
+  Counting& counting = *w.block->worker->counting;
+  Footprint& own = *w.block->moved;
+  const uint32_t written = own.of(Footprint::Written, line);
+  const uint32_t before = written | own.of(Footprint::Read, line);
+  counting.l2_repeated_sectors += std::popcount(sectors & before);
+  if (kind != Kind::Store) {
+    own.add(Footprint::Read, line, sectors);
+    counting.footprint.add(Footprint::Read, line, sectors & ~written);
+  }
+  if (kind != Kind::Load) {
+    own.add(Footprint::Written, line, sectors);
+    counting.footprint.add(Footprint::Written, line, sectors);
+  }
+}
+
 // What goes on to L2: of loads what the L1 cache lacks, of stores everything, of atomics each turn.
 void pass_on(Warp& w, const InstInfo& info, const WarpAccess& access, const Lines& lines,
              AccessCount& count) {
-  Counting& counting = *w.block->worker->counting;
   const bool global = access.where == Where::Global;
   const uint64_t base = global ? 0 : local_base(w);
   for (int i = 0; i < lines.size; i++) {
@@ -39,12 +55,7 @@ void pass_on(Warp& w, const InstInfo& info, const WarpAccess& access, const Line
       l1.drop(base + number, sectors);
     }
     if (global && sectors) {
-      if (access.kind != Kind::Store) {
-        counting.footprint.add(Footprint::Read, number, sectors);
-      }
-      if (access.kind != Kind::Load) {
-        counting.footprint.add(Footprint::Written, number, sectors);
-      }
+      touch(w, access.kind, number, sectors);
     }
   }
 }
@@ -98,6 +109,7 @@ void Counting::merge(const Counting& other) {
     }
   }
   footprint.merge(other.footprint);
+  l2_repeated_sectors += other.l2_repeated_sectors;
 }
 
 void count_access(Warp& w, const Inst* in, const WarpAccess& access) {
@@ -168,8 +180,7 @@ void count_copy(Warp& w, const Inst* in, uint64_t address, uint64_t bytes, bool 
   constexpr uint64_t OF_LINE = LINE_BYTES / SECTOR_BYTES;
   for (uint64_t sector = address / SECTOR_BYTES; sector < last; sector++) {
     (write ? count.l2_write_sectors : count.l2_read_sectors)++;
-    counting.footprint.add(write ? Footprint::Written : Footprint::Read, sector / OF_LINE,
-                           1u << sector % OF_LINE);
+    touch(w, write ? Kind::Store : Kind::Load, sector / OF_LINE, 1u << sector % OF_LINE);
   }
 }
 

@@ -47,6 +47,7 @@ struct Counting {
   std::vector<AccessCounts> counts;                  // beside Kernel::code
   std::vector<std::unique_ptr<KnownPattern>> known;  // beside Kernel::code
   Footprint footprint;
+  uint64_t l2_repeated_sectors = 0;  // that a block had moved before
 
   explicit Counting(size_t num_instructions) : counts(num_instructions), known(num_instructions) {}
   void merge(const Counting& other);

@@ -1,0 +1,72 @@
+"""``python -m workbench.estimate --validate``: estimates beside times measured on GPUs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from workbench import tables
+from workbench.estimate import validate
+from workbench.estimate.model import BAND
+from workbench.toolchain.paths import REPO
+
+RESULT = REPO / "docs" / "results" / "estimate-validation.json"
+
+
+def shown(comparison: validate.Comparison) -> Table:
+    """A comparison as a table for a terminal."""
+    title = f"{comparison.name} {comparison.shape} on {comparison.gpu}: {comparison.source}"
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for i, column in enumerate(("kernel", "measured", "estimated", "error", "occupancy", "limit")):
+        table.add_column(column, justify="right" if 0 < i < 5 else "left", no_wrap=True)
+    for step in comparison.steps:
+        table.add_row(
+            step.kernel,
+            tables.duration(step.measured_ms),
+            tables.duration(step.estimated_ms),
+            f"{100 * step.error:+.0f}%",
+            tables.percent(step.occupancy),
+            step.limiter,
+        )
+    return table
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m workbench.estimate", description=__doc__)
+    parser.add_argument(
+        "--validate", action="store_true", required=True, help=f"and write {RESULT.name}"
+    )
+    parser.parse_args(arguments)
+    every: list[validate.Comparison] = []
+    for comparison in (*validate.published(), *validate.measured(RESULT.parent)):
+        every.append(comparison)
+        tables.show(shown(comparison))
+        steps = comparison.steps
+        print(
+            f"rank correlation {validate.rank_correlation(steps):.2f}, "
+            f"median error {100 * validate.median_error(steps):.0f}%\n"
+        )
+    steps = [step for comparison in every for step in comparison.steps]
+    inside = sum(abs(step.error) <= BAND for step in steps)
+    print(
+        f"all: median error {100 * validate.median_error(steps):.0f}%, "
+        f"{inside} of {len(steps)} within {100 * BAND:.0f}%"
+    )
+    document = {
+        "device": "simulator",
+        "command": "python -m workbench.estimate --validate",
+        "median_error": round(validate.median_error(steps), 4),
+        "band": BAND,
+        "inside_band": inside,
+        "ladders": [comparison.as_json() for comparison in every],
+    }
+    RESULT.write_text(json.dumps(document, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

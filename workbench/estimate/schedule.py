@@ -1,0 +1,202 @@
+"""What a warp executes of a kernel's machine code, and how long it takes when it is alone.
+
+The simulator counts PTX. The machine code says what the compiler made of it, but not how often a
+loop runs: that is found from what was counted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from .counted import Counted
+from .gpus import Gpu
+from .machine_code import Op, Region
+
+LOOP_TRIPS = 16  # a loop inside a loop runs so often a round, where nothing tells
+STORE_CYCLES = 15  # until a store has read its registers
+OTHER_CYCLES = 25  # latency of what has none in the table: special registers, constants
+MOST_PER_PTX = 1.25  # machine instructions for one of PTX, at most: more were jumped over
+
+
+@dataclass(frozen=True)
+class Code:
+    """What a warp executes.
+
+    Attributes:
+        instructions: issued by an average warp.
+        units: those by unit; SHFL stands for itself.
+        walk: cycles that the warp with most to do needs when it is alone.
+        load_width: bytes of a lane for a load from shared memory, on average.
+        store_width: the same for stores.
+        wgmma: the code waits for asynchronous tensor instructions.
+    """
+
+    instructions: float
+    units: Mapping[str, float]
+    walk: float
+    load_width: float
+    store_width: float
+    wgmma: bool
+
+
+def code_of(launch: Counted, machine: Sequence[Region], warps: int, gpu: Gpu) -> Code:
+    """What a warp of a launch executes.
+
+    Args:
+        launch: what was counted.
+        machine: the kernel's loops.
+        warps: of the launch.
+        gpu: whose latencies count.
+
+    Raises:
+        ValueError: there is no machine code.
+    """
+    if not machine:
+        raise ValueError(f"{launch.kernel} has no machine code")
+    trips = _trips(launch, machine, warps)
+    memory = load_latency(launch, gpu)
+    units: dict[str, float] = {}
+    for region, count in zip(machine, trips, strict=True):
+        for op in region.ops:
+            if op.unit != "none":
+                key = "SHFL" if op.name == "SHFL" else op.unit
+                units[key] = units.get(key, 0.0) + count
+    instructions = sum(units.values())
+    share = min(1.0, MOST_PER_PTX * launch.warp_instructions / warps / instructions)
+    walk = sum(n * _walk(r, memory, gpu) for r, n in zip(machine, trips, strict=True))
+    return Code(
+        instructions=share * instructions,
+        units={unit: share * count for unit, count in units.items()},
+        walk=max(walk, instructions),
+        load_width=_width("LDS", machine, trips),
+        store_width=_width("STS", machine, trips),
+        wgmma=any(op.name == "HGMMA" for region in machine for op in region.ops),
+    )
+
+
+def _width(name: str, machine: Sequence[Region], trips: Sequence[float]) -> float:
+    """Bytes of a lane for an access of that name, on average; 0 if there are none."""
+    total = count = 0.0
+    for region, n in zip(machine, trips, strict=True):
+        for op in region.ops:
+            if op.name == name:
+                total, count = total + n * op.width, count + n
+    return total / count if count else 0.0
+
+
+def _trips(launch: Counted, machine: Sequence[Region], warps: int) -> list[float]:
+    """How often the warp with most to do runs each region.
+
+    What is outside all loops runs once, what unrolling left over never. Loops at the same depth go
+    over the same data: one that loads twice as much a round runs half as often. All are scaled so
+    that bytes, barriers and shuffles are those that were counted; where these disagree, because
+    some warps jump over some, by the most. Where the barriers stand in outer loops alone, they tell
+    of those, and the bytes of the loops inside.
+    """
+    weights = [_weight(region, machine) for region in machine]
+    asked = _asked_bytes(launch.forms) / warps
+    barriers = launch.barriers / warps
+    shuffles = sum(n for form, n in launch.forms.items() if form.startswith("shfl")) / warps
+
+    def total(of: Callable[[Region], float], depths: Callable[[int], bool]) -> float:
+        pairs = zip(weights, machine, strict=True)
+        return sum((w if r.depth else 1.0) * of(r) for w, r in pairs if depths(r.depth))
+
+    def scale(counted: float, of: Callable[[Region], float]) -> float:
+        looped = total(of, lambda depth: depth > 0)
+        return max(0.0, counted - total(of, lambda depth: depth == 0)) / looped if looped else 0.0
+
+    def bars(region: Region) -> float:
+        return sum(op.name == "BAR" for op in region.ops)
+
+    def shfl(region: Region) -> float:
+        return sum(op.name == "SHFL" for op in region.ops)
+
+    inner = total(lambda r: r.bytes, lambda depth: depth > 1)
+    if inner and barriers and not total(bars, lambda depth: depth > 1):
+        outer = scale(barriers, bars)
+        rest = asked - total(lambda r: r.bytes, lambda depth: depth == 0)
+        rest -= outer * total(lambda r: r.bytes, lambda depth: depth == 1)
+        scales = [1.0, outer, max(0.0, rest) / inner]
+    else:
+        found = max(
+            scale(asked, lambda r: r.bytes), scale(barriers, bars), scale(shuffles, shfl)
+        ) or scale(launch.warp_instructions / warps, lambda r: len(r.ops))
+        scales = [1.0, found, found]
+    pairs = zip(weights, machine, strict=True)
+    return [scales[min(r.depth, 2)] * w if r.depth else 1.0 for w, r in pairs]
+
+
+def _weight(region: Region, machine: Sequence[Region]) -> float:
+    """How often a loop runs, beside the others."""
+    if region.depth == 0 or region.rest:
+        return 0.0
+    others = [r.loaded for r in machine if r.depth == region.depth and r.loaded and not r.rest]
+    share = min(others) / region.loaded if region.loaded else 1.0
+    return LOOP_TRIPS ** (region.depth - 1) * share
+
+
+def _asked_bytes(forms: Mapping[str, int]) -> float:
+    """Bytes of one lane that loads, stores and tensor instructions ask for, by Region's rules."""
+    total = 0.0
+    for form, count in forms.items():
+        words = form.split(".")
+        if words[0] in ("ld", "st") and {"global", "shared"} & {w.split(":")[0] for w in words}:
+            bits = re.search(r"[busf](\d+)", words[-1])
+            vector = next((int(w[1]) for w in words if w in ("v2", "v4")), 1)
+            total += count * vector * (int(bits[1]) // 8 if bits else 4)
+        elif words[0] == "ldmatrix":
+            total += count * 4 * next((int(w[1]) for w in words if w in ("x2", "x4")), 1)
+        elif words[:2] == ["cp", "async"] and "bulk" not in words and "shared" in form:
+            total += 16 * count
+        elif words[0] == "mma" or "mma_async" in words:
+            total += 16 * count
+    return total
+
+
+def load_latency(launch: Counted, gpu: Gpu) -> float:
+    """Cycles of an average load from global memory: L1, L2 or DRAM."""
+    cycles = gpu.latency
+    if not launch.global_load_sectors:
+        return cycles.l1
+    to_l2 = min(1.0, launch.l2_read_sectors / launch.global_load_sectors)
+    l2_bytes = 32 * launch.l2_read_sectors
+    to_dram = min(1.0, launch.dram_read_bytes / l2_bytes) if l2_bytes else 0.0
+    return cycles.l1 + to_l2 * (cycles.l2 - cycles.l1 + to_dram * (cycles.dram - cycles.l2))
+
+
+def _walk(region: Region, memory: float, gpu: Gpu) -> float:
+    """Cycles that a warp alone takes for a round of a region, as the compiler scheduled it."""
+    ready = [0.0] * 8
+    rounds = 2 if region.depth else 1  # a loop's second round has the first one's loads in flight
+    now = before = 0.0
+    for _ in range(rounds):
+        before = now
+        for op in region.ops:
+            waits = [ready[b] for b in range(6) if op.waits >> b & 1]
+            now = max([now, *waits])
+            for b in op.sets:
+                ready[b] = max(ready[b], now + _latency(op, memory, gpu))
+            now += op.stall + (gpu.latency.barrier if op.name == "BAR" else 0)
+    return now - before
+
+
+def _latency(op: Op, memory: float, gpu: Gpu) -> float:
+    cycles = gpu.latency
+    if op.name in ("LDG", "LD"):
+        return memory
+    if op.name in ("LDS", "LDSM"):
+        return cycles.shared
+    if op.name == "SHFL":
+        return cycles.shuffle
+    if op.name == "LDL":
+        return cycles.l1
+    if op.name in ("ATOM", "ATOMG"):
+        return cycles.l2
+    if op.unit == "lsu":
+        return STORE_CYCLES
+    if op.unit == "special":
+        return cycles.special
+    return cycles.tensor if op.unit == "tensor" else OTHER_CYCLES

@@ -1,0 +1,200 @@
+"""Sets estimated times beside times that were measured on a GPU.
+
+Two kinds of measurements: published ladders, whose kernels stand in tests/kernels, and the files
+docs/results/<device>-<op>.json that the test scripts wrote on a GPU. Each kernel runs here on the
+simulator with a few of its blocks, and its counters are scaled to the whole grid.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from workbench import estimate
+from workbench.estimate.gpus import GPUS, Gpu
+from workbench.estimate.published import LADDERS, Ladder
+
+SAMPLE_BLOCKS = 24
+# The device's name, as CUDA has it, by what --gpu calls it.
+DEVICES = {
+    "h200": "H200",
+    "h100": "H100 80GB HBM3",
+    "a100": "A100-SXM4-80GB",
+    "rtx4090": "GeForce RTX 4090",
+    "a6000": "RTX A6000",
+    "t4": "(Tesla )?T4",
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One kernel: measured and estimated."""
+
+    kernel: str
+    measured_ms: float
+    estimated_ms: float
+    limiter: str
+    occupancy: float
+    parts: dict[str, float]
+
+    @property
+    def error(self) -> float:
+        """0.1: the estimate is ten percent too long."""
+        return self.estimated_ms / self.measured_ms - 1
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A ladder, or the rungs of one operation on one shape, on one GPU."""
+
+    name: str
+    gpu: str
+    source: str
+    shape: str
+    steps: tuple[Step, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """The comparison as docs/results/estimate-validation.json has it."""
+        steps = [
+            {
+                "kernel": step.kernel,
+                "measured_ms": round(step.measured_ms, 5),
+                "estimated_ms": round(step.estimated_ms, 5),
+                "error": round(step.error, 4),
+                "limiter": step.limiter,
+                "occupancy": round(step.occupancy, 4),
+                "parts_ms": {name: round(ms, 5) for name, ms in step.parts.items()},
+            }
+            for step in self.steps
+        ]
+        return {
+            "name": self.name,
+            "gpu": self.gpu,
+            "source": self.source,
+            "shape": self.shape,
+            "steps": steps,
+            "rank_correlation": round(rank_correlation(self.steps), 4),
+            "median_error": round(median_error(self.steps), 4),
+        }
+
+
+def median_error(steps: Sequence[Step]) -> float:
+    """The median of the errors, whatever their sign."""
+    return statistics.median(abs(step.error) for step in steps)
+
+
+def rank_correlation(steps: Sequence[Step]) -> float:
+    """Spearman's: 1 if the estimates put the steps in the order that was measured."""
+    n = len(steps)
+    if n < 2:
+        return 1.0
+    ranks = [
+        {id(s): rank for rank, s in enumerate(sorted(steps, key=key))}
+        for key in (lambda s: s.measured_ms, lambda s: s.estimated_ms)
+    ]
+    squares = sum((ranks[0][id(s)] - ranks[1][id(s)]) ** 2 for s in steps)
+    return 1 - 6 * squares / (n * (n * n - 1))
+
+
+def published() -> Iterator[Comparison]:
+    """Every published ladder beside its estimates."""
+    for ladder in LADDERS:
+        steps = [
+            _step(name, ms, _runner(ladder, name), (ladder.file,), GPUS[ladder.gpu])
+            for name, ms in ladder.published_ms.items()
+        ]
+        shape = " x ".join(map(str, ladder.shape))
+        yield Comparison(ladder.name, ladder.gpu, ladder.source, shape, tuple(steps))
+
+
+def _runner(ladder: Ladder, name: str) -> Callable[[], None]:
+    """A call of one launcher of a ladder on the simulator."""
+    import torch
+
+    from workbench.toolchain.inline import inline
+
+    module = inline(
+        ladder.file.read_text(),
+        list(ladder.published_ms),
+        target="simulator",
+        name=ladder.file.stem,
+    )
+    torch.manual_seed(0)
+    if ladder.name == "sgemm":
+        m, n, k = ladder.shape
+        tensors = [torch.rand(m, k), torch.rand(k, n), torch.empty(m, n)]
+    else:
+        tensors = [torch.rand(ladder.shape), torch.empty(ladder.shape)]
+    return lambda: getattr(module, name)(*tensors, *ladder.shape)
+
+
+def measured(results: Path) -> Iterator[Comparison]:
+    """The rungs that were timed on a known GPU, by shape, from docs/results/<device>-<op>.json."""
+    for file in sorted(results.glob("*.json")):
+        run = json.loads(file.read_text())
+        gpu = _known(run.get("device", ""))
+        rows = [row for row in run.get("rows", ()) if gpu and row.get("target") == "gpu"]
+        for op, shape, dtype in dict.fromkeys((r["op"], r["shape"], r["dtype"]) for r in rows):
+            here = [r for r in rows if (r["op"], r["shape"], r["dtype"]) == (op, shape, dtype)]
+            steps = tuple(_rung_steps(op, shape, dtype, here, gpu))
+            if steps:
+                yield Comparison(op, gpu.name, file.name, f"{shape}, {dtype}", steps)
+
+
+def _known(device: str) -> Gpu | None:
+    """The GPU of that name, if there is one in the table."""
+    for name, pattern in DEVICES.items():
+        if re.fullmatch(rf"(NVIDIA )?{pattern}", device):
+            return GPUS[name]
+    return None
+
+
+def _rung_steps(
+    op: str, shape: str, dtype: str, rows: Sequence[dict[str, Any]], gpu: Gpu
+) -> Iterator[Step]:
+    import torch
+
+    from workbench import ops
+    from workbench.operations import OPERATIONS
+
+    operation = OPERATIONS[op]
+    case = operation.case(shape, dtype=dtype)
+    device = torch.device("cpu")
+    given = {name: t.view for name, t in operation.place_inputs(case, device).items()}
+    out = {name: t.view for name, t in operation.place_outputs(case, device).items()}
+    names = {rung.name for rung in ops.rungs(op)}
+    for row in rows:
+        if row["kernel"] in names and row["time_ms"] and row["checked"]:
+            yield _step(
+                row["kernel"],
+                row["time_ms"],
+                lambda kernel=row["kernel"]: operation.launch(
+                    "simulator", given, out, case, kernel
+                ),
+                estimate.ladder_sources(op),
+                gpu,
+            )
+
+
+def _step(
+    kernel: str, measured_ms: float, run: Callable[[], None], sources: Sequence[Path], gpu: Gpu
+) -> Step:
+    import simulator
+    from workbench import counters
+
+    with simulator.settings(sample_blocks=SAMPLE_BLOCKS):
+        launches = counters.record(run)
+    found = estimate.estimate_launches(launches, sources, gpu)
+    return Step(
+        kernel,
+        measured_ms,
+        found.time_ms,
+        found.limiter,
+        found.occupancy.fraction,
+        dict(found.parts),
+    )
