@@ -29,8 +29,8 @@ class Counters:
     Instructions are PTX instructions: warp_instructions counts one per warp, thread_instructions
     one per active lane; those by unit leave out what machine code has no instruction for. flops is
     all arithmetic, an FMA two. Requests are warp instructions that access a memory, bytes what
-    their lanes asked for, sectors the 32 bytes that global memory is moved in, wavefronts the
-    passes over the banks of shared memory; "ideal" is what would do if the lanes asked for each
+    their lanes asked for, sectors the 32 bytes that global memory is moved in, lines the 128 bytes
+    that a request touches a part of, wavefronts the passes over the banks of shared memory; "ideal" is what would do if the lanes asked for each
     byte once, side by side. l2 sectors are those that a model of the L1 cache lets through.
     atomics counts lanes, barriers warps.
     """
@@ -55,10 +55,12 @@ class Counters:
     global_load_requests: int
     global_load_sectors: int
     global_load_sectors_ideal: int
+    global_load_lines: int
     global_store_bytes: int
     global_store_requests: int
     global_store_sectors: int
     global_store_sectors_ideal: int
+    global_store_lines: int
     local_bytes: int
     local_requests: int
     local_sectors: int

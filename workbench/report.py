@@ -102,6 +102,7 @@ def _comparisons(run: Mapping[str, Any]) -> str:
         parts.append("\n".join(_ladder_lines(ladder)))
         parts.append(
             f"Rank correlation {ladder['rank_correlation']:.2f}, "
+            f"pairs in the wrong order: {len(ladder['wrong_pairs'])}, "
             f"median error {percent(ladder['median_error'])}."
         )
     every = sum(len(ladder["steps"]) for ladder in run["ladders"])

@@ -25,8 +25,10 @@ struct Counters {
   uint64_t memory_instructions = 0, control_instructions = 0;
   uint64_t global_load_bytes = 0, global_load_requests = 0, global_load_sectors = 0;
   uint64_t global_load_sectors_ideal = 0;
+  uint64_t global_load_lines = 0;
   uint64_t global_store_bytes = 0, global_store_requests = 0, global_store_sectors = 0;
   uint64_t global_store_sectors_ideal = 0;
+  uint64_t global_store_lines = 0;
   uint64_t local_bytes = 0, local_requests = 0, local_sectors = 0;
   uint64_t shared_load_bytes = 0, shared_load_requests = 0, shared_load_wavefronts = 0;
   uint64_t shared_load_wavefronts_ideal = 0;
@@ -72,10 +74,12 @@ constexpr Field FIELDS[] = {
     FIELD(global_load_requests),
     FIELD(global_load_sectors),
     FIELD(global_load_sectors_ideal),
+    FIELD(global_load_lines),
     FIELD(global_store_bytes),
     FIELD(global_store_requests),
     FIELD(global_store_sectors),
     FIELD(global_store_sectors_ideal),
+    FIELD(global_store_lines),
     FIELD(local_bytes),
     FIELD(local_requests),
     FIELD(local_sectors),
@@ -173,11 +177,13 @@ bool Counters::add_accesses(const AccessCounts& accesses) {
   global_load_requests += loads.requests;
   global_load_sectors += loads.units;
   global_load_sectors_ideal += loads.ideal;
+  global_load_lines += loads.lines;
   const AccessCount& stores = accesses.at(Where::Global, Kind::Store);
   global_store_bytes += stores.bytes;
   global_store_requests += stores.requests;
   global_store_sectors += stores.units;
   global_store_sectors_ideal += stores.ideal;
+  global_store_lines += stores.lines;
   const AccessCount& global_atomics = accesses.at(Where::Global, Kind::Atomic);
   atomic_requests += global_atomics.requests;
   atomic_sectors += global_atomics.units;

@@ -39,9 +39,9 @@ class EstimateError(ValueError):
 
 
 def ladder_sources(operation: str) -> tuple[Path, ...]:
-    """The files that hold an operation's kernels: matmul.cu, and matmul_*.cu if there are any."""
-    folder = kernels_dir()
-    return tuple(sorted([*folder.glob(f"{operation}.cu"), *folder.glob(f"{operation}_*.cu")]))
+    """All ladder files, an operation's own first: a rung may call another ladder's kernels."""
+    files = sorted(kernels_dir().glob("*.cu"))
+    return tuple(sorted(files, key=lambda file: file.stem.split("_")[0] != operation))
 
 
 def estimate_launches(

@@ -18,8 +18,7 @@ RESULT = REPO / "docs" / "results" / "estimate-validation.json"
 
 def shown(comparison: validate.Comparison) -> Table:
     """A comparison as a table for a terminal."""
-    title = f"{comparison.name} {comparison.shape} on {comparison.gpu}: {comparison.source}"
-    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
+    table = Table(box=None, padding=(0, 2, 0, 0))
     for i, column in enumerate(("kernel", "measured", "estimated", "error", "occupancy", "limit")):
         table.add_column(column, justify="right" if 0 < i < 5 else "left", no_wrap=True)
     for step in comparison.steps:
@@ -44,10 +43,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     every: list[validate.Comparison] = []
     for comparison in (*validate.published(), *validate.measured(RESULT.parent)):
         every.append(comparison)
+        about = f"{comparison.name} {comparison.shape} on {comparison.gpu}"
+        print(f"{about}: {comparison.source}")
         tables.show(shown(comparison))
         steps = comparison.steps
         print(
             f"rank correlation {validate.rank_correlation(steps):.2f}, "
+            f"{len(validate.wrong_pairs(steps))} pairs in the wrong order, "
             f"median error {100 * validate.median_error(steps):.0f}%\n"
         )
     steps = [step for comparison in every for step in comparison.steps]

@@ -16,10 +16,10 @@ class Counted(Protocol):
     warp_instructions: int
     global_load_requests: int
     global_load_sectors: int
-    global_load_sectors_ideal: int
+    global_load_lines: int
     global_store_requests: int
     global_store_sectors: int
-    global_store_sectors_ideal: int
+    global_store_lines: int
     global_load_bytes: int
     global_store_bytes: int
     local_requests: int

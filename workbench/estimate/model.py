@@ -134,7 +134,8 @@ def _rounds(
     total = waiting = 0.0
     for count, held in rounds:
         if count and held:
-            busy = held * pipe / (1 - _idle(pipe, code, warps, held * warps))
+            alone = max(1.0, 4 / (held * warps))  # few warps leave schedulers without any
+            busy = alone * held * pipe / (1 - _idle(pipe, code, warps, held * warps))
             waiting += count * (busy - held * pipe)
             total += count * _overlapped([busy, held * load_store], UNIT_OVERLAP)
     most = sum(count * held for count, held in rounds)  # blocks of the SM that has most
@@ -223,9 +224,7 @@ def _global_accesses(launch: Counted, gpu: Gpu) -> float:
     total += max(launch.atomic_requests * addresses, launch.atomic_sectors)
     for kind in ("load", "store"):
         requests = getattr(launch, f"global_{kind}_requests")
-        sectors = getattr(launch, f"global_{kind}_sectors")
-        ideal = getattr(launch, f"global_{kind}_sectors_ideal")
-        lines = ideal / 4 + max(0, sectors - ideal)  # sectors beyond the least lie alone in a line
+        lines = getattr(launch, f"global_{kind}_lines")
         total += max(requests * addresses, lines)
     return total
 

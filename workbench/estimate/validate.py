@@ -20,6 +20,7 @@ from workbench.estimate.gpus import GPUS, Gpu
 from workbench.estimate.published import LADDERS, Ladder
 
 SAMPLE_BLOCKS = 24
+TIE = 0.05  # measured times this close to each other may come in any order
 # The device's name, as CUDA has it, by what --gpu calls it.
 DEVICES = {
     "h200": "H200",
@@ -79,6 +80,7 @@ class Comparison:
             "shape": self.shape,
             "steps": steps,
             "rank_correlation": round(rank_correlation(self.steps), 4),
+            "wrong_pairs": [list(pair) for pair in wrong_pairs(self.steps)],
             "median_error": round(median_error(self.steps), 4),
         }
 
@@ -101,11 +103,24 @@ def rank_correlation(steps: Sequence[Step]) -> float:
     return 1 - 6 * squares / (n * (n * n - 1))
 
 
-def published() -> Iterator[Comparison]:
-    """Every published ladder beside its estimates."""
+def wrong_pairs(steps: Sequence[Step]) -> list[tuple[str, str]]:
+    """Pairs of steps, the faster first, that the estimates put in the other order.
+
+    Pairs whose measured times are within TIE of each other have no order.
+    """
+    return [
+        (a.kernel, b.kernel)
+        for a in steps
+        for b in steps
+        if a.measured_ms * (1 + TIE) < b.measured_ms and a.estimated_ms >= b.estimated_ms
+    ]
+
+
+def published(sample_blocks: int = SAMPLE_BLOCKS) -> Iterator[Comparison]:
+    """The published ladders beside their estimates, of which so many blocks are run."""
     for ladder in LADDERS:
         steps = [
-            _step(name, ms, _runner(ladder, name), (ladder.file,), GPUS[ladder.gpu])
+            _step(name, ms, _runner(ladder, name), (ladder.file,), GPUS[ladder.gpu], sample_blocks)
             for name, ms in ladder.published_ms.items()
         ]
         shape = " x ".join(map(str, ladder.shape))
@@ -182,12 +197,17 @@ def _rung_steps(
 
 
 def _step(
-    kernel: str, measured_ms: float, run: Callable[[], None], sources: Sequence[Path], gpu: Gpu
+    kernel: str,
+    measured_ms: float,
+    run: Callable[[], None],
+    sources: Sequence[Path],
+    gpu: Gpu,
+    sample_blocks: int = SAMPLE_BLOCKS,
 ) -> Step:
     import simulator
     from workbench import counters
 
-    with simulator.settings(sample_blocks=SAMPLE_BLOCKS):
+    with simulator.settings(sample_blocks=sample_blocks):
         launches = counters.record(run)
     found = estimate.estimate_launches(launches, sources, gpu)
     return Step(

@@ -94,6 +94,7 @@ void AccessCount::operator+=(const AccessCount& other) {
   bytes += other.bytes;
   units += other.units;
   ideal += other.ideal;
+  lines += other.lines;
   l2_read_sectors += other.l2_read_sectors;
   l2_write_sectors += other.l2_write_sectors;
   bulk_load_bytes += other.bulk_load_bytes;
@@ -137,6 +138,7 @@ void count_access(Warp& w, const Inst* in, const WarpAccess& access) {
       count.l2_write_sectors += cost.units;
       count.l2_read_sectors += info.source->opcode == "atom" ? cost.units : 0;  // the old values
     }
+    count.lines += lines.size;
     pass_on(w, info, access, lines, count);
   }
   count.units += cost.units;

@@ -17,6 +17,7 @@ struct AccessCount {
   uint64_t bytes = 0;     // that the lanes ask for
   uint64_t units = 0;     // global and local memory: sectors; shared memory: wavefronts
   uint64_t ideal = 0;     // what would do, if the lanes asked for each byte once, side by side
+  uint64_t lines = 0;     // global and local memory: of 128 bytes
   uint64_t l2_read_sectors = 0, l2_write_sectors = 0;
   uint64_t bulk_load_bytes = 0, bulk_store_bytes = 0;  // of the TMA unit; no requests
 
