@@ -30,9 +30,9 @@ class Counters:
     one per active lane; those by unit leave out what machine code has no instruction for. flops is
     all arithmetic, an FMA two. Requests are warp instructions that access a memory, bytes what
     their lanes asked for, sectors the 32 bytes that global memory is moved in, lines the 128 bytes
-    that a request touches a part of, wavefronts the passes over the banks of shared memory; "ideal" is what would do if the lanes asked for each
-    byte once, side by side. l2 sectors are those that a model of the L1 cache lets through.
-    atomics counts lanes, barriers warps.
+    that a request touches a part of, wavefronts the passes over the banks of shared memory; "ideal"
+    is what would do if the lanes asked for each byte once, side by side. l2 sectors are those that
+    a model of the L1 cache lets through. atomics counts lanes, barriers warps.
     """
 
     warp_instructions: int
@@ -96,12 +96,12 @@ class LineCounters(Counters):
 class Launch(Counters):
     """One kernel launch and what it counted.
 
-    dram bytes are those of every sector that the launch reads or writes, once, but for reads of what
-    the same block wrote before. l2_repeated_sectors are those of the l2 sectors that their block had
-    moved before. sampled_blocks is
-    less than num_blocks if only some of the grid ran (``settings(sample_blocks=...)``): then every
-    counter is scaled to the whole grid. forms are the warp instructions by opcode and modifiers, as
-    in "ld.global.u32". seconds is the simulator's own wall time and says nothing about a GPU.
+    dram bytes are those of every sector that the launch reads or writes, once, but for reads of
+    what the same block wrote before. l2_repeated_sectors are the l2 sectors that their block had
+    moved before. sampled_blocks is less than num_blocks if only some of the grid ran
+    (``settings(sample_blocks=...)``): then every counter is scaled to the whole grid. forms are the
+    warp instructions by opcode and modifiers, as in "ld.global.u32". seconds is the simulator's own
+    wall time and says nothing about a GPU.
     """
 
     kernel: str
