@@ -155,6 +155,9 @@ def test_counter_changes():
     assert tables.counter_change(row, None, "flops") == "new"
     assert tables.counter_change(row, Previous(None, None, COUNTED), "global_bytes") == "="
     assert tables.counter_change(row, Previous(None, None, {}), "flops") == "new"
+    near = Previous(None, None, {"estimated_ms_h200": 0.0413})
+    assert tables.estimate_change(row, near) == "="
+    assert tables.estimate_change(simulated("x", estimate=None), near) == ""
     zero = Previous(None, None, {"flops": 0.0})
     assert tables.counter_change(row, zero, "flops") == "new"
     assert counters.change({"flops": 0.0}, {"flops": 0.0}, "flops") == 0

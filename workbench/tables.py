@@ -17,6 +17,7 @@ from workbench.history import Previous
 from workbench.results import Row
 
 PLAIN_WIDTH = 100  # columns where the output is not a terminal
+SAME_ESTIMATE = 0.005  # where tensors lie in memory moves an estimate by so much
 
 SIMULATOR_COLUMNS = (
     "\nkernel",
@@ -116,14 +117,14 @@ def percent(value: float | None) -> str:
     return f"{100 * value:.2g}%" if value < 0.1 else f"{100 * value:.0f}%"
 
 
-def counter_change(row: Row, last: Previous | None, name: str) -> str:
-    """Change of a counter against the previous run, for people: ``new``, ``=`` or ``-12.3%``."""
+def counter_change(row: Row, last: Previous | None, name: str, same: float = 0.0) -> str:
+    """Change of a counter against the previous run: ``new``, ``-12.3%``, or ``=`` up to ``same``."""
     if last is None:
         return "new"
     change = counters.change(row.counters, last.counters, name)
     if change is None:
         return "new"
-    return "=" if change == 0 else f"{100 * change:+.3g}%"
+    return "=" if abs(change) <= same else f"{100 * change:+.3g}%"
 
 
 def time_change(row: Row, last: Previous | None) -> str:
@@ -163,7 +164,7 @@ def estimate_change(row: Row, last: Previous | None) -> str:
     """Change of the estimated time against the previous run: ``new``, ``=`` or ``-12.3%``."""
     if row.estimate is None:
         return ""
-    return counter_change(row, last, counters.estimate_key(row.estimate.gpu))
+    return counter_change(row, last, counters.estimate_key(row.estimate.gpu), SAME_ESTIMATE)
 
 
 def simulator_table(
