@@ -118,7 +118,7 @@ def percent(value: float | None) -> str:
 
 
 def counter_change(row: Row, last: Previous | None, name: str, same: float = 0.0) -> str:
-    """Change of a counter against the previous run: ``new``, ``-12.3%``, or ``=`` up to ``same``."""
+    """Change of a counter since the previous run: ``new``, ``-12.3%``, or ``=`` up to ``same``."""
     if last is None:
         return "new"
     change = counters.change(row.counters, last.counters, name)
