@@ -33,9 +33,14 @@ def pages() -> list[Path]:
 
 
 def table(run: Mapping[str, Any]) -> str:
-    """The Markdown of one run: a table per shape, and where and how it was measured."""
+    """The Markdown of one run: a table per shape, and where and how it was measured.
+
+    Of a comparison with Nsight Compute: how far its counters and the simulator's agree.
+    """
     if "ladders" in run:
         return _comparisons(run)
+    if "of_rungs" in run:
+        return _agreement(run)
     parts = []
     shapes = dict.fromkeys((row["shape"], row["dtype"]) for row in run["rows"])
     for shape, dtype in shapes:
@@ -44,6 +49,24 @@ def table(run: Mapping[str, Any]) -> str:
         parts.append(f"`{shape}`, {dtype}:\n\n" + "\n".join(lines))
     parts.append(f"Measured on: {run['device']}, by `{_public(run['command'])}`.")
     return "\n\n".join(parts) + "\n"
+
+
+def _agreement(run: Mapping[str, Any]) -> str:
+    from simulator.compare.metrics import METRICS
+
+    lines = [
+        "| counter | Nsight Compute | patterns: equal | ladders: equal | largest difference |",
+        "| --- | --- | ---: | ---: | ---: |",
+    ]
+    for counter, metrics in METRICS.items():
+        of_patterns, of_rungs = run["of_patterns"].get(counter), run["of_rungs"].get(counter)
+        equal = [f"{r['equal']} of {r['launches']}" if r else "" for r in (of_patterns, of_rungs)]
+        names = "<br>".join(f"`{m.removesuffix('.sum')}`" for m in dict.fromkeys(metrics))
+        largest = percent(of_rungs["largest"]) if of_rungs and of_rungs["largest"] else ""
+        if any(equal):
+            lines.append(f"| {counter} | {names} | {equal[0]} | {equal[1]} | {largest} |")
+    measured = f"Measured on: {run['device']}, by `python -m simulator.compare --ncu`."
+    return "\n".join(lines) + f"\n\n{measured}\n"
 
 
 def _public(command: str) -> str:

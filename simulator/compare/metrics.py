@@ -46,6 +46,13 @@ METRICS: dict[str, tuple[str, ...]] = {
         "lts__t_sectors_srcunit_tex_op_red.sum",
         "lts__t_sectors_srcunit_tex_op_atom.sum",
     ),
+    "fp32_flops": (
+        "smsp__sass_thread_inst_executed_op_fadd_pred_on.sum",
+        "smsp__sass_thread_inst_executed_op_fmul_pred_on.sum",
+        "smsp__sass_thread_inst_executed_op_ffma_pred_on.sum",
+        "smsp__sass_thread_inst_executed_op_ffma_pred_on.sum",  # two each
+    ),
+    "special_function_instructions": ("smsp__inst_executed_pipe_xu.sum",),
     "dram_read_bytes": ("dram__bytes_read.sum",),
     "dram_write_bytes": ("dram__bytes_write.sum",),
 }
@@ -91,9 +98,6 @@ COPY = (
     "l1tex__t_requests_pipe_lsu_mem_global_op_ldgsts_cache_bypass.sum",
 )
 WORK = (
-    "smsp__sass_thread_inst_executed_op_fadd_pred_on.sum",
-    "smsp__sass_thread_inst_executed_op_fmul_pred_on.sum",
-    "smsp__sass_thread_inst_executed_op_ffma_pred_on.sum",
     "smsp__sass_thread_inst_executed_op_dadd_pred_on.sum",
     "smsp__sass_thread_inst_executed_op_dmul_pred_on.sum",
     "smsp__sass_thread_inst_executed_op_dfma_pred_on.sum",
@@ -102,7 +106,6 @@ WORK = (
     "smsp__sass_thread_inst_executed_op_hfma_pred_on.sum",
     "smsp__inst_executed_pipe_fma.sum",
     "smsp__inst_executed_pipe_alu.sum",
-    "smsp__inst_executed_pipe_xu.sum",
     "smsp__inst_executed_pipe_lsu.sum",
     "smsp__inst_executed_pipe_adu.sum",
     "smsp__inst_executed_pipe_cbu.sum",

@@ -124,13 +124,13 @@ def rung_pairs(gpu: Sequence[Mapping], runs: Sequence[Mapping]) -> Iterator[Pair
     for name, launches in simulate_rungs():
         if name not in runs:
             continue
-        for launch in launches:
+        for number, launch in enumerate(launches):
             row = next(rest, None)
             if row is None or base_name(row["kernel"]) != base_name(launch.kernel):
                 return
-            what = (
-                f"{name['operation']} {name['kernel']} {name['shape']}: {base_name(launch.kernel)}"
-            )
+            seen = [base_name(other.kernel) for other in launches[: number + 1]]
+            what = f"{name['operation']} {name['kernel']} {name['shape']}: {seen[-1]}"
+            what += f" {seen.count(seen[-1])}" if seen.count(seen[-1]) > 1 else ""
             mine = counters_of(launch)
             for counter, value in measured(row["metrics"]).items():
                 yield Pair(what, counter, mine[counter], value)
