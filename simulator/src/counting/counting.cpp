@@ -66,6 +66,12 @@ Cost compute_wavefronts(const InstInfo& info, const WarpAccess& access) {
 }
 
 Cost shared_cost(Counting& counting, size_t index, const InstInfo& info, const WarpAccess& access) {
+  // First the most frequent: one word for all lanes, or one after the other.
+  const bool simple = access.regular && (access.step == 0 || access.step == access.bytes);
+  if (simple && access.bytes <= 4 && access.kind != Kind::Atomic &&
+      info.observed != InstInfo::Rows) {
+    return {1, 1};
+  }
   if (access.regular || access.mask != ALL_LANES) {
     return compute_wavefronts(info, access);
   }

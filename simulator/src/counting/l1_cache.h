@@ -23,14 +23,16 @@ class L1Cache {
 
  private:
   static constexpr uint32_t WAYS = 16;
-  struct Set {
-    uint64_t line[WAYS];
+  struct alignas(64) Set {
+    uint32_t tag[WAYS];   // of a line; two that share a tag and a set are not told apart
     uint32_t used[WAYS];  // when; 0: empty
     uint8_t sectors[WAYS];
   };
-  Set& set_of(uint64_t line);
-  static int way_of(const Set& set, uint64_t line);  // -1: not there
+  Set& set_of(uint64_t hash) { return sets_[(hash >> 32) * num_sets_ >> 32]; }
+  static uint32_t ways_of(const Set& set, uint32_t tag);  // one bit for each that has the tag
+
   std::vector<Set> sets_;
+  uint64_t num_sets_ = 0;
   uint32_t now_ = 0;
 };
 
