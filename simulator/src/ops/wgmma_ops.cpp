@@ -329,23 +329,25 @@ const Inst* wait_group(Warp& w, const Inst* in, Mask m) {
   }
   const uint64_t wanted = own.issued - left;  // products that are complete then
   Warp* const first = &w.block->warps[w.index / WARPS * WARPS];
-  const bool none = own.pending.size() == left;
-  for (Warp* other = first; !none && other < first + WARPS; other++) {
+  for (Warp* other = first; wanted && other < first + WARPS; other++) {
     if (queue_of(*other).issued < wanted) {
       return wait_here(w, in, m, false);
     }
   }
   return with_whole_warp(w, in, m, [&] {
-    for (Warp* other = first; !none && other < first + WARPS; other++) {
+    Time complete = 0;  // the newest of the products that are complete
+    for (Warp* other = first; wanted && other < first + WARPS; other++) {
       ProductQueue& queue = queue_of(*other);
+      complete = std::max(complete, queue.complete);
       for (size_t i = 0; i + (queue.issued - wanted) < queue.pending.size(); i++) {
         read_operands(*other, queue.pending[i]);
+        complete = std::max(complete, queue.pending[i].issued);
       }
     }
     complete_until(w, own, left);
     if (Checker* checker = w.block->cluster->checker.get()) {
       HappensBefore& order = checker->order();
-      order.learn(w, ALL_LANES, order.product_agent(w), own.complete);
+      order.learn(w, ALL_LANES, order.product_agent(w), complete);
       if (checker->races() && w.block->kernel->uses_products) {
         checker->accumulators().waited(order.warp_agent(w), wanted);
       }
