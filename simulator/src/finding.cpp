@@ -9,11 +9,6 @@
 namespace wbsim {
 namespace {
 
-std::string dim3_text(const std::array<uint32_t, 3>& v) {
-  return "(" + std::to_string(v[0]) + ", " + std::to_string(v[1]) + ", " + std::to_string(v[2]) +
-         ")";
-}
-
 // The text of one line of a source file, without its indentation; empty if it cannot be read.
 std::string source_line(const std::string& file, int number) {
   std::error_code error;
@@ -31,26 +26,35 @@ std::string source_line(const std::string& file, int number) {
   return from == std::string::npos ? std::string() : text.substr(from);
 }
 
+// "f.cu:12    x[i] = 0;"
+std::string line_text(const std::string& file, int line) {
+  const std::string text = source_line(file, line);
+  return shorten(file) + ":" + std::to_string(line) + (text.empty() ? "" : "    " + text);
+}
+
 }  // namespace
+
+std::string triple_text(const std::array<uint32_t, 3>& v) {
+  return "(" + std::to_string(v[0]) + ", " + std::to_string(v[1]) + ", " + std::to_string(v[2]) +
+         ")";
+}
 
 std::string to_text(const Finding& f) {
   std::string out = f.kind + ": " + f.message;
   if (f.line > 0) {
-    out += "\n  at " + shorten(f.file) + ":" + std::to_string(f.line);
-    std::string text = source_line(f.file, f.line);
-    if (!text.empty()) {
-      out += "    " + text;
-    }
-    out += f.chain;
+    out += "\n  at " + line_text(f.file, f.line) + f.chain;
   }
   if (!f.kernel.empty()) {  // else a call of the host
     out += "\n  in kernel " + f.kernel;
   }
   if (!f.ptx.empty()) {  // else no block had started
-    out += ", block " + dim3_text(f.block);
+    out += ", block " + triple_text(f.block);
   }
   if (f.has_thread) {
-    out += ", thread " + dim3_text(f.thread);
+    out += ", thread " + triple_text(f.thread);
+  }
+  if (f.other_line > 0) {
+    out += "\n  " + f.other_what + ": " + line_text(f.other_file, f.other_line);
   }
   if (!f.ptx.empty()) {
     out += "\n  PTX: " + f.ptx;

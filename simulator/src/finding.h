@@ -22,7 +22,8 @@ struct Finding {
   std::array<uint32_t, 3> thread{};
   bool has_thread = false;
   // Of a race: the other side.
-  bool has_other = false, has_other_thread = false;
+  bool has_other_thread = false;
+  std::string other_what;  // "the read", "the copy"
   std::string other_file;
   int other_line = 0;
   std::array<uint32_t, 3> other_thread{};
@@ -32,6 +33,7 @@ struct Finding {
 // The report for a person: the message, then kernel, place and thread, a line each.
 std::string to_text(const Finding& finding);
 std::string to_json(const Finding& finding);
+std::string triple_text(const std::array<uint32_t, 3>& v);  // "(1, 0, 0)"
 std::string json_quote(const std::string& text);
 
 }  // namespace wbsim

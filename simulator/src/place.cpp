@@ -1,5 +1,7 @@
 #include "place.h"
 
+#include "finding.h"
+
 #include <filesystem>
 
 namespace wbsim {
@@ -35,6 +37,12 @@ Place place_of(const Module& module, const ptx::Instruction& inst) {
     }
   }
   return place;
+}
+
+void set_other(Finding& finding, const Module& module, const ptx::Instruction& inst) {
+  const Place place = place_of(module, inst);
+  finding.other_file = place.file;
+  finding.other_line = place.line;
 }
 
 std::string shorten(const std::string& file) {

@@ -16,6 +16,10 @@ struct Place {
 // The innermost frame inside the user's own sources, of the instruction's inlining chain.
 Place place_of(const Module& module, const ptx::Instruction& inst);
 
+struct Finding;
+// Names the line of an instruction as the other side of a race.
+void set_other(Finding& finding, const Module& module, const ptx::Instruction& inst);
+
 // The path as a person would type it from here: relative if the file lies below the working
 // directory.
 std::string shorten(const std::string& file);

@@ -39,11 +39,11 @@ CASES = {
     # Atomics are aligned to their whole size.
     "half": Misuse(
         asm(".reg .b32 h; mov.b32 h, 0; red.global.add.noftz.f16x2 [%0+2], h;", ADDRESS),
-        "memcheck", "misaligned write of 4 bytes",
+        "memcheck", "misaligned atomic update of 4 bytes",
     ),
     "cas16": Misuse(
         asm(".reg .b16 h; mov.b16 h, 1; atom.cas.b16 h, [%0+1], h, h;", ADDRESS),
-        "memcheck", "misaligned write of 2 bytes",
+        "memcheck", "misaligned atomic update of 2 bytes",
     ),
     "vector": Misuse(
         asm(".reg .f32 f; mov.f32 f, 0f00000000; red.global.add.v4.f32 [%0+8], {f, f, f, f};",
@@ -130,7 +130,7 @@ CASES = {
     ),
     "misaligned in the other block": Misuse(
         asm(".reg .b32 a;" + FAR + "red.shared::cluster.add.u32 [a+2], 1;", SHARED),
-        "memcheck", "misaligned write of 4 bytes", cluster=2, blocks=2,
+        "memcheck", "misaligned atomic update of 4 bytes", cluster=2, blocks=2,
     ),
     **{
         f"{what} of a block that has exited": Misuse(

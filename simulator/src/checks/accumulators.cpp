@@ -46,7 +46,7 @@ void AccumulatorCheck::execute(uint32_t warp, const Warp& w, const Inst* in, con
     const Register& from = at(operands[i]);
     if (from.product > state.waited) {
       report(w, in, std::countr_zero(m),
-             "an accumulator is read while the product is under way that wgmma began", from.pc,
+             "an accumulator of wgmma is read while its product is under way", from.pc,
              "wgmma.wait_group first: until then the register may hold anything");
     }
   }
@@ -83,13 +83,10 @@ void AccumulatorCheck::waited(uint32_t warp, uint64_t number) {
 
 void AccumulatorCheck::report(const Warp& w, const Inst* in, int lane, const std::string& message,
                               uint32_t other_pc, const std::string& hint) const {
-  const Place place = place_of(*kernel_->module, *kernel_->info[other_pc].source);
   Finding f = finding_at(w, in, lane, "racecheck", message);
-  f.message += " at " + shorten(place.file) + ":" + std::to_string(place.line);
   f.hint = hint;
-  f.has_other = true;
-  f.other_file = place.file;
-  f.other_line = place.line;
+  f.other_what = message.starts_with("wgmma") ? "the write" : "the product";
+  set_other(f, *kernel_->module, *kernel_->info[other_pc].source);
   throw f;
 }
 

@@ -107,6 +107,8 @@ class Checker {
     bool unfenced = false;          // ordered, but not for asynchronous operations
     uint32_t cluster = UINT32_MAX;  // another one than this
   };
+  std::string ordering_hint(const Warp& w, const Inst* in, const WarpAccess& a,
+                            const Other& other) const;
   [[noreturn]] void report(const Warp& w, const Inst* in, const WarpAccess& a, int lane,
                            uint64_t offset, const Other& other) const;
   [[noreturn]] void uninitialised(const Warp& w, const Inst* in, const WarpAccess& a, int lane,

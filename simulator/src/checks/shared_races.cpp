@@ -1,5 +1,6 @@
 // shared_races.cpp: races and uninitialised reads in shared memory.
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
 
@@ -227,12 +228,24 @@ void Checker::after_write(const Warp& w, const Inst* in, const WarpAccess& a, in
 void Checker::after_read(const Warp& w, const Inst* in, const WarpAccess& a, int lane,
                          uint32_t piece, uint32_t agent) const {
   const SharedShadow& s = shadow_of(*a.owner);
-  const uint32_t record = s.reads[agent]->record[piece];
-  const Time time = record >> 6;
-  const Who who = Who::of(agent, record & 63, agent >= order_.num_warps() ? Who::ASYNC : 0);
-  if (time >= order_.started() && !ordered(w, lane, who, time)) {
-    report(w, in, a, lane, uint64_t{piece} << s.shift, {who, s.reads[agent]->pc[piece], false});
+  auto reader = [&](uint32_t agent) {
+    return Who::of(agent, s.reads[agent]->record[piece] & 63,
+                   agent >= order_.num_warps() ? Who::ASYNC : 0);
+  };
+  auto races = [&](uint32_t agent) {
+    const Time time = s.reads[agent]->record[piece] >> 6;
+    return time >= order_.started() && !ordered(w, lane, reader(agent), time);
+  };
+  if (!races(agent)) {
+    return;
   }
+  if (agent == order_.warp_agent(w)) {  // a reader in another warp says more
+    auto other = std::find_if(s.readers.begin(), s.readers.end(),
+                              [&](uint32_t reader) { return reader != agent && races(reader); });
+    agent = other == s.readers.end() ? agent : *other;
+  }
+  report(w, in, a, lane, uint64_t{piece} << s.shift,
+         {reader(agent), s.reads[agent]->pc[piece], false});
 }
 
 namespace {

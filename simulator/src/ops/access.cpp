@@ -17,6 +17,12 @@ std::string hex(uint64_t v) {
   return buffer;
 }
 
+std::string verb(const Warp& w, const Inst* in, bool write) {
+  const bool atomic =
+      w.block->kernel->info[in - w.block->kernel->code.data()].kind == InstInfo::Atomic;
+  return atomic ? "atomic update" : write ? "write" : "read";
+}
+
 constexpr uint64_t FAR = uint64_t{1} << 32;  // from an allocation, to be worth naming it
 
 // "8 bytes past the end of 'a' (float32 [10, 10], 400 bytes)".
@@ -25,8 +31,9 @@ std::string place_of(const RegionTable& regions, uint64_t address, uint64_t byte
   if (!r) {
     return "no memory is allocated";
   }
-  std::string what =
-      "'" + r->name + "' (" + (r->text.empty() ? "" : r->text + ", ") + bytes_text(r->bytes) + ")";
+  const bool unnamed = r->name.starts_with("cuda");  // the call that allocated it
+  std::string what = (unnamed ? "an allocation of " + r->name : "'" + r->name + "'") + " (" +
+                     (r->text.empty() ? "" : r->text + ", ") + bytes_text(r->bytes) + ")";
   if (address < r->first) {
     uint64_t gap = r->first - address;
     return gap > FAR ? "far from every allocation"
@@ -69,9 +76,8 @@ const char* space_name(AddressKind kind) {
 [[noreturn]] void misaligned(const Warp& w, const Inst* in, int lane, uint64_t address, int bytes,
                              int alignment, bool write) {
   fail(w, in, lane, address,
-       std::string("misaligned ") + (write ? "write" : "read") + " of " + bytes_text(bytes) +
-           " at address " + hex(address) + ", which is not a multiple of " +
-           std::to_string(alignment),
+       "misaligned " + verb(w, in, write) + " of " + bytes_text(bytes) + " at address " +
+           hex(address) + ", which is not a multiple of " + std::to_string(alignment),
        "a vector type such as float4 is aligned to its size: check the base pointer and the row's "
        "length");
 }
@@ -147,8 +153,8 @@ uint8_t* in_other_block(const Warp& w, const Inst* in, int lane, uint64_t addres
                       : address > base + size  ? bytes_text(address - base - size) + " past the end"
                                                : "across the end";
   fail(w, in, lane, address,
-       std::string("out-of-bounds ") + (write ? "write" : "read") + " of " + bytes_text(bytes) +
-           " in " + space_name(kind) + " memory, " + where + " of " + whose,
+       "out-of-bounds " + verb(w, in, write) + " of " + bytes_text(bytes) + " in " +
+           space_name(kind) + " memory, " + where + " of " + whose,
        is_shared(kind)
            ? "check the index against the declaration, or against the bytes of the launch"
            : "check the index against the declaration");
@@ -177,7 +183,7 @@ void check_global(Warp& w, const Inst* in, int lane, uint64_t address, uint64_t 
   const Region* r = worker.launch->regions.find(address, bytes, write);
   if (!r) {
     fail(w, in, lane, address,
-         std::string("out-of-bounds ") + (write ? "write" : "read") + " of " + bytes_text(bytes) +
+         "out-of-bounds " + verb(w, in, write) + " of " + bytes_text(bytes) +
              " in global memory, " + place_of(worker.launch->regions, address, bytes),
          "address " + hex(address) + hint_for(worker.launch->regions, address));
   }
