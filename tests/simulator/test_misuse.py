@@ -48,20 +48,20 @@ CASES = {
     "vector": Misuse(
         asm(".reg .f32 f; mov.f32 f, 0f00000000; red.global.add.v4.f32 [%0+8], {f, f, f, f};",
             ADDRESS),
-        "memcheck", "misaligned write of 16 bytes",
+        "memcheck", "misaligned atomic update of 16 bytes",
     ),
     "halves": Misuse(
         asm(".reg .b16 h; mov.b16 h, 1; red.global.max.noftz.v8.bf16 [%0+4], {h,h,h,h,h,h,h,h};",
             ADDRESS),
-        "memcheck", "misaligned write of 16 bytes",
+        "memcheck", "misaligned atomic update of 16 bytes",
     ),
     "beyond": Misuse(
         asm(".reg .f32 f; mov.f32 f, 0f00000000; red.global.add.v2.f32 [%0+256], {f, f};", ADDRESS),
-        "memcheck", "out-of-bounds write of 8 bytes in global memory, just past the end of",
+        "memcheck", "out-of-bounds atomic update of 8 bytes in global memory, just past the end of",
     ),
     "exch128": Misuse(
         asm(".reg .b128 q; mov.b128 q, {%0, %0}; atom.exch.b128 q, [%0+8], q;", ADDRESS),
-        "memcheck", "misaligned write of 16 bytes",
+        "memcheck", "misaligned atomic update of 16 bytes",
     ),
     "cas128 of an input": Misuse(
         asm(".reg .b128 q; mov.b128 q, {%0, %0}; atom.global.cas.b128 q, [%0], q, q;", '"l"(in)'),
