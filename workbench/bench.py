@@ -212,9 +212,8 @@ def _run(asked: Request) -> int:
     device = torch.device(DEVICES[asked.target])
     print(f"target: {asked.target} ({asked.why})")
     if asked.explain or asked.html:
-        return explain.run(
-            asked.operation, asked.rungs, asked.cases, asked.html, printed=asked.explain
-        )
+        about = asked.operation, asked.rungs, asked.cases, asked.html
+        return explain.run(*about, printed=asked.explain, gpu=asked.gpu.name)
     here = environment(asked.target, device, REPO)
     history = _open_history()
     roofs = Roofs(None, None)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 
 GUARD = 64  # elements in the band before and after a tensor; keeps 256-byte alignment in fp32
+ALIGNMENT = 512  # bytes; of memory that PyTorch allocates on a GPU
 PAD = 5  # elements between the rows of the "padded" layout; odd, so that rows lose alignment
 HUGE = 2**31  # elements that the last row of a "huge" tensor lies behind the first, at least
 
@@ -75,8 +76,21 @@ def place(shape: tuple[int, ...], layout: str, dtype: torch.dtype, device: torch
     return placed
 
 
+def empty(elements: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Room for so many elements, aligned as PyTorch aligns memory on a GPU, on a CPU too.
+
+    There it is aligned to 64 bytes only, and a row would lie in other lines of a cache.
+    """
+    if device.type != "cpu":
+        return torch.empty(elements, dtype=dtype, device=device)
+    size = dtype.itemsize
+    flat = torch.empty(elements + ALIGNMENT // size, dtype=dtype)
+    skipped = -flat.data_ptr() % ALIGNMENT // size
+    return flat[skipped : skipped + elements]
+
+
 def _flat(elements: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    return torch.empty(GUARD + elements + GUARD, dtype=dtype, device=device)
+    return empty(GUARD + elements + GUARD, dtype, device)
 
 
 def _contiguous(shape, dtype, device) -> Placed:

@@ -8,6 +8,7 @@ simulator with a few of its blocks, and its counters are scaled to the whole gri
 from __future__ import annotations
 
 import json
+import math
 import re
 import statistics
 from collections.abc import Callable, Iterator, Sequence
@@ -131,6 +132,7 @@ def _runner(ladder: Ladder, name: str) -> Callable[[], None]:
     """A call of one launcher of a ladder on the simulator."""
     import torch
 
+    from workbench import inputs
     from workbench.toolchain.inline import inline
 
     module = inline(
@@ -142,9 +144,11 @@ def _runner(ladder: Ladder, name: str) -> Callable[[], None]:
     torch.manual_seed(0)
     if ladder.name == "sgemm":
         m, n, k = ladder.shape
-        tensors = [torch.rand(m, k), torch.rand(k, n), torch.empty(m, n)]
+        shapes = [(m, k), (k, n), (m, n)]
     else:
-        tensors = [torch.rand(ladder.shape), torch.empty(ladder.shape)]
+        shapes = [ladder.shape, ladder.shape]
+    cpu = torch.device("cpu")
+    tensors = [inputs.empty(math.prod(s), torch.float32, cpu).view(s).uniform_() for s in shapes]
     return lambda: getattr(module, name)(*tensors, *ladder.shape)
 
 
