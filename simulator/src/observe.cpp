@@ -11,6 +11,16 @@ namespace {
 
 using Where = WarpAccess::Where;
 
+inline void tell(Warp& w, const Inst* in, const WarpAccess& access) {
+  const Block& block = *w.block;
+  if (block.worker->launch->counting) {
+    count_access(w, in, access);
+  }
+  if (Checker* checker = block.cluster->checker.get()) {
+    checker->access(w, in, access);
+  }
+}
+
 // Whether all addresses of the lanes of m advance by one step, and by which.
 template <class A>
 bool is_regular(const A* a, Mask m, A& first, A& step) {
@@ -63,7 +73,7 @@ void observe_window(Warp& w, const Inst* in, WarpAccess& access, uint64_t base, 
     int low = std::countr_zero(access.mask), high = 31 - std::countl_zero(access.mask);
     if (within(access.at(low), access.bytes, 0, size) &&
         within(access.at(high), access.bytes, 0, size)) {
-      observe_access(w, in, access);
+      tell(w, in, access);
       return;
     }
     access.regular = false;
@@ -77,7 +87,7 @@ void observe_window(Warp& w, const Inst* in, WarpAccess& access, uint64_t base, 
   }
   if (access.bytes <= size && !(outside & 1)) {
     note_halves(access, a);
-    observe_access(w, in, access);
+    tell(w, in, access);
     return;
   }
   // Lanes that name another block of the cluster, or nothing at all.
@@ -88,7 +98,7 @@ void observe_window(Warp& w, const Inst* in, WarpAccess& access, uint64_t base, 
   Mask others = shared ? access.mask & ~own : 0;
   access.mask = own;
   if (own) {
-    observe_access(w, in, access);
+    tell(w, in, access);
   }
   while (others) {
     WarpAccess remote = access;
@@ -109,7 +119,7 @@ void observe_window(Warp& w, const Inst* in, WarpAccess& access, uint64_t base, 
       }
     });
     if (remote.mask) {
-      observe_access(w, in, remote);
+      tell(w, in, remote);
     }
   }
 }
@@ -149,7 +159,7 @@ void observe_generic(Warp& w, const Inst* in, WarpAccess& access, bool is_global
     if (!access.regular) {
       for_lanes(access.mask, [&](int l) { access.address[l] = address_at(l); });
     }
-    observe_access(w, in, access);
+    tell(w, in, access);
     return;
   }
   // Lanes that lie in one window are told of together.
@@ -173,7 +183,7 @@ void observe_generic(Warp& w, const Inst* in, WarpAccess& access, bool is_global
     part.regular = is_regular(part.address, part.mask, from, by);
     part.first = from, part.step = static_cast<int64_t>(by);
     if (window.observed) {
-      observe_access(w, in, part);
+      tell(w, in, part);
     }
   }
 }
@@ -195,11 +205,15 @@ void observe(Warp& w, const Inst* in, Mask m) {
     access.bytes = 16;
     access.mask = ALL_LANES >> (LANES - 8 * in->count);
   }
-  switch (static_cast<AddressKind>(info.address)) {
+  const auto kind = static_cast<AddressKind>(info.address);
+  if (kind == AddressKind::Shared32) [[likely]] {
+    access.where = Where::Shared;
+    access.owner = w.block;
+    return observe_window<uint32_t>(w, in, access, SHARED_BASE, w.shared_bytes);
+  }
+  switch (kind) {
     case AddressKind::Shared32:
-      access.where = Where::Shared;
-      access.owner = w.block;
-      return observe_window<uint32_t>(w, in, access, SHARED_BASE, w.shared_bytes);
+      return;
     case AddressKind::Shared64:
       access.where = Where::Shared;
       access.owner = w.block;
@@ -217,13 +231,6 @@ void observe(Warp& w, const Inst* in, Mask m) {
   }
 }
 
-void observe_access(Warp& w, const Inst* in, const WarpAccess& access) {
-  if (w.block->worker->launch->counting) {
-    count_access(w, in, access);
-  }
-  if (Checker* checker = w.block->cluster->checker.get()) {
-    checker->access(w, in, access);
-  }
-}
+void observe_access(Warp& w, const Inst* in, const WarpAccess& access) { tell(w, in, access); }
 
 }  // namespace wbsim

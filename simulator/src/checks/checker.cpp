@@ -52,19 +52,6 @@ void Checker::start() {
   accumulators_.start(order_.num_warps(), *launch_.kernel);
 }
 
-void Checker::access(Warp& w, const Inst* in, const WarpAccess& a) {
-  const InstInfo& info = w.block->kernel->info[pc_of(w, in)];
-  const bool strong = info.strong || a.kind == Kind::Atomic;
-  if (a.where == Where::Shared) {
-    shared_access(w, in, a, strong);
-  } else if (a.where == Where::Global) {
-    global_access(w, in, a, strong);
-  }
-  if (strong && races_ && a.where != Where::Local) {
-    release_variables(w, in, a);
-  }
-}
-
 // Each variable is known by the host's address, in shared memory too.
 void Checker::release_variables(Warp& w, const Inst* in, const WarpAccess& a) {
   const InstInfo& info = w.block->kernel->info[pc_of(w, in)];
@@ -190,7 +177,7 @@ void Checker::async_read(const Issuer& issuer, Block& block, std::span<const uin
       if (reads) {
         reads->record[piece] = now << 6 | SEVERAL;
         reads->pc[piece] = pc;
-        s.read[piece] = now | APART;
+        s.note_read(piece, 1, now | APART);
       }
     }
   }

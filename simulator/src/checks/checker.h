@@ -32,7 +32,18 @@ class Checker {
   bool races() const { return races_; }
 
   // A memory instruction is about to be executed, and has been: variables are read afterwards.
-  void access(Warp& w, const Inst* in, const WarpAccess& access);
+  void access(Warp& w, const Inst* in, const WarpAccess& a) {
+    const bool strong =
+        a.kind == WarpAccess::Kind::Atomic || w.block->kernel->info[pc_of(w, in)].strong;
+    if (a.where == WarpAccess::Where::Shared) {
+      shared_access(w, in, a, strong);
+    } else if (a.where == WarpAccess::Where::Global) {
+      global_access(w, in, a, strong);
+    }
+    if (strong && races_ && a.where != WarpAccess::Where::Local) {
+      release_variables(w, in, a);
+    }
+  }
   void executed() {
     if (!acquires_.empty()) {
       acquire_variables();
@@ -75,10 +86,12 @@ class Checker {
   void write_shared(Warp& w, const Inst* in, const WarpAccess& a, bool strong);
   struct Touch;    // an access, and what its warp knows
   struct Stretch;  // lanes of it
+  struct Stretches;
   void write_stretch(const Touch& touch, const Stretch& stretch);
   void write_lane(Warp& w, const Inst* in, const WarpAccess& a, int lane, bool strong);
   // Reports the piece's last write, or an agent's last read, unless it comes before what the lane
   // does.
+  void after_writes(const Touch& touch, const Stretch& stretch) const;
   void after_write(const Warp& w, const Inst* in, const WarpAccess& a, int lane, uint32_t piece,
                    bool strong) const;
   void after_read(const Warp& w, const Inst* in, const WarpAccess& a, int lane, uint32_t piece,

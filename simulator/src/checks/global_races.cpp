@@ -46,16 +46,37 @@ bool Checker::ordered(const Warp& w, int lane, Tag tag) const {
   return foreign && foreign->knows({tag.cluster(), agent, tag.lane(), tag.time()});
 }
 
+namespace {
+
+// From the lowest byte that the lanes touch to behind the highest one.
+std::pair<uint64_t, uint64_t> range_of(const WarpAccess& a) {
+  uint64_t low = a.at(std::countr_zero(a.mask)), high = a.at(31 - std::countl_zero(a.mask));
+  if (!a.regular) {
+    for_lanes(a.mask, [&](int l) {
+      low = std::min(low, a.address[l]);
+      high = std::max(high, a.address[l]);
+    });
+  } else if (low > high) {
+    std::swap(low, high);
+  }
+  return {low, high + a.bytes};
+}
+
+}  // namespace
+
 void Checker::global_access(Warp& w, const Inst* in, const WarpAccess& a, bool strong) {
   const bool write = a.kind != Kind::Load;
-  const bool row = a.regular && a.step == a.bytes && a.mask == ALL_LANES;
-  if (row) {  // mostly one allocation, all of it initialised
-    const uint64_t end = a.first + uint64_t{a.bytes} * LANES;
-    const Region* region = region_of(w, in, a.first, end, write);
-    if (region && (!races_ || !is_watched(*region)) &&
-        (!region->initialised || write || region->initialised->is_marked(a.first, end - a.first))) {
-      if (write && region->initialised) {
-        region->initialised->mark(a.first, end - a.first);
+  const auto [low, high] = range_of(a);
+  // Mostly one allocation that needs no look at its bytes, or a row of initialised ones.
+  const Region* all = region_of(w, in, low, high, write);
+  if (all && (!races_ || !is_watched(*all))) {
+    if (!all->initialised) {
+      return;
+    }
+    const bool row = a.regular && a.step == a.bytes && a.mask == ALL_LANES;
+    if (row && (write || all->initialised->is_marked(low, high - low))) {
+      if (write) {
+        all->initialised->mark(low, high - low);
       }
       return;
     }

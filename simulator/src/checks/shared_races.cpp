@@ -57,40 +57,49 @@ struct Checker::Stretch {
   }
 };
 
-namespace {
+// The stretches of an access in the order of their lanes. Writes to one place are stretches of
+// their own.
+struct Checker::Stretches {
+  Stretch of[LANES];
+  int count = 0;
 
-// Calls f(lanes, first offset, whether all at one place) for the stretches of an access, in the
-// order of their lanes. Writes to one place are stretches of their own.
-template <class F>
-[[gnu::always_inline]] inline void each_stretch(const WarpAccess& a, F f) {
-  const bool load = a.kind == Kind::Load;
-  auto is_stretch = [&](int64_t step) { return step == a.bytes || (step == 0 && load); };
-  if (a.regular && is_stretch(a.step) && (a.mask == ALL_LANES || a.step == 0)) {
-    f(a.mask, a.at(std::countr_zero(a.mask)), a.step == 0);
-    return;
-  }
-  if (a.halves && is_stretch(a.half_step[0]) && is_stretch(a.half_step[1])) {
-    f(ALL_LANES >> 16, a.address[0], a.half_step[0] == 0);
-    f(ALL_LANES << 16, a.address[16], a.half_step[1] == 0);
-    return;
-  }
-  for (Mask rest = a.mask; rest;) {
-    const int lane = std::countr_zero(rest);
-    const uint64_t first = a.at(lane);
-    Mask lanes = Mask{1} << lane;
-    rest &= rest - 1;
-    int next = std::countr_zero(rest);
-    const bool same = load && rest && a.at(next) == first;
-    uint64_t at = first + (same ? 0 : a.bytes);
-    while (rest && (same || next == std::bit_width(lanes)) && a.at(next) == at) {
-      lanes |= Mask{1} << next;
-      rest &= rest - 1;
-      next = std::countr_zero(rest);
-      at += same ? 0 : a.bytes;
+  explicit Stretches(const WarpAccess& a) {
+    const bool load = a.kind == Kind::Load;
+    auto is_stretch = [&](int64_t step) { return step == a.bytes || (step == 0 && load); };
+    if (a.regular && is_stretch(a.step) && (a.mask == ALL_LANES || a.step == 0)) [[likely]] {
+      add(a.mask, a.at(std::countr_zero(a.mask)), a.step == 0);
+    } else if (a.halves && is_stretch(a.half_step[0]) && is_stretch(a.half_step[1])) {
+      add(ALL_LANES >> 16, a.address[0], a.half_step[0] == 0);
+      add(ALL_LANES << 16, a.address[16], a.half_step[1] == 0);
+    } else {
+      find(a);
     }
-    f(lanes, first, same);
   }
-}
+  void add(Mask lanes, uint64_t first, bool same) { of[count++] = {lanes, first, same}; }
+  [[gnu::noinline]] void find(const WarpAccess& a) {
+    const bool load = a.kind == Kind::Load;
+    for (Mask rest = a.mask; rest;) {
+      const int lane = std::countr_zero(rest);
+      const uint64_t first = a.at(lane);
+      Mask lanes = Mask{1} << lane;
+      rest &= rest - 1;
+      int next = std::countr_zero(rest);
+      const bool same = load && rest && a.at(next) == first;
+      uint64_t at = first + (same ? 0 : a.bytes);
+      while (rest && (same || next == std::bit_width(lanes)) && a.at(next) == at) {
+        lanes |= Mask{1} << next;
+        rest &= rest - 1;
+        next = std::countr_zero(rest);
+        at += same ? 0 : a.bytes;
+      }
+      add(lanes, first, same);
+    }
+  }
+  const Stretch* begin() const { return of; }
+  const Stretch* end() const { return of + count; }
+};
+
+namespace {
 
 // What is noted of the reads of a stretch.
 struct Reading {
@@ -135,32 +144,30 @@ void Checker::read_shared(Warp& w, const Inst* in, const WarpAccess& a, bool str
   const uint32_t limit = order_.synced(w) << 6 | 63, now = touch.now << 6,
                  when = touch.now | touch.apart;
   Reads* const reads = races_ && !strong ? &s.of(touch.agent) : nullptr;
-  each_stretch(a, [&](Mask lanes, uint64_t offset, bool same) {
-    const Stretch stretch{lanes, offset, same};
-    const uint32_t n = (same ? 1 : stretch.num_lanes()) << lane_shift;
-    const auto first = static_cast<uint32_t>(offset >> shift);
+  for (const Stretch& stretch : Stretches(a)) {
+    const uint32_t n = (stretch.same ? 1 : stretch.num_lanes()) << lane_shift;
+    const auto first = static_cast<uint32_t>(stretch.first >> shift);
     if (any_outside(&s.written[first], n, low, touch.floor)) [[unlikely]] {
-      stretch.each_piece(
-          a, shift, [&](int lane, uint32_t piece) { after_write(w, in, a, lane, piece, strong); });
+      after_writes(touch, stretch);
     }
     if (!reads) {
-      return;
+      continue;
     }
-    if (same && (lanes & (lanes - 1))) {
+    if (stretch.same && (stretch.lanes & (stretch.lanes - 1))) {
       fill(&reads->record[first], n, now | SEVERAL);
     } else {
       note({now, limit, stretch.lane(), lane_shift}, &reads->record[first], n);
     }
     fill(&reads->pc[first], n, touch.pc);
-    fill(&s.read[first], n, when);
-  });
+    s.note_read(first, n, when);
+  }
 }
 
 void Checker::write_shared(Warp& w, const Inst* in, const WarpAccess& a, bool strong) {
   const Touch touch(*this, w, in, a, strong, a.mask);
-  each_stretch(a, [&](Mask lanes, uint64_t offset, bool same) {
-    write_stretch(touch, {lanes, offset, same});
-  });
+  for (const Stretch& stretch : Stretches(a)) {
+    write_stretch(touch, stretch);
+  }
 }
 
 void Checker::write_lane(Warp& w, const Inst* in, const WarpAccess& a, int lane, bool strong) {
@@ -184,10 +191,9 @@ void Checker::write_stretch(const Touch& touch, const Stretch& stretch) {
   const uint32_t n = stretch.num_lanes() << lane_shift;
   const auto first = static_cast<uint32_t>(stretch.first >> shift);
   if (races_ && any_above(&s.written[first], n, floor)) {
-    stretch.each_piece(
-        a, shift, [&](int lane, uint32_t piece) { after_write(w, in, a, lane, piece, strong); });
+    after_writes(touch, stretch);
   }
-  if (races_ && any_above(&s.read[first], n, floor)) {
+  if (races_ && s.is_read_since(first, n, floor)) {
     for (uint32_t reader : s.readers) {
       const uint32_t* record = &s.reads[reader]->record[first];
       if (any_above(record, n, order_.known(w, stretch.lanes, reader) << 6 | 63)) {
@@ -203,6 +209,12 @@ void Checker::write_stretch(const Touch& touch, const Stretch& stretch) {
   in_parts(n, [&](uint32_t i, auto size) {
     constexpr uint32_t N = size;
     values_at<N>(writer + i) = lane_of<N>(i, lane_shift) + who;
+  });
+}
+
+void Checker::after_writes(const Touch& t, const Stretch& stretch) const {
+  stretch.each_piece(t.a, t.shadow.shift, [&](int lane, uint32_t piece) {
+    after_write(t.w, t.in, t.a, lane, piece, t.strong);
   });
 }
 

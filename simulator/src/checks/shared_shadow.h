@@ -39,14 +39,15 @@ struct Reads {
 
 class SharedShadow {
  public:
-  // Forgets everything if the size changes.
+  // For a new block. Forgets everything if the size changes.
   void resize(uint32_t shared_bytes, int shift) {
     const size_t pieces = (shared_bytes + (size_t{1} << shift) - 1) >> shift;
+    read.assign(pieces / FEW + 1, 0);
     if (pieces == written.size() && shift == this->shift) {
       return;
     }
     this->shift = shift;
-    for (auto* all : {&written, &writer, &write_pc, &read}) {
+    for (auto* all : {&written, &writer, &write_pc}) {
       all->assign(pieces, 0);
     }
     reads.clear();
@@ -54,16 +55,24 @@ class SharedShadow {
   }
   // What an agent has read, made if there is nothing yet.
   Reads& of(uint32_t agent) {
-    if (agent >= reads.size()) {
-      reads.resize(agent + 1);
+    if (agent < reads.size() && reads[agent]) [[likely]] {
+      return *reads[agent];
     }
-    if (!reads[agent]) {
-      reads[agent] = std::make_unique<Reads>();
-      reads[agent]->record.assign(written.size(), 0);
-      reads[agent]->pc.assign(written.size(), 0);
-      readers.push_back(agent);
+    return add_reader(agent);
+  }
+  // when: APART is above all times, and stays.
+  void note_read(uint32_t first, uint32_t n, uint32_t when) {
+    for (uint32_t i = first / FEW; i <= (first + n - 1) / FEW; i++) {
+      read[i] = std::max(read[i], when);
     }
-    return *reads[agent];
+  }
+  // Whether somebody may have read one of n pieces after a time.
+  bool is_read_since(uint32_t first, uint32_t n, Time time) const {
+    bool later = false;
+    for (uint32_t i = first / FEW; i <= (first + n - 1) / FEW; i++) {
+      later |= read[i] > time;
+    }
+    return later;
   }
   void forget() {
     for (auto* all : {&written, &writer, &write_pc, &read}) {
@@ -73,12 +82,26 @@ class SharedShadow {
     readers.clear();
   }
 
+  static constexpr uint32_t FEW = 16;  // pieces
+
   int shift = 2;                              // of the size of a piece
   std::vector<uint32_t> written;              // when, by piece
   std::vector<uint32_t> writer, write_pc;     // Who; the instruction's index in Kernel::code
-  std::vector<uint32_t> read;                 // when somebody read it last
+  std::vector<uint32_t> read;                 // when somebody read one of FEW pieces last
   std::vector<std::unique_ptr<Reads>> reads;  // by agent
   std::vector<uint32_t> readers;              // agents that have read something
+
+ private:
+  [[gnu::noinline]] Reads& add_reader(uint32_t agent) {
+    if (agent >= reads.size()) {
+      reads.resize(agent + 1);
+    }
+    reads[agent] = std::make_unique<Reads>();
+    reads[agent]->record.assign(written.size(), 0);
+    reads[agent]->pc.assign(written.size(), 0);
+    readers.push_back(agent);
+    return *reads[agent];
+  }
 };
 
 }  // namespace wbsim
