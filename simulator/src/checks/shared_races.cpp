@@ -103,8 +103,7 @@ namespace {
 
 // What is noted of the reads of a stretch.
 struct Reading {
-  uint32_t now;    // as in a record, above the lane
-  uint32_t limit;  // records up to here are of the time before the warp synchronised
+  Time now, synced;
   uint32_t lane;   // the first one
   int lane_shift;  // log2 of the pieces of a lane
 };
@@ -115,8 +114,8 @@ inline void note(const Reading& r, uint32_t* records, uint32_t n) {
     Values<N>& record = values_at<N>(records + i);
     const Values<N> lane = lane_of<N>(i, r.lane_shift) + r.lane, before = record;
     // SEVERAL if other lanes have read since the warp synchronised.
-    const auto others = (before > r.limit) & ((before & 63) != lane);
-    record = (others ? Values<N>{} + SEVERAL : lane) | r.now;
+    const auto others = (before > (r.synced << 6 | 63)) & ((before & 63) != lane);
+    record = (others ? Values<N>{} + SEVERAL : lane) | r.now << 6;
   });
 }
 
@@ -141,8 +140,7 @@ void Checker::read_shared(Warp& w, const Inst* in, const WarpAccess& a, bool str
   SharedShadow& s = touch.shadow;
   const uint32_t low = uninitialised_ ? order_.started() : 0;
   const int shift = s.shift, lane_shift = std::countr_zero(a.bytes) - shift;
-  const uint32_t limit = order_.synced(w) << 6 | 63, now = touch.now << 6,
-                 when = touch.now | touch.apart;
+  const Time synced = order_.synced(w);
   Reads* const reads = races_ && !strong ? &s.of(touch.agent) : nullptr;
   for (const Stretch& stretch : Stretches(a)) {
     const uint32_t n = (stretch.same ? 1 : stretch.num_lanes()) << lane_shift;
@@ -154,12 +152,12 @@ void Checker::read_shared(Warp& w, const Inst* in, const WarpAccess& a, bool str
       continue;
     }
     if (stretch.same && (stretch.lanes & (stretch.lanes - 1))) {
-      fill(&reads->record[first], n, now | SEVERAL);
+      fill(&reads->record[first], n, touch.now << 6 | SEVERAL);
     } else {
-      note({now, limit, stretch.lane(), lane_shift}, &reads->record[first], n);
+      note({touch.now, synced, stretch.lane(), lane_shift}, &reads->record[first], n);
     }
     fill(&reads->pc[first], n, touch.pc);
-    s.note_read(first, n, when);
+    s.note_read(first, n, touch.now | touch.apart);
   }
 }
 
