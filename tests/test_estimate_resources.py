@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -60,6 +61,23 @@ def test_loops_are_sorted_by_depth() -> None:
     ops = [plain, plain, inner, Op("BRA", "control", target=0), outer]
     found = {region.depth: len(region.ops) for region in machine_code.regions(ops)}
     assert found == {2: 2, 1: 2, 0: 1}
+
+
+def test_what_unrolling_left_over_is_known() -> None:
+    """A quarter of another loop's work is a rest of it; the same loads for other sums are not."""
+    load, sums, back = Op("LDS", "lsu", "shared", 4), Op("FFMA", "fma"), Op("BRA", "control")
+
+    def looped(*ops: Op) -> list[Op]:
+        return [*ops, dataclasses.replace(back, target=-1)]
+
+    for other, rest in ((looped(load, sums), True), (looped(load, sums, sums), False)):
+        code = looped(*[load, sums] * 4)
+        code[-1] = dataclasses.replace(back, target=0)
+        start = len(code)
+        code += other
+        code[-1] = dataclasses.replace(back, target=start)
+        found = {len(region.ops): region.rest for region in machine_code.regions(code)}
+        assert found == {9: False, len(other): rest}
 
 
 @pytest.mark.parametrize(

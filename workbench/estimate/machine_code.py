@@ -143,14 +143,13 @@ def _is_rest(
     depth: dict[tuple[int, int], int],
 ) -> bool:
     """Whether another loop at the depth does all that this one does, and equally often more."""
-    own = {k: n for k, n in work[loop].items() if k != "FFMA"} or dict(work[loop])
+    own = work[loop]
     if not own:
-        return True  # a detour of a loop that is not one
+        return True  # a detour of a loop, not one itself
     for other, more in work.items():
-        if other != loop and depth[other] == depth[loop]:
+        if other != loop and depth[other] == depth[loop] and set(own) == set(more):
             times = {more[key] / n for key, n in own.items()}
-            same = set(own) | {"FFMA"} >= set(more)
-            if same and len(times) == 1 and min(times) >= 2:
+            if len(times) == 1 and min(times) >= 2 and min(times).is_integer():
                 return True
     return False
 
