@@ -166,7 +166,7 @@ def _open(path: Path) -> ctypes.CDLL:
         "wbsim_attach": (None, []),
         "wbsim_set": (text, [text, text]),
         "wbsim_get": (text, [text]),
-        "wbsim_record_start": (number, []),
+        "wbsim_record_start": (number, [ctypes.c_int]),
         "wbsim_record_stop": (text, [number]),
     }
     for name, (result, arguments) in signatures.items():
@@ -229,11 +229,17 @@ def settings(
 
 
 @contextmanager
-def record() -> Iterator[list[Launch]]:
-    """Collect the launches of the block; the list is filled when the block ends."""
+def record(*, addresses: bool = True) -> Iterator[list[Launch]]:
+    """Collect the launches of the block; the list is filled when the block ends.
+
+    Args:
+        addresses: count what depends on addresses, too: requests, sectors, wavefronts, L2, DRAM.
+            Without it these are 0, generic accesses count as global ones, and the launches take
+            no longer than unrecorded ones.
+    """
     lib = library()
     launches: list[Launch] = []
-    token = lib.wbsim_record_start()
+    token = lib.wbsim_record_start(int(addresses))
     try:
         yield launches
     finally:

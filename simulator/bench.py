@@ -1,9 +1,9 @@
 """Measures the simulator itself: ``python -m simulator.bench``.
 
 Each row runs a rung of a ladder, or a kernel of bench_kernels.cu on the tensor cores, several times
-and keeps the fastest launch. G FMA/s counts multiply-adds of all lanes; ns is the time one core
-takes per warp instruction. The last lines say how long the first launch of a kernel file takes to
-parse the file's PTX and to decode the kernel.
+and keeps the fastest launch. counts: work alone, or memory accesses too. G FMA/s counts
+multiply-adds of all lanes; ns is the time one core takes per warp instruction. The last lines say
+how long the first launch of a kernel file takes to parse the file's PTX and to decode the kernel.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class Case:
     run: Callable[[], object]
     threads: int = 1
     checks: tuple[str, ...] = ("memcheck",)
+    counts: bool = False  # what depends on addresses, too
 
 
 def _cases(size: int) -> list[Case]:
@@ -58,8 +59,11 @@ def _cases(size: int) -> list[Case]:
         Case(f"matmul tiled, {square}", matmul("tiled")),
         Case(f"matmul tiled, {square}", matmul("tiled"), checks=()),
         Case(f"matmul tiled, {square}", matmul("tiled"), threads=0),
+        Case(f"matmul tiled, {square}", matmul("tiled"), counts=True),
         Case(f"matmul tiled_16, {square}", matmul("tiled_16")),
+        Case(f"matmul tiled_16, {square}", matmul("tiled_16"), counts=True),
         Case(f"matmul naive, {square}", matmul("naive")),
+        Case(f"matmul naive, {square}", matmul("naive"), counts=True),
         Case("softmax coarsened, 64 x 4096", lambda: workbench.softmax(x, kernel="coarsened")),
         Case(
             "attention flash, 4 heads, 256 x 256 x 64",
@@ -91,7 +95,7 @@ def _fastest(case: Case, repeats: int) -> simulator.Launch:
     with simulator.settings(threads=case.threads, checks=case.checks):
         case.run()  # decodes the kernel
         for _ in range(repeats):
-            with simulator.record() as recorded:
+            with simulator.record(addresses=case.counts) as recorded:
                 case.run()
             launches.append(max(recorded, key=lambda launch: launch.seconds))
     return min(launches, key=lambda launch: launch.seconds)
@@ -123,8 +127,10 @@ def main() -> None:
     options = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
     decoding = _decode_seconds()
-    table = Table("workload", "cores", "checks", "ms", "G FMA/s", "per core", "ns", box=None)
-    for column in table.columns[3:]:
+    table = Table(
+        "workload", "cores", "checks", "counts", "ms", "G FMA/s", "per core", "ns", box=None
+    )
+    for column in table.columns[4:]:
         column.justify = "right"
     for case in _cases(options.size):
         launch = _fastest(case, options.repeats)
@@ -134,6 +140,7 @@ def main() -> None:
             case.name,
             str(used),
             ", ".join(case.checks) or "none",
+            "all" if case.counts else "work",
             f"{launch.seconds * 1e3:.1f}",
             f"{fma_rate:.2f}",
             f"{fma_rate / used:.2f}",

@@ -42,8 +42,9 @@ WBSIM_EXPORT const char* wbsim_set(const char* name, const char* value);
 WBSIM_EXPORT const char* wbsim_get(const char* name);  // NULL: no such setting
 
 // Launch records: every launch between start and stop, as a JSON array. Recordings nest: each start
-// returns a token, and the stop with that token hands over all launches since.
-WBSIM_EXPORT uint64_t wbsim_record_start(void);
+// returns a token, and the stop with that token hands over all launches since. addresses: sectors,
+// wavefronts and all that depends on addresses is counted, too.
+WBSIM_EXPORT uint64_t wbsim_record_start(int addresses);
 WBSIM_EXPORT const char* wbsim_record_stop(uint64_t token);
 
 // For tests: loads a module from PTX text or a fat binary of so many bytes, decodes its kernels and

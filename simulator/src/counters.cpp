@@ -208,17 +208,20 @@ bool Counters::add_accesses(const AccessCounts& accesses) {
   return any;
 }
 
-// An instruction that does not tell its addresses (wmma.load): the bytes follow from what it is.
+// An instruction that has not told its addresses: the bytes follow from what it is.
 void Counters::add_unobserved(const InstInfo& info, const Count& count) {
   const uint64_t bytes = count.threads * info.bytes;
   const bool shared = info.space == ptx::Space::Shared;
+  const bool local = info.space == ptx::Space::Local;
   const bool global = info.space == ptx::Space::Global || info.space == ptx::Space::Generic;
   if (info.kind == InstInfo::Load) {
     global_load_bytes += global ? bytes : 0;
     shared_load_bytes += shared ? bytes : 0;
+    local_bytes += local ? bytes : 0;
   } else if (info.kind == InstInfo::Store) {
     global_store_bytes += global ? bytes : 0;
     shared_store_bytes += shared ? bytes : 0;
+    local_bytes += local ? bytes : 0;
   }
 }
 

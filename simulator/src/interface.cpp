@@ -38,7 +38,9 @@ const char* wbsim_get(const char* name) {
   return value ? answer.c_str() : nullptr;
 }
 
-uint64_t wbsim_record_start(void) { return Runtime::get().start_recording(); }
+uint64_t wbsim_record_start(int addresses) {
+  return Runtime::get().start_recording(addresses != 0);
+}
 
 const char* wbsim_record_stop(uint64_t token) {
   thread_local std::string answer;

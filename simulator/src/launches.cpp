@@ -236,7 +236,7 @@ cudaError_t Runtime::launch(Function& function, const LaunchShape& shape,
                           sizeof(GridWorkspace), "grid workspace", "of grid.sync()", 2});
     }
     launch.number = ++num_launches_;
-    launch.counting = recordings_ > 0;
+    launch.counting = address_recordings_ > 0;
   }
   if (launch.counting) {
     launch.l1_bytes = l1_share(function, launch);
@@ -261,18 +261,21 @@ cudaError_t Runtime::launch(Function& function, const LaunchShape& shape,
   return cudaSuccess;
 }
 
-uint64_t Runtime::start_recording() {
+// A token is the number of the next record, and in its lowest bit whether addresses are counted.
+uint64_t Runtime::start_recording(bool addresses) {
   std::lock_guard lock(mutex_);
   recordings_++;
-  return next_record_;
+  address_recordings_ += addresses;
+  return next_record_ << 1 | addresses;
 }
 
 std::string Runtime::stop_recording(uint64_t token) {
   std::lock_guard lock(mutex_);
   std::string out = "[";
-  for (auto it = records_.lower_bound(token); it != records_.end(); ++it) {
+  for (auto it = records_.lower_bound(token >> 1); it != records_.end(); ++it) {
     out += (out.size() > 1 ? "," : "") + it->second;
   }
+  address_recordings_ = std::max(0, address_recordings_ - static_cast<int>(token & 1));
   if (--recordings_ <= 0) {
     recordings_ = 0;
     records_.clear();

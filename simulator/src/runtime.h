@@ -120,7 +120,7 @@ class Runtime {
                      const std::vector<uint8_t>& params);
   // The bytes of a kernel's parameters, gathered from where args[i] point to.
   std::vector<uint8_t> pack(Function& function, void** args);
-  uint64_t start_recording();
+  uint64_t start_recording(bool addresses);
   std::string stop_recording(uint64_t token);
   std::atomic<uint64_t> stack_limit{1024};  // cudaLimitStackSize
 
@@ -176,7 +176,7 @@ class Runtime {
   std::atomic<cudaError_t> sticky_ = cudaSuccess;
 
   uint64_t num_launches_ = 0;
-  int recordings_ = 0;
+  int recordings_ = 0, address_recordings_ = 0;
   uint64_t next_record_ = 0;
   std::map<uint64_t, std::string> records_;
 };

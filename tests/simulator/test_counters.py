@@ -433,3 +433,16 @@ def test_patterns_as_a_gpu_counts_them():
             if got != expected and not what.startswith(EXPLAINED):
                 wrong.append(f"{what}: {counter} {got}, on the GPU {expected}")
     assert not wrong, "\n".join(wrong)
+
+
+def test_addresses_are_counted_when_asked_for(kernels):
+    x, y = torch.ones(4096), torch.zeros(128)
+    with simulator.record(addresses=False) as work:
+        kernels.walk(x, y, 4096, 2, 1)
+        with simulator.record() as everything:
+            kernels.walk(x, y, 4096, 2, 1)
+        kernels.walk(x, y, 4096, 2, 1)
+    assert [launch.global_load_sectors for launch in work] == [0, 1024, 0]
+    assert [launch.global_load_sectors for launch in everything] == [1024]
+    assert len({launch.global_load_bytes for launch in work}) == 1
+    assert len({launch.warp_instructions for launch in work}) == 1

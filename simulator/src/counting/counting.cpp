@@ -93,6 +93,36 @@ Cost shared_cost(Counting& counting, size_t index, const InstInfo& info, const W
   return known->cost = compute_wavefronts(info, access);
 }
 
+// In a loop the warps of a block mostly load the same sectors again and again.
+Cost regular_load(Warp& w, Counting& counting, size_t index, const WarpAccess& access,
+                  AccessCount& count) {
+  auto& loads = counting.known_loads[index];
+  if (!loads) {
+    loads = std::make_unique<std::array<KnownLoad, Counting::LOADS>>();
+  }
+  // With such a step each lane stays in its sector wherever in it the first lane begins.
+  const bool whole_sectors = access.step % SECTOR_BYTES == 0;
+  const uint64_t place = whole_sectors ? access.first / SECTOR_BYTES : access.first;
+  const L1Cache& l1 = *w.block->l1;
+  static_assert(Counting::LOADS == 16, "4 bits");
+  KnownLoad& known = (*loads)[place * 0x9e3779b97f4a7c15ull >> 60];
+  if (known.place != place || known.step != access.step || known.mask != access.mask ||
+      known.l1 != &l1 || l1.time() - known.time >= L1Cache::SAFE) {
+    Lines lines;
+    find_lines(access, access.mask, lines);
+    known = {&l1,
+             l1.time(),
+             place,
+             access.step,
+             access.mask,
+             static_cast<uint32_t>(lines.size),
+             sectors_of(lines)};
+    pass_on(w, w.block->kernel->info[index], access, lines, count);
+  }
+  count.lines += known.lines;
+  return known.cost;
+}
+
 }  // namespace
 
 void AccessCount::operator+=(const AccessCount& other) {
@@ -130,6 +160,9 @@ void count_access(Warp& w, const Inst* in, const WarpAccess& access) {
   Cost cost;
   if (access.where == Where::Shared) {
     cost = shared_cost(counting, index, info, access);
+  } else if (access.where == Where::Global && access.kind == Kind::Load && access.regular &&
+             !info.bypasses_l1) {
+    cost = regular_load(w, counting, index, access, count);
   } else {
     Lines lines;
     if (access.where == Where::Global) {

@@ -43,14 +43,28 @@ struct KnownPattern {
   Cost cost;
 };
 
+// A load that found all of its lines in L1, or brought them there.
+struct KnownLoad {
+  const L1Cache* l1 = nullptr;
+  uint64_t time = 0;  // of l1
+  uint64_t place = 0;
+  int64_t step = 0;
+  Mask mask = 0;
+  uint32_t lines = 0;
+  Cost cost;
+};
+
 // Of a worker, or of a launch.
 struct Counting {
-  std::vector<AccessCounts> counts;                  // beside Kernel::code
-  std::vector<std::unique_ptr<KnownPattern>> known;  // beside Kernel::code
+  std::vector<AccessCounts> counts;                                        // beside Kernel::code
+  static constexpr size_t LOADS = 16;                                      // of one instruction
+  std::vector<std::unique_ptr<KnownPattern>> known;                        // beside Kernel::code
+  std::vector<std::unique_ptr<std::array<KnownLoad, LOADS>>> known_loads;  // beside Kernel::code
   Footprint footprint;
   uint64_t l2_repeated_sectors = 0;  // that a block had moved before
 
-  explicit Counting(size_t num_instructions) : counts(num_instructions), known(num_instructions) {}
+  explicit Counting(size_t num_instructions)
+      : counts(num_instructions), known(num_instructions), known_loads(num_instructions) {}
   void merge(const Counting& other);
 };
 

@@ -25,6 +25,7 @@ void L1Cache::reset(uint64_t bytes) {
   num_sets_ = std::max<uint64_t>(1, bytes / (LINE_BYTES * WAYS));
   sets_.assign(num_sets_, Set{});
   now_ = 0;
+  time_ += SAFE;
 }
 
 #if defined(__AVX512F__)
@@ -54,6 +55,7 @@ uint32_t L1Cache::load(uint64_t line, uint32_t sectors) {
     set.used[way] = now_;
     return missing;
   }
+  time_++;
   const auto oldest = std::min_element(std::begin(set.used), std::end(set.used)) - set.used;
   set.tag[oldest] = static_cast<uint32_t>(hash);
   set.used[oldest] = now_;
@@ -66,6 +68,7 @@ void L1Cache::drop(uint64_t line, uint32_t sectors) {
   Set& set = set_of(hash);
   if (const uint32_t ways = ways_of(set, static_cast<uint32_t>(hash))) {
     set.sectors[std::countr_zero(ways)] &= ~sectors;
+    time_ += SAFE;
   }
 }
 

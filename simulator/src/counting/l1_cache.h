@@ -21,8 +21,12 @@ class L1Cache {
   // Atomics happen in L2: what L1 has of these sectors is out of date.
   void drop(uint64_t line, uint32_t sectors);
 
+  // A line that was used at one of these times is still there, with its sectors, until SAFE later.
+  uint64_t time() const { return time_; }
+  static constexpr uint64_t SAFE = 16;  // lines that would have to go before it: those of a set
+
  private:
-  static constexpr uint32_t WAYS = 16;
+  static constexpr uint32_t WAYS = SAFE;
   struct alignas(64) Set {
     uint32_t tag[WAYS];   // of a line; two that share a tag and a set are not told apart
     uint32_t used[WAYS];  // when; 0: empty
@@ -34,6 +38,7 @@ class L1Cache {
   std::vector<Set> sets_;
   uint64_t num_sets_ = 0;
   uint32_t now_ = 0;
+  uint64_t time_ = 0;  // lines filled, since ever; what drops lines or sectors takes SAFE of it
 };
 
 }  // namespace wbsim
