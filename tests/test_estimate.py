@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import simulator
-from workbench import counters, estimate
+from workbench import counters, estimate, inputs
 from workbench.estimate import GPUS, model, schedule, validate
 from workbench.estimate.counted import Counted
 from workbench.estimate.machine_code import Op, Region
@@ -260,6 +260,15 @@ def test_the_kept_validation_is_the_code_s(comparisons: dict[str, validate.Compa
             for step in ladder["steps"]:
                 expected = pytest.approx(estimates[step["kernel"]], rel=0.02)
                 assert step["estimated_ms"] == expected, step["kernel"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_tensors_are_aligned_as_on_a_gpu(dtype: torch.dtype) -> None:
+    """Else a row would touch a line more than there."""
+    for elements in (0, 1, 1000, 1 << 20):
+        placed = inputs.empty(elements, dtype, torch.device("cpu"))
+        assert placed.numel() == elements
+        assert placed.data_ptr() % 512 == 0
 
 
 def steps(*pairs: tuple[float, float]) -> list[validate.Step]:

@@ -79,7 +79,8 @@ __device__ float warp_sum(float v) {
   return v;
 }
 
-// `value` reduced over the block by `reduce`; `empty` stands for warps that there are not.
+// `value` reduced over the block by `reduce`; `empty` stands for warps that there are not. smem has a
+// float for each warp and one for the result.
 template <int BLOCK, class Reduce>
 __device__ float across_warps(float* smem, float value, float empty, Reduce reduce) {
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -88,17 +89,17 @@ __device__ float across_warps(float* smem, float value, float empty, Reduce redu
   __syncthreads();  // every warp has left its value
   if (warp == 0) {
     value = reduce(lane < BLOCK / 32 ? smem[lane] : empty);
-    if (lane == 0) smem[0] = value;
+    if (lane == 0) smem[BLOCK / 32] = value;
   }
-  __syncthreads();  // smem[0] is the block's value
-  value = smem[0];
+  __syncthreads();  // the block's value is there
+  value = smem[BLOCK / 32];
   __syncthreads();  // all have read it
   return value;
 }
 
 template <int BLOCK>
 __global__ void warp_shuffle_kernel(const float* x, float* y, int cols) {
-  __shared__ float smem[BLOCK / 32];
+  __shared__ float smem[BLOCK / 32 + 1];
   x += blockIdx.x * cols;
   y += blockIdx.x * cols;
   float m = -INFINITY;
@@ -133,7 +134,7 @@ __device__ float4 divided(float4 v, float sum) {
 // float4: the same with four floats a load, and one warp a row.
 template <int BLOCK>
 __global__ void float4_kernel(const float4* x, float4* y, int quads) {
-  __shared__ float smem[BLOCK / 32];
+  __shared__ float smem[BLOCK / 32 + 1];
   x += blockIdx.x * quads;
   y += blockIdx.x * quads;
   float m = -INFINITY;
