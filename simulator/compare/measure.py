@@ -19,10 +19,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from simulator.compare import metrics
-from simulator.compare.patterns import Pattern, patterns
+from simulator.compare.patterns import GROUPS, Pattern, patterns
 
 HERE = Path(__file__).resolve().parent
 REPO = HERE.parents[1]
+EVERYTHING = (*GROUPS, "rungs", "source")
 CHUNK = 120  # patterns of one run of ncu: what is lost if it fails
 SOURCE_NAMES = (
     "row", "broadcast", "pairs", "pairs_apart", "quarters", "stride2", "stride3", "stride32",
@@ -187,8 +188,11 @@ class Measurement:
         print(f"rungs: {len(rows)} launches", flush=True)
 
 
-def measure(out: Path, seconds: float) -> Measurement:
-    """Measure what the time allows: first what decides between rules, then the rest."""
+def measure(out: Path, seconds: float, only: Sequence[str] = EVERYTHING) -> Measurement:
+    """Measure what the time allows: first what decides between rules, then the rest.
+
+    only: groups of patterns, "rungs", and "source": the metrics of the source view.
+    """
     out.mkdir(parents=True, exist_ok=True)
     made = Measurement(out, seconds)
     program = out / "patterns"
@@ -205,29 +209,30 @@ def measure(out: Path, seconds: float) -> Measurement:
     (out / "known.txt").write_text(made.known)
     query = ("--query-gpu=name,driver_version", "--format=csv,noheader")
     made.content["device"] = output("nvidia-smi", *query).strip()
-    measure_all(made, program)
+    measure_all(made, program, only)
     for name in ("patterns", "lines.txt", "log.csv"):
         (out / name).unlink(missing_ok=True)
     return made
 
 
-def measure_all(made: Measurement, program: Path) -> None:
+def measure_all(made: Measurement, program: Path, only: Sequence[str]) -> None:
     """Patterns and rungs, while the time lasts."""
     every = patterns()
     chunks = []
     for group in ("walk", "shared", "matrix", "global", "copy"):
-        of_group = [p for p in every if p.group == group]
+        of_group = [p for p in every if p.group == group and group in only]
         chunks += [(group, of_group[i : i + CHUNK]) for i in range(0, len(of_group), CHUNK)]
     for group, chunk in chunks[:2]:
         made.run_patterns(program, chunk, group, "patterns")
-    made.run_rungs()
+    if "rungs" in only:
+        made.run_rungs()
     for group, chunk in chunks[2:]:
         if made.left < 20:
             made.fail(group, "no time left")
             continue
         made.run_patterns(program, chunk, group, "patterns")
     some = [p for p in every if p.name in SOURCE_NAMES and p.operation in SOURCE_OPERATIONS]
-    if made.left > 20:
+    if "source" in only and made.left > 20:
         made.run_patterns(program, some, "source", "source")
 
 
@@ -236,8 +241,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path, help="a folder for ncu.json")
     parser.add_argument("--seconds", type=float, default=300, help="not longer than about this")
+    parser.add_argument("--only", nargs="+", choices=EVERYTHING, default=EVERYTHING)
     arguments = parser.parse_args()
-    made = measure(arguments.out.absolute(), arguments.seconds)
+    made = measure(arguments.out.absolute(), arguments.seconds, arguments.only)
     made.write()
     counts = {k: len(v) for k, v in made.content.items() if isinstance(v, list)}
     print(counts)

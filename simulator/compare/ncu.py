@@ -1,8 +1,8 @@
 """The simulator's counters beside Nsight Compute's, launch by launch.
 
-``python -m simulator.compare --ncu [FILE]`` runs the access patterns and every rung of the ladders
-in the simulator and compares with FILE, which simulator.compare.measure wrote on a machine with a
-GPU; without FILE it measures here. It prints a table, lists what differs, and writes
+``python -m simulator.compare --ncu [FILE ...]`` runs the access patterns and every rung of the
+ladders in the simulator and compares with FILE, which simulator.compare.measure wrote on a machine
+with a GPU (of several, the later ones add to the first); without FILE it measures here. It prints a table, lists what differs, and writes
 docs/results/<gpu>-ncu.json.
 """
 
@@ -136,6 +136,19 @@ def rung_pairs(gpu: Sequence[Mapping], runs: Sequence[Mapping]) -> Iterator[Pair
                 yield Pair(what, counter, mine[counter], value)
 
 
+def joined(contents: Sequence[dict]) -> dict:
+    """The first file, with the patterns and metrics that the others measured."""
+    first = contents[0]
+    rows = {(row["operation"], row["name"]): row for row in first["patterns"]}
+    for content in contents[1:]:
+        for row in content["patterns"]:
+            known = rows.setdefault((row["operation"], row["name"]), row)
+            known["metrics"] = {**known["metrics"], **row["metrics"]}
+        if content["rungs"]:
+            first["rungs"], first["runs"] = content["rungs"], content["runs"]
+    return {**first, "patterns": list(rows.values())}
+
+
 def show(console: Console, title: str, pairs: Sequence[Pair]) -> None:
     """How many are equal, by counter; then those that are not."""
     table = Table(title=title)
@@ -192,11 +205,11 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m simulator.compare --ncu", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("file", nargs="?", type=Path, help="ncu.json of simulator.compare.measure")
+    parser.add_argument("files", nargs="*", type=Path, help="ncu.json of simulator.compare.measure")
     parser.add_argument("--patterns", action="store_true", help="without the ladders")
     arguments = parser.parse_args(argv)
-    if arguments.file:
-        content = json.loads(arguments.file.read_text())
+    if arguments.files:
+        content = joined([json.loads(file.read_text()) for file in arguments.files])
     else:
         from simulator.compare.measure import measure
 
