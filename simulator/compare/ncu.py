@@ -2,8 +2,8 @@
 
 ``python -m simulator.compare --ncu [FILE ...]`` runs the access patterns and every rung of the
 ladders in the simulator and compares with FILE, which simulator.compare.measure wrote on a machine
-with a GPU (of several, the later ones add to the first); without FILE it measures here. It prints a table, lists what differs, and writes
-docs/results/<gpu>-ncu.json.
+with a GPU (of several, the later ones add to the first); without FILE it measures here. It prints a
+table, lists what differs, and writes docs/results/<gpu>-ncu.json.
 """
 
 from __future__ import annotations
