@@ -1,14 +1,18 @@
 """Measures the simulator itself: ``python -m simulator.bench``.
 
-Each row runs a rung of a ladder, or a kernel of bench_kernels.cu on the tensor cores, several times
-and keeps the fastest launch. counts: work alone, or memory accesses too. G FMA/s counts
-multiply-adds of all lanes; ns is the time one core takes per warp instruction. The last lines say
-how long the first launch of a kernel file takes to parse the file's PTX and to decode the kernel.
+Each row of the first table runs a rung of a ladder, or a kernel of bench_kernels.cu on the tensor
+cores, several times and keeps the fastest launch. counts: work alone, or memory accesses too.
+G FMA/s counts multiply-adds of all lanes; ns is the time one core takes per warp instruction. The
+second table compares launches that check everything, and launches whose accesses are counted, with
+launches that do neither. The last lines say how long the first launch of a kernel file takes to
+parse the file's PTX and to decode the kernel.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import functools
 import os
 import time
 from collections.abc import Callable
@@ -52,7 +56,11 @@ def _cases(size: int) -> list[Case]:
 
     def product(kernel: Callable[..., object]) -> Callable[[], object]:
         bits = half_a.view(torch.uint16), half_b.view(torch.uint16)
-        return lambda: _checked(kernel, bits, c, half_a.float() @ half_b.float().T)
+        run = functools.partial(kernel, *bits, c, size, size, size)
+        run()  # what is fast but wrong is not measured
+        wanted = half_a.float() @ half_b.float().T
+        torch.testing.assert_close(c, wanted, rtol=1e-4, atol=1e-3)
+        return run
 
     square = f"{size} x {size} x {size}"
     return [
@@ -64,6 +72,7 @@ def _cases(size: int) -> list[Case]:
         Case(f"matmul tiled_16, {square}", matmul("tiled_16"), counts=True),
         Case(f"matmul naive, {square}", matmul("naive")),
         Case(f"matmul naive, {square}", matmul("naive"), counts=True),
+        Case(f"matmul coalesced, {square}", matmul("coalesced")),
         Case("softmax coarsened, 64 x 4096", lambda: workbench.softmax(x, kernel="coarsened")),
         Case(
             "attention flash, 4 heads, 256 x 256 x 64",
@@ -77,16 +86,47 @@ def _cases(size: int) -> list[Case]:
     ]
 
 
-def _checked(
-    kernel: Callable[..., object],
-    bits: tuple[torch.Tensor, torch.Tensor],
-    c: torch.Tensor,
-    wanted: torch.Tensor,
-) -> None:
-    """One product; what is fast but wrong is not measured."""
-    n = c.size(0)
-    kernel(*bits, c, n, n, n)
-    torch.testing.assert_close(c, wanted, rtol=1e-4, atol=1e-3)
+ALL_CHECKS = ("memcheck", "racecheck", "initcheck", "synccheck")
+
+
+@dataclass(frozen=True)
+class Slowdown:
+    """Seconds of launches that check nothing, check everything, or count addresses."""
+
+    name: str
+    off: float
+    checked: float
+    counted: float
+
+
+def _slowdown(case: Case, repeats: int) -> Slowdown:
+    """The workload on one core: CPU time of whole calls, the fastest of each kind."""
+    kinds = ((), False), (ALL_CHECKS, False), ((), True)
+    seconds = [float("inf")] * len(kinds)
+    for i in range(1 + repeats):
+        for kind, (checks, counting) in enumerate(kinds):
+            recording = simulator.record() if counting else contextlib.nullcontext()
+            with simulator.settings(threads=1, checks=checks), recording:
+                start = time.process_time()
+                case.run()
+                if i:  # the first call decodes the kernel
+                    seconds[kind] = min(seconds[kind], time.process_time() - start)
+    return Slowdown(case.name, *seconds)
+
+
+def _print_slowdowns(console: Console, cases: list[Case], repeats: int) -> None:
+    table = Table("workload, 1 core", "off, ms", "all checks", "factor", box=None)
+    for column in ("counting", "factor"):
+        table.add_column(column)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name in dict.fromkeys(case.name for case in cases):
+        slow = _slowdown(next(case for case in cases if case.name == name), repeats)
+        cells = [f"{slow.off * 1e3:.1f}"]
+        for seconds in (slow.checked, slow.counted):
+            cells += [f"{seconds * 1e3:.1f}", f"{seconds / slow.off:.1f}"]
+        table.add_row(name, *cells)
+    console.print(table)
 
 
 def _fastest(case: Case, repeats: int) -> simulator.Launch:
@@ -125,6 +165,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=512, help="M, N and K of the matmuls (512)")
     parser.add_argument("--repeats", type=int, default=5, help="runs per row, fastest kept (5)")
     options = parser.parse_args()
+    torch.set_num_threads(1)
     cores = len(os.sched_getaffinity(0))
     decoding = _decode_seconds()
     table = Table(
@@ -132,7 +173,8 @@ def main() -> None:
     )
     for column in table.columns[4:]:
         column.justify = "right"
-    for case in _cases(options.size):
+    cases = _cases(options.size)
+    for case in cases:
         launch = _fastest(case, options.repeats)
         used = case.threads or cores
         fma_rate = launch.flops / 2 / launch.seconds / 1e9
@@ -148,6 +190,7 @@ def main() -> None:
         )
     console = Console(width=None if os.isatty(1) else 120)
     console.print(table)
+    _print_slowdowns(console, cases, options.repeats)
     for name, seconds in decoding.items():
         console.print(f" {name}: parsed and decoded in {seconds * 1e3:.1f} ms", highlight=False)
 
