@@ -25,7 +25,8 @@ it takes (finding a compiler, locks, caches, error messages) is in workbench/too
 Use:
     python build.py [--target gpu|simulator]   build, and print where the library is
     python build.py doctor                     what is installed, what will be used, and why
-    python build.py run [--target gpu|simulator] [--check] PROGRAM.cu [nvcc flags] [-- ARGUMENTS]
+    python build.py run [--target gpu|simulator] [--check[=NAMES]] PROGRAM.cu [nvcc flags]
+                        [-- ARGUMENTS]
                                                compile a program of its own, and run it
 """
 
@@ -36,6 +37,7 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
+from simulator.checks import CHECKS, check_names
 from workbench import toolchain
 
 
@@ -56,6 +58,7 @@ def inline(
     functions: str | Sequence[str] | dict[str, str] | None = None,
     *,
     target: str | None = None,
+    check: str | Sequence[str] | None = None,
     **load_inline_arguments: object,
 ) -> ModuleType:
     """Try a kernel from a string; a module with a Python function for each of `functions`.
@@ -67,13 +70,14 @@ def inline(
             saxpy(y, x, 2.0, y.numel())             #            int n, cudaStream_t stream)
 
     target: "gpu" or "simulator"; None takes the GPU where there is one.
+    check: what the simulator looks for in every call: "all", or names such as ["racecheck"].
     load_inline_arguments: those of torch.utils.cpp_extension.load_inline, which this becomes where
         there are cpp_sources or the source includes PyTorch's headers.
     Raises BuildError, and what workbench/toolchain/inline.py lists.
     """
     from workbench.toolchain.inline import inline as compiled
 
-    return compiled(cuda_source, functions, target=target, **load_inline_arguments)
+    return compiled(cuda_source, functions, target=target, check=check, **load_inline_arguments)
 
 
 def run(words: Sequence[str]) -> int:
@@ -86,17 +90,34 @@ def run(words: Sequence[str]) -> int:
         words, arguments = words[:at], words[at + 1 :]
     parser = argparse.ArgumentParser(
         prog="build.py run",
-        usage="build.py run [--target gpu|simulator] [--check] PROGRAM.cu [nvcc flags] "
+        usage="build.py run [--target gpu|simulator] [--check[=NAMES]] PROGRAM.cu [nvcc flags] "
         "[-- ARGUMENTS]",
         description="Compile an unmodified CUDA program and run it.",
         allow_abbrev=False,
     )
     parser.add_argument("--target", choices=["gpu", "simulator"])
-    parser.add_argument("--check", action="store_true", help="turn on every check")
+    parser.add_argument(
+        "--check",
+        action="append",
+        metavar="=NAMES",
+        help="look for races and the like on the simulator; all, or some of " + ",".join(CHECKS),
+    )
+    # without a value it means all: the next word is the program
+    words = ["--check=all" if word == "--check" else word for word in words]
     options, nvcc_words = parser.parse_known_args(words)
+    target = options.target
+    checks: tuple[str, ...] = ()
+    if options.check:
+        if target == "gpu":
+            parser.error("--check runs on the simulator: leave --target gpu out")
+        target = "simulator"
+        try:
+            checks = check_names(",".join(options.check), "--check")
+        except ValueError as error:
+            parser.error(str(error))
     with toolchain.main_guard():
-        target = options.target or programs.default_target()
-        programs.run_program(programs.parse(nvcc_words, target), arguments, options.check)
+        target = target or programs.default_target()
+        programs.run_program(programs.parse(nvcc_words, target), arguments, checks)
     return 0
 
 

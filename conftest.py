@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 import torch
 
+from simulator.checks import CHECKS, check_names
 from tests.browser import browser
 from workbench import check, inputs, operations, ops
 from workbench.problems import Case
@@ -26,11 +28,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--full", action="store_true", help="whole grids and full-size shapes (up to an hour)"
     )
+    parser.addoption(
+        "--check",
+        default="all",
+        metavar="NAMES",
+        help=f"what the simulator looks for: all (the default), or some of {','.join(CHECKS)}",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     from hypothesis import settings
 
+    _check_everything(config)
     config.addinivalue_line(
         "markers", "grid(operation, sample, full): run for every rung, case and target"
     )
@@ -40,8 +49,19 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("full" if config.getoption("--full") else "sample")
 
 
+def _check_everything(config: pytest.Config) -> None:
+    """Turn on --check in every simulator of the run, those of child processes included."""
+    try:
+        names = check_names(config.getoption("--check"), "--check")
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from None
+    own = os.environ.get("WORKBENCH_SIMULATOR", "")
+    os.environ["WORKBENCH_SIMULATOR"] = f"checks={','.join(names)} {own}".strip()
+
+
 def pytest_report_header(config: pytest.Config) -> str:
     tier = "--full: whole grids" if config.getoption("--full") else "a sample of each grid"
+    tier += f"; checks: {', '.join(check_names(config.getoption('--check')))}"
     if torch.cuda.is_available():
         return f"targets: simulator and gpu ({torch.cuda.get_device_name()}); {tier}"
     return f"targets: simulator; GPU tests are skipped, PyTorch finds no GPU here; {tier}"

@@ -18,6 +18,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from simulator.checks import CHECKS, check_names
+
+__all__ = [
+    "CHECKS",
+    "Counters",
+    "Launch",
+    "LineCounters",
+    "SimulatorError",
+    "check_names",
+    "exception_for",
+    "library",
+    "record",
+    "settings",
+]
+
 _load_lock = threading.Lock()
 _library: ctypes.CDLL | None = None
 
@@ -179,7 +194,7 @@ def _open(path: Path) -> ctypes.CDLL:
 @contextmanager
 def settings(
     *,
-    checks: Sequence[str] | None = None,
+    checks: str | Sequence[str] | None = None,
     order: str | None = None,
     seed: int | None = None,
     instruction_limit: int | None = None,
@@ -192,7 +207,8 @@ def settings(
         checks: which checks run, of "memcheck" (accesses outside of memory; the default),
             "racecheck" (accesses that nothing orders, asynchronous ones included), "initcheck"
             (reads of what nobody wrote) and "synccheck" (barriers; always on, as nothing could
-            go on behind such a mistake); ("all",) or ().
+            go on behind such a mistake); "all", a sequence of names, or () for none: then an
+            access outside of memory may end the process.
         order: in which the warps of a block take turns: "ascending" (the default), "descending" or
             "random".
         seed: of the random order.
@@ -206,7 +222,7 @@ def settings(
         ValueError: a value is not one of the above.
     """
     wanted = {
-        "checks": None if checks is None else ",".join(checks),
+        "checks": checks if checks is None or isinstance(checks, str) else ",".join(checks),
         "order": order,
         "seed": seed,
         "instruction_limit": instruction_limit,

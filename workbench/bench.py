@@ -1,10 +1,11 @@
 """The command line of test_matmul.py, test_softmax.py and test_attention.py.
 
 ``python test_matmul.py [--kernel NAME ...] [--shape M=..,N=..,K=.. ...] [--dtype DTYPE]
-[--target gpu|simulator] [--gpu NAME] [--json FILE]`` checks every rung and, if it is right, times
-it on a GPU, or counts what it does on the simulator and estimates a GPU's time. ``--explain NAME
-...`` prints a rung's source with its counters instead, and ``--html FILE`` writes that as a page
-(workbench.explain). The exit status is 0 if all rungs are right, 1 if one is wrong or does not
+[--target gpu|simulator] [--gpu NAME] [--check[=NAMES]] [--json FILE]`` checks every rung and, if it
+is right, times it on a GPU, or counts what it does on the simulator and estimates a GPU's time; with
+``--check`` the simulator also looks for races, reads of what nobody wrote and the like. ``--explain
+NAME ...`` prints a rung's source with its counters instead, and ``--html FILE`` writes that as a
+page (workbench.explain). The exit status is 0 if all rungs are right, 1 if one is wrong or does not
 build or memory runs out, 2 for a command line that makes no sense.
 """
 
@@ -14,12 +15,14 @@ import argparse
 import os
 import sys
 from collections.abc import Collection, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 import torch
 
+import simulator
 from workbench import measure, ops, tables
 from workbench.check import StickyError, first_line, is_out_of_memory
 from workbench.environment import environment, memory_bytes, smi_number
@@ -59,6 +62,7 @@ class Request:
     gpu: Gpu  # whose time is estimated, on the simulator
     explain: bool = False  # print the source with its counters, in place of the table
     html: Path | None = None  # write it to this file
+    checks: tuple[str, ...] = ()  # what the simulator looks for; empty: its defaults
 
 
 def parser(operation: Operation) -> argparse.ArgumentParser:
@@ -80,6 +84,13 @@ def parser(operation: Operation) -> argparse.ArgumentParser:
         "--gpu",
         choices=tuple(GPUS),
         help=f"the GPU to estimate times for, on the simulator; default: {DEFAULT_GPU}",
+    )
+    made.add_argument(
+        "--check",
+        nargs="?",
+        const="all",
+        metavar="NAMES",
+        help=f"look for races and the like; all, or some of {','.join(simulator.CHECKS)}",
     )
     made.add_argument("--json", type=Path, metavar="FILE", help="write the results to FILE")
     made.add_argument(
@@ -136,8 +147,11 @@ def request(operation: Operation, arguments: Sequence[str] | None) -> Request:
     if explains:
         target, why = "simulator", explain.WHY
         _check_explain(asked)
+    elif asked.check is not None:
+        target, why = "simulator", "--check runs there"
     else:
         target, why = choose_target(asked.target)
+    checks = choose_checks(asked)
     if asked.gpu and target == "gpu":
         raise UsageError(f"--gpu {asked.gpu}: estimates are for --target simulator")
     defaults = operation.defaults[target][: 1 if explains else None]
@@ -154,8 +168,29 @@ def request(operation: Operation, arguments: Sequence[str] | None) -> Request:
         _check_size(operation, case, target)
     gpu, explains = GPUS[asked.gpu or DEFAULT_GPU], bool(asked.explain)
     return Request(
-        operation, target, why, tuple(shapes), rungs, asked.json, gpu, explains, asked.html
+        operation,
+        target,
+        why,
+        tuple(shapes),
+        rungs,
+        asked.json,
+        gpu,
+        explains,
+        asked.html,
+        checks,
     )
+
+
+def choose_checks(asked: argparse.Namespace) -> tuple[str, ...]:
+    """The checks of --check, none without it. Raises UsageError."""
+    if asked.check is None:
+        return ()
+    if asked.target == "gpu":
+        raise UsageError("--check runs on the simulator: leave --target gpu out")
+    try:
+        return simulator.check_names(asked.check, "--check")
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 def _check_explain(asked: argparse.Namespace) -> None:
@@ -164,6 +199,8 @@ def _check_explain(asked: argparse.Namespace) -> None:
         raise UsageError("--json keeps the table, and --explain and --html make none")
     if asked.explain and asked.kernel:
         raise UsageError("--explain names the rungs itself: leave --kernel out")
+    if asked.check is not None:
+        raise UsageError("--explain and --html count and do not look for races: leave --check out")
 
 
 def _check_file(flag: str, path: Path) -> None:
@@ -196,7 +233,9 @@ def main(name: str, arguments: Sequence[str] | None = None) -> int:
     """
     operation = OPERATIONS[name]
     try:
-        return _run(request(operation, arguments))
+        asked = request(operation, arguments)
+        with simulator.settings(checks=asked.checks) if asked.checks else nullcontext():
+            return _run(asked)
     except UsageError as error:
         print(f"test_{name}.py: error: {error}", file=sys.stderr)
         return 2
@@ -211,6 +250,8 @@ def main(name: str, arguments: Sequence[str] | None = None) -> int:
 def _run(asked: Request) -> int:
     device = torch.device(DEVICES[asked.target])
     print(f"target: {asked.target} ({asked.why})")
+    if asked.checks:
+        print(f"checks: {', '.join(asked.checks)}")
     if asked.explain or asked.html:
         about = asked.operation, asked.rungs, asked.cases, asked.html
         return explain.run(*about, printed=asked.explain, gpu=asked.gpu.name)

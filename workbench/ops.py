@@ -1,157 +1,49 @@
-"""The operators: ``torch.ops.workbench.*``, defined once, and the builds they call.
+"""The operators: ``torch.ops.workbench.*``, defined once, for all builds (workbench.builds).
 
-CPU tensors go to the simulator, CUDA tensors to the GPU, each through an extension of its own
-(bindings.cpp and the ladders), built and loaded on first use. An edited kernel becomes another
-extension in another namespace; the public operators stay and call the current one (``reset``).
+CPU tensors go to the simulator, CUDA tensors to the GPU. An edited kernel becomes another build;
+the public operators stay and call the current one.
 
 There is no backward yet: an operator raises where autograd would need one.
 """
 
 from __future__ import annotations
 
-import ctypes
 import math
-import re
-import threading
-from collections.abc import Callable, Container
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 
-from .toolchain import BuildError, default_target, kernels_dir, load_extension
-from .toolchain.paths import shown
+from .builds import (
+    BASELINE_NAMES,
+    LADDERS,
+    Extension,
+    Rung,
+    call,
+    extension,
+    refresh,
+    reset,
+    rungs,
+)
 
-LADDERS = ("matmul", "softmax", "attention")
-# The rows of a benchmark that are no rungs, so that no rung may be called so.
-BASELINE_NAMES = ("cublas", "torch", "compile", "flash2", "cudnn", "efficient", "copy")
-
-
-@dataclass(frozen=True)
-class Rung:
-    """A line of a ladder's table: a kernel and the inputs it takes (kernels/ladder.h)."""
-
-    op: str
-    name: str
-    dtypes: tuple[str, ...]
-    alignment: int  # bytes: data pointers and strides are multiples of it
-    head_dims: tuple[int, ...]  # attention: the D it takes; empty: any
-    compute_capability: int  # the smallest, as 10 * major + minor; 0: any
-
-
-@dataclass(frozen=True)
-class Extension:
-    """One loaded build: its operators are ``ops``, which is ``torch.ops.<namespace>``."""
-
-    target: str  # "gpu" or "simulator"
-    namespace: str
-    path: Path
-    ops: Any
-    ladders: dict[str, tuple[Rung, ...]]
-
-
-_lock = threading.RLock()
-_current: dict[str, Extension] = {}
-_loaded: dict[Path, Extension] = {}  # for ever: a namespace can be registered once in a process
-
-
-def extension(target: str) -> Extension:
-    """The current build of a target, "gpu" or "simulator"; built and loaded on first use.
-
-    Raises workbench.toolchain.BuildError, whose text is all the user needs to see.
-    """
-    with _lock:
-        return _current[target] if target in _current else refresh(target)
-
-
-def refresh(target: str) -> Extension:
-    """The build of a target from the kernels as they are now, which becomes the current one.
-
-    Takes some milliseconds if nothing was edited. Raises workbench.toolchain.BuildError.
-    """
-    with _lock:
-        path = load_extension(target)
-        if path not in _loaded:
-            _loaded[path] = _load(target, path)
-        if _current.get(target) is not _loaded[path]:
-            _current.clear()  # the other target's build may be of the old kernels
-        _current[target] = _loaded[path]
-        return _current[target]
-
-
-def reset() -> None:
-    """Forget the current builds: the next use builds again what was edited."""
-    with _lock:
-        _current.clear()
-
-
-def rungs(op: str) -> tuple[Rung, ...]:
-    """The ladder of "matmul", "softmax" or "attention", slowest idea first."""
-    if op not in LADDERS:
-        raise ValueError(f"op is {op!r}; expected one of {', '.join(LADDERS)}")
-    with _lock:
-        loaded = next(iter(_current.values()), None)
-    return (loaded or extension(default_target())).ladders[op]
-
-
-def call(target: str, name: str, *args: Any) -> None:
-    """Run ``<name>`` of a target's current build, such as ``matmul_out`` (see bindings.cpp).
-
-    What the simulator finds in a kernel is raised as simulator.SimulatorError, an interrupted
-    kernel as KeyboardInterrupt, all other errors as RuntimeError.
-    """
-    operator = getattr(extension(target).ops, name)
-    try:
-        operator(*args)
-    except RuntimeError as error:
-        if target == "simulator":
-            import simulator
-
-            finding = simulator.exception_for(error)
-            if finding is not None:
-                raise finding from None
-        raise
-
-
-def _load(target: str, path: Path) -> Extension:
-    if target == "simulator":
-        import simulator
-
-        simulator.library()  # attaches it: reports become exceptions, and no error is sticky
-    library = ctypes.CDLL(str(path))
-    namespace = path.stem
-    library.workbench_rungs.restype = ctypes.c_char_p
-    ladders = {op: _parse(op, library.workbench_rungs(op.encode()).decode()) for op in LADDERS}
-    if library.workbench_register(namespace.encode()) != 0:
-        raise RuntimeError(f"{path} could not register its operators as torch.ops.{namespace}")
-    return Extension(target, namespace, path, getattr(torch.ops, namespace), ladders)
-
-
-def _parse(op: str, table: str) -> tuple[Rung, ...]:
-    """The rungs of a ladder's table. Raises BuildError for a name that cannot be one."""
-    found: dict[str, Rung] = {}
-    for line in table.split("\n")[:-1]:
-        name, *fields = line.rsplit("\t", 4)
-        problem = _problem(name, found) if len(fields) == 4 else "a name with a line break"
-        if problem:
-            raise BuildError(f"{shown(kernels_dir() / f'{op}.cu')}: the table has {problem}")
-        dtypes, alignment, head_dims, capability = fields
-        dims = tuple(int(d) for d in head_dims.split())
-        found[name] = Rung(op, name, tuple(dtypes.split()), int(alignment), dims, int(capability))
-    return tuple(found.values())
-
-
-def _problem(name: str, taken: Container[str]) -> str | None:
-    """What is wrong with a rung's name, or None."""
-    if name in taken:
-        return f"two rungs named {name!r}; every rung needs a name of its own"
-    if not re.fullmatch("[A-Za-z0-9_]+", name):
-        return f"a rung named {name!r}; names are letters, digits and _"
-    if name in BASELINE_NAMES:
-        return f"a rung named {name!r}, which is the name of a library it is compared with"
-    return None
-
+__all__ = [
+    "BASELINE_NAMES",
+    "LADDERS",
+    "Extension",
+    "Rung",
+    "attention",
+    "call",
+    "extension",
+    "matmul",
+    "matmul_nt",
+    "matmul_nt_out",
+    "matmul_out",
+    "refresh",
+    "reset",
+    "rungs",
+    "softmax",
+]
 
 # The operators. Schema first, then what a call does on a target, then what torch.compile is told.
 # The argument called ``kernel`` in public is ``rung`` here: torch.compile's default backend fails
@@ -300,54 +192,95 @@ _define(
 )
 
 
-def matmul(a: torch.Tensor, b: torch.Tensor, *, kernel: str | None = None) -> torch.Tensor:
+Checks = str | Sequence[str] | None
+
+
+def _checking(name: str, check: Checks, **tensors: torch.Tensor) -> AbstractContextManager:
+    """The simulator's settings for the time of a call with ``check``. Raises ValueError."""
+    if check is None:
+        return nullcontext()
+    import simulator
+
+    names = simulator.check_names(check, f"{name}: check")
+    for arg, tensor in tensors.items():
+        if tensor.device.type != "cpu":
+            raise ValueError(
+                f"{name}: check is {check!r}, but {arg} is on {tensor.device}; the checks run on "
+                f"the simulator, which takes CPU tensors: pass {arg}.cpu()"
+            )
+    return simulator.settings(checks=names)
+
+
+def matmul(
+    a: torch.Tensor, b: torch.Tensor, *, kernel: str | None = None, check: Checks = None
+) -> torch.Tensor:
     """Multiply matrices: C = A B in fp32, sums in order of k.
 
     a: float32 [..., M, K], rank 2 to 4. b: float32 [..., K, N] with a's leading dimensions, or
     [K, N] for all of them. Rows may be any stride apart; elements of a row are adjacent.
     kernel: a rung of ``rungs("matmul")``; None takes the last that takes the input.
+    check: what the simulator looks for meanwhile, "all" or names such as ["racecheck"]; what it
+    finds is raised as simulator.SimulatorError. ValueError for other names and for CUDA tensors.
     Returns [..., M, N], contiguous. RuntimeError names the argument, what was expected, what came.
     """
-    return torch.ops.workbench.matmul(a, b, kernel or "")
+    with _checking("matmul", check, a=a, b=b):
+        return torch.ops.workbench.matmul(a, b, kernel or "")
 
 
-def matmul_nt(a: torch.Tensor, b: torch.Tensor, *, kernel: str | None = None) -> torch.Tensor:
+def matmul_nt(
+    a: torch.Tensor, b: torch.Tensor, *, kernel: str | None = None, check: Checks = None
+) -> torch.Tensor:
     """Multiply by a transpose: C = A B^T, b being [..., N, K]. Else as ``matmul``.
 
     The product of queries and keys, Q K^T, without a copy of K.
     """
-    return torch.ops.workbench.matmul_nt(a, b, kernel or "")
+    with _checking("matmul_nt", check, a=a, b=b):
+        return torch.ops.workbench.matmul_nt(a, b, kernel or "")
 
 
 def matmul_out(
-    a: torch.Tensor, b: torch.Tensor, out: torch.Tensor, *, kernel: str | None = None
+    a: torch.Tensor,
+    b: torch.Tensor,
+    out: torch.Tensor,
+    *,
+    kernel: str | None = None,
+    check: Checks = None,
 ) -> torch.Tensor:
     """``matmul`` into ``out`` [..., M, N], which is returned.
 
     out: float32, its rows any stride apart; it may share memory with neither input, and its
     elements not with each other.
     """
-    torch.ops.workbench.matmul_out(a, b, out, kernel or "")
+    with _checking("matmul_out", check, a=a, b=b, out=out):
+        torch.ops.workbench.matmul_out(a, b, out, kernel or "")
     return out
 
 
 def matmul_nt_out(
-    a: torch.Tensor, b: torch.Tensor, out: torch.Tensor, *, kernel: str | None = None
+    a: torch.Tensor,
+    b: torch.Tensor,
+    out: torch.Tensor,
+    *,
+    kernel: str | None = None,
+    check: Checks = None,
 ) -> torch.Tensor:
     """``matmul_nt`` into ``out`` [..., M, N], which is returned; see ``matmul_out``."""
-    torch.ops.workbench.matmul_nt_out(a, b, out, kernel or "")
+    with _checking("matmul_nt_out", check, a=a, b=b, out=out):
+        torch.ops.workbench.matmul_nt_out(a, b, out, kernel or "")
     return out
 
 
-def softmax(x: torch.Tensor, *, kernel: str | None = None) -> torch.Tensor:
+def softmax(x: torch.Tensor, *, kernel: str | None = None, check: Checks = None) -> torch.Tensor:
     """Softmax over the last dimension, safe for any magnitude, as torch.softmax(x, -1).
 
     x: float32 [..., cols], rank 1 or more; all rows one stride apart, elements of a row adjacent.
     kernel: a rung of ``rungs("softmax")``; None takes the last that takes the input.
+    check: as of ``matmul``.
     Returns a contiguous tensor of x's shape. A row with a NaN or +inf, or of -inf only, is NaN.
     RuntimeError names the argument, what was expected, what came.
     """
-    return torch.ops.workbench.softmax(x, kernel or "")
+    with _checking("softmax", check, x=x):
+        return torch.ops.workbench.softmax(x, kernel or "")
 
 
 def attention(
@@ -359,6 +292,7 @@ def attention(
     scale: float | None = None,
     return_lse: bool = False,
     kernel: str | None = None,
+    check: Checks = None,
 ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
     """Scaled dot-product attention, O = softmax(scale * Q K^T) V.
 
@@ -368,11 +302,13 @@ def attention(
     scale: None takes 1 / sqrt(D).
     kernel: a rung of ``rungs("attention")``, whose ``head_dims`` say which D it takes; None takes
     the last that takes the input.
+    check: as of ``matmul``.
     Returns O [..., Nq, D], and with return_lse also LSE = log(sum(exp(scale * Q K^T))), [..., Nq].
     RuntimeError names the argument, what was expected, what came.
 
     The formula is that of "Attention Is All You Need" (3.2.1); ``flash`` follows algorithm 1 of
     "FlashAttention-2" (3.1), with LSE as stored there.
     """
-    out, lse = torch.ops.workbench.attention(q, k, v, causal, scale, kernel or "")
+    with _checking("attention", check, q=q, k=k, v=v):
+        out, lse = torch.ops.workbench.attention(q, k, v, causal, scale, kernel or "")
     return (out, lse) if return_lse else out

@@ -8,7 +8,7 @@ import keyword
 import math
 import operator
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +21,13 @@ _IN, _INOUT = 0, 2
 _FLOAT_MAX = 3.4028234663852886e38
 
 
-def make_callable(path: Path, launcher: Launcher, target: str) -> Callable[..., None]:
-    """The Python function for one launcher of the library at `path`."""
+def make_callable(
+    path: Path, launcher: Launcher, target: str, checks: tuple[str, ...] = ()
+) -> Callable[..., None]:
+    """The Python function for one launcher of the library at `path`.
+
+    checks: what the simulator looks for in every call; empty for its settings.
+    """
     if target == "simulator":
         import simulator
 
@@ -38,12 +43,22 @@ def make_callable(path: Path, launcher: Launcher, target: str) -> Callable[..., 
         except TypeError as error:
             raise TypeError(f"{name}{signature}: {error}") from None
         bound.apply_defaults()
-        _call(function, launcher, target, bound.arguments)
+        with checking(checks):
+            _call(function, launcher, target, bound.arguments)
 
     call.__name__ = call.__qualname__ = name
     call.__signature__ = signature  # type: ignore[attr-defined]
     call.__doc__ = f"{name}{signature}, on the {target}."
     return call
+
+
+def checking(checks: tuple[str, ...]) -> AbstractContextManager:
+    """The simulator's checks for the time of a call; its settings as they are if there are none."""
+    if not checks:
+        return nullcontext()
+    import simulator
+
+    return simulator.settings(checks=checks)
 
 
 def _signature(launcher: Launcher) -> inspect.Signature:

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
+from simulator.checks import check_names
+
 from . import fingerprints
 from .calls import make_callable
 from .errors import BuildError
@@ -55,6 +57,7 @@ def inline(
     functions: str | Sequence[str] | dict[str, str] | None = None,
     *,
     target: str | None = None,
+    check: str | Sequence[str] | None = None,
     **load_inline_arguments: object,
 ) -> ModuleType:
     """Compile CUDA source; a module with a Python function for each launcher in `functions`.
@@ -63,6 +66,8 @@ def inline(
         or cudaError_t and takes pointers, scalars and at most one cudaStream_t.
     functions: the names of the launchers.
     target: "gpu" or "simulator"; None takes the GPU where there is one.
+    check: what the simulator looks for in every call, "all" or names such as ["racecheck"]; then
+        None as target takes the simulator.
     load_inline_arguments: those of torch.utils.cpp_extension.load_inline. With cpp_sources, or
         with a source that includes PyTorch's headers, this is load_inline, and takes about a
         minute. extra_cuda_cflags and extra_include_paths work for either kind of source.
@@ -72,7 +77,8 @@ def inline(
     passed. Errors: BuildError (compiling), ValueError (signatures), TypeError and ValueError
     (arguments of a call), simulator.SimulatorError (what the simulator finds in a kernel).
     """
-    target = target or default_target()
+    checks = _checks(check, target)
+    target = target or ("simulator" if checks else default_target())
     options = dict(load_inline_arguments)
     if cuda_source is None:
         cuda_source = _joined(options.pop("cuda_sources", None))
@@ -81,14 +87,25 @@ def inline(
     if options.get("cpp_sources") or _TORCH_HEADER.search(cuda_source):
         from .inline_torch import load_inline
 
-        return load_inline(cuda_source, functions, target, options)
+        return load_inline(cuda_source, functions, target, checks, options)
     plain = {"name", "extra_cuda_cflags", "extra_include_paths"}
     if unknown := sorted(k for k, v in options.items() if v and k not in plain):
         raise TypeError(
             f"{', '.join(unknown)}: only for sources that load_inline compiles (those "
             "with cpp_sources or PyTorch's headers)"
         )
-    return _load_plain(cuda_source, _names(functions), target, options)
+    return _load_plain(cuda_source, _names(functions), target, checks, options)
+
+
+def _checks(check: str | Sequence[str] | None, target: str | None) -> tuple[str, ...]:
+    if check is None:
+        return ()
+    if target == "gpu":
+        raise ValueError(
+            f"check is {check!r} and target is 'gpu'; the checks run on the simulator: "
+            "leave one of the two out"
+        )
+    return check_names(check)
 
 
 def _joined(sources: object) -> str:
@@ -102,7 +119,9 @@ def _names(functions: str | Sequence[str] | dict[str, str] | None) -> list[str]:
     return names
 
 
-def _load_plain(source: str, names: list[str], target: str, options: dict) -> ModuleType:
+def _load_plain(
+    source: str, names: list[str], target: str, checks: tuple[str, ...], options: dict
+) -> ModuleType:
     found = launchers(source, names)
     module_name = str(options.get("name") or names[0])
     if not re.fullmatch(r"\w+", module_name):
@@ -129,7 +148,7 @@ def _load_plain(source: str, names: list[str], target: str, options: dict) -> Mo
     module = ModuleType(module_name, f"Launchers of {folder / file}, compiled for {where}.")
     module.__file__ = str(path)
     for launcher in found:
-        setattr(module, launcher.name, make_callable(path, launcher, target))
+        setattr(module, launcher.name, make_callable(path, launcher, target, checks))
     return module
 
 

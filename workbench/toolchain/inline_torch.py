@@ -33,9 +33,13 @@ def load_inline(
     cuda_source: str,
     functions: str | Sequence[str] | dict[str, str] | None,
     target: str,
+    checks: tuple[str, ...],
     options: dict[str, Any],
 ) -> ModuleType:
-    """As PyTorch's load_inline; `options` are its other arguments. Errors: BuildError."""
+    """As PyTorch's load_inline; `options` are its other arguments. Errors: BuildError.
+
+    checks: what the simulator looks for in every call; empty for its settings.
+    """
     from .inline import forbid_arch
 
     cpp = options.pop("cpp_sources", None) or ()
@@ -53,7 +57,7 @@ def load_inline(
     path = _build(plan, cpp, cuda_source, functions, options)
     module = _imported(name, path)
     if target == "simulator":
-        _wrap_functions(module)
+        _wrap_functions(module, checks)
     return module
 
 
@@ -149,20 +153,22 @@ def _imported(name: str, path: Path) -> ModuleType:
     return module
 
 
-def _wrap_functions(module: ModuleType) -> None:
+def _wrap_functions(module: ModuleType, checks: tuple[str, ...]) -> None:
     for name, value in list(vars(module).items()):
         if callable(value) and not name.startswith("_") and not isinstance(value, type):
-            setattr(module, name, _on_simulator(name, value))
+            setattr(module, name, _on_simulator(name, value, checks))
 
 
-def _on_simulator(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+def _on_simulator(
+    name: str, function: Callable[..., Any], checks: tuple[str, ...]
+) -> Callable[..., Any]:
     @functools.wraps(function)
     def call(*arguments: Any, **named: Any) -> Any:
         from torch.utils._pytree import tree_leaves
 
-        from .calls import raise_finding
+        from .calls import checking, raise_finding
 
-        with _Tensors() as tensors:
+        with checking(checks), _Tensors() as tensors:
             for i, leaf in enumerate(tree_leaves((arguments, named))):
                 tensors.add(leaf, f"{name} argument {i}", fresh=False)
             try:

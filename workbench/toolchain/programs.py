@@ -169,12 +169,15 @@ def build_program(program: Program) -> Path:
     raise BuildError(f"the sources of {plan.label} change faster than they compile")
 
 
-def run_program(program: Program, arguments: Sequence[str], check: bool) -> None:
-    """Become the program: its output, exit status and signals are its own. Does not return."""
+def run_program(program: Program, arguments: Sequence[str], checks: Sequence[str]) -> None:
+    """Become the program: its output, exit status and signals are its own. Does not return.
+
+    checks: what the simulator looks for (simulator.CHECKS); empty for its defaults.
+    """
     path = build_program(program)
-    if check:
+    if checks:
         settings = os.environ.get("WORKBENCH_SIMULATOR", "")
-        os.environ["WORKBENCH_SIMULATOR"] = f"checks=all {settings}".strip()
+        os.environ["WORKBENCH_SIMULATOR"] = f"{settings} checks={','.join(checks)}".strip()
     os.execv(path, [str(program.sources[0].with_suffix("")), *arguments])
 
 
