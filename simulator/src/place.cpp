@@ -48,8 +48,10 @@ void set_other(Finding& finding, const Module& module, const ptx::Instruction& i
 std::string shorten(const std::string& file) {
   std::error_code error;
   std::filesystem::path relative = std::filesystem::relative(file, error);
-  return error || relative.empty() || relative.native().starts_with("..") ? file
-                                                                          : relative.native();
+  if (!error && !relative.empty() && !relative.native().starts_with("..")) {
+    return relative.native();
+  }
+  return std::filesystem::path(file).lexically_normal().native();  // without "build/../inline"
 }
 
 }  // namespace wbsim
