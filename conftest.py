@@ -41,6 +41,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
     _check_everything(config)
     config.addinivalue_line(
+        "markers", "checks(names): its kernels do on purpose what the other checks would find"
+    )
+    config.addinivalue_line(
         "markers", "grid(operation, sample, full): run for every rung, case and target"
     )
     common = {"deadline": None, "derandomize": True, "database": None}
@@ -122,6 +125,19 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
         terminal.write_line(str(failure))
         pytest.exit("the kernels do not build", returncode=1)
     return report
+
+
+@pytest.fixture(autouse=True)
+def checks_of_the_test(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let the simulator run with the checks of the ``checks`` marker in place of --check."""
+    marker = request.node.get_closest_marker("checks")
+    if marker is None:
+        yield
+        return
+    import simulator
+
+    with simulator.settings(checks=marker.args[0]):
+        yield
 
 
 @pytest.fixture

@@ -74,6 +74,7 @@ def test_barriers_order_the_warps(kernels, threads: int, order: str) -> None:
     assert torch.equal(y.view(5, threads), x.view(5, threads).flip(1))
 
 
+@pytest.mark.checks("memcheck")  # races
 def test_order_of_warps_shows_a_race(kernels) -> None:
     out = torch.zeros(1, dtype=torch.int32)
     seen = {}
@@ -84,6 +85,7 @@ def test_order_of_warps_shows_a_race(kernels) -> None:
     assert seen == {"ascending": 7, "descending": 0}
 
 
+@pytest.mark.checks("memcheck")  # races
 def test_random_order_depends_on_the_seed_alone(kernels) -> None:
     out = torch.zeros(1, dtype=torch.int32)
 
@@ -165,6 +167,7 @@ def test_denormals_whatever_the_host_has_set(kernels) -> None:
     assert y.item() == pytest.approx(5e-40, rel=1e-4)
 
 
+@pytest.mark.checks("memcheck")  # reads what nobody wrote
 def test_unwritten_shared_memory_is_nan_in_every_block(kernels) -> None:
     y = torch.zeros(6 * 32)
     kernels.unwritten(y, 6)

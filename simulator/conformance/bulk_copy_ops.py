@@ -127,6 +127,7 @@ __global__ void __cluster_dims__(4) send_kernel(int* out) {
     make_barrier(&bar, 1);
     expect(&bar, 128);
   }
+  asm volatile("fence.proxy.async.shared::cta;" : : : "memory");
   cluster_sync();
   if (t == 0) {
     asm volatile("cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes "
@@ -148,6 +149,7 @@ __global__ void store_kernel(int* out, int* seen, int waits) {
   __shared__ alignas(16) int data[3][4];
   for (int g = 0; g < 3; g++) {
     for (int i = 0; i < 4; i++) data[g][i] = 10 * g + i;
+    asm volatile("fence.proxy.async.shared::cta;" : : : "memory");
     asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], 16;"
                  "cp.async.bulk.commit_group;" : : "l"(out + 4 * g), "r"(smem(data[g])) : "memory");
   }
@@ -169,6 +171,7 @@ __global__ void order_kernel(int* out, const int* in) {
   __shared__ alignas(16) int data[3][4];
   __shared__ u64 bar;
   for (int i = 0; i < 4; i++) data[0][i] = i, data[1][i] = 50 + i;
+  asm volatile("fence.proxy.async.shared::cta;" : : : "memory");
   for (int k = 0; k < 2; k++) {
     asm volatile("cp.async.bulk.global.shared::cta.bulk_group.L2::cache_hint [%0], [%1], 16, %2;"
                  : : "l"(out), "r"(smem(data[k])), "l"(u64{0}) : "memory");
@@ -187,6 +190,7 @@ REDUCE = """
 __global__ void NAME_kernel(const uint4* in, uint4* out) {
   __shared__ uint4 data[BYTES / 16];
   for (int i = 0; i < BYTES / 16; i++) data[i] = in[i];
+  asm volatile("fence.proxy.async.shared::cta;" : : : "memory");
   asm volatile("cp.reduce.async.bulk.global.shared::cta.bulk_group.TEXT [%0], [%1], %2;"
                "cp.async.bulk.commit_group; cp.async.bulk.wait_group 0;"
                : : "l"(out), "r"(smem(data)), "n"(BYTES) : "memory");
@@ -203,6 +207,7 @@ __global__ void __cluster_dims__(2) NAME_kernel(const uint4* in, uint4* out) {
   __shared__ u64 bar;
   const unsigned rank = cluster_rank();
   for (int i = 0; i < BYTES / 16; i++) data[i] = in[i], sum[i] = out[i];
+  asm volatile("fence.proxy.async.shared::cta;" : : : "memory");
   make_barrier(&bar, 1);
   expect(&bar, BYTES);
   cluster_sync();

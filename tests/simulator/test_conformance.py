@@ -13,10 +13,18 @@ from simulator.conformance.micro import Form, FormCase, Suite
 
 EVERY = [(family, case) for family in FAMILIES for case in cases(family)]
 NAMES = [f"{family}/{case.name}" for family, case in EVERY]
+EARLY = ("async_copy", "bulk_copy", "tensor_copy")  # look at what a copy brings before their wait
 outcomes: dict[str, __main__.Outcome] = {}
 
 
-@pytest.mark.parametrize(("family", "case"), EVERY, ids=NAMES)
+@pytest.mark.parametrize(
+    ("family", "case"),
+    [
+        pytest.param(family, case, marks=[pytest.mark.checks("memcheck")] * (family in EARLY))
+        for family, case in EVERY
+    ],
+    ids=NAMES,
+)
 def test_case(family: str, case: Checked, pytestconfig: pytest.Config):
     full = pytestconfig.getoption("--full")
     outcome = __main__.run_case(family, case, full, ("simulator",))

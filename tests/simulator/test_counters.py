@@ -17,6 +17,9 @@ from workbench.toolchain.inline import inline
 ALL = 0xFFFFFFFF
 Shape = Callable[[int], int]
 
+# The patterns are single accesses, of what nobody wrote and to the same place.
+pytestmark = pytest.mark.checks("memcheck")
+
 
 def counted(cases: dict[str, tuple[str, Shape, int]], *counters: str) -> dict[str, tuple[int, ...]]:
     """The counters of one launch each: operation, lane -> byte offset, mask.

@@ -225,6 +225,7 @@ def aligned_words() -> torch.Tensor:
     return whole[first : first + 64]
 
 
+@pytest.mark.checks("memcheck")  # whatever else may be wrong
 @pytest.mark.parametrize("which", CASES)
 def test_misuse_is_found(module, which: str):
     case, index = CASES[which], list(CASES).index(which)

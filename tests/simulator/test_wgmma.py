@@ -49,6 +49,7 @@ struct Tiles { unsigned *a, *b0, *b1, *b2; };
 __device__ Tiles tiles() {
   Tiles t{constant(0, A_BYTES, ONE), constant(A_BYTES, B_BYTES, ONE),
           constant(A_BYTES + B_BYTES, B_BYTES, ONE), constant(A_BYTES + 2 * B_BYTES, B_BYTES, ONE)};
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
   __syncthreads();
   return t;
 }
@@ -179,11 +180,13 @@ def output(name: str, rows: int) -> list[set[float]]:
     return [set(row.tolist()) for row in out]
 
 
+@pytest.mark.checks("memcheck")  # reads accumulators before their wait
 def test_groups_complete_in_order():
     # One product is 16. Each wait leaves the youngest groups with their old values.
     assert output("groups", 5) == [{32.0}, {0.0}, {16.0}, {0.0}, {16.0}]
 
 
+@pytest.mark.checks("memcheck")  # overwrites it before the wait
 def test_shared_memory_is_read_when_the_product_takes_effect():
     # The first stage was overwritten with twos before its wait.
     assert output("overwritten", 2) == [{32.0}, {16.0}]
@@ -193,6 +196,7 @@ def test_a_copy_of_accumulators_waits_for_their_product():
     assert output("copied", 2) == [{32.0}, {48.0}]
 
 
+@pytest.mark.checks("memcheck")  # nobody waits
 def test_operands_in_registers_are_captured_and_nobody_waits():
     assert output("captured", 2) == [{32.0}, {0.0}]
 
@@ -206,6 +210,7 @@ def finding(name: str, *arguments: object) -> SimulatorError:
     return error.value
 
 
+@pytest.mark.checks("memcheck")  # nobody has written the operands
 def test_operands_outside_of_shared_memory_are_found():
     out = torch.zeros(THREADS)
     scenarios().run_mistaken(1, THREADS, out)
@@ -219,6 +224,7 @@ def test_operands_outside_of_shared_memory_are_found():
         assert "wgmma.mma_async" in str(found), "at the product, not at the wait"
 
 
+@pytest.mark.checks("memcheck")  # nobody has written the operands
 def test_all_lanes_take_part():
     out = torch.zeros(THREADS)
     found = finding("mistaken", 5, THREADS, out)
@@ -228,6 +234,7 @@ def test_all_lanes_take_part():
     assert found.kind == "synccheck" and "the guard of lane 9 is false" in str(found), str(found)
 
 
+@pytest.mark.checks("memcheck")  # nobody has written the operands
 def test_a_warpgroup_is_complete():
     for threads, text in ((96, "warpgroup 0"), (120, "warpgroup 0"), (160, "warpgroup 1")):
         found = finding("mistaken", 0, threads, torch.zeros(threads))
