@@ -1,0 +1,145 @@
+"""``python -m simulator.checks_page``: run the kernels of docs/checks.md, and write their reports.
+
+The table of the comparison with compute-sanitizer is written, too, from docs/results.
+
+A kernel of the page is a block ``cuda`` whose first line tells its file and its launch, such as
+"// reverse.cu: reverse<<<1, 64>>>(out, in)"; out and in are 1024 floats. The block ``text`` behind
+it holds what the simulator says about it with all checks, and is what this command rewrites.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "checks.md"
+RESULT = PAGE.parent / "results" / "nvidia-h100-80gb-hbm3-sanitizer.json"
+TOOLS = ("simulator", "compute-sanitizer")
+SIZE = 1024  # of out and in
+_EXAMPLE = re.compile(
+    r"(?P<source>```cuda\n// (?P<name>\w+)\.cu: (?P<launch>[^\n]+)\n.*?^```\n)"
+    r"(?P<between>.*?)^```text\n(?P<report>.*?)^```\n",
+    re.M | re.S,
+)
+_TABLE = re.compile(r"(<!-- sanitizer: .*? -->\n).*?(<!-- end -->)", re.S)
+
+
+@dataclass(frozen=True)
+class Example:
+    """A kernel of the page.
+
+    Attributes:
+        name: of its file, without .cu.
+        launch: how the host launches it, with ``out`` and ``in``.
+        source: the text of its file.
+        report: what the page says that the simulator says.
+    """
+
+    name: str
+    launch: str
+    source: str
+    report: str
+
+
+def examples(page: str) -> list[Example]:
+    """The kernels of a page and their reports."""
+    return [
+        Example(m["name"], m["launch"], m["source"].split("\n", 1)[1][: -len("```\n")], m["report"])
+        for m in _EXAMPLE.finditer(page)
+    ]
+
+
+def unit(some: Sequence[Example]) -> str:
+    """One source that includes the kernels' files, each in a namespace, and launches them."""
+    headers = dict.fromkeys(
+        line for e in some for line in e.source.splitlines() if line.startswith("#include")
+    )
+    text = "\n".join(headers)
+    for e in some:
+        text += f'\nnamespace in_{e.name} {{\n#include "{e.name}.cu"\n}}\n'
+        text += (
+            f"void run_{e.name}(float* out, const float* in) "
+            f"{{ using namespace in_{e.name}; {e.launch.rstrip(';')}; }}\n"
+        )
+    return text
+
+
+def reports(some: Sequence[Example], folder: Path) -> dict[str, str]:
+    """What the simulator says about each kernel, by name; the files are written to a folder."""
+    import torch
+
+    import simulator
+    from workbench.toolchain.inline import inline, write_once
+
+    for e in some:
+        write_once(folder / f"{e.name}.cu", e.source)
+    module = inline(
+        unit(some),
+        [f"run_{e.name}" for e in some],
+        check="all",
+        name="checks_page",
+        extra_include_paths=[str(folder)],
+    )
+    found = {}
+    for e in some:
+        numbers, out = torch.arange(float(SIZE)), torch.zeros(SIZE)
+        try:
+            getattr(module, f"run_{e.name}")(out, numbers)
+            found[e.name] = "nothing\n"
+        except simulator.SimulatorError as error:
+            text = re.sub(rf"[^\s]*/({e.name}\.cu)", r"\1", str(error))
+            text = re.sub(r"0x[0-9a-f]{8,}", "0x7f53c4a01000", text)  # it differs from run to run
+            found[e.name] = text.replace(f"in_{e.name}::", "") + "\n"
+    return found
+
+
+def rewritten(page: str, folder: Path) -> str:
+    """The page with the reports of now, and the table of what was measured."""
+    said = reports(examples(page), folder)
+
+    def block(match: re.Match[str]) -> str:
+        return f"{match['source']}{match['between']}```text\n{said[match['name']]}```\n"
+
+    table = comparison(json.loads(RESULT.read_text()))
+    return _TABLE.sub(lambda match: match[1] + table + match[2], _EXAMPLE.sub(block, page))
+
+
+def comparison(result: dict) -> str:
+    """How many kernels of each file who finds, from the result of simulator.compare.sanitizer."""
+    lines = [
+        "| File | wrong kernels | both find it | the simulator alone | compute-sanitizer alone | "
+        "right kernels | reported by the simulator | reported by compute-sanitizer |",
+        "| --- " * 8 + "|",
+    ]
+    for check in dict.fromkeys(row["check"] for row in result["kernels"]):
+        rows = [row for row in result["kernels"] if row["check"] == check]
+        verdicts = Counter(row["verdict"].partition(",")[0] for row in rows)
+        numbers = [
+            len(rows) - verdicts["right"],
+            verdicts["agree"],
+            verdicts["simulator only"],
+            verdicts["sanitizer only"],
+            len(rows),
+            *(sum(f"{who}:" in row["twin"] for row in rows) for who in TOOLS),
+        ]
+        lines.append(f"| {check} | {' | '.join(map(str, numbers))} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Rewrite the page; the exit status."""
+    from workbench.toolchain.paths import cache_dir
+
+    page = PAGE.read_text()
+    PAGE.write_text(rewritten(page, cache_dir() / "checks_page"))
+    print(f"{PAGE.name}: {len(examples(page))} reports")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,37 @@
+"""docs/checks.md: its reports are what the simulator says, each of the kind of its section."""
+
+import re
+
+from simulator import checks_page
+from simulator.checks import CHECKS
+from workbench.toolchain import cache_dir
+
+
+def test_the_page_says_what_the_simulator_says() -> None:
+    page = checks_page.PAGE.read_text()
+    assert len(checks_page.examples(page)) >= 9
+    now = checks_page.rewritten(page, cache_dir() / "checks_page")
+    assert without_ptx(now) == without_ptx(page), "run python -m simulator.checks_page and read what it changed"
+
+
+def without_ptx(page: str) -> str:
+    """Registers are named as the compiler likes."""
+    return re.sub(r"^  PTX: .*\n", "", page, flags=re.M)
+
+
+def test_each_check_has_reports_in_its_section() -> None:
+    page = checks_page.PAGE.read_text()
+    sections = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## )", page, re.M | re.S))
+    for check in CHECKS:
+        found = checks_page.examples(sections[check])
+        assert found, check
+        assert all(example.report.startswith(f"{check}: ") for example in found), check
+
+
+def test_names_that_are_explained_exist() -> None:
+    from simulator.compare import wrong
+
+    _, _, text = checks_page.PAGE.read_text().partition("## Beside compute-sanitizer")
+    known = {kernel.name for file in wrong.FILES for kernel in wrong.kernels(file)}
+    named = set(re.findall(r"`(\w+_\w+|[a-z]+)`", text))
+    assert named - known <= {"atomicAdd", "cudaMalloc", "ldmatrix"}
