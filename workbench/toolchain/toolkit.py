@@ -87,6 +87,9 @@ def shown_to_torch(folder: Path, ninja: Path) -> Iterator[None]:
     if tools.find_ccache():
         changes["CCACHE_BASEDIR"] = os.environ.get("CCACHE_BASEDIR", str(REPO))
         changes["CCACHE_COMPILERCHECK"] = os.environ.get("CCACHE_COMPILERCHECK", "content")
+        if unseen := [v for v in tools.environment() if v.startswith("NVCC_")]:
+            own = os.environ.get("CCACHE_NAMESPACE", "")
+            changes["CCACHE_NAMESPACE"] = own + fingerprints.digest(unseen)  # nvcc's own variables
     before = {name: os.environ.get(name) for name in changes}
     home = cpp_extension.CUDA_HOME
     try:
