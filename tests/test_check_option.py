@@ -166,7 +166,7 @@ def test_a_script_reports_what_the_checks_find(tmp_path: Path) -> None:
     assert "checks: memcheck, racecheck, initcheck, synccheck" in out
     (wrong,) = [row for row in out.splitlines() if row.startswith("tiled ")]
     assert wrong.split() == ["tiled", "WRONG"]
-    assert re.search(r"^naive .*\d (us|ms)$", out, flags=re.MULTILINE)
+    assert re.search(r"^naive .*\d", out, flags=re.MULTILINE)
     report = out.partition("WRONG  matmul tiled on the simulator")[2]
     assert "raised SimulatorError: racecheck: " in report
     assert report.count("matmul.cu:") == 2  # both sides

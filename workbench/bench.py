@@ -2,11 +2,11 @@
 
 ``python test_matmul.py [--kernel NAME ...] [--shape M=..,N=..,K=.. ...] [--dtype DTYPE]
 [--target gpu|simulator] [--gpu NAME] [--check[=NAMES]] [--json FILE]`` checks every rung and, if it
-is right, times it on a GPU, or counts what it does on the simulator and estimates a GPU's time; with
-``--check`` the simulator also looks for races, reads of what nobody wrote and the like. ``--explain
-NAME ...`` prints a rung's source with its counters instead, and ``--html FILE`` writes that as a
-page (workbench.explain). The exit status is 0 if all rungs are right, 1 if one is wrong or does not
-build or memory runs out, 2 for a command line that makes no sense.
+is right, times it on a GPU, or counts what it does on the simulator and estimates a GPU's time.
+With ``--check`` the simulator also looks for races, reads of what nobody wrote and the like.
+``--explain NAME ...`` prints a rung's source with its counters instead, and ``--html FILE`` writes
+that as a page (workbench.explain). The exit status is 0 if all rungs are right, 1 if one is wrong
+or does not build or memory runs out, 2 for a command line that makes no sense.
 """
 
 from __future__ import annotations
