@@ -49,7 +49,7 @@ void pass_on(Warp& w, const InstInfo& info, const WarpAccess& access, const Line
     } else if (access.kind == Kind::Store) {
       count.l2_write_sectors += std::popcount(sectors);
       if (const uint32_t whole = lines.line[i].whole_sectors()) {
-        l1.load(base + number, whole);
+        l1.store(base + number, whole);
       }
     } else {
       l1.drop(base + number, sectors);

@@ -55,12 +55,27 @@ uint32_t L1Cache::load(uint64_t line, uint32_t sectors) {
     set.used[way] = now_;
     return missing;
   }
+  fill(set, static_cast<uint32_t>(hash), sectors, now_);
+  return sectors;
+}
+
+void L1Cache::store(uint64_t line, uint32_t sectors) {
+  const uint64_t hash = hash_of(line);
+  Set& set = set_of(hash);
+  if (const uint32_t ways = ways_of(set, static_cast<uint32_t>(hash))) {
+    set.sectors[std::countr_zero(ways)] |= sectors;
+  } else {
+    constexpr uint32_t OLDEST = 1;
+    fill(set, static_cast<uint32_t>(hash), sectors, OLDEST);
+  }
+}
+
+void L1Cache::fill(Set& set, uint32_t tag, uint32_t sectors, uint32_t used) {
   time_++;
   const auto oldest = std::min_element(std::begin(set.used), std::end(set.used)) - set.used;
-  set.tag[oldest] = static_cast<uint32_t>(hash);
-  set.used[oldest] = now_;
+  set.tag[oldest] = tag;
+  set.used[oldest] = used;
   set.sectors[oldest] = static_cast<uint8_t>(sectors);
-  return sectors;
 }
 
 void L1Cache::drop(uint64_t line, uint32_t sectors) {

@@ -18,6 +18,8 @@ class L1Cache {
 
   // Loads sectors (one bit each) of a line. Returns those that were not there; they are now.
   uint32_t load(uint64_t line, uint32_t sectors);
+  // Leaves sectors that a store wrote; a line that is there for that alone is the first to go.
+  void store(uint64_t line, uint32_t sectors);
   // Atomics happen in L2: what L1 has of these sectors is out of date.
   void drop(uint64_t line, uint32_t sectors);
 
@@ -33,6 +35,7 @@ class L1Cache {
     uint8_t sectors[WAYS];
   };
   Set& set_of(uint64_t hash) { return sets_[(hash >> 32) * num_sets_ >> 32]; }
+  void fill(Set& set, uint32_t tag, uint32_t sectors, uint32_t used);
   static uint32_t ways_of(const Set& set, uint32_t tag);  // one bit for each that has the tag
 
   std::vector<Set> sets_;
