@@ -1,10 +1,15 @@
-"""``python -m workbench.estimate --validate``: estimates beside times measured on GPUs."""
+"""``python -m workbench.estimate --validate``: estimates beside times measured on GPUs.
+
+``--measure FILE`` times the kernels of the published ladders on the GPU of this machine.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.table import Table
 
@@ -36,12 +41,35 @@ def shown(comparison: validate.Comparison) -> Table:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; the exit status."""
     parser = argparse.ArgumentParser(prog="python -m workbench.estimate", description=__doc__)
-    parser.add_argument(
-        "--validate", action="store_true", required=True, help=f"and write {RESULT.name}"
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--validate", action="store_true", help=f"and write {RESULT.name}")
+    what.add_argument(
+        "--measure",
+        type=Path,
+        metavar="FILE",
+        help="time the kernels of the published ladders on this machine's GPU",
     )
-    parser.parse_args(arguments)
+    asked = parser.parse_args(arguments)
+    if asked.measure:
+        from workbench.estimate import timed
+
+        try:
+            timed.measure(asked.measure)
+        except RuntimeError as error:
+            print(error, file=sys.stderr)
+            return 1
+        return 0
+    return _validate()
+
+
+def _validate() -> int:
     every: list[validate.Comparison] = []
-    for comparison in (*validate.published(), *validate.measured(RESULT.parent)):
+    results = RESULT.parent
+    for comparison in (
+        *validate.published(),
+        *validate.timed(results),
+        *validate.measured(results),
+    ):
         every.append(comparison)
         about = f"{comparison.name} {comparison.shape} on {comparison.gpu}"
         print(f"{about}: {comparison.source}")

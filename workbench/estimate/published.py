@@ -31,6 +31,13 @@ class Ladder:
     shape: tuple[int, ...]
     published_ms: Mapping[str, float]
 
+    def tensor_shapes(self) -> list[tuple[int, ...]]:
+        """Of the launchers' tensors: the inputs, then the output."""
+        if self.name == "sgemm":
+            m, n, k = self.shape
+            return [(m, k), (k, n), (m, n)]
+        return [self.shape, self.shape]
+
 
 def _sgemm_ms(gflops: float, n: int = 4096) -> float:
     return 2 * n**3 / gflops / 1e6

@@ -142,13 +142,11 @@ def _runner(ladder: Ladder, name: str) -> Callable[[], None]:
         name=ladder.file.stem,
     )
     torch.manual_seed(0)
-    if ladder.name == "sgemm":
-        m, n, k = ladder.shape
-        shapes = [(m, k), (k, n), (m, n)]
-    else:
-        shapes = [ladder.shape, ladder.shape]
     cpu = torch.device("cpu")
-    tensors = [inputs.empty(math.prod(s), torch.float32, cpu).view(s).uniform_() for s in shapes]
+    tensors = [
+        inputs.empty(math.prod(shape), torch.float32, cpu).view(shape).uniform_()
+        for shape in ladder.tensor_shapes()
+    ]
     return lambda: getattr(module, name)(*tensors, *ladder.shape)
 
 
@@ -163,6 +161,21 @@ def measured(results: Path) -> Iterator[Comparison]:
             steps = tuple(_rung_steps(op, shape, dtype, here, gpu))
             if steps:
                 yield Comparison(op, gpu.name, file.name, f"{shape}, {dtype}", steps)
+
+
+def timed(results: Path, sample_blocks: int = SAMPLE_BLOCKS) -> Iterator[Comparison]:
+    """Our kernels of the published ladders where --measure has timed them on a known GPU."""
+    for file in sorted(results.glob("*-ladders.json")):
+        run = json.loads(file.read_text())
+        gpu = _known(run["device"])
+        for ladder in LADDERS if gpu else ():
+            times = next(r["time_ms"] for r in run["ladders"] if r["name"] == ladder.name)
+            steps = [
+                _step(name, ms, _runner(ladder, name), (ladder.file,), gpu, sample_blocks)
+                for name, ms in times.items()
+            ]
+            shape = " x ".join(map(str, ladder.shape))
+            yield Comparison(ladder.name, gpu.name, file.name, shape, tuple(steps))
 
 
 def _known(device: str) -> Gpu | None:

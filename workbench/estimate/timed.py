@@ -1,0 +1,59 @@
+"""Times our kernels of the published ladders on the GPU of this machine.
+
+``python -m workbench.estimate --measure FILE`` checks each of them, times all of a ladder in
+turns and writes FILE. Kept as docs/results/<device>-ladders.json, ``--validate`` reads it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from workbench import timing
+from workbench.environment import environment
+from workbench.estimate.published import LADDERS, Ladder
+from workbench.toolchain.inline import inline
+from workbench.toolchain.paths import REPO
+
+TOLERANCE = 1e-3  # of the largest element: these are checks of a measurement, not of a rung
+
+
+def measure(path: Path) -> None:
+    """Time the ladders and write the file.
+
+    Raises:
+        RuntimeError: there is no GPU, or a kernel computes something else than torch.
+    """
+    if not torch.cuda.is_available():
+        raise RuntimeError("--measure times kernels on a GPU, and PyTorch finds none here")
+    device = torch.device("cuda")
+    about = dataclasses.asdict(environment("gpu", device, REPO))
+    about["ladders"] = [_ladder(ladder, device) for ladder in LADDERS]
+    path.write_text(json.dumps(about, indent=1) + "\n")
+
+
+def _ladder(ladder: Ladder, device: torch.device) -> dict[str, Any]:
+    names = list(ladder.published_ms)
+    module = inline(ladder.file.read_text(), names, target="gpu", name=ladder.file.stem)
+    torch.manual_seed(0)
+    *given, out = (torch.rand(shape, device=device) for shape in ladder.tensor_shapes())
+    expected = given[0] @ given[1] if ladder.name == "sgemm" else torch.softmax(given[0], -1)
+    runs = {n: lambda n=n: getattr(module, n)(*given, out, *ladder.shape) for n in names}
+    for name, run in runs.items():
+        out.fill_(math.nan)
+        run()
+        error = (out - expected).abs().max() / expected.abs().max()
+        if not error < TOLERANCE:
+            raise RuntimeError(f"{ladder.file.name}: {name} is wrong: relative error {error:.3g}")
+    times = timing.time_interleaved(runs, device)
+    return {
+        "name": ladder.name,
+        "shape": list(ladder.shape),
+        "time_ms": {name: times[name].median_ms for name in names},
+        "spread_ms": {name: times[name].spread_ms for name in names},
+    }
