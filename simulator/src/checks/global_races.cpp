@@ -2,6 +2,8 @@
 // clusters.
 
 #include <bit>
+#include <chrono>
+#include <thread>
 
 #include "checker.h"
 #include "wbsim.h"
@@ -122,11 +124,17 @@ void Checker::global_piece(Warp& w, const Inst* in, const WarpAccess& a, int lan
                         ? Who::of(order_.bulk_write_agent(other.agent()), SEVERAL, Who::ASYNC)
                         : Who::of(other.agent(), other.lane(), other.atomic() ? Who::ATOMIC : 0);
     const bool own = other.cluster() == mine.cluster();
-    const uint32_t pc = page.pcs[(wrote ? 0 : page.pieces) + at];
-    if (wrote && same_value(w, in, a, lane, address, size_t{1} << global_->shift,
-                            own ? who : Who::of(0x3fff, 0), other.time(), pc)) {
-      return;
+    std::atomic<uint32_t>& place = page.pcs[(wrote ? 0 : page.pieces) + at];
+    for (int tries = own ? 1 : 100; wrote && tries > 0; tries--) {
+      if (same_value(w, in, a, lane, address, size_t{1} << global_->shift,
+                     own ? who : Who::of(0x3fff, 0), other.time(), place)) {
+        return;
+      }
+      if (!own) {  // another core has said that it writes, and may not have written yet
+        std::this_thread::sleep_for(std::chrono::microseconds(200));
+      }
     }
+    const uint32_t pc = place;
     report(w, in, a, lane, address, {who, pc, wrote, false, own ? UINT32_MAX : other.cluster()});
   };
   if (a.kind == Kind::Load) {
