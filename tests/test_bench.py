@@ -36,7 +36,7 @@ def test_tables_every_rung(history, capsys):
     assert "matmul M=1,N=1,K=1 float32" in out
     for rung in ops.rungs("matmul"):
         assert len(re.findall(rf"^{rung.name} ", out, flags=re.MULTILINE)) == 2
-    assert "an ESTIMATE for an H200 SXM" in out
+    assert "an ESTIMATE for the H200 SXM" in out
     assert max(map(len, out.splitlines())) <= 100
 
 

@@ -94,7 +94,7 @@ def test_a_long_name_widens_a_plain_table():
 def test_the_legend_says_that_times_are_estimates():
     for gpu in GPUS.values():
         legend = tables.simulator_legend(gpu)
-        assert f"an ESTIMATE for an {gpu.title}, +-" in legend
+        assert f"an ESTIMATE for the {gpu.title}, +-" in legend
         assert "nothing was measured" in legend
         assert max(map(len, legend.splitlines())) <= 100
 

@@ -23,7 +23,7 @@ from typing import NoReturn
 import torch
 
 import simulator
-from workbench import measure, ops, tables
+from workbench import estimate, measure, ops, tables
 from workbench.check import StickyError, first_line, is_out_of_memory
 from workbench.environment import environment, memory_bytes, smi_number
 from workbench.estimate import DEFAULT_GPU, GPUS, Gpu
@@ -162,6 +162,8 @@ def request(operation: Operation, arguments: Sequence[str] | None) -> Request:
     for flag, file in (("--json", asked.json), ("--html", asked.html)):
         if file is not None:
             _check_file(flag, file)
+    if target == "simulator":
+        estimate.prepare(operation.name, GPUS[asked.gpu or DEFAULT_GPU])
     names, flag = (asked.explain, "--explain") if asked.explain else (asked.kernel, "--kernel")
     rungs = choose_rungs(operation, names, asked.dtype, flag)
     for case in shapes:

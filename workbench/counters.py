@@ -59,10 +59,9 @@ def _conflicts(counters: Mapping[str, float]) -> float:
 
 
 def _moved(counters: Mapping[str, float]) -> float:
-    bulk = counters["bulk_load_bytes"] + counters["bulk_store_bytes"]
-    return (
-        SECTOR_BYTES * (counters["global_load_sectors"] + counters["global_store_sectors"]) + bulk
-    )
+    kinds = ("global_load", "global_store", "atomic", "local")
+    sectors = sum(counters.get(f"{kind}_sectors", 0) for kind in kinds)
+    return SECTOR_BYTES * sectors + counters["bulk_load_bytes"] + counters["bulk_store_bytes"]
 
 
 # What follows from the counters.

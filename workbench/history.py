@@ -124,18 +124,27 @@ class History:
         database.execute(f"PRAGMA user_version = {known}")
 
     def previous(self, row: Row, device: str) -> Previous | None:
-        """The newest recorded row of the same rung, shape, dtype, target and device."""
+        """The newest recorded row of the same rung, shape, dtype, target and device.
+
+        Counters that it lacks, such as the estimate for another GPU, are those of the newest row
+        that has them.
+        """
         key = (row.op, row.kernel, row.shape, row.dtype, row.target, device)
         query = (
             "SELECT time_ms, spread, counters FROM rows WHERE op = ? AND kernel = ? AND "
-            "shape = ? AND dtype = ? AND target = ? AND device = ? ORDER BY id DESC LIMIT 1"
+            "shape = ? AND dtype = ? AND target = ? AND device = ? ORDER BY id DESC LIMIT 20"
         )
         try:
             with self._transaction() as database:
-                found = database.execute(query, key).fetchone()
+                found = database.execute(query, key).fetchall()
         except sqlite3.Error as error:
             raise HistoryError(f"history {self.path} cannot be read: {error}") from error
-        return Previous(found[0], found[1], json.loads(found[2])) if found else None
+        if not found:
+            return None
+        counters: dict[str, float] = {}
+        for _, _, older in found:
+            counters = json.loads(older) | counters
+        return Previous(found[0][0], found[0][1], counters)
 
     def record(
         self,

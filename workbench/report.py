@@ -82,6 +82,10 @@ def _counter_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
     ]
     for row in rows:
+        if not row["checked"]:
+            word = "not run" if row.get("refused") else "WRONG"
+            lines.append(f"| {row['kernel']} | {word} |" + " |" * 6)
+            continue
         c, estimate = row["counters"], row["estimate"]
         ideal = counters.value(c, "shared_wavefronts_ideal")
         cells = (

@@ -39,7 +39,7 @@ SIMULATOR_LEGEND = (
     "the least; occ.: occupancy; limit: what holds it up; change: against the previous run\n"
 )
 ESTIMATE_LEGEND = (
-    "estim. time: an ESTIMATE for an {title}, +-{band:.0f}%, from counters and the compiler's\n"
+    "estim. time: an ESTIMATE for the {title}, +-{band:.0f}%, from counters and the compiler's\n"
     "report: nothing was measured. See docs/estimate.md. Others: --gpu {others}"
 )
 GPU_LEGEND = (

@@ -8,3 +8,7 @@ wrong.py                   the kernels that are wrong on purpose: tests/kernels/
 sanitize.py                the GPU's half: they and their right twins under compute-sanitizer
 sanitizer.py               the simulator's half, and the comparison
 """
+
+
+class ComparisonError(RuntimeError):
+    """There is nothing to compare; the text says why."""

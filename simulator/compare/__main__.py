@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from simulator.compare import ComparisonError
 from workbench.toolchain import BuildError
 
 COMPARISONS = {"--ncu": "simulator.compare.ncu", "--sanitizer": "simulator.compare.sanitizer"}
@@ -26,5 +27,5 @@ def main(argv: Sequence[str]) -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
-    except BuildError as problem:
+    except (BuildError, ComparisonError, OSError) as problem:
         sys.exit(str(problem))

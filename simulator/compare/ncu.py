@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 import simulator
+from simulator.compare import ComparisonError
 from simulator.compare.metrics import METRICS
 from simulator.compare.patterns import Pattern, patterns
 
@@ -127,7 +128,10 @@ def rung_pairs(gpu: Sequence[Mapping], runs: Sequence[Mapping]) -> Iterator[Pair
         for number, launch in enumerate(launches):
             row = next(rest, None)
             if row is None or base_name(row["kernel"]) != base_name(launch.kernel):
-                return
+                raise ComparisonError(
+                    f"{name['operation']} {name['kernel']} {name['shape']} launches "
+                    f"{launch.kernel}, where the GPU ran {row['kernel'] if row else 'nothing'}"
+                )
             seen = [base_name(other.kernel) for other in launches[: number + 1]]
             what = f"{name['operation']} {name['kernel']} {name['shape']}: {seen[-1]}"
             what += f" {seen.count(seen[-1])}" if seen.count(seen[-1]) > 1 else ""
@@ -215,6 +219,8 @@ def main(argv: Sequence[str]) -> int:
 
         with tempfile.TemporaryDirectory() as folder:
             content = measure(Path(folder), 300).content
+    if "device" not in content or content.get("failed"):
+        raise ComparisonError(f"ncu did not measure everything: {content.get('failed')}")
     console = Console()
     of_patterns = list(pattern_pairs(content["patterns"], patterns()))
     of_rungs = []

@@ -277,7 +277,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     path = out / "sanitizer.json"
     path.write_text(json.dumps(content, indent=1, default=asdict))
     runs = content["runs"]
-    ended = sum(run.status != "not run" for run in runs)  # type: ignore[attr-defined]
+    ended = sum(run.status in ("ended", "hangs") for run in runs)  # type: ignore[attr-defined]
     print(f"{ended} of {len(runs)} runs; {path}")  # type: ignore[arg-type]
     return 1 if content["failed"] or not ended else 0
 

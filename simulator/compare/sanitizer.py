@@ -20,7 +20,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from simulator.compare import sanitize, wrong
+from simulator.compare import ComparisonError, sanitize, wrong
 from simulator.compare.wrong import Wrong
 
 RESULTS = wrong.REPO / "docs" / "results"
@@ -142,7 +142,7 @@ def _said(run: dict | None) -> str:
 def _verdict(kernel: Wrong, ours: Simulated, run: dict | None) -> str:
     if "wrong" not in kernel.launchers:
         return "right"
-    if run is None or run["status"] == "not run":
+    if run is None or run["status"] not in ("ended", "hangs"):
         return "not measured"
     found = bool(run["findings"])
     here = any(set(f["lines"]) & kernel.lines for f in run["findings"])
@@ -208,7 +208,8 @@ def result_path(device: str) -> Path:
 def measure() -> dict:
     """Run compute-sanitizer on this machine."""
     with tempfile.TemporaryDirectory() as folder:
-        sanitize.main([folder])
+        if sanitize.main([folder]) != 0:
+            raise ComparisonError("compute-sanitizer ran no program here; is it installed?")
         return json.loads((Path(folder) / "sanitizer.json").read_text())
 
 

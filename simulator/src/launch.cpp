@@ -70,8 +70,9 @@ uint64_t Launch::sampled(uint64_t i) const {
     return i;
   }
   constexpr double GOLDEN = 0.6180339887498949;
-  const double place = static_cast<double>(i) + std::fmod((static_cast<double>(i) + 1) * GOLDEN, 1);
-  return std::min(static_cast<uint64_t>(place * (static_cast<double>(all) / some)), all - 1);
+  const uint64_t first = i * all / some, end = (i + 1) * all / some;  // the stretch
+  const double place = std::fmod((static_cast<double>(i) + 1) * GOLDEN, 1);
+  return first + static_cast<uint64_t>(place * static_cast<double>(end - first));
 }
 
 Finding finding_at(const Warp& w, const Inst* in, int lane, std::string kind, std::string message) {

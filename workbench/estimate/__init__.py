@@ -1,7 +1,7 @@
 """How long a kernel might take on a GPU that is not there: docs/estimate.md.
 
     launches = counters.record(lambda: softmax(x))
-    found = estimate_launches(launches, ladder_sources(), GPUS["t4"])
+    found = estimate_launches(launches, ladder_sources("softmax"), GPUS["t4"])
     print(found.time_ms, found.limiter)
 
 ``python -m workbench.estimate --validate`` sets estimates beside times that were measured.
@@ -31,6 +31,7 @@ __all__ = [
     "estimate",
     "estimate_launches",
     "ladder_sources",
+    "prepare",
 ]
 
 
@@ -42,6 +43,13 @@ def ladder_sources(operation: str) -> tuple[Path, ...]:
     """All ladder files, an operation's own first: a rung may call another ladder's kernels."""
     files = sorted(kernels_dir().glob("*.cu"))
     return tuple(sorted(files, key=lambda file: file.stem.split("_")[0] != operation))
+
+
+def prepare(operation: str, gpu: Gpu) -> None:
+    """Begin to compile an operation's ladder for a GPU, while other things are done."""
+    own = ladder_sources(operation)[:1]
+    for source in own:
+        resources.prepare(source, gpu.arch)
 
 
 def estimate_launches(

@@ -29,7 +29,7 @@ MEMORY_OVERLAP = 3.0  # the same for the SMs, L2 and DRAM
 SHUFFLE_LANES = 32  # lanes that a shuffle serves in a clock; CUDA C++ Programming Guide
 LOAD_STORE = ("L1", "shared")  # one unit does both
 PORT_BYTES = 64  # between an SM and the L2, a clock
-BAND = 0.3  # the error band that is printed: two of three published steps lie inside
+BAND = 0.3  # the error band that is printed; docs/estimate.md says what lies inside
 
 
 @dataclass(frozen=True)

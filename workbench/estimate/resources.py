@@ -10,7 +10,9 @@ import ctypes
 import re
 import subprocess
 import tempfile
+import threading
 from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,6 +88,23 @@ def _round_up(value: int, unit: int) -> int:
     return -(-value // unit) * unit
 
 
+def prepare(source: Path, arch: str) -> None:
+    """Begin to compile a file that ``of_file`` is about to be asked for, beside other work."""
+    done: Future[Path] = Future()
+    if _prepared.setdefault((source, arch), done) is done:
+        threading.Thread(target=_finish, args=(done, source, arch), daemon=True).start()
+
+
+_prepared: dict[tuple[Path, str], Future[Path]] = {}
+
+
+def _finish(done: Future[Path], source: Path, arch: str) -> None:
+    try:
+        done.set_result(_kept(source, arch))
+    except BaseException as error:  # whoever asks for the file gets it
+        done.set_exception(error)
+
+
 def of_file(source: Path, arch: str) -> Mapping[str, Resources]:
     """The resources of every kernel of a .cu file by the name the simulator gives it.
 
@@ -96,17 +115,23 @@ def of_file(source: Path, arch: str) -> Mapping[str, Resources]:
     Raises:
         BuildError: it does not compile for that architecture.
     """
-    flags = ("-std=c++20", "-lineinfo")
-    key = _key(source, arch, flags)
-    kept = cache_dir() / "estimate" / f"{source.stem}_{arch}_{key}"
-    if not (kept / "report.txt").exists():
-        _compile(source, arch, flags, kept)
+    prepared = _prepared.pop((source, arch), None)
+    kept = prepared.result() if prepared else _kept(source, arch)
     report = (kept / "report.txt").read_text()
     machine = machine_code.kernels((kept / "kernels.cubin").read_bytes(), int(arch.rstrip("a")))
     return {
         display_name(name): _resources(text, machine.get(name, ()))
         for name, text in _entries(report)
     }
+
+
+def _kept(source: Path, arch: str) -> Path:
+    """The folder with what the compiler made of a file; compiled if it is not there."""
+    flags = ("-std=c++20", "-lineinfo")
+    kept = cache_dir() / "estimate" / f"{source.stem}_{arch}_{_key(source, arch, flags)}"
+    if not (kept / "report.txt").exists():
+        _compile(source, arch, flags, kept)
+    return kept
 
 
 def _key(source: Path, arch: str, flags: tuple[str, ...]) -> str:

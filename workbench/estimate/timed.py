@@ -31,6 +31,8 @@ def measure(path: Path) -> None:
     """
     if not torch.cuda.is_available():
         raise RuntimeError("--measure times kernels on a GPU, and PyTorch finds none here")
+    if not path.absolute().parent.is_dir():
+        raise RuntimeError(f"--measure {path}: there is no folder {path.parent}")
     device = torch.device("cuda")
     about = dataclasses.asdict(environment("gpu", device, REPO))
     about["ladders"] = [_ladder(ladder, device) for ladder in LADDERS]

@@ -169,7 +169,7 @@ def timed(results: Path, sample_blocks: int = SAMPLE_BLOCKS) -> Iterator[Compari
         run = json.loads(file.read_text())
         gpu = _known(run["device"])
         for ladder in LADDERS if gpu else ():
-            times = next(r["time_ms"] for r in run["ladders"] if r["name"] == ladder.name)
+            times = {r["name"]: r["time_ms"] for r in run["ladders"]}.get(ladder.name, {})
             steps = [
                 _step(name, ms, _runner(ladder, name), (ladder.file,), gpu, sample_blocks)
                 for name, ms in times.items()

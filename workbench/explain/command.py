@@ -66,7 +66,9 @@ def report(operation: Operation, rung: Rung, case: Case, gpu: str = DEFAULT_GPU)
     try:
         with simulator.record() as launches:
             verdict = check.check_rung(operation, rung, case, "simulator")
-    except torch.OutOfMemoryError as error:
+    except (RuntimeError, MemoryError) as error:
+        if not check.is_out_of_memory(error):
+            raise
         why = f"needs more memory than there is ({check.first_line(error)})"
         return Report(*about, (), f"{rung.name} was not run: {why}")
     kernels = explained(launches, GPUS[gpu])

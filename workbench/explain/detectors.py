@@ -53,6 +53,8 @@ def barriers(s: Subject) -> Iterator[Finding]:
     if between > 400:
         return
     warps = -(-s.kernel.threads // LANES)
+    if warps == 1:
+        return
     title = (
         f"a barrier every {number(between)} instructions of a warp: all {warps} warps of a block "
         "wait for the slowest"
@@ -97,11 +99,12 @@ def atomics(s: Subject) -> Iterator[Finding]:
     if not lanes or not requests:
         return
     groups = total(lines, "atomic_sectors") + total(lines, "shared_atomic_wavefronts")
-    found = s.accesses(places(lines), shared=False, store=False)
+    shared = total(lines, "shared_atomic_requests") > total(lines, "atomic_requests")
+    found = s.accesses(places(lines), shared=shared, store=False)
     who = f" on {listed(names(found))}" if found else ""
     title = (
         f"{amount(lanes)} atomic operations{who}: {number(lanes / requests)} lanes of a warp in "
-        f"{of(groups / requests, 'sector')} at a time"
+        f"{of(groups / requests, 'wavefront' if shared else 'sector')} at a time"
     )
     why = "Atomic operations on one address take turns, and so do all warps that want it."
     fix = (

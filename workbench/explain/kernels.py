@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -38,6 +38,16 @@ class Kernel:
     records: tuple[simulator.Launch, ...]
     counts: Counts
     lines: Mapping[Place, Counts]
+    _sums: dict[Callable[[Counts], float], float] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+
+    def summed(self, weight: Callable[[Counts], float]) -> float:
+        """The weights of all lines together; computed once for each weight."""
+        known = self._sums.get(weight)
+        if known is None:
+            known = self._sums[weight] = sum(weight(line) for line in self.lines.values())
+        return known
 
     @property
     def launches(self) -> int:
@@ -73,7 +83,8 @@ def _together(launches: Sequence[simulator.Launch]) -> Kernel:
     for launch in launches:
         _add(counts, launch, _NOT_SUMMED)
         for line in launch.lines:
-            place = (os.path.realpath(line.file), line.line)
+            file = os.path.realpath(line.file) if line.file else ""
+            place = (file, line.line)
             _add(lines.setdefault(place, {}), line, _NO_COUNTERS)
     return Kernel(
         name=first.kernel,

@@ -40,8 +40,7 @@ def weight(counts: Counts) -> float:
 
 
 def _weight(counts: Counts, kernel: Kernel) -> float | None:
-    whole = sum(weight(line) for line in kernel.lines.values())
-    return share(weight(counts), whole) if counts else None
+    return share(weight(counts), kernel.summed(weight)) if counts else None
 
 
 def _summed(counts: Counts, *names: str) -> int:

@@ -34,8 +34,10 @@ void AccumulatorCheck::execute(uint32_t warp, const Warp& w, const Inst* in, con
     for (int i = 0; i < info.num_sources; i++) {
       const Register& from = at(operands[i]);
       if (from.written > handed_on.written || from.product > handed_on.product) {
-        handed_on = from;
+        handed_on.pc = from.pc;
       }
+      handed_on.written = std::max(handed_on.written, from.written);
+      handed_on.product = std::max(handed_on.product, from.product);
     }
     for (int i = 0; i < info.num_targets; i++) {
       at(targets[i]) = handed_on;

@@ -34,6 +34,18 @@ Checker::Checker(const Launch& launch, Cluster& cluster, GlobalShadow* global)
       global_(global),
       regions_(launch.kernel->code.size()) {}
 
+WarpAccess Checker::by_lane(Kind kind, Block* owner, int lane, uint64_t first, uint64_t bytes) {
+  WarpAccess a;
+  a.kind = kind;
+  a.where = owner ? Where::Shared : Where::Global;
+  a.owner = owner;
+  a.mask = Mask{1} << lane;
+  a.bytes = static_cast<uint32_t>(bytes);
+  a.regular = true;
+  a.first = first;
+  return a;
+}
+
 void Checker::start() {
   const bool late = order_.now() > LAST_TIME / 2;
   order_.start(cluster_, late);
@@ -44,10 +56,11 @@ void Checker::start() {
       shadow = std::make_unique<SharedShadow>();
     }
     shadow->resize(block->shared_bytes, shift_);
-    if (late) {
+    if (late || copies_ > 0) {  // a copy that nobody waited for has no time
       shadow->forget();
     }
   }
+  copies_ = 0;
   acquires_.clear();
   accumulators_.start(order_.num_warps(), *launch_.kernel);
 }
@@ -89,6 +102,9 @@ void Checker::acquire_variables() {
     }
   }
   acquires_.clear();
+  if (atomics_.owns_lock()) {
+    atomics_.unlock();
+  }
 }
 
 // ---- Asynchronous operations --------------------------------------------------------------------
@@ -97,14 +113,7 @@ void Checker::async_write(const Issuer& issuer, SharedPlace to, uint32_t bytes, 
                           bool atomic) {
   Warp& w = *issuer.warp;
   SharedShadow& s = shadow_of(*to.block);
-  WarpAccess a;
-  a.kind = Kind::Store;
-  a.where = Where::Shared;
-  a.owner = to.block;
-  a.bytes = bytes;
-  a.mask = Mask{1} << issuer.lane;
-  a.regular = true;
-  a.first = to.offset;
+  const WarpAccess a = by_lane(Kind::Store, to.block, issuer.lane, to.offset, bytes);
   const uint32_t first = to.offset >> s.shift, end = (to.offset + bytes) >> s.shift;
   const Mask m = a.mask;
   if (races_) {
@@ -143,12 +152,7 @@ void Checker::async_read(const Issuer& issuer, Block& block, std::span<const uin
                          uint32_t bytes, uint32_t agent) {
   Warp& w = *issuer.warp;
   SharedShadow& s = shadow_of(block);
-  WarpAccess a;
-  a.where = Where::Shared;
-  a.owner = &block;
-  a.bytes = bytes;
-  a.mask = Mask{1} << issuer.lane;
-  a.regular = true;
+  WarpAccess a = by_lane(Kind::Load, &block, issuer.lane, 0, bytes);
   const uint32_t pc = pc_of(w, issuer.in);
   Reads* reads = races_ ? &s.of(agent) : nullptr;
   const Time now = order_.now();
@@ -184,15 +188,10 @@ void Checker::async_read(const Issuer& issuer, Block& block, std::span<const uin
 }
 
 void Checker::lane_copy(Warp& w, const Inst* in, int lane, const uint8_t* to, uint32_t bytes) {
-  WarpAccess a;
-  a.kind = Kind::Store;
-  a.where = Where::Shared;
-  a.owner = w.block;
-  a.mask = Mask{1} << lane;
-  a.bytes = bytes;
-  a.regular = true;
-  a.first = static_cast<uint64_t>(to - w.block->shared);
+  const auto offset = static_cast<uint64_t>(to - w.block->shared);
+  const WarpAccess a = by_lane(Kind::Store, w.block, lane, offset, bytes);
   write_lane(w, in, a, lane, false);
+  copies_++;
   // Until it has taken effect nobody is ordered behind it, not even the lane itself.
   SharedShadow& s = shadow_of(*w.block);
   const uint32_t who = Who::of(order_.warp_agent(w), SEVERAL, Who::ASYNC).bits;
@@ -204,6 +203,7 @@ void Checker::lane_copy(Warp& w, const Inst* in, int lane, const uint8_t* to, ui
 
 void Checker::lane_copied(Warp& w, int lane, const uint8_t* to, uint32_t bytes, Time when) {
   SharedShadow& s = shadow_of(*w.block);
+  copies_--;
   const auto first = static_cast<uint32_t>(to - w.block->shared);
   for (uint32_t piece = first >> s.shift; piece < (first + bytes) >> s.shift; piece++) {
     s.written[piece] = when;
@@ -212,14 +212,7 @@ void Checker::lane_copied(Warp& w, int lane, const uint8_t* to, uint32_t bytes, 
 }
 
 void Checker::use_mbarrier(const Issuer& issuer, SharedPlace at, bool init) {
-  WarpAccess a;
-  a.kind = Kind::Store;
-  a.where = Where::Shared;
-  a.owner = at.block;
-  a.mask = Mask{1} << issuer.lane;
-  a.bytes = sizeof(uint64_t);
-  a.regular = true;
-  a.first = at.offset;
+  const WarpAccess a = by_lane(Kind::Store, at.block, issuer.lane, at.offset, sizeof(uint64_t));
   write_lane(*issuer.warp, issuer.in, a, issuer.lane, !init);
 }
 

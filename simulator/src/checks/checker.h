@@ -38,6 +38,9 @@ class Checker {
     if (a.where == WarpAccess::Where::Shared) {
       shared_access(w, in, a, strong);
     } else if (a.where == WarpAccess::Where::Global) {
+      if (races_ && a.kind == WarpAccess::Kind::Atomic && !atomics_.owns_lock()) {
+        atomics_ = std::unique_lock(global_->atomics);
+      }
       global_access(w, in, a, strong);
     }
     if (strong && races_ && a.where != WarpAccess::Where::Local) {
@@ -76,6 +79,9 @@ class Checker {
     bool global;
   };
 
+  // An access of one lane; owner: of shared memory, nullptr for global memory.
+  static WarpAccess by_lane(WarpAccess::Kind kind, Block* owner, int lane, uint64_t first,
+                            uint64_t bytes);
   bool ordered(const Warp& w, int lane, Who who, Time time) const;
   uint32_t pc_of(const Warp& w, const Inst* in) const {
     return static_cast<uint32_t>(in - w.block->kernel->code.data());
@@ -135,8 +141,10 @@ class Checker {
   std::vector<std::unique_ptr<SharedShadow>> shadows_;  // by rank
   SharedShadow& shadow_of(const Block& block) const { return *shadows_[block.rank]; }
   std::vector<Acquire> acquires_;
-  GlobalShadow* global_;  // of the launch
+  std::unique_lock<std::mutex> atomics_;  // from what an atomic tells until it has been executed
+  GlobalShadow* global_;                  // of the launch
   AccumulatorCheck accumulators_;
+  int64_t copies_ = 0;                  // of cp.async that are under way
   std::vector<const Region*> regions_;  // beside Kernel::code: that the instruction touched last
   struct CachedPage {
     uint64_t number = UINT64_MAX;

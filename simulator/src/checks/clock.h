@@ -19,6 +19,28 @@ using Time = uint32_t;
 constexpr int TIME_BITS = 26;
 constexpr Time LAST_TIME = (1u << TIME_BITS) - 1;
 
+// Which lane it was, in six bits: 0 to 31; 32 for one or more of all lanes, 33 and 34 of a half of
+// the warp, 35 to 38 of a quarter, and so on, as the nodes of a tree are counted.
+constexpr uint32_t node_of(uint32_t lane_code) {
+  return lane_code < 32 ? lane_code + 32 : lane_code - 31;
+}
+// The smallest group with all the lanes of two codes.
+constexpr uint32_t joined_lanes(uint32_t a, uint32_t b) {
+  uint32_t x = node_of(a), y = node_of(b);
+  while (x != y) {
+    (x > y ? x : y) >>= 1;
+  }
+  return x < 32 ? x + 31 : x - 32;
+}
+// The lanes of a code, as a mask.
+constexpr uint32_t lanes_of(uint32_t lane_code) {
+  uint32_t first = node_of(lane_code), count = 1;
+  for (; first < 32; first *= 2) {
+    count *= 2;
+  }
+  return (count == 32 ? ~0u : (1u << count) - 1) << (first - 32);
+}
+
 struct Clock {
   std::vector<Time> known;  // by agent; 0 beyond its end
   // Single lanes of a warp that are known further than the warp: warp * 32 + lane, in order.

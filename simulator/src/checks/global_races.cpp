@@ -14,7 +14,7 @@ using Kind = WarpAccess::Kind;
 
 namespace {
 
-// Nobody writes to inputs: the memory check sees to it.
+// Nobody writes to inputs, or the memory check reports it.
 bool is_watched(const Region& region) { return region.watched && region.role != WBSIM_IN; }
 
 }  // namespace
@@ -23,7 +23,11 @@ const Region* Checker::region_of(const Warp& w, const Inst* in, uint64_t low, ui
                                  bool write) {
   const Region*& region = regions_[pc_of(w, in)];
   if (!region || low < region->first || high > region->last()) {
-    region = launch_.regions.find(low, high - low, write);
+    // Memory that is an input and an output is looked at as what it is written to.
+    region = launch_.regions.find(low, high - low, true);
+    if (!write && (!region || region->role == WBSIM_IN)) {
+      region = launch_.regions.find(low, high - low, false);
+    }
   }
   return region;
 }
@@ -76,7 +80,7 @@ void Checker::global_access(Warp& w, const Inst* in, const WarpAccess& a, bool s
       return;
     }
     const bool row = a.regular && a.step == a.bytes && a.mask == ALL_LANES;
-    if (row && (write || all->initialised->is_marked(low, high - low))) {
+    if (row && (a.kind == Kind::Store || all->initialised->is_marked(low, high - low))) {
       if (write) {
         all->initialised->mark(low, high - low);
       }
@@ -141,7 +145,10 @@ void Checker::global_piece(Warp& w, const Inst* in, const WarpAccess& a, int lan
     if (!strong) {
       const Tag before{read.exchange(mine.bits, std::memory_order_relaxed)};
       page.pcs[page.pieces + at].store(pc_of(w, in), std::memory_order_relaxed);
-      if (!before.nothing() && !before.same_thread(mine)) {
+      const Tag kept{earlier.load(std::memory_order_relaxed)};
+      const bool foreign = !kept.nothing() && kept.cluster() != mine.cluster();
+      const bool own = before.cluster() == mine.cluster();
+      if (!before.nothing() && !before.same_thread(mine) && !(own && foreign)) {
         earlier.store(before.bits, std::memory_order_relaxed);
       }
     }
@@ -162,12 +169,8 @@ void Checker::global_copy(const Issuer& issuer, const void* at, uint64_t bytes, 
   if (!region) {
     return;
   }
-  WarpAccess a;
-  a.kind = write ? Kind::Store : Kind::Load;
-  a.mask = Mask{1} << issuer.lane;
-  a.bytes = static_cast<uint32_t>(bytes);
-  a.regular = true;
-  a.first = address;
+  const WarpAccess a =
+      by_lane(write ? Kind::Store : Kind::Load, nullptr, issuer.lane, address, bytes);
   if (uninitialised_ && region->initialised) {
     if (write) {
       region->initialised->mark(address, bytes);

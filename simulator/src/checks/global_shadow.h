@@ -1,7 +1,8 @@
 // global_shadow.h: who wrote and read each piece of global memory last, in one launch.
 //
 // All cores share it. A piece has two words that are exchanged as a whole, one for its last write
-// and one for its last read, and a third one for the last read by somebody else before that.
+// and one for its last read, and a third one for the last read by somebody else before that, by
+// another cluster if there was one.
 #pragma once
 
 #include <array>
@@ -32,7 +33,9 @@ struct Tag {
   uint32_t lane() const { return (bits >> 26) & 63; }
   bool atomic() const { return (bits >> 41) & 1; }
   Time time() const { return bits & LAST_TIME; }
-  bool same_thread(Tag other) const { return ((bits ^ other.bits) >> 26 & ~(1u << 15)) == 0; }
+  bool same_thread(Tag other) const {
+    return ((bits ^ other.bits) >> 26 & ~(uint64_t{1} << 15)) == 0;
+  }
 };
 
 constexpr int PAGE_SHIFT = 12;
@@ -65,6 +68,8 @@ class GlobalShadow {
 
   const int shift;  // of the size of a piece
   Variables variables;
+  // Atomics of all cores take turns, so that their tags are those of the last one to be executed.
+  std::mutex atomics;
 
  private:
   struct Shard {

@@ -53,11 +53,22 @@ Time HappensBefore::known(const Warp& w, Mask m, uint32_t agent) const {
 
 bool HappensBefore::knows(const Warp& w, int lane, uint32_t agent, uint32_t other_lane,
                           Time time) const {
-  const uint32_t own = warp_agent(w);
-  if (agent == own && (other_lane == static_cast<uint32_t>(lane) || time <= synced(w))) {
+  const bool own = agent == warp_agent(w);
+  if (own && (other_lane == static_cast<uint32_t>(lane) || time <= synced(w))) {
     return true;
   }
-  return view(w, lane).knows.all->knows(agent, other_lane, time);
+  const Clock& clock = *view(w, lane).knows.all;
+  if (clock.knows(agent, other_lane, time)) {
+    return true;
+  }
+  if (other_lane < LANES || agent >= num_warps()) {
+    return false;
+  }
+  bool all = true;  // of the lanes that it may have been
+  for_lanes(lanes_of(other_lane), [&](int l) {
+    all &= (own && l == lane) || clock.knows(agent, static_cast<uint32_t>(l), time);
+  });
+  return all;
 }
 
 bool HappensBefore::knows_proxied(const Warp& w, int lane, uint32_t agent, uint32_t other_lane,
@@ -86,8 +97,8 @@ void HappensBefore::merge_equal(WarpState& s) {
   bool equal = std::all_of(s.views.begin(), s.views.end(), [&](const View& view) {
     const View& first = s.views[0];
     return view.knows.all == first.knows.all && view.knows.proxied == first.knows.proxied &&
-           view.knows.foreign == first.knows.foreign && view.fenced.all == first.fenced.all &&
-           view.fenced_until == first.fenced_until;
+           view.knows.foreign == first.knows.foreign && !view.narrow.knows.all &&
+           !first.narrow.knows.all;
   });
   if (equal) {
     s.views.resize(1);
@@ -147,12 +158,11 @@ void HappensBefore::sync_warp(Warp& w, Mask m) {
   WarpState& s = state(w);
   if ((w.live & ~m) == 0) {
     if (s.views.size() > 1) {
-      View all = s.views[std::countr_zero(m)];
+      View all;
       for_lanes(m, [&](int l) {
         all.knows.join(s.views[l].knows);
-        all.fenced.join(s.views[l].fenced);
-        all.fenced_until = std::max(all.fenced_until, s.views[l].fenced_until);
-        all.wide |= s.views[l].wide;
+        all.narrow.knows.join(vouched(w, l, &View::narrow));
+        all.wide.knows.join(vouched(w, l, &View::wide));
       });
       set_floor(w, all);
       s.views.assign(1, all);
@@ -189,20 +199,20 @@ void HappensBefore::complete(Block& block, int barrier) {
   view.knows = gathered.take();
   const auto first = view.knows.all->known.begin() + block.rank * warps_per_block_;
   view.others = *std::min_element(first, first + warps_per_block_);
+  // What each thread fenced, one of them may publish for all: the writes were made visible before.
+  for (Warp& w : block.warps) {
+    const bool one = state(w).views.size() == 1;
+    for_lanes(one ? waiting(w) & -waiting(w) : waiting(w), [&](int l) {
+      view.narrow.knows.join(vouched(w, l, &View::narrow));
+      view.wide.knows.join(vouched(w, l, &View::wide));
+    });
+  }
   for (Warp& w : block.warps) {
     const Mask m = waiting(w);
     if (m && m == w.live) {  // it knew nothing that it did not bring along
       WarpState& s = state(w);
-      for (View& old : s.views) {
-        view.fenced.join(old.fenced);
-        view.fenced_until = std::max(view.fenced_until, old.fenced_until);
-        view.wide |= old.wide;
-      }
       s.views.assign(1, view);
       s.synced = now_;
-      view.fenced = {};
-      view.fenced_until = 0;
-      view.wide = false;
     } else if (m) {
       acquire(w, m, view.knows);
     }
@@ -246,14 +256,15 @@ void HappensBefore::fence(Warp& w, Mask m, bool wide) {
   const uint32_t agent = warp_agent(w);
   const Time synced = state(w).synced;
   each_view(w, m, [&](View& view) {
-    view.fenced = view.knows;
+    view.narrow = {view.knows, now_};
     if (view.knows.all->of(agent) < synced) {
       auto clock = std::make_shared<Clock>(*view.knows.all);
       clock->learn(agent, synced);
-      view.fenced.all = clock;
+      view.narrow.knows.all = clock;
     }
-    view.fenced_until = now_;
-    view.wide = wide;
+    if (wide) {
+      view.wide = view.narrow;
+    }
   });
   advance();
 }
@@ -274,15 +285,29 @@ Knowledge HappensBefore::release_by_store(Warp& w, int lane, bool releases, bool
   if (releases) {
     return release(w, Mask{1} << lane);
   }
-  const View& own = view(w, lane);
-  if (!own.fenced.all || (wide && !own.wide)) {
-    return {};
+  const Fence& fence = wide ? view(w, lane).wide : view(w, lane).narrow;
+  Knowledge released = fence.knows;
+  if (released.all && fence.until) {
+    auto clock = std::make_shared<Clock>(*released.all);
+    clock->learn_lane(warp_agent(w), lane, fence.until);
+    released.all = clock;
   }
-  Knowledge released = own.fenced;
-  auto clock = std::make_shared<Clock>(*released.all);
-  clock->learn_lane(warp_agent(w), lane, own.fenced_until);
-  released.all = clock;
   return released;
+}
+
+Knowledge HappensBefore::vouched(const Warp& w, int l, Fence View::* which) const {
+  const Fence& fence = view(w, l).*which;
+  Knowledge out = fence.knows;
+  if (out.all && fence.until) {
+    auto clock = std::make_shared<Clock>(*out.all);
+    if (warps_[warp_agent(w)].views.size() == 1) {
+      clock->learn(warp_agent(w), fence.until);
+    } else {
+      clock->learn_lane(warp_agent(w), l, fence.until);
+    }
+    out.all = clock;
+  }
+  return out;
 }
 
 void HappensBefore::store_variable(uint64_t address, const Knowledge& released) {

@@ -27,19 +27,24 @@ class HappensBefore {
   uint32_t warp_agent(const Warp& w) const {
     return w.block->rank * warps_per_block_ + static_cast<uint32_t>(w.index);
   }
-  uint32_t product_agent(const Warp& w) const { return num_warps() + warp_agent(w) / 4; }
+  uint32_t product_agent(const Warp& w) const {
+    return num_warps() + w.block->rank * warps_per_block_ + static_cast<uint32_t>(w.index) / 4;
+  }
   // Of the bulk stores of a warp: reading their source, and writing their destination.
   uint32_t bulk_agent(const Warp& w) const { return 2 * num_warps() + warp_agent(w); }
   uint32_t bulk_write_agent(uint32_t warp) const { return 3 * num_warps() + warp; }
   uint32_t mbarrier_agent(SharedPlace mbarrier) { return state_of(mbarrier).agent; }
 
   // ---- What a lane knows.
+  // What a lane knew at a fence, and until when it vouches for what it did itself.
+  struct Fence {
+    Knowledge knows;
+    Time until = 0;
+  };
   struct View {
     Knowledge knows;
-    Knowledge fenced;       // what it knew at its last fence
-    Time fenced_until = 0;  // what it had done itself by then
-    bool wide = false;      // that fence reaches other clusters
-    Time others = 0;        // all warps of the block are known up to then, but for its own
+    Fence narrow, wide;  // its last fences; a wide one reaches other clusters and is both
+    Time others = 0;     // all warps of the block are known up to then, but for its own
   };
   const View& view(const Warp& w, int lane) const {
     const WarpState& state = warps_[warp_agent(w)];
@@ -59,8 +64,6 @@ class HappensBefore {
   bool knows(const Warp& w, int lane, uint32_t agent, uint32_t other_lane, Time time) const;
   // Whether asynchronous operations that the lane starts see what was written.
   bool knows_proxied(const Warp& w, int lane, uint32_t agent, uint32_t other_lane, Time time) const;
-  // Whether all lanes of the warp know the same.
-  bool is_uniform(const Warp& w) const { return warps_[warp_agent(w)].views.size() == 1; }
   Time synced(const Warp& w) const { return warps_[warp_agent(w)].synced; }
 
   // ---- What threads do.
@@ -109,6 +112,8 @@ class HappensBefore {
   }
   Time find_floor(const Warp& w, Mask m) const;
   void split(WarpState& state);
+  // What a fence of the view of lane l vouches for; of all lanes if there is one view.
+  Knowledge vouched(const Warp& w, int l, Fence View::* fence) const;
   void merge_equal(WarpState& state);
   void gather(Gathered& into, Warp& w, Mask m);
   void set_floor(const Warp& w, View& view) const;

@@ -108,14 +108,23 @@ struct Reading {
   int lane_shift;  // log2 of the pieces of a lane
 };
 
+// The record of a read by these lanes, with those that have read since the warp synchronised.
+inline uint32_t with_earlier(uint32_t before, uint32_t synced, Time now, uint32_t lanes) {
+  const bool unsynced = before > (synced << 6 | 63);
+  return now << 6 | (unsynced ? joined_lanes(before & 63, lanes) : lanes);
+}
+
 inline void note(const Reading& r, uint32_t* records, uint32_t n) {
+  if (any_above(records, n, r.synced << 6 | 63)) {
+    for (uint32_t i = 0; i < n; i++) {
+      records[i] = with_earlier(records[i], r.synced, r.now, r.lane + (i >> r.lane_shift));
+    }
+    return;
+  }
   in_parts(n, [&](uint32_t i, auto size) {
     constexpr uint32_t N = size;
     Values<N>& record = values_at<N>(records + i);
-    const Values<N> lane = lane_of<N>(i, r.lane_shift) + r.lane, before = record;
-    // SEVERAL if other lanes have read since the warp synchronised.
-    const auto others = (before > (r.synced << 6 | 63)) & ((before & 63) != lane);
-    record = (others ? Values<N>{} + SEVERAL : lane) | r.now << 6;
+    record = (lane_of<N>(i, r.lane_shift) + r.lane) | r.now << 6;
   });
 }
 
@@ -152,7 +161,11 @@ void Checker::read_shared(Warp& w, const Inst* in, const WarpAccess& a, bool str
       continue;
     }
     if (stretch.same && (stretch.lanes & (stretch.lanes - 1))) {
-      fill(&reads->record[first], n, touch.now << 6 | SEVERAL);
+      const uint32_t last = 31 - static_cast<uint32_t>(std::countl_zero(stretch.lanes));
+      const uint32_t lanes = joined_lanes(stretch.lane(), last);
+      for (uint32_t i = 0; i < n; i++) {
+        reads->record[first + i] = with_earlier(reads->record[first + i], synced, touch.now, lanes);
+      }
     } else {
       note({touch.now, synced, stretch.lane(), lane_shift}, &reads->record[first], n);
     }

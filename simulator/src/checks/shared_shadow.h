@@ -16,7 +16,7 @@ namespace wbsim {
 // what is known of their agent, never with a floor.
 constexpr Time APART = 1u << 31;
 
-constexpr uint32_t SEVERAL = 32;  // lanes of a warp; and an agent that has no lanes
+constexpr uint32_t SEVERAL = 32;  // all lanes of a warp; and an agent that has no lanes
 
 // Who did something: agent and lane, and whether it was atomic.
 struct Who {

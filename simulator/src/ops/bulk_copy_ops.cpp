@@ -52,21 +52,22 @@ void each_destination(const Issuer& issuer, SharedPlace to, SharedPlace mbarrier
   });
 }
 
-// from: where the source lies in shared memory, so many bytes of it.
-void add_store(const Issuer& issuer, uint32_t bytes, SharedPlace from, uint64_t shared_bytes,
-               std::function<void(uint8_t*)> read, std::function<void(const uint8_t*)> write) {
+void add_store(const Issuer& issuer, uint32_t bytes, std::function<void(uint8_t*)> read,
+               std::function<void(const uint8_t*)> write) {
   WarpCopies& copies = copies_of(*issuer.warp);
   uint32_t group = copies.bulk_committed[issuer.lane];
   BulkStore& store = copies.stores.emplace_back();
   store.lane = issuer.lane, store.group = group, store.bytes = bytes;
   store.read = std::move(read), store.write = std::move(write);
-  if (Checker* checker = issuer.block().cluster->checker.get()) {
-    HappensBefore& order = checker->order();
-    checker->async_read(issuer, from, static_cast<uint32_t>(shared_bytes),
-                        order.bulk_agent(*issuer.warp));
-    store.issued = order.now();
-    order.advance();
-  }
+}
+
+// Tells that the last store reads pieces of so many bytes, at these offsets in a block's memory.
+void begin_read(Checker& checker, const Issuer& issuer, Block& block,
+                std::span<const uint32_t> offsets, uint32_t bytes) {
+  HappensBefore& order = checker.order();
+  checker.async_read(issuer, block, offsets, bytes, order.bulk_agent(*issuer.warp));
+  copies_of(*issuer.warp).stores.back().issued = order.now();
+  order.advance();
 }
 
 // A copy of so many bytes into shared memory begins.
@@ -170,7 +171,7 @@ const Inst* store_bytes(Warp& w, const Inst* in, Mask m) {
     SharedPlace from = shared_place(issuer, in->list + SHARED, size, 16, THE_SOURCE);
     uint8_t* to = checked_global(issuer, size, true);
     add_store(
-        issuer, size, from, size, [=](uint8_t* buffer) { std::memcpy(buffer, from.data(), size); },
+        issuer, size, [=](uint8_t* buffer) { std::memcpy(buffer, from.data(), size); },
         [=](const uint8_t* buffer) {
           if (reduce) {
             reduce(to, buffer, size);
@@ -178,6 +179,9 @@ const Inst* store_bytes(Warp& w, const Inst* in, Mask m) {
             std::memcpy(to, buffer, size);
           }
         });
+    if (Checker* checker = w.block->cluster->checker.get()) {
+      begin_read(*checker, issuer, *from.block, std::span(&from.offset, 1), size);
+    }
   });
   return next(in);
 }
@@ -248,9 +252,12 @@ const Inst* store_tensor(Warp& w, const Inst* in, Mask m) {
                   "exist for");
     }
     add_store(
-        issuer, static_cast<uint32_t>(box.bytes()), from, box.shared_bytes(),
+        issuer, static_cast<uint32_t>(box.bytes()),
         [=](uint8_t* buffer) { read_box(box, from, buffer); },
         [=](const uint8_t* buffer) { write_box(box, buffer, reduce); });
+    if (Checker* checker = w.block->cluster->checker.get()) {
+      begin_read(*checker, issuer, *from.block, units_inside(box, from), 16);
+    }
   });
   return next(in);
 }

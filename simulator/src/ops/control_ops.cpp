@@ -140,7 +140,7 @@ const Inst* fence(Warp& w, const Inst* in, Mask m) {
 
 void build_fence(Decode& d) {
   for (const std::string& modifier : d.source.mods) {
-    d.inst.flags |= modifier == "proxy" ? PROXY : 0;
+    d.inst.flags |= modifier.starts_with("async") ? PROXY : 0;
     d.inst.flags |= modifier == "gpu" || modifier == "gl" || modifier == "sys" ? WIDE : 0;
   }
   d.drop({"sc", "acq_rel", "acquire", "release", "cta", "cluster", "gpu", "gl", "sys",

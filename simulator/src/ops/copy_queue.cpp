@@ -22,7 +22,7 @@ bool has_signals(SharedPlace mbarrier) {
   return mbarrier.block->copies && mbarrier.block->copies->signals.contains(mbarrier.offset);
 }
 
-void observe(const Issuer& issuer, SharedPlace mbarrier) {
+void complete_copies(const Issuer& issuer, SharedPlace mbarrier) {
   if (!has_signals(mbarrier)) {
     return;
   }

@@ -69,7 +69,7 @@ void enqueue(SharedPlace mbarrier, Signal signal);
 bool has_signals(SharedPlace mbarrier);
 // The copies that signal an mbarrier take effect until its phase is complete; none does if the
 // phase also waits for an arrival that no copy makes.
-void observe(const Issuer& issuer, SharedPlace mbarrier);
+void complete_copies(const Issuer& issuer, SharedPlace mbarrier);
 
 // The copy of one lane takes effect.
 inline void finish_lane(const LaneCopy& copy, int l) {

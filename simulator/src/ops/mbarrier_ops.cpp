@@ -26,7 +26,7 @@ Mask same_mbarrier(Warp& w, const Inst* in, Mask m, SharedPlace& place) {
   return same;
 }
 
-// Calls f(checker, lanes, mbarrier) for each mbarrier that lanes of m name, if races are looked for.
+// Calls f(checker, lanes, mbarrier) for each mbarrier that lanes of m name, if there is one.
 template <class F>
 void tell_checker(Warp& w, const Inst* in, Mask m, F f) {
   Checker* checker = w.block->cluster->checker.get();
@@ -54,7 +54,11 @@ const Inst* with_value(Warp& w, const Inst* in, Mask m) {
 const Inst* invalidate(Warp& w, const Inst* in, Mask m) {
   for_lanes(m, [&](int l) {
     Issuer issuer{&w, in, l};
-    invalidate_mbarrier(issuer, mbarrier_place(issuer, in->list));
+    const SharedPlace place = mbarrier_place(issuer, in->list);
+    if (Checker* checker = w.block->cluster->checker.get()) {
+      checker->use_mbarrier(issuer, place, false);
+    }
+    invalidate_mbarrier(issuer, place);
   });
   return next(in);
 }
@@ -114,7 +118,7 @@ bool is_complete(const Issuer& issuer) {
   if (load_mbarrier(issuer, at).phase != awaited) {
     return true;
   }
-  observe(issuer, at);
+  complete_copies(issuer, at);
   return load_mbarrier(issuer, at).phase != awaited;
 }
 

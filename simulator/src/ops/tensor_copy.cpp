@@ -330,6 +330,24 @@ void check_box(const Issuer& issuer, const TensorBox& box, bool write, bool redu
   });
 }
 
+std::vector<uint32_t> units_inside(const TensorBox& box, SharedPlace at) {
+  const auto [first, last] = clip_of(box);
+  const SharedRows rows = rows_at(box, at);
+  std::vector<uint32_t> offsets;
+  each_row(box, [&, first = first, last = last](uint64_t row, const uint8_t* inside) {
+    if (!inside || first >= last) {
+      return;
+    }
+    each_unit(rows.address(row), rows.row_bytes, rows.swizzle,
+              [&](uint32_t i, uint32_t unit, uint32_t n) {
+                if (n == 16 && int64_t{i} < last && int64_t{i} + n > first) {
+                  offsets.push_back(unit - SHARED_BASE);
+                }
+              });
+  });
+  return offsets;
+}
+
 void load_box(const TensorBox& box, SharedPlace to) {
   auto [first, last] = clip_of(box);
   const SharedRows rows = rows_at(box, to);

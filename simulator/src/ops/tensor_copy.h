@@ -35,6 +35,10 @@ TensorMap load_tensor_map(const Issuer& issuer, uint64_t address);
 // Reports a box whose elements inside of the tensor lie outside of the memory it should be in.
 void check_box(const Issuer& issuer, const TensorBox& box, bool write, bool reduces = false);
 
+// Where the 16-byte units of a box lie in shared memory that hold elements inside of the tensor, as
+// offsets in the block's.
+std::vector<uint32_t> units_inside(const TensorBox& box, SharedPlace at);
+
 // global -> shared, with what lies outside of the tensor filled up.
 void load_box(const TensorBox& box, SharedPlace to);
 // shared -> dense rows.

@@ -191,6 +191,7 @@ void read_operands(Warp& w, Pending& p) {
   }
   const SharedMatrix shared(p.b_descriptor);
   const uint32_t blocks = setup.form.columns / 8;
+  p.b.reserve((blocks + BLOCKS - 1) / BLOCKS * setup.steps());
   for (uint32_t block = 0; block < blocks; block += BLOCKS) {
     for (int step = 0; step < setup.steps(); step++) {
       fill_from_shared(p.b.emplace_back(), w, p.in, 'B', shared, setup.b_columns, block, blocks,

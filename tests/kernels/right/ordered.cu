@@ -110,6 +110,35 @@ __global__ void ping_pong_kernel(const float* in, float* out) {
 }
 void ping_pong_right(const float* in, float* out) { ping_pong_kernel<<<1, 64>>>(in, out); }
 
+// tile_broadcast (in 32, out 32): lanes of a tile that read one place are ordered by their tile.
+__global__ void tile_broadcast_kernel(const int* in, int* out) {
+  __shared__ int values[4];
+  const auto tile = cg::tiled_partition<8>(cg::this_thread_block());
+  const int which = threadIdx.x / 8;
+  if (tile.thread_rank() == 0) values[which] = in[threadIdx.x];
+  tile.sync();
+  const int first = values[which];
+  tile.sync();
+  if (tile.thread_rank() == 7) values[which] = in[threadIdx.x];
+  tile.sync();
+  out[threadIdx.x] = 10 * first + values[which];
+}
+void tile_broadcast_right(const int* in, int* out) { tile_broadcast_kernel<<<1, 32>>>(in, out); }
+
+// prefetched (in 1024, out 1024): the last copy is one too many; nobody waits for it, and the next
+// block finds the memory free.
+__global__ void prefetched_kernel(const float* in, float* out) {
+  __shared__ alignas(16) float tiles[2][128];
+  const int t = 4 * threadIdx.x, first = blockIdx.x * 128;
+  CP_ASYNC(&tiles[0][t], &in[first + t]);
+  CP_ASYNC_COMMIT();
+  CP_ASYNC(&tiles[1][t], &in[t]);
+  CP_ASYNC_COMMIT();
+  CP_ASYNC_WAIT(1);
+  for (int i = 0; i < 4; i++) out[first + t + i] = 2 * tiles[0][t + i];
+}
+void prefetched_right(const float* in, float* out) { prefetched_kernel<<<8, 32>>>(in, out); }
+
 // ---- Bytes.
 
 // bytes (in 256, out 256): neighbours write the bytes of one word, in shared and global memory.
@@ -456,3 +485,27 @@ __global__ void wgmma_ring_kernel(const float* in, float* out) {
   for (int j = 0; j < 4; j++) out[d_index(j)] = d[j];
 }
 void wgmma_ring_right(const float* in, float* out) { wgmma_ring_kernel<<<1, 160>>>(in, out); }
+
+// fence_then_barrier (in 256, out 257): each thread makes its write visible, the barrier tells the
+// thread that announces them all; a narrower fence takes nothing back.
+__global__ void fence_then_barrier_kernel(const int* in, int* out) {
+  int *values = out + 1, *tickets = out;
+  const int t = threadIdx.x, i = blockIdx.x * blockDim.x + t;
+  __shared__ bool last;
+  values[i] = 2 * in[i];
+  __threadfence();
+  __syncthreads();
+  if (t == 0) {
+    __threadfence_block();
+    last = atomicAdd(tickets, 1) == gridDim.x - 1;
+  }
+  __syncthreads();
+  if (!last) return;
+  int sum = 0;
+  for (int j = 0; j < 256; j++) sum += values[j];
+  __syncthreads();
+  if (t == 0) out[0] = sum;
+}
+void fence_then_barrier_right(const int* in, int* out) {
+  fence_then_barrier_kernel<<<4, 64>>>(in, out);
+}
