@@ -45,6 +45,8 @@ class Estimate:
         occupancy: of the launch that takes longest.
         waves: its blocks over those that the GPU holds.
         band: relative error to expect.
+        registers: of a thread of the launch that takes longest.
+        spill_bytes: that its code stores and loads because registers are too few.
     """
 
     gpu: str
@@ -54,6 +56,8 @@ class Estimate:
     occupancy: Occupancy
     waves: float
     band: float = BAND
+    registers: int = 0
+    spill_bytes: int = 0
 
 
 def estimate(launches: Sequence[Counted], resources: Mapping[str, Resources], gpu: Gpu) -> Estimate:
@@ -80,6 +84,8 @@ def estimate(launches: Sequence[Counted], resources: Mapping[str, Resources], gp
         parts={name: sum(e.parts.get(name, 0.0) for e in each) for name in names},
         occupancy=longest.occupancy,
         waves=longest.waves,
+        registers=longest.registers,
+        spill_bytes=longest.spill_bytes,
     )
 
 
@@ -103,6 +109,8 @@ def _of_launch(launch: Counted, resources: Resources, gpu: Gpu) -> Estimate:
         parts={name: 1e3 * s for name, s in parts.items() if s},
         occupancy=held,
         waves=launch.num_blocks / (gpu.sms * held.blocks),
+        registers=resources.registers,
+        spill_bytes=resources.spill_bytes,
     )
 
 

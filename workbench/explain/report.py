@@ -103,10 +103,12 @@ def _estimated(kernel: Kernel, gpu: Gpu) -> list[Fact]:
         return [Fact("estimated time", "-", str(error).splitlines()[0])]
     held = found.occupancy
     band = f"+-{percent(found.band)} on {gpu.title}; limit: {found.limiter}"
+    spills = f"spills {amount(found.spill_bytes, 'B')}" if found.spill_bytes else "no spills"
     fits = f"{held.blocks} block{'s' if held.blocks > 1 else ''} on an SM"
     return [
         Fact("estimated time", duration(found.time_ms), band),
         Fact("occupancy", percent(held.fraction), f"{fits}; limit: {held.limiter}"),
+        Fact("registers", str(found.registers), f"of each thread; {spills}"),
     ]
 
 
