@@ -328,7 +328,7 @@ def full(*values: str):
     ("line", "words"),
     [
         ('{"tiled", matmul_tiled},', "the table has two rungs named 'tiled'"),
-        ('{"cublas", matmul_tiled},', "the table has a rung named 'cublas', which is"),
+        full('{"cublas", matmul_tiled},', "the table has a rung named 'cublas', which is"),
         full('{"my tiled", matmul_tiled},', "the table has a rung named 'my tiled'"),
         full('{"my\\ttiled", matmul_tiled},', "the table has a rung named 'my\\ttiled'"),
         full('{"my\\ntiled", matmul_tiled},', "the table has a name with a line break"),
@@ -343,6 +343,7 @@ def test_a_bad_name_in_the_table_is_one_error(tmp_path, line, words):
     assert f"kernels/matmul.cu: {words}" in err.splitlines()[-1]
 
 
+@pytest.mark.full
 def test_a_bad_name_ends_pytest_with_the_error_once(tmp_path):
     kernels = edited(tmp_path / "kernels", (COPIED_LINE, COPIED_LINE * 2))
     status, out, err = finished(python("-m", "pytest", "test_matmul.py", **kernels), seconds=300)

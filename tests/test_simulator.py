@@ -105,6 +105,7 @@ def test_a_warp_that_waits_for_another_lets_it_run(kernels) -> None:
     assert out.tolist() == [1] * 32
 
 
+@pytest.mark.checks("memcheck")  # 65536 turns of a loop, each an acquire
 def test_a_lane_that_waits_for_another_lets_it_run(kernels) -> None:
     lock, total = torch.zeros(1, dtype=torch.int32), torch.zeros(1, dtype=torch.int32)
     kernels.spin_lock(lock, total, 4)
