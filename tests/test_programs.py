@@ -121,18 +121,18 @@ def run(program: Path, order: str = WARP_ORDERS[0]) -> tuple[int, str, str]:
 
 # A mistake in a program, and what is said about it: the tests above prove something.
 MISTAKES = [
-    ("cooperative_groups", "  grid.sync();", "", "grid: element"),
-    ("mma_multistage", "wait<STAGES - 2>", "wait<STAGES - 1>", "C: element"),
-    ("barrier_pipeline", "    pipeline.consumer_wait();  // the", "    // the", "under way"),
+    ("cooperative_groups", "  grid.sync();", "", "racecheck"),
+    ("mma_multistage", "wait<STAGES - 2>", "wait<STAGES - 1>", "while cp.async is still writing"),
+    ("barrier_pipeline", "    pipeline.consumer_wait();  // the", "    // the", "initcheck"),
     (
         "tma_ring",
         "    if (use > 0) mbarrier_wait(&smem.empty",
         "    // (&smem.empty",
         "12288 bytes",
     ),
-    ("tma_ring", "mbarrier_wait(&smem.full", "// (&smem.full", "12288 bytes"),
+    ("tma_ring", "mbarrier_wait(&smem.full", "// (&smem.full", "while a bulk copy is still"),
     ("wgmma", "address >> 7", "address >> 8", "bf16: element"),
-    ("wgmma", "wait_group.sync.aligned 0", "wait_group.sync.aligned 1", "bf16: element"),
+    ("wgmma", "wait_group.sync.aligned 0", "wait_group.sync.aligned 1", "an accumulator"),
     ("cluster", "if (rank == 0 &&", "if (false &&", "deadlock"),
 ]
 

@@ -233,6 +233,7 @@ REFERENCES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "counter": lambda x: x.sum(),
     "plain_read": lambda x: (x > 2).sum(),
     "in_place": lambda x: np.roll(x, -1),
+    "scattered": lambda x: 2 * x.reshape(64, 4).sum(1)[(5 * np.arange(64) + 9) % 64] + 1,
     "overlapping_blocks": lambda x: x + 10 * (np.arange(256) // 64),
     "last_block": last_block,
     "spin_lock": lambda x: np.array([x.sum(), 0]),

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 #include <type_traits>
 
 #if defined(__AVX512F__)
@@ -72,9 +73,10 @@ inline bool any_outside(const uint32_t* values, uint32_t n, uint32_t low, uint32
       outside |= above > high - low;
     } else {
       const auto is_outside = above > high - low;
-      uint64_t any = 0;
-      for (uint32_t k = 0; k < N / 2; k++) {
-        any |= reinterpret_cast<const uint64_t __attribute__((may_alias))*>(&is_outside)[k];
+      uint64_t words[N / 2], any = 0;
+      std::memcpy(words, &is_outside, sizeof words);
+      for (uint64_t word : words) {
+        any |= word;
       }
       outside |= any != 0;
     }

@@ -195,6 +195,23 @@ __global__ void in_place_kernel(const float* in, float* out) {
 void in_place_wrong(const float* in, float* out) { in_place_kernel<false><<<1, 256>>>(in, out); }
 void in_place_right(const float* in, float* out) { in_place_kernel<true><<<1, 256>>>(in, out); }
 
+// scattered (in 256, out 64): lanes read four floats each, in no order; the second round of writes
+// is not waited for.
+template <bool RIGHT>
+__global__ void scattered_kernel(const float* in, float* out) {
+  __shared__ float4 tile[64];
+  const int t = threadIdx.x;
+  const float4 v = {in[4 * t], in[4 * t + 1], in[4 * t + 2], in[4 * t + 3]};
+  tile[t] = v;
+  __syncthreads();
+  tile[t] = {2 * v.x, 2 * v.y, 2 * v.z, 2 * v.w + 1};  // OTHER scattered
+  if (RIGHT) __syncthreads();
+  const float4 other = tile[(5 * t + 9) % 64];  // WRONG scattered
+  out[t] = other.x + other.y + other.z + other.w;
+}
+void scattered_wrong(const float* in, float* out) { scattered_kernel<false><<<1, 64>>>(in, out); }
+void scattered_right(const float* in, float* out) { scattered_kernel<true><<<1, 64>>>(in, out); }
+
 // overlapping_blocks (in 256, out 256): the last thread of a block and the first of the next one.
 template <bool RIGHT>
 __global__ void overlapping_blocks_kernel(const float* in, float* out) {
