@@ -49,15 +49,6 @@ def _sum(*names: str) -> Callable[[Mapping[str, float]], float]:
     return lambda counters: sum(counters[name] for name in names)
 
 
-def _ratio(above: str, below: str) -> Callable[[Mapping[str, float]], float | None]:
-    return lambda counters: counters[above] / counters[below] if counters[below] else None
-
-
-def _conflicts(counters: Mapping[str, float]) -> float:
-    kinds = ("shared_load_wavefronts", "shared_store_wavefronts")
-    return sum(counters[kind] - counters[f"{kind}_ideal"] for kind in kinds)
-
-
 def _moved(counters: Mapping[str, float]) -> float:
     kinds = ("global_load", "global_store", "atomic", "local")
     sectors = sum(counters.get(f"{kind}_sectors", 0) for kind in kinds)
@@ -67,18 +58,6 @@ def _moved(counters: Mapping[str, float]) -> float:
 # What follows from the counters.
 DERIVED: dict[str, Callable[[Mapping[str, float]], float | None]] = {
     "global_bytes": _sum("global_load_bytes", "global_store_bytes"),
-    "shared_bytes": _sum("shared_load_bytes", "shared_store_bytes"),
-    "global_sectors": _sum("global_load_sectors", "global_store_sectors", "atomic_sectors"),
-    "dram_bytes": _sum("dram_read_bytes", "dram_write_bytes"),
-    "l2_bytes": lambda c: SECTOR_BYTES * (c["l2_read_sectors"] + c["l2_write_sectors"]),
-    "active_lanes": _ratio("thread_instructions", "warp_instructions"),
-    "load_sectors_per_request": _ratio("global_load_sectors", "global_load_requests"),
-    "load_sectors_per_request_ideal": _ratio("global_load_sectors_ideal", "global_load_requests"),
-    "store_sectors_per_request": _ratio("global_store_sectors", "global_store_requests"),
-    "store_sectors_per_request_ideal": _ratio(
-        "global_store_sectors_ideal", "global_store_requests"
-    ),
-    "bank_conflicts": _conflicts,
     "global_moved_bytes": _moved,
     "global_requests": _sum("global_load_requests", "global_store_requests"),
     "global_sectors_ideal": _sum("global_load_sectors_ideal", "global_store_sectors_ideal"),
