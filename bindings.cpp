@@ -512,12 +512,16 @@ void softmax_out(Tensor x_, Tensor out_, std::string kernel) {
   const auto& rung = choose(op, softmax_rungs, kernel, Facts({&x, &out}));
 
   const SoftmaxProblem problem{
-      .x = x.data<const float>(),
-      .y = out.data<float>(),
+      .x = x.data<const void>(),
+      .y = out.data<void>(),
+      .lse = nullptr,
+      .dtype = DType::float32,
       .rows = rows.size,
       .cols = static_cast<int>(x.size(1)),
       .ldx = rows.stride,
       .ldy = out_rows.stride,
+      .scale = 1.0,
+      .log = false,
   };
   Launch(op, {&x}, {&out}).run(rung, problem);
 }

@@ -1,6 +1,6 @@
 // ladder.h: the contract between a ladder of kernels and everything that uses it.
 //
-// A ladder file (matmul.cu, softmax.cu, attention.cu) ends with one table of rungs. That table is
+// A ladder file (matmul.cu, softmax.cu, ...) ends with one table of rungs. That table is
 // the only registration: bindings.cpp, the tests, the benchmark and the documentation enumerate
 // it. This header says what a table line holds and what a launcher is given. Plain host C++: no
 // torch, no device code.
@@ -23,9 +23,10 @@ constexpr int MAX_DIM = INT_MAX - 65535;
 // What an input must look like for a rung to take it. Fields only: Python reads them too.
 struct Requirements {
   const char* dtypes = "float32";  // torch's names, separated by spaces
-  int alignment = 4;               // bytes: data pointers and row strides are multiples of it
+  int alignment = 1;               // bytes: data pointers and row strides are multiples of it
   const char* head_dims = "";      // attention: the D it takes, separated by spaces; "" takes any
   int compute_capability = 0;      // smallest one it runs on, as 10 * major + minor; 0 runs on any
+  const char* options = "";        // softmax: those of "scale log lse" that it knows
 };
 
 template <class Problem>
@@ -35,7 +36,7 @@ struct Rung {
   Requirements needs = {};
 };
 
-// The rung of that name, or nullptr. `ladder` is one of the three functions at the end.
+// The rung of that name, or nullptr. `ladder` is one of the functions at the end.
 template <class Problem>
 const Rung<Problem>* find_rung(const Rung<Problem>* (*ladder)(int* n), const char* name) {
   int n = 0;
@@ -66,13 +67,37 @@ struct MatmulProblem {
   bool b_transposed;
 };
 
-// y[r] = softmax(x[r]) for every row r in 0..rows-1.
+enum class DType { float32, float64, float16, bfloat16 };
+
+// y[r] = softmax(scale * x[r]) for every row r in 0..rows-1, or with `log` its logarithm, and
+// lse[r] = log(sum(exp(scale * x[r]))). Tensors are of `dtype`; lse is float, double for float64.
 struct SoftmaxProblem {
-  const float* x;  // [rows, cols]
-  float* y;        // [rows, cols]
+  const void* x;  // [rows, cols]
+  void* y;        // [rows, cols]
+  void* lse;      // [rows], contiguous; nullptr where nobody asks for it
+  DType dtype;
   int64_t rows;
   int cols;
   int64_t ldx, ldy;  // from one row to the next, in elements
+  double scale;      // finite; 1 unless the rung knows "scale"
+  bool log;
+};
+
+// Softmax backward: the gradient dx of what the rows x came from, given dy, the gradient of y, and
+// dlse, that of lse:
+//   dx = scale * y * (dy - (sum(dy * y) - dlse))
+//   dx = scale * (dy - exp(y) * (sum(dy) - dlse))    with `log`, y being a log-softmax
+struct SoftmaxBackwardProblem {
+  const void* dy;    // [rows, cols]
+  const void* y;     // [rows, cols]
+  const void* dlse;  // [rows], contiguous, of lse's dtype; nullptr means zeros
+  void* dx;          // [rows, cols]
+  DType dtype;
+  int64_t rows;
+  int cols;
+  int64_t lddy, ldy, lddx;
+  double scale;
+  bool log;
 };
 
 // Where the rows of a [B, H, N, D] tensor lie: elements of a row are adjacent, the rest is strided.
@@ -100,4 +125,5 @@ struct AttentionProblem {
 // Each ladder file defines one of these.
 extern "C" const Rung<MatmulProblem>* matmul_rungs(int* n);
 extern "C" const Rung<SoftmaxProblem>* softmax_rungs(int* n);
+extern "C" const Rung<SoftmaxBackwardProblem>* softmax_backward_rungs(int* n);
 extern "C" const Rung<AttentionProblem>* attention_rungs(int* n);

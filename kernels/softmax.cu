@@ -11,21 +11,7 @@
 //   naive          one thread per row, three passes
 //   block_per_row  one block per row, tree reductions in shared memory
 //   coarsened      the same, each thread takes several elements per trip
-#include "common.cuh"
-
-// Calls launch(slice) for the parts of p that one grid can hold, 2^31 - 1 rows each. Nearly always
-// there is one part, p itself; none if y is empty.
-template <class Launch>
-static void for_each_slice(const SoftmaxProblem& p, Launch launch) {
-  if (p.cols == 0) return;
-  for (int64_t row = 0; row < p.rows; row += MAX_GRID_X) {
-    SoftmaxProblem slice = p;
-    slice.x += row * p.ldx;
-    slice.y += row * p.ldy;
-    slice.rows = min(p.rows - row, MAX_GRID_X);
-    launch(slice);
-  }
-}
+#include "softmax.cuh"
 
 // ------------------------------------------------------------------------------------------------
 // naive: one thread per row (fp32)
@@ -40,7 +26,7 @@ static void for_each_slice(const SoftmaxProblem& p, Launch launch) {
 // Next     One block per row: neighbouring lanes on neighbouring floats, and rows * 256 threads.
 constexpr int NAIVE_NUM_THREADS = 256;  // tunable: 64, 128, 256, 512, 1024
 
-__global__ void softmax_naive_kernel(const SoftmaxProblem p) {
+__global__ void softmax_naive_kernel(const Softmax<float> p) {
   const int64_t row = static_cast<int64_t>(blockIdx.x) * NAIVE_NUM_THREADS + threadIdx.x;
   if (row >= p.rows) return;
   const float* x = p.x + row * p.ldx;
@@ -57,7 +43,7 @@ __global__ void softmax_naive_kernel(const SoftmaxProblem p) {
 }
 
 static void softmax_naive(const SoftmaxProblem& p, cudaStream_t stream) {
-  for_each_slice(p, [&](const SoftmaxProblem& s) {
+  for_each_slice<float>(p, [&](const Softmax<float>& s) {
     const auto grid = static_cast<unsigned>(ceil_div<int64_t>(s.rows, NAIVE_NUM_THREADS));
     softmax_naive_kernel<<<grid, NAIVE_NUM_THREADS, 0, stream>>>(s);
     CUDA_CHECK_LAUNCH(softmax_naive_kernel);
@@ -106,7 +92,7 @@ struct Sum {
   __device__ float operator()(float a, float b) const { return a + b; }
 };
 
-__global__ void softmax_block_per_row_kernel(const SoftmaxProblem p) {
+__global__ void softmax_block_per_row_kernel(const Softmax<float> p) {
   constexpr int NUM_THREADS = BLOCK_PER_ROW_NUM_THREADS;
   __shared__ float smem[NUM_THREADS];
   const float* x = p.x + blockIdx.x * p.ldx;
@@ -127,7 +113,7 @@ __global__ void softmax_block_per_row_kernel(const SoftmaxProblem p) {
 }
 
 static void softmax_block_per_row(const SoftmaxProblem& p, cudaStream_t stream) {
-  for_each_slice(p, [&](const SoftmaxProblem& s) {
+  for_each_slice<float>(p, [&](const Softmax<float>& s) {
     const auto grid = static_cast<unsigned>(s.rows);
     softmax_block_per_row_kernel<<<grid, BLOCK_PER_ROW_NUM_THREADS, 0, stream>>>(s);
     CUDA_CHECK_LAUNCH(softmax_block_per_row_kernel);
@@ -169,7 +155,7 @@ __device__ void walk_row(const float* x, int cols, Use use) {
   for (; col < cols; col += NUM_THREADS) use(col, x[col]);
 }
 
-__global__ void softmax_coarsened_kernel(const SoftmaxProblem p) {
+__global__ void softmax_coarsened_kernel(const Softmax<float> p) {
   constexpr int NUM_THREADS = COARSENED_NUM_THREADS;
   constexpr int COARSENING = COARSENED_COARSENING;
   __shared__ float smem[NUM_THREADS];
@@ -190,7 +176,7 @@ __global__ void softmax_coarsened_kernel(const SoftmaxProblem p) {
 }
 
 static void softmax_coarsened(const SoftmaxProblem& p, cudaStream_t stream) {
-  for_each_slice(p, [&](const SoftmaxProblem& s) {
+  for_each_slice<float>(p, [&](const Softmax<float>& s) {
     const auto grid = static_cast<unsigned>(s.rows);
     softmax_coarsened_kernel<<<grid, COARSENED_NUM_THREADS, 0, stream>>>(s);
     CUDA_CHECK_LAUNCH(softmax_coarsened_kernel);
