@@ -69,10 +69,11 @@ def test_visible_pairs_counts_the_mask(nq, nk, causal):
 
 
 def test_flops_and_bytes():
-    shape = MATMUL.case("M=2,N=3,K=5").shape
-    assert MATMUL.flops(shape) == 60
-    assert MATMUL.ideal_bytes(shape) == 4 * (10 + 15 + 6)
-    assert SOFTMAX.ideal_bytes(SOFTMAX.case("rows=3,cols=7").shape) == 8 * 21
-    attention = ATTENTION.case("B=2,H=3,Nq=4,Nk=5,D=8").shape
-    assert ATTENTION.flops(attention) == 4 * 2 * 3 * 8 * 20
+    matmul = MATMUL.case("M=2,N=3,K=5")
+    assert MATMUL.flops(matmul.shape) == 60
+    assert MATMUL.ideal_bytes(matmul) == 4 * (10 + 15 + 6)
+    assert SOFTMAX.ideal_bytes(SOFTMAX.case("rows=3,cols=7")) == 8 * 21
+    assert SOFTMAX.ideal_bytes(SOFTMAX.case("rows=3,cols=7", dtype="bfloat16")) == 4 * 21
+    attention = ATTENTION.case("B=2,H=3,Nq=4,Nk=5,D=8")
+    assert ATTENTION.flops(attention.shape) == 4 * 2 * 3 * 8 * 20
     assert ATTENTION.ideal_bytes(attention) == 4 * 6 * (2 * 4 * 8 + 2 * 5 * 8 + 4)

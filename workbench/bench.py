@@ -343,9 +343,7 @@ def _show(
         table = tables.gpu_table(title, rows, previous)
     else:
         flops = operation.flops(case.shape) if operation.flops else None
-        table = tables.simulator_table(
-            title, rows, previous, flops, operation.ideal_bytes(case.shape)
-        )
+        table = tables.simulator_table(title, rows, previous, flops, operation.ideal_bytes(case))
     print()
     tables.show(table)
     if asked.target == "simulator":

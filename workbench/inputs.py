@@ -152,10 +152,24 @@ LAYOUTS: dict[str, Callable[..., Placed]] = {
 }
 
 
-def place_values(values: torch.Tensor, layout: str, device: torch.device) -> Placed:
-    """A copy of ``values`` on ``device`` in the given layout, guards around it."""
-    placed = place(tuple(values.shape), layout, values.dtype, device)
-    placed.view.copy_(values)
+def place_values(
+    values: torch.Tensor,
+    layout: str,
+    device: torch.device,
+    shape: tuple[int, ...] | None = None,
+) -> Placed:
+    """A copy of ``values`` on ``device`` in the given layout, guards around it.
+
+    A ``shape`` that is longer in its first dimension holds the values again and again.
+    """
+    shape = shape or tuple(values.shape)
+    placed = place(shape, layout, values.dtype, device)
+    if shape == values.shape:
+        placed.view.copy_(values)
+        return placed
+    there, step = values.to(device), len(values)
+    for start in range(0, shape[0], step):
+        placed.view[start : start + step].copy_(there[: shape[0] - start])
     return placed
 
 

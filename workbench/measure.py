@@ -251,8 +251,8 @@ def _time(
 def _with_time(
     operation: Operation, row: Row, case: Case, time: timing.Timing, roofs: Roofs
 ) -> Row:
-    work = operation.flops or operation.ideal_bytes
-    giga_per_s = work(case.shape) / (time.median_ms * 1e-3) / 1e9
+    work = operation.flops(case.shape) if operation.flops else operation.ideal_bytes(case)
+    giga_per_s = work / (time.median_ms * 1e-3) / 1e9
     rate = giga_per_s if row.unit == "gbps" else giga_per_s / 1e3
     roof = roofs.of(row.unit)
     return dataclasses.replace(

@@ -6,6 +6,7 @@ rung that is added to a ladder's table is tested, timed and listed without an ed
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 
@@ -43,9 +44,9 @@ def _matmul_flops(shape: Shape) -> int:
     return 2 * math.prod(shape.numbers())
 
 
-def _matmul_bytes(shape: Shape) -> int:
-    m, n, k = shape.numbers()
-    return 4 * (m * k + k * n + m * n)
+def _matmul_bytes(case: Case) -> int:
+    m, n, k = case.shape.numbers()
+    return case.itemsize * (m * k + k * n + m * n)
 
 
 MATMUL = Operation(
@@ -112,8 +113,48 @@ def _softmax_expect(given: Tensors, case: Case) -> dict[str, Expected]:
     return {"out": Expected(reference, tolerances.softmax(given["x"], reference))}
 
 
-def _softmax_bytes(shape: Shape) -> int:
-    return 8 * shape["rows"] * shape["cols"]
+def _softmax_bytes(case: Case) -> int:
+    return 2 * case.itemsize * case.shape["rows"] * case.shape["cols"]
+
+
+MANY_ELEMENTS = 2**24  # a case of rows with more repeats its rows
+
+
+def distinct_rows(case: Case) -> Case:
+    """The case itself, or of many elements one with a few rows, to be repeated.
+
+    Their number is prime, so that a row read or written in another's place shows.
+    """
+    rows, cols = case.shape["rows"], case.shape["cols"]
+    if rows * cols <= MANY_ELEMENTS:
+        return case
+    few = min(rows, max(5, MANY_ELEMENTS // 4 // cols))
+    while few > 1 and any(few % i == 0 for i in range(2, math.isqrt(few) + 1)):
+        few -= 1
+    return with_rows(case, few)
+
+
+def with_rows(case: Case, rows: int) -> Case:
+    """The case with another number of rows."""
+    sizes = ((key, rows if key == "rows" else size) for key, size in case.shape.sizes)
+    return dataclasses.replace(case, shape=Shape(tuple(sizes)))
+
+
+# What the benchmark of an operation on rows looks at: short rows, rows that no vector divides,
+# rows that no cache of a multiprocessor holds three times over.
+ROWS_DEFAULTS = {
+    "simulator": ("rows=256,cols=1024", "rows=64,cols=4099", "rows=4,cols=65536"),
+    "gpu": (
+        "rows=1024,cols=1024",
+        "rows=4096,cols=4096",
+        "rows=16384,cols=1024",
+        "rows=32768,cols=4096",
+        "rows=16384,cols=16384",
+        "rows=8192,cols=65536",
+        "rows=1024,cols=1048576",
+    ),
+}
+ROWS_DTYPES = {"simulator": ("float32",), "gpu": ("float32", "bfloat16")}
 
 
 SOFTMAX = Operation(
@@ -133,19 +174,13 @@ SOFTMAX = Operation(
     expect=_softmax_expect,
     flops=None,
     ideal_bytes=_softmax_bytes,
-    defaults={
-        "simulator": ("rows=256,cols=1024", "rows=64,cols=4099"),
-        "gpu": (
-            "rows=1024,cols=1024",
-            "rows=4096,cols=4096",
-            "rows=16384,cols=1024",
-            "rows=1024,cols=65536",
-        ),
-    },
+    defaults=ROWS_DEFAULTS,
     edges=(
         ("rows=9,cols=2100", "padded_out", "spiky"),
         ("rows=300,cols=37", "padded", "some_neg_inf"),
     ),
+    default_dtypes=ROWS_DTYPES,
+    distinct=distinct_rows,
 )
 
 
@@ -209,9 +244,11 @@ def _attention_flops(shape: Shape) -> int:
     return 4 * shape["B"] * shape["H"] * shape["D"] * visible_pairs(shape)
 
 
-def _attention_bytes(shape: Shape) -> int:
+def _attention_bytes(case: Case) -> int:
+    shape = case.shape
     rows = 2 * shape["Nq"] + 2 * shape["Nk"]
-    return 4 * shape["B"] * shape["H"] * (rows * shape["D"] + shape["Nq"])
+    elements = rows * shape["D"] + shape["Nq"]
+    return case.itemsize * shape["B"] * shape["H"] * elements
 
 
 ATTENTION = Operation(
@@ -257,6 +294,7 @@ OPERATIONS = {operation.name: operation for operation in (MATMUL, SOFTMAX, ATTEN
 def expected(name: str, case: Case, device: str) -> dict[str, Expected]:
     """The references of an operation's case, computed on ``device`` and kept for the next rung."""
     operation = OPERATIONS[name]
+    case = operation.distinct(case)
     tensors = {key: tensor.to(device) for key, tensor in operation.values(case).items()}
     outputs = operation.expect(tensors, case)
     if case.atol is None:

@@ -67,6 +67,11 @@ class Case:
         scale = "" if self.scale is None else f"-scale={self.scale:g}"
         return f"{self.shape}-{self.layout}-{self.fill}{scale}"
 
+    @property
+    def itemsize(self) -> int:
+        """Bytes of an element."""
+        return getattr(torch, self.dtype).itemsize
+
     def random_seed(self) -> int:
         """The given seed, or one that depends on shape and fill alone."""
         if self.seed is not None:
@@ -95,10 +100,13 @@ class Operation:
         launch: run a rung: (target, inputs, outputs, case, kernel name).
         expect: float64 references and allowed errors: (inputs, case).
         flops: floating-point operations the mathematics needs, None where bytes matter more.
-        ideal_bytes: every input read once and every output written once.
+        ideal_bytes: of a case: every input read once and every output written once.
         defaults: the benchmark's shapes by target.
         edges: small inputs that a rung has to pass before it is timed, as (shape, layout, fill):
             no two sizes or strides alike, above one tile, no multiple of any.
+        default_dtypes: the benchmark's dtypes by target.
+        distinct: the case whose inputs, repeated row by row, are a case's inputs; itself but for
+            large cases of what works on rows, whose references would not fit in memory.
     """
 
     name: str
@@ -109,9 +117,13 @@ class Operation:
     launch: Callable[[str, Tensors, Tensors, Case, str], None]
     expect: Callable[[Tensors, Case], dict[str, Expected]]
     flops: Callable[[Shape], int] | None
-    ideal_bytes: Callable[[Shape], int]
+    ideal_bytes: Callable[[Case], int]
     defaults: Mapping[str, tuple[str, ...]]
     edges: tuple[tuple[str, str, str], ...] = ()
+    default_dtypes: Mapping[str, tuple[str, ...]] = field(
+        default_factory=lambda: dict.fromkeys(DEVICES, ("float32",))
+    )
+    distinct: Callable[[Case], Case] = lambda case: case
 
     def case(self, shape: str, **settings: Any) -> Case:
         """The case with this shape text, in the first layout unless told otherwise."""
@@ -127,12 +139,12 @@ class Operation:
 
     def least_bytes(self, case: Case) -> int:
         """Memory that checking the case takes at least: tensors, references, allowed errors."""
-        arrangement = self.arrangement(case)
+        arrangement, few = self.arrangement(case), self.distinct(case)
         outputs = self.output_shapes(case, arrangement).values()
         shapes = [*self.input_shapes(case, arrangement).values(), *outputs]
         elements = sum(math.prod(shape) for shape in shapes)
-        size = torch.finfo(getattr(torch, case.dtype)).bits // 8
-        return elements * size + 2 * 8 * sum(math.prod(shape) for shape in outputs)
+        references = self.output_shapes(few, arrangement).values()
+        return elements * case.itemsize + 2 * 8 * sum(math.prod(shape) for shape in references)
 
     def arrangement(self, case: Case) -> Arrangement:
         """How the case's tensors lie. Raises ValueError for an unknown layout."""
@@ -142,7 +154,11 @@ class Operation:
         return self.arrangements[case.layout]
 
     def values(self, case: Case) -> Tensors:
-        """The inputs' values by name, contiguous, on the CPU; equal for equal cases."""
+        """The inputs' values by name, contiguous, on the CPU; equal for equal cases.
+
+        They are those of ``distinct(case)``.
+        """
+        case = self.distinct(case)
         dtype = getattr(torch, case.dtype)
         shapes = self.input_shapes(case, self.arrangement(case))
         seed = case.random_seed()
@@ -153,9 +169,12 @@ class Operation:
 
     def place_inputs(self, case: Case, device: torch.device) -> dict[str, inputs.Placed]:
         """The inputs on the device as the case's layout wants them, guards around each."""
-        lies = self.arrangement(case).lies
+        arrangement = self.arrangement(case)
+        shapes = self.input_shapes(case, arrangement)
         return {
-            name: inputs.place_values(values, lies.get(name, "contiguous"), device)
+            name: inputs.place_values(
+                values, arrangement.lies.get(name, "contiguous"), device, shapes[name]
+            )
             for name, values in self.values(case).items()
         }
 
