@@ -7,7 +7,10 @@
 //   It needs y and not x. Row-major, rows any stride apart. Any rows, any cols.
 //
 // Rungs
-//   naive          one thread per row, two passes
+//   naive             one thread per row, two passes
+//   block_per_row     one block per row; the sum by shuffles and one hop through shared memory
+//   vectorized        the same, 16 bytes per load and store
+//   row_in_registers  dy and y stay in the registers of as many threads as the row needs
 #include "softmax.cuh"
 
 // SoftmaxBackwardProblem with its types: what the kernels are given.
@@ -46,6 +49,18 @@ static void for_each_slice(const SoftmaxBackwardProblem& p, Launch launch) {
   }
 }
 
+// What an element adds to the sum, and what it becomes once the sum (less dlse) is known.
+template <class T>
+__device__ Compute<T> term(const SoftmaxBackward<T>& p, T dy, T y) {
+  return p.log ? Compute<T>(dy) : Compute<T>(dy) * Compute<T>(y);
+}
+
+template <class T>
+__device__ T gradient(const SoftmaxBackward<T>& p, T dy, T y, Compute<T> sum) {
+  const Compute<T> grad(dy), value(y);
+  return T(p.scale * (p.log ? grad - exp(value) * sum : value * (grad - sum)));
+}
+
 // ------------------------------------------------------------------------------------------------
 // naive: one thread per row (all dtypes)
 // Idea     The definition: a thread walks its row for the sum, and once more to write.
@@ -65,14 +80,8 @@ __global__ void softmax_backward_naive_kernel(const SoftmaxBackward<T> p) {
   T* dx = p.dx + row * p.lddx;
 
   Compute<T> sum = p.dlse == nullptr ? Compute<T>(0) : -p.dlse[row];
-  for (int col = 0; col < p.cols; ++col) {
-    const Compute<T> grad(dy[col]), weight(y[col]);
-    sum += p.log ? grad : grad * weight;
-  }
-  for (int col = 0; col < p.cols; ++col) {
-    const Compute<T> grad(dy[col]), value(y[col]);
-    dx[col] = T(p.scale * (p.log ? grad - exp(value) * sum : value * (grad - sum)));
-  }
+  for (int col = 0; col < p.cols; ++col) sum += term(p, dy[col], y[col]);
+  for (int col = 0; col < p.cols; ++col) dx[col] = gradient(p, dy[col], y[col], sum);
 }
 
 static void softmax_backward_naive(const SoftmaxBackwardProblem& p, cudaStream_t stream) {
@@ -87,11 +96,307 @@ static void softmax_backward_naive(const SoftmaxBackwardProblem& p, cudaStream_t
 }
 
 // ------------------------------------------------------------------------------------------------
+// block_per_row: one block per row (all dtypes)
+// Idea     Thread t takes the columns t, t + NUM_THREADS, ...; the partial sums of a warp meet in
+//          five shuffles, those of the warps in shared memory:
+//
+//          warp 0    32 lanes -> 1 sum -> smem[0] \
+//          warp 1    32 lanes -> 1 sum -> smem[1]  > every warp reads all and adds them up again
+//          ...                            ...     /
+//
+// Changes  vs naive: the row is shared by a block; still two passes.
+// Bytes    fp32, per element: 20 asked as before (floor: 12). A warp's load is 32 adjacent floats:
+//          4 sectors for 128 B asked (naive: 32).
+// Shape    256 threads per row, 8 values of smem, 10 shuffles, 1 __syncthreads.
+// Trap     Only lane 0 of a warp needs the warp's sum after the shuffles, but all lanes of all
+//          warps need the row's: hence the second round is done by every warp.
+// Next     Each load brings a lane 4 bytes (fp16, bf16: 2); it can bring 16.
+constexpr int BLOCK_PER_ROW_NUM_THREADS = 256;  // tunable: 64, 128, 256, 512, 1024
+
+// The sum over the `width` lanes of a group, a power of two, given to all of them.
+template <class C>
+__device__ C group_sum(C value, int width = 32) {
+  for (int distance = width / 2; distance > 0; distance /= 2) {
+    value += __shfl_xor_sync(ALL_LANES, value, distance);
+  }
+  return value;
+}
+
+// The sum over the block, given to every thread. To be called once: nothing guards smem after it.
+template <class C>
+__device__ C block_sum(C value, C (&smem)[32]) {
+  const int lane = threadIdx.x % 32;
+  value = group_sum(value);
+  if (lane == 0) smem[threadIdx.x / 32] = value;
+  __syncthreads();  // the sums of all warps are in smem
+  return group_sum(lane < blockDim.x / 32 ? smem[lane] : C(0));
+}
+
+template <class T>
+__global__ void softmax_backward_block_per_row_kernel(const SoftmaxBackward<T> p) {
+  constexpr int NUM_THREADS = BLOCK_PER_ROW_NUM_THREADS;
+  __shared__ Compute<T> smem[32];
+  const int64_t row = blockIdx.x;
+  const T* dy = p.dy + row * p.lddy;
+  const T* y = p.y + row * p.ldy;
+  T* dx = p.dx + row * p.lddx;
+
+  Compute<T> sum = 0;
+  for (int col = threadIdx.x; col < p.cols; col += NUM_THREADS) sum += term(p, dy[col], y[col]);
+  sum = block_sum(sum, smem);
+  if (p.dlse != nullptr) sum -= p.dlse[row];
+
+  for (int col = threadIdx.x; col < p.cols; col += NUM_THREADS) {
+    dx[col] = gradient(p, dy[col], y[col], sum);
+  }
+}
+
+static void softmax_backward_block_per_row(const SoftmaxBackwardProblem& p, cudaStream_t stream) {
+  with_dtype(p.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    for_each_slice<T>(p, [&](const SoftmaxBackward<T>& s) {
+      const auto grid = static_cast<unsigned>(s.rows);
+      softmax_backward_block_per_row_kernel<<<grid, BLOCK_PER_ROW_NUM_THREADS, 0, stream>>>(s);
+      CUDA_CHECK_LAUNCH(softmax_backward_block_per_row_kernel);
+    });
+  });
+}
+
+// ------------------------------------------------------------------------------------------------
+// vectorized: 16 bytes per load and store (all dtypes)
+// Idea     A lane reads and writes 16 bytes at a time, 4 floats or 8 halves. Such an access has to
+//          lie on a 16-byte boundary, and rows begin and end where they like:
+//
+//          |....ab|cdef|ghij|klmn|op....|    boxes of 16 bytes in memory
+//               ^^ head               ^^ tail: element by element, one to a thread
+//
+// Changes  vs block_per_row: accesses of 16 bytes, a quarter (16-bit types: an eighth) as many.
+// Bytes    fp32, per element: 20 asked as before (floor: 12).
+// Shape    256 threads per row, 8 values of smem, 10 shuffles, 1 __syncthreads.
+// Trap     dy, y and dx have strides of their own, and may lie differently towards the boundaries.
+//          The row is cut where dx has them; where dy or y has them elsewhere, its vectors are read
+//          element by element.
+// Next     dy and y are still read twice.
+constexpr int VECTORIZED_NUM_THREADS = 256;  // tunable: 64, 128, 256, 512, 1024
+
+// 16 bytes of a row, to be moved in one instruction.
+template <class T>
+struct alignas(16) Vector {
+  static constexpr int SIZE = 16 / sizeof(T);
+  T values[SIZE];
+};
+
+template <class T>
+__device__ bool is_aligned(const T* p) {
+  return reinterpret_cast<uintptr_t>(p) % 16 == 0;
+}
+
+// The vector at p. `aligned`: p is on a 16-byte boundary.
+template <class T>
+__device__ Vector<T> load_vector(const T* p, bool aligned = true) {
+  if (aligned) return *reinterpret_cast<const Vector<T>*>(p);
+  Vector<T> v;
+#pragma unroll
+  for (int i = 0; i < Vector<T>::SIZE; ++i) v.values[i] = p[i];
+  return v;
+}
+
+// A row that is cut at the 16-byte boundaries of `row`: `head` elements, `vectors`, and a tail. The
+// `edges` elements of head and tail are fewer than two vectors.
+template <class T>
+struct Split {
+  static constexpr int SIZE = Vector<T>::SIZE;
+  int head, vectors, edges;
+
+  __device__ Split(const T* row, int cols) {
+    const int behind = reinterpret_cast<uintptr_t>(row) % 16 / sizeof(T);
+    head = min(cols, (SIZE - behind) % SIZE);
+    vectors = (cols - head) / SIZE;
+    edges = cols - vectors * SIZE;
+  }
+  __device__ int column(int i) const { return head + i * SIZE; }  // its first column
+  __device__ int edge_column(int i) const { return i < head ? i : i + vectors * SIZE; }
+};
+
+template <class T>
+__global__ void softmax_backward_vectorized_kernel(const SoftmaxBackward<T> p) {
+  constexpr int NUM_THREADS = VECTORIZED_NUM_THREADS;
+  constexpr int SIZE = Vector<T>::SIZE;
+  __shared__ Compute<T> smem[32];
+  const int64_t row = blockIdx.x;
+  const T* dy = p.dy + row * p.lddy;
+  const T* y = p.y + row * p.ldy;
+  T* dx = p.dx + row * p.lddx;
+  const Split<T> split(dx, p.cols);
+  const bool dy_aligned = is_aligned(dy + split.head);
+  const bool y_aligned = is_aligned(y + split.head);
+
+  Compute<T> sum = 0;
+  if (threadIdx.x < split.edges) {
+    const int col = split.edge_column(threadIdx.x);
+    sum = term(p, dy[col], y[col]);
+  }
+  for (int i = threadIdx.x; i < split.vectors; i += NUM_THREADS) {
+    const int col = split.column(i);
+    const Vector<T> dy_frag = load_vector(dy + col, dy_aligned);
+    const Vector<T> y_frag = load_vector(y + col, y_aligned);
+#pragma unroll
+    for (int e = 0; e < SIZE; ++e) sum += term(p, dy_frag.values[e], y_frag.values[e]);
+  }
+  sum = block_sum(sum, smem);
+  if (p.dlse != nullptr) sum -= p.dlse[row];
+
+  if (threadIdx.x < split.edges) {
+    const int col = split.edge_column(threadIdx.x);
+    dx[col] = gradient(p, dy[col], y[col], sum);
+  }
+  for (int i = threadIdx.x; i < split.vectors; i += NUM_THREADS) {
+    const int col = split.column(i);
+    const Vector<T> dy_frag = load_vector(dy + col, dy_aligned);
+    const Vector<T> y_frag = load_vector(y + col, y_aligned);
+    Vector<T> dx_frag;
+#pragma unroll
+    for (int e = 0; e < SIZE; ++e) {
+      dx_frag.values[e] = gradient(p, dy_frag.values[e], y_frag.values[e], sum);
+    }
+    *reinterpret_cast<Vector<T>*>(dx + col) = dx_frag;
+  }
+}
+
+static void softmax_backward_vectorized(const SoftmaxBackwardProblem& p, cudaStream_t stream) {
+  with_dtype(p.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    for_each_slice<T>(p, [&](const SoftmaxBackward<T>& s) {
+      const auto grid = static_cast<unsigned>(s.rows);
+      softmax_backward_vectorized_kernel<<<grid, VECTORIZED_NUM_THREADS, 0, stream>>>(s);
+      CUDA_CHECK_LAUNCH(softmax_backward_vectorized_kernel);
+    });
+  });
+}
+
+// ------------------------------------------------------------------------------------------------
+// row_in_registers: dy and y are read once (all dtypes)
+// Idea     A thread takes at most VECTORS vectors of dy and of y and keeps them while the sum is
+//          made. The longer the row, the more threads share it: 16 or 32 lanes of a warp, then a
+//          block of as many warps as it takes.
+//
+//          lanes per row    16     32     64     ...    1024
+//          fp32, up to     256    512   1024           16384 columns
+//
+// Changes  vs vectorized: one pass. All loads of a thread are issued before the first is used.
+// Bytes    fp32, per element: 8 read + 4 written = 12 asked, the floor.
+// Shape    Up to 32 lanes: 128 threads per block, 8 or 4 rows, no __syncthreads. Beyond: a block
+//          per row, 1 __syncthreads. Registers: 32 of a thread hold data.
+// Trap     The shuffles want all lanes of the warp: those behind the last row stay and take a row
+//          of no columns.
+// Limit    Rows of more than 1024 * VECTORS vectors go through `vectorized`; so do tensors that lie
+//          differently towards the boundaries, whose vectors of 16-bit elements would be collected
+//          one element per register.
+// Next     A row may be held by several blocks of a cluster.
+constexpr int ROW_IN_REGISTERS_VECTORS = 4;        // tunable: 1, 2, 4
+constexpr int ROW_IN_REGISTERS_NUM_THREADS = 128;  // tunable: 32, 64, 128, 256
+constexpr int ROW_IN_REGISTERS_MAX_THREADS = 1024;
+
+// Tells the compiler nothing of v is known any more: it converts 16-bit elements to fp32 again when
+// they are needed again, instead of keeping both.
+template <class T>
+__device__ void forget(Vector<T>& v) {
+  auto& words = reinterpret_cast<uint4&>(v);
+  asm volatile("" : "+r"(words.x), "+r"(words.y), "+r"(words.z), "+r"(words.w));
+}
+
+// `lanes` threads per row: 16, 32, or the block.
+template <class T>
+__global__ void __launch_bounds__(ROW_IN_REGISTERS_MAX_THREADS)
+    softmax_backward_row_in_registers_kernel(const SoftmaxBackward<T> p, int lanes) {
+  constexpr int VECTORS = ROW_IN_REGISTERS_VECTORS;
+  constexpr int SIZE = Vector<T>::SIZE;
+  __shared__ Compute<T> smem[32];
+  const int lane = threadIdx.x % lanes;
+  const int64_t row = static_cast<int64_t>(blockIdx.x) * (blockDim.x / lanes) + threadIdx.x / lanes;
+  const bool exists = row < p.rows;
+  const T* dy = p.dy + row * p.lddy;
+  const T* y = p.y + row * p.ldy;
+  T* dx = p.dx + row * p.lddx;
+  const Split<T> split(dx, exists ? p.cols : 0);
+
+  Vector<T> dy_frag[VECTORS], y_frag[VECTORS];
+#pragma unroll
+  for (int v = 0; v < VECTORS; ++v) {
+    const int i = lane + v * lanes;
+    if (i >= split.vectors) break;
+    dy_frag[v] = load_vector(dy + split.column(i));
+    y_frag[v] = load_vector(y + split.column(i));
+  }
+  T dy_edge(0), y_edge(0);
+  const int edge = split.edge_column(lane);
+  if (lane < split.edges) {
+    dy_edge = dy[edge];
+    y_edge = y[edge];
+  }
+
+  Compute<T> sum = lane < split.edges ? term(p, dy_edge, y_edge) : Compute<T>(0);
+#pragma unroll
+  for (int v = 0; v < VECTORS; ++v) {
+    if (lane + v * lanes >= split.vectors) break;
+#pragma unroll
+    for (int e = 0; e < SIZE; ++e) sum += term(p, dy_frag[v].values[e], y_frag[v].values[e]);
+  }
+  sum = lanes <= 32 ? group_sum(sum, lanes) : block_sum(sum, smem);
+  if (exists && p.dlse != nullptr) sum -= p.dlse[row];
+
+  if (lane < split.edges) dx[edge] = gradient(p, dy_edge, y_edge, sum);
+#pragma unroll
+  for (int v = 0; v < VECTORS; ++v) {
+    const int i = lane + v * lanes;
+    if (i >= split.vectors) break;
+    forget(dy_frag[v]);
+    forget(y_frag[v]);
+    Vector<T> dx_frag;
+#pragma unroll
+    for (int e = 0; e < SIZE; ++e) {
+      dx_frag.values[e] = gradient(p, dy_frag[v].values[e], y_frag[v].values[e], sum);
+    }
+    *reinterpret_cast<Vector<T>*>(dx + split.column(i)) = dx_frag;
+  }
+}
+
+// Whether dy, y and dx lie alike towards 16-byte boundaries, in every row.
+template <class T>
+static bool lie_alike(const SoftmaxBackwardProblem& p) {
+  const auto dy = reinterpret_cast<uintptr_t>(p.dy), y = reinterpret_cast<uintptr_t>(p.y);
+  const auto dx = reinterpret_cast<uintptr_t>(p.dx);
+  const int64_t ld = p.rows > 1 ? (p.lddy ^ p.lddx) | (p.ldy ^ p.lddx) : 0;
+  return (((dy ^ dx) | (y ^ dx)) % 16 | ld % Vector<T>::SIZE) == 0;
+}
+
+static void softmax_backward_row_in_registers(const SoftmaxBackwardProblem& p,
+                                              cudaStream_t stream) {
+  with_dtype(p.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const int threads = ceil_div(p.cols / Vector<T>::SIZE, ROW_IN_REGISTERS_VECTORS);
+    if (threads > ROW_IN_REGISTERS_MAX_THREADS || !lie_alike<T>(p)) {
+      return softmax_backward_vectorized(p, stream);
+    }
+    const int lanes = threads <= 16 ? 16 : ceil_div(threads, 32) * 32;
+    const int block = max(lanes, lanes <= 32 ? ROW_IN_REGISTERS_NUM_THREADS : 0);
+    for_each_slice<T>(p, [&](const SoftmaxBackward<T>& s) {
+      const auto grid = static_cast<unsigned>(ceil_div<int64_t>(s.rows, block / lanes));
+      softmax_backward_row_in_registers_kernel<<<grid, block, 0, stream>>>(s, lanes);
+      CUDA_CHECK_LAUNCH(softmax_backward_row_in_registers_kernel);
+    });
+  });
+}
+
+// ------------------------------------------------------------------------------------------------
 // The ladder, slowest idea first. A line here is all it takes to register a rung.
 static constexpr char ALL[] = "float32 float64 float16 bfloat16";
 static constexpr char OPTIONS[] = "scale log lse";
 static constexpr Rung<SoftmaxBackwardProblem> RUNGS[] = {
     {"naive", softmax_backward_naive, {.dtypes = ALL, .options = OPTIONS}},
+    {"block_per_row", softmax_backward_block_per_row, {.dtypes = ALL, .options = OPTIONS}},
+    {"vectorized", softmax_backward_vectorized, {.dtypes = ALL, .options = OPTIONS}},
+    {"row_in_registers", softmax_backward_row_in_registers, {.dtypes = ALL, .options = OPTIONS}},
 };
 
 extern "C" const Rung<SoftmaxBackwardProblem>* softmax_backward_rungs(int* n) {
