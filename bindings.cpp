@@ -15,7 +15,8 @@
 
 #include <algorithm>
 #include <climits>
-#include <initializer_list>
+#include <cmath>
+#include <optional>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -126,7 +127,7 @@ struct Arg {
   }
 };
 
-using Args = std::initializer_list<const Arg*>;
+using Args = std::vector<const Arg*>;
 
 // ------------------------------------------------------------------------------------------------
 // Checks that every operator makes.
@@ -205,8 +206,8 @@ void check_no_overlap(const char* op, const Arg& out, const Arg& other) {
        other.name, " spans; give ", out.name, " memory of its own");
 }
 
-void check_one_device(const char* op, Args args) {
-  const Arg& first = **args.begin();
+void check_one_device(const char* op, const Args& args) {
+  const Arg& first = *args.front();
   for (const Arg* arg : args) {
     if (device_name(arg->tensor) == device_name(first.tensor)) continue;
     fail(op, "all tensors must be on one device; ", first.name, " is on ",
@@ -215,7 +216,7 @@ void check_one_device(const char* op, Args args) {
 }
 
 // An output shares memory with nothing, itself included.
-void check_outputs(const char* op, Args outs, Args ins) {
+void check_outputs(const char* op, const Args& outs, const Args& ins) {
   for (const Arg* out : outs) {
     check_no_self_overlap(op, *out);
     for (const Arg* in : ins) check_no_overlap(op, *out, *in);
@@ -232,11 +233,12 @@ struct Facts {
   std::string dtype;
   int64_t alignment = 128;  // of every pointer and stride, in bytes; no rung asks for more
   int64_t head_dim = 0;     // attention only
+  std::string options;      // softmax: what is asked for beyond it, separated by spaces
   int device = 0;           // CUDA's number of it; the simulator has one device
   std::string came;         // "a float32 [4, 3], b float32 [3, 5]"
 
-  explicit Facts(Args args) {
-    const Arg& first = **args.begin();
+  explicit Facts(const Args& args) {
+    const Arg& first = *args.front();
     dtype = dtype_name(first.dtype);
     if (!first.tensor.is_cpu()) device = first.tensor.get_device_index();
     for (const Arg* arg : args) {
@@ -286,8 +288,8 @@ std::string dtypes_of(const Rung<Problem>* (*ladder)(int*)) {
 }
 
 template <class Problem>
-void check_one_dtype(const char* op, const Rung<Problem>* (*ladder)(int*), Args args) {
-  const Arg& first = **args.begin();
+void check_one_dtype(const char* op, const Rung<Problem>* (*ladder)(int*), const Args& args) {
+  const Arg& first = *args.front();
   for (const Arg* arg : args) {
     if (arg->dtype == first.dtype) continue;
     fail(op, "all tensors must have one dtype, and the kernels take ",
@@ -296,14 +298,26 @@ void check_one_dtype(const char* op, const Rung<Problem>* (*ladder)(int*), Args 
   }
 }
 
+// The first of the options asked for that a rung does not know, or "".
+std::string unknown_option(const Requirements& needs, const Facts& facts) {
+  std::istringstream asked(facts.options);
+  for (std::string option; asked >> option;) {
+    if (*needs.options == '\0' || !lists(needs.options, option)) return option;
+  }
+  return "";
+}
+
 // Why a rung cannot take the input, or "".
 std::string unmet(const Requirements& needs, const Facts& facts) {
   std::ostringstream why;
   const std::string head_dim = std::to_string(facts.head_dim);
+  const std::string unknown = unknown_option(needs, facts);
   if (!lists(needs.dtypes, facts.dtype)) {
     why << "takes " << with_commas(needs.dtypes) << "; got " << facts.dtype;
   } else if (!lists(needs.head_dims, head_dim)) {
     why << "takes D = " << with_commas(needs.head_dims) << "; got D = " << head_dim;
+  } else if (!unknown.empty()) {
+    why << "knows no " << unknown;
   } else if (facts.alignment % needs.alignment != 0) {
     why << "needs pointers and strides in multiples of " << needs.alignment
         << " bytes; got multiples of " << facts.alignment;
@@ -352,7 +366,7 @@ const Rung<Problem>& choose(const char* op, const Rung<Problem>* (*ladder)(int*)
 // it registers which bytes the kernels may touch.
 class Launch {
  public:
-  Launch(const char* op, Args ins, Args outs) : op_(op), like_((*ins.begin())->tensor) {
+  Launch(const char* op, const Args& ins, const Args& outs) : op_(op), like_(ins.front()->tensor) {
     for (const Arg* arg : ins) register_tensor(*arg, false);
     for (const Arg* arg : outs) register_tensor(*arg, true);
   }
@@ -496,34 +510,123 @@ void matmul_out(Tensor a_, Tensor b_, Tensor out_, bool b_transposed, std::strin
   Launch(op, {&a, &b}, {&out}).run(rung, problem);
 }
 
-void softmax_out(Tensor x_, Tensor out_, std::string kernel) {
+DType compute_dtype(const char* op, const Arg& arg) {
+  switch (arg.dtype) {
+    case ScalarType::Float:
+      return DType::float32;
+    case ScalarType::Double:
+      return DType::float64;
+    case ScalarType::Half:
+      return DType::float16;
+    case ScalarType::BFloat16:
+      return DType::bfloat16;
+    default:
+      fail(op, "kernels are not given ", dtype_name(arg.dtype), "; got ", arg.text());
+  }
+}
+
+// The options of softmax that a call asks for, as Requirements.options has them.
+std::string softmax_options(double scale, bool log, bool lse) {
+  return std::string(scale != 1 ? " scale" : "") + (log ? " log" : "") + (lse ? " lse" : "");
+}
+
+// Kernels compute in float, but in double for float64; the scale has to be finite there.
+void check_scale(const char* op, double scale, const Arg& x) {
+  const bool is_double = x.dtype == ScalarType::Double;
+  if (std::isfinite(is_double ? scale : static_cast<float>(scale))) return;
+  fail(op, "scale must be finite", is_double ? "" : " in float32", "; got ", scale);
+}
+
+// lse or its gradient: a number for each row of x, in the type that kernels compute in.
+void check_of_rows(const char* op, const Arg& arg, const Arg& x) {
+  check_sizes(op, arg, {x.sizes.begin(), x.sizes.end() - 1},
+              (std::string("as ") + x.name + " without its last dimension").c_str());
+  const bool is_double = x.dtype == ScalarType::Double;
+  if (arg.dtype != (is_double ? ScalarType::Double : ScalarType::Float)) {
+    fail(op, arg.name, " must be ", is_double ? "float64" : "float32", " where ", x.name, " is ",
+         dtype_name(x.dtype), "; got ", arg.text());
+  }
+  if (!arg.tensor.is_contiguous()) fail(op, arg.name, " must be contiguous; got ", arg.text());
+}
+
+void softmax_out(Tensor x_, Tensor out_, std::optional<Tensor> lse_, double scale, bool log,
+                 std::string kernel) {
   const char* op = "softmax";
   const Arg x("x", x_), out("out", out_);
+  std::optional<Arg> lse;
+  Args outs = {&out};
+  if (lse_) outs.push_back(&lse.emplace("lse", *lse_));
   check_rank(op, x, 1, INT_MAX);
   check_sizes(op, out, x.sizes, "as x");
   check_limits(op, x, 1);
-  check_one_device(op, {&x, &out});
+  check_one_device(op, lse ? Args{&x, &out, &*lse} : Args{&x, &out});
   check_one_dtype(op, softmax_rungs, {&x, &out});
-  check_outputs(op, {&out}, {&x});
+  if (lse) check_of_rows(op, *lse, x);
+  check_scale(op, scale, x);
+  check_outputs(op, outs, {&x});
   check_rows_contiguous(op, x);
   check_rows_contiguous(op, out, "");
   const Collapsed rows = collapse(op, x, 1, "rows");
   const Collapsed out_rows = collapse(op, out, 1, "rows");
-  const auto& rung = choose(op, softmax_rungs, kernel, Facts({&x, &out}));
+  Facts facts({&x, &out});  // lse is written element by element
+  facts.options = softmax_options(scale, log, lse.has_value());
+  const auto& rung = choose(op, softmax_rungs, kernel, facts);
 
   const SoftmaxProblem problem{
       .x = x.data<const void>(),
       .y = out.data<void>(),
-      .lse = nullptr,
-      .dtype = DType::float32,
+      .lse = lse ? lse->data<void>() : nullptr,
+      .dtype = compute_dtype(op, x),
       .rows = rows.size,
       .cols = static_cast<int>(x.size(1)),
       .ldx = rows.stride,
       .ldy = out_rows.stride,
-      .scale = 1.0,
-      .log = false,
+      .scale = scale,
+      .log = log,
   };
-  Launch(op, {&x}, {&out}).run(rung, problem);
+  Launch(op, {&x}, outs).run(rung, problem);
+}
+
+void softmax_backward_out(Tensor dy_, Tensor y_, std::optional<Tensor> dlse_, Tensor dx_,
+                          double scale, bool log, std::string kernel) {
+  const char* op = "softmax_backward";
+  const Arg dy("dy", dy_), y("y", y_), dx("dx", dx_);
+  std::optional<Arg> dlse;
+  Args ins = {&dy, &y};
+  if (dlse_) ins.push_back(&dlse.emplace("dlse", *dlse_));
+  check_rank(op, dy, 1, INT_MAX);
+  check_sizes(op, y, dy.sizes, "as dy");
+  check_sizes(op, dx, dy.sizes, "as dy");
+  check_limits(op, dy, 1);
+  check_one_device(op, dlse ? Args{&dy, &y, &*dlse, &dx} : Args{&dy, &y, &dx});
+  check_one_dtype(op, softmax_backward_rungs, {&dy, &y, &dx});
+  if (dlse) check_of_rows(op, *dlse, dy);
+  check_scale(op, scale, dy);
+  check_outputs(op, {&dx}, ins);
+  for (const Arg* arg : {&dy, &y}) check_rows_contiguous(op, *arg);
+  check_rows_contiguous(op, dx, "");
+  const Collapsed rows = collapse(op, dy, 1, "rows");
+  const Collapsed y_rows = collapse(op, y, 1, "rows");
+  const Collapsed dx_rows = collapse(op, dx, 1, "rows");
+  Facts facts({&dy, &y, &dx});  // dlse is read element by element
+  facts.options = softmax_options(scale, log, dlse.has_value());
+  const auto& rung = choose(op, softmax_backward_rungs, kernel, facts);
+
+  const SoftmaxBackwardProblem problem{
+      .dy = dy.data<const void>(),
+      .y = y.data<const void>(),
+      .dlse = dlse ? dlse->data<const void>() : nullptr,
+      .dx = dx.data<void>(),
+      .dtype = compute_dtype(op, dy),
+      .rows = rows.size,
+      .cols = static_cast<int>(dy.size(1)),
+      .lddy = rows.stride,
+      .ldy = y_rows.stride,
+      .lddx = dx_rows.stride,
+      .scale = scale,
+      .log = log,
+  };
+  Launch(op, ins, {&dx}).run(rung, problem);
 }
 
 void attention_out(Tensor q_, Tensor k_, Tensor v_, Tensor out_, Tensor lse_, bool causal,
@@ -580,7 +683,7 @@ void attention_out(Tensor q_, Tensor k_, Tensor v_, Tensor out_, Tensor lse_, bo
 }
 
 // ------------------------------------------------------------------------------------------------
-// Tables as text, a line per rung: name, dtypes, alignment, head_dims, compute_capability.
+// Tables as text, a line per rung: name, dtypes, alignment, head_dims, compute_capability, options.
 template <class Problem>
 std::string table_text(const Rung<Problem>* (*ladder)(int*)) {
   int n = 0;
@@ -589,7 +692,7 @@ std::string table_text(const Rung<Problem>* (*ladder)(int*)) {
   for (int i = 0; i < n; ++i) {
     const Requirements& needs = rungs[i].needs;
     text << rungs[i].name << '\t' << needs.dtypes << '\t' << needs.alignment << '\t'
-         << needs.head_dims << '\t' << needs.compute_capability << '\n';
+         << needs.head_dims << '\t' << needs.compute_capability << '\t' << needs.options << '\n';
   }
   return text.str();
 }
@@ -598,7 +701,7 @@ std::string table_text(const Rung<Problem>* (*ladder)(int*)) {
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
-// The ladder of `op` ("matmul", "softmax" or "attention"), or NULL where there is none of the name.
+// The ladder of `op` ("matmul", "softmax", ...), or NULL where there is none of the name.
 EXPORT const char* workbench_rungs(const char* op) {
   static thread_local std::string text;
   const std::string name = op;
@@ -606,6 +709,8 @@ EXPORT const char* workbench_rungs(const char* op) {
     text = table_text(matmul_rungs);
   } else if (name == "softmax") {
     text = table_text(softmax_rungs);
+  } else if (name == "softmax_backward") {
+    text = table_text(softmax_backward_rungs);
   } else if (name == "attention") {
     text = table_text(attention_rungs);
   } else {
@@ -629,13 +734,19 @@ EXPORT int workbench_register(const char* ns) {
     auto& schemas = *new StableLibrary(StableLibrary::Kind::DEF, ns, nullptr, __FILE__, __LINE__);
     schemas.def(
         "matmul_out(Tensor a, Tensor b, Tensor(a!) out, bool b_transposed, str kernel) -> ()");
-    schemas.def("softmax_out(Tensor x, Tensor(a!) out, str kernel) -> ()");
+    schemas.def(
+        "softmax_out(Tensor x, Tensor(a!) out, Tensor(b!)? lse, float scale, bool log, "
+        "str kernel) -> ()");
+    schemas.def(
+        "softmax_backward_out(Tensor dy, Tensor y, Tensor? dlse, Tensor(a!) dx, float scale, "
+        "bool log, str kernel) -> ()");
     schemas.def(
         "attention_out(Tensor q, Tensor k, Tensor v, Tensor(a!) out, Tensor(b!) lse, bool causal, "
         "float scale, str kernel) -> ()");
     auto& kernels = *new StableLibrary(StableLibrary::Kind::IMPL, ns, key, __FILE__, __LINE__);
     kernels.impl("matmul_out", TORCH_BOX(&matmul_out));
     kernels.impl("softmax_out", TORCH_BOX(&softmax_out));
+    kernels.impl("softmax_backward_out", TORCH_BOX(&softmax_backward_out));
     kernels.impl("attention_out", TORCH_BOX(&attention_out));
   } catch (const std::exception&) {
     return 1;

@@ -1,7 +1,8 @@
 """The CUDA kernel workbench: ladders of kernels behind PyTorch operators.
 
-``from workbench import matmul, matmul_out, matmul_nt, softmax, attention, rungs``. The operators
-are loaded on first use, so that importing ``workbench.toolchain`` alone does not import torch.
+``from workbench import matmul, matmul_out, matmul_nt, softmax, log_softmax, attention, rungs``. The
+operators are loaded on first use, so that importing ``workbench.toolchain`` alone does not import
+torch.
 """
 
 from __future__ import annotations
@@ -9,9 +10,29 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .ops import attention, matmul, matmul_nt, matmul_nt_out, matmul_out, rungs, softmax
+    from .ops import (
+        attention,
+        log_softmax,
+        matmul,
+        matmul_nt,
+        matmul_nt_out,
+        matmul_out,
+        rungs,
+        softmax,
+        softmax_backward,
+    )
 
-__all__ = ["attention", "matmul", "matmul_nt", "matmul_nt_out", "matmul_out", "rungs", "softmax"]
+__all__ = [
+    "attention",
+    "log_softmax",
+    "matmul",
+    "matmul_nt",
+    "matmul_nt_out",
+    "matmul_out",
+    "rungs",
+    "softmax",
+    "softmax_backward",
+]
 
 
 def __getattr__(name: str) -> Any:

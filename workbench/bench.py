@@ -24,6 +24,7 @@ import torch
 
 import simulator
 from workbench import estimate, measure, ops, tables
+from workbench.builds import sources
 from workbench.check import StickyError, first_line, is_out_of_memory
 from workbench.environment import environment, memory_bytes, smi_number
 from workbench.estimate import DEFAULT_GPU, GPUS, Gpu
@@ -368,4 +369,5 @@ def _open_history() -> History | None:
 
 
 def _source(operation: Operation) -> str | None:
-    return source_hash(kernels_dir() / f"{operation.name}.cu")
+    """The hash of everything that an edit of the operation's rungs can touch."""
+    return source_hash(*sources(operation.name), *sorted(kernels_dir().glob("*.cuh")))

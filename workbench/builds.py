@@ -19,9 +19,9 @@ import torch
 from .toolchain import BuildError, default_target, kernels_dir, load_extension
 from .toolchain.paths import shown
 
-LADDERS = ("matmul", "softmax", "attention")
+LADDERS = ("matmul", "softmax", "softmax_backward", "attention")
 # The rows of a benchmark that are no rungs, so that no rung may be called so.
-BASELINE_NAMES = ("cublas", "torch", "compile", "flash2", "cudnn", "efficient", "copy")
+BASELINE_NAMES = ("cublas", "torch", "compile", "flash2", "cudnn", "efficient", "copy", "add")
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Rung:
     alignment: int  # bytes: data pointers and strides are multiples of it
     head_dims: tuple[int, ...]  # attention: the D it takes; empty: any
     compute_capability: int  # the smallest, as 10 * major + minor; 0: any
+    options: tuple[str, ...] = ()  # softmax: those of "scale", "log", "lse" that it knows
 
 
 @dataclass(frozen=True)
@@ -83,12 +84,24 @@ def reset() -> None:
 
 
 def rungs(op: str) -> tuple[Rung, ...]:
-    """The ladder of "matmul", "softmax" or "attention", slowest idea first."""
+    """The ladder of one of LADDERS, slowest idea first. Raises ValueError for another name."""
     if op not in LADDERS:
         raise ValueError(f"op is {op!r}; expected one of {', '.join(LADDERS)}")
     with _lock:
         loaded = next(iter(_current.values()), None)
     return (loaded or extension(default_target())).ladders[op]
+
+
+def sources(op: str) -> tuple[Path, ...]:
+    """The files that hold a ladder's kernels, headers left out; the first has its table.
+
+    ``<op>.cu`` and every ``<op>_<more>.cu`` that is no other ladder's.
+    """
+    folder = kernels_dir()
+    files = (folder / f"{op}.cu", *sorted(folder.glob(f"{op}_*.cu")))
+    others = [f"{other}." for other in LADDERS if other != op and other.startswith(op)]
+    others += [f"{other[:-1]}_" for other in others]
+    return tuple(file for file in files if not file.name.startswith(tuple(others)))
 
 
 def call(target: str, name: str, *args: Any) -> None:
@@ -128,13 +141,20 @@ def _parse(op: str, table: str) -> tuple[Rung, ...]:
     """The rungs of a ladder's table. Raises BuildError for a name that cannot be one."""
     found: dict[str, Rung] = {}
     for line in table.split("\n")[:-1]:
-        name, *fields = line.rsplit("\t", 4)
-        problem = _problem(name, found) if len(fields) == 4 else "a name with a line break"
+        name, *fields = line.rsplit("\t", 5)
+        problem = _problem(name, found) if len(fields) == 5 else "a name with a line break"
         if problem:
             raise BuildError(f"{shown(kernels_dir() / f'{op}.cu')}: the table has {problem}")
-        dtypes, alignment, head_dims, capability = fields
-        dims = tuple(int(d) for d in head_dims.split())
-        found[name] = Rung(op, name, tuple(dtypes.split()), int(alignment), dims, int(capability))
+        dtypes, alignment, head_dims, capability, options = fields
+        found[name] = Rung(
+            op,
+            name,
+            tuple(dtypes.split()),
+            int(alignment),
+            tuple(int(d) for d in head_dims.split()),
+            int(capability),
+            tuple(options.split()),
+        )
     return tuple(found.values())
 
 

@@ -69,10 +69,10 @@ class Previous:
     counters: Mapping[str, float]
 
 
-def source_hash(path: Path) -> str | None:
-    """The first 16 hexadecimal digits of a file's SHA-256; None if there is no such file."""
+def source_hash(*paths: Path) -> str | None:
+    """The first 16 hexadecimal digits of the files' SHA-256; None if one of them is missing."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:16]
     except OSError:
         return None
 
@@ -158,7 +158,7 @@ class History:
         Args:
             environment: of the run.
             rows: only those that were measured are kept.
-            source: hash of the kernel file.
+            source: hash of the kernel files.
             run: what an earlier call returned, to add to its run; None begins one.
         """
         measured = [row for row in rows if row.counters or row.time_ms]

@@ -105,7 +105,7 @@ def _softmax_outputs(case: Case, arrangement: Arrangement) -> dict[str, tuple[in
 
 
 def _softmax_launch(target: str, given: Tensors, out: Tensors, case: Case, kernel: str) -> None:
-    ops.call(target, "softmax_out", given["x"], out["out"], kernel)
+    ops.call(target, "softmax_out", given["x"], out["out"], None, 1.0, False, kernel)
 
 
 def _softmax_expect(given: Tensors, case: Case) -> dict[str, Expected]:

@@ -3,15 +3,13 @@
 CPU tensors go to the simulator, CUDA tensors to the GPU. An edited kernel becomes another build;
 the public operators stay and call the current one.
 
-There is no backward yet: an operator raises where autograd would need one.
+The softmax operators are in workbench.softmax_ops. The others have no backward yet: they raise
+where autograd would need one.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import torch
 
@@ -25,7 +23,10 @@ from .builds import (
     refresh,
     reset,
     rungs,
+    sources,
 )
+from .definitions import Checks, check_one_device, checking, define, text
+from .softmax_ops import log_softmax, softmax, softmax_backward
 
 __all__ = [
     "BASELINE_NAMES",
@@ -35,6 +36,7 @@ __all__ = [
     "attention",
     "call",
     "extension",
+    "log_softmax",
     "matmul",
     "matmul_nt",
     "matmul_nt_out",
@@ -43,82 +45,26 @@ __all__ = [
     "reset",
     "rungs",
     "softmax",
+    "softmax_backward",
+    "sources",
 ]
-
-# The operators. Schema first, then what a call does on a target, then what torch.compile is told.
-# The argument called ``kernel`` in public is ``rung`` here: torch.compile's default backend fails
-# on operators with an argument named "kernel" (its FallbackKernel.create has one of its own).
-
-_TARGETS = {"CPU": "simulator", "CUDA": "gpu"}
-_library = torch.library.Library("workbench", "DEF")  # lives as long as its operators
-
-
-def _define(schema: str, implementation: Callable, fake: Callable) -> None:
-    """Define one operator. ``implementation`` gets the target before the operator's arguments."""
-    name = schema.partition("(")[0]
-    _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
-
-    def on_target(target: str) -> Callable:
-        return lambda *args, **kwargs: implementation(target, *args, **kwargs)
-
-    for key, target in _TARGETS.items():
-        _library.impl(name, on_target(target), key)
-    _library.impl(name, _checked(name), "Autograd")
-    torch.library.register_fake(f"workbench::{name}", fake, lib=_library)
-
-
-def _checked(name: str) -> Callable:
-    """What runs before the implementation, in place of a backward."""
-
-    def autograd(*args: Any, **kwargs: Any) -> Any:
-        tensors = [t for t in (*args, *kwargs.values()) if isinstance(t, torch.Tensor)]
-        for tensor in tensors:
-            if tensor.layout != torch.strided:
-                raise RuntimeError(
-                    f"{name}: tensors must be dense (torch.strided); got {_text(tensor)}, "
-                    f"{tensor.layout}"
-                )
-            if tensor.requires_grad and torch.is_grad_enabled():
-                raise RuntimeError(
-                    f"{name}: an input requires grad, and this operator has no backward; call it "
-                    "under torch.no_grad() or on .detach()ed tensors"
-                )
-        with torch._C._AutoDispatchBelowAutograd():
-            return getattr(torch.ops.workbench, name)(*args, **kwargs)
-
-    return autograd
 
 
 def _matmul_shape(name: str, a: torch.Tensor, b: torch.Tensor) -> tuple[int, ...]:
     """[..., M, N]. Checks what the shape depends on; bindings.cpp checks the rest."""
-    _check_one_device(name, a=a, b=b)
+    check_one_device(name, a=a, b=b)
     transposed = name == "matmul_nt"
     for arg, tensor in (("a", a), ("b", b)):
         if not 2 <= tensor.dim() <= 4:
-            raise RuntimeError(f"{name}: {arg} must have 2 to 4 dimensions; got {_text(tensor)}")
+            raise RuntimeError(f"{name}: {arg} must have 2 to 4 dimensions; got {text(tensor)}")
     n, k = b.shape[-2:] if transposed else (b.shape[-1], b.shape[-2])
     if k != a.shape[-1]:
         kind, form = ("columns", "[.., N, K]") if transposed else ("rows", "[.., K, N]")
         raise RuntimeError(
             f"{name}: b must have {a.shape[-1]} {kind}, as a has {a.shape[-1]} columns "
-            f"(a [.., M, K], b {form}); got a {_text(a)}, b {_text(b)}"
+            f"(a [.., M, K], b {form}); got a {text(a)}, b {text(b)}"
         )
     return (*a.shape[:-1], n)
-
-
-def _check_one_device(name: str, **tensors: torch.Tensor) -> None:
-    """Raise unless all are on one device; a meta tensor among others reaches only the fakes."""
-    (first, tensor), *others = tensors.items()
-    for other, its in others:
-        if its.device != tensor.device:
-            raise RuntimeError(
-                f"{name}: all tensors must be on one device; {first} is on {tensor.device} and "
-                f"{other} on {its.device}"
-            )
-
-
-def _text(tensor: torch.Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
 def _define_matmul(name: str, transposed: bool) -> None:
@@ -135,22 +81,12 @@ def _define_matmul(name: str, transposed: bool) -> None:
     ) -> None:
         call(target, "matmul_out", a, b, out, transposed, rung)
 
-    _define(f'{name}(Tensor a, Tensor b, str rung="") -> Tensor', fresh, fake)
-    _define(
+    define(f'{name}(Tensor a, Tensor b, str rung="") -> Tensor', fresh, fake)
+    define(
         f'{name}_out(Tensor a, Tensor b, Tensor(a!) out, str rung="") -> ()',
         given,
-        lambda a, b, out, rung="": _check_one_device(name, a=a, b=b, out=out),
+        lambda a, b, out, rung="": check_one_device(name, a=a, b=b, out=out),
     )
-
-
-def _softmax_fake(x: torch.Tensor, rung: str = "") -> torch.Tensor:
-    return x.new_empty(x.shape)
-
-
-def _softmax(target: str, x: torch.Tensor, rung: str = "") -> torch.Tensor:
-    out = _softmax_fake(x)
-    call(target, "softmax_out", x, out, rung)
-    return out
 
 
 def _attention_fake(
@@ -161,7 +97,7 @@ def _attention_fake(
     scale: float | None = None,
     rung: str = "",
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    _check_one_device("attention", q=q, k=k, v=v)
+    check_one_device("attention", q=q, k=k, v=v)
     return q.new_empty(q.shape), q.new_empty(q.shape[:-1], dtype=torch.float32)
 
 
@@ -183,32 +119,12 @@ def _attention(
 
 _define_matmul("matmul", transposed=False)
 _define_matmul("matmul_nt", transposed=True)
-_define('softmax(Tensor x, str rung="") -> Tensor', _softmax, _softmax_fake)
-_define(
+define(
     "attention(Tensor q, Tensor k, Tensor v, bool causal=False, float? scale=None, "
     'str rung="") -> (Tensor, Tensor)',
     _attention,
     _attention_fake,
 )
-
-
-Checks = str | Sequence[str] | None
-
-
-def _checking(name: str, check: Checks, **tensors: torch.Tensor) -> AbstractContextManager:
-    """The simulator's settings for the time of a call with ``check``. Raises ValueError."""
-    if check is None:
-        return nullcontext()
-    import simulator
-
-    names = simulator.check_names(check, f"{name}: check")
-    for arg, tensor in tensors.items():
-        if tensor.device.type != "cpu":
-            raise ValueError(
-                f"{name}: check is {check!r}, but {arg} is on {tensor.device}; the checks run on "
-                f"the simulator, which takes CPU tensors: pass {arg}.cpu()"
-            )
-    return simulator.settings(checks=names)
 
 
 def matmul(
@@ -223,7 +139,7 @@ def matmul(
     finds is raised as simulator.SimulatorError. ValueError for other names and for CUDA tensors.
     Returns [..., M, N], contiguous. RuntimeError names the argument, what was expected, what came.
     """
-    with _checking("matmul", check, a=a, b=b):
+    with checking("matmul", check, a=a, b=b):
         return torch.ops.workbench.matmul(a, b, kernel or "")
 
 
@@ -234,7 +150,7 @@ def matmul_nt(
 
     The product of queries and keys, Q K^T, without a copy of K.
     """
-    with _checking("matmul_nt", check, a=a, b=b):
+    with checking("matmul_nt", check, a=a, b=b):
         return torch.ops.workbench.matmul_nt(a, b, kernel or "")
 
 
@@ -251,7 +167,7 @@ def matmul_out(
     out: float32, its rows any stride apart; it may share memory with neither input, and its
     elements not with each other.
     """
-    with _checking("matmul_out", check, a=a, b=b, out=out):
+    with checking("matmul_out", check, a=a, b=b, out=out):
         torch.ops.workbench.matmul_out(a, b, out, kernel or "")
     return out
 
@@ -265,22 +181,9 @@ def matmul_nt_out(
     check: Checks = None,
 ) -> torch.Tensor:
     """``matmul_nt`` into ``out`` [..., M, N], which is returned; see ``matmul_out``."""
-    with _checking("matmul_nt_out", check, a=a, b=b, out=out):
+    with checking("matmul_nt_out", check, a=a, b=b, out=out):
         torch.ops.workbench.matmul_nt_out(a, b, out, kernel or "")
     return out
-
-
-def softmax(x: torch.Tensor, *, kernel: str | None = None, check: Checks = None) -> torch.Tensor:
-    """Softmax over the last dimension, safe for any magnitude, as torch.softmax(x, -1).
-
-    x: float32 [..., cols], rank 1 or more; all rows one stride apart, elements of a row adjacent.
-    kernel: a rung of ``rungs("softmax")``; None takes the last that takes the input.
-    check: as of ``matmul``.
-    Returns a contiguous tensor of x's shape. A row with a NaN or +inf, or of -inf only, is NaN.
-    RuntimeError names the argument, what was expected, what came.
-    """
-    with _checking("softmax", check, x=x):
-        return torch.ops.workbench.softmax(x, kernel or "")
 
 
 def attention(
@@ -309,6 +212,6 @@ def attention(
     The formula is that of "Attention Is All You Need" (3.2.1); ``flash`` follows algorithm 1 of
     "FlashAttention-2" (3.1), with LSE as stored there.
     """
-    with _checking("attention", check, q=q, k=k, v=v):
+    with checking("attention", check, q=q, k=k, v=v):
         out, lse = torch.ops.workbench.attention(q, k, v, causal, scale, kernel or "")
     return (out, lse) if return_lse else out

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from workbench import builds
 from workbench.estimate import resources
 from workbench.estimate.gpus import DEFAULT_GPU, GPUS, Gpu
 from workbench.estimate.model import Estimate, estimate
@@ -41,14 +42,13 @@ class EstimateError(ValueError):
 
 def ladder_sources(operation: str) -> tuple[Path, ...]:
     """All ladder files, an operation's own first: a rung may call another ladder's kernels."""
-    files = sorted(kernels_dir().glob("*.cu"))
-    return tuple(sorted(files, key=lambda file: file.stem.split("_")[0] != operation))
+    own = builds.sources(operation)
+    return (*own, *(file for file in sorted(kernels_dir().glob("*.cu")) if file not in own))
 
 
 def prepare(operation: str, gpu: Gpu) -> None:
     """Begin to compile an operation's ladder for a GPU, while other things are done."""
-    own = ladder_sources(operation)[:1]
-    for source in own:
+    for source in builds.sources(operation):
         resources.prepare(source, gpu.arch)
 
 

@@ -71,7 +71,7 @@ def report(operation: Operation, rung: Rung, case: Case, gpu: str = DEFAULT_GPU)
             raise
         why = f"needs more memory than there is ({check.first_line(error)})"
         return Report(*about, (), f"{rung.name} was not run: {why}")
-    kernels = explained(launches, GPUS[gpu])
+    kernels = explained(launches, GPUS[gpu], operation.name)
     if not verdict.ok:
         return Report(*about, kernels, verdict.report(), wrong=True)
     return Report(*about, kernels, "" if kernels else f"{rung.name} launched no kernel")

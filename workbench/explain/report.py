@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from workbench.estimate import EstimateError, Gpu, estimate_launches
+from workbench.estimate import EstimateError, Gpu, estimate_launches, ladder_sources
 from workbench.explain import annotate
 from workbench.explain.costs import costs
 from workbench.explain.findings import Finding, find
@@ -68,37 +68,40 @@ class Report:
 
 
 def explained(
-    launches: Sequence[simulator.Launch], gpu: Gpu | None = None
+    launches: Sequence[simulator.Launch], gpu: Gpu | None = None, operation: str | None = None
 ) -> tuple[Explained, ...]:
     """Explain recorded launches, kernel by kernel.
 
     Args:
         launches: what ``simulator.record()`` yields.
         gpu: for which time and occupancy are estimated; needs the kernels' files to compile alone.
+        operation: whose ladder the kernels are of, which tells their files where all of a kernel's
+            lines are in headers.
     """
     kernels = by_kernel(launches)
     cycles = [costs(kernel.counts).slowest()[1] for kernel in kernels]
     return tuple(
-        _explained(kernel, share(mine, sum(cycles)), gpu)
+        _explained(kernel, share(mine, sum(cycles)), gpu, operation)
         for kernel, mine in zip(kernels, cycles, strict=True)
     )
 
 
-def _explained(kernel: Kernel, part: float, gpu: Gpu | None) -> Explained:
+def _explained(kernel: Kernel, part: float, gpu: Gpu | None, operation: str | None) -> Explained:
     files = annotate.sources(kernel)
     facts = _facts(kernel)
     if gpu is not None:
-        facts = [*_estimated(kernel, gpu), *facts]
+        facts = [*_estimated(kernel, gpu, operation), *facts]
     return Explained(
         kernel, annotate.regions(kernel, files), find(kernel, files), tuple(facts), part
     )
 
 
-def _estimated(kernel: Kernel, gpu: Gpu) -> list[Fact]:
+def _estimated(kernel: Kernel, gpu: Gpu, operation: str | None) -> list[Fact]:
     """Time and occupancy on a GPU; none where they cannot be told."""
-    files = dict.fromkeys(path for path, _ in kernel.lines if path.endswith(".cu"))
+    own = [Path(path) for path, _ in kernel.lines if path.endswith(".cu")]
+    files = dict.fromkeys([*own, *(ladder_sources(operation) if operation else ())])
     try:
-        found = estimate_launches(kernel.records, [Path(path) for path in files], gpu)
+        found = estimate_launches(kernel.records, tuple(files), gpu)
     except EstimateError as error:
         return [Fact("estimated time", "-", str(error).splitlines()[0])]
     held = found.occupancy

@@ -179,7 +179,8 @@ _HINTS = (
     ),
     (
         r"undefined reference to .*_rungs",
-        "each of kernels/matmul.cu, softmax.cu and attention.cu ends with its table of rungs",
+        "each of kernels/matmul.cu, softmax.cu, softmax_backward.cu and attention.cu ends with its "
+        "table of rungs",
     ),
     (r"multiple definition of", "two files define it; make it static, inline, or rename one"),
 )
