@@ -6,7 +6,7 @@ Errors name the operator, the argument, what was expected and what came.
 import pytest
 import torch
 
-from workbench import attention, matmul, matmul_nt, matmul_out, ops, softmax
+from workbench import attention, matmul, matmul_nt, matmul_out, ops, softmax, softmax_backward
 
 HUGE = 2**31
 
@@ -25,12 +25,25 @@ CALLS = {
     "matmul": lambda d, t=tensor: (matmul, (t(5, 6, device=d), t(6, 7, device=d))),
     "matmul_nt": lambda d, t=tensor: (matmul_nt, (t(5, 6, device=d), t(7, 6, device=d))),
     "softmax": lambda d, t=tensor: (softmax, (t(5, 6, device=d),)),
+    "softmax_backward": lambda d, t=tensor: (
+        softmax_backward,
+        (t(5, 6, device=d), t(5, 6, device=d)),
+    ),
     "attention": lambda d, t=tensor: (
         attention,
         (t(5, 32, device=d), t(6, 32, device=d), t(6, 32, device=d)),
     ),
 }
-NAMES = {"matmul": "ab", "matmul_nt": "ab", "softmax": "x", "attention": "qkv"}
+NAMES = {
+    "matmul": ("a", "b"),
+    "matmul_nt": ("a", "b"),
+    "softmax": ("x",),
+    "softmax_backward": ("dy", "y"),
+    "attention": ("q", "k", "v"),
+}
+
+
+DIFFERENTIABLE = ("softmax",)
 
 
 @pytest.fixture(params=CALLS)
@@ -38,14 +51,19 @@ def name(request):
     return request.param
 
 
+def ladder_of(name):
+    return ops.rungs(name.removesuffix("_nt"))
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.int32, torch.complex64])
 def test_wrong_dtype(name, target, device, dtype):
     call, args = CALLS[name](device)
-    with raises(name, "float32", str(dtype).removeprefix("torch.")):
-        call(*(arg.to(dtype) for arg in args))
-    kernel = ops.rungs(name.removesuffix("_nt"))[0].name
-    with raises(name, "float32", str(dtype).removeprefix("torch.")):
-        call(*(arg.to(dtype) for arg in args), kernel=kernel)
+    args = [arg.to(dtype) for arg in args]
+    word = str(dtype).removeprefix("torch.")
+    refusing = [rung.name for rung in ladder_of(name) if word not in rung.dtypes]
+    for kernel in refusing[:1] + [None] * (len(refusing) == len(ladder_of(name))):
+        with raises(name, "float32", word):
+            call(*args, kernel=kernel)
 
 
 @pytest.mark.parametrize("position", [1, 2])
@@ -90,11 +108,12 @@ def test_both_targets_in_one_process(name):
 
 def test_unknown_kernel_lists_the_ladder(name, target, device):
     call, args = CALLS[name](device)
-    ladder = ops.rungs(name.removesuffix("_nt"))
+    ladder = ladder_of(name)
     with raises(name, "nonsense", *(rung.name for rung in ladder)):
         call(*args, kernel="nonsense")
 
 
+@pytest.mark.parametrize("name", [name for name in CALLS if name not in DIFFERENTIABLE])
 def test_no_backward_is_an_error(name, target, device):
     call, args = CALLS[name](device)
     for arg in args:
@@ -191,6 +210,39 @@ def test_softmax_errors(target, device):
         softmax(torch.tensor(1.0, device=device))
     with raises("softmax", "x", "contiguous"):
         softmax(tensor(5, 6, device=device).mT)
+    for scale in (float("inf"), float("nan"), 1e40):
+        with raises("softmax", "scale must be finite in float32"):
+            softmax(tensor(5, 6, device=device), scale=scale)
+
+
+def test_softmax_options_that_no_rung_or_not_every_rung_knows(target, device):
+    x = tensor(5, 6, device=device)
+    options = {"scale": {"scale": 2.0}, "lse": {"return_lse": True}}
+    for rung in ops.rungs("softmax"):
+        for option, settings in options.items():
+            if option not in rung.options:
+                with raises("softmax", rung.name, f"knows no {option}", r"x float32 \[5, 6\]"):
+                    softmax(x, kernel=rung.name, **settings)
+
+
+def test_softmax_backward_errors(target, device):
+    dy, y = tensor(5, 6, device=device), tensor(5, 6, device=device)
+    with raises("softmax_backward", "dy", "at least one dimension"):
+        softmax_backward(dy[0, 0], y[0, 0])
+    with raises("softmax_backward", "y", r"\[5, 6\]", "as dy", r"\[6, 5\]"):
+        softmax_backward(dy, tensor(6, 5, device=device))
+    with raises("softmax_backward", "dy", "contiguous"):
+        softmax_backward(dy.mT, y.mT.contiguous())
+    with raises("softmax_backward", "dlse", r"\[5\]", "as dy without its last", r"\[6\]"):
+        softmax_backward(dy, y, dlse=tensor(6, device=device))
+    with raises("softmax_backward", "dlse must be float32", "float64"):
+        softmax_backward(dy, y, dlse=tensor(5, device=device).double())
+    with raises("softmax_backward", "dlse must be contiguous"):
+        softmax_backward(dy, y, dlse=tensor(1, device=device).expand(5))
+    with raises("softmax_backward", "device"):
+        softmax_backward(dy, y, dlse=tensor(5, device="meta"))
+    with raises("softmax_backward", "scale must be finite"):
+        softmax_backward(dy, y, scale=float("nan"))
 
 
 @pytest.mark.parametrize(
@@ -246,11 +298,20 @@ def public_calls(device):
         "matmul_out": (given.matmul_out, (a, b, tensor(5, 7, device=device))),
         "matmul_nt_out": (given.matmul_nt_out, (a, bt, tensor(5, 7, device=device))),
         "softmax": (given.softmax, (a,)),
+        "softmax_backward": (given.softmax_backward, (a, a.clone())),
         "attention": (given.attention, (q, k, v, True, None)),
     }
 
 
-PUBLIC = ("matmul", "matmul_nt", "matmul_out", "matmul_nt_out", "softmax", "attention")
+PUBLIC = (
+    "matmul",
+    "matmul_nt",
+    "matmul_out",
+    "matmul_nt_out",
+    "softmax",
+    "softmax_backward",
+    "attention",
+)
 
 
 @pytest.mark.parametrize("operator", PUBLIC)
@@ -261,6 +322,7 @@ def test_opcheck(target, device, operator):
 
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_compiles_to_one_graph(name, target, device, dynamic):
+    torch.compiler.reset()  # it gives up on a lambda that it compiled for many operators
     call, args = CALLS[name](device)
     compiled = torch.compile(
         lambda *inputs: call(*inputs) * 2, fullgraph=True, backend="aot_eager", dynamic=dynamic
