@@ -1,4 +1,4 @@
-// softmax.cu: softmax of every row of a matrix, fp32.
+// softmax.cu: softmax of every row of a matrix.
 //
 // Contract (ladder.h, SoftmaxProblem)
 //   x [rows, cols]   y [rows, cols]   y[r, c] = exp(x[r, c] - m) / sum over c of exp(x[r, c] - m)
@@ -6,11 +6,20 @@
 //   Row-major: elements of a row are adjacent, rows are ldx, ldy apart. Any rows, any cols.
 //   As in torch: a row with a NaN or +inf, or of -inf only, becomes all NaN. fmaxf skips a NaN, but
 //   the NaN reaches the sum, and from there every element.
+//   fp32 up to online; from vectorized on fp32, fp64, fp16 and bf16, computed in fp32 (fp64 in
+//   fp64), and with options: scale * x for x, log(y) for y, and lse = log(sum(exp(scale * x))).
 //
-// Rungs
-//   naive          one thread per row, three passes
-//   block_per_row  one block per row, tree reductions in shared memory
-//   coarsened      the same, each thread takes several elements per trip
+// Rungs                                                         fp32 bytes per element, asked
+//   naive             one thread per row, three passes                  16
+//   block_per_row     one block per row, tree reductions                16
+//   coarsened         several elements per thread and trip              16
+//   warp_shuffles     reductions by shuffles                            16
+//   cub               reductions by CUB, to compare                     16
+//   online            maximum and sum in one pass                       12
+//   vectorized        16-byte loads and stores, any alignment           12
+//   warp_per_row      a warp for a short row, no barrier                12
+//   row_in_registers  the row stays in registers                         8
+//   cluster           a long row in the shared memory of a cluster       8
 #include "softmax.cuh"
 
 // ------------------------------------------------------------------------------------------------
@@ -70,7 +79,7 @@ constexpr int BLOCK_PER_ROW_NUM_THREADS = 256;  // tunable: 64, 128, 256, 512, 1
 
 // op over the values of all threads of the block, given to every thread.
 template <int NUM_THREADS, class Op>
-__device__ float block_reduce(float value, float (&smem)[NUM_THREADS], Op op) {
+__device__ float block_reduce_tree(float value, float (&smem)[NUM_THREADS], Op op) {
   static_assert((NUM_THREADS & (NUM_THREADS - 1)) == 0, "the tree halves a power of two");
   const int t = threadIdx.x;
   smem[t] = value;
@@ -84,14 +93,6 @@ __device__ float block_reduce(float value, float (&smem)[NUM_THREADS], Op op) {
   return result;
 }
 
-struct Max {
-  __device__ float operator()(float a, float b) const { return fmaxf(a, b); }
-};
-
-struct Sum {
-  __device__ float operator()(float a, float b) const { return a + b; }
-};
-
 __global__ void softmax_block_per_row_kernel(const Softmax<float> p) {
   constexpr int NUM_THREADS = BLOCK_PER_ROW_NUM_THREADS;
   __shared__ float smem[NUM_THREADS];
@@ -100,11 +101,11 @@ __global__ void softmax_block_per_row_kernel(const Softmax<float> p) {
 
   float m = -INFINITY;
   for (int col = threadIdx.x; col < p.cols; col += NUM_THREADS) m = fmaxf(m, x[col]);
-  m = block_reduce(m, smem, Max());
+  m = block_reduce_tree(m, smem, Max());
 
   float sum = 0.0f;
   for (int col = threadIdx.x; col < p.cols; col += NUM_THREADS) sum += expf(x[col] - m);
-  sum = block_reduce(sum, smem, Sum());
+  sum = block_reduce_tree(sum, smem, Sum());
 
   const float inverse = 1.0f / sum;
   for (int col = threadIdx.x; col < p.cols; col += NUM_THREADS) {
@@ -164,11 +165,11 @@ __global__ void softmax_coarsened_kernel(const Softmax<float> p) {
 
   float m = -INFINITY;
   walk_row<NUM_THREADS, COARSENING>(x, p.cols, [&](int, float v) { m = fmaxf(m, v); });
-  m = block_reduce(m, smem, Max());
+  m = block_reduce_tree(m, smem, Max());
 
   float sum = 0.0f;
   walk_row<NUM_THREADS, COARSENING>(x, p.cols, [&](int, float v) { sum += expf(v - m); });
-  sum = block_reduce(sum, smem, Sum());
+  sum = block_reduce_tree(sum, smem, Sum());
 
   const float inverse = 1.0f / sum;
   walk_row<NUM_THREADS, COARSENING>(x, p.cols,
@@ -184,11 +185,121 @@ static void softmax_coarsened(const SoftmaxProblem& p, cudaStream_t stream) {
 }
 
 // ------------------------------------------------------------------------------------------------
+// warp_shuffles: reductions by shuffles (fp32)
+// Idea     The lanes of a warp read each other's registers: five shuffles give all 32 the warp's
+//          maximum, without shared memory and without a barrier. One value per warp then goes
+//          through shared memory, and every warp reduces those by shuffles again (softmax.cuh).
+// Changes  vs coarsened: block_reduce_shuffles for block_reduce_tree.
+// Bytes    16 asked per element, as before (floor: 8), 2 exp.
+// Shape    256 threads per row, 256 B smem, 1 __syncthreads per reduction (tree: 10).
+// Trap     The two reductions need smem of their own: with one, a fast warp would write its sum
+//          over a maximum that a slow warp still has to read, and a barrier more would be due.
+// Next     x is read three times. The sum needs the maximum, but not all of it at once: online.
+constexpr int WARP_SHUFFLES_NUM_THREADS = 256;  // tunable: 64, 128, 256, 512, 1024
+constexpr int WARP_SHUFFLES_COARSENING = 4;     // tunable: 1, 2, 4, 8
+
+__global__ void softmax_warp_shuffles_kernel(const Softmax<float> p) {
+  constexpr int NUM_THREADS = WARP_SHUFFLES_NUM_THREADS;
+  constexpr int COARSENING = WARP_SHUFFLES_COARSENING;
+  __shared__ float warp_max[32], warp_sum[32];
+  const float* x = p.x + blockIdx.x * p.ldx;
+  float* y = p.y + blockIdx.x * p.ldy;
+
+  float m = -INFINITY;
+  walk_row<NUM_THREADS, COARSENING>(x, p.cols, [&](int, float v) { m = fmaxf(m, v); });
+  m = block_reduce_shuffles(m, warp_max, Max(), -INFINITY);
+
+  float sum = 0.0f;
+  walk_row<NUM_THREADS, COARSENING>(x, p.cols, [&](int, float v) { sum += expf(v - m); });
+  sum = block_reduce_shuffles(sum, warp_sum, Sum(), 0.0f);
+
+  const float inverse = 1.0f / sum;
+  walk_row<NUM_THREADS, COARSENING>(x, p.cols,
+                                    [&](int col, float v) { y[col] = expf(v - m) * inverse; });
+}
+
+static void softmax_warp_shuffles(const SoftmaxProblem& p, cudaStream_t stream) {
+  for_each_slice<float>(p, [&](const Softmax<float>& s) {
+    const auto grid = static_cast<unsigned>(s.rows);
+    softmax_warp_shuffles_kernel<<<grid, WARP_SHUFFLES_NUM_THREADS, 0, stream>>>(s);
+    CUDA_CHECK_LAUNCH(softmax_warp_shuffles_kernel);
+  });
+}
+
+// ------------------------------------------------------------------------------------------------
+// online: the maximum and the sum in one pass (fp32)
+// Idea     Carry (m, l), l being the sum of exp(x - m) so far. Where a larger element comes,
+//          exp(x - m_new) = exp(x - m) * exp(m - m_new) for all that was summed:
+//
+//            m_new = max(m, x)      l = l * exp(m - m_new) + exp(x - m_new)
+//
+//          Two parts of a row merge in the same way, so a tree of pairs (m, l) reduces the block.
+//          (Milakov and Gimelshein, Online normalizer calculation for softmax, 2018.)
+// Changes  vs warp_shuffles: passes 1 and 2 are one, and so are the two reductions. From here on
+//          exp(d) is 2^(log2(e) * d), one instruction of the special function unit and no more.
+// Bytes    8 read + 4 written = 12 asked per element (floor: 8), 3 exp instead of 2.
+// Shape    256 threads per row, 256 B smem, 1 __syncthreads.
+// Trap     A thread that has no element, or only -inf, has m = -inf, and merging two of them takes
+//          exp(-inf + inf) = NaN. Here m begins at the lowest finite number and stays finite.
+// Next     A lane still asks for 4 bytes at a time: four times the instructions it takes.
+constexpr int ONLINE_NUM_THREADS = 256;  // tunable: 64, 128, 256, 512, 1024
+constexpr int ONLINE_COARSENING = 4;     // tunable: 1, 2, 4, 8
+
+__global__ void softmax_online_kernel(const Softmax<float> p) {
+  constexpr int NUM_THREADS = ONLINE_NUM_THREADS;
+  constexpr int COARSENING = ONLINE_COARSENING;
+  __shared__ Online<float> smem[32];
+  const float* x = p.x + blockIdx.x * p.ldx;
+  float* y = p.y + blockIdx.x * p.ldy;
+
+  auto row = Online<float>::nothing();
+  walk_row<NUM_THREADS, COARSENING>(x, p.cols, [&](int, float v) {
+    const float one[] = {v};
+    row.add(one, p.slope_log2);
+  });
+  row = block_reduce_shuffles(row, smem, Merge<float>{p.slope_log2}, Online<float>::nothing());
+
+  const float inverse = row.l < INFINITY ? 1.0f / row.l : NAN;  // +inf in the row: no softmax
+  walk_row<NUM_THREADS, COARSENING>(x, p.cols, [&](int col, float v) {
+    y[col] = power_of_2(p.slope_log2 * (v - row.m)) * inverse;
+  });
+}
+
+static void softmax_online(const SoftmaxProblem& p, cudaStream_t stream) {
+  for_each_slice<float>(p, [&](const Softmax<float>& s) {
+    const auto grid = static_cast<unsigned>(s.rows);
+    softmax_online_kernel<<<grid, ONLINE_NUM_THREADS, 0, stream>>>(s);
+    CUDA_CHECK_LAUNCH(softmax_online_kernel);
+  });
+}
+
+// ------------------------------------------------------------------------------------------------
+// Rungs in other files.
+
+// softmax_cub.cu: CUB's headers would make every edit here compile four times as long.
+void softmax_cub(const SoftmaxProblem& p, cudaStream_t stream);
+
+// softmax_vectorized.cu: the ladder goes on, for all dtypes.
+void softmax_vectorized(const SoftmaxProblem& p, cudaStream_t stream);
+void softmax_warp_per_row(const SoftmaxProblem& p, cudaStream_t stream);
+void softmax_row_in_registers(const SoftmaxProblem& p, cudaStream_t stream);
+void softmax_cluster(const SoftmaxProblem& p, cudaStream_t stream);
+
+// ------------------------------------------------------------------------------------------------
 // The ladder, slowest idea first. A line here is all it takes to register a rung.
+static constexpr char ALL[] = "float32 float64 float16 bfloat16";
+static constexpr char OPTIONS[] = "scale log lse";
 static constexpr Rung<SoftmaxProblem> RUNGS[] = {
     {"naive", softmax_naive},
     {"block_per_row", softmax_block_per_row},
     {"coarsened", softmax_coarsened},
+    {"warp_shuffles", softmax_warp_shuffles},
+    {"cub", softmax_cub},
+    {"online", softmax_online},
+    {"vectorized", softmax_vectorized, {.dtypes = ALL, .options = OPTIONS}},
+    {"warp_per_row", softmax_warp_per_row, {.dtypes = ALL, .options = OPTIONS}},
+    {"row_in_registers", softmax_row_in_registers, {.dtypes = ALL, .options = OPTIONS}},
+    {"cluster", softmax_cluster, {.dtypes = ALL, .compute_capability = 90, .options = OPTIONS}},
 };
 
 extern "C" const Rung<SoftmaxProblem>* softmax_rungs(int* n) {

@@ -1,11 +1,17 @@
 // softmax.cuh: what the softmax ladders (softmax.cu, softmax_cub.cu, softmax_backward.cu) share:
-// problems with their types, dtypes as template arguments, and rows cut into 16-byte vectors.
+// dtypes as template arguments, rows cut into 16-byte vectors, reductions.
 #pragma once
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
+#include <cmath>
+
 #include "common.cuh"
+#include "ptx.cuh"
+
+// ------------------------------------------------------------------------------------------------
+// Types
 
 // What a kernel computes in: fp32, and fp64 for fp64.
 template <class T>
@@ -18,19 +24,6 @@ struct ComputeType<double> {
 };
 template <class T>
 using Compute = typename ComputeType<T>::type;
-
-// SoftmaxProblem with its types: what the kernels are given.
-template <class T>
-struct Softmax {
-  const T* x;       // [rows, cols]
-  T* y;             // [rows, cols]
-  Compute<T>* lse;  // [rows], or nullptr
-  int64_t rows;
-  int cols;
-  int64_t ldx, ldy;
-  Compute<T> scale;
-  bool log;
-};
 
 // Calls run(T()) with the C++ type of a dtype.
 template <class Run>
@@ -47,22 +40,230 @@ void with_dtype(DType dtype, Run run) {
   }
 }
 
+constexpr double LOG2_E = 1.4426950408889634;
+
+// SoftmaxProblem with its types: what the kernels are given.
+//
+// The scale comes in two factors. z = prescale * x is exact, prescale being 0 or a power of two up
+// to 1 with the sign of scale. So the maximum of z is where that of scale * x is, and
+// slope * (z - m), slope >= 1, has no rounding but that of z - m and its own.
+template <class T>
+struct Softmax {
+  using Number = Compute<T>;
+  const T* x;   // [rows, cols]
+  T* y;         // [rows, cols]
+  Number* lse;  // [rows], or nullptr
+  int64_t rows;
+  int cols;
+  int64_t ldx, ldy;
+  Number prescale, slope;
+  Number slope_log2;  // slope * log2(e), for exp2
+  bool log;
+};
+
+template <class T>
+Softmax<T> typed(const SoftmaxProblem& p) {
+  using Number = Compute<T>;
+  double prescale = p.scale;
+  if (p.scale != 0) {
+    int exponent;
+    std::frexp(p.scale, &exponent);  // scale = a number in [0.5, 1) * 2^exponent
+    prescale = std::copysign(std::ldexp(1.0, min(exponent - 1, 0)), p.scale);
+  }
+  const double slope = p.scale == 0 ? 1 : p.scale / prescale;
+  return {
+      .x = static_cast<const T*>(p.x),
+      .y = static_cast<T*>(p.y),
+      .lse = static_cast<Number*>(p.lse),
+      .rows = p.rows,
+      .cols = p.cols,
+      .ldx = p.ldx,
+      .ldy = p.ldy,
+      .prescale = static_cast<Number>(prescale),
+      .slope = static_cast<Number>(slope),
+      .slope_log2 = static_cast<Number>(slope * LOG2_E),
+      .log = p.log,
+  };
+}
+
 // Calls launch(slice) for the parts of p that one grid can hold, 2^31 - 1 rows each. Nearly always
 // there is one part, p itself; none if nothing is to be written.
 template <class T, class Launch>
 void for_each_slice(const SoftmaxProblem& p, Launch launch) {
   if (p.cols == 0 && p.lse == nullptr) return;
   for (int64_t row = 0; row < p.rows; row += MAX_GRID_X) {
-    launch(Softmax<T>{
-        .x = static_cast<const T*>(p.x) + row * p.ldx,
-        .y = static_cast<T*>(p.y) + row * p.ldy,
-        .lse = p.lse == nullptr ? nullptr : static_cast<Compute<T>*>(p.lse) + row,
-        .rows = min(p.rows - row, MAX_GRID_X),
-        .cols = p.cols,
-        .ldx = p.ldx,
-        .ldy = p.ldy,
-        .scale = static_cast<Compute<T>>(p.scale),
-        .log = p.log,
-    });
+    Softmax<T> slice = typed<T>(p);
+    slice.x += row * p.ldx;
+    slice.y += row * p.ldy;
+    if (slice.lse != nullptr) slice.lse += row;
+    slice.rows = min(p.rows - row, MAX_GRID_X);
+    launch(slice);
   }
+}
+
+// ------------------------------------------------------------------------------------------------
+// Arithmetic
+
+template <class Number>
+constexpr Number LARGEST = Number(3.4028234663852886e38);  // the largest finite number
+template <>
+constexpr double LARGEST<double> = 1.7976931348623157e308;
+
+__device__ inline float power_of_2(float x) { return ex2(x); }
+__device__ inline double power_of_2(double x) { return exp2(x); }
+
+struct Max {
+  template <class Number>
+  __device__ Number operator()(Number a, Number b) const {
+    return max(a, b);  // the other one if one is NaN
+  }
+};
+
+struct Sum {
+  template <class Number>
+  __device__ Number operator()(Number a, Number b) const {
+    return a + b;
+  }
+};
+
+// ------------------------------------------------------------------------------------------------
+// Vectors
+
+// 16 bytes of a row: what one lane loads or stores at once.
+template <class T>
+struct alignas(16) Vector {
+  static constexpr int SIZE = 16 / sizeof(T);
+  T values[SIZE];
+};
+
+template <class T>
+__device__ bool is_aligned(const T* p) {
+  return reinterpret_cast<uintptr_t>(p) % sizeof(Vector<T>) == 0;
+}
+
+// The vector at p, in one load if p is `aligned` to 16 bytes.
+template <class T>
+__device__ Vector<T> load_vector(const T* p, bool aligned = true) {
+  if (aligned) return *reinterpret_cast<const Vector<T>*>(p);
+  Vector<T> vector;
+#pragma unroll
+  for (int i = 0; i < Vector<T>::SIZE; ++i) vector.values[i] = p[i];
+  return vector;
+}
+
+// Stores a vector in one store. A plain assignment may come out as one store per element, where the
+// compiler takes it apart and loses sight of the alignment.
+template <class T>
+__device__ void store_vector(T* aligned, const Vector<T>& vector) {
+  __stwb(reinterpret_cast<uint4*>(aligned), reinterpret_cast<const uint4&>(vector));
+}
+
+// A row begins and ends where it likes; a 16-byte access does not:
+//
+//   |....ab|cdef|ghij|klmn|op....|    boxes of 16 bytes in memory
+//        ^^ head               ^^ tail: these edges go element by element, one to a lane
+//
+// The row that is written decides where to cut. Edges are fewer than two vectors.
+template <class T>
+struct Split {
+  static constexpr int SIZE = Vector<T>::SIZE;
+  int head, vectors, edges;
+
+  __device__ Split(const T* row, int cols) {
+    const int behind = reinterpret_cast<uintptr_t>(row) % sizeof(Vector<T>) / sizeof(T);
+    head = min(cols, (SIZE - behind) % SIZE);
+    vectors = (cols - head) / SIZE;
+    edges = cols - vectors * SIZE;
+  }
+  __device__ int column(int v) const { return head + v * SIZE; }  // the vector's first
+  __device__ int edge_column(int i) const { return i < head ? i : i + vectors * SIZE; }
+};
+
+// Tells the compiler that nothing is known of v any more. It then converts 16-bit elements again
+// where they are needed again, and does not keep them as fp32 beside.
+template <class T>
+__device__ void forget(Vector<T>& v) {
+  auto& words = reinterpret_cast<uint4&>(v);
+  asm volatile("" : "+r"(words.x), "+r"(words.y), "+r"(words.z), "+r"(words.w));
+}
+
+// Whether two tensors' rows lie alike towards 16-byte boundaries, all of them.
+template <class T>
+bool lie_alike(const void* a, int64_t lda, const void* b, int64_t ldb, int64_t rows) {
+  const auto first = reinterpret_cast<uintptr_t>(a) ^ reinterpret_cast<uintptr_t>(b);
+  const int64_t step = rows > 1 ? lda ^ ldb : 0;
+  return first % sizeof(Vector<T>) == 0 && step % Vector<T>::SIZE == 0;
+}
+
+// ------------------------------------------------------------------------------------------------
+// Reductions by shuffles
+
+template <class Number>
+__device__ Number shuffle_xor(Number value, int distance) {
+  return __shfl_xor_sync(ALL_LANES, value, distance);
+}
+
+// op over the values of `lanes` neighbouring lanes, a power of two up to 32, given to each of them.
+//
+//   distance 4   0 1 2 3 4 5 6 7     lane t takes what lane t ^ 4 has: 0 and 4 now have the same
+//   distance 2   0 1 2 3
+//   distance 1   0 1                 after log2(lanes) steps all have all
+template <class Value, class Op>
+__device__ Value group_reduce(Value value, Op op, int lanes = 32) {
+  for (int distance = lanes / 2; distance > 0; distance /= 2) {
+    value = op(value, shuffle_xor(value, distance));
+  }
+  return value;
+}
+
+// op over the values of all threads of the block, given to each of them; `none` changes nothing.
+// Two reductions in a row need an smem each: a warp may be at the second while another still reads
+// the first.
+template <class Value, class Op>
+__device__ Value block_reduce_shuffles(Value value, Value (&smem)[32], Op op, Value none) {
+  const int lane = threadIdx.x % 32;
+  value = group_reduce(value, op);
+  if (lane == 0) smem[threadIdx.x / 32] = value;
+  __syncthreads();  // every warp's result is in smem
+  return group_reduce(lane < blockDim.x / 32 ? smem[lane] : none, op);
+}
+
+// ------------------------------------------------------------------------------------------------
+// Parts of a row (rung online)
+
+// What a part of a row comes to: the maximum m of its z (z = x but for a scale, see softmax.cuh) and
+// the sum l of exp(slope * (z - m)). m is finite: an infinite z counts as the largest number, and
+// makes l infinite. A NaN among the z makes l NaN.
+template <class Number>
+struct Online {
+  Number m, l;
+
+  static __device__ Online nothing() { return {-LARGEST<Number>, 0}; }
+
+  template <int N>
+  __device__ void add(const Number (&z)[N], Number slope_log2) {
+    Number m_new = m;
+#pragma unroll
+    for (int i = 0; i < N; ++i) m_new = max(m_new, z[i]);
+    m_new = min(m_new, LARGEST<Number>);
+    l *= power_of_2(slope_log2 * (m - m_new));
+#pragma unroll
+    for (int i = 0; i < N; ++i) l += power_of_2(slope_log2 * (z[i] - m_new));
+    m = m_new;
+  }
+};
+
+template <class Number>
+struct Merge {
+  Number slope_log2;
+
+  __device__ Online<Number> operator()(const Online<Number>& a, const Online<Number>& b) const {
+    const Number m = max(a.m, b.m);
+    return {m, a.l * power_of_2(slope_log2 * (a.m - m)) + b.l * power_of_2(slope_log2 * (b.m - m))};
+  }
+};
+
+template <class Number>
+__device__ Online<Number> shuffle_xor(const Online<Number>& value, int distance) {
+  return {shuffle_xor(value.m, distance), shuffle_xor(value.l, distance)};
 }
