@@ -179,45 +179,6 @@ static void softmax_backward_block_per_row(const SoftmaxBackwardProblem& p, cuda
 // Next     dy and y are still read twice.
 constexpr int VECTORIZED_NUM_THREADS = 256;  // tunable: 64, 128, 256, 512, 1024
 
-// 16 bytes of a row, to be moved in one instruction.
-template <class T>
-struct alignas(16) Vector {
-  static constexpr int SIZE = 16 / sizeof(T);
-  T values[SIZE];
-};
-
-template <class T>
-__device__ bool is_aligned(const T* p) {
-  return reinterpret_cast<uintptr_t>(p) % 16 == 0;
-}
-
-// The vector at p. `aligned`: p is on a 16-byte boundary.
-template <class T>
-__device__ Vector<T> load_vector(const T* p, bool aligned = true) {
-  if (aligned) return *reinterpret_cast<const Vector<T>*>(p);
-  Vector<T> v;
-#pragma unroll
-  for (int i = 0; i < Vector<T>::SIZE; ++i) v.values[i] = p[i];
-  return v;
-}
-
-// A row that is cut at the 16-byte boundaries of `row`: `head` elements, `vectors`, and a tail. The
-// `edges` elements of head and tail are fewer than two vectors.
-template <class T>
-struct Split {
-  static constexpr int SIZE = Vector<T>::SIZE;
-  int head, vectors, edges;
-
-  __device__ Split(const T* row, int cols) {
-    const int behind = reinterpret_cast<uintptr_t>(row) % 16 / sizeof(T);
-    head = min(cols, (SIZE - behind) % SIZE);
-    vectors = (cols - head) / SIZE;
-    edges = cols - vectors * SIZE;
-  }
-  __device__ int column(int i) const { return head + i * SIZE; }  // its first column
-  __device__ int edge_column(int i) const { return i < head ? i : i + vectors * SIZE; }
-};
-
 template <class T>
 __global__ void softmax_backward_vectorized_kernel(const SoftmaxBackward<T> p) {
   constexpr int NUM_THREADS = VECTORIZED_NUM_THREADS;
@@ -296,14 +257,6 @@ static void softmax_backward_vectorized(const SoftmaxBackwardProblem& p, cudaStr
 constexpr int ROW_IN_REGISTERS_VECTORS = 4;        // tunable: 1, 2, 4
 constexpr int ROW_IN_REGISTERS_NUM_THREADS = 128;  // tunable: 32, 64, 128, 256
 constexpr int ROW_IN_REGISTERS_MAX_THREADS = 1024;
-
-// Tells the compiler nothing of v is known any more: it converts 16-bit elements to fp32 again when
-// they are needed again, instead of keeping both.
-template <class T>
-__device__ void forget(Vector<T>& v) {
-  auto& words = reinterpret_cast<uint4&>(v);
-  asm volatile("" : "+r"(words.x), "+r"(words.y), "+r"(words.z), "+r"(words.w));
-}
 
 // `lanes` threads per row: 16, 32, or the block.
 template <class T>
