@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from workbench import check, operations
+from workbench import check, operations, row_operations
 from workbench.operations import SOFTMAX
 
 CPU = torch.device("cpu")
@@ -15,7 +15,7 @@ CASE = SOFTMAX.case("rows=23,cols=9")
 
 def few_rows(monkeypatch, elements: int = 64) -> None:
     """Let cases of more elements repeat their rows."""
-    monkeypatch.setattr(operations, "MANY_ELEMENTS", elements)
+    monkeypatch.setattr(row_operations, "MANY_ELEMENTS", elements)
     operations.expected.cache_clear()
 
 

@@ -18,7 +18,7 @@ import torch
 
 from workbench import inputs, operations
 from workbench.ops import Rung
-from workbench.problems import DEVICES, Case, Expected, Operation, Tensors
+from workbench.problems import DEVICES, ROW_TENSORS, Case, Expected, Operation, Tensors
 
 SECOND_FILL = 12345.0  # finds elements left unwritten where the reference is NaN
 LAUNCH_ERRORS = (RuntimeError, ValueError, TypeError, NotImplementedError)
@@ -316,6 +316,9 @@ def unmet_requirement(
     sizes = dict(case.shape.sizes)
     if rung.head_dims and sizes.get("D") not in rung.head_dims:
         return f"D={sizes.get('D')} is not one of {', '.join(map(str, rung.head_dims))}"
+    unknown = [option for option in operation.options(case) if option not in rung.options]
+    if unknown:
+        return f"it knows no {unknown[0]}"
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
         if 10 * major + minor < rung.compute_capability:
@@ -323,7 +326,7 @@ def unmet_requirement(
     if rung.alignment > torch.finfo(getattr(torch, case.dtype)).bits // 8:
         placed = operation.place_inputs(case, device) | operation.place_outputs(case, device)
         for name, tensor in _views(placed).items():
-            if name != "lse" and not is_aligned(tensor, rung.alignment):  # lse has scalar stores
+            if name not in ROW_TENSORS and not is_aligned(tensor, rung.alignment):
                 return f"{name} is not aligned to {rung.alignment} bytes"
     return None
 

@@ -173,59 +173,76 @@ def place_values(
     return placed
 
 
-def _randn(shape, generator):
-    return torch.randn(shape, generator=generator)
+# A fill gets the shape, the random numbers and the dtype; values are rounded to that afterwards.
 
 
-def _spiky(shape, generator):
+def _randn(shape, generator, dtype):
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    return torch.randn(shape, generator=generator, dtype=wide)
+
+
+def _times(factor: float):
+    return lambda shape, generator, dtype: factor * _randn(shape, generator, dtype)
+
+
+def _spiky(shape, generator, dtype):
     """Normal, but one element in sixteen is a hundred times larger."""
-    values = torch.randn(shape, generator=generator)
+    values = _randn(shape, generator, dtype)
     spikes = torch.rand(shape, generator=generator) < 1 / 16
     return torch.where(spikes, 100 * values, values)
 
 
-def _integers(shape, generator):
+def _integers(shape, generator, dtype):
     """-4..4, so that fp32 sums of products are exact whatever their order."""
     return torch.randint(-4, 5, shape, generator=generator).float()
 
 
+def _denormal(shape, generator, dtype):
+    """Normal, times a hundredth of the dtype's smallest normal number: most are below it."""
+    values = torch.randn(shape, generator=generator, dtype=torch.float64)
+    return 0.01 * torch.finfo(dtype).smallest_normal * values
+
+
 def _sprinkled(value: float, chance: float = 1 / 24):
-    def fill(shape, generator):
-        values = torch.randn(shape, generator=generator)
+    def fill(shape, generator, dtype):
+        values = _randn(shape, generator, dtype)
         where = torch.rand(shape, generator=generator) < chance
         return torch.where(where, value, values)
 
     return fill
 
 
-def _masked_rows(shape, generator):
+def _masked_rows(shape, generator, dtype):
     """Every second row is all -inf; the others have some -inf."""
-    values = _sprinkled(-math.inf, 1 / 4)(shape, generator)
+    values = _sprinkled(-math.inf, 1 / 4)(shape, generator, dtype)
     values[..., ::2, :] = -math.inf
     return values
 
 
-def _single_huge(shape, generator):
-    """One element of every row is 3e38, the next one -3e38."""
-    values = torch.randn(shape, generator=generator)
+def _single_huge(shape, generator, dtype):
+    """One element of every row is near the dtype's largest number (3e38 in fp32), one near -it."""
+    values = _randn(shape, generator, dtype)
+    huge = 0.88 * torch.finfo(dtype).max
     if shape[-1] > 0:
-        values[..., shape[-1] // 2] = 3e38
-        values[..., 0] = -3e38 if shape[-1] > 1 else 3e38
+        values[..., shape[-1] // 2] = huge
+        values[..., 0] = -huge if shape[-1] > 1 else huge
     return values
 
 
-def _constant_rows(shape, generator):
-    return torch.randn((*shape[:-1], 1), generator=generator).expand(shape).contiguous()
+def _constant_rows(shape, generator, dtype):
+    return _randn((*shape[:-1], 1), generator, dtype).expand(shape).contiguous()
 
 
-FILLS: dict[str, Callable[[tuple[int, ...], torch.Generator], torch.Tensor]] = {
+Fill = Callable[[tuple[int, ...], torch.Generator, torch.dtype], torch.Tensor]
+
+FILLS: dict[str, Fill] = {
     "randn": _randn,
     "spiky": _spiky,
     "integers": _integers,
-    "large": lambda shape, generator: 1e4 * _randn(shape, generator),
-    "tens": lambda shape, generator: 30 * _randn(shape, generator),
-    "denormal": lambda shape, generator: 1e-40 * _randn(shape, generator),
-    "zeros": lambda shape, generator: torch.zeros(shape),
+    "large": _times(1e4),
+    "tens": _times(30),
+    "denormal": _denormal,
+    "zeros": lambda shape, generator, dtype: torch.zeros(shape),
     "constant_rows": _constant_rows,
     "some_inf": _sprinkled(math.inf),
     "some_neg_inf": _sprinkled(-math.inf, 1 / 4),
@@ -240,4 +257,4 @@ def fill_values(kind: str, shape: tuple[int, ...], seed: int, dtype: torch.dtype
     if kind not in FILLS:
         raise ValueError(f"fill {kind!r}: one of {', '.join(FILLS)}")
     generator = torch.Generator().manual_seed(seed)
-    return FILLS[kind](shape, generator).to(dtype)
+    return FILLS[kind](shape, generator, dtype).to(dtype)

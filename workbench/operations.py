@@ -1,4 +1,4 @@
-"""The operators, each described once: matmul, softmax, attention.
+"""The operators, each described once: matmul, softmax (workbench.row_operations), attention.
 
 Checks, benchmarks and tests loop over an operation's ladder (``workbench.rungs(name)``), so a
 rung that is added to a ladder's table is tested, timed and listed without an edit here.
@@ -6,12 +6,12 @@ rung that is added to a ladder's table is tested, timed and listed without an ed
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 
 from workbench import ops, references, tolerances
 from workbench.problems import Arrangement, Case, Expected, Operation, Tensors
+from workbench.row_operations import SOFTMAX, SOFTMAX_BACKWARD
 from workbench.shapes import Shape, ShapeKeys
 
 # matmul: C = A B
@@ -90,97 +90,6 @@ MATMUL = Operation(
         ("M=75,N=70,K=85", "padded_a_nt", "integers"),
         ("M=35,N=70,K=37", "padded_batch", "randn"),
     ),
-)
-
-
-# softmax: y = softmax(x) over rows
-
-
-def _softmax_inputs(case: Case, arrangement: Arrangement) -> dict[str, tuple[int, ...]]:
-    return {"x": (case.shape["rows"], case.shape["cols"])}
-
-
-def _softmax_outputs(case: Case, arrangement: Arrangement) -> dict[str, tuple[int, ...]]:
-    return {"out": (case.shape["rows"], case.shape["cols"])}
-
-
-def _softmax_launch(target: str, given: Tensors, out: Tensors, case: Case, kernel: str) -> None:
-    ops.call(target, "softmax_out", given["x"], out["out"], None, 1.0, False, kernel)
-
-
-def _softmax_expect(given: Tensors, case: Case) -> dict[str, Expected]:
-    reference = references.softmax(given["x"])
-    return {"out": Expected(reference, tolerances.softmax(given["x"], reference))}
-
-
-def _softmax_bytes(case: Case) -> int:
-    return 2 * case.itemsize * case.shape["rows"] * case.shape["cols"]
-
-
-MANY_ELEMENTS = 2**24  # a case of rows with more repeats its rows
-
-
-def distinct_rows(case: Case) -> Case:
-    """The case itself, or of many elements one with a few rows, to be repeated.
-
-    Their number is prime, so that a row read or written in another's place shows.
-    """
-    rows, cols = case.shape["rows"], case.shape["cols"]
-    if rows * cols <= MANY_ELEMENTS:
-        return case
-    few = min(rows, max(5, MANY_ELEMENTS // 4 // cols))
-    while few > 1 and any(few % i == 0 for i in range(2, math.isqrt(few) + 1)):
-        few -= 1
-    return with_rows(case, few)
-
-
-def with_rows(case: Case, rows: int) -> Case:
-    """The case with another number of rows."""
-    sizes = ((key, rows if key == "rows" else size) for key, size in case.shape.sizes)
-    return dataclasses.replace(case, shape=Shape(tuple(sizes)))
-
-
-# What the benchmark of an operation on rows looks at: short rows, rows that no vector divides,
-# rows that no cache of a multiprocessor holds three times over.
-ROWS_DEFAULTS = {
-    "simulator": ("rows=256,cols=1024", "rows=64,cols=4099", "rows=4,cols=65536"),
-    "gpu": (
-        "rows=1024,cols=1024",
-        "rows=4096,cols=4096",
-        "rows=16384,cols=1024",
-        "rows=32768,cols=4096",
-        "rows=16384,cols=16384",
-        "rows=8192,cols=65536",
-        "rows=1024,cols=1048576",
-    ),
-}
-ROWS_DTYPES = {"simulator": ("float32",), "gpu": ("float32", "bfloat16")}
-
-
-SOFTMAX = Operation(
-    name="softmax",
-    keys=ShapeKeys(("rows", "cols")),
-    arrangements={
-        "contiguous": Arrangement(),
-        "padded": Arrangement({"x": "padded", "out": "padded"}),
-        "padded_out": Arrangement({"out": "padded"}),
-        "offset": Arrangement({"x": "offset", "out": "offset"}),
-        "huge_x": Arrangement({"x": "huge"}),
-        "huge_out": Arrangement({"out": "huge"}),
-    },
-    input_shapes=_softmax_inputs,
-    output_shapes=_softmax_outputs,
-    launch=_softmax_launch,
-    expect=_softmax_expect,
-    flops=None,
-    ideal_bytes=_softmax_bytes,
-    defaults=ROWS_DEFAULTS,
-    edges=(
-        ("rows=9,cols=2100", "padded_out", "spiky"),
-        ("rows=300,cols=37", "padded", "some_neg_inf"),
-    ),
-    default_dtypes=ROWS_DTYPES,
-    distinct=distinct_rows,
 )
 
 
@@ -287,7 +196,9 @@ ATTENTION = Operation(
     ),
 )
 
-OPERATIONS = {operation.name: operation for operation in (MATMUL, SOFTMAX, ATTENTION)}
+OPERATIONS = {
+    operation.name: operation for operation in (MATMUL, SOFTMAX, SOFTMAX_BACKWARD, ATTENTION)
+}
 
 
 @functools.lru_cache(maxsize=2)

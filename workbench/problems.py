@@ -47,7 +47,7 @@ class Case:
         layout: a name in the operation's ``arrangements``.
         fill: a name in workbench.inputs.FILLS.
         dtype: torch's name of it.
-        scale: attention's scale; None means 1 / sqrt(D).
+        scale: None means 1 / sqrt(D) for attention, 1 for softmax.
         atol: if not None, an absolute error bound on top of the error model (with ``rtol``).
         rtol: relative part of that bound.
         seed: of the random values; None derives one from the case.
@@ -63,9 +63,10 @@ class Case:
     seed: int | None = None
 
     def __str__(self) -> str:
-        """Shape, layout, fill: what tells it apart in test names."""
+        """Shape, layout, fill, other dtypes than fp32: what tells it apart in test names."""
         scale = "" if self.scale is None else f"-scale={self.scale:g}"
-        return f"{self.shape}-{self.layout}-{self.fill}{scale}"
+        dtype = "" if self.dtype == "float32" else f"-{self.dtype}"
+        return f"{self.shape}-{self.layout}-{self.fill}{scale}{dtype}"
 
     @property
     def itemsize(self) -> int:
@@ -85,6 +86,38 @@ class Expected:
 
     reference: torch.Tensor
     allowed: torch.Tensor
+
+    def within(self, dtype: torch.dtype) -> Expected:
+        """The same for outputs of a narrow dtype: what is beyond its range becomes infinite.
+
+        Near the limit, where a right kernel may do either, everything is allowed.
+        """
+        largest, step = torch.finfo(dtype).max, torch.finfo(dtype).eps
+        limit = largest + largest * step / (2 * (2 - step))  # halfway to the next number
+        size = self.reference.abs()
+        near = (size - limit).abs() <= self.allowed
+        beyond = (size > limit) & ~near
+        return Expected(
+            torch.where(beyond, self.reference * math.inf, self.reference),
+            torch.where(near, math.inf, self.allowed),
+        )
+
+
+ROW_TENSORS = ("lse", "dlse")  # a number for each row, in the type that kernels compute in
+
+
+def tensor_dtype(name: str, case: Case) -> torch.dtype:
+    """The dtype of one of a case's tensors."""
+    dtype = getattr(torch, case.dtype)
+    return torch.promote_types(dtype, torch.float32) if name in ROW_TENSORS else dtype
+
+
+def _as_filled(tensors: Tensors, case: Case) -> Tensors:
+    return tensors
+
+
+def _no_options(case: Case) -> tuple[str, ...]:
+    return ()
 
 
 @dataclass(frozen=True)
@@ -107,6 +140,8 @@ class Operation:
         default_dtypes: the benchmark's dtypes by target.
         distinct: the case whose inputs, repeated row by row, are a case's inputs; itself but for
             large cases of what works on rows, whose references would not fit in memory.
+        finish: makes a case's inputs of tensors that hold its fill: (tensors, case).
+        options: what a case asks for beyond the plain operation, as in ``Rung.options``.
     """
 
     name: str
@@ -124,6 +159,8 @@ class Operation:
         default_factory=lambda: dict.fromkeys(DEVICES, ("float32",))
     )
     distinct: Callable[[Case], Case] = lambda case: case
+    finish: Callable[[Tensors, Case], Tensors] = _as_filled
+    options: Callable[[Case], tuple[str, ...]] = _no_options
 
     def case(self, shape: str, **settings: Any) -> Case:
         """The case with this shape text, in the first layout unless told otherwise."""
@@ -159,13 +196,13 @@ class Operation:
         They are those of ``distinct(case)``.
         """
         case = self.distinct(case)
-        dtype = getattr(torch, case.dtype)
         shapes = self.input_shapes(case, self.arrangement(case))
         seed = case.random_seed()
-        return {
-            name: inputs.fill_values(case.fill, shape, seed + i, dtype)
-            for i, (name, shape) in enumerate(shapes.items())
-        }
+        filled = {}
+        for i, (name, shape) in enumerate(shapes.items()):
+            fill = "randn" if name in ROW_TENSORS else case.fill
+            filled[name] = inputs.fill_values(fill, shape, seed + i, tensor_dtype(name, case))
+        return self.finish(filled, case)
 
     def place_inputs(self, case: Case, device: torch.device) -> dict[str, inputs.Placed]:
         """The inputs on the device as the case's layout wants them, guards around each."""
@@ -181,9 +218,13 @@ class Operation:
     def place_outputs(self, case: Case, device: torch.device) -> dict[str, inputs.Placed]:
         """Room for the outputs, guards around each, every element marked unwritten."""
         arrangement = self.arrangement(case)
-        dtype = getattr(torch, case.dtype)
         placed = {
-            name: inputs.place(shape, arrangement.lies.get(name, "contiguous"), dtype, device)
+            name: inputs.place(
+                shape,
+                arrangement.lies.get(name, "contiguous"),
+                tensor_dtype(name, case),
+                device,
+            )
             for name, shape in self.output_shapes(case, arrangement).items()
         }
         for output in placed.values():

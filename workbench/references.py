@@ -20,9 +20,44 @@ def matmul(a: torch.Tensor, b: torch.Tensor, b_transposed: bool) -> torch.Tensor
     return a.double() @ (right.mT if b_transposed else right)
 
 
-def softmax(x: torch.Tensor) -> torch.Tensor:
-    """Softmax over the last dimension; NaN for a row that is all -inf, as torch has it."""
-    return torch.softmax(x.double(), dim=-1)
+def softmax(x: torch.Tensor, scale: float = 1.0, log: bool = False) -> torch.Tensor:
+    """Softmax of scale * x over the last dimension, or its logarithm.
+
+    As torch has it: NaN for a row that has a NaN or +inf or is all -inf.
+    """
+    function = torch.log_softmax if log else torch.softmax
+    return function(scale * x.double(), dim=-1)
+
+
+def log_sum_exp(x: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
+    """log(sum(exp(scale * x))) over the last dimension; -inf for a row of nothing or of -inf."""
+    return torch.logsumexp(scale * x.double(), dim=-1)
+
+
+def softmax_backward(
+    dy: torch.Tensor,
+    y: torch.Tensor,
+    dlse: torch.Tensor | None = None,
+    scale: float = 1.0,
+    log: bool = False,
+) -> torch.Tensor:
+    """The gradient of what softmax, or with ``log`` its logarithm, made y of, given that of y.
+
+    Args:
+        dy: the gradient of y, [..., cols].
+        y: the result, [..., cols].
+        dlse: the gradient of the log-sum-exp, [...]; None means zeros.
+        scale: what x was multiplied by.
+        log: y is a log-softmax.
+
+    Returns:
+        scale * y * (dy - (sum(dy * y) - dlse)), with log scale * (dy - exp(y) * (sum(dy) - dlse)).
+    """
+    dy, y = dy.double(), y.double()
+    total = (dy if log else dy * y).sum(dim=-1, keepdim=True)
+    if dlse is not None:
+        total = total - dlse.double()[..., None]
+    return scale * (dy - torch.exp(y) * total) if log else scale * y * (dy - total)
 
 
 def visible(queries: int, keys: int, causal: bool, device: torch.device) -> torch.Tensor:

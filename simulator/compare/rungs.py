@@ -14,6 +14,7 @@ from pathlib import Path
 SHAPES = {
     "matmul": ("M=256,N=256,K=256", "M=150,N=134,K=85", "M=1024,N=1024,K=1024"),
     "softmax": ("rows=256,cols=1024", "rows=64,cols=4099", "rows=1024,cols=4096"),
+    "softmax_backward": ("rows=256,cols=1024", "rows=64,cols=4099"),
     "attention": (
         "B=1,H=2,Nq=256,Nk=256,D=64",
         "B=1,H=2,Nq=256,Nk=256,D=64,causal=1",

@@ -1,0 +1,178 @@
+"""Error models of softmax, its options and its gradient: torch fits them, a bit more does not."""
+
+import math
+
+import pytest
+import torch
+
+from workbench import check, operations, references, tolerances
+from workbench.operations import SOFTMAX, SOFTMAX_BACKWARD
+from workbench.problems import Case, Expected, Tensors
+from workbench.row_operations import has, scale_of
+
+DTYPES = ("float32", "float64", "float16", "bfloat16")
+SHAPES = {"rows=30,cols=7": (None, 0.125, -2.0, 0.0), "rows=5,cols=2000": (None,)}  # and scales
+FILLS = (
+    "randn",
+    "spiky",
+    "tens",
+    "large",
+    "denormal",
+    "some_neg_inf",
+    "masked_rows",
+    "single_huge",
+)
+BACKWARD_FILLS = tuple(fill for fill in FILLS if fill != "single_huge")  # sums of it overflow
+ULPS = {"float32": 40, "float64": 80, "float16": 1.5, "bfloat16": 1.5}
+
+
+def forward(given: Tensors, case: Case) -> Tensors:
+    """Torch's own kernels.
+
+    A scaled x is not rounded, as it is not in a kernel; and on a CPU torch's log_softmax of 16-bit
+    numbers rounds on the way.
+    """
+    x, scale, log = given["x"], scale_of(case), has(case, "log")
+    wide = scale * x.to(torch.promote_types(x.dtype, torch.float32))
+    function = torch.log_softmax if log else torch.softmax
+    out = {"out": function(x if scale == 1 and not log else wide, dim=-1).to(x.dtype)}
+    return {**out, "lse": torch.logsumexp(wide, dim=-1)} if has(case, "lse") else out
+
+
+def backward(given: Tensors, case: Case) -> Tensors:
+    """Torch's own kernel where it knows the options, else the formula in the kernels' type."""
+    dy, y, log = given["dy"], given["y"], has(case, "log")
+    if case.scale is None and not has(case, "dlse"):
+        aten = torch.ops.aten
+        kernel = aten._log_softmax_backward_data if log else aten._softmax_backward_data
+        return {"out": kernel(dy, y, -1, y.dtype)}
+    wide = torch.promote_types(y.dtype, torch.float32)
+    dy, y = dy.to(wide), y.to(wide)
+    total = (dy if log else dy * y).sum(dim=-1, keepdim=True)
+    if has(case, "dlse"):
+        total = total - given["dlse"][:, None]
+    dx = dy - torch.exp(y) * total if log else y * (dy - total)
+    return {"out": (scale_of(case) * dx).to(given["y"].dtype)}
+
+
+def compared(operation, case: Case, spoil=lambda out: out) -> dict[str, check.Comparison]:
+    run = forward if operation is SOFTMAX else backward
+    got = run(operation.values(case), case)
+    expected = operations.expected(operation.name, case, "cpu")
+    assert got.keys() == expected.keys()
+    return {name: check.compare(spoil(got[name]), expected[name]) for name in got}
+
+
+def cases(options, fills):
+    return [
+        (f"{shape}{more}", fill, scale)
+        for shape, scales in SHAPES.items()
+        for more in options
+        for fill in fills
+        for scale in scales
+        if (fill, scale) != ("single_huge", -2.0)  # twice the largest number
+    ]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("shape", "fill", "scale"), cases((",lse=1", ",log=1,lse=1"), FILLS))
+def test_torch_fits(shape, fill, scale, dtype):
+    case = SOFTMAX.case(shape, fill=fill, scale=scale, dtype=dtype)
+    for name, comparison in compared(SOFTMAX, case).items():
+        assert comparison.wrong == 0, (name, comparison)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("shape", "fill", "scale"), cases(("", ",log=1", ",dlse=1", ",log=1,dlse=1"), BACKWARD_FILLS)
+)
+def test_torch_fits_backward(shape, fill, scale, dtype):
+    case = SOFTMAX_BACKWARD.case(shape, fill=fill, scale=scale, dtype=dtype)
+    assert compared(SOFTMAX_BACKWARD, case)["out"].wrong == 0
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("options", ["", ",log=1", ",lse=1"])
+def test_a_few_ulp_do_not(dtype, options):
+    """Short rows, so that the bound is that of some operations and not of a long sum."""
+    factor = 1 + ULPS[dtype] * torch.finfo(getattr(torch, dtype)).eps
+    case = SOFTMAX.case(f"rows=30,cols=7{options}", dtype=dtype)
+
+    def spoil(out: torch.Tensor) -> torch.Tensor:
+        more = factor if out.dtype == getattr(torch, dtype) else 1 + 40 * 2.0**-23
+        return (out.double() * more).to(out.dtype)
+
+    for comparison in compared(SOFTMAX, case, spoil).values():
+        assert comparison.wrong > 0
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("options", ["", ",log=1", ",dlse=1"])
+def test_a_few_ulp_do_not_backward(dtype, options):
+    factor = 1 + ULPS[dtype] * torch.finfo(getattr(torch, dtype)).eps
+    case = SOFTMAX_BACKWARD.case(f"rows=30,cols=7{options}", dtype=dtype)
+    spoilt = compared(SOFTMAX_BACKWARD, case, lambda out: (out.double() * factor).to(out.dtype))
+    assert spoilt["out"].wrong > 0
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("columns", [2000, 5000])
+def test_a_missing_term_does_not(dtype, columns):
+    """One element of thousands, of average size, left out of a row's sum."""
+    for fill in ("constant_rows", "zeros"):
+        case = SOFTMAX.case(f"rows=3,cols={columns},lse=1", fill=fill, dtype=dtype)
+        less = (columns - 1) / columns
+
+        def spoil(out: torch.Tensor, less=less) -> torch.Tensor:
+            return (out.double() / less if out.dim() > 1 else out + math.log(less)).to(out.dtype)
+
+        comparisons = compared(SOFTMAX, case, spoil)
+        assert comparisons["lse"].wrong == 3
+        if dtype in ("float32", "float64"):  # 16 bits tell no thousandths
+            assert comparisons["out"].wrong > 0
+
+
+def test_subnormal_results_of_fp16_are_half_a_step_from_right():
+    x = torch.tensor([[0.0, -12.0, -17.0]], dtype=torch.float16)
+    y = references.softmax(x)
+    assert 2.0**-25 < float(y[0, 2]) < float(y[0, 1]) < 2.0**-14
+    allowed = tolerances.softmax(x, y)
+    step = 2.0**-24
+    right, wrong = y.half(), y.half() + torch.tensor([[0, step, 2 * step]]).half()
+    assert check.compare(right, Expected(y, allowed)).wrong == 0
+    assert check.compare(wrong, Expected(y, allowed)).wrong == 2
+
+
+def test_beyond_the_range_of_a_dtype():
+    """65504 is the largest number of fp16; from 65520 on a value rounds to infinity."""
+    reference = torch.tensor([65504.0, 65519.0, 65521.0, 70000.0, -70000.0, math.inf, math.nan])
+    expected = Expected(reference.double(), torch.full((7,), 8.0).double()).within(torch.float16)
+    inf = math.inf
+    for got, right in (
+        ([65504, 65504, inf, inf, -inf, inf, math.nan], True),
+        ([65504, inf, 65504, inf, -inf, inf, math.nan], True),
+        ([65504, 65504, inf, 65504, -inf, inf, math.nan], False),
+        ([65504, 65504, inf, inf, inf, inf, math.nan], False),
+        ([inf, 65504, inf, inf, -inf, inf, math.nan], False),
+    ):
+        comparison = check.compare(torch.tensor(got).half(), expected)
+        assert (comparison.wrong == 0) == right, got
+
+
+def test_the_gradient_is_autograd_s():
+    for log, function in ((False, torch.softmax), (True, torch.log_softmax)):
+        x = torch.randn(5, 9, dtype=torch.float64, requires_grad=True)
+        y, lse = function(0.3 * x, dim=-1), torch.logsumexp(0.3 * x, dim=-1)
+        dy, dlse = torch.randn_like(y), torch.randn_like(lse)
+        (dx,) = torch.autograd.grad((y, lse), x, (dy, dlse))
+        assert torch.allclose(references.softmax_backward(dy, y.detach(), dlse, 0.3, log), dx)
+
+
+def test_gradients_are_given_a_softmax():
+    case = SOFTMAX_BACKWARD.case("rows=6,cols=40,dlse=1", fill="masked_rows", dtype="float16")
+    given = SOFTMAX_BACKWARD.values(case)
+    assert [t.dtype for t in given.values()] == [torch.float16, torch.float16, torch.float32]
+    assert given["dy"].isfinite().all()
+    assert given["y"][::2].isnan().all()  # rows of -inf
+    assert torch.allclose(given["y"][1::2].double().sum(dim=-1), torch.ones(3).double(), atol=1e-3)
+    assert (given["y"] == 0).any()
