@@ -11,6 +11,7 @@
 //   block_per_row     one block per row; the sum by shuffles and one hop through shared memory
 //   vectorized        the same, 16 bytes per load and store
 //   row_in_registers  dy and y stay in the registers of as many threads as the row needs
+//   cluster           a long row stays in the shared memories of a cluster of blocks
 #include "softmax.cuh"
 
 // SoftmaxBackwardProblem with its types: what the kernels are given.
@@ -113,25 +114,6 @@ static void softmax_backward_naive(const SoftmaxBackwardProblem& p, cudaStream_t
 // Next     Each load brings a lane 4 bytes (fp16, bf16: 2); it can bring 16.
 constexpr int BLOCK_PER_ROW_NUM_THREADS = 256;  // tunable: 64, 128, 256, 512, 1024
 
-// The sum over the `width` lanes of a group, a power of two, given to all of them.
-template <class C>
-__device__ C group_sum(C value, int width = 32) {
-  for (int distance = width / 2; distance > 0; distance /= 2) {
-    value += __shfl_xor_sync(ALL_LANES, value, distance);
-  }
-  return value;
-}
-
-// The sum over the block, given to every thread. To be called once: nothing guards smem after it.
-template <class C>
-__device__ C block_sum(C value, C (&smem)[32]) {
-  const int lane = threadIdx.x % 32;
-  value = group_sum(value);
-  if (lane == 0) smem[threadIdx.x / 32] = value;
-  __syncthreads();  // the sums of all warps are in smem
-  return group_sum(lane < blockDim.x / 32 ? smem[lane] : C(0));
-}
-
 template <class T>
 __global__ void softmax_backward_block_per_row_kernel(const SoftmaxBackward<T> p) {
   constexpr int NUM_THREADS = BLOCK_PER_ROW_NUM_THREADS;
@@ -143,7 +125,7 @@ __global__ void softmax_backward_block_per_row_kernel(const SoftmaxBackward<T> p
 
   Compute<T> sum = 0;
   for (int col = threadIdx.x; col < p.cols; col += NUM_THREADS) sum += term(p, dy[col], y[col]);
-  sum = block_sum(sum, smem);
+  sum = block_reduce_shuffles(sum, smem, Sum(), Compute<T>(0));
   if (p.dlse != nullptr) sum -= p.dlse[row];
 
   for (int col = threadIdx.x; col < p.cols; col += NUM_THREADS) {
@@ -179,10 +161,29 @@ static void softmax_backward_block_per_row(const SoftmaxBackwardProblem& p, cuda
 // Next     dy and y are still read twice.
 constexpr int VECTORIZED_NUM_THREADS = 256;  // tunable: 64, 128, 256, 512, 1024
 
+// term() and gradient() of a vector.
+template <class T>
+__device__ Compute<T> terms(const SoftmaxBackward<T>& p, Vector<T> dy_frag, Vector<T> y_frag) {
+  Compute<T> sum = 0;
+#pragma unroll
+  for (int i = 0; i < Vector<T>::SIZE; ++i) sum += term(p, dy_frag.values[i], y_frag.values[i]);
+  return sum;
+}
+
+template <class T>
+__device__ Vector<T> gradients(const SoftmaxBackward<T>& p, Vector<T> dy_frag, Vector<T> y_frag,
+                               Compute<T> sum) {
+  Vector<T> dx_frag;
+#pragma unroll
+  for (int i = 0; i < Vector<T>::SIZE; ++i) {
+    dx_frag.values[i] = gradient(p, dy_frag.values[i], y_frag.values[i], sum);
+  }
+  return dx_frag;
+}
+
 template <class T>
 __global__ void softmax_backward_vectorized_kernel(const SoftmaxBackward<T> p) {
   constexpr int NUM_THREADS = VECTORIZED_NUM_THREADS;
-  constexpr int SIZE = Vector<T>::SIZE;
   __shared__ Compute<T> smem[32];
   const int64_t row = blockIdx.x;
   const T* dy = p.dy + row * p.lddy;
@@ -201,10 +202,9 @@ __global__ void softmax_backward_vectorized_kernel(const SoftmaxBackward<T> p) {
     const int col = split.column(i);
     const Vector<T> dy_frag = load_vector(dy + col, dy_aligned);
     const Vector<T> y_frag = load_vector(y + col, y_aligned);
-#pragma unroll
-    for (int e = 0; e < SIZE; ++e) sum += term(p, dy_frag.values[e], y_frag.values[e]);
+    sum += terms(p, dy_frag, y_frag);
   }
-  sum = block_sum(sum, smem);
+  sum = block_reduce_shuffles(sum, smem, Sum(), Compute<T>(0));
   if (p.dlse != nullptr) sum -= p.dlse[row];
 
   if (threadIdx.x < split.edges) {
@@ -215,12 +215,7 @@ __global__ void softmax_backward_vectorized_kernel(const SoftmaxBackward<T> p) {
     const int col = split.column(i);
     const Vector<T> dy_frag = load_vector(dy + col, dy_aligned);
     const Vector<T> y_frag = load_vector(y + col, y_aligned);
-    Vector<T> dx_frag;
-#pragma unroll
-    for (int e = 0; e < SIZE; ++e) {
-      dx_frag.values[e] = gradient(p, dy_frag.values[e], y_frag.values[e], sum);
-    }
-    *reinterpret_cast<Vector<T>*>(dx + col) = dx_frag;
+    store_vector(dx + col, gradients(p, dy_frag, y_frag, sum));
   }
 }
 
@@ -253,7 +248,7 @@ static void softmax_backward_vectorized(const SoftmaxBackwardProblem& p, cudaStr
 // Limit    Rows of more than 1024 * VECTORS vectors go through `vectorized`; so do tensors that lie
 //          differently towards the boundaries, whose vectors of 16-bit elements would be collected
 //          one element per register.
-// Next     A row may be held by several blocks of a cluster.
+// Next     Beyond 16384 columns (fp32) a block cannot hold a row; a cluster of blocks can.
 constexpr int ROW_IN_REGISTERS_VECTORS = 4;        // tunable: 1, 2, 4
 constexpr int ROW_IN_REGISTERS_NUM_THREADS = 128;  // tunable: 32, 64, 128, 256
 constexpr int ROW_IN_REGISTERS_MAX_THREADS = 1024;
@@ -263,7 +258,6 @@ template <class T>
 __global__ void __launch_bounds__(ROW_IN_REGISTERS_MAX_THREADS)
     softmax_backward_row_in_registers_kernel(const SoftmaxBackward<T> p, int lanes) {
   constexpr int VECTORS = ROW_IN_REGISTERS_VECTORS;
-  constexpr int SIZE = Vector<T>::SIZE;
   __shared__ Compute<T> smem[32];
   const int lane = threadIdx.x % lanes;
   const int64_t row = static_cast<int64_t>(blockIdx.x) * (blockDim.x / lanes) + threadIdx.x / lanes;
@@ -292,10 +286,10 @@ __global__ void __launch_bounds__(ROW_IN_REGISTERS_MAX_THREADS)
 #pragma unroll
   for (int v = 0; v < VECTORS; ++v) {
     if (lane + v * lanes >= split.vectors) break;
-#pragma unroll
-    for (int e = 0; e < SIZE; ++e) sum += term(p, dy_frag[v].values[e], y_frag[v].values[e]);
+    sum += terms(p, dy_frag[v], y_frag[v]);
   }
-  sum = lanes <= 32 ? group_sum(sum, lanes) : block_sum(sum, smem);
+  sum = lanes <= 32 ? group_reduce(sum, Sum(), lanes)
+                    : block_reduce_shuffles(sum, smem, Sum(), Compute<T>(0));
   if (exists && p.dlse != nullptr) sum -= p.dlse[row];
 
   if (lane < split.edges) dx[edge] = gradient(p, dy_edge, y_edge, sum);
@@ -305,22 +299,14 @@ __global__ void __launch_bounds__(ROW_IN_REGISTERS_MAX_THREADS)
     if (i >= split.vectors) break;
     forget(dy_frag[v]);
     forget(y_frag[v]);
-    Vector<T> dx_frag;
-#pragma unroll
-    for (int e = 0; e < SIZE; ++e) {
-      dx_frag.values[e] = gradient(p, dy_frag[v].values[e], y_frag[v].values[e], sum);
-    }
-    *reinterpret_cast<Vector<T>*>(dx + split.column(i)) = dx_frag;
+    store_vector(dx + split.column(i), gradients(p, dy_frag[v], y_frag[v], sum));
   }
 }
 
-// Whether dy, y and dx lie alike towards 16-byte boundaries, in every row.
 template <class T>
-static bool lie_alike(const SoftmaxBackwardProblem& p) {
-  const auto dy = reinterpret_cast<uintptr_t>(p.dy), y = reinterpret_cast<uintptr_t>(p.y);
-  const auto dx = reinterpret_cast<uintptr_t>(p.dx);
-  const int64_t ld = p.rows > 1 ? (p.lddy ^ p.lddx) | (p.ldy ^ p.lddx) : 0;
-  return (((dy ^ dx) | (y ^ dx)) % 16 | ld % Vector<T>::SIZE) == 0;
+static bool tensors_lie_alike(const SoftmaxBackwardProblem& p) {
+  return lie_alike<T>(p.dx, p.lddx, p.dy, p.lddy, p.rows) &&
+         lie_alike<T>(p.dx, p.lddx, p.y, p.ldy, p.rows);
 }
 
 static void softmax_backward_row_in_registers(const SoftmaxBackwardProblem& p,
@@ -328,7 +314,7 @@ static void softmax_backward_row_in_registers(const SoftmaxBackwardProblem& p,
   with_dtype(p.dtype, [&](auto zero) {
     using T = decltype(zero);
     const int threads = ceil_div(p.cols / Vector<T>::SIZE, ROW_IN_REGISTERS_VECTORS);
-    if (threads > ROW_IN_REGISTERS_MAX_THREADS || !lie_alike<T>(p)) {
+    if (threads > ROW_IN_REGISTERS_MAX_THREADS || !tensors_lie_alike<T>(p)) {
       return softmax_backward_vectorized(p, stream);
     }
     const int lanes = threads <= 16 ? 16 : ceil_div(threads, 32) * 32;
@@ -342,6 +328,131 @@ static void softmax_backward_row_in_registers(const SoftmaxBackwardProblem& p,
 }
 
 // ------------------------------------------------------------------------------------------------
+// cluster: a long row in the shared memories of several blocks (all dtypes)
+// Idea     The blocks of a cluster run at the same time and reach each other's shared memory. Each
+//          copies its part of dy and y there, adds it up, and tells all the others:
+//
+//          block 0   part 0 of the row   \  every warp writes its sum to every block,
+//          block 1   part 1 of the row    > in front of the second cluster barrier, and
+//          ...                           /  reads all of them from its own behind it
+//
+// Changes  vs row_in_registers: shared memory, filled by cp.async past the registers; up to 16
+//          blocks per row. Shorter rows are left to row_in_registers.
+// Bytes    fp32, per element: 8 read + 4 written = 12 asked, the floor, up to 460800 columns; what
+//          is longer than 16 shared memories is read twice.
+// Shape    512 threads, 1 to 16 blocks per row, the fewest that hold it in half a shared memory
+//          each: two blocks per SM, one loads while the other stores. 0 __syncthreads, 2 cluster
+//          barriers.
+// Trap     A block may write to another one only when that one has begun: hence the first barrier,
+//          behind the copies, whose time it takes.
+// Next     The end: nothing is read twice that can be held on chip.
+constexpr int CLUSTER_NUM_THREADS = 512;    // tunable: 256, 512
+constexpr int CLUSTER_HALF_VECTORS = 3520;  // of dy and of y: 110 KiB, two blocks per SM
+constexpr int CLUSTER_FULL_VECTORS = 7200;  // 225 KiB, with the sums the most that a block can have
+constexpr int CLUSTER_MAX_BLOCKS = 16;      // tunable: 8, 16
+constexpr int CLUSTER_MIN_VECTORS = 4096;   // tunable: 2048, 4096
+
+// `capacity`: the vectors of dy, and of y, that a block can hold.
+template <class T>
+__global__ void __launch_bounds__(CLUSTER_NUM_THREADS, 2)
+    softmax_backward_cluster_kernel(const SoftmaxBackward<T> p, int capacity) {
+#if __CUDA_ARCH__ >= 900
+  constexpr int NUM_THREADS = CLUSTER_NUM_THREADS;
+  constexpr int WARPS = NUM_THREADS / 32;
+  constexpr int SIZE = Vector<T>::SIZE;
+  extern __shared__ uint4 smem[];
+  __shared__ Compute<T> sums[CLUSTER_MAX_BLOCKS * WARPS];
+  auto* dy_smem = reinterpret_cast<Vector<T>*>(smem);  // [capacity]
+  Vector<T>* y_smem = dy_smem + capacity;              // [capacity]
+
+  const int t = threadIdx.x, lane = t % 32, warp = t / 32;
+  const int blocks = cluster_size(), rank = cluster_rank();
+  const int64_t row = blockIdx.x / blocks;
+  const T* dy = p.dy + row * p.lddy;
+  const T* y = p.y + row * p.ldy;
+  T* dx = p.dx + row * p.lddx;
+  const Split<T> split(dx, p.cols);
+  const int part = ceil_div(split.vectors, blocks);
+  const int begin = min(rank * part, split.vectors);
+  const int size = min(part, split.vectors - begin);
+  const int held = min(size, capacity);  // the vectors behind are read twice
+  const int first = split.column(begin);
+
+#pragma unroll 1
+  for (int i = t; i < held; i += NUM_THREADS) {
+    cp_async_16(&dy_smem[i], dy + first + i * SIZE);
+    cp_async_16(&y_smem[i], y + first + i * SIZE);
+  }
+  cp_async_commit();
+  cluster_sync();  // all blocks have begun
+
+  Compute<T> sum = 0;
+  const int edge = rank == 0 && t < split.edges ? split.edge_column(t) : -1;
+  if (edge >= 0) sum = term(p, dy[edge], y[edge]);
+#pragma unroll 1
+  for (int i = held + t; i < size; i += NUM_THREADS) {
+    const int col = first + i * SIZE;
+    sum += terms(p, load_vector(dy + col), load_vector(y + col));
+  }
+  cp_async_wait<0>();  // this thread reads what it copied itself, and nothing else
+#pragma unroll 1
+  for (int i = t; i < held; i += NUM_THREADS) sum += terms(p, dy_smem[i], y_smem[i]);
+
+  sum = group_reduce(sum, Sum());
+  if (lane < blocks) store_to_block(lane, &sums[rank * WARPS + warp], sum);
+  cluster_sync();  // the sums of all warps of all blocks are in this block's shared memory
+  sum = 0;
+  for (int i = lane; i < blocks * WARPS; i += 32) sum += sums[i];
+  sum = group_reduce(sum, Sum());
+  if (p.dlse != nullptr) sum -= p.dlse[row];
+
+  if (edge >= 0) dx[edge] = gradient(p, dy[edge], y[edge], sum);
+#pragma unroll 1
+  for (int i = t; i < held; i += NUM_THREADS) {
+    store_vector(dx + first + i * SIZE, gradients(p, dy_smem[i], y_smem[i], sum));
+  }
+#pragma unroll 1
+  for (int i = held + t; i < size; i += NUM_THREADS) {
+    const int col = first + i * SIZE;
+    store_vector(dx + col, gradients(p, load_vector(dy + col), load_vector(y + col), sum));
+  }
+#endif
+}
+
+static void softmax_backward_cluster(const SoftmaxBackwardProblem& p, cudaStream_t stream) {
+  with_dtype(p.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const int vectors = p.cols / Vector<T>::SIZE;
+    if (vectors <= CLUSTER_MIN_VECTORS || !tensors_lie_alike<T>(p)) {
+      return softmax_backward_row_in_registers(p, stream);
+    }
+    int blocks = 1;
+    while (blocks < CLUSTER_MAX_BLOCKS && ceil_div(vectors, blocks) > CLUSTER_HALF_VECTORS) {
+      blocks *= 2;
+    }
+    const int capacity = min(ceil_div(vectors, blocks), CLUSTER_FULL_VECTORS);
+    const int smem_bytes = 2 * capacity * static_cast<int>(sizeof(Vector<T>));
+    const auto kernel = softmax_backward_cluster_kernel<T>;
+    CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1));
+    CUDA_CHECK(
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, smem_bytes));
+    for_each_slice<T>(p, [&](const SoftmaxBackward<T>& s) {
+      cudaLaunchAttribute cluster = {.id = cudaLaunchAttributeClusterDimension};
+      cluster.val.clusterDim = {static_cast<unsigned>(blocks), 1, 1};
+      const cudaLaunchConfig_t config = {
+          .gridDim = dim3(static_cast<unsigned>(s.rows * blocks)),
+          .blockDim = dim3(CLUSTER_NUM_THREADS),
+          .dynamicSmemBytes = static_cast<size_t>(smem_bytes),
+          .stream = stream,
+          .attrs = &cluster,
+          .numAttrs = 1,
+      };
+      CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, s, capacity));
+    });
+  });
+}
+
+// ------------------------------------------------------------------------------------------------
 // The ladder, slowest idea first. A line here is all it takes to register a rung.
 static constexpr char ALL[] = "float32 float64 float16 bfloat16";
 static constexpr char OPTIONS[] = "scale log lse";
@@ -350,6 +461,9 @@ static constexpr Rung<SoftmaxBackwardProblem> RUNGS[] = {
     {"block_per_row", softmax_backward_block_per_row, {.dtypes = ALL, .options = OPTIONS}},
     {"vectorized", softmax_backward_vectorized, {.dtypes = ALL, .options = OPTIONS}},
     {"row_in_registers", softmax_backward_row_in_registers, {.dtypes = ALL, .options = OPTIONS}},
+    {"cluster",
+     softmax_backward_cluster,
+     {.dtypes = ALL, .compute_capability = 90, .options = OPTIONS}},
 };
 
 extern "C" const Rung<SoftmaxBackwardProblem>* softmax_backward_rungs(int* n) {
