@@ -49,6 +49,7 @@ class LaunchError : public std::exception {
 
 inline void cuda_check(cudaError_t error, const char* what, const char* file, int line) {
   if (error == cudaSuccess) return;
+  cudaGetLastError();  // told here; the next check shall not find it again
   throw LaunchError("%s:%d: %s failed: %s (%s)", file, line, what, cudaGetErrorString(error),
                     cudaGetErrorName(error));
 }

@@ -141,18 +141,20 @@ __device__ bool is_aligned(const T* p) {
   return reinterpret_cast<uintptr_t>(p) % sizeof(Vector<T>) == 0;
 }
 
-// The vector at p, in one load if p is `aligned` to 16 bytes.
+// The vector at p, in one load if p is `aligned` to 16 bytes. Moved as a uint4: a Vector<T> that is
+// assigned may come out as one access per element, where the compiler takes it apart.
 template <class T>
 __device__ Vector<T> load_vector(const T* p, bool aligned = true) {
-  if (aligned) return *reinterpret_cast<const Vector<T>*>(p);
   Vector<T> vector;
+  if (aligned) {
+    reinterpret_cast<uint4&>(vector) = *reinterpret_cast<const uint4*>(p);
+  } else {
 #pragma unroll
-  for (int i = 0; i < Vector<T>::SIZE; ++i) vector.values[i] = p[i];
+    for (int i = 0; i < Vector<T>::SIZE; ++i) vector.values[i] = p[i];
+  }
   return vector;
 }
 
-// Stores a vector in one store. A plain assignment may come out as one store per element, where the
-// compiler takes it apart and loses sight of the alignment.
 template <class T>
 __device__ void store_vector(T* aligned, const Vector<T>& vector) {
   __stwb(reinterpret_cast<uint4*>(aligned), reinterpret_cast<const uint4&>(vector));

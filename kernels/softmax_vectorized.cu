@@ -304,66 +304,67 @@ constexpr int CLUSTER_MIN_COLS = 16384;     // tunable: 0, 8192, 16384, 32768
 constexpr int MAX_CLUSTER = 16;
 constexpr int CLUSTER_MAX_SMEM_BYTES = 224 << 10;
 constexpr int CLUSTER_CHUNK_BYTES = CLUSTER_NUM_THREADS * CLUSTER_VECTORS * 16;
-constexpr int CLUSTER_WARPS = CLUSTER_NUM_THREADS / 32;
 
-// A row as the threads of a cluster share it: of chunk c, each block takes NUM_THREADS * VECTORS
-// neighbouring vectors.
+// What a thread does with a chunk: use(i, v) for its vectors. Of chunk c, each block of the cluster
+// takes NUM_THREADS * VECTORS neighbouring vectors.
+template <class Use>
+__device__ void for_each_vector(int chunk, int vectors, Use use) {
+  const int first = (chunk * cluster_size() + cluster_rank()) * CLUSTER_VECTORS;
+#pragma unroll
+  for (int i = 0; i < CLUSTER_VECTORS; ++i) {
+    const int v = (first + i) * CLUSTER_NUM_THREADS + threadIdx.x;
+    if (v < vectors) use(i, v);
+  }
+}
+
+// Where this thread keeps vector i of a chunk: [chunk, i, thread].
+__device__ inline uint4* slot(int chunk, int i) {
+  extern __shared__ uint4 slots[];
+  return slots + (chunk * CLUSTER_VECTORS + i) * CLUSTER_NUM_THREADS + threadIdx.x;
+}
+
+template <class T>
+__device__ Vector<T> load_slot(int chunk, int i) {
+  Vector<T> vector;
+  reinterpret_cast<uint4&>(vector) = *slot(chunk, i);
+  return vector;
+}
+
+// A row, and the part of it that this thread takes.
 template <class T>
 struct ClusterRow {
   const T* x;
   T* y;
-  Split<T> split;
-  bool exists;
+  int vectors;  // 0 if there is no such row
+  int edge;     // of this thread, counted from x; INT_MIN: none. Block 0 takes them all
 
-  __device__ ClusterRow(const Softmax<T>& p, int64_t index)
-      : x(p.x + index * p.ldx),
-        y(p.y + index * p.ldy),
-        split(y, p.cols),
-        exists(index >= 0 && index < p.rows) {}
-
-  // Calls use(i, col) for this thread's vectors of a chunk: vector i begins at column col.
-  template <class Use>
-  __device__ void for_each_vector(int chunk, Use use) const {
-    const int first = (chunk * cluster_size() + cluster_rank()) * CLUSTER_VECTORS;
-#pragma unroll
-    for (int i = 0; i < CLUSTER_VECTORS; ++i) {
-      const int v = (first + i) * CLUSTER_NUM_THREADS + threadIdx.x;
-      if (exists && v < split.vectors) use(i, split.column(v));
-    }
-  }
-  // The edge that this thread takes, all in block 0; -1: none.
-  __device__ int edge() const {
-    const bool takes = exists && cluster_rank() == 0 && threadIdx.x < split.edges;
-    return takes ? split.edge_column(threadIdx.x) : -1;
+  __device__ ClusterRow(const Softmax<T>& p, int64_t index) {
+    const T* row = p.y + index * p.ldy;
+    const Split<T> split(row, index >= 0 && index < p.rows ? p.cols : 0);
+    x = p.x + index * p.ldx + split.head;  // of vector 0
+    y = p.y + index * p.ldy + split.head;
+    vectors = split.vectors;
+    const bool takes = cluster_rank() == 0 && threadIdx.x < split.edges;
+    edge = takes ? split.edge_column(threadIdx.x) - split.head : INT_MIN;
   }
 };
 
-// Where this thread keeps vector i of a chunk: [chunk, i, thread].
-template <class T>
-__device__ Vector<T>& slot(int chunk, int i) {
-  extern __shared__ float4 slots[];
-  const int index = (chunk * CLUSTER_VECTORS + i) * CLUSTER_NUM_THREADS + threadIdx.x;
-  return reinterpret_cast<Vector<T>*>(slots)[index];
-}
-
-// (m, l) of the whole row, from those of all threads of the cluster: every warp sends its own to all
-// blocks, and after the barrier every warp merges all.
+// (m, l) of the whole row, from those of all threads of the cluster: a block sends its own to all
+// blocks, and after the barrier every warp merges all. The next call needs other `blocks`.
 template <class Number>
-__device__ Online<Number> cluster_reduce(Online<Number> part,
-                                         Online<Number> (&smem)[MAX_CLUSTER * CLUSTER_WARPS],
+__device__ Online<Number> cluster_reduce(Online<Number> part, Online<Number> (&warps)[32],
+                                         Online<Number> (&blocks)[MAX_CLUSTER],
                                          Merge<Number> merge) {
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const int size = cluster_size();
-  part = group_reduce(part, merge);
-  if (lane < size) {
-    Online<Number>* to = &smem[cluster_rank() * CLUSTER_WARPS + warp];
-    store_to_block(lane, &to->m, part.m);
-    store_to_block(lane, &to->l, part.l);
+  const auto nothing = Online<Number>::nothing();
+  part = block_reduce_shuffles(part, warps, merge, nothing);
+  if (threadIdx.x < cluster_size()) {
+    Online<Number>& to = blocks[cluster_rank()];
+    store_to_block(threadIdx.x, &to.m, part.m);
+    store_to_block(threadIdx.x, &to.l, part.l);
   }
-  cluster_sync();  // every warp of the cluster has sent its part
-  auto row = Online<Number>::nothing();
-  for (int i = lane; i < size * CLUSTER_WARPS; i += 32) row = merge(row, smem[i]);
-  return group_reduce(row, merge);
+  cluster_sync();  // every block has sent its part
+  const int block = threadIdx.x % MAX_CLUSTER;
+  return group_reduce(block < cluster_size() ? blocks[block] : nothing, merge, MAX_CLUSTER);
 }
 
 template <class T>
@@ -371,7 +372,8 @@ __global__ void __launch_bounds__(CLUSTER_NUM_THREADS)
     softmax_cluster_kernel(const Softmax<T> p, int chunks, int held) {
 #if __CUDA_ARCH__ >= 900
   using Number = Compute<T>;
-  __shared__ Online<Number> parts[2][MAX_CLUSTER * CLUSTER_WARPS];
+  constexpr int SIZE = Vector<T>::SIZE;
+  __shared__ Online<Number> warps[32], blocks[2][MAX_CLUSTER];
   const int64_t clusters = gridDim.x / cluster_size();
   const Merge<Number> merge{p.slope_log2};
 
@@ -385,13 +387,14 @@ __global__ void __launch_bounds__(CLUSTER_NUM_THREADS)
 
     for (int step = 0; step < chunks + CLUSTER_LAG; ++step) {
       if (step < held) {
-        row.for_each_vector(
-            step, [&](int i, int col) { store_vector(row.y + col, finish(p, slot<T>(step, i))); });
-        next.for_each_vector(step,
-                             [&](int i, int col) { cp_async_16(&slot<T>(step, i), next.x + col); });
+        for_each_vector(step, row.vectors, [&](int i, int v) {
+          store_vector(row.y + v * SIZE, finish(p, load_slot<T>(step, i)));
+        });
+        for_each_vector(step, next.vectors,
+                        [&](int i, int v) { cp_async_16(slot(step, i), next.x + v * SIZE); });
       } else {
-        row.for_each_vector(step, [&](int, int col) {
-          store_vector(row.y + col, finish(p, load_vector(row.x + col)));
+        for_each_vector(step, row.vectors, [&](int, int v) {
+          store_vector(row.y + v * SIZE, finish(p, load_vector(row.x + v * SIZE)));
         });
       }
       cp_async_commit();
@@ -399,15 +402,17 @@ __global__ void __launch_bounds__(CLUSTER_NUM_THREADS)
       const int chunk = step - CLUSTER_LAG;
       if (chunk < 0) continue;
       if (chunk < held) {
-        next.for_each_vector(chunk, [&](int i, int) { add(p, slot<T>(chunk, i), part); });
+        for_each_vector(chunk, next.vectors,
+                        [&](int i, int) { add(p, load_slot<T>(chunk, i), part); });
       } else {
-        next.for_each_vector(chunk, [&](int, int col) { add(p, load_vector(next.x + col), part); });
+        for_each_vector(chunk, next.vectors,
+                        [&](int, int v) { add(p, load_vector(next.x + v * SIZE), part); });
       }
     }
-    if (const int edge = row.edge(); edge >= 0) row.y[edge] = finish(p, row.x[edge]);
-    if (!next.exists) break;
-    if (const int edge = next.edge(); edge >= 0) add(p, next.x[edge], part);
-    result = cluster_reduce(part, parts[parity], merge);
+    if (row.edge != INT_MIN) row.y[row.edge] = finish(p, row.x[row.edge]);
+    if (index + clusters >= p.rows) break;
+    if (next.edge != INT_MIN) add(p, next.x[next.edge], part);
+    result = cluster_reduce(part, warps, blocks[parity], merge);
     if (cluster_rank() == 0 && threadIdx.x == 0) write_lse(p, index + clusters, result);
     parity ^= 1;
   }
