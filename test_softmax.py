@@ -1,9 +1,10 @@
-"""The softmax ladder: correctness under pytest, a benchmark as a script.
+"""The softmax ladder and that of its gradient: correctness under pytest, a benchmark as a script.
 
 pytest test_softmax.py                    a sample of the grids (--full: all of them)
 python test_softmax.py --help             check and time the rungs
 
-Nothing here names a rung: whatever kernels/softmax.cu lists is tested and timed.
+Nothing here names a rung: whatever kernels/softmax.cu and softmax_backward.cu list is tested and
+timed. A rung that does not know a dtype or an option has to refuse it.
 """
 
 import workbench.installed  # noqa: F401, I001 first: it says what to do if the rest is missing
@@ -13,13 +14,18 @@ import sys
 import pytest
 import torch
 
-from workbench import bench, softmax
-from workbench.operations import SOFTMAX
-from workbench.problems import Case
+from workbench import bench, log_softmax, softmax, softmax_backward
+from workbench.operations import SOFTMAX, SOFTMAX_BACKWARD
+from workbench.problems import Case, Operation
+
+OTHER_DTYPES = ("float64", "float16", "bfloat16")
+DTYPES = ("float32", *OTHER_DTYPES)
 
 
-def _cases(*shapes: tuple[int, int], **settings) -> tuple[Case, ...]:
-    return tuple(SOFTMAX.case(f"rows={rows},cols={cols}", **settings) for rows, cols in shapes)
+def _cases(
+    *shapes: tuple[int, int], of: Operation = SOFTMAX, options: str = "", **settings
+) -> tuple[Case, ...]:
+    return tuple(of.case(f"rows={rows},cols={cols}{options}", **settings) for rows, cols in shapes)
 
 
 # Constant rows, so that every sum is exact and one missing term is an error.
@@ -42,6 +48,12 @@ MORE_SHAPES = tuple(
     )
 )
 
+# Around the lengths where a rung may do something else: vectors, lanes, blocks, clusters. Fills
+# whose sums are exact, as above: constant rows and, in a gradient of a logarithm, whole numbers.
+POWERS = tuple(2**i for i in range(7, 16))
+LENGTHS = (1, 2, 3, 5, 8, 15, 16, 17, 33, 129, 511, 513, 2047, 4097, 8193, 16385, 32769)
+ALL_LENGTHS = (*range(1, 34), *(power + i for power in POWERS for i in (-1, 0, 1)))
+
 FILLS = tuple(
     case
     for fill in (
@@ -58,16 +70,103 @@ FILLS = tuple(
     for case in _cases((6, 37), (3, 1031), fill=fill)
 )
 
-LAYOUTS = tuple(case for layout in SOFTMAX.arrangements for case in _cases((3, 300), layout=layout))
+# Twice the largest number is no number: a single huge element is not scaled up.
+OPTIONS = tuple(
+    case
+    for options in ("", ",log=1", ",lse=1", ",log=1,lse=1")
+    for scale in (None, 0.125, -2.0, 0.0)
+    for case in _cases((5, 33), (3, 1031), options=options, scale=scale, fill="spiky")
+) + tuple(
+    case
+    for fill in ("large", "some_inf", "some_neg_inf", "some_nan", "masked_rows", "single_huge")
+    for options, scale in ((",log=1,lse=1", None), (",lse=1", 0.3), (",log=1", -0.7))
+    for case in _cases((6, 37), options=options, scale=scale, fill=fill)
+)
 
-EMPTY = _cases((0, 5), (5, 0), (0, 0))
+VALUES_OF_DTYPES = tuple(
+    case
+    for dtype in OTHER_DTYPES
+    for options, fill, scale in (
+        ("", "randn", None),
+        (",lse=1", "constant_rows", None),
+        (",log=1", "large", None),
+        (",lse=1", "denormal", None),
+        (",log=1,lse=1", "masked_rows", -0.7),
+        (",lse=1", "single_huge", None),
+        (",lse=1", "some_nan", 0.125),
+    )
+    for case in _cases((6, 37), (3, 1031), options=options, fill=fill, scale=scale, dtype=dtype)
+)
+
+
+def _layouts(operation: Operation, *dtypes: str, **settings) -> tuple[Case, ...]:
+    return tuple(
+        case
+        for dtype in dtypes
+        for layout in operation.arrangements
+        for case in _cases((3, 300), (5, 301), of=operation, layout=layout, dtype=dtype, **settings)
+    )
+
+
+LONG_ROWS = _cases((1, 70_001), options=",lse=1", fill="spiky", dtype="bfloat16") + _cases(
+    (1, 70_001)
+)
+MORE_LONG_ROWS = (
+    _cases((2, 2**20), (2, 2**20 + 3), (3, 917_504), (1, 917_520))
+    + _cases((2, 2**20 + 3), options=",log=1,lse=1", fill="spiky", dtype="bfloat16")
+    + _cases((2, 300_001), options=",lse=1", layout="padded_out", dtype="float64")
+)
+
+EMPTY = _cases((0, 5), (5, 0), (0, 0)) + _cases((0, 5), (5, 0), (0, 0), options=",lse=1")
 
 # Shapes and tolerances of github.com/tobiasvanderwerff/flash-attention (its tests): atol 1e-4.
 SOURCE_001 = _cases((256, 256), (99, 99), (100, 2048), (100, 2047), (1024, 1024), atol=1e-4, seed=1)
 
 
+def _lengths(of: Operation, lengths: tuple[int, ...], *dtypes: str, **settings) -> tuple[Case, ...]:
+    """Two rows of every length, spaced so that they lie differently towards 16 bytes."""
+    shapes = [(2, cols) for cols in lengths]
+    return tuple(
+        case
+        for dtype in dtypes
+        for case in _cases(*shapes, of=of, layout="padded", dtype=dtype, **settings)
+    )
+
+
+SUMS = {"fill": "constant_rows"}
+LSE_SUMS = {**SUMS, "options": ",lse=1"}  # 16 bits of y would hide a missing term
+GRADIENT_SUMS = {"fill": "integers", "options": ",log=1"}
+
+
 @pytest.mark.grid(SOFTMAX, SHAPES, MORE_SHAPES)
 def test_shapes(rung, case, require_right):
+    require_right(SOFTMAX, case)
+
+
+@pytest.mark.grid(
+    SOFTMAX,
+    _lengths(SOFTMAX, LENGTHS, "float32", **SUMS)
+    + _lengths(SOFTMAX, LENGTHS, "bfloat16", **LSE_SUMS),
+    _lengths(SOFTMAX, ALL_LENGTHS, "float32", **SUMS)
+    + _lengths(SOFTMAX, ALL_LENGTHS, *DTYPES, **LSE_SUMS)
+    + _lengths(SOFTMAX, ALL_LENGTHS, *DTYPES),
+)
+def test_lengths(rung, case, require_right):
+    require_right(SOFTMAX, case)
+
+
+@pytest.mark.grid(SOFTMAX, LONG_ROWS, MORE_LONG_ROWS)
+def test_long_rows(rung, case, require_right):
+    require_right(SOFTMAX, case)
+
+
+@pytest.mark.grid(SOFTMAX, OPTIONS)
+def test_options(rung, case, require_right):
+    require_right(SOFTMAX, case)
+
+
+@pytest.mark.grid(SOFTMAX, VALUES_OF_DTYPES)
+def test_dtypes(rung, case, require_right):
     require_right(SOFTMAX, case)
 
 
@@ -76,7 +175,11 @@ def test_values(rung, case, require_right):
     require_right(SOFTMAX, case)
 
 
-@pytest.mark.grid(SOFTMAX, LAYOUTS)
+@pytest.mark.grid(
+    SOFTMAX,
+    _layouts(SOFTMAX, "float32", "bfloat16"),
+    _layouts(SOFTMAX, "float64", "float16", options=",lse=1"),
+)
 def test_layouts(rung, case, require_right):
     require_right(SOFTMAX, case)
 
@@ -108,6 +211,18 @@ def test_a_shift_changes_nothing(rung, target, device):
 
 
 @pytest.mark.grid(SOFTMAX)
+def test_the_options_agree(rung, target, device):
+    """exp(log_softmax) is softmax, and lse what is missing from x to log_softmax."""
+    if "log" not in rung.options:
+        return
+    x = torch.randn(9, 300, device=device)
+    y, lse = softmax(x, scale=0.5, return_lse=True, kernel=rung.name)
+    log = log_softmax(x, scale=0.5, kernel=rung.name)
+    assert torch.allclose(log.exp(), y)
+    assert torch.allclose(0.5 * x - lse[:, None], log, atol=1e-6)
+
+
+@pytest.mark.grid(SOFTMAX)
 def test_ranks(rung, target, device):
     x = torch.randn(2, 3, 4, 50, device=device)
     y = softmax(x, kernel=rung.name)
@@ -115,6 +230,94 @@ def test_ranks(rung, target, device):
     flat = softmax(x.view(24, 50), kernel=rung.name)
     assert torch.equal(y.view(24, 50), flat)
     assert torch.equal(softmax(x[0, 1, 2], kernel=rung.name), y[0, 1, 2])
+
+
+# The gradient: y is a softmax of the fill, dy holds the fill too (workbench.row_operations).
+
+BACKWARD_SHAPES = _cases(
+    (1, 1), (3, 2), (2, 31), (5, 33), (7, 127), (4, 1023), (2, 1025), (300, 3), (1, 5003),
+    of=SOFTMAX_BACKWARD,
+)  # fmt: skip
+MORE_BACKWARD_SHAPES = _cases(
+    *((rows, cols) for rows in (1, 8, 257) for cols in (7, 32, 257, 512, 4096)),
+    (2, 100_003),
+    (70_000, 2),
+    (2, 2**20 + 3),
+    of=SOFTMAX_BACKWARD,
+)
+BACKWARD_LONG_ROWS = _cases(
+    (1, 70_001), of=SOFTMAX_BACKWARD, options=",dlse=1", fill="spiky", dtype="bfloat16"
+)
+
+BACKWARD_OPTIONS = tuple(
+    case
+    for options in ("", ",log=1", ",dlse=1", ",log=1,dlse=1")
+    for scale in (None, 0.125, -2.0, 0.0)
+    for case in _cases(
+        (5, 33), (3, 1031), of=SOFTMAX_BACKWARD, options=options, scale=scale, fill="spiky"
+    )
+)
+# Sums of elements near the largest number overflow: no single huge element.
+BACKWARD_VALUES = tuple(
+    case
+    for dtype in DTYPES
+    for fill in ("large", "denormal", "some_inf", "some_neg_inf", "some_nan", "masked_rows")
+    for options in ("", ",log=1,dlse=1")
+    for case in _cases(
+        (6, 37), (3, 1031), of=SOFTMAX_BACKWARD, options=options, fill=fill, dtype=dtype
+    )
+)
+
+
+@pytest.mark.grid(SOFTMAX_BACKWARD, BACKWARD_SHAPES + BACKWARD_LONG_ROWS, MORE_BACKWARD_SHAPES)
+def test_backward_shapes(rung, case, require_right):
+    require_right(SOFTMAX_BACKWARD, case)
+
+
+@pytest.mark.grid(
+    SOFTMAX_BACKWARD,
+    _lengths(SOFTMAX_BACKWARD, LENGTHS, "float32", "float16", **GRADIENT_SUMS),
+    _lengths(SOFTMAX_BACKWARD, ALL_LENGTHS, *DTYPES, **GRADIENT_SUMS)
+    + _lengths(SOFTMAX_BACKWARD, ALL_LENGTHS, *DTYPES),
+)
+def test_backward_lengths(rung, case, require_right):
+    require_right(SOFTMAX_BACKWARD, case)
+
+
+@pytest.mark.grid(SOFTMAX_BACKWARD, BACKWARD_OPTIONS)
+def test_backward_options(rung, case, require_right):
+    require_right(SOFTMAX_BACKWARD, case)
+
+
+@pytest.mark.grid(SOFTMAX_BACKWARD, BACKWARD_VALUES)
+def test_backward_values(rung, case, require_right):
+    require_right(SOFTMAX_BACKWARD, case)
+
+
+@pytest.mark.grid(
+    SOFTMAX_BACKWARD,
+    _layouts(SOFTMAX_BACKWARD, "float32", "bfloat16"),
+    _layouts(SOFTMAX_BACKWARD, "float64", "float16", options=",dlse=1"),
+)
+def test_backward_layouts(rung, case, require_right):
+    require_right(SOFTMAX_BACKWARD, case)
+
+
+@pytest.mark.grid(
+    SOFTMAX_BACKWARD,
+    _cases((0, 5), (5, 0), (0, 0), of=SOFTMAX_BACKWARD)
+    + _cases((0, 5), (5, 0), of=SOFTMAX_BACKWARD, options=",dlse=1"),
+)
+def test_backward_empty(rung, case, require_right):
+    require_right(SOFTMAX_BACKWARD, case)
+
+
+@pytest.mark.grid(SOFTMAX_BACKWARD)
+def test_a_gradient_of_ones_is_nothing(rung, target, device):
+    """The rows of a softmax sum to one whatever x is: the gradient of that sum is zero."""
+    y = torch.softmax(torch.randn(9, 300, device=device, dtype=torch.float64), dim=-1)
+    dx = softmax_backward(torch.ones_like(y), y, kernel=rung.name)
+    assert float(dx.abs().max()) < 1e-15
 
 
 if __name__ == "__main__":

@@ -183,7 +183,7 @@ def softmax_backward(
 
     With t = sum(dy * y) - dlse, s = |scale|, and S the same sum of magnitudes, |dlse| added,
 
-    |t - ref| <= T = gamma(n + 2) S + n 2^-126
+    |t - ref| <= T = gamma(n) S + n 2^-126 + (gamma(2) S with dlse)
 
     |dx_i - ref_i| <= s |y_i| (T + gamma(6) (|dy_i - t| + T)) + u_out |ref_i| + tiny (1 + s)
 
@@ -193,7 +193,8 @@ def softmax_backward(
     |dx_i - ref_i| <= s p_i (1 + E_i) T + s p_i |t| E_i + s gamma(6) (|dy_i| + p_i |t|)
                       + u_out |ref_i| + tiny (1 + s)
 
-    For float64, 2^-126 is 2^-1022.
+    Where all dy are whole numbers and S <= 2^24 that sum is exact, and T = 0 but for dlse. For
+    float64, 2^-126 is 2^-1022.
     """
     if dy.shape[-1] == 0:
         return torch.zeros_like(dy, dtype=torch.float64)
@@ -203,10 +204,12 @@ def softmax_backward(
     dtype, dy, y = dy.dtype, dy.double(), y.double()
     terms = dy if log else dy * y
     total, magnitude = terms.sum(dim=-1, keepdim=True), terms.abs().sum(dim=-1, keepdim=True)
+    sums = gamma(n, u) * magnitude + n * smallest
+    if log and _integers(dy):
+        sums = torch.where(magnitude <= EXACT_SUM, 0.0, sums)
     if dlse is not None:
         total = total - dlse.double()[..., None]
-        magnitude = magnitude + dlse.double().abs()[..., None]
-    sums = gamma(n + 2, u) * magnitude + n * smallest
+        sums = sums + gamma(2, u) * (magnitude + dlse.double().abs()[..., None])
     if log:
         p, total = torch.exp(y), total.abs()
         growth = torch.where(p == 0, 0.0, torch.expm1(4 * u * _finite(y).abs() + gamma(8, u)))
