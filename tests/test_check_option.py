@@ -11,7 +11,17 @@ import simulator
 from build import inline
 from simulator.checks import CHECKS, check_names
 from tests.support import finished, python
-from workbench import attention, bench, matmul, matmul_nt, matmul_nt_out, matmul_out, softmax
+from workbench import (
+    attention,
+    bench,
+    log_softmax,
+    matmul,
+    matmul_nt,
+    matmul_nt_out,
+    matmul_out,
+    softmax,
+    softmax_backward,
+)
 from workbench.toolchain import kernels_dir
 
 RACE = """
@@ -85,6 +95,8 @@ FUNCTIONS = {
     "matmul_out": lambda x, **k: matmul_out(x, x, torch.empty_like(x), **k),
     "matmul_nt_out": lambda x, **k: matmul_nt_out(x, x, torch.empty_like(x), **k),
     "softmax": lambda x, **k: softmax(x, **k),
+    "log_softmax": lambda x, **k: log_softmax(x, **k),
+    "softmax_backward": lambda x, **k: softmax_backward(x, x, **k),
     "attention": lambda x, **k: attention(x, x, x, **k),
 }
 

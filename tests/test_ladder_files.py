@@ -1,0 +1,53 @@
+"""Which files a ladder is made of."""
+
+import pytest
+
+from workbench import estimate, ops
+from workbench.history import source_hash
+
+
+@pytest.fixture
+def kernels(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORKBENCH_KERNELS", str(tmp_path))
+    for name in (
+        "attention.cu", "matmul.cu", "softmax.cu", "softmax.cuh", "softmax_backward.cu",
+        "softmax_backward_more.cu", "softmax_backwards.cu", "softmax_cub.cu", "softmaxes.cu",
+    ):  # fmt: skip
+        (tmp_path / name).write_text(name)
+    return tmp_path
+
+
+def names(paths):
+    return [path.name for path in paths]
+
+
+def test_the_files_of_a_ladder(kernels):
+    assert names(ops.sources("matmul")) == ["matmul.cu"]
+    own = names(ops.sources("softmax"))
+    assert own == ["softmax.cu", "softmax_backwards.cu", "softmax_cub.cu"]
+    own = names(ops.sources("softmax_backward"))
+    assert own == ["softmax_backward.cu", "softmax_backward_more.cu"]
+
+
+def test_an_estimate_looks_into_its_own_first(kernels):
+    for op, others in (("softmax_backward", 2), ("softmax", 3)):
+        files = names(estimate.ladder_sources(op))
+        assert files[:others] == names(ops.sources(op))
+        assert sorted(files) == sorted(path.name for path in kernels.glob("*.cu"))
+
+
+def test_the_hash_is_of_all_of_them(kernels):
+    before = source_hash(*ops.sources("softmax"))
+    (kernels / "softmax_cub.cu").write_text("edited")
+    after = source_hash(*ops.sources("softmax"))
+    assert before != after
+    (kernels / "softmax_backward.cu").write_text("edited")
+    assert source_hash(*ops.sources("softmax")) == after
+    assert source_hash(*ops.sources("softmax"), kernels / "gone.cu") is None
+
+
+def test_the_kernels_of_every_rung_are_in_its_ladder_s_files():
+    for op in ops.LADDERS:
+        text = "".join(path.read_text() for path in ops.sources(op))
+        for rung in ops.rungs(op):
+            assert f'{{"{rung.name}",' in text, (op, rung.name)
