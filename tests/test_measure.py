@@ -9,7 +9,7 @@ import re
 import pytest
 import torch
 
-from workbench import baselines, bench, check, measure, ops, problems, timing
+from workbench import baselines, bench, check, measure, ops, problems, request, timing
 from workbench.operations import MATMUL
 from workbench.results import Environment
 from workbench.roofs import Roofs
@@ -36,7 +36,7 @@ def pretended_gpu(monkeypatch, tmp_path):
     monkeypatch.setattr(timing, "time_interleaved", made_up_times)
     monkeypatch.setattr(bench, "environment", lambda *args: here)
     monkeypatch.setattr(bench, "smi_number", lambda *args: None)
-    monkeypatch.setattr(bench, "memory_bytes", lambda target: 2**34)
+    monkeypatch.setattr(request, "memory_bytes", lambda target: 2**34)
     monkeypatch.setattr(bench, "device_roofs", lambda *args: Roofs(1e-3, 1e-2))
     monkeypatch.setattr(bench, "cache_dir", lambda: tmp_path)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
@@ -40,11 +42,91 @@ def _cublas(given: Tensors, outputs: Tensors, case: Case) -> torch.Tensor:
 
 
 def _torch_softmax(given: Tensors, outputs: Tensors, case: Case) -> torch.Tensor:
-    return torch.softmax(given["x"], dim=-1, out=outputs["out"])
+    function = torch.log_softmax if _has(case, "log") else torch.softmax
+    return function(given["x"], dim=-1, out=outputs["out"])
+
+
+def _has(case: Case, option: str) -> bool:
+    """Whether a shape of softmax says ``log=1``, ``lse=1``, ..."""
+    return dict(case.shape.sizes).get(option, 0) != 0
+
+
+def _plain(case: Case) -> bool:
+    """Torch's own kernels know log-softmax, but no scale and no log-sum-exp."""
+    unscaled = case.scale is None or case.scale == 1
+    return unscaled and not _has(case, "lse") and not _has(case, "dlse")
 
 
 def _copy(given: Tensors, outputs: Tensors, case: Case) -> torch.Tensor:
     return outputs["out"].copy_(given["x"])
+
+
+Formula = Callable[[Tensors], tuple[torch.Tensor, ...]]
+
+
+def softmax_formula(case: Case) -> Formula:
+    """Softmax as a model's code would have it; with a log-sum-exp where the case wants one."""
+    scale, log, lse = case.scale, _has(case, "log"), _has(case, "lse")
+    wide = _wide(case)
+
+    def formula(given: Tensors) -> tuple[torch.Tensor, ...]:
+        x = given["x"] if scale is None and not lse else given["x"].to(wide)
+        x = x if scale is None else scale * x
+        y = torch.log_softmax(x, dim=-1) if log else torch.softmax(x, dim=-1)
+        y = y.to(given["x"].dtype)
+        return (y, torch.logsumexp(x, dim=-1)) if lse else (y,)
+
+    return formula
+
+
+def softmax_backward_formula(case: Case) -> Formula:
+    """The gradient of softmax (kernels/ladder.h), in fp32 inside for narrower types."""
+    scale, log, wide = case.scale, _has(case, "log"), _wide(case)
+
+    def formula(given: Tensors) -> tuple[torch.Tensor, ...]:
+        dy, y = given["dy"].to(wide), given["y"].to(wide)
+        total = (dy if log else dy * y).sum(dim=-1, keepdim=True)
+        if "dlse" in given:
+            total = total - given["dlse"][..., None]
+        dx = dy - torch.exp(y) * total if log else y * (dy - total)
+        dx = dx if scale is None else scale * dx
+        return (dx.to(given["y"].dtype),)
+
+    return formula
+
+
+def _wide(case: Case) -> torch.dtype:
+    return torch.promote_types(getattr(torch, case.dtype), torch.float32)
+
+
+@functools.lru_cache(maxsize=1)
+def compiled(make: Callable[[Case], Formula], case: Case) -> Formula:
+    """What torch.compile makes of a formula for this case alone, its shapes being constants."""
+    torch._dynamo.reset()  # after a few other shapes it would give up, and run the formula itself
+    return torch.compile(make(case), dynamic=False)
+
+
+def _compiled(make: Callable[[Case], Formula]) -> Callable[[Tensors, Tensors, Case], torch.Tensor]:
+    def run(given: Tensors, outputs: Tensors, case: Case) -> torch.Tensor:
+        try:
+            return compiled(make, case)(given)[0]
+        except Exception as error:  # no Triton, no compiler, ...: of any type
+            text = next(iter(str(error).strip().splitlines()), "")
+            raise RuntimeError(f"torch.compile: {type(error).__name__}: {text}") from error
+
+    return run
+
+
+def _torch_softmax_backward(given: Tensors, outputs: Tensors, case: Case) -> torch.Tensor:
+    dy, y = given["dy"], given["y"]
+    aten: Any = torch.ops.aten
+    if _has(case, "log"):
+        return aten._log_softmax_backward_data.out(dy, y, -1, y.dtype, out=outputs["out"])
+    return aten._softmax_backward_data.out(dy, y, -1, y.dtype, grad_input=outputs["out"])
+
+
+def _add(given: Tensors, outputs: Tensors, case: Case) -> torch.Tensor:
+    return torch.add(given["dy"], given["y"], out=outputs["out"])
 
 
 def _efficient(given: Tensors, outputs: Tensors, case: Case) -> torch.Tensor:
@@ -68,7 +150,16 @@ def _same_mask(case: Case) -> bool:
 
 BASELINES = {
     "matmul": (Baseline("cublas", _cublas),),
-    "softmax": (Baseline("torch", _torch_softmax), Baseline("copy", _copy, comparable=False)),
+    "softmax": (
+        Baseline("torch", _torch_softmax, _plain),
+        Baseline("compile", _compiled(softmax_formula)),
+        Baseline("copy", _copy, comparable=False),
+    ),
+    "softmax_backward": (
+        Baseline("torch", _torch_softmax_backward, _plain),
+        Baseline("compile", _compiled(softmax_backward_formula)),
+        Baseline("add", _add, comparable=False),  # two reads and a write: its copy
+    ),
     "attention": (Baseline("efficient", _efficient, _same_mask),),
 }
 
@@ -78,8 +169,9 @@ def torch_output(operation: str, given: Tensors, case: Case) -> torch.Tensor:
     if operation == "matmul":
         transposed = operations.MATMUL.arrangement(case).b_transposed
         return given["a"] @ (given["b"].mT if transposed else given["b"])
-    if operation == "softmax":
-        return torch.softmax(given["x"], dim=-1)
+    formulas = {"softmax": softmax_formula, "softmax_backward": softmax_backward_formula}
+    if operation in formulas:
+        return formulas[operation](case)(given)[0]
     q, k, v = given["q"], given["k"], given["v"]
     mask = operations.references.visible(
         q.shape[-2], k.shape[-2], operations.is_causal(case.shape), q.device

@@ -55,8 +55,13 @@ def _moved(counters: Mapping[str, float]) -> float:
     return SECTOR_BYTES * sectors + counters["bulk_load_bytes"] + counters["bulk_store_bytes"]
 
 
-# What follows from the counters.
+# What follows from the counters. asked_bytes: what lanes and bulk copies ask for, loads and
+# stores; l2_moved_bytes: what goes between the multiprocessors and L2.
 DERIVED: dict[str, Callable[[Mapping[str, float]], float | None]] = {
+    "asked_bytes": _sum(
+        "global_load_bytes", "global_store_bytes", "bulk_load_bytes", "bulk_store_bytes"
+    ),
+    "l2_moved_bytes": lambda c: SECTOR_BYTES * (c["l2_read_sectors"] + c["l2_write_sectors"]),
     "global_bytes": _sum("global_load_bytes", "global_store_bytes"),
     "global_moved_bytes": _moved,
     "global_requests": _sum("global_load_requests", "global_store_requests"),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from workbench import check, counters, estimate, inputs, operations, timing
+from workbench import check, counters, estimate, inputs, operations, timing, traffic
 from workbench.baselines import BASELINES, Baseline, torch_output
 from workbench.estimate import DEFAULT_GPU, GPUS, Gpu
 from workbench.ops import Rung
@@ -96,15 +96,24 @@ def simulate(
             )
         )
         row = checked[0]
-        rows.append(_counted(row, launches, gpu) if row.checked else row)
+        rows.append(_counted(operation, row, case, launches, gpu) if row.checked else row)
     return rows
 
 
-def _counted(row: Row, launches: Sequence[simulator.Launch], gpu: Gpu) -> Row:
+def _counted(
+    operation: Operation,
+    row: Row,
+    case: Case,
+    launches: Sequence[simulator.Launch],
+    gpu: Gpu,
+) -> Row:
     """A right row with its counters and estimate; the note says if there is none."""
     row = dataclasses.replace(row, counters=counters.totals(launches))
     if not launches:
         return row
+    if operation.flops is None:
+        bytes_ = traffic.counted(row.counters, operation.ideal_bytes(case))
+        row = dataclasses.replace(row, traffic=bytes_)
     try:
         found = estimate.estimate_launches(launches, estimate.ladder_sources(row.op), gpu)
     except estimate.EstimateError as error:
@@ -130,11 +139,10 @@ def torch_share(operation: Operation, case: Case) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """Something to be timed: its row so far, what runs it, where its outputs are."""
+    """Something to be timed: its row so far and what runs it."""
 
     row: Row
     run: Callable[[], None]
-    outputs: dict[str, inputs.Placed]
     written: bool  # its outputs can be checked after timing
 
 
@@ -164,23 +172,40 @@ def time_on_gpu(
         return rows
     placed = operation.place_inputs(case, device)
     given = {name: tensor.view for name, tensor in placed.items()}
+    outputs = operation.place_outputs(case, device)
+    views = {name: tensor.view for name, tensor in outputs.items()}
     candidates = [
-        _rung_candidate(operation, row, given, case, device) for row in rows if row.checked
+        _rung_candidate(operation, row, given, views, case, device) for row in rows if row.checked
     ]
     for baseline in BASELINES[operation.name]:
         if baseline.applies(case):
-            candidate = _baseline_candidate(operation, baseline, given, case, device)
+            candidate = _baseline_candidate(operation, baseline, given, views, case, device)
             rows.append(candidate.row)
             candidates += [] if candidate.row.refused else [candidate]
-    timed = _time(operation, candidates, case, device, roofs)
-    return [timed.get(row.kernel, row) for row in rows]
+    timed = _time(operation, candidates, outputs, case, device, roofs)
+    rows = [timed.get(row.kernel, row) for row in rows]
+    return rows if operation.flops else [_with_traffic(operation, row, case) for row in rows]
+
+
+def _with_traffic(operation: Operation, row: Row, case: Case) -> Row:
+    """A timed rung's row with the bytes that the simulator counts; the note says why if not."""
+    if row.baseline or row.time_ms is None:
+        return row
+    try:
+        return dataclasses.replace(row, traffic=traffic.simulated(operation, row.kernel, case))
+    except RuntimeError as error:  # BuildError is one
+        note = f"{row.kernel}: its bytes are not counted: {check.first_line(error)}"
+        return dataclasses.replace(row, note=note)
 
 
 def _rung_candidate(
-    operation: Operation, row: Row, given: Tensors, case: Case, device: torch.device
+    operation: Operation,
+    row: Row,
+    given: Tensors,
+    views: Tensors,
+    case: Case,
+    device: torch.device,
 ) -> Candidate:
-    outputs = operation.place_outputs(case, device)
-    views = {name: tensor.view for name, tensor in outputs.items()}
     subject = check.describe(operation.name, row.kernel, "gpu", case)
 
     def run() -> None:
@@ -190,14 +215,17 @@ def _rung_candidate(
             check.raise_if_sticky(error, device, subject)
             raise
 
-    return Candidate(row, run, outputs, True)
+    return Candidate(row, run, True)
 
 
 def _baseline_candidate(
-    operation: Operation, baseline: Baseline, given: Tensors, case: Case, device: torch.device
+    operation: Operation,
+    baseline: Baseline,
+    given: Tensors,
+    views: Tensors,
+    case: Case,
+    device: torch.device,
 ) -> Candidate:
-    outputs = operation.place_outputs(case, device)
-    views = {name: tensor.view for name, tensor in outputs.items()}
     row = dataclasses.replace(_row(operation, baseline.name, case, "gpu", False), baseline=True)
     try:
         got = baseline.run(given, views, case)
@@ -208,7 +236,7 @@ def _baseline_candidate(
         subject = check.describe(operation.name, baseline.name, "gpu", case)
         check.raise_if_sticky(error, device, subject)
         row = _not_run(row, check.first_line(error))
-    return Candidate(row, lambda: baseline.run(given, views, case), outputs, False)
+    return Candidate(row, lambda: baseline.run(given, views, case), False)
 
 
 def _compared(row: Row, comparison: check.Comparison) -> Row:
@@ -223,15 +251,13 @@ def _compared(row: Row, comparison: check.Comparison) -> Row:
 def _time(
     operation: Operation,
     candidates: Sequence[Candidate],
+    outputs: Mapping[str, inputs.Placed],
     case: Case,
     device: torch.device,
     roofs: Roofs,
 ) -> dict[str, Row]:
     if not candidates:
         return {}
-    for candidate in candidates:
-        for output in candidate.outputs.values():
-            inputs.fill_unwritten(output.view)
     runs = {candidate.row.kernel: candidate.run for candidate in candidates}
     try:
         times = timing.time_interleaved(runs, device)
@@ -244,7 +270,7 @@ def _time(
         row = _with_time(operation, candidate.row, case, times[candidate.row.kernel], roofs)
         ratios = {name: ms / row.time_ms for name, ms in vendors.items() if name != row.kernel}
         row = dataclasses.replace(row, ratios=ratios)
-        rows[row.kernel] = _check_again(operation, candidate, row, case, device)
+        rows[row.kernel] = _check_again(operation, candidate, outputs, row, case, device)
     return rows
 
 
@@ -265,14 +291,23 @@ def _with_time(
 
 
 def _check_again(
-    operation: Operation, candidate: Candidate, row: Row, case: Case, device: torch.device
+    operation: Operation,
+    candidate: Candidate,
+    outputs: Mapping[str, inputs.Placed],
+    row: Row,
+    case: Case,
+    device: torch.device,
 ) -> Row:
-    """Look at what the last timed run left; a wrong row loses its figures."""
+    """Run a timed rung once more and look at what it left; a wrong row loses its figures."""
     if not candidate.written:
         return row
     expected = operations.expected(operation.name, case, str(device))
     findings: list[str] = []
-    for name, placed in candidate.outputs.items():
+    for placed in outputs.values():
+        inputs.fill_guard(placed.buffer)
+        inputs.fill_unwritten(placed.view)
+    candidate.run()
+    for name, placed in outputs.items():
         got = placed.view.clone(memory_format=torch.contiguous_format)
         findings += check.comparison_lines(name, check.compare(got, expected[name]))
         findings += check.guard_lines(name, placed)

@@ -48,6 +48,21 @@ class Estimated:
 
 
 @dataclass(frozen=True)
+class Traffic:
+    """Bytes of an operation that is all about memory, as the simulator counts them.
+
+    Attributes:
+        ideal_bytes: every input read once and every output written once.
+        asked: bytes that lanes and bulk copies ask for, over the ideal.
+        moved: bytes between the multiprocessors and the L2 cache, in sectors, over the ideal.
+    """
+
+    ideal_bytes: int
+    asked: float
+    moved: float
+
+
+@dataclass(frozen=True)
 class Row:
     """One rung, or one vendor baseline, on one shape.
 
@@ -69,6 +84,8 @@ class Row:
         baseline: the row is a vendor's, not a rung.
         refused: it was not run: it does not take this input, or there is no memory for it.
         estimate: what a GPU might take, on the simulator.
+        traffic: bytes asked for and moved, where no FLOPs are of interest; on a GPU those of a
+            few rows on the simulator.
     """
 
     op: str
@@ -89,6 +106,7 @@ class Row:
     baseline: bool = False
     refused: bool = False
     estimate: Estimated | None = None
+    traffic: Traffic | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The row as it stands in JSON files; fields without a value are null."""
@@ -101,6 +119,8 @@ class Row:
         row["counters"] = dict(self.counters)
         if self.target == "simulator":
             row["estimate"] = fields["estimate"]
+        if self.traffic is not None:
+            row["traffic"] = fields["traffic"]
         row["refused"] = self.refused
         row["note"] = self.note
         return row

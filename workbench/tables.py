@@ -33,10 +33,30 @@ SIMULATOR_COLUMNS = (
     "\nlimit",
 )
 
+# Of operations without FLOPs worth counting: softmax and what else is all about memory.
+BYTES_COLUMNS = (
+    "\nkernel",
+    "\nerror",
+    "warp\ninstr.",
+    "bytes\nasked",
+    "bytes\nmoved",
+    "\nocc.",
+    "estim.\ntime",
+    "band-\nwidth",
+    "\nchange",
+    "\nlimit",
+)
+
 SIMULATOR_LEGEND = (
     "error: largest, of what is allowed; sectors/request: of global memory, and the least; bytes\n"
     "moved: in those sectors; x: times the least; bank conf.: shared memory's wavefronts, times\n"
     "the least; occ.: occupancy; limit: what holds it up; change: against the previous run\n"
+)
+BYTES_LEGEND = (
+    "ideal: bytes if each input is read once and each output written once; x: times that; error:\n"
+    "largest, of what is allowed; bytes asked: by the lanes; bytes moved: between multiprocessors\n"
+    "and L2, in sectors; occ.: occupancy; bandwidth: ideal bytes in the estimated time, of the\n"
+    "memory's peak; limit: what holds it up; change: of the time against the previous run\n"
 )
 ESTIMATE_LEGEND = (
     "estim. time: an ESTIMATE for the {title}, +-{band:.0f}%, from counters and the compiler's\n"
@@ -48,10 +68,18 @@ GPU_LEGEND = (
 )
 
 
-def simulator_legend(gpu: Gpu) -> str:
+GPU_BYTES_LEGEND = (
+    "time: median; +-: interquartile range; roof: share of the memory's peak; asked, moved: bytes\n"
+    "that the lanes ask for and that go between multiprocessors and L2, times the ideal, counted\n"
+    "on the simulator for a few rows; change: of the time against the previous run, 'same' if\n"
+    "within the interquartile ranges"
+)
+
+
+def simulator_legend(gpu: Gpu, of_bytes: bool = False) -> str:
     """What the columns of the simulator's table mean, and that its times are estimates."""
     others = ", ".join(name for name in GPUS if name != gpu.name)
-    return SIMULATOR_LEGEND + ESTIMATE_LEGEND.format(
+    return (BYTES_LEGEND if of_bytes else SIMULATOR_LEGEND) + ESTIMATE_LEGEND.format(
         title=gpu.title, band=100 * BAND, others=others
     )
 
@@ -127,7 +155,7 @@ def counter_change(row: Row, last: Previous | None, name: str, same: float = 0.0
     return "=" if abs(change) <= same else f"{100 * change:+.3g}%"
 
 
-def time_change(row: Row, last: Previous | None) -> str:
+def time_change(row: Row, last: Previous | None, short: bool = False) -> str:
     """Change of the time against the previous run; ``same`` if within the spreads."""
     if last is None or not last.time_ms or row.time_ms is None:
         return "new"
@@ -135,6 +163,8 @@ def time_change(row: Row, last: Previous | None) -> str:
     if abs(row.time_ms - last.time_ms) <= noise:
         return "same"
     change = row.time_ms / last.time_ms - 1
+    if short:
+        return f"{100 * change:+.3g}%"
     return f"{'faster' if change < 0 else 'slower'} {100 * abs(change):.3g}%"
 
 
@@ -142,6 +172,14 @@ def _table(title: str, columns: Sequence[str]) -> Table:
     table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
     for i, column in enumerate(columns):
         table.add_column(column, justify="left" if i == 0 else "right", no_wrap=True)
+    return table
+
+
+def plain(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A table of words."""
+    table = _table(title, columns)
+    for row in rows:
+        table.add_row(*row)
     return table
 
 
@@ -203,6 +241,75 @@ def simulator_table(
             duration(estimate.time_ms) if estimate else "-",
             estimate_change(row, previous.get(row.kernel)),
             estimate.limiter if estimate else "-",
+        )
+    return table
+
+
+def bandwidth(row: Row) -> float | None:
+    """Share of the peak of the memory that moving the ideal bytes in the estimated time is."""
+    if row.estimate is None or row.traffic is None:
+        return None
+    gbps = row.traffic.ideal_bytes / (row.estimate.time_ms * 1e-3) / 1e9
+    return gbps / GPUS[row.estimate.gpu].dram_gbps
+
+
+def bytes_table(
+    title: str, rows: Sequence[Row], previous: Mapping[str, Previous | None], ideal_bytes: float
+) -> Table:
+    """What the simulator counted of an operation that is all about memory; a row for each rung.
+
+    Args:
+        title: operation, shape and dtype.
+        rows: the rungs' rows.
+        previous: the last run's row by kernel, None or absent if there was none.
+        ideal_bytes: global bytes it has to move.
+    """
+    table = _table(f"{title}, ideal {amount(ideal_bytes, 'B')}", BYTES_COLUMNS)
+    for row in rows:
+        if not row.checked:
+            table.add_row(*_cells_without_figures(row, len(BYTES_COLUMNS)))
+            continue
+        counted, estimate = row.counters, row.estimate
+        table.add_row(
+            row.kernel,
+            percent(row.share),
+            amount(counters.value(counted, "warp_instructions")),
+            against(counters.value(counted, "asked_bytes"), "B", ideal_bytes),
+            against(counters.value(counted, "l2_moved_bytes"), "B", ideal_bytes),
+            percent(estimate.occupancy) if estimate else "-",
+            duration(estimate.time_ms) if estimate else "-",
+            percent(bandwidth(row)),
+            estimate_change(row, previous.get(row.kernel)),
+            estimate.limiter if estimate else "-",
+        )
+    return table
+
+
+def gpu_bytes_table(
+    title: str, rows: Sequence[Row], previous: Mapping[str, Previous | None], ideal_bytes: float
+) -> Table:
+    """``gpu_table`` of an operation that is all about memory, with bytes asked for and moved."""
+    baselines = list(dict.fromkeys(name for row in rows for name in row.ratios))
+    columns = ("\nkernel", "\nerror", "\ntime", "\n+-", "\nGB/s", "\nroof", "bytes\nasked")
+    columns += ("bytes\nmoved", *(f"vs\n{name}" for name in baselines), "\nchange")
+    table = _table(f"{title}, ideal {amount(ideal_bytes, 'B')}", columns)
+    for row in rows:
+        if row.time_ms is None:
+            table.add_row(*_cells_without_figures(row, len(columns)))
+            continue
+        traffic = row.traffic
+        table.add_row(
+            row.kernel,
+            percent(row.share),
+            duration(row.time_ms),
+            percent((row.spread or 0.0) / row.time_ms),
+            "-" if row.rate is None else f"{row.rate:.4g}",
+            percent(row.roof_fraction),
+            times(traffic.asked, 1) if traffic else "",
+            times(traffic.moved, 1) if traffic else "",
+            *(f"{row.ratios[name]:.2f}x" if name in row.ratios else "" for name in baselines),
+            time_change(row, previous.get(row.kernel), short=True),
+            style="dim" if row.baseline else None,
         )
     return table
 

@@ -1,7 +1,8 @@
 """Timing on a GPU: CUDA events, cold L2 cache, medians, everything interleaved.
 
 Speeds are comparable only side by side, so all the candidates of a shape are timed in turns:
-one run of each, then the next round. Before every run the L2 cache is overwritten.
+one run of each, then the next round. A slow one sits out most rounds, so that the others can be
+measured often. Before every run the L2 cache is overwritten.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from rich.progress import track
 
 WARM_UPS = 3
 ROUNDS = (10, 100)  # fewest, most
-SLOW_MS = 500.0  # a round that takes longer warms up once and is measured SLOW_ROUNDS times
+SLOW_MS = 50.0  # a run that takes longer warms up once and is measured SLOW_ROUNDS times or more
 SLOW_ROUNDS = 3
 # Overwritten before a run: cools the L2 cache, and lets the host queue the run meanwhile, so that
 # its own overhead is not timed. Twice the L2 cache where that is more.
@@ -40,14 +41,19 @@ def summarize(times_ms: Sequence[float]) -> Timing:
     return Timing(middle, high - low, len(times_ms))
 
 
-def rounds_for(one_round_ms: float, budget_ms: float) -> int:
-    """How many rounds fit the budget, within ROUNDS; SLOW_ROUNDS if one takes over SLOW_MS."""
+def rounds_for(run_ms: float, budget_ms: float) -> int:
+    """How often a run fits the budget, within ROUNDS; down to SLOW_ROUNDS if above SLOW_MS."""
     fewest, most = ROUNDS
-    if one_round_ms <= 0:
+    if run_ms <= 0:
         return most
-    if one_round_ms > SLOW_MS:
-        return SLOW_ROUNDS
-    return max(fewest, min(most, int(budget_ms / one_round_ms)))
+    if run_ms > SLOW_MS:
+        fewest = SLOW_ROUNDS
+    return max(fewest, min(most, int(budget_ms / run_ms)))
+
+
+def takes_part(turn: int, turns: int, wanted: int) -> bool:
+    """Whether a run that is wanted so often is in this turn; evenly spread over all turns."""
+    return (turn + 1) * wanted // turns > turn * wanted // turns
 
 
 def time_interleaved(
@@ -60,18 +66,23 @@ def time_interleaved(
     Args:
         runs: what to time, by name; each only launches work on ``device``.
         device: a CUDA device.
-        budget_ms: GPU time to spend on all of them together, about.
+        budget_ms: GPU time to spend on all of them together, about, evenly shared.
     """
     cache = torch.cuda.get_device_properties(device).L2_cache_size
     flush = torch.empty(max(FLUSH_BYTES, 2 * cache), dtype=torch.uint8, device=device)
     with torch.cuda.device(device):
-        one_round_ms = sum(_one_round(runs, flush).values())
-        if one_round_ms <= SLOW_MS:
-            for _ in range(WARM_UPS - 1):
-                one_round_ms = sum(_one_round(runs, flush).values())
-        rounds = rounds_for(one_round_ms, budget_ms)
-        measured = [_one_round(runs, flush) for _ in _with_progress(rounds)]
-    return {name: summarize([times[name] for times in measured]) for name in runs}
+        once = _one_round(runs, flush)
+        for _ in range(WARM_UPS - 1):
+            quick = {name: run for name, run in runs.items() if once[name] <= SLOW_MS}
+            once |= _one_round(quick, flush)
+        wanted = {name: rounds_for(ms, budget_ms / len(runs)) for name, ms in once.items()}
+        turns = max(wanted.values())
+        measured: dict[str, list[float]] = {name: [] for name in runs}
+        for turn in _with_progress(turns):
+            now = {n: run for n, run in runs.items() if takes_part(turn, turns, wanted[n])}
+            for name, ms in _one_round(now, flush).items():
+                measured[name].append(ms)
+    return {name: summarize(times) for name, times in measured.items()}
 
 
 def _with_progress(rounds: int) -> Iterable[int]:
