@@ -9,12 +9,14 @@ import re
 import pytest
 import torch
 
-from workbench import baselines, bench, check, measure, ops, problems, request, timing
-from workbench.operations import MATMUL
+from workbench import baselines, bench, check, measure, operations, ops, problems, request, timing
+from workbench.baselines import BASELINES
+from workbench.operations import MATMUL, SOFTMAX
 from workbench.results import Environment
 from workbench.roofs import Roofs
+from workbench.toolchain import BuildError
 
-TIMES = {"cublas": 1.0, "torch": 1.0, "copy": 0.5}
+TIMES = {"cublas": 1.0, "torch": 1.0, "compile": 1.5, "copy": 0.5}
 
 
 def made_up_times(runs, device, budget_ms=0.0):
@@ -39,6 +41,7 @@ def pretended_gpu(monkeypatch, tmp_path):
     monkeypatch.setattr(request, "memory_bytes", lambda target: 2**34)
     monkeypatch.setattr(bench, "device_roofs", lambda *args: Roofs(1e-3, 1e-2))
     monkeypatch.setattr(bench, "cache_dir", lambda: tmp_path)
+    monkeypatch.setattr(baselines, "compiled", lambda make, case: make(case))
 
 
 def test_matmul(pretended_gpu, capsys, tmp_path):
@@ -61,12 +64,75 @@ def test_matmul(pretended_gpu, capsys, tmp_path):
     assert re.search(r"^naive .* same$", capsys.readouterr().out, flags=re.MULTILINE)
 
 
-def test_softmax_has_two_baselines_and_bytes(pretended_gpu, capsys):
-    assert bench.main("softmax", ["--shape", "rows=4,cols=100"]) == 0
+def test_softmax_has_baselines_bytes_and_targets(pretended_gpu, capsys, tmp_path):
+    file = tmp_path / "x.json"
+    shape = ["--shape", "rows=300,cols=1000", "--dtype", "float32"]
+    assert bench.main("softmax", [*shape, "--json", str(file)]) == 0
     out = capsys.readouterr().out
-    assert "GB/s" in out
-    assert "vs torch" in out
-    assert "vs copy" in out
+    assert "softmax rows=300,cols=1000 float32, ideal 2.40 MB\n" in out
+    assert re.search(
+        r"^kernel .* GB/s +roof +asked +moved +torch +compile +copy +change$", out, re.M
+    )
+    assert re.search(r"^block_per_row .* x2.00 +x1.00 +0.50x +0.75x +0.25x +new$", out, re.M)
+    last = ops.rungs("softmax")[-1].name
+    line = rf"^300 x 1000 +float32 +{last} +1\.2 +25% +0.50x +0.75x +1.0x better +MISSED$"
+    assert re.search(line, out, re.M)
+    assert "over torch's, 1 cases: 0.50x (target: >= 1.3x: MISSED)." in out
+    rows = {row["kernel"]: row for row in json.loads(file.read_text())["rows"]}
+    assert rows["block_per_row"]["traffic"] == {
+        "ideal_bytes": 2400000,
+        "asked": pytest.approx(2),
+        "moved": pytest.approx(1),
+    }
+    assert all("traffic" not in rows[name] for name in ("torch", "compile", "copy"))
+    assert rows["compile"]["checked"] and rows["torch"]["checked"]
+
+
+def test_bytes_that_cannot_be_counted_are_a_note(pretended_gpu, capsys, monkeypatch):
+    def fail(operation, kernel, case):
+        raise BuildError("no compiler\nmore")
+
+    monkeypatch.setattr(measure.traffic, "simulated", fail)
+    arguments = ["--shape", "rows=4,cols=100", "--kernel", "naive", "--dtype", "float32"]
+    assert bench.main("softmax", arguments) == 0
+    out = capsys.readouterr().out
+    assert "naive: its bytes are not counted: no compiler\n" in out
+    assert re.search(r"^naive .* 16% +0.50x +0.75x +0.25x +new$", out, re.M)
+
+
+def test_torch_compile_that_fails_is_not_run(pretended_gpu, capsys, monkeypatch):
+    def fail(make, case):
+        raise ModuleNotFoundError("No module named 'triton'\nmore")
+
+    monkeypatch.setattr(baselines, "compiled", fail)
+    arguments = ["--shape", "rows=4,cols=100", "--kernel", "naive", "--dtype", "float32"]
+    assert bench.main("softmax", arguments) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^compile +not run$", out, flags=re.MULTILINE)
+    reason = "torch.compile: ModuleNotFoundError: No module named 'triton'"
+    assert f"compile was not run: {reason}\n" in out
+
+
+@pytest.mark.parametrize("options", ["", ",log=1", ",lse=1"])
+def test_baselines_compute_the_same(options):
+    """Of the cases they say they apply to."""
+    if not set(SOFTMAX.keys.optional) >= {"log", "lse"}:
+        pytest.skip("softmax has no options yet")
+    for scale in (None, -0.5):
+        case = SOFTMAX.case(f"rows=5,cols=70{options}", scale=scale)
+        given = SOFTMAX.values(case)
+        expected = operations.expected("softmax", case, "cpu")["out"]
+        for baseline in BASELINES["softmax"]:
+            if baseline.name == "compile":
+                got = baselines.softmax_formula(case)(given)[0]
+            elif baseline.comparable and baseline.applies(case):
+                got = baseline.run(given, {"out": torch.empty(5, 70)}, case)
+            else:
+                continue
+            assert check.compare(got, expected).wrong == 0, baseline.name
+        applies = [b.name for b in BASELINES["softmax"] if b.applies(case)]
+        plain = scale is None and "lse" not in options
+        assert applies == ["torch", "compile", "copy"][0 if plain else 1 :]
 
 
 def test_a_rate_above_the_roof_is_an_alarm(pretended_gpu, capsys, monkeypatch):

@@ -1,14 +1,18 @@
 """Tables, formats of numbers and the JSON of a run."""
 
 import io
+import itertools
 import json
+from contextlib import nullcontext
+from unittest.mock import Mock
 
 import pytest
+import torch
 
 from workbench import counters, tables, timing
 from workbench.estimate import GPUS
 from workbench.history import Previous
-from workbench.results import Environment, Estimated, Row, write_json
+from workbench.results import Environment, Estimated, Row, Traffic, write_json
 from workbench.roofs import fp32_tflops, memory_gbps
 
 COUNTED = {
@@ -82,6 +86,66 @@ def test_simulator_table_fits_100_plain_columns():
     assert unknown.split()[-4:] == ["x1.00", "-", "-", "-"]
     assert next(line for line in lines if line.startswith("broken")).split()[1] == "WRONG"
     assert "not run" in next(line for line in lines if line.startswith("flash"))
+
+
+BYTES = COUNTED | {"l2_read_sectors": 49_152.0, "l2_write_sectors": 65_536.0}
+
+
+def softmax_row(kernel, **fields) -> Row:
+    given = {
+        "checked": True,
+        "counters": BYTES | {"global_load_bytes": 3 << 20, "global_store_bytes": 1 << 20},
+        "share": 0.0123,
+        "estimate": ESTIMATE,
+        "traffic": Traffic(1 << 21, 2.0, 1.75),
+        "unit": "gbps",
+    }
+    return Row("softmax", kernel, "rows=1,cols=1", "float32", "simulator", **given | fields)
+
+
+def test_bytes_table_fits_100_plain_columns():
+    rows = [
+        softmax_row("row_in_registers"),
+        softmax_row("cub", estimate=None),
+        softmax_row("naive", checked=False, refused=True, note="dtype"),
+    ]
+    less = BYTES | {"estimated_ms_h200": 0.0824}
+    previous = {"row_in_registers": Previous(None, None, less)}
+    lines = printed(tables.bytes_table("title", rows, previous, 1 << 21)).splitlines()
+    assert max(map(len, lines)) <= 100
+    assert lines[0] == "title, ideal 2.10 MB"
+    # 2 MiB in 41.2 us are 50.9 GB/s of 4800
+    assert (
+        lines[3].split()
+        == (
+            "row_in_registers 1.2% 123 M 4.19 MB x2.00 3.67 MB x1.75 50% 41.2 us 1.1% -50% latency"
+        ).split()
+    )
+    assert lines[4].split()[-4:] == ["-"] * 4
+    assert lines[5].split() == ["naive", "not", "run"]
+
+
+def test_gpu_bytes_table_fits_100_plain_columns():
+    ratios = {"torch": 1.234, "compile": 1.05, "copy": 0.915}
+    rows = [
+        timed("row_in_registers", ratios=ratios, roof_fraction=0.85, traffic=Traffic(99, 1, 1.02)),
+        timed("copy", baseline=True, roof_fraction=0.9, share=None, ratios={"torch": 2.0}),
+    ]
+    previous = {"row_in_registers": Previous(1.5, 0.02, {})}
+    lines = printed(tables.gpu_bytes_table("title", rows, previous, 99)).splitlines()
+    assert max(map(len, lines)) <= 100
+    assert lines[0] == "title, ideal 99 B"
+    assert lines[3].split() == (
+        "row_in_registers 50% 1.23 ms 0.81% 51.23 85% x1.00 x1.02 1.23x 1.05x 0.92x -17.7%".split()
+    )
+    assert lines[4].split() == "copy - 1.23 ms 0.81% 51.23 90% 2.00x new".split()
+
+
+def test_the_legend_of_bytes():
+    legend = tables.simulator_legend(GPUS["h200"], of_bytes=True)
+    assert "bytes moved: between multiprocessors\nand L2" in legend and "an ESTIMATE" in legend
+    both = legend.splitlines() + tables.GPU_BYTES_LEGEND.splitlines()
+    assert max(map(len, both)) <= 100
 
 
 def test_a_long_name_widens_a_plain_table():
@@ -162,6 +226,7 @@ def test_counter_changes():
     assert tables.counter_change(row, zero, "flops") == "new"
     assert counters.change({"flops": 0.0}, {"flops": 0.0}, "flops") == 0
     assert counters.value({}, "global_bytes") is None
+    assert counters.value({"l2_read_sectors": 2, "l2_write_sectors": 3}, "l2_moved_bytes") == 160
 
 
 def test_json_has_the_documented_fields(tmp_path):
@@ -193,8 +258,37 @@ def test_timing_summary():
     assert timing.summarize([5.0, 1.0, 2.0, 3.0, 4.0]) == timing.Timing(3.0, 2.0, 5)
     assert timing.rounds_for(1.0, 50.0) == 50
     assert timing.rounds_for(20.0, 50.0) == timing.ROUNDS[0]
+    assert timing.rounds_for(60.0, 400.0) == 6
     assert timing.rounds_for(1e9, 50.0) == timing.SLOW_ROUNDS
     assert timing.rounds_for(0.0, 50.0) == timing.rounds_for(1e-9, 50.0) == timing.ROUNDS[1]
+
+
+def test_a_slow_run_sits_out_most_turns():
+    for turns, wanted in ((100, 3), (100, 100), (17, 10), (3, 3), (10, 1)):
+        parts = [timing.takes_part(turn, turns, wanted) for turn in range(turns)]
+        assert sum(parts) == wanted
+        gaps = [b - a for a, b in itertools.pairwise(i for i, part in enumerate(parts) if part)]
+        assert not gaps or max(gaps) - min(gaps) <= 1
+
+
+def test_slow_runs_do_not_take_the_time_of_the_others(monkeypatch):
+    ms, calls = {"naive": 600.0, "fast": 2.0, "copy": 1.0}, []
+
+    def one_round(runs, flush):
+        calls.extend(runs)
+        return {name: ms[name] for name in runs}
+
+    monkeypatch.setattr(timing, "_one_round", one_round)
+    monkeypatch.setattr(
+        timing.torch.cuda, "get_device_properties", lambda device: Mock(L2_cache_size=0)
+    )
+    monkeypatch.setattr(timing.torch.cuda, "device", lambda device: nullcontext())
+    monkeypatch.setattr(timing, "FLUSH_BYTES", 8)
+    times = timing.time_interleaved(dict.fromkeys(ms), torch.device("cpu"), budget_ms=300)
+    assert {name: time.n for name, time in times.items()} == {"naive": 3, "fast": 50, "copy": 100}
+    assert {name: time.median_ms for name, time in times.items()} == ms
+    warm_ups = {"naive": 1, "fast": timing.WARM_UPS, "copy": timing.WARM_UPS}
+    assert {name: calls.count(name) - times[name].n for name in ms} == warm_ups
 
 
 def test_progress_shows_on_a_terminal_alone(capsys):

@@ -176,16 +176,18 @@ def _table(title: str, columns: Sequence[str]) -> Table:
 
 
 def plain(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """A table of words."""
-    table = _table(title, columns)
+    """A table of words; line breaks in its titles are aligned at the bottom."""
+    deep = max(column.count("\n") for column in columns)
+    padded = ["\n" * (deep - column.count("\n")) + column for column in columns]
+    table = _table(title, padded)
     for row in rows:
         table.add_row(*row)
     return table
 
 
-def _cells_without_figures(row: Row, count: int) -> list[Text | str]:
+def _cells_without_figures(row: Row, count: int, place: int = 1) -> list[Text | str]:
     word = Text("not run") if row.refused else Text("WRONG", style="bold red")
-    return [row.kernel, word, *[""] * (count - 2)]
+    return [row.kernel, *[""] * (place - 1), word, *[""] * (count - 1 - place)]
 
 
 def sectors_per_request(counted: Mapping[str, float]) -> str:
@@ -267,7 +269,7 @@ def bytes_table(
     table = _table(f"{title}, ideal {amount(ideal_bytes, 'B')}", BYTES_COLUMNS)
     for row in rows:
         if not row.checked:
-            table.add_row(*_cells_without_figures(row, len(BYTES_COLUMNS)))
+            table.add_row(*_cells_without_figures(row, len(BYTES_COLUMNS), place=3))
             continue
         counted, estimate = row.counters, row.estimate
         table.add_row(
