@@ -21,6 +21,8 @@ from workbench.ops import Rung
 from workbench.problems import DEVICES, ROW_TENSORS, Case, Expected, Operation, Tensors
 
 SECOND_FILL = 12345.0  # finds elements left unwritten where the reference is NaN
+# Compared at once: what a CPU's cache holds, and what keeps a GPU busy.
+PART_ELEMENTS = {"cpu": 2**15, "cuda": 2**24}
 LAUNCH_ERRORS = (RuntimeError, ValueError, TypeError, NotImplementedError)
 
 Launch = Callable[[Tensors, Tensors], None]  # (inputs, outputs)
@@ -46,6 +48,7 @@ class Comparison:
     got: float = 0.0
     expected: float = 0.0
     allowed: float = 0.0
+    worst: float = -1.0  # how wrong that element is: its error over the error allowed
 
 
 @dataclass(frozen=True)
@@ -215,27 +218,36 @@ def compare(got: torch.Tensor, expected: Expected) -> Comparison:
     An output with more rows than the reference holds the same rows again and again
     (``Operation.distinct``).
     """
-    step = len(expected.reference) if got.dim() else 0
-    if step == 0 or len(got) == step:
-        return _compare(got, expected)
+    flat, shape = got.flatten(), got.shape
+    reference, allowed = expected.reference.flatten(), expected.allowed.flatten()
     found: list[Comparison] = []
-    for start in range(0, len(got), step):
-        rows = got[start : start + step]
-        part = Expected(expected.reference[: len(rows)], expected.allowed[: len(rows)])
-        one = _compare(rows, part)
-        index = (one.index[0] + start, *one.index[1:]) if one.index else ()
-        found.append(dataclasses.replace(one, index=index))
-    worst = next((one for one in found if one.wrong), found[0])
+    for start, here in _parts(flat, len(reference)):
+        part = flat[start : start + here.stop - here.start]
+        one = _compare(part, Expected(reference[here], allowed[here]))
+        if one.index:
+            place = torch.unravel_index(torch.tensor(one.index[0] + start), shape)
+            one = dataclasses.replace(one, index=tuple(int(i) for i in place))
+        found.append(one)
     return dataclasses.replace(
-        worst,
+        max(found, key=lambda one: one.worst, default=Comparison(0, 0, 0, 0.0)),
         total=got.numel(),
         wrong=sum(one.wrong for one in found),
         unwritten=sum(one.unwritten for one in found),
-        share=max(one.share for one in found),
+        share=max((one.share for one in found), default=0.0),
     )
 
 
+def _parts(flat: torch.Tensor, period: int) -> Iterator[tuple[int, slice]]:
+    """Where parts of ``flat`` begin, and which of the ``period`` elements before they repeat."""
+    step = PART_ELEMENTS[flat.device.type]
+    for begin in range(0, len(flat), max(1, period)):
+        size = min(period, len(flat) - begin)
+        for start in range(0, size, step):
+            yield begin + start, slice(start, min(start + step, size))
+
+
 def _compare(got: torch.Tensor, expected: Expected) -> Comparison:
+    """Compare a part, of one dimension."""
     values = got.double()
     reference, allowed = expected.reference, expected.allowed
     error = (values - reference).abs()
@@ -244,21 +256,22 @@ def _compare(got: torch.Tensor, expected: Expected) -> Comparison:
     right = torch.where(reference.isnan(), values.isnan(), within) & ~unwritten
     wrong = int((~right).sum())
     ratio = error / allowed.clamp_min(1e-300)
-    share = ratio[reference.isfinite() & values.isfinite()]
-    worst_share = float(share.max()) if share.numel() else 0.0
+    finite = reference.isfinite() & values.isfinite()
+    largest = float(torch.where(finite, ratio, 0.0).max())
     if wrong == 0:
-        return Comparison(got.numel(), 0, 0, worst_share)
+        return Comparison(len(got), 0, 0, largest)
     score = torch.where(right, -1.0, torch.where(ratio.isnan(), torch.inf, ratio))
-    flat = int(score.argmax())
+    worst = int(score.argmax())
     return Comparison(
-        total=got.numel(),
+        total=len(got),
         wrong=wrong,
         unwritten=int(unwritten.sum()),
-        share=worst_share,
-        index=tuple(int(i) for i in torch.unravel_index(torch.tensor(flat), got.shape)),
-        got=float(got.flatten()[flat]),
-        expected=float(reference.flatten()[flat]),
-        allowed=float(allowed.flatten()[flat]),
+        share=largest,
+        index=(worst,),
+        got=float(got[worst]),
+        expected=float(reference[worst]),
+        allowed=float(allowed[worst]),
+        worst=float(score[worst]),
     )
 
 
