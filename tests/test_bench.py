@@ -49,6 +49,52 @@ def test_the_other_scripts(history, capsys, name):
         assert re.search(rf"^{rung.name} ", out, flags=re.MULTILINE)
 
 
+def test_backward_is_the_ladder_of_the_gradient(history, capsys, tmp_path):
+    file = tmp_path / "x.json"
+    arguments = ["--backward", "--shape", "rows=5,cols=70", "--target", "simulator"]
+    assert bench.main("softmax", [*arguments, "--json", str(file)]) == 0
+    out = capsys.readouterr().out
+    assert "softmax_backward rows=5,cols=70 float32, ideal 4.20 kB\n" in out
+    rows = json.loads(file.read_text())["rows"]
+    names = [rung.name for rung in ops.rungs("softmax_backward")]
+    assert [(row["op"], row["kernel"]) for row in rows] == [("softmax_backward", n) for n in names]
+    assert bench.main("softmax", ["--backward", "--kernel", "online"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("test_softmax.py: error: --kernel online: softmax_backward has naive, ")
+    assert error.endswith("the end of kernels/softmax_backward.cu\n")
+
+
+def test_each_dtype_has_tables_of_the_rungs_that_take_it(history, capsys, tmp_path):
+    file = tmp_path / "x.json"
+    arguments = ["--shape", "rows=5,cols=70", "rows=2,cols=9", "--target", "simulator"]
+    arguments += ["--dtype", "float32", "bfloat16", "--json", str(file)]
+    assert bench.main("softmax", arguments) == 0
+    out = capsys.readouterr().out
+    ladder = ops.rungs("softmax")
+    without = [rung.name for rung in ladder if "bfloat16" not in rung.dtypes]
+    assert without
+    line = f"not listed for bfloat16, which they do not take: {', '.join(without)}\n"
+    assert out.count(line) == 1
+    rows = json.loads(file.read_text())["rows"]
+    listed = [(row["dtype"], row["shape"], row["kernel"]) for row in rows]
+    assert listed == [
+        (dtype, shape, rung.name)
+        for dtype in ("float32", "bfloat16")
+        for shape in ("rows=5,cols=70", "rows=2,cols=9")
+        for rung in ladder
+        if dtype in rung.dtypes
+    ]
+    assert [row["traffic"]["ideal_bytes"] for row in rows][:: len(rows) - 1] == [2800, 72]
+
+
+def test_a_rung_that_is_named_is_listed_for_every_dtype(history, capsys):
+    arguments = ["--shape", "rows=5,cols=70", "--target", "simulator", "--kernel", "naive"]
+    assert bench.main("softmax", [*arguments, "--dtype", "bfloat16"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^naive +not run$", out, flags=re.MULTILINE)
+    assert "naive was not run: dtype bfloat16 is not one of float32" in out
+
+
 def test_a_rung_that_does_not_take_the_shape_is_listed_with_the_reason(history, capsys):
     picky = next(rung for rung in ops.rungs("attention") if rung.head_dims)
     shape = "B=1,H=1,Nq=9,Nk=10,D=20"
@@ -138,6 +184,8 @@ def test_json(history, tmp_path):
             "its tensors and references take at least 2000 TB",
         ),
         (["--speed"], "unrecognized arguments: --speed"),
+        (["--backward"], "unrecognized arguments: --backward"),
+        (["--dtype", "float32", "float16"], "--dtype float16: matmul takes float32"),
     ],
 )
 def test_bad_flags_are_one_line(capsys, arguments, words):

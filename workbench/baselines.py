@@ -12,6 +12,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from workbench import operations
 from workbench.problems import Case, Tensors
+from workbench.row_operations import has, scale_of
 
 
 @dataclass(frozen=True)
@@ -42,19 +43,13 @@ def _cublas(given: Tensors, outputs: Tensors, case: Case) -> torch.Tensor:
 
 
 def _torch_softmax(given: Tensors, outputs: Tensors, case: Case) -> torch.Tensor:
-    function = torch.log_softmax if _has(case, "log") else torch.softmax
+    function = torch.log_softmax if has(case, "log") else torch.softmax
     return function(given["x"], dim=-1, out=outputs["out"])
-
-
-def _has(case: Case, option: str) -> bool:
-    """Whether a shape of softmax says ``log=1``, ``lse=1``, ..."""
-    return dict(case.shape.sizes).get(option, 0) != 0
 
 
 def _plain(case: Case) -> bool:
     """Torch's own kernels know log-softmax, but no scale and no log-sum-exp."""
-    unscaled = case.scale is None or case.scale == 1
-    return unscaled and not _has(case, "lse") and not _has(case, "dlse")
+    return scale_of(case) == 1 and not has(case, "lse") and not has(case, "dlse")
 
 
 def _copy(given: Tensors, outputs: Tensors, case: Case) -> torch.Tensor:
@@ -66,7 +61,7 @@ Formula = Callable[[Tensors], tuple[torch.Tensor, ...]]
 
 def softmax_formula(case: Case) -> Formula:
     """Softmax as a model's code would have it; with a log-sum-exp where the case wants one."""
-    scale, log, lse = case.scale, _has(case, "log"), _has(case, "lse")
+    scale, log, lse = case.scale, has(case, "log"), has(case, "lse")
     wide = _wide(case)
 
     def formula(given: Tensors) -> tuple[torch.Tensor, ...]:
@@ -81,7 +76,7 @@ def softmax_formula(case: Case) -> Formula:
 
 def softmax_backward_formula(case: Case) -> Formula:
     """The gradient of softmax (kernels/ladder.h), in fp32 inside for narrower types."""
-    scale, log, wide = case.scale, _has(case, "log"), _wide(case)
+    scale, log, wide = case.scale, has(case, "log"), _wide(case)
 
     def formula(given: Tensors) -> tuple[torch.Tensor, ...]:
         dy, y = given["dy"].to(wide), given["y"].to(wide)
@@ -120,7 +115,7 @@ def _compiled(make: Callable[[Case], Formula]) -> Callable[[Tensors, Tensors, Ca
 def _torch_softmax_backward(given: Tensors, outputs: Tensors, case: Case) -> torch.Tensor:
     dy, y = given["dy"], given["y"]
     aten: Any = torch.ops.aten
-    if _has(case, "log"):
+    if has(case, "log"):
         return aten._log_softmax_backward_data.out(dy, y, -1, y.dtype, out=outputs["out"])
     return aten._softmax_backward_data.out(dy, y, -1, y.dtype, grad_input=outputs["out"])
 

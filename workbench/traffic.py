@@ -11,9 +11,9 @@ from collections.abc import Mapping
 import torch
 
 from workbench import counters
-from workbench.row_operations import with_rows
 from workbench.problems import Case, Operation
 from workbench.results import Traffic
+from workbench.row_operations import with_rows
 
 FEW_ELEMENTS = 2**18  # of the rows that are simulated in the place of all, about
 
