@@ -257,11 +257,18 @@ BACKWARD_OPTIONS = tuple(
         (5, 33), (3, 1031), of=SOFTMAX_BACKWARD, options=options, scale=scale, fill="spiky"
     )
 )
-# Sums of elements near the largest number overflow: no single huge element.
 BACKWARD_VALUES = tuple(
     case
     for dtype in DTYPES
-    for fill in ("large", "denormal", "some_inf", "some_neg_inf", "some_nan", "masked_rows")
+    for fill in (
+        "large",
+        "denormal",
+        "some_inf",
+        "some_neg_inf",
+        "some_nan",
+        "masked_rows",
+        "single_huge",
+    )
     for options in ("", ",log=1,dlse=1")
     for case in _cases(
         (6, 37), (3, 1031), of=SOFTMAX_BACKWARD, options=options, fill=fill, dtype=dtype
