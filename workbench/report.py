@@ -7,6 +7,10 @@ scripts writes them, and puts each table between the markers of its page:
     ...
     <!-- end -->
 
+``<!-- targets: softmax -->`` takes what every GPU's run of an operation says of its targets
+(workbench.targets), ``<!-- results: simulator-softmax-precision -->`` the tables of
+workbench.precision.
+
 ``--check`` writes nothing and exits with 1 if a page is not up to date.
 """
 
@@ -19,12 +23,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from workbench import counters
-from workbench.tables import amount, duration, percent, sectors_per_request, times
+from workbench import counters, precision, targets
+from workbench.estimate import GPUS
+from workbench.tables import against, amount, duration, percent, sectors_per_request, times
 
 REPO = Path(__file__).resolve().parent.parent
 RESULTS = REPO / "docs" / "results"
-MARKED = re.compile(r"(<!-- results: ([\w.-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+MARKED = re.compile(r"(<!-- (results|targets): ([\w.-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def pages() -> list[Path]:
@@ -35,8 +40,11 @@ def pages() -> list[Path]:
 def table(run: Mapping[str, Any]) -> str:
     """The Markdown of one run: a table per shape, and where and how it was measured.
 
-    Of a comparison with Nsight Compute: how far its counters and the simulator's agree.
+    Of a comparison with Nsight Compute: how far its counters and the simulator's agree. Of
+    precisions: a table per dtype.
     """
+    if "precision" in run:
+        return _precisions(run)
     if "ladders" in run:
         return _comparisons(run)
     if "of_rungs" in run:
@@ -45,7 +53,10 @@ def table(run: Mapping[str, Any]) -> str:
     shapes = dict.fromkeys((row["shape"], row["dtype"]) for row in run["rows"])
     for shape, dtype in shapes:
         rows = [r for r in run["rows"] if (r["shape"], r["dtype"]) == (shape, dtype)]
-        lines = _counter_lines(rows) if rows[0]["target"] == "simulator" else _time_lines(rows)
+        if rows[0]["target"] == "gpu":
+            lines = _time_lines(rows)
+        else:
+            lines = (_bytes_lines if "traffic" in rows[0] else _counter_lines)(rows)
         parts.append(f"`{shape}`, {dtype}:\n\n" + "\n".join(lines))
     parts.append(f"Measured on: {run['device']}, by `{_public(run['command'])}`.")
     return "\n\n".join(parts) + "\n"
@@ -102,6 +113,76 @@ def _counter_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
+def _bytes_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Of a simulated ladder that is all about memory."""
+    gpu = next((row["estimate"]["gpu"] for row in rows if row.get("estimate")), "")
+    lines = [
+        "| rung | warp instructions | sectors per request | bytes asked | bytes moved | occupancy "
+        f"| estimated time, {gpu} | of its bandwidth | limit |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
+    ]
+    for row in rows:
+        traffic, c, estimate = row.get("traffic"), row["counters"], row.get("estimate")
+        if traffic is None:
+            word = "not run" if row.get("refused") else "WRONG"
+            lines.append(f"| {row['kernel']} | {word} |" + " |" * 7)
+            continue
+        ideal = traffic["ideal_bytes"]
+        cells = (
+            row["kernel"],
+            amount(c["warp_instructions"]),
+            sectors_per_request(c),
+            against(traffic["asked"] * ideal, "B", ideal),
+            against(traffic["moved"] * ideal, "B", ideal),
+            percent(estimate["occupancy"]) if estimate else "-",
+            duration(estimate["time_ms"]) if estimate else "-",
+            percent(_bandwidth(ideal, estimate)) if estimate else "-",
+            estimate["limiter"] if estimate else "-",
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def _bandwidth(ideal_bytes: float, estimate: Mapping[str, Any]) -> float:
+    return ideal_bytes / estimate["time_ms"] / 1e6 / GPUS[estimate["gpu"]].dram_gbps
+
+
+def _precisions(run: Mapping[str, Any]) -> str:
+    """The Markdown of docs/results/simulator-softmax-precision.json."""
+    found = [precision.Precision(**one) for one in run["precision"]]
+    parts = []
+    for dtype in dict.fromkeys(one.dtype for one in found):
+        titles, rows = precision.lines(found, dtype)
+        table = _markdown(["rung", *titles[1:]], rows)
+        parts.append(f"{dtype}, largest (mean) error in ulp:\n\n" + "\n".join(table))
+    parts.append(f"Measured on: {run['device']}, by `{run['command']}`.")
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = ["| " + " | ".join(titles) + " |", "| --- |" + " ---: |" * (len(titles) - 1)]
+    return lines + ["| " + " | ".join(row) + " |" for row in rows]
+
+
+def _targets(operation: str) -> str:
+    """What the runs of an operation on GPUs, torch.compile beside them, say of its targets."""
+    parts = []
+    for file in sorted(RESULTS.glob(f"*-{operation}.json")):
+        run = json.loads(file.read_text())
+        found = targets.goals(run["rows"]) if _has_libraries(run["rows"]) else []
+        if not found:
+            continue
+        titles = [title.replace("\n", " ") for title in targets.TITLES]
+        table = _markdown(titles, [goal.cells() for goal in found])
+        parts += ["\n".join(table), targets.mean_line(found)]
+        parts.append(f"Measured on: {run['device']}, by `{_public(run['command'])}`.")
+    return "\n\n".join(parts or ["Not measured yet."]) + "\n"
+
+
+def _has_libraries(rows: Sequence[Mapping[str, Any]]) -> bool:
+    return any(row["target"] == "gpu" and row["kernel"] == "compile" for row in rows)
+
+
 def _ladder_lines(ladder: Mapping[str, Any]) -> list[str]:
     """A published ladder beside its estimates."""
     lines = [
@@ -145,14 +226,19 @@ def _time_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     name = {"tflops": "TFLOP/s", "gbps": "GB/s"}[unit]
     ratios = sorted({key for row in rows for key in row if key.startswith("ratio_vs_")})
     titles = ["kernel", "time", name, "of the roof"]
+    of_bytes = any("traffic" in row for row in rows)
+    titles += ["bytes asked", "bytes moved"] if of_bytes else []
     titles += [f"ratio to {key.removeprefix('ratio_vs_')}" for key in ratios]
-    lines = ["| " + " | ".join(titles) + " |", "| --- |" + " ---: |" * (len(titles) - 1)]
+    table = []
     for row in rows:
         cells = [row["kernel"], duration(row["time_ms"])]
         cells += [f"{row[unit]:.3g}" if row[unit] else "", percent(row["roof_fraction"])]
+        if of_bytes:
+            traffic = row.get("traffic") or {}
+            cells += [times(traffic.get(name), 1) for name in ("asked", "moved")]
         cells += [f"{row[key]:.2f}" if row.get(key) else "" for key in ratios]
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
+        table.append(cells)
+    return _markdown(titles, table)
 
 
 def updated(text: str) -> str:
@@ -162,8 +248,10 @@ def updated(text: str) -> str:
     """
 
     def replace(match: re.Match[str]) -> str:
-        run = json.loads((RESULTS / f"{match[2]}.json").read_text())
-        return f"{match[1]}{table(run)}{match[3]}"
+        head, kind, name, end = match.groups()
+        if kind == "targets":
+            return f"{head}{_targets(name)}{end}"
+        return f"{head}{table(json.loads((RESULTS / f'{name}.json').read_text()))}{end}"
 
     return MARKED.sub(replace, text)
 
