@@ -40,7 +40,7 @@ def with_rows(case: Case, rows: int) -> Case:
 # What the benchmark of an operation on rows looks at: short rows, rows that no vector divides,
 # rows that no cache of a multiprocessor holds three times over.
 ROWS_DEFAULTS = {
-    "simulator": ("rows=2048,cols=1024", "rows=512,cols=4099", "rows=132,cols=65536"),
+    "simulator": ("rows=2048,cols=1024", "rows=1024,cols=4099", "rows=132,cols=65536"),
     "gpu": (
         "rows=1024,cols=1024",
         "rows=4096,cols=4096",
