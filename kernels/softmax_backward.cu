@@ -343,7 +343,7 @@ static void softmax_backward_row_in_registers(const SoftmaxBackwardProblem& p,
 // Shape    512 threads, 1 to 16 blocks per row, the fewest that hold it in half a shared memory
 //          each: two blocks per SM, one loads while the other stores. 0 __syncthreads, 2 cluster
 //          barriers.
-// Trap     A block may write to another one only when that one has begun: hence the first barrier,
+// Trap     A block must not store into one that has not started: hence the first barrier,
 //          behind the copies, whose time it takes.
 // Next     The end: nothing is read twice that can be held on chip.
 constexpr int CLUSTER_NUM_THREADS = 512;    // tunable: 256, 512
@@ -384,7 +384,7 @@ __global__ void __launch_bounds__(CLUSTER_NUM_THREADS, 2)
     cp_async_16(&y_smem[i], y + first + i * SIZE);
   }
   cp_async_commit();
-  cluster_sync();  // all blocks have begun
+  cluster_sync();  // every block has started
 
   Compute<T> sum = 0;
   const int edge = rank == 0 && t < split.edges ? split.edge_column(t) : -1;

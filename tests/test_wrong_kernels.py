@@ -19,29 +19,33 @@ from tests.support import finished, python
 from workbench.check import StickyError
 from workbench.toolchain import kernels_dir
 
-BARRIER = "__syncthreads();"
+BARRIER = re.compile(r"(?:__syncthreads|cluster_sync|cp_async_wait<\w+>)\(\);.*")
+# The blocks of a cluster start together on the simulator, which cannot miss this one.
+UNSEEN = "// every block has started"
 SHAPES = {  # with more than one tile each way and ragged edges
     "matmul": "M=70,N=75,K=85",
     "softmax": "rows=9,cols=2100",
+    "softmax_backward": "rows=9,cols=2100",
     "attention": "B=1,H=2,Nq=70,Nk=100,D=32",
 }
-LAYOUTS = {"matmul": "nn", "softmax": "contiguous", "attention": "contiguous"}
+LONG_ROW = "rows=2,cols=20000"  # for a cluster
 
 
 @dataclass(frozen=True)
 class Edit:
-    """One mistake: ``old`` becomes ``new`` in the ladder of ``op``.
+    """One mistake: ``old`` becomes ``new`` in a file of the ladder of ``op``.
 
     Attributes:
-        op: the operation, whose file is kernels/<op>.cu.
+        op: the operation.
         rung: the rung to check.
         old: the text to be replaced, at its first place behind ``behind``.
         new: what replaces it.
         behind: text in front of it, which says which function is meant.
-        touches: all rungs that the edit changes.
+        touches: other rungs that the edit changes: "rung" of ``op``, or "operation/rung".
         shape: of the check; empty for SHAPES.
         tensor: the tensor that is accessed out of bounds, if one is.
         line_of: text in the line that does it, behind ``behind``; empty for the edited line.
+        file: in kernels/; empty for <op>.cu.
     """
 
     op: str
@@ -53,13 +57,20 @@ class Edit:
     shape: str = ""
     tensor: str = ""
     line_of: str = ""
+    file: str = ""
 
     @property
     def name(self) -> str:
         return f"{self.op}-{self.rung}-{self.old} -> {self.new or 'nothing'}"
 
-    def changed(self) -> set[tuple[str, str]]:
-        return {(self.op, rung) for rung in (self.rung, *self.touches)}
+    @property
+    def source(self) -> str:
+        return self.file or f"{self.op}.cu"
+
+    def changed(self) -> set[str]:
+        """The rungs that the edit changes, as "operation/rung"."""
+        rungs = (self.rung, *self.touches)
+        return {rung if "/" in rung else f"{self.op}/{rung}" for rung in rungs}
 
     def apply(self, text: str) -> str:
         start = self._find(text, self.behind, 0)
@@ -73,7 +84,7 @@ class Edit:
 
     def _find(self, text: str, part: str, start: int) -> int:
         at = text.find(part, start)
-        assert at >= 0, f"{self.op}.cu has no {part!r} behind {self.behind!r}: update this test"
+        assert at >= 0, f"{self.source} has no {part!r} behind {self.behind!r}: update this test"
         return at
 
 
@@ -92,6 +103,13 @@ SWAPPED = (
         "A_smem[ty][k] * B_smem[k][tx]",
         "A_smem[k][ty] * B_smem[k][tx]",
         touches=("tiled_16",),
+    ),
+    Edit(
+        "softmax_backward",
+        "row_in_registers",
+        "group_reduce(sum, Sum(), lanes)",
+        "group_reduce(sum, Sum(), lanes / 2)",
+        shape="rows=9,cols=200",
     ),
     Edit(
         "attention",
@@ -147,6 +165,33 @@ UNGUARDED = (
         line_of="x_frag[i] = x[col",
     ),
     Edit(
+        "softmax_backward",
+        "naive",
+        "if (row >= p.rows) return;",
+        "",
+        tensor="dy|y",
+        line_of="sum += term(",
+    ),
+    Edit(
+        "softmax_backward",
+        "vectorized",
+        "if (threadIdx.x < split.edges) {",
+        "{",
+        behind="softmax_backward_vectorized_kernel(",
+        shape="rows=1,cols=2101",  # what is read too far lies in no other row
+        tensor="dy|y",
+        line_of="sum = term(",
+    ),
+    Edit(
+        "softmax_backward",
+        "row_in_registers",
+        "exists ? p.cols : 0",
+        "p.cols",
+        shape="rows=9,cols=200",  # eight rows in a block
+        tensor="dy|y",
+        line_of="dy_frag[v] = load_vector(",
+    ),
+    Edit(
         "attention",
         "flash",
         "row < rows ? src[row * ld + d] : 0.0f",
@@ -157,6 +202,13 @@ UNGUARDED = (
 
 WRONG_FORMULA = (
     Edit("softmax", "naive", "const float inverse = 1.0f / sum", "const float inverse = sum"),
+    Edit(
+        "softmax_backward",
+        "block_per_row",
+        "sum += term(p, dy[col], y[col])",
+        "sum = term(p, dy[col], y[col])",
+        behind="softmax_backward_block_per_row_kernel(",
+    ),
     Edit("attention", "flash", "acc_o[i][c] *= alpha", "acc_o[i][c] *= 1.0f"),
     Edit(
         "attention",
@@ -169,17 +221,39 @@ WRONG_FORMULA = (
 )
 
 
+# Which rungs run the barriers of a file; the first one is checked.
+BARRIER_USERS = {
+    "matmul.cu": ("matmul/tiled", "matmul/tiled_16"),
+    "softmax.cu": ("softmax/block_per_row", "softmax/coarsened"),
+    "softmax_cub.cu": ("softmax/cub",),
+    "softmax_vectorized.cu": ("softmax/cluster",),
+    "softmax_backward.cu": ("softmax_backward/cluster",),
+    "softmax.cuh": (
+        "softmax_backward/block_per_row",
+        "softmax_backward/vectorized",
+        "softmax_backward/row_in_registers",
+        "softmax/warp_shuffles",
+        "softmax/online",
+        "softmax/vectorized",
+        "softmax/row_in_registers",
+        "softmax/cluster",
+    ),
+    "attention.cu": ("attention/flash",),
+}
+
+
 @functools.cache
 def barriers() -> tuple[Edit, ...]:
-    """The removal of each __syncthreads() in turn, with the rungs that run it."""
-    users = {"matmul": ("tiled", "tiled_16"), "softmax": ("block_per_row", "coarsened")}
+    """The removal of each barrier and each wait for copies in turn."""
     edits = []
-    for op in SHAPES:
-        text = (kernels_dir() / f"{op}.cu").read_text()
-        for match in re.finditer(re.escape(BARRIER) + ".*", text):
-            first, *others = users.get(op, ("flash",))
-            edits.append(Edit(op, first, match[0], "", touches=tuple(others)))
-    assert len(edits) >= 9
+    for file, (first, *others) in BARRIER_USERS.items():
+        op, _, rung = first.partition("/")
+        shape = LONG_ROW if rung == "cluster" else ""
+        for match in BARRIER.finditer((kernels_dir() / file).read_text()):
+            if UNSEEN not in match[0]:
+                edit = Edit(op, rung, match[0], "", touches=tuple(others), shape=shape, file=file)
+                edits.append(edit)
+    assert len(edits) >= 15
     return tuple(edits)
 
 
@@ -224,22 +298,31 @@ class Laboratory:
         return self.outcomes[target, edit]
 
     def _run(self, edits: list[Edit], target: str) -> None:
-        shutil.copytree(kernels_dir(), self.folder, dirs_exist_ok=True)
+        unedited(self.folder)
         for edit in edits:
-            file = self.folder / f"{edit.op}.cu"
+            file = self.folder / edit.source
             file.write_text(edit.apply(file.read_text()))
         requests = [request(edit) for edit in edits]
         # A wrong kernel may take the GPU's context with it: a child for each.
         batches = [[one] for one in requests] if target == "gpu" else [requests]
         verdicts = [v for batch in batches for v in check_in_child(self.folder, target, batch)]
         for edit, verdict in zip(edits, verdicts, strict=True):
-            line = edit.line((kernels_dir() / f"{edit.op}.cu").read_text())
+            line = edit.line((kernels_dir() / edit.source).read_text())
             self.outcomes[target, edit] = Outcome(verdict["ok"], verdict["report"], line)
+
+
+def unedited(folder: Path) -> Path:
+    """The folder, with the kernels as they are."""
+    return shutil.copytree(kernels_dir(), folder, dirs_exist_ok=True)
 
 
 def request(edit: Edit) -> list[str]:
     shape = edit.shape or SHAPES[edit.op]
-    return [edit.op, edit.rung, shape, LAYOUTS[edit.op], "randn"]
+    return [edit.op, edit.rung, shape, layout(edit.op), "randn"]
+
+
+def layout(op: str) -> str:
+    return "nn" if op == "matmul" else "contiguous"
 
 
 def check_in_child(kernels: Path, target: str, requests: list[list[str]]) -> list[dict]:
@@ -252,8 +335,13 @@ def check_in_child(kernels: Path, target: str, requests: list[list[str]]) -> lis
 
 
 @pytest.fixture(scope="module")
-def laboratory(tmp_path_factory) -> Laboratory:
-    return Laboratory(tmp_path_factory.mktemp("wrong"))
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("wrong")
+
+
+@pytest.fixture(scope="module")
+def laboratory(folder) -> Laboratory:
+    return Laboratory(folder)
 
 
 def assert_reported(outcome: Outcome, edit: Edit, target: str) -> None:
@@ -280,7 +368,7 @@ def test_missing_guard(laboratory, target, edit):
     outcome = laboratory.outcome(edit, target)
     assert_reported(outcome, edit, target)
     if target == "simulator":
-        assert f"{edit.op}.cu:{outcome.line}" in outcome.report
+        assert f"{edit.source}:{outcome.line}" in outcome.report
         assert re.search(rf"\b({edit.tensor})\b", outcome.report.partition("raised")[2])
 
 
@@ -297,21 +385,19 @@ def test_missing_barrier(laboratory, edit):
     outcome = laboratory.outcome(edit, "simulator")
     assert_reported(outcome, edit, "simulator")
     assert re.search(r"raised SimulatorError: (racecheck|initcheck): ", outcome.report)
-    assert f"{edit.op}.cu:" in outcome.report
+    assert f"{edit.source}:" in outcome.report
 
 
-def test_a_copy_without_edits_is_right(target, tmp_path):
-    kernels = tmp_path / "kernels"
-    shutil.copytree(kernels_dir(), kernels)
-    requests = [[op, "naive", SHAPES[op], LAYOUTS[op], "randn"] for op in SHAPES]
+def test_a_copy_without_edits_is_right(target, folder):
+    kernels = unedited(folder)
+    requests = [[op, "naive", SHAPES[op], layout(op), "randn"] for op in SHAPES]
     verdicts = check_in_child(kernels, target, requests)
     assert [verdict["ok"] for verdict in verdicts] == [True] * len(SHAPES)
 
 
-def test_a_launcher_without_a_check(target, tmp_path):
+def test_a_launcher_without_a_check(target, folder):
     """Its error is its own and not the next operator's."""
-    kernels = tmp_path / "kernels"
-    shutil.copytree(kernels_dir(), kernels)
+    kernels = unedited(folder)
     file = kernels / "matmul.cu"
     text = re.sub(r"CUDA_CHECK_LAUNCH\(matmul_(naive|coalesced)_kernel\);", "", file.read_text())
     text = text.replace("dim3 block(NAIVE_TILE, NAIVE_TILE)", "dim3 block(99, 99)")  # too many
