@@ -15,6 +15,16 @@ __device__ inline float ex2(float x) {
 }
 
 // ------------------------------------------------------------------------------------------------
+// Stores (PTX ISA, "st")
+
+// Stores 16 bytes to an address in multiples of 16. The compiler may move it: not for memory that the
+// same kernel reads.
+__device__ inline void st_global_16(void* global, uint4 value) {
+  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(global), "r"(value.x), "r"(value.y),
+               "r"(value.z), "r"(value.w));
+}
+
+// ------------------------------------------------------------------------------------------------
 // Asynchronous copies, sm_80 (PTX ISA, "cp.async")
 
 // The address of shared memory as PTX takes it.
@@ -60,6 +70,63 @@ __device__ inline void cluster_sync() {
       "barrier.cluster.arrive.release.aligned;\n\t"
       "barrier.cluster.wait.acquire.aligned;" ::
           : "memory");
+}
+
+// ------------------------------------------------------------------------------------------------
+// Barriers in shared memory, sm_90 (PTX ISA, "mbarrier", "st.async")
+
+// To be called by one thread, before cluster_sync: then all blocks see the barrier.
+__device__ inline void mbarrier_init(uint64_t* barrier, uint32_t arrivals) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)),
+               "r"(arrivals)
+               : "memory");
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+
+// Arrives, and has the phase wait for so many bytes that other threads send.
+__device__ inline void mbarrier_arrive_expect(uint64_t* barrier, uint32_t bytes) {
+  asm volatile(
+      "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)),
+      "r"(bytes)
+      : "memory");
+}
+
+// Waits for the end of the phase of that parity: 0 for the first, 1 for the second, 0 again.
+__device__ inline void mbarrier_wait(uint64_t* barrier, uint32_t parity) {
+  asm volatile(
+      "{\n\t"
+      ".reg .pred done;\n\t"
+      "wait:\n\t"
+      "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n\t"
+      "@!done bra wait;\n\t"
+      "}" ::"r"(shared_address(barrier)),
+      "r"(parity)
+      : "memory");
+}
+
+// Where `smem` lies in the shared memory of the cluster's block `rank`.
+__device__ inline uint32_t address_in_block(const void* smem, uint32_t rank) {
+  uint32_t address;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;"
+      : "=r"(address)
+      : "r"(shared_address(smem)), "r"(rank));
+  return address;
+}
+
+// Sends two numbers to where `smem` lies in the block `rank`, and tells its `barrier` their bytes.
+__device__ inline void st_async(uint32_t rank, void* smem, float a, float b, uint64_t* barrier) {
+  asm volatile(
+      "st.async.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [%0], {%1, %2}, [%3];" ::"r"(
+          address_in_block(smem, rank)),
+      "f"(a), "f"(b), "r"(address_in_block(barrier, rank))
+      : "memory");
+}
+__device__ inline void st_async(uint32_t rank, void* smem, double a, double b, uint64_t* barrier) {
+  asm volatile(
+      "st.async.shared::cluster.mbarrier::complete_tx::bytes.v2.f64 [%0], {%1, %2}, [%3];" ::"r"(
+          address_in_block(smem, rank)),
+      "d"(a), "d"(b), "r"(address_in_block(barrier, rank))
+      : "memory");
 }
 
 // Stores a number to where `smem` lies in the shared memory of the cluster's block `rank`.

@@ -157,7 +157,7 @@ __device__ Vector<T> load_vector(const T* p, bool aligned = true) {
 
 template <class T>
 __device__ void store_vector(T* aligned, const Vector<T>& vector) {
-  __stwb(reinterpret_cast<uint4*>(aligned), reinterpret_cast<const uint4&>(vector));
+  st_global_16(aligned, reinterpret_cast<const uint4&>(vector));
 }
 
 // A row begins and ends where it likes; a 16-byte access does not:
@@ -237,7 +237,7 @@ __device__ Value block_reduce_shuffles(Value value, Value (&smem)[32], Op op, Va
 // the sum l of exp(slope * (z - m)). m is finite: an infinite z counts as the largest number, and
 // makes l infinite. A NaN among the z makes l NaN.
 template <class Number>
-struct Online {
+struct alignas(2 * sizeof(Number)) Online {
   Number m, l;
 
   static __device__ Online nothing() { return {-LARGEST<Number>, 0}; }

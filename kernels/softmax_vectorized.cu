@@ -38,28 +38,28 @@ struct Finish {
     last = p.log ? log(row.l) : 1 / row.l;
     if (row.l == INFINITY) last = NAN;  // +inf in the row: no softmax
   }
-  template <int N>
-  __device__ void operator()(const Softmax<T>& p, const Number (&z)[N], T* y) const {
-    if (p.log) {
-#pragma unroll
-      for (int i = 0; i < N; ++i) y[i] = T(p.slope * (z[i] - m) - last);
-    } else {
-#pragma unroll
-      for (int i = 0; i < N; ++i) y[i] = T(power_of_2(p.slope_log2 * (z[i] - m)) * last);
-    }
+  __device__ T logarithm(const Softmax<T>& p, Number z) const {
+    return T(p.slope * (z - m) - last);
+  }
+  __device__ T quotient(const Softmax<T>& p, Number z) const {
+    return T(power_of_2(p.slope_log2 * (z - m)) * last);
   }
   __device__ T operator()(const Softmax<T>& p, T x) const {
     Number z[1];
-    T y;
     scaled(p, x, z);
-    (*this)(p, z, &y);
-    return y;
+    return p.log ? logarithm(p, z[0]) : quotient(p, z[0]);
   }
   __device__ Vector<T> operator()(const Softmax<T>& p, const Vector<T>& x) const {
     Number z[Vector<T>::SIZE];
     Vector<T> y;
     scaled(p, x, z);
-    (*this)(p, z, y.values);
+    if (p.log) {
+#pragma unroll
+      for (int i = 0; i < Vector<T>::SIZE; ++i) y.values[i] = logarithm(p, z[i]);
+    } else {
+#pragma unroll
+      for (int i = 0; i < Vector<T>::SIZE; ++i) y.values[i] = quotient(p, z[i]);
+    }
     return y;
   }
 };
@@ -171,35 +171,55 @@ void softmax_warp_per_row(const SoftmaxProblem& p, cudaStream_t stream) {
 
 // ------------------------------------------------------------------------------------------------
 // row_in_registers: the row is read once (all dtypes, options)
-// Idea     A thread takes up to 8 vectors and keeps them in registers from the load to the store:
-//          every element is read once and written once, and all loads of a thread are under way
-//          before the first is used. The longer the row, the more threads share it: 16 or 32 lanes
-//          of a warp, then a block of as many warps as it takes.
+// Idea     A thread takes up to 32 elements and keeps them in registers from the load to the store:
+//          every element is read once, written once, and raised to a power once. All loads of a
+//          thread are under way before the first is used. The longer the row, the more threads share
+//          it: 16 or 32 lanes of a warp, then a block of as many warps as it takes.
 //
 //          lanes per row    16     32     64     ...    512
-//          fp32, up to     512   1024   2048          16384 columns
+//          elements to     512   1024   2048          16384      (fp64: half as many)
 //
-// Changes  vs warp_per_row: x_frag; the maximum comes before the sum, as all elements are at hand.
-// Bytes    4 read + 4 written = 8 asked per fp32 element, the floor; 2 exp.
+// Changes  vs warp_per_row: x_frag and z; the maximum comes before the sum, as all elements are at
+//          hand, and z becomes exp(z - m) in place.
+// Bytes    4 read + 4 written = 8 asked per fp32 element, the floor; 1 exp.
 // Shape    Up to 32 lanes: 128 threads per block, 8 or 4 rows, no __syncthreads. Beyond: a block
 //          per row, 1 __syncthreads. 32 registers of a thread hold data.
-// Trap     Registers have no index: a loop over x_frag that is not unrolled puts it into local
-//          memory, which is global memory. And the shuffles want all lanes of the warp: those
-//          behind the last row stay and take a row of no columns.
-// Limit    Rows of more than 512 * 8 vectors go through `vectorized`; so do tensors that lie
-//          differently towards the 16-byte boundaries, whose vectors would be collected element by
-//          element, a register for each.
+// Trap     Registers have no index: a loop over z that is not unrolled puts it into local memory,
+//          which is global memory. And the shuffles want all lanes of the warp: those behind the
+//          last row stay and take a row of no columns.
+// Limit    Longer rows go through `vectorized`; so do tensors that lie differently towards the
+//          16-byte boundaries, whose vectors would be collected element by element.
 // Next     Longer rows, held by several blocks.
-constexpr int ROW_IN_REGISTERS_VECTORS = 8;        // tunable: 2, 4, 8
-constexpr int ROW_IN_REGISTERS_NUM_THREADS = 128;  // tunable: 32, 64, 128, 256
-constexpr int ROW_IN_REGISTERS_MAX_THREADS = 512;
+constexpr int ROW_IN_REGISTERS_VECTORS = 8;            // tunable: 2, 4, 8
+constexpr int ROW_IN_REGISTERS_NUM_THREADS = 128;      // tunable: 32, 64, 128, 256
+constexpr int ROW_IN_REGISTERS_MAX_THREADS = 512;      // tunable: 256, 512, 1024
+constexpr int ROW_IN_REGISTERS_BUSY_THREADS = 131072;  // tunable: 0, 65536, 131072, 262144
+
+// Vectors of a thread: 32 elements, 16 of fp64.
+template <class T>
+constexpr int HELD_VECTORS =
+    sizeof(T) == 2 ? ROW_IN_REGISTERS_VECTORS / 2 : ROW_IN_REGISTERS_VECTORS;
+
+// The sum of exp(slope * (z - m)), which take the place of z unless its logarithm is asked for.
+template <class T, int N>
+__device__ Compute<T> exponentials(const Softmax<T>& p, Compute<T> m, Compute<T> (&z)[N]) {
+  Compute<T> sum = 0;
+  if (p.log) {
+#pragma unroll
+    for (int i = 0; i < N; ++i) sum += power_of_2(p.slope_log2 * (z[i] - m));
+  } else {
+#pragma unroll
+    for (int i = 0; i < N; ++i) sum += z[i] = power_of_2(p.slope_log2 * (z[i] - m));
+  }
+  return sum;
+}
 
 // `lanes` threads per row: 16, 32, or the block.
 template <class T>
 __global__ void __launch_bounds__(ROW_IN_REGISTERS_MAX_THREADS)
     softmax_row_in_registers_kernel(const Softmax<T> p, int lanes) {
   using Number = Compute<T>;
-  constexpr int VECTORS = ROW_IN_REGISTERS_VECTORS, SIZE = Vector<T>::SIZE;
+  constexpr int VECTORS = HELD_VECTORS<T>, SIZE = Vector<T>::SIZE;
   __shared__ Online<Number> smem[32];
   const int t = threadIdx.x % lanes;
   const int64_t index =
@@ -216,54 +236,78 @@ __global__ void __launch_bounds__(ROW_IN_REGISTERS_MAX_THREADS)
     if (v < split.vectors) x_frag[i] = load_vector(x + split.column(v));
   }
   const int edge = split.edge_column(t);
-  const T x_edge = t < split.edges ? x[edge] : T(-INFINITY);
+  Number z[VECTORS][SIZE], z_edge[1] = {-INFINITY};
+  if (t < split.edges) scaled(p, x[edge], z_edge);
 
-  // The maximum of the thread's z, then the sum of exp(slope * (z - m)).
-  Number z[SIZE], z_edge[1];
-  scaled(p, x_edge, z_edge);
-  auto row = Online<Number>::nothing();
-  if (t < split.edges) row.m = max(row.m, z_edge[0]);
+  // This thread's maximum, then its sum.
+  Number m = max(z_edge[0], -LARGEST<Number>);
 #pragma unroll
   for (int i = 0; i < VECTORS; ++i) {
     if (t + i * lanes >= split.vectors) break;
-    scaled(p, x_frag[i], z);
+    scaled(p, x_frag[i], z[i]);
 #pragma unroll
-    for (int j = 0; j < SIZE; ++j) row.m = max(row.m, z[j]);
+    for (int j = 0; j < SIZE; ++j) m = max(m, z[i][j]);
   }
-  row.m = min(row.m, LARGEST<Number>);
-  if (t < split.edges) row.l = power_of_2(p.slope_log2 * (z_edge[0] - row.m));
+  m = min(m, LARGEST<Number>);
+  Number l = t < split.edges ? exponentials(p, m, z_edge) : 0;
 #pragma unroll
   for (int i = 0; i < VECTORS; ++i) {
     if (t + i * lanes >= split.vectors) break;
-    forget(x_frag[i]);
-    scaled(p, x_frag[i], z);
-#pragma unroll
-    for (int j = 0; j < SIZE; ++j) row.l += power_of_2(p.slope_log2 * (z[j] - row.m));
+    l += exponentials(p, m, z[i]);
   }
+
+  // The row's.
   const Merge<Number> merge{p.slope_log2};
+  Online<Number> row{m, l};
   row = lanes <= 32 ? group_reduce(row, merge, lanes)
                     : block_reduce_shuffles(row, smem, merge, Online<Number>::nothing());
-
   if (exists && t == 0) write_lse(p, index, row);
+
   const Finish<T> finish(p, row);
-  if (t < split.edges) y[edge] = finish(p, x_edge);
+  const Number factor = finish.last * power_of_2(p.slope_log2 * (m - row.m));  // of exp(z - m)
+  if (t < split.edges) y[edge] = p.log ? finish.logarithm(p, z_edge[0]) : T(z_edge[0] * factor);
 #pragma unroll
   for (int i = 0; i < VECTORS; ++i) {
     const int v = t + i * lanes;
     if (v >= split.vectors) break;
-    forget(x_frag[i]);
-    store_vector(y + split.column(v), finish(p, x_frag[i]));
+    Vector<T> result;
+    if (p.log) {
+#pragma unroll
+      for (int j = 0; j < SIZE; ++j) result.values[j] = finish.logarithm(p, z[i][j]);
+    } else {
+#pragma unroll
+      for (int j = 0; j < SIZE; ++j) result.values[j] = T(z[i][j] * factor);
+    }
+    store_vector(y + split.column(v), result);
   }
+}
+
+// Threads for a row; more than MAX_THREADS if it is too long. Where all rows together keep too few
+// busy, each takes fewer elements.
+template <class T>
+static int threads_of_a_row(int64_t rows, int cols) {
+  const int vectors = cols / Vector<T>::SIZE;
+  int threads = ceil_div(vectors, HELD_VECTORS<T>);
+  while (threads < vectors && 2 * threads <= ROW_IN_REGISTERS_MAX_THREADS &&
+         rows * threads < ROW_IN_REGISTERS_BUSY_THREADS) {
+    threads *= 2;
+  }
+  return threads <= 16 ? 16 : ceil_div(threads, 32) * 32;
+}
+
+// Whether row_in_registers takes the rows as they are.
+template <class T>
+static bool fits_in_registers(const SoftmaxProblem& p) {
+  return threads_of_a_row<T>(p.rows, p.cols) <= ROW_IN_REGISTERS_MAX_THREADS;
 }
 
 void softmax_row_in_registers(const SoftmaxProblem& p, cudaStream_t stream) {
   with_dtype(p.dtype, [&](auto zero) {
     using T = decltype(zero);
-    const int threads = ceil_div(p.cols / Vector<T>::SIZE, ROW_IN_REGISTERS_VECTORS);
-    if (threads > ROW_IN_REGISTERS_MAX_THREADS || !lie_alike<T>(p.x, p.ldx, p.y, p.ldy, p.rows)) {
+    if (!fits_in_registers<T>(p) || !lie_alike<T>(p.x, p.ldx, p.y, p.ldy, p.rows)) {
       return softmax_vectorized(p, stream);
     }
-    const int lanes = threads <= 16 ? 16 : ceil_div(threads, 32) * 32;
+    const int lanes = threads_of_a_row<T>(p.rows, p.cols);
     const int block = max(lanes, lanes <= 32 ? ROW_IN_REGISTERS_NUM_THREADS : 0);
     for_each_slice<T>(p, [&](const Softmax<T>& s) {
       const auto grid = static_cast<unsigned>(ceil_div<int64_t>(s.rows, block / lanes));
@@ -275,10 +319,10 @@ void softmax_row_in_registers(const SoftmaxProblem& p, cudaStream_t stream) {
 
 // ------------------------------------------------------------------------------------------------
 // cluster: a long row in the shared memory of several SMs (all dtypes, options; sm_90)
-// Idea     A cluster of up to 16 blocks takes a row. Each block keeps its slice in shared memory, at
-//          most 224 KiB, and tells its (m, l) to the others by stores into their shared memory. A
-//          row is read once; 16 blocks hold 917504 fp32.
-//          A cluster takes row after row, and while it writes one, it reads the next:
+// Idea     A cluster of up to 16 blocks takes a row. Each block keeps its slice in shared memory, up
+//          to 224 KiB, and if need be 32 KiB more in registers, and sends its (m, l) into the shared
+//          memory of the others. The row is read once: 16 blocks hold 2^20 fp32.
+//          A cluster takes row after row, and while it writes one, it loads the next:
 //
 //            step              0        1        2        3        4        5
 //            write y, row r    chunk 0  chunk 1  chunk 2  chunk 3
@@ -286,163 +330,180 @@ void softmax_row_in_registers(const SoftmaxProblem& p, cudaStream_t stream) {
 //            add up, row r+1                     chunk 0  chunk 1  chunk 2  chunk 3
 //
 //          A chunk's place in shared memory is free as soon as its y is written.
-// Changes  vs row_in_registers: slots in shared memory for registers; cp.async fills them. A thread
-//          uses only slots it filled itself, so no barrier guards them: cp_async_wait is enough.
+// Changes  vs row_in_registers: shared memory for registers, filled by cp.async. A thread uses only
+//          what it copied itself, so no barrier guards it: cp_async_wait is enough.
 // Bytes    4 read + 4 written = 8 asked per fp32 element, the floor; 2 exp. What 16 blocks cannot
 //          hold is read twice.
-// Shape    512 threads per block, 16 KiB to 224 KiB smem, 1 cluster barrier per row. Rows of up to
-//          16384 elements are left to row_in_registers.
-// Trap     A block must not store into one that has not started: hence the barrier at the start.
-//          A row's slots for (m, l) are used again two rows later, when the barrier of the row
-//          between has seen every block past reading them.
+// Shape    512 threads per block, up to 224 KiB smem, 1 __syncthreads and 1 wait per row. As many
+//          clusters as the GPU runs at a time.
+// Trap     Nothing may be sent to a block that has not started: hence the barrier at the start. And
+//          a mailbox may be filled again only when all warps of its block have read it. There are
+//          two: who fills one for row r + 2 has got row r + 1 from all blocks, and they sent it
+//          behind a __syncthreads, past reading row r.
+//          cp.async moves a 32-byte sector in one piece only if it is one in shared memory too: that
+//          begins at a multiple of 128 here. (16 off, and L2 is asked twice for each sector.)
+// Limit    Rows that row_in_registers can hold are left to it, as are tensors that lie differently
+//          towards the 16-byte boundaries.
 constexpr int CLUSTER_NUM_THREADS = 512;    // tunable: 256, 512, 1024
 constexpr int CLUSTER_VECTORS = 2;          // tunable: 1, 2, 4
 constexpr int CLUSTER_LAG = 2;              // tunable: 1, 2, 3
 constexpr int CLUSTER_SLICE_BYTES = 65536;  // tunable: 32768, 65536, 131072
-constexpr int CLUSTER_MIN_COLS = 16384;     // tunable: 0, 8192, 16384, 32768
 
 constexpr int MAX_CLUSTER = 16;
-constexpr int CLUSTER_MAX_SMEM_BYTES = 224 << 10;
-constexpr int CLUSTER_CHUNK_BYTES = CLUSTER_NUM_THREADS * CLUSTER_VECTORS * 16;
+constexpr int CLUSTER_ROUND_BYTES = CLUSTER_NUM_THREADS * 16;  // a vector of each thread
+constexpr int CLUSTER_MAX_HELD = (224 << 10) / CLUSTER_ROUND_BYTES / CLUSTER_VECTORS *
+                                 CLUSTER_VECTORS;  // vectors of a thread in shared memory
+constexpr int CLUSTER_REGISTERS = 4;               // and in registers
 
-// What a thread does with a chunk: use(i, v) for its vectors. Of chunk c, each block of the cluster
-// takes NUM_THREADS * VECTORS neighbouring vectors.
-template <class Use>
-__device__ void for_each_vector(int chunk, int vectors, Use use) {
-  const int first = (chunk * cluster_size() + cluster_rank()) * CLUSTER_VECTORS;
+// Calls use(i, v) for COUNT vectors of this thread's slice, from its vector `first` on. Vectors of
+// the row go round the threads of the cluster, a block after the other.
+template <int COUNT, class Use>
+__device__ void for_each_vector(int first, int vectors, Use use) {
 #pragma unroll
-  for (int i = 0; i < CLUSTER_VECTORS; ++i) {
-    const int v = (first + i) * CLUSTER_NUM_THREADS + threadIdx.x;
+  for (int i = 0; i < COUNT; ++i) {
+    const int round = (first + i) * cluster_size() + cluster_rank();
+    const int v = round * CLUSTER_NUM_THREADS + threadIdx.x;
     if (v < vectors) use(i, v);
   }
 }
 
-// Where this thread keeps vector i of a chunk: [chunk, i, thread].
-__device__ inline uint4* slot(int chunk, int i) {
-  extern __shared__ uint4 slots[];
-  return slots + (chunk * CLUSTER_VECTORS + i) * CLUSTER_NUM_THREADS + threadIdx.x;
-}
-
 template <class T>
-__device__ Vector<T> load_slot(int chunk, int i) {
+__device__ Vector<T> load_slot(const uint4* slots, int i) {
   Vector<T> vector;
-  reinterpret_cast<uint4&>(vector) = *slot(chunk, i);
+  reinterpret_cast<uint4&>(vector) = slots[i * CLUSTER_NUM_THREADS];
   return vector;
 }
 
-// A row, and the part of it that this thread takes.
+// A row, and the edge that this thread takes.
 template <class T>
 struct ClusterRow {
-  const T* x;
-  T* y;
+  const T* x;   // of vector 0
+  T* y;         // of vector 0
   int vectors;  // 0 if there is no such row
-  int edge;     // of this thread, counted from x; INT_MIN: none. Block 0 takes them all
+  int edge;     // counted from x; INT_MIN: none. Block 0 takes them all
 
   __device__ ClusterRow(const Softmax<T>& p, int64_t index) {
-    const T* row = p.y + index * p.ldy;
-    const Split<T> split(row, index >= 0 && index < p.rows ? p.cols : 0);
-    x = p.x + index * p.ldx + split.head;  // of vector 0
+    const Split<T> split(p.y + index * p.ldy, index >= 0 && index < p.rows ? p.cols : 0);
+    x = p.x + index * p.ldx + split.head;
     y = p.y + index * p.ldy + split.head;
     vectors = split.vectors;
     const bool takes = cluster_rank() == 0 && threadIdx.x < split.edges;
     edge = takes ? split.edge_column(threadIdx.x) - split.head : INT_MIN;
   }
+  __device__ const T* x_vector(int v) const { return x + v * Vector<T>::SIZE; }
+  __device__ T* y_vector(int v) const { return y + v * Vector<T>::SIZE; }
 };
 
-// (m, l) of the whole row, from those of all threads of the cluster: a block sends its own to all
-// blocks, and after the barrier every warp merges all. The next call needs other `blocks`.
+// Where the parts of a row meet: those of the block's warps, and those that all blocks send.
 template <class Number>
-__device__ Online<Number> cluster_reduce(Online<Number> part, Online<Number> (&warps)[32],
-                                         Online<Number> (&blocks)[MAX_CLUSTER],
-                                         Merge<Number> merge) {
+struct Mailbox {
+  Online<Number> warps[32], blocks[MAX_CLUSTER];
+  uint64_t full;  // barrier: all blocks' parts have come
+};
+
+// (m, l) of the whole row, from those of all threads of the cluster: a block sends its own to the
+// mailboxes of all blocks, and every warp merges what came. Waits for nothing else, least of all for
+// the stores of y, as a cluster barrier would.
+template <class Number>
+__device__ Online<Number> cluster_reduce(Online<Number> part, Mailbox<Number>& mailbox,
+                                         uint32_t parity, Merge<Number> merge) {
   const auto nothing = Online<Number>::nothing();
-  part = block_reduce_shuffles(part, warps, merge, nothing);
-  if (threadIdx.x < cluster_size()) {
-    Online<Number>& to = blocks[cluster_rank()];
-    store_to_block(threadIdx.x, &to.m, part.m);
-    store_to_block(threadIdx.x, &to.l, part.l);
-  }
-  cluster_sync();  // every block has sent its part
-  const int block = threadIdx.x % MAX_CLUSTER;
-  return group_reduce(block < cluster_size() ? blocks[block] : nothing, merge, MAX_CLUSTER);
+  part = block_reduce_shuffles(part, mailbox.warps, merge, nothing);
+  const int size = cluster_size(), t = threadIdx.x;
+  if (t == 0) mbarrier_arrive_expect(&mailbox.full, size * sizeof(part));
+  if (t < size) st_async(t, &mailbox.blocks[cluster_rank()], part.m, part.l, &mailbox.full);
+  mbarrier_wait(&mailbox.full, parity);
+  const int block = t % MAX_CLUSTER;
+  return group_reduce(block < size ? mailbox.blocks[block] : nothing, merge, MAX_CLUSTER);
 }
 
-template <class T>
-__global__ void __launch_bounds__(CLUSTER_NUM_THREADS)
-    softmax_cluster_kernel(const Softmax<T> p, int chunks, int held) {
+// Blocks that an SM shall have room for.
+template <class T, int REGISTERS>
+constexpr int CLUSTER_BLOCKS = REGISTERS > 0 || sizeof(T) == 8 ? 1 : 3;
+
+// A thread's slice is `slice` vectors: `held` in shared memory, and if these are not all, REGISTERS
+// in registers, and what is left nowhere.
+template <class T, int REGISTERS>
+__global__ void __launch_bounds__(CLUSTER_NUM_THREADS, CLUSTER_BLOCKS<T, REGISTERS>)
+    softmax_cluster_kernel(const Softmax<T> p, int held, int slice) {
 #if __CUDA_ARCH__ >= 900
   using Number = Compute<T>;
-  constexpr int SIZE = Vector<T>::SIZE;
-  __shared__ Online<Number> warps[32], blocks[2][MAX_CLUSTER];
+  extern __shared__ __align__(128) uint4 smem[];
+  uint4* const slots = smem + threadIdx.x;  // this thread's: every NUM_THREADS-th
+  __shared__ Mailbox<Number> mailboxes[2];  // rows take turns
   const int64_t clusters = gridDim.x / cluster_size();
   const Merge<Number> merge{p.slope_log2};
 
-  cluster_sync();                           // every block has started
-  auto result = Online<Number>::nothing();  // of `row`
-  int parity = 0;
-  for (int64_t index = blockIdx.x / cluster_size() - clusters; index < p.rows; index += clusters) {
-    const ClusterRow<T> row(p, index), next(p, index + clusters);
+  if (threadIdx.x < 2) mbarrier_init(&mailboxes[threadIdx.x].full, 1);
+  cluster_sync();  // every block has started, with its barriers
+  int64_t index = blockIdx.x / cluster_size();
+  ClusterRow<T> row(p, -1);                 // the row that is written,
+  auto result = Online<Number>::nothing();  // its m and l,
+  Vector<T> x_frag[REGISTERS + 1];          // and the part of it in registers
+  for (uint32_t turn = 0;; ++turn, index += clusters) {
+    const ClusterRow<T> next(p, index);  // the row that is loaded
+    auto part = Online<Number>::nothing();
     const Finish<T> finish(p, result);
-    auto part = Online<Number>::nothing();  // of `next`
 
-    for (int step = 0; step < chunks + CLUSTER_LAG; ++step) {
-      if (step < held) {
-        for_each_vector(step, row.vectors, [&](int i, int v) {
-          store_vector(row.y + v * SIZE, finish(p, load_slot<T>(step, i)));
+    if constexpr (REGISTERS > 0) {
+      for_each_vector<REGISTERS>(held, row.vectors, [&](int i, int v) {
+        store_vector(row.y_vector(v), finish(p, x_frag[i]));
+      });
+      for_each_vector<REGISTERS>(held, next.vectors,
+                                 [&](int i, int v) { x_frag[i] = load_vector(next.x_vector(v)); });
+      for (int k = held + REGISTERS; k < slice; ++k) {
+        for_each_vector<1>(k, row.vectors, [&](int, int v) {
+          store_vector(row.y_vector(v), finish(p, load_vector(row.x_vector(v))));
         });
-        for_each_vector(step, next.vectors,
-                        [&](int i, int v) { cp_async_16(slot(step, i), next.x + v * SIZE); });
-      } else {
-        for_each_vector(step, row.vectors, [&](int, int v) {
-          store_vector(row.y + v * SIZE, finish(p, load_vector(row.x + v * SIZE)));
+      }
+    }
+    for (int k = 0; k < held + CLUSTER_LAG * CLUSTER_VECTORS; k += CLUSTER_VECTORS) {
+      if (k < held) {
+        uint4* const chunk = slots + k * CLUSTER_NUM_THREADS;
+        for_each_vector<CLUSTER_VECTORS>(k, row.vectors, [&](int i, int v) {
+          store_vector(row.y_vector(v), finish(p, load_slot<T>(chunk, i)));
+        });
+        for_each_vector<CLUSTER_VECTORS>(k, next.vectors, [&](int i, int v) {
+          cp_async_16(chunk + i * CLUSTER_NUM_THREADS, next.x_vector(v));
         });
       }
       cp_async_commit();
       cp_async_wait<CLUSTER_LAG>();  // the chunk of LAG steps ago is there
-      const int chunk = step - CLUSTER_LAG;
-      if (chunk < 0) continue;
-      if (chunk < held) {
-        for_each_vector(chunk, next.vectors,
-                        [&](int i, int) { add(p, load_slot<T>(chunk, i), part); });
-      } else {
-        for_each_vector(chunk, next.vectors,
-                        [&](int, int v) { add(p, load_vector(next.x + v * SIZE), part); });
+      const int there = k - CLUSTER_LAG * CLUSTER_VECTORS;
+      if (there < 0) continue;
+      const uint4* const chunk = slots + there * CLUSTER_NUM_THREADS;
+      for_each_vector<CLUSTER_VECTORS>(there, next.vectors,
+                                       [&](int i, int) { add(p, load_slot<T>(chunk, i), part); });
+    }
+    if constexpr (REGISTERS > 0) {
+      for_each_vector<REGISTERS>(held, next.vectors, [&](int i, int) { add(p, x_frag[i], part); });
+      for (int k = held + REGISTERS; k < slice; ++k) {
+        for_each_vector<1>(k, next.vectors,
+                           [&](int, int v) { add(p, load_vector(next.x_vector(v)), part); });
       }
     }
     if (row.edge != INT_MIN) row.y[row.edge] = finish(p, row.x[row.edge]);
-    if (index + clusters >= p.rows) break;
+    if (index >= p.rows) break;
     if (next.edge != INT_MIN) add(p, next.x[next.edge], part);
-    result = cluster_reduce(part, warps, blocks[parity], merge);
-    if (cluster_rank() == 0 && threadIdx.x == 0) write_lse(p, index + clusters, result);
-    parity ^= 1;
+    result = cluster_reduce(part, mailboxes[turn % 2], turn / 2 % 2, merge);
+    if (cluster_rank() == 0 && threadIdx.x == 0) write_lse(p, index, result);
+    row = next;
   }
 #endif
 }
 
-// How a row is shared out: the blocks of its cluster, the chunks of a block's slice, and how many of
-// them shared memory holds.
-struct ClusterPlan {
-  int size, chunks, held;
-
-  ClusterPlan(int64_t row_bytes) : size(1) {
-    while (size < MAX_CLUSTER && row_bytes > int64_t(size) * CLUSTER_SLICE_BYTES) size *= 2;
-    chunks = static_cast<int>(ceil_div<int64_t>(row_bytes, int64_t(size) * CLUSTER_CHUNK_BYTES));
-    held = min(chunks, CLUSTER_MAX_SMEM_BYTES / CLUSTER_CHUNK_BYTES);
-  }
-};
-
-template <class T>
-static void launch_cluster(const Softmax<T>& p, cudaStream_t stream) {
-  const ClusterPlan plan(int64_t(p.cols) * sizeof(T));
-  const auto kernel = softmax_cluster_kernel<T>;
-  const int smem_bytes = plan.held * CLUSTER_CHUNK_BYTES;
+template <class T, int REGISTERS>
+static void launch_cluster(const Softmax<T>& p, int size, int held, int slice,
+                           cudaStream_t stream) {
+  const auto kernel = softmax_cluster_kernel<T, REGISTERS>;
+  const int smem_bytes = held * CLUSTER_ROUND_BYTES;
   CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, smem_bytes));
   CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1));
 
   cudaLaunchAttribute cluster = {.id = cudaLaunchAttributeClusterDimension};
-  cluster.val.clusterDim = {static_cast<unsigned>(plan.size), 1, 1};
+  cluster.val.clusterDim = {static_cast<unsigned>(size), 1, 1};
   cudaLaunchConfig_t config = {
-      .gridDim = static_cast<unsigned>(plan.size),
+      .gridDim = static_cast<unsigned>(size),
       .blockDim = CLUSTER_NUM_THREADS,
       .dynamicSmemBytes = static_cast<size_t>(smem_bytes),
       .stream = stream,
@@ -451,18 +512,29 @@ static void launch_cluster(const Softmax<T>& p, cudaStream_t stream) {
   };
   int clusters = 0;  // that run at the same time
   CUDA_CHECK(cudaOccupancyMaxActiveClusters(&clusters, kernel, &config));
-  if (clusters == 0)
-    throw LaunchError("this GPU has no room for a cluster of %d blocks", plan.size);
+  if (clusters == 0) throw LaunchError("this GPU has no room for a cluster of %d blocks", size);
   config.gridDim.x *= static_cast<unsigned>(min(int64_t{clusters}, p.rows));
-  CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, p, plan.chunks, plan.held));
+  CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, p, held, slice));
 }
 
 void softmax_cluster(const SoftmaxProblem& p, cudaStream_t stream) {
   with_dtype(p.dtype, [&](auto zero) {
     using T = decltype(zero);
-    if (p.cols <= CLUSTER_MIN_COLS || !lie_alike<T>(p.x, p.ldx, p.y, p.ldy, p.rows)) {
+    if (fits_in_registers<T>(p) || !lie_alike<T>(p.x, p.ldx, p.y, p.ldy, p.rows)) {
       return softmax_row_in_registers(p, stream);
     }
-    for_each_slice<T>(p, [&](const Softmax<T>& s) { launch_cluster(s, stream); });
+    const int64_t row_bytes = int64_t(p.cols) * sizeof(T);
+    int size = 1;
+    while (size < MAX_CLUSTER && row_bytes > int64_t(size) * CLUSTER_SLICE_BYTES) size *= 2;
+    const auto slice = static_cast<int>(ceil_div<int64_t>(row_bytes, size * CLUSTER_ROUND_BYTES));
+    const int chunks = ceil_div(slice, CLUSTER_VECTORS);
+    const int held = min(chunks * CLUSTER_VECTORS, CLUSTER_MAX_HELD);
+    for_each_slice<T>(p, [&](const Softmax<T>& s) {
+      if (slice <= held) {
+        launch_cluster<T, 0>(s, size, held, slice, stream);
+      } else {
+        launch_cluster<T, CLUSTER_REGISTERS>(s, size, held, slice, stream);
+      }
+    });
   });
 }
