@@ -1,5 +1,6 @@
 """Tables, formats of numbers and the JSON of a run."""
 
+import dataclasses
 import io
 import itertools
 import json
@@ -107,6 +108,7 @@ def test_bytes_table_fits_100_plain_columns():
     rows = [
         softmax_row("row_in_registers"),
         softmax_row("cub", estimate=None),
+        softmax_row("slow", estimate=dataclasses.replace(ESTIMATE, time_ms=50.0)),
         softmax_row("naive", checked=False, refused=True, note="dtype"),
     ]
     less = BYTES | {"estimated_ms_h200": 0.0824}
@@ -122,7 +124,8 @@ def test_bytes_table_fits_100_plain_columns():
         ).split()
     )
     assert lines[4].split()[-4:] == ["-"] * 4
-    assert lines[5].split() == ["naive", "not", "run"]
+    assert lines[5].split()[-4:] == ["ms", "<0.1%", "new", "latency"]
+    assert lines[6].split() == ["naive", "not", "run"]
 
 
 def test_gpu_bytes_table_fits_100_plain_columns():

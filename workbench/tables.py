@@ -255,6 +255,11 @@ def bandwidth(row: Row) -> float | None:
     return gbps / GPUS[row.estimate.gpu].dram_gbps
 
 
+def _bandwidth_cell(row: Row) -> str:
+    share = bandwidth(row)
+    return "<0.1%" if share is not None and share < 1e-3 else percent(share)
+
+
 def bytes_table(
     title: str, rows: Sequence[Row], previous: Mapping[str, Previous | None], ideal_bytes: float
 ) -> Table:
@@ -280,7 +285,7 @@ def bytes_table(
             against(counters.value(counted, "l2_moved_bytes"), "B", ideal_bytes),
             percent(estimate.occupancy) if estimate else "-",
             duration(estimate.time_ms) if estimate else "-",
-            percent(bandwidth(row)),
+            _bandwidth_cell(row),
             estimate_change(row, previous.get(row.kernel)),
             estimate.limiter if estimate else "-",
         )
