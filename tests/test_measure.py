@@ -10,7 +10,18 @@ import re
 import pytest
 import torch
 
-from workbench import baselines, bench, check, measure, operations, ops, problems, request, timing
+from workbench import (
+    baselines,
+    bench,
+    check,
+    measure,
+    operations,
+    ops,
+    problems,
+    request,
+    row_operations,
+    timing,
+)
 from workbench.baselines import BASELINES
 from workbench.operations import MATMUL, SOFTMAX, SOFTMAX_BACKWARD
 from workbench.results import Environment
@@ -87,6 +98,29 @@ def test_softmax_has_baselines_bytes_and_targets(pretended_gpu, capsys, tmp_path
     }
     assert all("traffic" not in rows[name] for name in ("torch", "compile", "copy"))
     assert rows["compile"]["checked"] and rows["torch"]["checked"]
+
+
+def test_a_large_case_is_one_of_repeated_rows(pretended_gpu, capsys, monkeypatch):
+    """Rungs, libraries and the look behind the timing are held against a few rows' references."""
+    monkeypatch.setattr(row_operations, "MANY_ELEMENTS", 4096)
+    operations.expected.cache_clear()
+    call, wrong = ops.call, []
+
+    def spoiled(target, name, x, out, lse, scale, log, kernel):
+        call(target, name, x, out, lse, scale, log, kernel)
+        if kernel == "online" and out.shape == (41, 1000):
+            wrong.append(kernel)
+            out[40, 7] = 0.0
+
+    monkeypatch.setattr(ops, "call", spoiled)
+    arguments = ["--shape", "rows=41,cols=1000", "--dtype", "float32", "--kernel", "online"]
+    assert bench.main("softmax", [*arguments, "cluster"]) == 1
+    out = capsys.readouterr().out
+    assert "worst    out[40, 7]: got 0, expected 0.0" in out and "1 of 41000 elements" in out
+    assert re.search(r"^online +WRONG$", out, re.M)
+    assert re.search(r"^cluster .* 2 ms ", out, re.M)
+    assert re.search(r"^compile .* 1.5 ms ", out, re.M)
+    operations.expected.cache_clear()
 
 
 def test_bytes_that_cannot_be_counted_are_a_note(pretended_gpu, capsys, monkeypatch):
