@@ -156,8 +156,8 @@ static void softmax_backward_block_per_row(const SoftmaxBackwardProblem& p, cuda
 // Bytes    fp32, per element: 20 asked as before (floor: 12).
 // Shape    256 threads per row, 8 values of smem, 10 shuffles, 1 __syncthreads.
 // Trap     dy, y and dx have strides of their own, and may lie differently towards the boundaries.
-//          The row is cut where dx has them; where dy or y has them elsewhere, its vectors are read
-//          element by element.
+//          The row is cut where dx has them; if dy or y has them elsewhere, the vectors of both are
+//          read element by element.
 // Next     dy and y are still read twice.
 constexpr int VECTORIZED_NUM_THREADS = 256;  // tunable: 64, 128, 256, 512, 1024
 
@@ -181,6 +181,16 @@ __device__ Vector<T> gradients(const SoftmaxBackward<T>& p, Vector<T> dy_frag, V
   return dx_frag;
 }
 
+// use(col, dy_frag, y_frag) for the vectors of this thread.
+template <int NUM_THREADS, bool ALIGNED, class T, class Use>
+__device__ void walk_vectors(const Split<T>& split, const T* dy, const T* y, Use use) {
+#pragma unroll 2  // more would cost registers, and with them blocks per SM
+  for (int i = threadIdx.x; i < split.vectors; i += NUM_THREADS) {
+    const int col = split.column(i);
+    use(col, load_vector(dy + col, ALIGNED), load_vector(y + col, ALIGNED));
+  }
+}
+
 template <class T>
 __global__ void softmax_backward_vectorized_kernel(const SoftmaxBackward<T> p) {
   constexpr int NUM_THREADS = VECTORIZED_NUM_THREADS;
@@ -190,20 +200,18 @@ __global__ void softmax_backward_vectorized_kernel(const SoftmaxBackward<T> p) {
   const T* y = p.y + row * p.ldy;
   T* dx = p.dx + row * p.lddx;
   const Split<T> split(dx, p.cols);
-  const bool dy_aligned = is_aligned(dy + split.head);
-  const bool y_aligned = is_aligned(y + split.head);
+  const bool aligned = is_aligned(dy + split.head) && is_aligned(y + split.head);
+  const auto walk = [&](auto use) {
+    aligned ? walk_vectors<NUM_THREADS, true>(split, dy, y, use)
+            : walk_vectors<NUM_THREADS, false>(split, dy, y, use);
+  };
 
   Compute<T> sum = 0;
   if (threadIdx.x < split.edges) {
     const int col = split.edge_column(threadIdx.x);
     sum = term(p, dy[col], y[col]);
   }
-  for (int i = threadIdx.x; i < split.vectors; i += NUM_THREADS) {
-    const int col = split.column(i);
-    const Vector<T> dy_frag = load_vector(dy + col, dy_aligned);
-    const Vector<T> y_frag = load_vector(y + col, y_aligned);
-    sum += terms(p, dy_frag, y_frag);
-  }
+  walk([&](int, Vector<T> dy_frag, Vector<T> y_frag) { sum += terms(p, dy_frag, y_frag); });
   sum = block_reduce_shuffles(sum, smem, Sum(), Compute<T>(0));
   if (p.dlse != nullptr) sum -= p.dlse[row];
 
@@ -211,12 +219,9 @@ __global__ void softmax_backward_vectorized_kernel(const SoftmaxBackward<T> p) {
     const int col = split.edge_column(threadIdx.x);
     dx[col] = gradient(p, dy[col], y[col], sum);
   }
-  for (int i = threadIdx.x; i < split.vectors; i += NUM_THREADS) {
-    const int col = split.column(i);
-    const Vector<T> dy_frag = load_vector(dy + col, dy_aligned);
-    const Vector<T> y_frag = load_vector(y + col, y_aligned);
+  walk([&](int col, Vector<T> dy_frag, Vector<T> y_frag) {
     store_vector(dx + col, gradients(p, dy_frag, y_frag, sum));
-  }
+  });
 }
 
 static void softmax_backward_vectorized(const SoftmaxBackwardProblem& p, cudaStream_t stream) {
