@@ -94,6 +94,8 @@ VALUES_OF_DTYPES = tuple(
         (",log=1,lse=1", "masked_rows", -0.7),
         (",lse=1", "single_huge", None),
         (",lse=1", "some_nan", 0.125),
+        (",log=1,lse=1", "spiky", 1e30),
+        (",lse=1", "randn", -1e-30),
     )
     for case in _cases((6, 37), (3, 1031), options=options, fill=fill, scale=scale, dtype=dtype)
 )

@@ -3,12 +3,13 @@
 The kernels here are Python functions that compute the right result and then spoil it.
 """
 
+import dataclasses
 import math
 
 import pytest
 import torch
 
-from workbench import check, inputs, operations
+from workbench import check, inputs, operations, ops
 from workbench.operations import ATTENTION, MATMUL, SOFTMAX
 
 CPU = torch.device("cpu")
@@ -260,6 +261,40 @@ def test_softmax_without_the_maximum_is_wrong():
         out["out"].copy_(e / e.sum(dim=-1, keepdim=True))
 
     assert not run(SOFTMAX, SOFTMAX.case("rows=4,cols=50", fill="large"), launch).ok
+
+
+def options_launch(given, out, *, scale=0.5, log_base=1.0, lse_of=1.0):
+    """Log-softmax and log-sum-exp of 0.5 x with parts that can be got wrong."""
+    x = scale * given["x"].float()
+    out["out"].copy_(torch.log_softmax(x, dim=-1) * log_base)
+    out["lse"].copy_(torch.logsumexp(lse_of * x, dim=-1))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_softmax_is_checked_in_all_its_options(dtype):
+    case = SOFTMAX.case("rows=5,cols=300,log=1,lse=1", scale=0.5, dtype=dtype)
+
+    def attempt(**wrong):
+        return run(SOFTMAX, case, lambda given, out: options_launch(given, out, **wrong))
+
+    assert attempt().ok
+    assert not attempt(scale=1.0).ok, "no scale"
+    assert not attempt(log_base=math.log2(math.e)).ok, "another base"
+    report = attempt(lse_of=1.01).report()
+    assert "lse[" in report and "elements of out" not in report
+
+
+def test_a_rung_has_to_refuse_what_it_does_not_take():
+    *_, rung = (rung for rung in ops.rungs("softmax") if {"scale", "lse"} <= {*rung.options})
+    case = SOFTMAX.case("rows=5,cols=300,lse=1", scale=0.5)
+    assert check.check_rung(SOFTMAX, rung, case, "simulator").ok
+    for option in ("scale", "lse"):
+        known = tuple(other for other in rung.options if other != option)
+        other = dataclasses.replace(rung, options=known)
+        report = check.check_rung(SOFTMAX, other, case, "simulator").report()
+        assert f"accepted an input it does not take: it knows no {option}" in report
+    first, *_ = ops.rungs("softmax")
+    assert check.check_rung(SOFTMAX, first, case, "simulator").refused
 
 
 def attention_launch(q_k_v, out, *, diagonal=None, scale=None, lse_base=1.0):

@@ -23,10 +23,15 @@ def matmul(a: torch.Tensor, b: torch.Tensor, b_transposed: bool) -> torch.Tensor
 def softmax(x: torch.Tensor, scale: float = 1.0, log: bool = False) -> torch.Tensor:
     """Softmax of scale * x over the last dimension, or its logarithm.
 
-    As torch has it: NaN for a row that has a NaN or +inf or is all -inf.
+    As torch has it: NaN for a row where scale * x has a NaN or +inf or is all -inf. What is largest
+    is subtracted before the scale rounds it, from halves, whose difference is in range.
     """
     function = torch.log_softmax if log else torch.softmax
-    return function(scale * x.double(), dim=-1)
+    half = x.double() / 2
+    if half.shape[-1] == 0:
+        return half
+    largest = half.amax(dim=-1, keepdim=True) if scale >= 0 else half.amin(dim=-1, keepdim=True)
+    return function(2 * scale * (half - largest), dim=-1)
 
 
 def log_sum_exp(x: torch.Tensor, scale: float = 1.0) -> torch.Tensor:

@@ -157,11 +157,13 @@ def _backward_outputs(case: Case, arrangement: Arrangement) -> dict[str, tuple[i
 def _backward_finish(filled: Tensors, case: Case) -> Tensors:
     """Take the softmax of what was filled into y; make gradients whose differences are finite.
 
-    Infinities and NaNs become 1/2, and no number is above a quarter of the largest.
+    Infinities and NaNs become the sine of their column, and no number is above a quarter of the
+    largest.
     """
     y = references.softmax(filled["y"], scale_of(case), has(case, "log")).to(filled["y"].dtype)
     limit = torch.finfo(y.dtype).max / 4
-    dy = torch.where(filled["dy"].isfinite(), filled["dy"], 0.5).clamp(-limit, limit)
+    sines = torch.arange(y.shape[-1]).sin().to(y.dtype)  # many equal ones would err alike
+    dy = torch.where(filled["dy"].isfinite(), filled["dy"], sines).clamp(-limit, limit)
     return {**filled, "dy": dy, "y": y}
 
 
