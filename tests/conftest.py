@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,32 @@ def cache(tmp_path: Path, simulator_library, monkeypatch: pytest.MonkeyPatch) ->
         shutil.copy2(file, folder / "lib")
     monkeypatch.setenv("WORKBENCH_CACHE", str(folder))
     return folder
+
+
+@pytest.fixture(scope="session")
+def kernels_copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for kernels that are edited: one, so that only what changed is compiled again."""
+    return tmp_path_factory.mktemp("edited") / "kernels"
+
+
+@pytest.fixture
+def edited(kernels_copy: Path) -> Callable[..., dict[str, str]]:
+    """A function that copies the kernels, edits matmul.cu, and gives what uses them its variable.
+
+    An edit is (old text, new text).
+    """
+
+    def edit(*replacements: tuple[str, str]) -> dict[str, str]:
+        shutil.copytree(toolchain.kernels_dir(), kernels_copy, dirs_exist_ok=True)
+        file = kernels_copy / "matmul.cu"
+        text = file.read_text()
+        for old, new in replacements:
+            assert old in text, old
+            text = text.replace(old, new)
+        file.write_text(text)
+        return {"WORKBENCH_KERNELS": str(kernels_copy)}
+
+    return edit
 
 
 @pytest.fixture

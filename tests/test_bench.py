@@ -3,7 +3,6 @@
 import contextlib
 import json
 import re
-import shutil
 import sqlite3
 
 import pytest
@@ -15,7 +14,6 @@ from workbench.baselines import BASELINES
 from workbench.estimate import GPUS
 from workbench.history import HistoryError
 from workbench.operations import MATMUL, OPERATIONS
-from workbench.toolchain import kernels_dir
 
 CPU = torch.device("cpu")
 SMALL = ("--target", "simulator", "--shape", "M=40,N=50,K=60")
@@ -298,41 +296,27 @@ def script(*arguments: str, **environment: str) -> tuple[int, str, str]:
     return finished(python("test_matmul.py", *SMALL, *arguments, **environment), seconds=300)
 
 
-def edited(folder, *replacements: tuple[str, str]):
-    """A copy of the kernels with edits to matmul.cu."""
-    shutil.copytree(kernels_dir(), folder)
-    file = folder / "matmul.cu"
-    text = file.read_text()
-    for old, new in replacements:
-        assert old in text, old
-        text = text.replace(old, new)
-    file.write_text(text)
-    return {"WORKBENCH_KERNELS": str(folder)}
-
-
 COPIED_LINE = '{"tiled", matmul_tiled},'
 
 
-def test_a_copied_rung_is_built_checked_and_listed(tmp_path):
-    kernels = edited(
-        tmp_path / "kernels", (COPIED_LINE, COPIED_LINE + '\n    {"my_tiled", matmul_tiled},')
-    )
+def test_a_copied_rung_is_built_checked_and_listed(edited):
+    kernels = edited((COPIED_LINE, COPIED_LINE + '\n    {"my_tiled", matmul_tiled},'))
     status, out, err = script(**kernels)
     assert status == 0, err
     lines = {line.split()[0]: line.split()[1:-2] for line in out.splitlines() if "tiled" in line}
     assert lines["my_tiled"][1] == lines["tiled"][1]  # warp instructions
 
 
-def test_a_syntax_error_is_the_compilers_message_alone(tmp_path):
-    kernels = edited(tmp_path / "kernels", (COPIED_LINE, '{"tiled", matmul_tilde},'))
+def test_a_syntax_error_is_the_compilers_message_alone(edited):
+    kernels = edited((COPIED_LINE, '{"tiled", matmul_tilde},'))
     status, out, err = script(**kernels)
     assert status == 1
     assert re.search(r"matmul\.cu:\d+.*error.*matmul_tilde", err)
     assert "Traceback" not in out + err
 
 
-def test_a_syntax_error_ends_pytest_with_the_message_once(tmp_path):
-    kernels = edited(tmp_path / "kernels", (COPIED_LINE, '{"tiled", matmul_tilde},'))
+def test_a_syntax_error_ends_pytest_with_the_message_once(edited):
+    kernels = edited((COPIED_LINE, '{"tiled", matmul_tilde},'))
     child = python("-m", "pytest", "test_matmul.py", "test_softmax.py", **kernels)
     status, out, err = finished(child, seconds=300)
     assert status == 1
@@ -341,10 +325,8 @@ def test_a_syntax_error_ends_pytest_with_the_message_once(tmp_path):
     assert "no tests ran" in out
 
 
-def test_a_wrong_rung_has_exit_status_1(tmp_path):
-    kernels = edited(
-        tmp_path / "kernels", ("__syncthreads();  // both tiles are complete", "// nothing")
-    )
+def test_a_wrong_rung_has_exit_status_1(edited):
+    kernels = edited(("__syncthreads();  // both tiles are complete", "// nothing"))
     without = {"WORKBENCH_SIMULATOR": "checks=memcheck"}  # they would find it first
     status, out, err = script("--kernel", "tiled", **kernels, **without)
     assert status == 1, err
@@ -353,10 +335,9 @@ def test_a_wrong_rung_has_exit_status_1(tmp_path):
     assert re.search(r"worst +out\[\d+, \d+\]: got", out)
 
 
-def test_mistakes_that_a_square_shape_hides(tmp_path):
+def test_mistakes_that_a_square_shape_hides(edited):
     """A swapped guard and a wrong row stride: right for M = N = K, in multiples of a tile."""
     kernels = edited(
-        tmp_path / "kernels",
         ("if (row < p.M && col < p.N) C[row", "if (row < p.N && col < p.M) C[row"),
         ("A[row * p.lda + k] *", "A[row * p.ldc + k] *"),
     )
@@ -383,8 +364,8 @@ def full(*values: str):
         full('{"", matmul_tiled},', "the table has a rung named ''"),
     ],
 )
-def test_a_bad_name_in_the_table_is_one_error(tmp_path, line, words):
-    kernels = edited(tmp_path / "kernels", (COPIED_LINE, f"{COPIED_LINE} {line}"))
+def test_a_bad_name_in_the_table_is_one_error(edited, line, words):
+    kernels = edited((COPIED_LINE, f"{COPIED_LINE} {line}"))
     status, out, err = script(**kernels)
     assert status == 1
     assert "Traceback" not in out + err
@@ -392,8 +373,8 @@ def test_a_bad_name_in_the_table_is_one_error(tmp_path, line, words):
 
 
 @pytest.mark.full
-def test_a_bad_name_ends_pytest_with_the_error_once(tmp_path):
-    kernels = edited(tmp_path / "kernels", (COPIED_LINE, COPIED_LINE * 2))
+def test_a_bad_name_ends_pytest_with_the_error_once(edited):
+    kernels = edited((COPIED_LINE, COPIED_LINE * 2))
     status, out, err = finished(python("-m", "pytest", "test_matmul.py", **kernels), seconds=300)
     assert status == 1
     assert (out + err).count("the table has two rungs named 'tiled'") == 1
@@ -405,13 +386,13 @@ def test_every_baseline_has_a_name_that_no_rung_may_have():
     assert names <= set(ops.BASELINE_NAMES)
 
 
-def test_load_kernels_notices_edits(tmp_path):
+def test_load_kernels_notices_edits(edited):
     """In one process: a rung is added while it runs."""
-    kernels = edited(tmp_path / "kernels")
+    kernels = edited()
     program = f"""
 import build, torch
 from pathlib import Path
-file = Path({str(tmp_path / "kernels" / "matmul.cu")!r})
+file = Path({kernels["WORKBENCH_KERNELS"]!r}) / "matmul.cu"
 a = torch.ones(40, 40)
 for old, new in (("", ""), ({COPIED_LINE!r}, {COPIED_LINE + '{"mine", matmul_tiled},'!r})):
     file.write_text(file.read_text().replace(old, new))

@@ -1,7 +1,6 @@
 """``--check`` and ``check=``: the checks as scripts, functions and programs take them."""
 
 import re
-import shutil
 from pathlib import Path
 
 import pytest
@@ -22,7 +21,6 @@ from workbench import (
     softmax,
     softmax_backward,
 )
-from workbench.toolchain import kernels_dir
 
 RACE = """
 __global__ void reverse_kernel(int* out, const int* in) {
@@ -157,20 +155,14 @@ def test_a_script_refuses_what_it_cannot_check(flags, message, capsys) -> None:
     assert message in capsys.readouterr().err
 
 
-def test_a_script_reports_what_the_checks_find(tmp_path: Path) -> None:
+def test_a_script_reports_what_the_checks_find(edited) -> None:
     """Tiles that are overwritten while other warps may still read them; the other rung is right."""
-    kernels = tmp_path / "kernels"
-    shutil.copytree(kernels_dir(), kernels)
-    file = kernels / "matmul.cu"
-    text = file.read_text()
-    barrier = "__syncthreads();  // no warp still reads the tiles"
-    assert text.count(barrier) == 1
-    file.write_text(text.replace(barrier, "//"))
+    kernels = edited(("__syncthreads();  // no warp still reads the tiles", "//"))
     status, out, err = finished(
         python(
             *("test_matmul.py", "--check", "--kernel", "tiled", "naive"),
             *("--shape", "M=70,N=70,K=70"),
-            WORKBENCH_KERNELS=str(kernels),
+            **kernels,
         ),
         300,
     )

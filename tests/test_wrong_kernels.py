@@ -335,8 +335,8 @@ def check_in_child(kernels: Path, target: str, requests: list[list[str]]) -> lis
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("wrong")
+def folder(kernels_copy) -> Path:
+    return kernels_copy
 
 
 @pytest.fixture(scope="module")
