@@ -232,13 +232,19 @@ def _time_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     table = []
     for row in rows:
         cells = [row["kernel"], duration(row["time_ms"])]
-        cells += [f"{row[unit]:.3g}" if row[unit] else "", percent(row["roof_fraction"])]
+        cells += [_rate(row[unit]), percent(row["roof_fraction"])]
         if of_bytes:
             traffic = row.get("traffic") or {}
             cells += [times(traffic.get(name), 1) for name in ("asked", "moved")]
         cells += [f"{row[key]:.2f}" if row.get(key) else "" for key in ratios]
         table.append(cells)
     return _markdown(titles, table)
+
+
+def _rate(value: float | None) -> str:
+    if not value:
+        return ""
+    return f"{value:.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def updated(text: str) -> str:
