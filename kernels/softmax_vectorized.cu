@@ -348,6 +348,8 @@ constexpr int CLUSTER_NUM_THREADS = 512;    // tunable: 256, 512, 1024
 constexpr int CLUSTER_VECTORS = 2;          // tunable: 1, 2, 4
 constexpr int CLUSTER_LAG = 2;              // tunable: 1, 2, 3
 constexpr int CLUSTER_SLICE_BYTES = 65536;  // tunable: 32768, 65536, 131072
+constexpr int CLUSTER_BUSY_BLOCKS = 128;    // tunable: 0, 64, 128
+static_assert(CLUSTER_LAG > 0, "a chunk is used a step after it was asked for, or later");
 
 constexpr int MAX_CLUSTER = 16;
 constexpr int CLUSTER_ROUND_BYTES = CLUSTER_NUM_THREADS * 16;  // a vector of each thread
@@ -524,16 +526,21 @@ void softmax_cluster(const SoftmaxProblem& p, cudaStream_t stream) {
       return softmax_row_in_registers(p, stream);
     }
     const int64_t row_bytes = int64_t(p.cols) * sizeof(T);
-    int size = 1;
-    while (size < MAX_CLUSTER && row_bytes > int64_t(size) * CLUSTER_SLICE_BYTES) size *= 2;
+    int64_t size =
+        1;  // of a cluster: for a long row, or where a few rows have the GPU to themselves
+    while (size < MAX_CLUSTER &&
+           (row_bytes > size * CLUSTER_SLICE_BYTES ||
+            (p.rows * size < CLUSTER_BUSY_BLOCKS && row_bytes > size * CLUSTER_ROUND_BYTES))) {
+      size *= 2;
+    }
     const auto slice = static_cast<int>(ceil_div<int64_t>(row_bytes, size * CLUSTER_ROUND_BYTES));
     const int chunks = ceil_div(slice, CLUSTER_VECTORS);
     const int held = min(chunks * CLUSTER_VECTORS, CLUSTER_MAX_HELD);
     for_each_slice<T>(p, [&](const Softmax<T>& s) {
       if (slice <= held) {
-        launch_cluster<T, 0>(s, size, held, slice, stream);
+        launch_cluster<T, 0>(s, static_cast<int>(size), held, slice, stream);
       } else {
-        launch_cluster<T, CLUSTER_REGISTERS>(s, size, held, slice, stream);
+        launch_cluster<T, CLUSTER_REGISTERS>(s, static_cast<int>(size), held, slice, stream);
       }
     });
   });

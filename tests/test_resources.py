@@ -41,7 +41,7 @@ def test_no_kernel_spills(ladder: Path, arch: str, tmp_path: Path) -> None:
     report = compiler_report(ladder, arch, tmp_path)
     entries = ENTRY.findall(report)
     spills = SPILLS.findall(report)
-    assert len(entries) >= 2 and len(spills) == len(entries), report
+    assert len(entries) >= 1 and len(spills) == len(entries), report
     spilled = [
         e for e, (stores, loads) in zip(entries, spills, strict=True) if stores + loads != "00"
     ]
