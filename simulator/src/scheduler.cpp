@@ -158,6 +158,7 @@ void complete_cluster_barrier(Cluster& cluster) {
     cluster.checker->order().complete_cluster();
   }
   cluster.barrier_phase = ~cluster.barrier_phase;
+  cluster.met = true;
   notify(cluster);
 }
 

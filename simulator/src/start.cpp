@@ -222,6 +222,7 @@ void start_cluster(Worker& worker, Cluster& cluster, uint64_t index) {
   cluster.id[1] = static_cast<uint32_t>(index / num_x % num_y);
   cluster.id[2] = static_cast<uint32_t>(index / (num_x * num_y));
   cluster.barrier_phase = 0;
+  cluster.met = false;
   cluster.instructions = 0;
   cluster.given_up = 0;
   cluster.output.clear();

@@ -128,6 +128,7 @@ struct Cluster {
   uint32_t id[3] = {0, 0, 0};
   std::vector<std::unique_ptr<Block>> blocks;  // by rank
   Mask barrier_phase = 0;                      // of barrier.cluster: 0 or ALL_LANES
+  bool met = false;                            // all threads were at barrier.cluster once
   uint64_t instructions = 0;                   // executed so far
   int given_up = 0;  // times in a row that nothing but giving up could happen
   uint64_t random = 0;

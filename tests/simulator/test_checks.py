@@ -240,6 +240,7 @@ REFERENCES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "relaxed_flag": lambda x: np.array([1, x[0] + 42, 2 * x[0] + 84]),
     "grid_stages": grid_stages,
     "cluster_exchange": lambda x: x[::-1],
+    "unstarted": lambda x: np.roll(x, 32),
     "phase_parity": lambda x: summed_uses(x, 32),
     "early_release": lambda x: summed_uses(x, 32),
     "accumulator": lambda x: summed_uses(x, 64),

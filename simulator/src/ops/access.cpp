@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <string>
 
+#include "shared_address.h"
 #include "wbsim.h"
 
 namespace wbsim {
@@ -83,11 +84,11 @@ const char* space_name(AddressKind kind) {
 }
 
 void check_live(const Warp& w, const Inst* in, int lane, const Block& block, uint64_t address) {
-  if (block.live_warps == 0) {
+  if (std::string trouble = trouble_with(*w.block, block); !trouble.empty()) {
     fail(w, in, lane, address,
          "access to the shared memory of the cluster's block " + std::to_string(block.rank) +
-             ", which has exited",
-         "a block whose memory others use waits for them, as cluster.sync() does");
+             trouble,
+         NOT_LIVE_HINT);
   }
 }
 

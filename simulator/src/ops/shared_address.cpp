@@ -29,6 +29,16 @@ void push_address(Decode& d, const Operand& op, Window window, std::vector<uint3
   words.push_back(static_cast<uint32_t>(op.offset));
 }
 
+std::string trouble_with(const Block& user, const Block& owner) {
+  if (owner.live_warps == 0) {
+    return ", which has exited";
+  }
+  if (&owner != &user && !user.cluster->met) {
+    return ", which may not have started";
+  }
+  return "";
+}
+
 Window take_window(Decode& d) {
   return d.take("shared") || d.take("shared::cta") ? Window::Cta
          : d.take("shared::cluster")               ? Window::Cluster
@@ -44,11 +54,11 @@ SharedPlace checked(const Issuer& issuer, Block* block, uint64_t offset, uint64_
                                 " bytes) lies outside of the block's shared memory (" +
                                 std::to_string(block->shared_bytes) + " bytes)");
   }
-  if (block->live_warps == 0) {
+  if (std::string trouble = trouble_with(issuer.block(), *block); !trouble.empty()) {
     issuer.fail("memcheck",
                 std::string(what) + " lies in the shared memory of the cluster's block " +
-                    std::to_string(block->rank) + ", which has exited",
-                "a block whose memory others use waits for them, as cluster.sync() does");
+                    std::to_string(block->rank) + trouble,
+                NOT_LIVE_HINT);
   }
   return {block, static_cast<uint32_t>(offset)};
 }

@@ -44,6 +44,12 @@ inline uint64_t address_of(Warp& w, const uint32_t* words, int lane) {
                           : w.reg<uint64_t>(words[0])[lane] + offset;
 }
 
+// What keeps a block from using the shared memory of one of its cluster: ", which has exited" or
+// ", which may not have started", as no barrier of the cluster has seen it; "" if nothing does.
+std::string trouble_with(const Block& user, const Block& owner);
+constexpr char NOT_LIVE_HINT[] =
+    "call cluster.sync() before the first use of another block's memory, and after the last";
+
 // A place in the shared memory of a block.
 struct SharedPlace {
   Block* block;

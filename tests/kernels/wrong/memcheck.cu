@@ -3,7 +3,10 @@
 // Each kernel is wrong at the line marked WRONG and right in its twin. In front of it stands
 //   name (in N, out M): what is wrong
 // Its launchers are name_wrong and name_right; their arrays have N and M elements.
+#include <cooperative_groups.h>
 #include <cuda_runtime.h>
+
+namespace cg = cooperative_groups;
 
 // tile_edge (in 100, out 100): the last thread but one passes the guard, too.
 template <bool RIGHT>
@@ -170,3 +173,18 @@ __global__ void bins_kernel(const int* in, int* out) {
 }
 void bins_wrong(const int* in, int* out) { bins_kernel<false><<<2, 100>>>(in, out); }
 void bins_right(const int* in, int* out) { bins_kernel<true><<<2, 100>>>(in, out); }
+
+// unstarted (in 64, out 64): each block of a cluster writes into the other's shared memory, which
+// may not have started.
+template <bool RIGHT>
+__global__ void __cluster_dims__(2, 1, 1) unstarted_kernel(const float* in, float* out) {
+  __shared__ float theirs[32];
+  const auto cluster = cg::this_cluster();
+  const int t = threadIdx.x, rank = cluster.block_rank();
+  if (RIGHT) cluster.sync();
+  cluster.map_shared_rank(theirs, 1 - rank)[t] = in[rank * 32 + t];  // WRONG unstarted
+  cluster.sync();
+  out[rank * 32 + t] = theirs[t];
+}
+void unstarted_wrong(const float* in, float* out) { unstarted_kernel<false><<<2, 32>>>(in, out); }
+void unstarted_right(const float* in, float* out) { unstarted_kernel<true><<<2, 32>>>(in, out); }
