@@ -255,14 +255,13 @@ __global__ void softmax_online_kernel(const Softmax<float> p) {
   auto row = Online<float>::nothing();
   walk_row<NUM_THREADS, COARSENING>(x, p.cols, [&](int, float v) {
     const float one[] = {v};
-    row.add(one, p.slope_log2);
+    row.add(one, p.rate);
   });
-  row = block_reduce_shuffles(row, smem, Merge<float>{p.slope_log2}, Online<float>::nothing());
+  row = block_reduce_shuffles(row, smem, Merge<float>{p.rate}, Online<float>::nothing());
 
   const float inverse = row.l < INFINITY ? 1.0f / row.l : NAN;  // +inf in the row: no softmax
-  walk_row<NUM_THREADS, COARSENING>(x, p.cols, [&](int col, float v) {
-    y[col] = power_of_2(p.slope_log2 * (v - row.m)) * inverse;
-  });
+  walk_row<NUM_THREADS, COARSENING>(
+      x, p.cols, [&](int col, float v) { y[col] = power(p.rate * (v - row.m)) * inverse; });
 }
 
 static void softmax_online(const SoftmaxProblem& p, cudaStream_t stream) {

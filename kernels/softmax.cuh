@@ -57,7 +57,7 @@ struct Softmax {
   int cols;
   int64_t ldx, ldy;
   Number prescale, slope;
-  Number slope_log2;  // slope * log2(e), for exp2
+  Number rate;  // exp(slope * d) is power(rate * d)
   bool log;
 };
 
@@ -81,7 +81,7 @@ Softmax<T> typed(const SoftmaxProblem& p) {
       .ldy = p.ldy,
       .prescale = static_cast<Number>(prescale),
       .slope = static_cast<Number>(slope),
-      .slope_log2 = static_cast<Number>(slope * LOG2_E),
+      .rate = static_cast<Number>(sizeof(Number) == sizeof(float) ? slope * LOG2_E : slope),
       .log = p.log,
   };
 }
@@ -109,8 +109,9 @@ constexpr Number LARGEST = Number(3.4028234663852886e38);  // the largest finite
 template <>
 constexpr double LARGEST<double> = 1.7976931348623157e308;
 
-__device__ inline float power_of_2(float x) { return ex2(x); }
-__device__ inline double power_of_2(double x) { return exp2(x); }
+// A power of 2 in fp32, for which there is an instruction, and of e in fp64.
+__device__ inline float power(float x) { return ex2(x); }
+__device__ inline double power(double x) { return exp(x); }
 
 struct Max {
   template <class Number>
@@ -243,25 +244,25 @@ struct alignas(2 * sizeof(Number)) Online {
   static __device__ Online nothing() { return {-LARGEST<Number>, 0}; }
 
   template <int N>
-  __device__ void add(const Number (&z)[N], Number slope_log2) {
+  __device__ void add(const Number (&z)[N], Number rate) {
     Number m_new = m;
 #pragma unroll
     for (int i = 0; i < N; ++i) m_new = max(m_new, z[i]);
     m_new = min(m_new, LARGEST<Number>);
-    l *= power_of_2(slope_log2 * (m - m_new));
+    l *= power(rate * (m - m_new));
 #pragma unroll
-    for (int i = 0; i < N; ++i) l += power_of_2(slope_log2 * (z[i] - m_new));
+    for (int i = 0; i < N; ++i) l += power(rate * (z[i] - m_new));
     m = m_new;
   }
 };
 
 template <class Number>
 struct Merge {
-  Number slope_log2;
+  Number rate;
 
   __device__ Online<Number> operator()(const Online<Number>& a, const Online<Number>& b) const {
     const Number m = max(a.m, b.m);
-    return {m, a.l * power_of_2(slope_log2 * (a.m - m)) + b.l * power_of_2(slope_log2 * (b.m - m))};
+    return {m, a.l * power(rate * (a.m - m)) + b.l * power(rate * (b.m - m))};
   }
 };
 

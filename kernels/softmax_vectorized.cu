@@ -42,7 +42,7 @@ struct Finish {
     return T(p.slope * (z - m) - last);
   }
   __device__ T quotient(const Softmax<T>& p, Number z) const {
-    return T(power_of_2(p.slope_log2 * (z - m)) * last);
+    return T(power(p.rate * (z - m)) * last);
   }
   __device__ T operator()(const Softmax<T>& p, T x) const {
     Number z[1];
@@ -69,7 +69,7 @@ template <class T, class Elements>
 __device__ void add(const Softmax<T>& p, const Elements& x, Online<Compute<T>>& row) {
   Compute<T> z[sizeof(Elements) / sizeof(T)];
   scaled(p, x, z);
-  row.add(z, p.slope_log2);
+  row.add(z, p.rate);
 }
 
 template <class T>
@@ -113,7 +113,7 @@ __global__ void softmax_vectorized_kernel(const Softmax<T> p) {
   const Split<T> split(y, p.cols);
 
   auto row = read_row(p, x, split, t, VECTORIZED_NUM_THREADS);
-  row = block_reduce_shuffles(row, smem, Merge<Number>{p.slope_log2}, Online<Number>::nothing());
+  row = block_reduce_shuffles(row, smem, Merge<Number>{p.rate}, Online<Number>::nothing());
   if (t == 0) write_lse(p, blockIdx.x, row);
   write_row(p, x, y, split, row, t, VECTORIZED_NUM_THREADS);
 }
@@ -152,7 +152,7 @@ __global__ void softmax_warp_per_row_kernel(const Softmax<T> p) {
   const Split<T> split(y, p.cols);
 
   auto row = read_row(p, x, split, lane, 32);
-  row = group_reduce(row, Merge<Compute<T>>{p.slope_log2});
+  row = group_reduce(row, Merge<Compute<T>>{p.rate});
   if (lane == 0) write_lse(p, index, row);
   write_row(p, x, y, split, row, lane, 32);
 }
@@ -206,10 +206,10 @@ __device__ Compute<T> exponentials(const Softmax<T>& p, Compute<T> m, Compute<T>
   Compute<T> sum = 0;
   if (p.log) {
 #pragma unroll
-    for (int i = 0; i < N; ++i) sum += power_of_2(p.slope_log2 * (z[i] - m));
+    for (int i = 0; i < N; ++i) sum += power(p.rate * (z[i] - m));
   } else {
 #pragma unroll
-    for (int i = 0; i < N; ++i) sum += z[i] = power_of_2(p.slope_log2 * (z[i] - m));
+    for (int i = 0; i < N; ++i) sum += z[i] = power(p.rate * (z[i] - m));
   }
   return sum;
 }
@@ -257,14 +257,14 @@ __global__ void __launch_bounds__(ROW_IN_REGISTERS_MAX_THREADS)
   }
 
   // The row's.
-  const Merge<Number> merge{p.slope_log2};
+  const Merge<Number> merge{p.rate};
   Online<Number> row{m, l};
   row = lanes <= 32 ? group_reduce(row, merge, lanes)
                     : block_reduce_shuffles(row, smem, merge, Online<Number>::nothing());
   if (exists && t == 0) write_lse(p, index, row);
 
   const Finish<T> finish(p, row);
-  const Number factor = finish.last * power_of_2(p.slope_log2 * (m - row.m));  // of exp(z - m)
+  const Number factor = finish.last * power(p.rate * (m - row.m));  // of exp(z - m)
   if (t < split.edges) y[edge] = p.log ? finish.logarithm(p, z_edge[0]) : T(z_edge[0] * factor);
 #pragma unroll
   for (int i = 0; i < VECTORS; ++i) {
@@ -434,7 +434,7 @@ __global__ void __launch_bounds__(CLUSTER_NUM_THREADS, CLUSTER_BLOCKS<T, REGISTE
   uint4* const slots = smem + threadIdx.x;  // this thread's: every NUM_THREADS-th
   __shared__ Mailbox<Number> mailboxes[2];  // rows take turns
   const int64_t clusters = gridDim.x / cluster_size();
-  const Merge<Number> merge{p.slope_log2};
+  const Merge<Number> merge{p.rate};
 
   if (threadIdx.x < 2) mbarrier_init(&mailboxes[threadIdx.x].full, 1);
   cluster_sync();  // every block has started, with its barriers
