@@ -42,6 +42,11 @@ void with_dtype(DType dtype, Run run) {
 
 constexpr double LOG2_E = 1.4426950408889634;
 
+template <class Number>
+constexpr Number LARGEST = Number(3.4028234663852886e38);  // the largest finite number
+template <>
+constexpr double LARGEST<double> = 1.7976931348623157e308;
+
 // SoftmaxProblem with its types: what the kernels are given.
 //
 // The scale comes in two factors. z = prescale * x is exact, prescale being 0 or a power of two up
@@ -71,6 +76,7 @@ Softmax<T> typed(const SoftmaxProblem& p) {
     prescale = std::copysign(std::ldexp(1.0, min(exponent - 1, 0)), p.scale);
   }
   const double slope = p.scale == 0 ? 1 : p.scale / prescale;
+  const double rate = sizeof(Number) == 4 ? min(slope * LOG2_E, LARGEST<float>) : slope;
   return {
       .x = static_cast<const T*>(p.x),
       .y = static_cast<T*>(p.y),
@@ -81,7 +87,7 @@ Softmax<T> typed(const SoftmaxProblem& p) {
       .ldy = p.ldy,
       .prescale = static_cast<Number>(prescale),
       .slope = static_cast<Number>(slope),
-      .rate = static_cast<Number>(sizeof(Number) == sizeof(float) ? slope * LOG2_E : slope),
+      .rate = static_cast<Number>(rate),
       .log = p.log,
   };
 }
@@ -103,11 +109,6 @@ void for_each_slice(const SoftmaxProblem& p, Launch launch) {
 
 // ------------------------------------------------------------------------------------------------
 // Arithmetic
-
-template <class Number>
-constexpr Number LARGEST = Number(3.4028234663852886e38);  // the largest finite number
-template <>
-constexpr double LARGEST<double> = 1.7976931348623157e308;
 
 // A power of 2 in fp32, for which there is an instruction, and of e in fp64.
 __device__ inline float power(float x) { return ex2(x); }
