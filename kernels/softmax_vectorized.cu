@@ -519,6 +519,17 @@ static void launch_cluster(const Softmax<T>& p, int size, int held, int slice,
   CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, p, held, slice));
 }
 
+// Blocks of a cluster: many for a long row, or where a few rows have the GPU to themselves.
+static int64_t blocks_of_a_row(int64_t rows, int64_t row_bytes) {
+  int64_t size = 1;
+  while (size < MAX_CLUSTER && (row_bytes > size * CLUSTER_SLICE_BYTES ||
+                                (rows * size < CLUSTER_BUSY_BLOCKS &&
+                                 row_bytes > size * CLUSTER_VECTORS * CLUSTER_ROUND_BYTES))) {
+    size *= 2;
+  }
+  return size;
+}
+
 void softmax_cluster(const SoftmaxProblem& p, cudaStream_t stream) {
   with_dtype(p.dtype, [&](auto zero) {
     using T = decltype(zero);
@@ -526,13 +537,7 @@ void softmax_cluster(const SoftmaxProblem& p, cudaStream_t stream) {
       return softmax_row_in_registers(p, stream);
     }
     const int64_t row_bytes = int64_t(p.cols) * sizeof(T);
-    int64_t size =
-        1;  // of a cluster: for a long row, or where a few rows have the GPU to themselves
-    while (size < MAX_CLUSTER &&
-           (row_bytes > size * CLUSTER_SLICE_BYTES ||
-            (p.rows * size < CLUSTER_BUSY_BLOCKS && row_bytes > size * CLUSTER_ROUND_BYTES))) {
-      size *= 2;
-    }
+    const int64_t size = blocks_of_a_row(p.rows, row_bytes);
     const auto slice = static_cast<int>(ceil_div<int64_t>(row_bytes, size * CLUSTER_ROUND_BYTES));
     const int chunks = ceil_div(slice, CLUSTER_VECTORS);
     const int held = min(chunks * CLUSTER_VECTORS, CLUSTER_MAX_HELD);
