@@ -80,8 +80,9 @@ __global__ void softmax_backward_naive_kernel(const SoftmaxBackward<T> p) {
   const T* y = p.y + row * p.ldy;
   T* dx = p.dx + row * p.lddx;
 
-  Compute<T> sum = p.dlse == nullptr ? Compute<T>(0) : -p.dlse[row];
+  Compute<T> sum = 0;
   for (int col = 0; col < p.cols; ++col) sum += term(p, dy[col], y[col]);
+  if (p.dlse != nullptr) sum -= p.dlse[row];
   for (int col = 0; col < p.cols; ++col) dx[col] = gradient(p, dy[col], y[col], sum);
 }
 
