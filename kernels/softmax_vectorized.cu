@@ -353,9 +353,7 @@ static_assert(CLUSTER_LAG > 0, "a chunk is used a step after it was asked for, o
 
 constexpr int MAX_CLUSTER = 16;
 constexpr int CLUSTER_ROUND_BYTES = CLUSTER_NUM_THREADS * 16;  // a vector of each thread
-constexpr int CLUSTER_MAX_HELD = (224 << 10) / CLUSTER_ROUND_BYTES / CLUSTER_VECTORS *
-                                 CLUSTER_VECTORS;  // vectors of a thread in shared memory
-constexpr int CLUSTER_REGISTERS = 4;               // and in registers
+constexpr int CLUSTER_REGISTERS = 4;                           // vectors of a thread in registers
 
 // Calls use(i, v) for COUNT vectors of this thread's slice, from its vector `first` on. Vectors of
 // the row go round the threads of the cluster, a block after the other.
@@ -419,9 +417,9 @@ __device__ Online<Number> cluster_reduce(Online<Number> part, Mailbox<Number>& m
   return group_reduce(block < size ? mailbox.blocks[block] : nothing, merge, MAX_CLUSTER);
 }
 
-// Blocks that an SM shall have room for.
+// Blocks that an SM shall have registers for.
 template <class T, int REGISTERS>
-constexpr int CLUSTER_BLOCKS = REGISTERS > 0 || sizeof(T) == 8 ? 1 : 3;
+constexpr int CLUSTER_BLOCKS = REGISTERS > 0 || sizeof(T) == 8 ? 1 : 1536 / CLUSTER_NUM_THREADS;
 
 // A thread's slice is `slice` vectors: `held` in shared memory, and if these are not all, REGISTERS
 // in registers, and what is left nowhere.
@@ -494,59 +492,69 @@ __global__ void __launch_bounds__(CLUSTER_NUM_THREADS, CLUSTER_BLOCKS<T, REGISTE
 #endif
 }
 
+// How a row is shared out.
+struct ClusterPlan {
+  int size, slice, held;  // blocks of a cluster; a thread's vectors, and those in shared memory
+
+  // Many blocks for a long row, or where a few rows have the GPU to themselves.
+  ClusterPlan(int64_t rows, int64_t row_bytes, int room_bytes, int max_size) : size(1) {
+    constexpr int CHUNK_BYTES = CLUSTER_VECTORS * CLUSTER_ROUND_BYTES;
+    const auto more_than = [&](int bytes) { return row_bytes > int64_t{size} * bytes; };
+    while (size < max_size && (more_than(CLUSTER_SLICE_BYTES) ||
+                               (rows * size < CLUSTER_BUSY_BLOCKS && more_than(CHUNK_BYTES)))) {
+      size *= 2;
+    }
+    slice = static_cast<int>(ceil_div(row_bytes, int64_t{size} * CLUSTER_ROUND_BYTES));
+    held = min(ceil_div(slice, CLUSTER_VECTORS), room_bytes / CHUNK_BYTES) * CLUSTER_VECTORS;
+  }
+};
+
+// Launches as many clusters as run at the same time; false if not one can.
 template <class T, int REGISTERS>
-static void launch_cluster(const Softmax<T>& p, int size, int held, int slice,
-                           cudaStream_t stream) {
+static bool launch_cluster(const Softmax<T>& p, const ClusterPlan& plan, cudaStream_t stream) {
   const auto kernel = softmax_cluster_kernel<T, REGISTERS>;
-  const int smem_bytes = held * CLUSTER_ROUND_BYTES;
+  const int smem_bytes = plan.held * CLUSTER_ROUND_BYTES;
   CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, smem_bytes));
   CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1));
 
   cudaLaunchAttribute cluster = {.id = cudaLaunchAttributeClusterDimension};
-  cluster.val.clusterDim = {static_cast<unsigned>(size), 1, 1};
+  cluster.val.clusterDim = {static_cast<unsigned>(plan.size), 1, 1};
   cudaLaunchConfig_t config = {
-      .gridDim = static_cast<unsigned>(size),
+      .gridDim = static_cast<unsigned>(plan.size),
       .blockDim = CLUSTER_NUM_THREADS,
       .dynamicSmemBytes = static_cast<size_t>(smem_bytes),
       .stream = stream,
       .attrs = &cluster,
       .numAttrs = 1,
   };
-  int clusters = 0;  // that run at the same time
+  int clusters = 0;
   CUDA_CHECK(cudaOccupancyMaxActiveClusters(&clusters, kernel, &config));
-  if (clusters == 0) throw LaunchError("this GPU has no room for a cluster of %d blocks", size);
+  if (clusters == 0) return false;
   config.gridDim.x *= static_cast<unsigned>(min(int64_t{clusters}, p.rows));
-  CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, p, held, slice));
-}
-
-// Blocks of a cluster: many for a long row, or where a few rows have the GPU to themselves.
-static int64_t blocks_of_a_row(int64_t rows, int64_t row_bytes) {
-  int64_t size = 1;
-  while (size < MAX_CLUSTER && (row_bytes > size * CLUSTER_SLICE_BYTES ||
-                                (rows * size < CLUSTER_BUSY_BLOCKS &&
-                                 row_bytes > size * CLUSTER_VECTORS * CLUSTER_ROUND_BYTES))) {
-    size *= 2;
-  }
-  return size;
+  CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, p, plan.held, plan.slice));
+  return true;
 }
 
 void softmax_cluster(const SoftmaxProblem& p, cudaStream_t stream) {
+  int device = 0, room_bytes = 0;
+  CUDA_CHECK(cudaGetDevice(&device));
+  CUDA_CHECK(cudaDeviceGetAttribute(&room_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
   with_dtype(p.dtype, [&](auto zero) {
     using T = decltype(zero);
     if (fits_in_registers<T>(p) || !lie_alike<T>(p.x, p.ldx, p.y, p.ldy, p.rows)) {
       return softmax_row_in_registers(p, stream);
     }
-    const int64_t row_bytes = int64_t(p.cols) * sizeof(T);
-    const int64_t size = blocks_of_a_row(p.rows, row_bytes);
-    const auto slice = static_cast<int>(ceil_div<int64_t>(row_bytes, size * CLUSTER_ROUND_BYTES));
-    const int chunks = ceil_div(slice, CLUSTER_VECTORS);
-    const int held = min(chunks * CLUSTER_VECTORS, CLUSTER_MAX_HELD);
     for_each_slice<T>(p, [&](const Softmax<T>& s) {
-      if (slice <= held) {
-        launch_cluster<T, 0>(s, static_cast<int>(size), held, slice, stream);
-      } else {
-        launch_cluster<T, CLUSTER_REGISTERS>(s, static_cast<int>(size), held, slice, stream);
+      // Not every GPU has room for 16 blocks of a cluster.
+      for (int max_size = MAX_CLUSTER; max_size > 0; max_size /= 2) {
+        const ClusterPlan plan(s.rows, int64_t{s.cols} * sizeof(T),
+                               room_bytes - 2 * sizeof(Mailbox<Compute<T>>), max_size);
+        if (plan.slice <= plan.held ? launch_cluster<T, 0>(s, plan, stream)
+                                    : launch_cluster<T, CLUSTER_REGISTERS>(s, plan, stream)) {
+          return;
+        }
       }
+      throw LaunchError("this GPU has no room for a block of softmax_cluster_kernel");
     });
   });
 }
