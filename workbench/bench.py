@@ -130,7 +130,7 @@ class _Faults:
             asked, rungs = self.asked, self.asked.rungs_for(dtype)
             without = [rung.name for rung in asked.rungs if rung not in rungs]
             if without:
-                print(f"not listed for {dtype}, which they do not take: {', '.join(without)}")
+                print(f"these do not take {dtype}: {', '.join(without)}")
             self.found[dtype] = measure.edge_faults(asked.operation, rungs, dtype, asked.target)
         return self.found[dtype]
 
