@@ -28,18 +28,19 @@ struct SoftmaxBackward {
   bool log;
 };
 
-// Calls launch(slice) for the parts of p that one grid can hold, 2^31 - 1 rows each.
+// Calls launch(slice) for parts of p of at most `rows` rows, so many as one grid can take.
 template <class T, class Launch>
-static void for_each_slice(const SoftmaxBackwardProblem& p, Launch launch) {
+static void for_each_slice(const SoftmaxBackwardProblem& p, Launch launch,
+                           int64_t rows = MAX_GRID_X) {
   if (p.cols == 0) return;
-  for (int64_t row = 0; row < p.rows; row += MAX_GRID_X) {
+  for (int64_t row = 0; row < p.rows; row += rows) {
     const Compute<T>* dlse = static_cast<const Compute<T>*>(p.dlse);
     launch(SoftmaxBackward<T>{
         .dy = static_cast<const T*>(p.dy) + row * p.lddy,
         .y = static_cast<const T*>(p.y) + row * p.ldy,
         .dlse = dlse == nullptr ? nullptr : dlse + row,
         .dx = static_cast<T*>(p.dx) + row * p.lddx,
-        .rows = min(p.rows - row, MAX_GRID_X),
+        .rows = min(p.rows - row, rows),
         .cols = p.cols,
         .lddy = p.lddy,
         .ldy = p.ldy,
@@ -442,7 +443,7 @@ static void softmax_backward_cluster(const SoftmaxBackwardProblem& p, cudaStream
     CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1));
     CUDA_CHECK(
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, smem_bytes));
-    for_each_slice<T>(p, [&](const SoftmaxBackward<T>& s) {
+    const auto launch = [&](const SoftmaxBackward<T>& s) {
       cudaLaunchAttribute cluster = {.id = cudaLaunchAttributeClusterDimension};
       cluster.val.clusterDim = {static_cast<unsigned>(blocks), 1, 1};
       const cudaLaunchConfig_t config = {
@@ -454,7 +455,8 @@ static void softmax_backward_cluster(const SoftmaxBackwardProblem& p, cudaStream
           .numAttrs = 1,
       };
       CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, s, capacity));
-    });
+    };
+    for_each_slice<T>(p, launch, MAX_GRID_X / blocks);
   });
 }
 
