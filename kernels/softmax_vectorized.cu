@@ -44,6 +44,10 @@ struct Finish {
   __device__ T quotient(const Softmax<T>& p, Number z) const {
     return T(power(p.rate * (z - m)) * last);
   }
+  // Where exp(slope * (z - m)) has taken the place of z, unless its logarithm is asked for.
+  __device__ T held(const Softmax<T>& p, Number z) const {
+    return p.log ? logarithm(p, z) : T(z * last);
+  }
   __device__ T operator()(const Softmax<T>& p, T x) const {
     Number z[1];
     scaled(p, x, z);
@@ -179,21 +183,21 @@ void softmax_warp_per_row(const SoftmaxProblem& p, cudaStream_t stream) {
 //          lanes per row    16     32     64     ...    512
 //          elements to     512   1024   2048          16384      (fp64: half as many)
 //
-// Changes  vs warp_per_row: x_frag and z; the maximum comes before the sum, as all elements are at
-//          hand, and z becomes exp(z - m) in place.
+// Changes  vs warp_per_row: x_frag and z. With all elements at hand nothing has to go online: the
+//          maximum comes first, then z becomes exp(z - m) in place, then the sum.
 // Bytes    4 read + 4 written = 8 asked per fp32 element, the floor; 1 exp.
 // Shape    Up to 32 lanes: 128 threads per block, 8 or 4 rows, no __syncthreads. Beyond: a block
-//          per row, 1 __syncthreads. 32 registers of a thread hold data.
+//          per row, 2 __syncthreads. 32 registers of a thread hold data.
 // Trap     Registers have no index: a loop over z that is not unrolled puts it into local memory,
 //          which is global memory. And the shuffles want all lanes of the warp: those behind the
 //          last row stay and take a row of no columns.
 // Limit    Longer rows go through `vectorized`; so do tensors that lie differently towards the
 //          16-byte boundaries, whose vectors would be collected element by element.
 // Next     Longer rows, held by several blocks.
-constexpr int ROW_IN_REGISTERS_VECTORS = 8;            // tunable: 2, 4, 8
-constexpr int ROW_IN_REGISTERS_NUM_THREADS = 128;      // tunable: 32, 64, 128, 256
-constexpr int ROW_IN_REGISTERS_MAX_THREADS = 512;      // tunable: 256, 512, 1024
-constexpr int ROW_IN_REGISTERS_BUSY_THREADS = 131072;  // tunable: 0, 65536, 131072, 262144
+constexpr int ROW_IN_REGISTERS_VECTORS = 8;           // tunable: 2, 4, 8
+constexpr int ROW_IN_REGISTERS_NUM_THREADS = 128;     // tunable: 32, 64, 128, 256
+constexpr int ROW_IN_REGISTERS_MAX_THREADS = 512;     // tunable: 256, 512, 1024
+constexpr int ROW_IN_REGISTERS_BUSY_THREADS = 32768;  // tunable: 0, 16384, 32768, 65536
 
 // Vectors of a thread: 32 elements, 16 of fp64.
 template <class T>
@@ -214,16 +218,15 @@ __device__ Compute<T> exponentials(const Softmax<T>& p, Compute<T> m, Compute<T>
   return sum;
 }
 
-// `lanes` threads per row: 16, 32, or the block.
+// Blocks of [rows, lanes]: a row is for 16 lanes, for a warp, or for all of the block.
 template <class T>
 __global__ void __launch_bounds__(ROW_IN_REGISTERS_MAX_THREADS)
-    softmax_row_in_registers_kernel(const Softmax<T> p, int lanes) {
+    softmax_row_in_registers_kernel(const Softmax<T> p) {
   using Number = Compute<T>;
   constexpr int VECTORS = HELD_VECTORS<T>, SIZE = Vector<T>::SIZE;
-  __shared__ Online<Number> smem[32];
-  const int t = threadIdx.x % lanes;
-  const int64_t index =
-      static_cast<int64_t>(blockIdx.x) * (blockDim.x / lanes) + threadIdx.x / lanes;
+  __shared__ Number warp_max[32], warp_sum[32];
+  const int t = threadIdx.x, lanes = blockDim.x;
+  const int64_t index = static_cast<int64_t>(blockIdx.x) * blockDim.y + threadIdx.y;
   const bool exists = index < p.rows;
   const T* x = p.x + index * p.ldx;
   T* y = p.y + index * p.ldy;
@@ -239,7 +242,11 @@ __global__ void __launch_bounds__(ROW_IN_REGISTERS_MAX_THREADS)
   Number z[VECTORS][SIZE], z_edge[1] = {-INFINITY};
   if (t < split.edges) scaled(p, x[edge], z_edge);
 
-  // This thread's maximum, then its sum.
+  const auto reduce = [&](Number value, Number(&smem)[32], auto op, Number none) {
+    return lanes <= 32 ? group_reduce(value, op, lanes)
+                       : block_reduce_shuffles(value, smem, op, none);
+  };
+
   Number m = max(z_edge[0], -LARGEST<Number>);
 #pragma unroll
   for (int i = 0; i < VECTORS; ++i) {
@@ -248,36 +255,27 @@ __global__ void __launch_bounds__(ROW_IN_REGISTERS_MAX_THREADS)
 #pragma unroll
     for (int j = 0; j < SIZE; ++j) m = max(m, z[i][j]);
   }
-  m = min(m, LARGEST<Number>);
+  m = min(reduce(m, warp_max, Max(), -LARGEST<Number>), LARGEST<Number>);
+
   Number l = t < split.edges ? exponentials(p, m, z_edge) : 0;
 #pragma unroll
   for (int i = 0; i < VECTORS; ++i) {
     if (t + i * lanes >= split.vectors) break;
     l += exponentials(p, m, z[i]);
   }
+  l = reduce(l, warp_sum, Sum(), 0);
 
-  // The row's.
-  const Merge<Number> merge{p.rate};
-  Online<Number> row{m, l};
-  row = lanes <= 32 ? group_reduce(row, merge, lanes)
-                    : block_reduce_shuffles(row, smem, merge, Online<Number>::nothing());
+  const Online<Number> row{m, l};
   if (exists && t == 0) write_lse(p, index, row);
-
   const Finish<T> finish(p, row);
-  const Number factor = finish.last * power(p.rate * (m - row.m));  // of exp(z - m)
-  if (t < split.edges) y[edge] = p.log ? finish.logarithm(p, z_edge[0]) : T(z_edge[0] * factor);
+  if (t < split.edges) y[edge] = finish.held(p, z_edge[0]);
 #pragma unroll
   for (int i = 0; i < VECTORS; ++i) {
     const int v = t + i * lanes;
     if (v >= split.vectors) break;
     Vector<T> result;
-    if (p.log) {
 #pragma unroll
-      for (int j = 0; j < SIZE; ++j) result.values[j] = finish.logarithm(p, z[i][j]);
-    } else {
-#pragma unroll
-      for (int j = 0; j < SIZE; ++j) result.values[j] = T(z[i][j] * factor);
-    }
+    for (int j = 0; j < SIZE; ++j) result.values[j] = finish.held(p, z[i][j]);
     store_vector(y + split.column(v), result);
   }
 }
@@ -308,10 +306,11 @@ void softmax_row_in_registers(const SoftmaxProblem& p, cudaStream_t stream) {
       return softmax_vectorized(p, stream);
     }
     const int lanes = threads_of_a_row<T>(p.rows, p.cols);
-    const int block = max(lanes, lanes <= 32 ? ROW_IN_REGISTERS_NUM_THREADS : 0);
+    const int rows = lanes <= 32 ? ROW_IN_REGISTERS_NUM_THREADS / lanes : 1;  // of a block
+    const dim3 block(lanes, rows);
     for_each_slice<T>(p, [&](const Softmax<T>& s) {
-      const auto grid = static_cast<unsigned>(ceil_div<int64_t>(s.rows, block / lanes));
-      softmax_row_in_registers_kernel<<<grid, block, 0, stream>>>(s, lanes);
+      const auto grid = static_cast<unsigned>(ceil_div<int64_t>(s.rows, rows));
+      softmax_row_in_registers_kernel<<<grid, block, 0, stream>>>(s);
       CUDA_CHECK_LAUNCH(softmax_row_in_registers_kernel);
     });
   });
