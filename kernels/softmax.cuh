@@ -1,5 +1,5 @@
-// softmax.cuh: what the softmax ladders (softmax.cu, softmax_cub.cu, softmax_backward.cu) share:
-// dtypes as template arguments, rows cut into 16-byte vectors, reductions.
+// softmax.cuh: what the files of the softmax ladders (softmax*.cu) share: dtypes as template
+// arguments, rows cut into 16-byte vectors, reductions, launches of clusters.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -270,4 +270,54 @@ struct Merge {
 template <class Number>
 __device__ Online<Number> shuffle_xor(const Online<Number>& value, int distance) {
   return {shuffle_xor(value.m, distance), shuffle_xor(value.l, distance)};
+}
+
+// ------------------------------------------------------------------------------------------------
+// Clusters (sm_90)
+
+// The most blocks a cluster may have on any GPU.
+constexpr int MAX_CLUSTER = 16;
+
+// The dynamic shared memory that a block of the kernel may have on this GPU. The kernel is allowed
+// it once and for all, and not what one launch needs: that setting is shared by all threads.
+template <class Kernel>
+int allow_all_shared_memory(Kernel kernel) {
+  int device = 0, limit = 0;
+  cudaFuncAttributes attributes;
+  CUDA_CHECK(cudaGetDevice(&device));
+  CUDA_CHECK(cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+  CUDA_CHECK(cudaFuncGetAttributes(&attributes, kernel));
+  const int room = limit - static_cast<int>(attributes.sharedSizeBytes);
+  CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, room));
+  return room;
+}
+
+// Launches clusters of `size` blocks, at most `clusters`, and if `resident` no more than run at the
+// same time. False, and nothing is launched, if this GPU has no room for such a cluster.
+template <class... Params, class... Args>
+bool launch_clusters(void (*kernel)(Params...), int64_t clusters, bool resident, int size,
+                     int threads, int smem_bytes, cudaStream_t stream, const Args&... args) {
+  CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1));
+  cudaLaunchAttribute cluster = {.id = cudaLaunchAttributeClusterDimension};
+  cluster.val.clusterDim = {static_cast<unsigned>(size), 1, 1};
+  cudaLaunchConfig_t config = {
+      .gridDim = static_cast<unsigned>(size),
+      .blockDim = static_cast<unsigned>(threads),
+      .dynamicSmemBytes = static_cast<size_t>(smem_bytes),
+      .stream = stream,
+      .attrs = &cluster,
+      .numAttrs = 1,
+  };
+  int active = 0;
+  const cudaError_t error = cudaOccupancyMaxActiveClusters(&active, kernel, &config);
+  if (error == cudaErrorInvalidClusterSize) {
+    cudaGetLastError();  // a GPU that has no clusters of this size at all
+    return false;
+  }
+  CUDA_CHECK(error);
+  if (active == 0) return false;
+  if (resident) clusters = min(int64_t{active}, clusters);
+  config.gridDim.x *= static_cast<unsigned>(clusters);
+  CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, Params(args)...));
+  return true;
 }

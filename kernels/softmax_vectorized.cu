@@ -350,7 +350,6 @@ constexpr int CLUSTER_SLICE_BYTES = 65536;  // tunable: 32768, 65536, 131072
 constexpr int CLUSTER_BUSY_BLOCKS = 128;    // tunable: 0, 64, 128
 static_assert(CLUSTER_LAG > 0, "a chunk is used a step after it was asked for, or later");
 
-constexpr int MAX_CLUSTER = 16;
 constexpr int CLUSTER_ROUND_BYTES = CLUSTER_NUM_THREADS * 16;  // a vector of each thread
 constexpr int CLUSTER_REGISTERS = 4;                           // vectors of a thread in registers
 
@@ -508,52 +507,28 @@ struct ClusterPlan {
   }
 };
 
-// Launches as many clusters as run at the same time; false if not one can.
 template <class T, int REGISTERS>
-static bool launch_cluster(const Softmax<T>& p, const ClusterPlan& plan, cudaStream_t stream) {
+static bool launch_cluster(const Softmax<T>& p, int max_size, cudaStream_t stream) {
   const auto kernel = softmax_cluster_kernel<T, REGISTERS>;
-  const int smem_bytes = plan.held * CLUSTER_ROUND_BYTES;
-  CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, smem_bytes));
-  CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1));
-
-  cudaLaunchAttribute cluster = {.id = cudaLaunchAttributeClusterDimension};
-  cluster.val.clusterDim = {static_cast<unsigned>(plan.size), 1, 1};
-  cudaLaunchConfig_t config = {
-      .gridDim = static_cast<unsigned>(plan.size),
-      .blockDim = CLUSTER_NUM_THREADS,
-      .dynamicSmemBytes = static_cast<size_t>(smem_bytes),
-      .stream = stream,
-      .attrs = &cluster,
-      .numAttrs = 1,
-  };
-  int clusters = 0;
-  CUDA_CHECK(cudaOccupancyMaxActiveClusters(&clusters, kernel, &config));
-  if (clusters == 0) return false;
-  config.gridDim.x *= static_cast<unsigned>(min(int64_t{clusters}, p.rows));
-  CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, p, plan.held, plan.slice));
-  return true;
+  const int room = allow_all_shared_memory(kernel);
+  const ClusterPlan plan(p.rows, int64_t{p.cols} * sizeof(T), room, max_size);
+  if (REGISTERS == 0 && plan.slice > plan.held) {
+    return launch_cluster<T, CLUSTER_REGISTERS>(p, max_size, stream);
+  }
+  return launch_clusters(kernel, p.rows, true, plan.size, CLUSTER_NUM_THREADS,
+                         plan.held * CLUSTER_ROUND_BYTES, stream, p, plan.held, plan.slice);
 }
 
 void softmax_cluster(const SoftmaxProblem& p, cudaStream_t stream) {
-  int device = 0, room_bytes = 0;
-  CUDA_CHECK(cudaGetDevice(&device));
-  CUDA_CHECK(cudaDeviceGetAttribute(&room_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
   with_dtype(p.dtype, [&](auto zero) {
     using T = decltype(zero);
     if (fits_in_registers<T>(p) || !lie_alike<T>(p.x, p.ldx, p.y, p.ldy, p.rows)) {
       return softmax_row_in_registers(p, stream);
     }
     for_each_slice<T>(p, [&](const Softmax<T>& s) {
-      // Not every GPU has room for 16 blocks of a cluster.
-      for (int max_size = MAX_CLUSTER; max_size > 0; max_size /= 2) {
-        const ClusterPlan plan(s.rows, int64_t{s.cols} * sizeof(T),
-                               room_bytes - 2 * sizeof(Mailbox<Compute<T>>), max_size);
-        if (plan.slice <= plan.held ? launch_cluster<T, 0>(s, plan, stream)
-                                    : launch_cluster<T, CLUSTER_REGISTERS>(s, plan, stream)) {
-          return;
-        }
-      }
-      throw LaunchError("this GPU has no room for a block of softmax_cluster_kernel");
+      int max_size = MAX_CLUSTER;  // not every GPU has room for that
+      while (max_size > 0 && !launch_cluster<T, 0>(s, max_size, stream)) max_size /= 2;
+      if (max_size == 0) throw LaunchError("no room for a block of softmax_cluster_kernel");
     });
   });
 }
