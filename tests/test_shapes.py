@@ -2,7 +2,7 @@
 
 import pytest
 
-from workbench.operations import ATTENTION, MATMUL
+from workbench.operations import ATTENTION, MATMUL, SOFTMAX
 from workbench.shapes import ShapeError, parse_shape
 
 
@@ -26,6 +26,11 @@ def test_optional_names_are_written_only_if_set():
     assert parse_shape("B=1,H=2,Nq=3,Nk=4,D=5,causal=0", ATTENTION.keys) == plain
     causal = parse_shape("causal=1,B=1,H=2,Nq=3,Nk=4,D=5", ATTENTION.keys)
     assert str(causal) == "B=1,H=2,Nq=3,Nk=4,D=5,causal=1"
+
+
+def test_optional_names_are_0_or_1():
+    with pytest.raises(ShapeError, match=r"log is '2', not 0 or 1; write .*\[,log=1\]\[,lse=1\]"):
+        parse_shape("rows=1,cols=2,log=2", SOFTMAX.keys)
 
 
 @pytest.mark.parametrize(

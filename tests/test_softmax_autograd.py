@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from workbench import log_softmax, ops, softmax, softmax_backward
+from workbench import log_softmax, matmul, ops, softmax, softmax_backward
 
 OPTIONS = (
     {},
@@ -103,6 +103,30 @@ def test_a_second_derivative_is_an_error(target, device):
     for loss in (softmax(x).pow(2).sum(), log_softmax(x, return_lse=True)[1].sum()):
         with pytest.raises(RuntimeError, match="(?s)softmax.*no gradient of its own.*create_graph"):
             torch.autograd.grad(loss, x, create_graph=True)
+
+
+@pytest.mark.parametrize("transform", ["grad", "vjp", "jacrev"])
+def test_of_torch_func_only_vmap_is_known(target, device, transform):
+    x = leaf(3, 5, device=device).detach()
+    assert torch.allclose(torch.func.vmap(softmax)(x), torch.softmax(x, dim=-1))
+    wrap = getattr(torch.func, transform)
+    with pytest.raises(RuntimeError, match=f"(?s)softmax.*{transform}.*torch.autograd.grad"):
+        wrap(lambda x: softmax(x).sum(), *((x,) if transform == "vjp" else ()))(x)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # what jvp itself uses
+@pytest.mark.parametrize("call", [softmax, log_softmax, lambda x: matmul(x, x)])
+def test_a_tangent_is_not_dropped(target, device, call):
+    """PyTorch takes the derivative of an operator that says nothing of it to be zero."""
+    x = torch.randn(5, 5, device=device)
+    for differentiate in (lambda: torch.func.jvp(call, (x,), (x,)), lambda: of_a_dual(call, x)):
+        with pytest.raises(RuntimeError, match="dual number"):
+            differentiate()
+
+
+def of_a_dual(call, x):
+    with torch.autograd.forward_ad.dual_level():
+        return call(torch.autograd.forward_ad.make_dual(x, x))
 
 
 @pytest.mark.parametrize("dynamic", [False, True])

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 
 Checks = str | Sequence[str] | None
 
@@ -57,8 +58,14 @@ def _autograd(name: str, differentiable: Callable | None) -> Callable:
                     f"{name}: tensors must be dense (torch.strided); got {text(tensor)}, "
                     f"{tensor.layout}"
                 )
+            if forward_ad.unpack_dual(tensor).tangent is not None:
+                raise RuntimeError(
+                    f"{name}: an input is a dual number (forward-mode differentiation, "
+                    "torch.func.jvp), for which this operator has no derivative"
+                )
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
             if differentiable is not None:
+                _check_no_transform(name)
                 return differentiable(*args, **kwargs)
             raise RuntimeError(
                 f"{name}: an input requires grad, and this operator has no backward; call it "
@@ -67,6 +74,15 @@ def _autograd(name: str, differentiable: Callable | None) -> Callable:
         return below_autograd(name, *args, **kwargs)
 
     return autograd
+
+
+def _check_no_transform(name: str) -> None:
+    """Raise under torch.func's grad and the like: they keep a graph of the gradient itself."""
+    if torch._C._are_functorch_transforms_active():
+        raise RuntimeError(
+            f"{name}: its gradient has no gradient of its own, which torch.func.grad, vjp and "
+            "jacrev prepare for; call torch.autograd.grad"
+        )
 
 
 def below_autograd(name: str, *args: Any, **kwargs: Any) -> Any:

@@ -13,7 +13,7 @@ class ShapeError(ValueError):
 class ShapeKeys:
     """The names a shape of one operation has, in the order they are written.
 
-    ``optional`` names may be left out and then mean 0; a 0 is not written either.
+    ``optional`` names are 0 or 1; left out they mean 0, and a 0 is not written either.
     """
 
     required: tuple[str, ...]
@@ -75,6 +75,8 @@ def parse_shape(text: str, keys: ShapeKeys) -> Shape:
             raise fail(f"{name} is given twice")
         if not number.isascii() or not number.isdigit():
             raise fail(f"{name} is {number!r}, not a whole number >= 0")
+        if name in keys.optional and number not in ("0", "1"):
+            raise fail(f"{name} is {number!r}, not 0 or 1")
         sizes[name] = int(number)
     missing = [key for key in keys.required if key not in sizes]
     if missing:
