@@ -303,6 +303,20 @@ def test_measured_files_are_found(tmp_path) -> None:
     assert [step.kernel for step in found.steps] == names
 
 
+def test_what_is_too_large_to_be_run_is_told(tmp_path) -> None:
+    row = {
+        "op": "softmax", "shape": "rows=1024,cols=1048576", "dtype": "bfloat16", "target": "gpu",
+        "checked": True, "time_ms": 1.2, "kernel": "cluster",
+    }  # fmt: skip
+    for op in ("softmax", "softmax_backward"):
+        run = {"device": "NVIDIA H200", "rows": [row | {"op": op}]}
+        (tmp_path / f"h200-{op}.json").write_text(json.dumps(run))
+    assert list(validate.measured(tmp_path)) == []
+    assert validate.left_out(tmp_path) == [
+        f"{op} rows=1024,cols=1048576, bfloat16 on h200" for op in ("softmax", "softmax_backward")
+    ]
+
+
 def estimate_rungs(op: str):
     from workbench import ops
 

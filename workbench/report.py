@@ -218,6 +218,8 @@ def _comparisons(run: Mapping[str, Any]) -> str:
         f"All {every}: median error {percent(run['median_error'])}, {run['inside_band']} within "
         f"{percent(run['band'])}. Made by `{run['command']}`."
     )
+    if run.get("left_out"):
+        parts.append("Too large to be simulated: " + "; ".join(run["left_out"]) + ".")
     return "\n\n".join(parts) + "\n"
 
 

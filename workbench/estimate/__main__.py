@@ -80,6 +80,9 @@ def _validate() -> int:
             f"{len(validate.wrong_pairs(steps))} pairs in the wrong order, "
             f"median error {100 * validate.median_error(steps):.0f}%\n"
         )
+    left_out = validate.left_out(results)
+    for case in left_out:
+        print(f"{case}: left out, too large to be simulated")
     steps = [step for comparison in every for step in comparison.steps]
     inside = sum(abs(step.error) <= BAND for step in steps)
     print(
@@ -93,6 +96,7 @@ def _validate() -> int:
         "band": BAND,
         "inside_band": inside,
         "ladders": [comparison.as_json() for comparison in every],
+        "left_out": left_out,
     }
     RESULT.write_text(json.dumps(document, indent=1) + "\n")
     return 0

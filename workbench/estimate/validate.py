@@ -14,13 +14,19 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from workbench import estimate
 from workbench.estimate.gpus import GPUS, Gpu
 from workbench.estimate.published import LADDERS, Ladder
 
+if TYPE_CHECKING:
+    from workbench.problems import Case
+
 SAMPLE_BLOCKS = 24
+# Elements of a tensor, of the largest cases that are run. A rung whose blocks take many rows each
+# runs nearly all of a case, although it is a sample.
+LARGEST = 2**26
 TIE = 0.05  # measured times this close to each other may come in any order
 # The device's name, as CUDA has it, by what --gpu calls it.
 DEVICES = {
@@ -150,17 +156,63 @@ def _runner(ladder: Ladder, name: str) -> Callable[[], None]:
     return lambda: getattr(module, name)(*tensors, *ladder.shape)
 
 
-def measured(results: Path) -> Iterator[Comparison]:
-    """The rungs that were timed on a known GPU, by shape, from docs/results/<device>-<op>.json."""
+@dataclass(frozen=True)
+class _Timed:
+    """The rows of a GPU's results for one shape and dtype."""
+
+    gpu: Gpu
+    source: str
+    op: str
+    shape: str
+    dtype: str
+    rows: tuple[dict[str, Any], ...]
+
+    def case(self) -> Case:
+        from workbench.operations import OPERATIONS
+
+        return OPERATIONS[self.op].case(self.shape, dtype=self.dtype)
+
+    def elements(self) -> int:
+        """Those of its largest tensor."""
+        from workbench.operations import OPERATIONS
+
+        operation, case = OPERATIONS[self.op], self.case()
+        arrangement = operation.arrangement(case)
+        shapes = operation.input_shapes(case, arrangement) | operation.output_shapes(
+            case, arrangement
+        )
+        return max(map(math.prod, shapes.values()))
+
+
+def _results(results: Path) -> Iterator[_Timed]:
     for file in sorted(results.glob("*.json")):
         run = json.loads(file.read_text())
         gpu = _known(run.get("device", ""))
         rows = [row for row in run.get("rows", ()) if gpu and row.get("target") == "gpu"]
-        for op, shape, dtype in dict.fromkeys((r["op"], r["shape"], r["dtype"]) for r in rows):
-            here = [r for r in rows if (r["op"], r["shape"], r["dtype"]) == (op, shape, dtype)]
-            steps = tuple(_rung_steps(op, shape, dtype, here, gpu))
-            if steps:
-                yield Comparison(op, gpu.name, file.name, f"{shape}, {dtype}", steps)
+        for key in dict.fromkeys((r["op"], r["shape"], r["dtype"]) for r in rows):
+            here = tuple(r for r in rows if (r["op"], r["shape"], r["dtype"]) == key)
+            yield _Timed(gpu, file.name, *key, here)
+
+
+def measured(results: Path) -> Iterator[Comparison]:
+    """The rungs that were timed on a known GPU, by shape, from docs/results/<device>-<op>.json.
+
+    Without the cases that ``left_out`` tells of.
+    """
+    for timed in _results(results):
+        steps = tuple(_rung_steps(timed)) if timed.elements() <= LARGEST else ()
+        if steps:
+            shape = f"{timed.shape}, {timed.dtype}"
+            yield Comparison(timed.op, timed.gpu.name, timed.source, shape, steps)
+
+
+def left_out(results: Path) -> list[str]:
+    """The measured cases that are too large to run: ``softmax rows=.., float32 on h200``."""
+    return [
+        f"{timed.op} {timed.shape}, {timed.dtype} on {timed.gpu.name}"
+        for timed in _results(results)
+        if timed.elements() > LARGEST
+    ]
 
 
 def timed(results: Path, sample_blocks: int = SAMPLE_BLOCKS) -> Iterator[Comparison]:
@@ -186,21 +238,18 @@ def _known(device: str) -> Gpu | None:
     return None
 
 
-def _rung_steps(
-    op: str, shape: str, dtype: str, rows: Sequence[dict[str, Any]], gpu: Gpu
-) -> Iterator[Step]:
+def _rung_steps(timed: _Timed) -> Iterator[Step]:
     import torch
 
     from workbench import ops
     from workbench.operations import OPERATIONS
 
-    operation = OPERATIONS[op]
-    case = operation.case(shape, dtype=dtype)
+    operation, case = OPERATIONS[timed.op], timed.case()
     device = torch.device("cpu")
     given = {name: t.view for name, t in operation.place_inputs(case, device).items()}
     out = {name: t.view for name, t in operation.place_outputs(case, device).items()}
-    names = {rung.name for rung in ops.rungs(op)}
-    for row in rows:
+    names = {rung.name for rung in ops.rungs(timed.op)}
+    for row in timed.rows:
         if row["kernel"] in names and row["time_ms"] and row["checked"]:
             yield _step(
                 row["kernel"],
@@ -208,8 +257,8 @@ def _rung_steps(
                 lambda kernel=row["kernel"]: operation.launch(
                     "simulator", given, out, case, kernel
                 ),
-                estimate.ladder_sources(op),
-                gpu,
+                estimate.ladder_sources(timed.op),
+                timed.gpu,
             )
 
 
