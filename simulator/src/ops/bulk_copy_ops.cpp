@@ -294,6 +294,9 @@ const Inst* wait_group(Warp& w, const Inst* in, Mask m) {
 
 // ---- st.async, red.async ------------------------------------------------------------------------
 // inst.list: the destination, the mbarrier, the values; inst.imm: bytes of one value.
+//
+// Who waits for the values also learns what the sender had waited for. Not what the sender did since:
+// the values may overtake its stores.
 
 enum ElementWord { ELEMENT_MBARRIER = 3, VALUES = 6 };
 
@@ -316,8 +319,11 @@ const Inst* send_values(Warp& w, const Inst* in, Mask m) {
                            std::memcpy(to.data(), values.data(), bytes);
                          }
                        };
-                       begin_write(issuer, to, bytes, mbarrier, reduce != nullptr,
-                                   {issuer, bytes, 0, apply});
+                       Signal signal{issuer, bytes, 0, apply};
+                       if (Checker* checker = issuer.block().cluster->checker.get()) {
+                         signal.released = checker->order().view(w, l).knows;
+                       }
+                       begin_write(issuer, to, bytes, mbarrier, reduce != nullptr, signal);
                      });
   });
   return next(in);

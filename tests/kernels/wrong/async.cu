@@ -413,3 +413,34 @@ void wgmma_bulk_refill_wrong(const float* in, float* out) {
 void wgmma_bulk_refill_right(const float* in, float* out) {
   wgmma_bulk_refill_kernel<true><<<1, 128>>>(in, out);
 }
+
+// ---- Values that are sent to another block of the cluster.
+
+// mailboxes (in 8, out 64): two blocks add up what the other sends. Who got a value may send two
+// turns later to the same place: the other has sent one in between, behind reading the first.
+template <bool RIGHT>
+__global__ void __cluster_dims__(2, 1, 1) mailboxes_kernel(const float* in, float* out) {
+  __shared__ float values[2];
+  __shared__ uint64_t full[2];
+  const int t = threadIdx.x, rank = blockIdx.x;
+  if (t < 2) MBARRIER_INIT(&full[t], 1);
+  FENCE_MBARRIER_INIT();
+  CLUSTER_ARRIVE();
+  CLUSTER_WAIT();
+  float sum = 0;
+  for (int turn = 0; turn < 4; turn++) {
+    const int box = RIGHT ? turn % 2 : 0;
+    if (t == 0) {
+      MBARRIER_ARRIVE_EXPECT(&full[turn % 2], 4);
+      ST_ASYNC(1 - rank, &values[box], in[4 * rank + turn], &full[turn % 2]);  // WRONG mailboxes
+    }
+    MBARRIER_WAIT(&full[turn % 2], turn / 2);
+    sum += values[box];
+    __syncthreads();  // all have read
+  }
+  out[rank * 32 + t] = sum;
+  CLUSTER_ARRIVE();
+  CLUSTER_WAIT();
+}
+void mailboxes_wrong(const float* in, float* out) { mailboxes_kernel<false><<<2, 32>>>(in, out); }
+void mailboxes_right(const float* in, float* out) { mailboxes_kernel<true><<<2, 32>>>(in, out); }

@@ -43,6 +43,16 @@
       "r"(parity)                                                                      \
       : "memory")
 
+// Sends a float to where `smem` lies in the cluster's block `rank`, and its bytes to `barrier` there.
+#define ST_ASYNC(rank, smem, value, barrier)                                                \
+  asm volatile(                                                                             \
+      "{.reg .b32 to, full; mapa.shared::cluster.u32 to, %0, %3; "                          \
+      "mapa.shared::cluster.u32 full, %2, %3; "                                             \
+      "st.async.shared::cluster.mbarrier::complete_tx::bytes.f32 [to], %1, [full];}" ::"r"( \
+          SMEM(smem)),                                                                      \
+      "f"(value), "r"(SMEM(barrier)), "r"(rank)                                             \
+      : "memory")
+
 // ---- Release and acquire of an int in global memory.
 
 #define STORE_RELEASE(p, v) asm volatile("st.release.gpu.s32 [%0], %1;" ::"l"(p), "r"(v) : "memory")
