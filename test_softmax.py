@@ -119,6 +119,31 @@ MORE_LONG_ROWS = (
     + _cases((2, 300_001), options=",lse=1", layout="padded_out", dtype="float64")
 )
 
+# Rows just too long for the registers of a block, so that a cluster takes them, with all that is
+# ugly; and more of them than there are clusters at a time, three for each and then some.
+LONG = {"float32": 16_501, "float64": 8_251, "float16": 33_001, "bfloat16": 33_001}
+UGLY_LONG_ROWS = tuple(
+    case
+    for options, fill, scale, dtype in (
+        (",lse=1", "some_inf", None, "float32"),
+        (",log=1,lse=1", "some_nan", None, "float32"),
+        (",lse=1", "masked_rows", None, "bfloat16"),
+        (",log=1", "single_huge", None, "float16"),
+        (",lse=1", "large", -0.7, "float32"),
+        (",log=1,lse=1", "spiky", 0.125, "float64"),
+        (",lse=1", "some_neg_inf", 0.0, "float64"),
+    )
+    for case in _cases((5, LONG[dtype]), options=options, fill=fill, scale=scale, dtype=dtype)
+)
+MANY_LONG_ROWS = _cases((900, 8200), options=",lse=1", dtype="float64")
+MORE_UGLY_LONG_ROWS = tuple(
+    case
+    for dtype in DTYPES
+    for fill in ("large", "some_inf", "some_neg_inf", "some_nan", "masked_rows", "single_huge")
+    for options in (",lse=1", ",log=1,lse=1")
+    for case in _cases((5, 70_003), options=options, fill=fill, dtype=dtype)
+) + _cases((1700, 32_776), options=",lse=1", dtype="bfloat16")
+
 EMPTY = _cases((0, 5), (5, 0), (0, 0)) + _cases((0, 5), (5, 0), (0, 0), options=",lse=1")
 
 # Shapes and tolerances of github.com/tobiasvanderwerff/flash-attention (its tests): atol 1e-4.
@@ -159,6 +184,16 @@ def test_lengths(rung, case, require_right):
 
 @pytest.mark.grid(SOFTMAX, LONG_ROWS, MORE_LONG_ROWS)
 def test_long_rows(rung, case, require_right):
+    require_right(SOFTMAX, case)
+
+
+@pytest.mark.grid(SOFTMAX, UGLY_LONG_ROWS, MORE_UGLY_LONG_ROWS)
+def test_ugly_long_rows(rung, case, require_right):
+    require_right(SOFTMAX, case)
+
+
+@pytest.mark.grid(SOFTMAX, MANY_LONG_ROWS)
+def test_many_long_rows(rung, case, require_right):
     require_right(SOFTMAX, case)
 
 
@@ -251,6 +286,20 @@ BACKWARD_LONG_ROWS = _cases(
     (1, 70_001), of=SOFTMAX_BACKWARD, options=",dlse=1", fill="spiky", dtype="bfloat16"
 )
 
+UGLY_LONG_GRADIENTS = tuple(
+    case
+    for options, fill, dtype in (
+        (",dlse=1", "some_nan", "float32"),
+        (",log=1,dlse=1", "masked_rows", "float32"),
+        ("", "single_huge", "bfloat16"),
+        (",dlse=1", "large", "float16"),
+        (",log=1,dlse=1", "randn", "float64"),
+    )
+    for case in _cases(
+        (3, LONG[dtype]), of=SOFTMAX_BACKWARD, options=options, fill=fill, scale=-0.7, dtype=dtype
+    )
+)
+
 BACKWARD_OPTIONS = tuple(
     case
     for options in ("", ",log=1", ",dlse=1", ",log=1,dlse=1")
@@ -276,6 +325,11 @@ BACKWARD_VALUES = tuple(
         (6, 37), (3, 1031), of=SOFTMAX_BACKWARD, options=options, fill=fill, dtype=dtype
     )
 )
+
+
+@pytest.mark.grid(SOFTMAX_BACKWARD, UGLY_LONG_GRADIENTS)
+def test_backward_ugly_long_rows(rung, case, require_right):
+    require_right(SOFTMAX_BACKWARD, case)
 
 
 @pytest.mark.grid(SOFTMAX_BACKWARD, BACKWARD_SHAPES + BACKWARD_LONG_ROWS, MORE_BACKWARD_SHAPES)
