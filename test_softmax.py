@@ -110,8 +110,11 @@ def _layouts(operation: Operation, *dtypes: str, **settings) -> tuple[Case, ...]
     )
 
 
-LONG_ROWS = _cases((1, 70_001), options=",lse=1", fill="spiky", dtype="bfloat16") + _cases(
-    (1, 70_001)
+# The last is longer than what the shared memories and the registers of 16 blocks hold.
+LONG_ROWS = (
+    _cases((1, 70_001), options=",lse=1", fill="spiky", dtype="bfloat16")
+    + _cases((1, 70_001))
+    + _cases((1, 530_003), options=",lse=1", fill="constant_rows", dtype="float64")
 )
 MORE_LONG_ROWS = (
     _cases((2, 2**20), (2, 2**20 + 3), (3, 917_504), (1, 917_520))
@@ -284,7 +287,9 @@ MORE_BACKWARD_SHAPES = _cases(
 )
 BACKWARD_LONG_ROWS = _cases(
     (1, 70_001), of=SOFTMAX_BACKWARD, options=",dlse=1", fill="spiky", dtype="bfloat16"
-)
+) + _cases(
+    (1, 235_003), of=SOFTMAX_BACKWARD, options=",log=1", fill="integers", dtype="float64"
+)  # longer than what 16 shared memories hold
 
 UGLY_LONG_GRADIENTS = tuple(
     case
