@@ -138,7 +138,7 @@ UGLY_LONG_ROWS = tuple(
     )
     for case in _cases((5, LONG[dtype]), options=options, fill=fill, scale=scale, dtype=dtype)
 )
-MANY_LONG_ROWS = _cases((900, 8200), options=",lse=1", dtype="float64")
+MANY_LONG_ROWS = _cases((800, 8200), options=",lse=1", dtype="float64")
 MORE_UGLY_LONG_ROWS = tuple(
     case
     for dtype in DTYPES
