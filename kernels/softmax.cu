@@ -20,6 +20,7 @@
 //   warp_per_row      a warp for a short row, no barrier                12
 //   row_in_registers  the row stays in registers                         8
 //   cluster           a long row in the shared memory of a cluster       8
+//   cluster_pipelined and the next row is loaded while one is written    8
 #include "softmax.cuh"
 
 // ------------------------------------------------------------------------------------------------
@@ -130,7 +131,7 @@ static void softmax_block_per_row(const SoftmaxProblem& p, cudaStream_t stream) 
 //          trip 2   | t: element 0 | ...                      so a warp's load stays coalesced
 //
 // Changes  vs block_per_row: each pass walks the row in trips of COARSENING elements; what is left
-//          follows one by one. nvcc unrolls the plain loops by four too, so about as many
+//          follows one by one. nvcc unrolls the plain loops, too, so about as many
 //          instructions run; but it must not move a load over a store to y, which might be x. In
 //          the third pass only this rung has its loads in flight together.
 // Bytes    16 asked per element, as before (floor: 8), 2 exp.
@@ -261,7 +262,7 @@ __global__ void softmax_online_kernel(const Softmax<float> p) {
 
   const float inverse = row.l < INFINITY ? 1.0f / row.l : NAN;  // +inf in the row: no softmax
   walk_row<NUM_THREADS, COARSENING>(
-      x, p.cols, [&](int col, float v) { y[col] = power(p.rate * (v - row.m)) * inverse; });
+      x, p.cols, [&](int col, float v) { y[col] = exponential(p.rate, v - row.m) * inverse; });
 }
 
 static void softmax_online(const SoftmaxProblem& p, cudaStream_t stream) {
@@ -283,6 +284,7 @@ void softmax_vectorized(const SoftmaxProblem& p, cudaStream_t stream);
 void softmax_warp_per_row(const SoftmaxProblem& p, cudaStream_t stream);
 void softmax_row_in_registers(const SoftmaxProblem& p, cudaStream_t stream);
 void softmax_cluster(const SoftmaxProblem& p, cudaStream_t stream);
+void softmax_cluster_pipelined(const SoftmaxProblem& p, cudaStream_t stream);
 
 // ------------------------------------------------------------------------------------------------
 // The ladder, slowest idea first. A line here is all it takes to register a rung.
@@ -299,6 +301,9 @@ static constexpr Rung<SoftmaxProblem> RUNGS[] = {
     {"warp_per_row", softmax_warp_per_row, {.dtypes = ALL, .options = OPTIONS}},
     {"row_in_registers", softmax_row_in_registers, {.dtypes = ALL, .options = OPTIONS}},
     {"cluster", softmax_cluster, {.dtypes = ALL, .compute_capability = 90, .options = OPTIONS}},
+    {"cluster_pipelined",
+     softmax_cluster_pipelined,
+     {.dtypes = ALL, .compute_capability = 90, .options = OPTIONS}},
 };
 
 extern "C" const Rung<SoftmaxProblem>* softmax_rungs(int* n) {

@@ -49,9 +49,10 @@ constexpr double LARGEST<double> = 1.7976931348623157e308;
 
 // SoftmaxProblem with its types: what the kernels are given.
 //
-// The scale comes in two factors. z = prescale * x is exact, prescale being 0 or a power of two up
-// to 1 with the sign of scale. So the maximum of z is where that of scale * x is, and
-// slope * (z - m), slope >= 1, has no rounding but that of z - m and its own.
+// The scale comes in two factors. z = prescale * x, prescale being 0 or a power of two up to 1 with
+// the sign of scale, is exact (but for results below the normal numbers). So the maximum of z is
+// where that of scale * x is, and slope * (z - m), slope >= 1, has no rounding but that of z - m and
+// its own.
 template <class T>
 struct Softmax {
   using Number = Compute<T>;
@@ -62,7 +63,7 @@ struct Softmax {
   int cols;
   int64_t ldx, ldy;
   Number prescale, slope;
-  Number rate;  // exp(slope * d) is power(rate * d)
+  Number rate;  // exp(slope * d) is exponential(rate, d)
   bool log;
 };
 
@@ -92,17 +93,18 @@ Softmax<T> typed(const SoftmaxProblem& p) {
   };
 }
 
-// Calls launch(slice) for the parts of p that one grid can hold, 2^31 - 1 rows each. Nearly always
-// there is one part, p itself; none if nothing is to be written.
+// Calls launch(slice) for the parts of p that one grid can hold, 2^31 - 1 blocks each, with that
+// many blocks for a row. Nearly always there is one part, p itself; none if nothing is to be written.
 template <class T, class Launch>
-void for_each_slice(const SoftmaxProblem& p, Launch launch) {
+void for_each_slice(const SoftmaxProblem& p, Launch launch, int blocks = 1) {
   if (p.cols == 0 && p.lse == nullptr) return;
-  for (int64_t row = 0; row < p.rows; row += MAX_GRID_X) {
+  const int64_t most = MAX_GRID_X / blocks;
+  for (int64_t row = 0; row < p.rows; row += most) {
     Softmax<T> slice = typed<T>(p);
     slice.x += row * p.ldx;
     slice.y += row * p.ldy;
     if (slice.lse != nullptr) slice.lse += row;
-    slice.rows = min(p.rows - row, MAX_GRID_X);
+    slice.rows = min(p.rows - row, most);
     launch(slice);
   }
 }
@@ -110,9 +112,9 @@ void for_each_slice(const SoftmaxProblem& p, Launch launch) {
 // ------------------------------------------------------------------------------------------------
 // Arithmetic
 
-// A power of 2 in fp32, for which there is an instruction, and of e in fp64.
-__device__ inline float power(float x) { return ex2(x); }
-__device__ inline double power(double x) { return exp(x); }
+// exp(slope * d): in fp32 a power of 2, for which there is an instruction.
+__device__ inline float exponential(float rate, float d) { return ex2(rate * d); }
+__device__ inline double exponential(double rate, double d) { return exp(rate * d); }
 
 struct Max {
   template <class Number>
@@ -235,7 +237,7 @@ __device__ Value block_reduce_shuffles(Value value, Value (&smem)[32], Op op, Va
 // ------------------------------------------------------------------------------------------------
 // Parts of a row (rung online)
 
-// What a part of a row comes to: the maximum m of its z (z = x but for a scale, see softmax.cuh) and
+// What a part of a row comes to: the maximum m of its z (z = x but for a scale, see struct Softmax) and
 // the sum l of exp(slope * (z - m)). m is finite: an infinite z counts as the largest number, and
 // makes l infinite. A NaN among the z makes l NaN.
 template <class Number>
@@ -250,9 +252,9 @@ struct alignas(2 * sizeof(Number)) Online {
 #pragma unroll
     for (int i = 0; i < N; ++i) m_new = max(m_new, z[i]);
     m_new = min(m_new, LARGEST<Number>);
-    l *= power(rate * (m - m_new));
+    l *= exponential(rate, m - m_new);
 #pragma unroll
-    for (int i = 0; i < N; ++i) l += power(rate * (z[i] - m_new));
+    for (int i = 0; i < N; ++i) l += exponential(rate, z[i] - m_new);
     m = m_new;
   }
 };
@@ -263,7 +265,7 @@ struct Merge {
 
   __device__ Online<Number> operator()(const Online<Number>& a, const Online<Number>& b) const {
     const Number m = max(a.m, b.m);
-    return {m, a.l * power(rate * (a.m - m)) + b.l * power(rate * (b.m - m))};
+    return {m, a.l * exponential(rate, a.m - m) + b.l * exponential(rate, b.m - m)};
   }
 };
 

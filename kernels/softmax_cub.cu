@@ -9,13 +9,14 @@
 // Changes  vs warp_shuffles: cub::BlockReduce for block_reduce_shuffles. It gives its result to
 //          thread 0 alone, so a second trip through shared memory hands it to the others.
 // Bytes    16 asked per element (floor: 8), 2 exp.
-// Shape    256 threads per row, 4 loads in flight per thread, 3 __syncthreads per reduction.
+// Shape    256 threads per row, 4 loads in flight per thread, 2 __syncthreads per reduction.
 // Next     Nothing: reductions are a small part of the work, whoever writes them.
 constexpr int CUB_NUM_THREADS = 256;  // tunable: 64, 128, 256, 512, 1024
 constexpr int CUB_COARSENING = 4;     // tunable: 1, 2, 4, 8
 
 namespace {
 
+// As in rung coarsened.
 template <class Use>
 __device__ void walk_row(const float* x, int cols, Use use) {
   int col = threadIdx.x;

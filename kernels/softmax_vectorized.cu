@@ -1,5 +1,8 @@
 // softmax_vectorized.cu: the ladder of softmax.cu goes on, with all dtypes and options: 16-byte
 // vectors, and rows that stay on the chip.
+//
+// On first reading take `scaled`, `Finish` and `write_lse` for what they are without options: z = x,
+// y = exp(z - m) / l, and nothing.
 #include "softmax.cuh"
 
 // ------------------------------------------------------------------------------------------------
@@ -7,14 +10,15 @@
 // Idea     A lane's load takes 4 fp32 or 8 bf16 at once: a quarter or an eighth of the load
 //          instructions, and a warp has 512 B under way with each.
 // Changes  vs online: the row is cut into vectors and edges (Split in softmax.cuh), as 16-byte
-//          accesses need addresses in multiples of 16. (m, l) is rescaled once per vector, not once
-//          per element.
+//          accesses need addresses in multiples of 16. The walk is coarsened by vectors. (m, l) is
+//          rescaled once per vector, not once per element.
 // Bytes    8 read + 4 written = 12 asked per fp32 element (floor: 8), 2.25 exp.
 // Shape    256 threads per row, 256 B smem, 1 __syncthreads.
 // Trap     x and y may lie differently towards the 16-byte boundaries. The row is cut where y has
 //          them; where x has them elsewhere, its vectors are read element by element.
 // Next     A row of 128 elements is 32 vectors: seven warps of eight have nothing to do.
 constexpr int VECTORIZED_NUM_THREADS = 256;  // tunable: 64, 128, 256, 512, 1024
+constexpr int VECTORIZED_COARSENING = 4;     // tunable: 1, 2, 4, 8
 
 // z of one element, or of the elements of a vector.
 template <class T>
@@ -42,10 +46,10 @@ struct Finish {
     return T(p.slope * (z - m) - last);
   }
   __device__ T quotient(const Softmax<T>& p, Number z) const {
-    return T(power(p.rate * (z - m)) * last);
+    return T(exponential(p.rate, z - m) * last);
   }
-  // Where exp(slope * (z - m)) has taken the place of z, unless its logarithm is asked for.
-  __device__ T held(const Softmax<T>& p, Number z) const {
+  // Of what `exponentiate` left in place of z.
+  __device__ T exponentiated(const Softmax<T>& p, Number z) const {
     return p.log ? logarithm(p, z) : T(z * last);
   }
   __device__ T operator()(const Softmax<T>& p, T x) const {
@@ -81,16 +85,41 @@ __device__ void write_lse(const Softmax<T>& p, int64_t index, const Online<Compu
   if (p.lse != nullptr) p.lse[index] = p.slope * row.m + log(row.l);
 }
 
+// use(col, the vector of x at col) for every vector of thread t of `threads`.
+template <bool ALIGNED, class T, class Use>
+__device__ void walk_vectors(const T* x, const Split<T>& split, int t, int threads, Use use) {
+  constexpr int COARSENING = ALIGNED ? VECTORIZED_COARSENING : 1;
+  int v = t;
+  for (; v + (COARSENING - 1) * threads < split.vectors; v += COARSENING * threads) {
+    Vector<T> x_frag[COARSENING];
+#pragma unroll
+    for (int i = 0; i < COARSENING; ++i) {
+      x_frag[i] = load_vector(x + split.column(v + i * threads), ALIGNED);
+    }
+#pragma unroll
+    for (int i = 0; i < COARSENING; ++i) use(split.column(v + i * threads), x_frag[i]);
+  }
+  for (; v < split.vectors; v += threads) {
+    use(split.column(v), load_vector(x + split.column(v), ALIGNED));
+  }
+}
+
+template <class T, class Use>
+__device__ void for_each_vector(const T* x, const Split<T>& split, int t, int threads, Use use) {
+  if (is_aligned(x + split.head)) {
+    walk_vectors<true>(x, split, t, threads, use);
+  } else {
+    walk_vectors<false>(x, split, t, threads, use);
+  }
+}
+
 // The part of row x that thread t of `threads` takes: an edge, and vectors t, t + threads, ...
 template <class T>
 __device__ Online<Compute<T>> read_row(const Softmax<T>& p, const T* x, const Split<T>& split,
                                        int t, int threads) {
   auto row = Online<Compute<T>>::nothing();
-  const bool aligned = is_aligned(x + split.head);
   if (t < split.edges) add(p, x[split.edge_column(t)], row);
-  for (int v = t; v < split.vectors; v += threads) {
-    add(p, load_vector(x + split.column(v), aligned), row);
-  }
+  for_each_vector(x, split, t, threads, [&](int, const Vector<T>& v) { add(p, v, row); });
   return row;
 }
 
@@ -99,12 +128,9 @@ template <class T>
 __device__ void write_row(const Softmax<T>& p, const T* x, T* y, const Split<T>& split,
                           const Online<Compute<T>>& row, int t, int threads) {
   const Finish<T> finish(p, row);
-  const bool aligned = is_aligned(x + split.head);
   if (t < split.edges) y[split.edge_column(t)] = finish(p, x[split.edge_column(t)]);
-  for (int v = t; v < split.vectors; v += threads) {
-    const int col = split.column(v);
-    store_vector(y + col, finish(p, load_vector(x + col, aligned)));
-  }
+  for_each_vector(x, split, t, threads,
+                  [&](int col, const Vector<T>& v) { store_vector(y + col, finish(p, v)); });
 }
 
 template <class T>
@@ -176,7 +202,7 @@ void softmax_warp_per_row(const SoftmaxProblem& p, cudaStream_t stream) {
 // ------------------------------------------------------------------------------------------------
 // row_in_registers: the row is read once (all dtypes, options)
 // Idea     A thread takes up to 32 elements and keeps them in registers from the load to the store:
-//          every element is read once, written once, and raised to a power once. All loads of a
+//          every element is read once, goes through exp once, and is written once. All loads of a
 //          thread are under way before the first is used. The longer the row, the more threads share
 //          it: 16 or 32 lanes of a warp, then a block of as many warps as it takes.
 //
@@ -204,23 +230,24 @@ template <class T>
 constexpr int HELD_VECTORS =
     sizeof(T) == 2 ? ROW_IN_REGISTERS_VECTORS / 2 : ROW_IN_REGISTERS_VECTORS;
 
-// The sum of exp(slope * (z - m)), which take the place of z unless its logarithm is asked for.
+// Puts exp(slope * (z - m)) in place of z, unless the logarithm is asked for. Returns their sum.
 template <class T, int N>
-__device__ Compute<T> exponentials(const Softmax<T>& p, Compute<T> m, Compute<T> (&z)[N]) {
+__device__ Compute<T> exponentiate(const Softmax<T>& p, Compute<T> m, Compute<T> (&z)[N]) {
   Compute<T> sum = 0;
   if (p.log) {
 #pragma unroll
-    for (int i = 0; i < N; ++i) sum += power(p.rate * (z[i] - m));
+    for (int i = 0; i < N; ++i) sum += exponential(p.rate, z[i] - m);
   } else {
 #pragma unroll
-    for (int i = 0; i < N; ++i) sum += z[i] = power(p.rate * (z[i] - m));
+    for (int i = 0; i < N; ++i) sum += z[i] = exponential(p.rate, z[i] - m);
   }
   return sum;
 }
 
 // Blocks of [rows, lanes]: a row is for 16 lanes, for a warp, or for all of the block.
 template <class T>
-__global__ void __launch_bounds__(ROW_IN_REGISTERS_MAX_THREADS)
+__global__ void __launch_bounds__(ROW_IN_REGISTERS_MAX_THREADS,
+                                  sizeof(T) == 8 ? 1 : 1024 / ROW_IN_REGISTERS_MAX_THREADS)
     softmax_row_in_registers_kernel(const Softmax<T> p) {
   using Number = Compute<T>;
   constexpr int VECTORS = HELD_VECTORS<T>, SIZE = Vector<T>::SIZE;
@@ -257,25 +284,25 @@ __global__ void __launch_bounds__(ROW_IN_REGISTERS_MAX_THREADS)
   }
   m = min(reduce(m, warp_max, Max(), -LARGEST<Number>), LARGEST<Number>);
 
-  Number l = t < split.edges ? exponentials(p, m, z_edge) : 0;
+  Number l = t < split.edges ? exponentiate(p, m, z_edge) : 0;
 #pragma unroll
   for (int i = 0; i < VECTORS; ++i) {
     if (t + i * lanes >= split.vectors) break;
-    l += exponentials(p, m, z[i]);
+    l += exponentiate(p, m, z[i]);
   }
   l = reduce(l, warp_sum, Sum(), 0);
 
   const Online<Number> row{m, l};
   if (exists && t == 0) write_lse(p, index, row);
   const Finish<T> finish(p, row);
-  if (t < split.edges) y[edge] = finish.held(p, z_edge[0]);
+  if (t < split.edges) y[edge] = finish.exponentiated(p, z_edge[0]);
 #pragma unroll
   for (int i = 0; i < VECTORS; ++i) {
     const int v = t + i * lanes;
     if (v >= split.vectors) break;
     Vector<T> result;
 #pragma unroll
-    for (int j = 0; j < SIZE; ++j) result.values[j] = finish.held(p, z[i][j]);
+    for (int j = 0; j < SIZE; ++j) result.values[j] = finish.exponentiated(p, z[i][j]);
     store_vector(y + split.column(v), result);
   }
 }
@@ -318,53 +345,75 @@ void softmax_row_in_registers(const SoftmaxProblem& p, cudaStream_t stream) {
 
 // ------------------------------------------------------------------------------------------------
 // cluster: a long row in the shared memory of several SMs (all dtypes, options; sm_90)
-// Idea     A cluster of up to 16 blocks takes a row. Each block keeps its slice in shared memory, up
-//          to 224 KiB, and if need be 32 KiB more in registers, and sends its (m, l) into the shared
-//          memory of the others. The row is read once: 16 blocks hold 2^20 fp32.
-//          A cluster takes row after row, and while it writes one, it loads the next:
+// Idea     Up to 16 blocks, a cluster, run at the same time and can store into each other's shared
+//          memory. They share a row, each keeps its slice, and tells its (m, l) to the others:
 //
-//            step              0        1        2        3        4        5
-//            write y, row r    chunk 0  chunk 1  chunk 2  chunk 3
-//            load x, row r+1   chunk 0  chunk 1  chunk 2  chunk 3                 cp.async
-//            add up, row r+1                     chunk 0  chunk 1  chunk 2  chunk 3
+//            block 0   slice 0 of x -> (m, l) of it \            / y of slice 0
+//            block 1   slice 1 of x -> (m, l) of it  > all to all  y of slice 1
+//            ...                                    /            \ ...
 //
-//          A chunk's place in shared memory is free as soon as its y is written.
 // Changes  vs row_in_registers: shared memory for registers, filled by cp.async. A thread uses only
 //          what it copied itself, so no barrier guards it: cp_async_wait is enough.
-// Bytes    4 read + 4 written = 8 asked per fp32 element, the floor; 2 exp. What 16 blocks cannot
-//          hold is read twice.
-// Shape    512 threads per block, up to 224 KiB smem, 1 __syncthreads and 1 wait per row. As many
-//          clusters as the GPU runs at a time.
-// Trap     Nothing may be sent to a block that has not started: hence the barrier at the start. And
-//          a mailbox may be filled again only when all warps of its block have read it. There are
-//          two: who fills one for row r + 2 has got row r + 1 from all blocks, and they sent it
-//          behind a __syncthreads, past reading row r.
-//          cp.async moves a 32-byte sector in one piece only if it is one in shared memory too: that
-//          begins at a multiple of 128 here. (16 off, and L2 is asked twice for each sector.)
+// Bytes    4 read + 4 written = 8 asked per fp32 element, the floor; 2.25 exp. What 16 blocks cannot
+//          hold, 224 KiB each, is read twice.
+// Shape    512 threads and mostly up to 64 KiB smem per block, so that an SM has three: one loads
+//          while another writes. 1 __syncthreads, 2 cluster barriers.
+// Trap     cp.async moves a 32-byte sector in one piece only if it is one in shared memory, too. Rows
+//          that begin elsewhere in a line of 128 bytes keep that distance in shared memory.
 // Limit    Rows that row_in_registers can hold are left to it, as are tensors that lie differently
 //          towards the 16-byte boundaries.
-constexpr int CLUSTER_NUM_THREADS = 512;    // tunable: 256, 512, 1024
-constexpr int CLUSTER_VECTORS = 2;          // tunable: 1, 2, 4
-constexpr int CLUSTER_LAG = 2;              // tunable: 1, 2, 3
+// Next     A block that waits at a barrier, or for another SM, neither loads nor writes.
+constexpr int CLUSTER_NUM_THREADS = 512;    // tunable: 256, 512
 constexpr int CLUSTER_SLICE_BYTES = 65536;  // tunable: 32768, 65536, 131072
 constexpr int CLUSTER_BUSY_BLOCKS = 128;    // tunable: 0, 64, 128
-static_assert(CLUSTER_LAG > 0, "a chunk is used a step after it was asked for, or later");
 
 constexpr int CLUSTER_ROUND_BYTES = CLUSTER_NUM_THREADS * 16;  // a vector of each thread
-constexpr int CLUSTER_REGISTERS = 4;                           // vectors of a thread in registers
 
-// Calls use(i, v) for COUNT vectors of this thread's slice, from its vector `first` on. Vectors of
-// the row go round the threads of the cluster, a block after the other.
-template <int COUNT, class Use>
-__device__ void for_each_vector(int first, int vectors, Use use) {
-#pragma unroll
-  for (int i = 0; i < COUNT; ++i) {
-    const int round = (first + i) * cluster_size() + cluster_rank();
-    const int v = round * CLUSTER_NUM_THREADS + threadIdx.x;
-    if (v < vectors) use(i, v);
+// Blocks that an SM shall have registers for.
+#if __CUDA_ARCH__ >= 900
+template <class T>
+constexpr int CLUSTER_BLOCKS = sizeof(T) == 8 ? 1 : 1536 / CLUSTER_NUM_THREADS;
+#else  // the kernels are empty
+template <class T>
+constexpr int CLUSTER_BLOCKS = 1;
+#endif
+
+// A row as the threads of a cluster share it. Vectors are counted from the last multiple of 128 bytes
+// in front of the row, and go round: one to each thread of block 0, then of block 1, ...
+template <class T>
+struct ClusterRow {
+  static constexpr int SIZE = Vector<T>::SIZE;
+  const T* x;  // of vector 0
+  T* y;
+  int first,
+      vectors;  // the row has vectors first, ..., first + vectors - 1; none if it is not there
+  int edge;     // of this thread, counted from x; INT_MIN: none. Block 0 takes them all
+
+  __device__ ClusterRow(const Softmax<T>& p, int64_t index) {
+    const Split<T> split(p.y + index * p.ldy, index >= 0 && index < p.rows ? p.cols : 0);
+    x = p.x + index * p.ldx + split.head;
+    first = reinterpret_cast<uintptr_t>(x) % 128 / sizeof(Vector<T>);
+    x -= first * SIZE;
+    y = p.y + index * p.ldy + split.head - first * SIZE;
+    vectors = split.vectors;
+    const bool takes = cluster_rank() == 0 && threadIdx.x < split.edges;
+    edge = takes ? split.edge_column(threadIdx.x) - split.head + first * SIZE : INT_MIN;
   }
-}
+  // Calls use(i, v) for COUNT vectors of this thread from its k-th on, where the row has them.
+  template <int COUNT, class Use>
+  __device__ void for_each(int k, Use use) const {
+#pragma unroll
+    for (int i = 0; i < COUNT; ++i) {
+      const int round = (k + i) * cluster_size() + cluster_rank();
+      const int v = round * CLUSTER_NUM_THREADS + threadIdx.x;
+      if (static_cast<unsigned>(v - first) < static_cast<unsigned>(vectors)) use(i, v);
+    }
+  }
+  __device__ const T* x_vector(int v) const { return x + v * SIZE; }
+  __device__ T* y_vector(int v) const { return y + v * SIZE; }
+};
 
+// What cp.async brought for this thread's i-th vector from `slots` on.
 template <class T>
 __device__ Vector<T> load_slot(const uint4* slots, int i) {
   Vector<T> vector;
@@ -372,25 +421,142 @@ __device__ Vector<T> load_slot(const uint4* slots, int i) {
   return vector;
 }
 
-// A row, and the edge that this thread takes.
+// Of a thread's `slice` vectors the first `held` are kept in shared memory.
 template <class T>
-struct ClusterRow {
-  const T* x;   // of vector 0
-  T* y;         // of vector 0
-  int vectors;  // 0 if there is no such row
-  int edge;     // counted from x; INT_MIN: none. Block 0 takes them all
+__global__ void __launch_bounds__(CLUSTER_NUM_THREADS, CLUSTER_BLOCKS<T>)
+    softmax_cluster_kernel(const Softmax<T> p, int held, int slice) {
+#if __CUDA_ARCH__ >= 900
+  using Number = Compute<T>;
+  extern __shared__ __align__(128) uint4 smem[];
+  __shared__ Online<Number> warps[32], blocks[MAX_CLUSTER];
+  uint4* const slots = smem + threadIdx.x;  // this thread's: every NUM_THREADS-th
+  const int t = threadIdx.x, size = cluster_size();
+  const int64_t index = blockIdx.x / size;
+  const ClusterRow<T> row(p, index);
+  const Merge<Number> merge{p.rate};
+  const auto nothing = Online<Number>::nothing();
 
-  __device__ ClusterRow(const Softmax<T>& p, int64_t index) {
-    const Split<T> split(p.y + index * p.ldy, index >= 0 && index < p.rows ? p.cols : 0);
-    x = p.x + index * p.ldx + split.head;
-    y = p.y + index * p.ldy + split.head;
-    vectors = split.vectors;
-    const bool takes = cluster_rank() == 0 && threadIdx.x < split.edges;
-    edge = takes ? split.edge_column(threadIdx.x) - split.head : INT_MIN;
+  for (int k = 0; k < held; ++k) {
+    row.template for_each<1>(
+        k, [&](int, int v) { cp_async_16(slots + k * CLUSTER_NUM_THREADS, row.x_vector(v)); });
   }
-  __device__ const T* x_vector(int v) const { return x + v * Vector<T>::SIZE; }
-  __device__ T* y_vector(int v) const { return y + v * Vector<T>::SIZE; }
+  cp_async_commit();
+  auto part = nothing;
+  const T x_edge = row.edge == INT_MIN ? T(0) : row.x[row.edge];
+  if (row.edge != INT_MIN) add(p, x_edge, part);
+  for (int k = held; k < slice; ++k) {
+    row.template for_each<1>(k, [&](int, int v) { add(p, load_vector(row.x_vector(v)), part); });
+  }
+  cp_async_wait<0>();  // this thread's copies are there
+  for (int k = 0; k < held; ++k) {
+    row.template for_each<1>(k, [&](int, int) { add(p, load_slot<T>(slots, k), part); });
+  }
+
+  part = block_reduce_shuffles(part, warps, merge, nothing);
+  cluster_sync();  // every block has started
+  if (t < size) {
+    store_to_block(t, &blocks[cluster_rank()].m, part.m);
+    store_to_block(t, &blocks[cluster_rank()].l, part.l);
+  }
+  cluster_sync();  // every block has sent its part
+  const int block = t % MAX_CLUSTER;
+  const auto result = group_reduce(block < size ? blocks[block] : nothing, merge, MAX_CLUSTER);
+  if (cluster_rank() == 0 && t == 0) write_lse(p, index, result);
+
+  const Finish<T> finish(p, result);
+  if (row.edge != INT_MIN) row.y[row.edge] = finish(p, x_edge);
+  for (int k = 0; k < slice; ++k) {
+    row.template for_each<1>(k, [&](int, int v) {
+      const auto x = k < held ? load_slot<T>(slots, k) : load_vector(row.x_vector(v));
+      store_vector(row.y_vector(v), finish(p, x));
+    });
+  }
+#endif
+}
+
+// How a row is shared out: the blocks of its cluster, a thread's vectors, and those of them that
+// shared memory holds, a multiple of `chunk`.
+struct ClusterPlan {
+  int size, slice, held;
+
+  // Many blocks for a long row, or where a few rows have the GPU to themselves.
+  ClusterPlan(int64_t rows, int64_t row_bytes, int room_bytes, int max_size, int chunk) : size(1) {
+    const auto more_than = [&](int bytes) { return row_bytes > int64_t{size} * bytes; };
+    while (size < max_size &&
+           (more_than(CLUSTER_SLICE_BYTES) ||
+            (rows * size < CLUSTER_BUSY_BLOCKS && more_than(2 * CLUSTER_ROUND_BYTES)))) {
+      size *= 2;
+    }
+    slice = static_cast<int>(ceil_div(row_bytes, int64_t{size} * CLUSTER_ROUND_BYTES));
+    held = min(ceil_div(slice, chunk), room_bytes / (chunk * CLUSTER_ROUND_BYTES)) * chunk;
+  }
 };
+
+// Launches kernel(p, held, slice) for all rows, with clusters as large as the GPU has room for. If
+// `resident`, of no more clusters than run at the same time.
+template <class T, class Kernel>
+static void launch_rows(Kernel kernel, const Softmax<T>& p, int chunk, bool resident,
+                        cudaStream_t stream) {
+  const int room = allow_all_shared_memory(kernel);
+  const int misaligned =
+      reinterpret_cast<uintptr_t>(p.x) % 128 != 0 || p.ldx * sizeof(T) % 128 != 0;
+  const int64_t row_bytes = int64_t{p.cols} * sizeof(T) + (misaligned ? 112 : 0);
+  for (int max_size = MAX_CLUSTER; max_size > 0; max_size /= 2) {
+    const ClusterPlan plan(p.rows, row_bytes, room, max_size, chunk);
+    if (launch_clusters(kernel, p.rows, resident, plan.size, CLUSTER_NUM_THREADS,
+                        plan.held * CLUSTER_ROUND_BYTES, stream, p, plan.held, plan.slice)) {
+      return;
+    }
+  }
+  throw LaunchError("this GPU has no room for a block of %d threads", CLUSTER_NUM_THREADS);
+}
+
+// Whether rows go to the clusters.
+template <class T>
+static bool is_for_clusters(const SoftmaxProblem& p) {
+  return !fits_in_registers<T>(p) && lie_alike<T>(p.x, p.ldx, p.y, p.ldy, p.rows);
+}
+
+void softmax_cluster(const SoftmaxProblem& p, cudaStream_t stream) {
+  with_dtype(p.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    if (!is_for_clusters<T>(p)) return softmax_row_in_registers(p, stream);
+    for_each_slice<T>(
+        p,
+        [&](const Softmax<T>& s) { launch_rows(softmax_cluster_kernel<T>, s, 1, false, stream); },
+        MAX_CLUSTER);
+  });
+}
+
+// ------------------------------------------------------------------------------------------------
+// cluster_pipelined: while one row is written, the next is loaded (all dtypes, options; sm_90)
+// Idea     A cluster takes row after row. A chunk's place in shared memory is free as soon as its y
+//          is written, and the next row's chunk goes there at once:
+//
+//            step              0        1        2        3        4        5
+//            write y, row r    chunk 0  chunk 1  chunk 2  chunk 3
+//            load x, row r+1   chunk 0  chunk 1  chunk 2  chunk 3                 cp.async
+//            add up, row r+1                     chunk 0  chunk 1  chunk 2  chunk 3
+//
+// Changes  vs cluster: the loop above. Each part of a row is sent with a message to the receiver's
+//          mbarrier (st.async): a cluster barrier would first wait for the stores of y. Rows beyond
+//          the shared memory of 16 SMs have 32 KiB more of each block in registers, then hold 2^20
+//          fp32.
+// Bytes    as cluster. Shape: as cluster, but 1 __syncthreads and 1 wait for messages per row, and
+//          as many clusters as the GPU runs at a time.
+// Trap     A mailbox may be filled again only when all warps of its block have read it. There are
+//          two, for even and for odd rows:
+//
+//            block A   send r | wait r | read r | sync | send r+1 | wait r+1 | ... | send r+2
+//            block B   send r | wait r | read r | sync | send r+1 |
+//
+//          A is past "wait r+1", so B has sent r+1, and did so behind a __syncthreads that its warps
+//          reach after reading r.
+constexpr int PIPELINED_VECTORS = 2;  // tunable: 1, 2, 4
+constexpr int PIPELINED_LAG = 2;      // tunable: 1, 2, 3
+constexpr int PIPELINED_REGISTERS =
+    4;  // tunable: 2, 4; vectors of a thread in registers, if need be
+static_assert(PIPELINED_LAG > 0, "a chunk is used a step after it was asked for, or later");
 
 // Where the parts of a row meet: those of the block's warps, and those that all blocks send.
 template <class Number>
@@ -400,8 +566,7 @@ struct Mailbox {
 };
 
 // (m, l) of the whole row, from those of all threads of the cluster: a block sends its own to the
-// mailboxes of all blocks, and every warp merges what came. Waits for nothing else, least of all for
-// the stores of y, as a cluster barrier would.
+// mailboxes of all blocks, and every warp merges what came.
 template <class Number>
 __device__ Online<Number> cluster_reduce(Online<Number> part, Mailbox<Number>& mailbox,
                                          uint32_t parity, Merge<Number> merge) {
@@ -415,20 +580,16 @@ __device__ Online<Number> cluster_reduce(Online<Number> part, Mailbox<Number>& m
   return group_reduce(block < size ? mailbox.blocks[block] : nothing, merge, MAX_CLUSTER);
 }
 
-// Blocks that an SM shall have registers for.
+// Of a thread's `slice` vectors the first `held` are kept in shared memory, REGISTERS in registers.
 template <class T, int REGISTERS>
-constexpr int CLUSTER_BLOCKS = REGISTERS > 0 || sizeof(T) == 8 ? 1 : 1536 / CLUSTER_NUM_THREADS;
-
-// A thread's slice is `slice` vectors: `held` in shared memory, and if these are not all, REGISTERS
-// in registers, and what is left nowhere.
-template <class T, int REGISTERS>
-__global__ void __launch_bounds__(CLUSTER_NUM_THREADS, CLUSTER_BLOCKS<T, REGISTERS>)
-    softmax_cluster_kernel(const Softmax<T> p, int held, int slice) {
+__global__ void __launch_bounds__(CLUSTER_NUM_THREADS, REGISTERS > 0 ? 1 : CLUSTER_BLOCKS<T>)
+    softmax_cluster_pipelined_kernel(const Softmax<T> p, int held, int slice) {
 #if __CUDA_ARCH__ >= 900
   using Number = Compute<T>;
+  constexpr int VECTORS = PIPELINED_VECTORS, LAG = PIPELINED_LAG;
   extern __shared__ __align__(128) uint4 smem[];
+  __shared__ Mailbox<Number> mailboxes[2];
   uint4* const slots = smem + threadIdx.x;  // this thread's: every NUM_THREADS-th
-  __shared__ Mailbox<Number> mailboxes[2];  // rows take turns
   const int64_t clusters = gridDim.x / cluster_size();
   const Merge<Number> merge{p.rate};
 
@@ -437,98 +598,73 @@ __global__ void __launch_bounds__(CLUSTER_NUM_THREADS, CLUSTER_BLOCKS<T, REGISTE
   int64_t index = blockIdx.x / cluster_size();
   ClusterRow<T> row(p, -1);                 // the row that is written,
   auto result = Online<Number>::nothing();  // its m and l,
-  Vector<T> x_frag[REGISTERS + 1];          // and the part of it in registers
+  T row_edge(0);                            // and its edge
+  Vector<T> x_frag[REGISTERS + 1];          // of row, then of next
   for (uint32_t turn = 0;; ++turn, index += clusters) {
     const ClusterRow<T> next(p, index);  // the row that is loaded
+    const T next_edge = next.edge == INT_MIN ? T(0) : next.x[next.edge];
     auto part = Online<Number>::nothing();
     const Finish<T> finish(p, result);
 
-    if constexpr (REGISTERS > 0) {
-      for_each_vector<REGISTERS>(held, row.vectors, [&](int i, int v) {
-        store_vector(row.y_vector(v), finish(p, x_frag[i]));
+    row.template for_each<REGISTERS>(
+        held, [&](int i, int v) { store_vector(row.y_vector(v), finish(p, x_frag[i])); });
+    next.template for_each<REGISTERS>(
+        held, [&](int i, int v) { x_frag[i] = load_vector(next.x_vector(v)); });
+    for (int k = held + REGISTERS; k < slice; ++k) {
+      row.template for_each<1>(k, [&](int, int v) {
+        store_vector(row.y_vector(v), finish(p, load_vector(row.x_vector(v))));
       });
-      for_each_vector<REGISTERS>(held, next.vectors,
-                                 [&](int i, int v) { x_frag[i] = load_vector(next.x_vector(v)); });
-      for (int k = held + REGISTERS; k < slice; ++k) {
-        for_each_vector<1>(k, row.vectors, [&](int, int v) {
-          store_vector(row.y_vector(v), finish(p, load_vector(row.x_vector(v))));
-        });
-      }
     }
-    for (int k = 0; k < held + CLUSTER_LAG * CLUSTER_VECTORS; k += CLUSTER_VECTORS) {
+    for (int k = 0; k < held + LAG * VECTORS; k += VECTORS) {
       if (k < held) {
         uint4* const chunk = slots + k * CLUSTER_NUM_THREADS;
-        for_each_vector<CLUSTER_VECTORS>(k, row.vectors, [&](int i, int v) {
+        row.template for_each<VECTORS>(k, [&](int i, int v) {
           store_vector(row.y_vector(v), finish(p, load_slot<T>(chunk, i)));
         });
-        for_each_vector<CLUSTER_VECTORS>(k, next.vectors, [&](int i, int v) {
+        next.template for_each<VECTORS>(k, [&](int i, int v) {
           cp_async_16(chunk + i * CLUSTER_NUM_THREADS, next.x_vector(v));
         });
       }
       cp_async_commit();
-      cp_async_wait<CLUSTER_LAG>();  // the chunk of LAG steps ago is there
-      const int there = k - CLUSTER_LAG * CLUSTER_VECTORS;
+      cp_async_wait<LAG>();  // the chunk of LAG steps ago is there
+      const int there = k - LAG * VECTORS;
       if (there < 0) continue;
       const uint4* const chunk = slots + there * CLUSTER_NUM_THREADS;
-      for_each_vector<CLUSTER_VECTORS>(there, next.vectors,
-                                       [&](int i, int) { add(p, load_slot<T>(chunk, i), part); });
+      next.template for_each<VECTORS>(there,
+                                      [&](int i, int) { add(p, load_slot<T>(chunk, i), part); });
     }
-    if constexpr (REGISTERS > 0) {
-      for_each_vector<REGISTERS>(held, next.vectors, [&](int i, int) { add(p, x_frag[i], part); });
-      for (int k = held + REGISTERS; k < slice; ++k) {
-        for_each_vector<1>(k, next.vectors,
-                           [&](int, int v) { add(p, load_vector(next.x_vector(v)), part); });
-      }
+    next.template for_each<REGISTERS>(held, [&](int i, int) { add(p, x_frag[i], part); });
+    for (int k = held + REGISTERS; k < slice; ++k) {
+      next.template for_each<1>(k,
+                                [&](int, int v) { add(p, load_vector(next.x_vector(v)), part); });
     }
-    if (row.edge != INT_MIN) row.y[row.edge] = finish(p, row.x[row.edge]);
+    if (row.edge != INT_MIN) row.y[row.edge] = finish(p, row_edge);
     if (index >= p.rows) break;
-    if (next.edge != INT_MIN) add(p, next.x[next.edge], part);
+    if (next.edge != INT_MIN) add(p, next_edge, part);
     result = cluster_reduce(part, mailboxes[turn % 2], turn / 2 % 2, merge);
     if (cluster_rank() == 0 && threadIdx.x == 0) write_lse(p, index, result);
     row = next;
+    row_edge = next_edge;
   }
 #endif
 }
 
-// How a row is shared out.
-struct ClusterPlan {
-  int size, slice, held;  // blocks of a cluster; a thread's vectors, and those in shared memory
-
-  // Many blocks for a long row, or where a few rows have the GPU to themselves.
-  ClusterPlan(int64_t rows, int64_t row_bytes, int room_bytes, int max_size) : size(1) {
-    constexpr int CHUNK_BYTES = CLUSTER_VECTORS * CLUSTER_ROUND_BYTES;
-    const auto more_than = [&](int bytes) { return row_bytes > int64_t{size} * bytes; };
-    while (size < max_size && (more_than(CLUSTER_SLICE_BYTES) ||
-                               (rows * size < CLUSTER_BUSY_BLOCKS && more_than(CHUNK_BYTES)))) {
-      size *= 2;
-    }
-    slice = static_cast<int>(ceil_div(row_bytes, int64_t{size} * CLUSTER_ROUND_BYTES));
-    held = min(ceil_div(slice, CLUSTER_VECTORS), room_bytes / CHUNK_BYTES) * CLUSTER_VECTORS;
+template <class T>
+static void launch_pipelined(const Softmax<T>& p, cudaStream_t stream) {
+  const auto kernel = softmax_cluster_pipelined_kernel<T, 0>;
+  const int64_t in_shared_memory = int64_t{MAX_CLUSTER} * allow_all_shared_memory(kernel);
+  if (int64_t{p.cols} * sizeof(T) + 112 <= in_shared_memory) {
+    launch_rows(kernel, p, PIPELINED_VECTORS, true, stream);
+  } else {
+    launch_rows(softmax_cluster_pipelined_kernel<T, PIPELINED_REGISTERS>, p, PIPELINED_VECTORS,
+                true, stream);
   }
-};
-
-template <class T, int REGISTERS>
-static bool launch_cluster(const Softmax<T>& p, int max_size, cudaStream_t stream) {
-  const auto kernel = softmax_cluster_kernel<T, REGISTERS>;
-  const int room = allow_all_shared_memory(kernel);
-  const ClusterPlan plan(p.rows, int64_t{p.cols} * sizeof(T), room, max_size);
-  if (REGISTERS == 0 && plan.slice > plan.held) {
-    return launch_cluster<T, CLUSTER_REGISTERS>(p, max_size, stream);
-  }
-  return launch_clusters(kernel, p.rows, true, plan.size, CLUSTER_NUM_THREADS,
-                         plan.held * CLUSTER_ROUND_BYTES, stream, p, plan.held, plan.slice);
 }
 
-void softmax_cluster(const SoftmaxProblem& p, cudaStream_t stream) {
+void softmax_cluster_pipelined(const SoftmaxProblem& p, cudaStream_t stream) {
   with_dtype(p.dtype, [&](auto zero) {
     using T = decltype(zero);
-    if (fits_in_registers<T>(p) || !lie_alike<T>(p.x, p.ldx, p.y, p.ldy, p.rows)) {
-      return softmax_row_in_registers(p, stream);
-    }
-    for_each_slice<T>(p, [&](const Softmax<T>& s) {
-      int max_size = MAX_CLUSTER;  // not every GPU has room for that
-      while (max_size > 0 && !launch_cluster<T, 0>(s, max_size, stream)) max_size /= 2;
-      if (max_size == 0) throw LaunchError("no room for a block of softmax_cluster_kernel");
-    });
+    if (!is_for_clusters<T>(p)) return softmax_row_in_registers(p, stream);
+    for_each_slice<T>(p, [&](const Softmax<T>& s) { launch_pipelined(s, stream); });
   });
 }
