@@ -219,12 +219,12 @@ WRONG_FORMULA = (
 )
 
 
-# Which rungs run the barriers of a file; the first one is checked.
+# Which rungs run the barriers of a file; checked is the one whose kernel has it, else the first.
 BARRIER_USERS = {
     "matmul.cu": ("matmul/tiled", "matmul/tiled_16"),
     "softmax.cu": ("softmax/block_per_row", "softmax/coarsened"),
     "softmax_cub.cu": ("softmax/cub",),
-    "softmax_vectorized.cu": ("softmax/cluster",),
+    "softmax_vectorized.cu": ("softmax/cluster", "softmax/cluster_pipelined"),
     "softmax_backward.cu": ("softmax_backward/cluster",),
     "softmax.cuh": (
         "softmax_backward/block_per_row",
@@ -235,6 +235,7 @@ BARRIER_USERS = {
         "softmax/vectorized",
         "softmax/row_in_registers",
         "softmax/cluster",
+        "softmax/cluster_pipelined",
     ),
     "attention.cu": ("attention/flash",),
 }
@@ -244,14 +245,22 @@ BARRIER_USERS = {
 def barriers() -> tuple[Edit, ...]:
     """The removal of each barrier and each wait for copies in turn."""
     edits = []
-    for file, (first, *others) in BARRIER_USERS.items():
-        op, _, rung = first.partition("/")
-        shape = LONG_ROW if rung == "cluster" else ""
-        for match in BARRIER.finditer((kernels_dir() / file).read_text()):
-            edit = Edit(op, rung, match[0], "", touches=tuple(others), shape=shape, file=file)
-            edits.append(edit)
-    assert len(edits) >= 16
+    for file, rungs in BARRIER_USERS.items():
+        text = (kernels_dir() / file).read_text()
+        for match in BARRIER.finditer(text):
+            checked = next((r for r in rungs if _in_kernel(text, match.start(), r)), rungs[0])
+            op, _, rung = checked.partition("/")
+            others = tuple(r for r in rungs if r != checked)
+            shape = LONG_ROW if rung.startswith("cluster") else ""
+            edits.append(Edit(op, rung, match[0], "", touches=others, shape=shape, file=file))
+    assert len(edits) >= 18
     return tuple(edits)
+
+
+def _in_kernel(text: str, at: int, rung: str) -> bool:
+    """Whether a place lies in a rung's kernel. ``rung``: operation/name."""
+    start = text.find(f" {rung.replace('/', '_')}_kernel(const")
+    return 0 <= start < at < text.find("\n}", start)
 
 
 def all_edits() -> tuple[Edit, ...]:
