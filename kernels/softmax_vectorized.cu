@@ -32,6 +32,19 @@ __device__ void scaled(const Softmax<T>& p, const Vector<T>& x, Compute<T> (&z)[
   for (int i = 0; i < Vector<T>::SIZE; ++i) z[i] = p.prescale * Compute<T>(x.values[i]);
 }
 
+// A bf16 is the upper half of an fp32: an instruction for each, where the plain conversion of the
+// second in a word takes two.
+__device__ inline void scaled(const Softmax<__nv_bfloat16>& p, const Vector<__nv_bfloat16>& x,
+                              float (&z)[8]) {
+  const auto& words = reinterpret_cast<const uint4&>(x);
+  const uint32_t pairs[] = {words.x, words.y, words.z, words.w};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    z[2 * i] = p.prescale * __uint_as_float(pairs[i] << 16);
+    z[2 * i + 1] = p.prescale * __uint_as_float(pairs[i] & 0xffff0000u);
+  }
+}
+
 // From z to y, once the row's m and l are known.
 template <class T>
 struct Finish {
