@@ -60,6 +60,8 @@ def parser(operation: Operation) -> argparse.ArgumentParser:
         description=f"Check and time the {operation.name} ladder. pytest runs its tests.",
     )
     example = operation.keys.example()
+    if operation.keys.optional:
+        example += "; options: " + " ".join(f",{key}=1" for key in operation.keys.optional)
     made.add_argument(
         "--kernel", nargs="+", action="extend", metavar="NAME", help="these rungs alone"
     )
