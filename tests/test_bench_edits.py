@@ -1,0 +1,134 @@
+"""The scripts with kernels that were edited: mistakes and what is said of them."""
+
+import re
+
+import pytest
+
+from tests.support import finished, python
+from workbench import ops
+from workbench.baselines import BASELINES
+
+SMALL = ("--target", "simulator", "--shape", "M=40,N=50,K=60")
+
+
+def script(*arguments: str, **environment: str) -> tuple[int, str, str]:
+    return finished(python("test_matmul.py", *SMALL, *arguments, **environment), seconds=300)
+
+
+COPIED_LINE = '{"tiled", matmul_tiled},'
+
+
+def test_a_copied_rung_is_built_checked_and_listed(edited):
+    kernels = edited((COPIED_LINE, COPIED_LINE + '\n    {"my_tiled", matmul_tiled},'))
+    status, out, err = script(**kernels)
+    assert status == 0, err
+    lines = {line.split()[0]: line.split()[1:-2] for line in out.splitlines() if "tiled" in line}
+    assert lines["my_tiled"][1] == lines["tiled"][1]  # warp instructions
+
+
+def test_a_syntax_error_is_the_compilers_message_alone(edited):
+    kernels = edited((COPIED_LINE, '{"tiled", matmul_tilde},'))
+    status, out, err = script(**kernels)
+    assert status == 1
+    assert re.search(r"matmul\.cu:\d+.*error.*matmul_tilde", err)
+    assert "Traceback" not in out + err
+
+
+def test_a_syntax_error_ends_pytest_with_the_message_once(edited):
+    kernels = edited((COPIED_LINE, '{"tiled", matmul_tilde},'))
+    child = python("-m", "pytest", "test_matmul.py", "test_softmax.py", **kernels)
+    status, out, err = finished(child, seconds=300)
+    assert status == 1
+    assert len(re.findall(r"matmul\.cu:\d+.*error.*matmul_tilde", out + err)) == 1
+    assert "Traceback" not in out + err
+    assert "no tests ran" in out
+
+
+def test_a_wrong_rung_has_exit_status_1(edited):
+    kernels = edited(("__syncthreads();  // both tiles are complete", "// nothing"))
+    without = {"WORKBENCH_SIMULATOR": "checks=memcheck"}  # they would find it first
+    status, out, err = script("--kernel", "tiled", **kernels, **without)
+    assert status == 1, err
+    assert re.search(r"^tiled +WRONG$", out, flags=re.MULTILINE)
+    assert "WRONG  matmul tiled on the simulator: M=134,N=139,K=85" in out
+    assert re.search(r"worst +out\[\d+, \d+\]: got", out)
+
+
+def test_mistakes_that_a_square_shape_hides(edited):
+    """A swapped guard and a wrong row stride: right for M = N = K, in multiples of a tile."""
+    kernels = edited(
+        ("if (row < p.M && col < p.N) C[row", "if (row < p.N && col < p.M) C[row"),
+        ("A[row * p.lda + k] *", "A[row * p.ldc + k] *"),
+    )
+    status, out, err = script("--shape", "M=64,N=64,K=64", **kernels)
+    assert status == 1, err
+    for rung in ("naive", "coalesced", "tiled_16", "tiled"):
+        assert len(re.findall(rf"^{rung} +WRONG$", out, flags=re.MULTILINE)) == 2
+        assert out.count(f"WRONG  matmul {rung} on the simulator: M=134,N=139,K=85") == 1
+
+
+def full(*values: str):
+    """Parameters for --full."""
+    return pytest.param(*values, marks=pytest.mark.full)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('{"tiled", matmul_tiled},', "the table has two rungs named 'tiled'"),
+        full('{"cublas", matmul_tiled},', "the table has a rung named 'cublas', which is"),
+        full('{"my tiled", matmul_tiled},', "the table has a rung named 'my tiled'"),
+        full('{"my\\ttiled", matmul_tiled},', "the table has a rung named 'my\\ttiled'"),
+        full('{"my\\ntiled", matmul_tiled},', "the table has a name with a line break"),
+        full('{"", matmul_tiled},', "the table has a rung named ''"),
+    ],
+)
+def test_a_bad_name_in_the_table_is_one_error(edited, line, words):
+    kernels = edited((COPIED_LINE, f"{COPIED_LINE} {line}"))
+    status, out, err = script(**kernels)
+    assert status == 1
+    assert "Traceback" not in out + err
+    assert f"kernels/matmul.cu: {words}" in err.splitlines()[-1]
+
+
+@pytest.mark.full
+def test_a_bad_name_ends_pytest_with_the_error_once(edited):
+    kernels = edited((COPIED_LINE, COPIED_LINE * 2))
+    status, out, err = finished(python("-m", "pytest", "test_matmul.py", **kernels), seconds=300)
+    assert status == 1
+    assert (out + err).count("the table has two rungs named 'tiled'") == 1
+    assert "Traceback" not in out + err
+
+
+def test_every_baseline_has_a_name_that_no_rung_may_have():
+    names = {baseline.name for ladder in BASELINES.values() for baseline in ladder}
+    assert names <= set(ops.BASELINE_NAMES)
+
+
+def test_load_kernels_notices_edits(edited):
+    """In one process: a rung is added while it runs."""
+    kernels = edited()
+    program = f"""
+import build, torch
+from pathlib import Path
+file = Path({kernels["WORKBENCH_KERNELS"]!r}) / "matmul.cu"
+a = torch.ones(40, 40)
+for old, new in (("", ""), ({COPIED_LINE!r}, {COPIED_LINE + '{"mine", matmul_tiled},'!r})):
+    file.write_text(file.read_text().replace(old, new))
+    kernels = build.load_kernels("simulator")
+    name = kernels.rungs("matmul")[-1].name
+    print(name, float(kernels.matmul(a, a, kernel=name)[3, 4]))
+"""
+    status, out, err = finished(python("-c", program, **kernels), seconds=300)
+    assert status == 0, err
+    assert out.splitlines()[-2:] == ["tiled 40.0", "mine 40.0"]
+
+
+def test_without_the_packages_the_scripts_say_what_to_do():
+    """-S leaves out site-packages."""
+    for program in ("test_matmul.py", "test_softmax.py", "test_attention.py", "build.py"):
+        status, out, err = finished(python("-S", program, PYTHONPATH=""))
+        assert (status, out) == (1, "")
+        assert err.count("\n") == 1
+        assert "has no torch, " in err
+        assert "pip install -r requirements.txt" in err
