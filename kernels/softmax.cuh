@@ -185,14 +185,6 @@ struct Split {
   __device__ int edge_column(int i) const { return i < head ? i : i + vectors * SIZE; }
 };
 
-// Tells the compiler that nothing is known of v any more. It then converts 16-bit elements again
-// where they are needed again, and does not keep them as fp32 beside.
-template <class T>
-__device__ void forget(Vector<T>& v) {
-  auto& words = reinterpret_cast<uint4&>(v);
-  asm volatile("" : "+r"(words.x), "+r"(words.y), "+r"(words.z), "+r"(words.w));
-}
-
 // Whether two tensors' rows lie alike towards 16-byte boundaries, all of them.
 template <class T>
 bool lie_alike(const void* a, int64_t lda, const void* b, int64_t ldb, int64_t rows) {

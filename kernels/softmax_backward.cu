@@ -6,12 +6,12 @@
 //   dx = scale * (dy - exp(y) * (sum(dy) - dlse))      y = log_softmax(scale * x)
 //   It needs y and not x. Row-major, rows any stride apart. Any rows, any cols.
 //
-// Rungs
-//   naive             one thread per row, two passes
-//   block_per_row     one block per row; the sum by shuffles and one hop through shared memory
-//   vectorized        the same, 16 bytes per load and store
-//   row_in_registers  dy and y stay in the registers of as many threads as the row needs
-//   cluster           a long row stays in the shared memories of a cluster of blocks
+// Rungs                                                         fp32 bytes per element, asked
+//   naive             one thread per row, two passes                    20
+//   block_per_row     one block per row, the sum by shuffles            20
+//   vectorized        16-byte loads and stores, any alignment           20
+//   row_in_registers  dy and y stay in registers                        12
+//   cluster           a long row in the shared memory of a cluster      12
 #include "softmax.cuh"
 
 // SoftmaxBackwardProblem with its types: what the kernels are given.
@@ -51,6 +51,12 @@ static void for_each_slice(const SoftmaxBackwardProblem& p, Launch launch,
   }
 }
 
+// What is subtracted from the row's sum. To be loaded early: behind a barrier all would wait for it.
+template <class T>
+__device__ Compute<T> load_dlse(const SoftmaxBackward<T>& p, int64_t row) {
+  return p.dlse != nullptr ? p.dlse[row] : Compute<T>(0);
+}
+
 // What an element adds to the sum, and what it becomes once the sum (less dlse) is known.
 template <class T>
 __device__ Compute<T> term(const SoftmaxBackward<T>& p, T dy, T y) {
@@ -80,10 +86,11 @@ __global__ void softmax_backward_naive_kernel(const SoftmaxBackward<T> p) {
   const T* dy = p.dy + row * p.lddy;
   const T* y = p.y + row * p.ldy;
   T* dx = p.dx + row * p.lddx;
+  const Compute<T> dlse = load_dlse(p, row);
 
   Compute<T> sum = 0;
   for (int col = 0; col < p.cols; ++col) sum += term(p, dy[col], y[col]);
-  if (p.dlse != nullptr) sum -= p.dlse[row];
+  sum -= dlse;
   for (int col = 0; col < p.cols; ++col) dx[col] = gradient(p, dy[col], y[col], sum);
 }
 
@@ -110,7 +117,7 @@ static void softmax_backward_naive(const SoftmaxBackwardProblem& p, cudaStream_t
 // Changes  vs naive: the row is shared by a block; still two passes.
 // Bytes    fp32, per element: 20 asked as before (floor: 12). A warp's load is 32 adjacent floats:
 //          4 sectors for 128 B asked (naive: 32).
-// Shape    256 threads per row, 8 values of smem, 10 shuffles, 1 __syncthreads.
+// Shape    256 threads per row, 128 B smem (fp64: 256 B), 10 shuffles, 1 __syncthreads.
 // Trap     Only lane 0 of a warp needs the warp's sum after the shuffles, but all lanes of all
 //          warps need the row's: hence the second round is done by every warp.
 // Next     Each load brings a lane 4 bytes (fp16, bf16: 2); it can bring 16.
@@ -124,11 +131,12 @@ __global__ void softmax_backward_block_per_row_kernel(const SoftmaxBackward<T> p
   const T* dy = p.dy + row * p.lddy;
   const T* y = p.y + row * p.ldy;
   T* dx = p.dx + row * p.lddx;
+  const Compute<T> dlse = load_dlse(p, row);
 
   Compute<T> sum = 0;
   for (int col = threadIdx.x; col < p.cols; col += NUM_THREADS) sum += term(p, dy[col], y[col]);
   sum = block_reduce_shuffles(sum, smem, Sum(), Compute<T>(0));
-  if (p.dlse != nullptr) sum -= p.dlse[row];
+  sum -= dlse;
 
   for (int col = threadIdx.x; col < p.cols; col += NUM_THREADS) {
     dx[col] = gradient(p, dy[col], y[col], sum);
@@ -156,7 +164,7 @@ static void softmax_backward_block_per_row(const SoftmaxBackwardProblem& p, cuda
 //
 // Changes  vs block_per_row: accesses of 16 bytes, a quarter (16-bit types: an eighth) as many.
 // Bytes    fp32, per element: 20 asked as before (floor: 12).
-// Shape    256 threads per row, 8 values of smem, 10 shuffles, 1 __syncthreads.
+// Shape    256 threads per row, 128 B smem (fp64: 256 B), 10 shuffles, 1 __syncthreads.
 // Trap     dy, y and dx have strides of their own, and may lie differently towards the boundaries.
 //          The row is cut where dx has them; if dy or y has them elsewhere, the vectors of both are
 //          read element by element.
@@ -201,6 +209,7 @@ __global__ void softmax_backward_vectorized_kernel(const SoftmaxBackward<T> p) {
   const T* dy = p.dy + row * p.lddy;
   const T* y = p.y + row * p.ldy;
   T* dx = p.dx + row * p.lddx;
+  const Compute<T> dlse = load_dlse(p, row);
   const Split<T> split(dx, p.cols);
   const bool aligned = is_aligned(dy + split.head) && is_aligned(y + split.head);
   const auto walk = [&](auto use) {
@@ -215,7 +224,7 @@ __global__ void softmax_backward_vectorized_kernel(const SoftmaxBackward<T> p) {
   }
   walk([&](int, Vector<T> dy_frag, Vector<T> y_frag) { sum += terms(p, dy_frag, y_frag); });
   sum = block_reduce_shuffles(sum, smem, Sum(), Compute<T>(0));
-  if (p.dlse != nullptr) sum -= p.dlse[row];
+  sum -= dlse;
 
   if (threadIdx.x < split.edges) {
     const int col = split.edge_column(threadIdx.x);
@@ -241,7 +250,7 @@ static void softmax_backward_vectorized(const SoftmaxBackwardProblem& p, cudaStr
 // row_in_registers: dy and y are read once (all dtypes)
 // Idea     A thread takes at most VECTORS vectors of dy and of y and keeps them while the sum is
 //          made. The longer the row, the more threads share it: 16 or 32 lanes of a warp, then a
-//          block of as many warps as it takes.
+//          block of as many warps as it takes. Where rows are few, each takes more threads.
 //
 //          lanes per row    16     32     64     ...    1024
 //          fp32, up to     256    512   1024           16384 columns
@@ -251,27 +260,40 @@ static void softmax_backward_vectorized(const SoftmaxBackwardProblem& p, cudaStr
 // Shape    Up to 32 lanes: 128 threads per block, 8 or 4 rows, no __syncthreads. Beyond: a block
 //          per row, 1 __syncthreads. Registers: 32 of a thread hold data.
 // Trap     The shuffles want all lanes of the warp: those behind the last row stay and take a row
-//          of no columns.
+//          of no columns. And what was converted to fp32 for the sum would stay in registers until
+//          it is written, twice the room of 16 bits: `forget` has it converted again.
 // Limit    Rows of more than 1024 * VECTORS vectors go through `vectorized`; so do tensors that lie
 //          differently towards the boundaries, whose vectors of 16-bit elements would be collected
 //          one element per register.
-// Next     Beyond 16384 columns (fp32) a block cannot hold a row; a cluster of blocks can.
-constexpr int ROW_IN_REGISTERS_VECTORS = 4;        // tunable: 1, 2, 4
-constexpr int ROW_IN_REGISTERS_NUM_THREADS = 128;  // tunable: 32, 64, 128, 256
+// Next     Beyond 8192 columns (fp32) a block is alone on its SM: it loads, adds and stores in turn.
+//          Beyond 16384 its registers cannot hold the row. A cluster of blocks can.
+constexpr int ROW_IN_REGISTERS_VECTORS = 4;           // tunable: 1, 2, 4
+constexpr int ROW_IN_REGISTERS_NUM_THREADS = 128;     // tunable: 32, 64, 128, 256
+constexpr int ROW_IN_REGISTERS_BUSY_THREADS = 32768;  // tunable: 0, 16384, 32768, 65536
 constexpr int ROW_IN_REGISTERS_MAX_THREADS = 1024;
+constexpr int ROW_IN_REGISTERS_MAX_VECTORS =
+    ROW_IN_REGISTERS_MAX_THREADS * ROW_IN_REGISTERS_VECTORS;
 
-// `lanes` threads per row: 16, 32, or the block.
+// Tells the compiler that nothing is known of v any more.
+template <class T>
+__device__ void forget(Vector<T>& v) {
+  auto& words = reinterpret_cast<uint4&>(v);
+  asm volatile("" : "+r"(words.x), "+r"(words.y), "+r"(words.z), "+r"(words.w));
+}
+
+// Blocks of [rows, lanes]: a row is for 16 lanes, for a warp, or for all of the block.
 template <class T>
 __global__ void __launch_bounds__(ROW_IN_REGISTERS_MAX_THREADS)
-    softmax_backward_row_in_registers_kernel(const SoftmaxBackward<T> p, int lanes) {
+    softmax_backward_row_in_registers_kernel(const SoftmaxBackward<T> p) {
   constexpr int VECTORS = ROW_IN_REGISTERS_VECTORS;
   __shared__ Compute<T> smem[32];
-  const int lane = threadIdx.x % lanes;
-  const int64_t row = static_cast<int64_t>(blockIdx.x) * (blockDim.x / lanes) + threadIdx.x / lanes;
+  const int lane = threadIdx.x, lanes = blockDim.x;
+  const int64_t row = static_cast<int64_t>(blockIdx.x) * blockDim.y + threadIdx.y;
   const bool exists = row < p.rows;
   const T* dy = p.dy + row * p.lddy;
   const T* y = p.y + row * p.ldy;
   T* dx = p.dx + row * p.lddx;
+  const Compute<T> dlse = exists ? load_dlse(p, row) : 0;
   const Split<T> split(dx, exists ? p.cols : 0);
 
   Vector<T> dy_frag[VECTORS], y_frag[VECTORS];
@@ -297,7 +319,7 @@ __global__ void __launch_bounds__(ROW_IN_REGISTERS_MAX_THREADS)
   }
   sum = lanes <= 32 ? group_reduce(sum, Sum(), lanes)
                     : block_reduce_shuffles(sum, smem, Sum(), Compute<T>(0));
-  if (exists && p.dlse != nullptr) sum -= p.dlse[row];
+  sum -= dlse;
 
   if (lane < split.edges) dx[edge] = gradient(p, dy_edge, y_edge, sum);
 #pragma unroll
@@ -316,19 +338,30 @@ static bool tensors_lie_alike(const SoftmaxBackwardProblem& p) {
          lie_alike<T>(p.dx, p.lddx, p.y, p.ldy, p.rows);
 }
 
+// Threads for a row. Where all rows together keep too few busy, each takes fewer vectors.
+static int threads_of_a_row(int64_t rows, int vectors) {
+  int threads = ceil_div(vectors, ROW_IN_REGISTERS_VECTORS);
+  while (threads < vectors && 2 * threads <= ROW_IN_REGISTERS_MAX_THREADS &&
+         rows * threads < ROW_IN_REGISTERS_BUSY_THREADS) {
+    threads *= 2;
+  }
+  return threads <= 16 ? 16 : ceil_div(threads, 32) * 32;
+}
+
 static void softmax_backward_row_in_registers(const SoftmaxBackwardProblem& p,
                                               cudaStream_t stream) {
   with_dtype(p.dtype, [&](auto zero) {
     using T = decltype(zero);
-    const int threads = ceil_div(p.cols / Vector<T>::SIZE, ROW_IN_REGISTERS_VECTORS);
-    if (threads > ROW_IN_REGISTERS_MAX_THREADS || !tensors_lie_alike<T>(p)) {
+    const int vectors = p.cols / Vector<T>::SIZE;
+    if (vectors > ROW_IN_REGISTERS_MAX_VECTORS || !tensors_lie_alike<T>(p)) {
       return softmax_backward_vectorized(p, stream);
     }
-    const int lanes = threads <= 16 ? 16 : ceil_div(threads, 32) * 32;
-    const int block = max(lanes, lanes <= 32 ? ROW_IN_REGISTERS_NUM_THREADS : 0);
+    const int lanes = threads_of_a_row(p.rows, vectors);
+    const int rows = lanes <= 32 ? ROW_IN_REGISTERS_NUM_THREADS / lanes : 1;  // of a block
+    const dim3 block(lanes, rows);
     for_each_slice<T>(p, [&](const SoftmaxBackward<T>& s) {
-      const auto grid = static_cast<unsigned>(ceil_div<int64_t>(s.rows, block / lanes));
-      softmax_backward_row_in_registers_kernel<<<grid, block, 0, stream>>>(s, lanes);
+      const auto grid = static_cast<unsigned>(ceil_div<int64_t>(s.rows, rows));
+      softmax_backward_row_in_registers_kernel<<<grid, block, 0, stream>>>(s);
       CUDA_CHECK_LAUNCH(softmax_backward_row_in_registers_kernel);
     });
   });

@@ -99,7 +99,7 @@ SWAPPED = (
         "row_in_registers",
         "group_reduce(sum, Sum(), lanes)",
         "group_reduce(sum, Sum(), lanes / 2)",
-        shape="rows=9,cols=200",
+        shape="rows=9,cols=64",
     ),
     Edit(
         "attention",
@@ -177,7 +177,7 @@ UNGUARDED = (
         "row_in_registers",
         "exists ? p.cols : 0",
         "p.cols",
-        shape="rows=9,cols=200",  # eight rows in a block
+        shape="rows=9,cols=64",  # eight rows in a block
         tensor="dy|y",
         line_of="dy_frag[v] = load_vector(",
     ),
