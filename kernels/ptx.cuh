@@ -72,6 +72,15 @@ __device__ inline void cluster_sync() {
           : "memory");
 }
 
+// The same in two halves, of which the first promises nothing about memory: cluster_wait returns
+// when all threads of the cluster have arrived.
+__device__ inline void cluster_arrive_relaxed() {
+  asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
+}
+__device__ inline void cluster_wait() {
+  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+
 // ------------------------------------------------------------------------------------------------
 // Barriers in shared memory, sm_90 (PTX ISA, "mbarrier", "st.async")
 

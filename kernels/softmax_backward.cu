@@ -28,19 +28,19 @@ struct SoftmaxBackward {
   bool log;
 };
 
-// Calls launch(slice) for parts of p of at most `rows` rows, so many as one grid can take.
+// Calls launch(slice) for the parts of p that one grid can hold, with that many blocks for a row.
 template <class T, class Launch>
-static void for_each_slice(const SoftmaxBackwardProblem& p, Launch launch,
-                           int64_t rows = MAX_GRID_X) {
+static void for_each_slice(const SoftmaxBackwardProblem& p, Launch launch, int blocks = 1) {
   if (p.cols == 0) return;
-  for (int64_t row = 0; row < p.rows; row += rows) {
+  const int64_t most = MAX_GRID_X / blocks;
+  for (int64_t row = 0; row < p.rows; row += most) {
     const Compute<T>* dlse = static_cast<const Compute<T>*>(p.dlse);
     launch(SoftmaxBackward<T>{
         .dy = static_cast<const T*>(p.dy) + row * p.lddy,
         .y = static_cast<const T*>(p.y) + row * p.ldy,
         .dlse = dlse == nullptr ? nullptr : dlse + row,
         .dx = static_cast<T*>(p.dx) + row * p.lddx,
-        .rows = min(p.rows - row, rows),
+        .rows = min(p.rows - row, most),
         .cols = p.cols,
         .lddy = p.lddy,
         .ldy = p.ldy,
@@ -378,32 +378,48 @@ static void softmax_backward_row_in_registers(const SoftmaxBackwardProblem& p,
 //
 // Changes  vs row_in_registers: shared memory, filled by cp.async past the registers; up to 16
 //          blocks per row. Shorter rows are left to row_in_registers.
-// Bytes    fp32, per element: 8 read + 4 written = 12 asked, the floor, up to 460800 columns; what
-//          is longer than 16 shared memories is read twice.
-// Shape    512 threads, 1 to 16 blocks per row, the fewest that hold it in half a shared memory
-//          each: two blocks per SM, one loads while the other stores. 0 __syncthreads, 2 cluster
+// Bytes    fp32, per element: 8 read + 4 written = 12 asked, the floor, up to 462848 columns (sm_90,
+//          226 KiB per block); what 16 blocks cannot hold is read twice.
+// Shape    512 threads, 1 to 16 blocks per row: the fewest that hold it in half a shared memory
+//          each, so that an SM has two, of which one loads while the other stores (three, where
+//          parts are small); or more, where few rows would leave SMs idle. 0 __syncthreads, 2 cluster
 //          barriers.
-// Trap     A block must not store into one that has not started: hence the first barrier,
-//          behind the copies, whose time it takes.
-// Next     The end: nothing is read twice that can be held on chip.
-constexpr int CLUSTER_NUM_THREADS = 512;    // tunable: 256, 512
-constexpr int CLUSTER_HALF_VECTORS = 3520;  // of dy and of y: 110 KiB, two blocks per SM
-constexpr int CLUSTER_FULL_VECTORS = 7200;  // 225 KiB, with the sums the most that a block can have
-constexpr int CLUSTER_MAX_BLOCKS = 16;      // tunable: 8, 16
-constexpr int CLUSTER_MIN_VECTORS = 4096;   // tunable: 2048, 4096
+// Trap     A block must not store into one that has not started: hence the first barrier. All the
+//          loads lie between arriving at it and waiting for it, so it costs no time.
+//          cp.async moves a 32-byte sector in one piece only if it is one in shared memory too. So
+//          all parts begin at a sector: their slots are even in number, and where dy begins in the
+//          middle of a sector, the first slot stays empty.
+//
+//          | -- v0 | v1 v2 | v3 v4 |    sectors in memory, pairs of slots
+//
+// Next     A part of more than half a shared memory has its SM for itself, which then loads nothing
+//          while it stores. It could load the next row, as the forward's `cluster_pipelined` does.
+constexpr int CLUSTER_NUM_THREADS = 512;   // tunable: 256, 512
+constexpr int CLUSTER_MIN_VECTORS = 2048;  // tunable: 1024, 2048, 4096
+constexpr int CLUSTER_BUSY_BLOCKS = 128;   // tunable: 0, 64, 128
 
-// `capacity`: the vectors of dy, and of y, that a block can hold.
+// Blocks that an SM shall have registers for.
+#if __CUDA_ARCH__ >= 900
 template <class T>
-__global__ void __launch_bounds__(CLUSTER_NUM_THREADS, 2)
+constexpr int CLUSTER_BLOCKS = (sizeof(T) == 8 ? 1024 : 1536) / CLUSTER_NUM_THREADS;
+#else  // the kernel is empty
+template <class T>
+constexpr int CLUSTER_BLOCKS = 1;
+#endif
+
+// `capacity`: the slots of a block, for a vector of dy and one of y each.
+template <class T>
+__global__ void __launch_bounds__(CLUSTER_NUM_THREADS, CLUSTER_BLOCKS<T>)
     softmax_backward_cluster_kernel(const SoftmaxBackward<T> p, int capacity) {
 #if __CUDA_ARCH__ >= 900
   constexpr int NUM_THREADS = CLUSTER_NUM_THREADS;
   constexpr int WARPS = NUM_THREADS / 32;
   constexpr int SIZE = Vector<T>::SIZE;
-  extern __shared__ uint4 smem[];
-  __shared__ Compute<T> sums[CLUSTER_MAX_BLOCKS * WARPS];
+  extern __shared__ __align__(128) uint4 smem[];
+  __shared__ Compute<T> sums[MAX_CLUSTER * WARPS];
   auto* dy_smem = reinterpret_cast<Vector<T>*>(smem);  // [capacity]
   Vector<T>* y_smem = dy_smem + capacity;              // [capacity]
+  cluster_arrive_relaxed();                            // this block has started
 
   const int t = threadIdx.x, lane = t % 32, warp = t / 32;
   const int blocks = cluster_size(), rank = cluster_rank();
@@ -411,24 +427,31 @@ __global__ void __launch_bounds__(CLUSTER_NUM_THREADS, 2)
   const T* dy = p.dy + row * p.lddy;
   const T* y = p.y + row * p.ldy;
   T* dx = p.dx + row * p.lddx;
+  const Compute<T> dlse = load_dlse(p, row);
   const Split<T> split(dx, p.cols);
-  const int part = ceil_div(split.vectors, blocks);
-  const int begin = min(rank * part, split.vectors);
-  const int size = min(part, split.vectors - begin);
+  const int empty = reinterpret_cast<uintptr_t>(dy + split.head) / sizeof(Vector<T>) % 2;
+  const int slots = empty + split.vectors;
+  const int part = ceil_div(slots, 2 * blocks) * 2;
+  const int begin = min(rank * part, slots);
+  const int size = min(part, slots - begin);
   const int held = min(size, capacity);  // the vectors behind are read twice
-  const int first = split.column(begin);
+  const int first = split.column(begin - empty);
+  const int start = rank == 0 && t < empty ? t + NUM_THREADS : t;
 
 #pragma unroll 1
-  for (int i = t; i < held; i += NUM_THREADS) {
+  for (int i = start; i < held; i += NUM_THREADS) {
     cp_async_16(&dy_smem[i], dy + first + i * SIZE);
     cp_async_16(&y_smem[i], y + first + i * SIZE);
   }
   cp_async_commit();
-  cluster_sync();  // every block has started
 
-  Compute<T> sum = 0;
+  T dy_edge(0), y_edge(0);
   const int edge = rank == 0 && t < split.edges ? split.edge_column(t) : -1;
-  if (edge >= 0) sum = term(p, dy[edge], y[edge]);
+  if (edge >= 0) {
+    dy_edge = dy[edge];
+    y_edge = y[edge];
+  }
+  Compute<T> sum = edge >= 0 ? term(p, dy_edge, y_edge) : Compute<T>(0);
 #pragma unroll 1
   for (int i = held + t; i < size; i += NUM_THREADS) {
     const int col = first + i * SIZE;
@@ -436,19 +459,19 @@ __global__ void __launch_bounds__(CLUSTER_NUM_THREADS, 2)
   }
   cp_async_wait<0>();  // this thread reads what it copied itself, and nothing else
 #pragma unroll 1
-  for (int i = t; i < held; i += NUM_THREADS) sum += terms(p, dy_smem[i], y_smem[i]);
+  for (int i = start; i < held; i += NUM_THREADS) sum += terms(p, dy_smem[i], y_smem[i]);
 
   sum = group_reduce(sum, Sum());
+  cluster_wait();  // every block has started
   if (lane < blocks) store_to_block(lane, &sums[rank * WARPS + warp], sum);
   cluster_sync();  // the sums of all warps of all blocks are in this block's shared memory
   sum = 0;
   for (int i = lane; i < blocks * WARPS; i += 32) sum += sums[i];
-  sum = group_reduce(sum, Sum());
-  if (p.dlse != nullptr) sum -= p.dlse[row];
+  sum = group_reduce(sum, Sum()) - dlse;
 
-  if (edge >= 0) dx[edge] = gradient(p, dy[edge], y[edge], sum);
+  if (edge >= 0) dx[edge] = gradient(p, dy_edge, y_edge, sum);
 #pragma unroll 1
-  for (int i = t; i < held; i += NUM_THREADS) {
+  for (int i = start; i < held; i += NUM_THREADS) {
     store_vector(dx + first + i * SIZE, gradients(p, dy_smem[i], y_smem[i], sum));
   }
 #pragma unroll 1
@@ -459,37 +482,47 @@ __global__ void __launch_bounds__(CLUSTER_NUM_THREADS, 2)
 #endif
 }
 
+// Blocks for a row of so many slots: the fewest that hold it in `half` of them each, or more where
+// a few rows have the GPU to themselves.
+static int blocks_of_a_row(int64_t rows, int slots, int half, int max_blocks) {
+  int blocks = 1;
+  const auto more_than = [&](int each) { return slots > int64_t{blocks} * each; };
+  while (blocks < max_blocks && (more_than(half) || (rows * blocks < CLUSTER_BUSY_BLOCKS &&
+                                                     more_than(2 * CLUSTER_NUM_THREADS)))) {
+    blocks *= 2;
+  }
+  return blocks;
+}
+
+template <class T>
+static void launch_rows(const SoftmaxBackward<T>& p, cudaStream_t stream) {
+  constexpr int SLOT_BYTES = 2 * sizeof(Vector<T>);
+  constexpr int SUMS_BYTES = MAX_CLUSTER * CLUSTER_NUM_THREADS / 32 * sizeof(Compute<T>);
+  constexpr int CUDA_BYTES = 1024;  // that CUDA takes for itself, from every block
+  const auto kernel = softmax_backward_cluster_kernel<T>;
+  const int room = allow_all_shared_memory(kernel);
+  const int full = room / SLOT_BYTES / 2 * 2;
+  const int half = (room - SUMS_BYTES - CUDA_BYTES) / 2 / SLOT_BYTES / 2 * 2;  // two blocks per SM
+  const int slots = p.cols / Vector<T>::SIZE + 1;  // the first may stay empty
+  for (int max_blocks = MAX_CLUSTER; max_blocks > 0; max_blocks /= 2) {
+    const int blocks = blocks_of_a_row(p.rows, slots, half, max_blocks);
+    const int capacity = min(ceil_div(slots, 2 * blocks) * 2, full);
+    if (launch_clusters(kernel, p.rows, false, blocks, CLUSTER_NUM_THREADS, capacity * SLOT_BYTES,
+                        stream, p, capacity)) {
+      return;
+    }
+  }
+  throw LaunchError("this GPU has no room for a block of %d threads", CLUSTER_NUM_THREADS);
+}
+
 static void softmax_backward_cluster(const SoftmaxBackwardProblem& p, cudaStream_t stream) {
   with_dtype(p.dtype, [&](auto zero) {
     using T = decltype(zero);
-    const int vectors = p.cols / Vector<T>::SIZE;
-    if (vectors <= CLUSTER_MIN_VECTORS || !tensors_lie_alike<T>(p)) {
+    if (p.cols / Vector<T>::SIZE <= min(CLUSTER_MIN_VECTORS, ROW_IN_REGISTERS_MAX_VECTORS) ||
+        !tensors_lie_alike<T>(p)) {
       return softmax_backward_row_in_registers(p, stream);
     }
-    int blocks = 1;
-    while (blocks < CLUSTER_MAX_BLOCKS && ceil_div(vectors, blocks) > CLUSTER_HALF_VECTORS) {
-      blocks *= 2;
-    }
-    const int capacity = min(ceil_div(vectors, blocks), CLUSTER_FULL_VECTORS);
-    const int smem_bytes = 2 * capacity * static_cast<int>(sizeof(Vector<T>));
-    const auto kernel = softmax_backward_cluster_kernel<T>;
-    CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1));
-    CUDA_CHECK(
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, smem_bytes));
-    const auto launch = [&](const SoftmaxBackward<T>& s) {
-      cudaLaunchAttribute cluster = {.id = cudaLaunchAttributeClusterDimension};
-      cluster.val.clusterDim = {static_cast<unsigned>(blocks), 1, 1};
-      const cudaLaunchConfig_t config = {
-          .gridDim = dim3(static_cast<unsigned>(s.rows * blocks)),
-          .blockDim = dim3(CLUSTER_NUM_THREADS),
-          .dynamicSmemBytes = static_cast<size_t>(smem_bytes),
-          .stream = stream,
-          .attrs = &cluster,
-          .numAttrs = 1,
-      };
-      CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, s, capacity));
-    };
-    for_each_slice<T>(p, launch, MAX_GRID_X / blocks);
+    for_each_slice<T>(p, [&](const SoftmaxBackward<T>& s) { launch_rows(s, stream); }, MAX_CLUSTER);
   });
 }
 

@@ -135,7 +135,10 @@ def test_missing_barrier(laboratory, edit):
     """On the simulator alone, which sees that nothing orders the accesses; a GPU may be lucky."""
     outcome = laboratory.outcome(edit, "simulator")
     assert_reported(outcome, edit, "simulator")
-    found = r"(racecheck|initcheck): |memcheck: .* which may not have started"
+    found = (
+        r"(racecheck|initcheck): |memcheck: .* which may not have started|"
+        "synccheck: the thread arrives at the cluster's barrier again without having waited"
+    )
     assert re.search(rf"raised SimulatorError: ({found})", outcome.report)
     assert f"{edit.source}:" in outcome.report
 

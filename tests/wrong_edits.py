@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from workbench.toolchain import kernels_dir
 
-BARRIER = re.compile(r"(?:__syncthreads|cluster_sync|cp_async_wait<\w+>)\(\);.*")
+BARRIER = re.compile(r"(?:__syncthreads|cluster_(?:sync|wait)|cp_async_wait<\w+>)\(\);.*")
 SHAPES = {  # with more than one tile each way and ragged edges
     "matmul": "M=70,N=75,K=85",
     "softmax": "rows=9,cols=2100",
