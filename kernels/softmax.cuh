@@ -193,6 +193,15 @@ bool lie_alike(const void* a, int64_t lda, const void* b, int64_t ldb, int64_t r
   return first % sizeof(Vector<T>) == 0 && step % Vector<T>::SIZE == 0;
 }
 
+// Threads for a row, each taking up to `held` of its vectors: 16, 32, or a multiple of 32. Where all
+// rows together keep fewer than `busy` threads, each takes fewer, as long as `most` threads do. More
+// than that if the row is too long.
+inline int threads_of_a_row(int64_t rows, int vectors, int held, int most, int busy) {
+  int threads = ceil_div(vectors, held);
+  while (threads < vectors && 2 * threads <= most && rows * threads < busy) threads *= 2;
+  return threads <= 16 ? 16 : ceil_div(threads, 32) * 32;
+}
+
 // ------------------------------------------------------------------------------------------------
 // Reductions by shuffles
 

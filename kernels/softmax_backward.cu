@@ -338,16 +338,6 @@ static bool tensors_lie_alike(const SoftmaxBackwardProblem& p) {
          lie_alike<T>(p.dx, p.lddx, p.y, p.ldy, p.rows);
 }
 
-// Threads for a row. Where all rows together keep too few busy, each takes fewer vectors.
-static int threads_of_a_row(int64_t rows, int vectors) {
-  int threads = ceil_div(vectors, ROW_IN_REGISTERS_VECTORS);
-  while (threads < vectors && 2 * threads <= ROW_IN_REGISTERS_MAX_THREADS &&
-         rows * threads < ROW_IN_REGISTERS_BUSY_THREADS) {
-    threads *= 2;
-  }
-  return threads <= 16 ? 16 : ceil_div(threads, 32) * 32;
-}
-
 static void softmax_backward_row_in_registers(const SoftmaxBackwardProblem& p,
                                               cudaStream_t stream) {
   with_dtype(p.dtype, [&](auto zero) {
@@ -356,7 +346,8 @@ static void softmax_backward_row_in_registers(const SoftmaxBackwardProblem& p,
     if (vectors > ROW_IN_REGISTERS_MAX_VECTORS || !tensors_lie_alike<T>(p)) {
       return softmax_backward_vectorized(p, stream);
     }
-    const int lanes = threads_of_a_row(p.rows, vectors);
+    const int lanes = threads_of_a_row(p.rows, vectors, ROW_IN_REGISTERS_VECTORS,
+                                       ROW_IN_REGISTERS_MAX_THREADS, ROW_IN_REGISTERS_BUSY_THREADS);
     const int rows = lanes <= 32 ? ROW_IN_REGISTERS_NUM_THREADS / lanes : 1;  // of a block
     const dim3 block(lanes, rows);
     for_each_slice<T>(p, [&](const SoftmaxBackward<T>& s) {

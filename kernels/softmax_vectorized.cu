@@ -320,23 +320,16 @@ __global__ void __launch_bounds__(ROW_IN_REGISTERS_MAX_THREADS,
   }
 }
 
-// Threads for a row; more than MAX_THREADS if it is too long. Where all rows together keep too few
-// busy, each takes fewer elements.
 template <class T>
-static int threads_of_a_row(int64_t rows, int cols) {
-  const int vectors = cols / Vector<T>::SIZE;
-  int threads = ceil_div(vectors, HELD_VECTORS<T>);
-  while (threads < vectors && 2 * threads <= ROW_IN_REGISTERS_MAX_THREADS &&
-         rows * threads < ROW_IN_REGISTERS_BUSY_THREADS) {
-    threads *= 2;
-  }
-  return threads <= 16 ? 16 : ceil_div(threads, 32) * 32;
+static int lanes_of_a_row(const SoftmaxProblem& p) {
+  return threads_of_a_row(p.rows, p.cols / Vector<T>::SIZE, HELD_VECTORS<T>,
+                          ROW_IN_REGISTERS_MAX_THREADS, ROW_IN_REGISTERS_BUSY_THREADS);
 }
 
 // Whether row_in_registers takes the rows as they are.
 template <class T>
 static bool fits_in_registers(const SoftmaxProblem& p) {
-  return threads_of_a_row<T>(p.rows, p.cols) <= ROW_IN_REGISTERS_MAX_THREADS;
+  return lanes_of_a_row<T>(p) <= ROW_IN_REGISTERS_MAX_THREADS;
 }
 
 void softmax_row_in_registers(const SoftmaxProblem& p, cudaStream_t stream) {
@@ -345,7 +338,7 @@ void softmax_row_in_registers(const SoftmaxProblem& p, cudaStream_t stream) {
     if (!fits_in_registers<T>(p) || !lie_alike<T>(p.x, p.ldx, p.y, p.ldy, p.rows)) {
       return softmax_vectorized(p, stream);
     }
-    const int lanes = threads_of_a_row<T>(p.rows, p.cols);
+    const int lanes = lanes_of_a_row<T>(p);
     const int rows = lanes <= 32 ? ROW_IN_REGISTERS_NUM_THREADS / lanes : 1;  // of a block
     const dim3 block(lanes, rows);
     for_each_slice<T>(p, [&](const Softmax<T>& s) {
