@@ -363,7 +363,9 @@ void softmax_row_in_registers(const SoftmaxProblem& p, cudaStream_t stream) {
 // Bytes    4 read + 4 written = 8 asked per fp32 element, the floor; 2.25 exp. What 16 blocks cannot
 //          hold, 224 KiB each, is read twice.
 // Shape    512 threads and mostly up to 64 KiB smem per block, so that an SM has three: one loads
-//          while another writes. 1 __syncthreads, 2 cluster barriers.
+//          while another writes. 1 __syncthreads, 2 cluster barriers. The first lets no block store
+//          into one that has not started; all loads lie between arriving and waiting, so that it
+//          costs no time.
 // Trap     cp.async moves a 32-byte sector in one piece only if it is one in shared memory, too. Rows
 //          that begin elsewhere in a line of 128 bytes keep that distance in shared memory.
 // Limit    Rows that row_in_registers can hold are left to it, as are tensors that lie differently
@@ -435,6 +437,7 @@ __global__ void __launch_bounds__(CLUSTER_NUM_THREADS, CLUSTER_BLOCKS<T>)
   using Number = Compute<T>;
   extern __shared__ __align__(128) uint4 smem[];
   __shared__ Online<Number> warps[32], blocks[MAX_CLUSTER];
+  cluster_arrive_relaxed();                 // this block has started
   uint4* const slots = smem + threadIdx.x;  // this thread's: every NUM_THREADS-th
   const int t = threadIdx.x, size = cluster_size();
   const int64_t index = blockIdx.x / size;
@@ -459,7 +462,7 @@ __global__ void __launch_bounds__(CLUSTER_NUM_THREADS, CLUSTER_BLOCKS<T>)
   }
 
   part = block_reduce_shuffles(part, warps, merge, nothing);
-  cluster_sync();  // every block has started
+  cluster_wait();  // every block has started
   if (t < size) {
     store_to_block(t, &blocks[cluster_rank()].m, part.m);
     store_to_block(t, &blocks[cluster_rank()].l, part.l);
