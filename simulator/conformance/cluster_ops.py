@@ -222,6 +222,7 @@ __global__ void ring_{index}(unsigned* out) {{
   const unsigned lane = threadIdx.x;
   unsigned rank, value = blockIdx.x * 1000 + lane, at;
   asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  {barrier}  // all blocks have started
   #pragma unroll 1
   for (unsigned round = 0; round < 7; round++) {{
     unsigned mine = (unsigned)__cvta_generic_to_shared(&slot[round % 2][lane]);

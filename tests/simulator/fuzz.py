@@ -140,7 +140,9 @@ class Guarded:
             raise OSError(ctypes.get_errno(), "mprotect")
 
     def put(self, data: bytes) -> int:
-        """Copy data to the end; its address."""
+        """Copy data to the end; its address. Raises ValueError if there is no room."""
+        if len(data) > self.bytes:
+            raise ValueError(f"{len(data)} bytes do not fit into {self.bytes}")
         ctypes.memmove(self.end - len(data), data, len(data))
         return self.end - len(data)
 
