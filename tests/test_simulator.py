@@ -408,8 +408,10 @@ def test_records_nest(kernels) -> None:
 def test_ctrl_c_stops_a_running_kernel(tmp_path: Path) -> None:
     program = textwrap.dedent(
         """
+        import signal
         import torch
         from build import inline
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever started pytest
         kernels = inline('''
         __global__ void endless_kernel(int* out) { while (true) out[0] += 1; }
         void endless(int* out, cudaStream_t s) { endless_kernel<<<4, 256, 0, s>>>(out); }
