@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -44,7 +45,7 @@ class Project:
 
 
 def python(*arguments: str, **environment: str) -> subprocess.Popen[str]:
-    """Start a Python child in the repository."""
+    """Start a Python child in the repository, which ctrl-C reaches whatever started pytest."""
     return subprocess.Popen(
         [sys.executable, *arguments],
         cwd=REPO,
@@ -52,6 +53,7 @@ def python(*arguments: str, **environment: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
