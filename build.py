@@ -4,8 +4,8 @@ In essence this is one call:
 
     torch.utils.cpp_extension.load(
         name="workbench_simulator",
-        sources=["bindings.cpp", "kernels/matmul.cu", "kernels/softmax.cu", ...],
-        extra_include_paths=["kernels"],
+        sources=["bindings.cpp", "bindings/matmul.cpp", ..., "kernels/matmul.cu", ...],
+        extra_include_paths=[".", "kernels"],
         extra_cuda_cflags=["-gencode", "arch=compute_90a,code=compute_90a"],
         extra_ldflags=["-Wl,-Bsymbolic", ...],  # the simulator in place of libcudart
     )
@@ -42,15 +42,16 @@ from workbench import toolchain
 
 
 def load_kernels(target: str | None = None) -> ModuleType:
-    """Build the kernels unless they are up to date, and return the operators (workbench.ops).
+    """Build the kernels unless they are up to date, and return the package of the operators.
 
     target: "gpu" or "simulator"; None takes the GPU where there is one.
     Raises BuildError, whose text is the compiler's error and nothing else.
     """
-    from workbench import ops
+    import workbench
+    from workbench.operators import builds
 
-    ops.refresh(target or toolchain.default_target())
-    return ops
+    builds.refresh(target or toolchain.default_target())
+    return workbench
 
 
 def inline(
@@ -73,7 +74,7 @@ def inline(
     check: what the simulator looks for in every call: "all", or names such as ["racecheck"].
     load_inline_arguments: those of torch.utils.cpp_extension.load_inline, which this becomes where
         there are cpp_sources or the source includes PyTorch's headers.
-    Raises BuildError, and what workbench/toolchain/inline.py lists.
+    Raises BuildError, and what workbench/toolchain/inline/ lists.
     """
     from workbench.toolchain.inline import inline as compiled
 

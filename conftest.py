@@ -10,18 +10,22 @@ import torch
 
 from simulator.checks import CHECKS, check_names
 from tests.browser import browser
-from workbench import check, inputs, operations, ops
-from workbench.problems import Case
+from workbench.harness import inputs, verify
+from workbench.operators import builds
+from workbench.operators.operator import DEVICES, Case, Operator
 from workbench.toolchain import BuildError
 
 TARGETS = (
     "simulator",
     pytest.param("gpu", marks=pytest.mark.gpu),
 )
+GPU = torch.cuda.is_available()
 
 WARP_ORDERS = ("ascending", "descending", "random")  # all with --full, else the first
 
 BUILD_FAILURE = pytest.StashKey[BuildError]()
+GPU_TESTS = pytest.StashKey[int]()
+SECONDS: dict[str, float] = {}  # by area
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -44,7 +48,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "checks(names): its kernels do on purpose what the other checks would find"
     )
     config.addinivalue_line(
-        "markers", "grid(operation, sample, full): run for every rung, case and target"
+        "markers", "grid(operator, sample, full): run for every rung, case and target"
     )
     common = {"deadline": None, "derandomize": True, "database": None}
     settings.register_profile("sample", max_examples=50, **common)
@@ -65,16 +69,12 @@ def _check_everything(config: pytest.Config) -> None:
 def pytest_report_header(config: pytest.Config) -> str:
     tier = "--full: whole grids" if config.getoption("--full") else "a sample of each grid"
     tier += f"; checks: {', '.join(check_names(config.getoption('--check')))}"
-    if torch.cuda.is_available():
+    if GPU:
         return f"targets: simulator and gpu ({torch.cuda.get_device_name()}); {tier}"
-    return f"targets: simulator; GPU tests are skipped, PyTorch finds no GPU here; {tier}"
+    return f"targets: simulator, as PyTorch finds no GPU here; {tier}"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not torch.cuda.is_available():
-        for item in items:
-            if item.get_closest_marker("gpu"):
-                item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU"))
     if browser() is None:
         for item in items:
             if item.get_closest_marker("browser"):
@@ -83,6 +83,30 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         chosen = [item for item in items if not item.get_closest_marker("full")]
         config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
         items[:] = chosen
+    if not GPU:
+        here = [item for item in items if not item.get_closest_marker("gpu")]
+        on_both = sum("target" in getattr(item, "fixturenames", ()) for item in here)
+        config.stash[GPU_TESTS] = len(items) - len(here) + on_both
+        items[:] = here
+
+
+def pytest_report_collectionfinish(config: pytest.Config) -> str | None:
+    more = config.stash.get(GPU_TESTS, 0)
+    return f"a machine with a GPU would run {more} more on it" if more else None
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Add up the seconds of each area: a script's file, or a folder of tests/."""
+    path = report.nodeid.split("::")[0].split("/")
+    area = "/".join(path[:2] if len(path) > 2 else path[:1])
+    SECONDS[area] = SECONDS.get(area, 0.0) + report.duration
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    areas = sorted(SECONDS.items(), key=lambda item: -item[1])
+    text = ", ".join(f"{area} {seconds:.0f}" for area, seconds in areas if seconds >= 0.5)
+    if text:
+        terminalreporter.write_line(f"seconds by area: {text}")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -91,18 +115,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     grid = metafunc.definition.get_closest_marker("grid")
     if grid is not None:
-        operation = grid.args[0]
+        operator = grid.args[0]
         if "case" in metafunc.fixturenames:
             cases = _cases(*grid.args[1:], full=metafunc.config.getoption("--full"))
             metafunc.parametrize("case", cases, ids=[case_id(case) for case in cases])
         try:
-            ladder = ops.rungs(operation.name)
+            ladder = builds.rungs(operator.name)
         except BuildError as error:
             metafunc.config.stash[BUILD_FAILURE] = error
             return
         metafunc.parametrize("rung", ladder, ids=[rung.name for rung in ladder])
     if "target" in metafunc.fixturenames:
-        metafunc.parametrize("target", TARGETS, scope="session")
+        metafunc.parametrize("target", TARGETS if GPU else TARGETS[:1], scope="session")
 
 
 def _cases(sample: tuple[Case, ...], more: tuple[Case, ...] = (), *, full: bool) -> list[Case]:
@@ -143,7 +167,7 @@ def checks_of_the_test(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture
 def device(target: str) -> torch.device:
     """The device that a target's tensors live on."""
-    return torch.device(check.DEVICES[target])
+    return torch.device(DEVICES[target])
 
 
 def _warp_orders(target: str, full: bool) -> Iterator[str]:
@@ -159,20 +183,20 @@ def _warp_orders(target: str, full: bool) -> Iterator[str]:
 
 
 @pytest.fixture
-def require_right(rung: ops.Rung, target: str, pytestconfig: pytest.Config):
+def require_right(rung: builds.Rung, target: str, pytestconfig: pytest.Config):
     """A function that checks the test's rung on a case and fails with the checker's report."""
 
-    def require(operation: operations.Operation, case: Case) -> None:
+    def require(operator: Operator, case: Case) -> None:
         __tracebackhide__ = True
         for order in _warp_orders(target, pytestconfig.getoption("--full")):
-            verdict = checked(operation, case)
+            verdict = checked(operator, case)
             if not verdict.ok:
                 pytest.fail(f"{verdict.report()}\n  warps    {order}", pytrace=False)
 
-    def checked(operation: operations.Operation, case: Case) -> check.Verdict:
+    def checked(operator: Operator, case: Case) -> verify.Verdict:
         try:
-            return check.check_rung(operation, rung, case, target)
-        except check.StickyError as error:
+            return verify.check_rung(operator, rung, case, target)
+        except verify.StickyError as error:
             pytest.exit(str(error), returncode=1)
         except torch.OutOfMemoryError:
             if target == "gpu" and "huge" in case.layout:

@@ -14,21 +14,27 @@ import sys
 import pytest
 import torch
 
-from workbench import attention, bench
-from workbench.operations import ATTENTION
-from workbench.problems import Case
+from workbench import attention
+from workbench.cli.main import main
+from workbench.operators.attention import OPERATOR
+from workbench.operators.operator import Case
 
 
 def _cases(*shapes: tuple[int, ...], **settings) -> tuple[Case, ...]:
-    """(B, H, Nq, Nk, D[, causal]) as cases."""
-    names = ("B", "H", "Nq", "Nk", "D", "causal")
-    texts = (",".join(f"{n}={s}" for n, s in zip(names, shape, strict=False)) for shape in shapes)
-    return tuple(ATTENTION.case(text, **settings) for text in texts)
+    """(B, H, Nq, Nk, D) as cases."""
+    names = OPERATOR.sizes
+    texts = (",".join(f"{n}={s}" for n, s in zip(names, shape, strict=True)) for shape in shapes)
+    return tuple(OPERATOR.case(text, **settings) for text in texts)
 
 
-def _both(*shapes: tuple[int, ...], **settings) -> tuple[Case, ...]:
+def _both(*shapes: tuple[int, ...], options: str = "", **settings) -> tuple[Case, ...]:
     """Each shape without and with the causal mask."""
-    return _cases(*((*shape, causal) for shape in shapes for causal in (0, 1)), **settings)
+    return tuple(
+        case
+        for shape in shapes
+        for causal in ("", " causal")
+        for case in _cases(shape, options=options + causal, **settings)
+    )
 
 
 SHAPES = _both(
@@ -59,13 +65,13 @@ VALUES = (
     *_both((1, 1, 50, 70, 64), fill="large"),
     *_both((1, 1, 70, 50, 32), fill="tens"),
     *_both((1, 1, 40, 40, 32), fill="zeros"),
-    *_both((1, 1, 40, 45, 32), scale=1.0),
-    *_both((1, 1, 40, 45, 64), scale=0.0),
-    *_both((1, 1, 40, 45, 64), scale=-0.5),
+    *_both((1, 1, 40, 45, 32), options="scale=1.0"),
+    *_both((1, 1, 40, 45, 64), options="scale=0.0"),
+    *_both((1, 1, 40, 45, 64), options="scale=-0.5"),
 )
 
 LAYOUTS = tuple(
-    case for layout in ATTENTION.arrangements for case in _both((2, 3, 35, 35, 32), layout=layout)
+    case for layout in OPERATOR.layouts for case in _both((2, 3, 35, 35, 32), layout=layout)
 )
 HUGE_ROWS = tuple(
     case
@@ -84,43 +90,43 @@ SOURCE_001 = _cases(
             (2, 2), (1, 1), (2, 20), (2, 99), (20, 2), (99, 20), (1024, 64), (1023, 63), (1025, 65)
         )
     ),
-    scale=1.0,
+    options="scale=1",
     atol=1e-4,
     seed=1,
 )  # fmt: skip
 
 
-@pytest.mark.grid(ATTENTION, SHAPES, MORE_SHAPES)
+@pytest.mark.grid(OPERATOR, SHAPES, MORE_SHAPES)
 def test_shapes(rung, case, require_right):
-    require_right(ATTENTION, case)
+    require_right(OPERATOR, case)
 
 
-@pytest.mark.grid(ATTENTION, HEAD_DIMS)
+@pytest.mark.grid(OPERATOR, HEAD_DIMS)
 def test_head_dims(rung, case, require_right):
-    require_right(ATTENTION, case)
+    require_right(OPERATOR, case)
 
 
-@pytest.mark.grid(ATTENTION, VALUES)
+@pytest.mark.grid(OPERATOR, VALUES)
 def test_values(rung, case, require_right):
-    require_right(ATTENTION, case)
+    require_right(OPERATOR, case)
 
 
-@pytest.mark.grid(ATTENTION, LAYOUTS + HUGE_ROWS)
+@pytest.mark.grid(OPERATOR, LAYOUTS + HUGE_ROWS)
 def test_layouts(rung, case, require_right):
-    require_right(ATTENTION, case)
+    require_right(OPERATOR, case)
 
 
-@pytest.mark.grid(ATTENTION, EMPTY)
+@pytest.mark.grid(OPERATOR, EMPTY)
 def test_empty(rung, case, require_right):
-    require_right(ATTENTION, case)
+    require_right(OPERATOR, case)
 
 
-@pytest.mark.grid(ATTENTION, SOURCE_001)
+@pytest.mark.grid(OPERATOR, SOURCE_001)
 def test_source_001(rung, case, require_right):
-    require_right(ATTENTION, case)
+    require_right(OPERATOR, case)
 
 
-@pytest.mark.grid(ATTENTION)
+@pytest.mark.grid(OPERATOR)
 def test_queries_that_see_nothing(rung, target, device):
     """Six queries, two keys, causal: the first four see none."""
     q, k, v = (torch.randn(1, 1, n, 32, device=device) for n in (6, 2, 2))
@@ -131,7 +137,7 @@ def test_queries_that_see_nothing(rung, target, device):
     assert bool(lse[0, 0, 4:].isfinite().all())
 
 
-@pytest.mark.grid(ATTENTION)
+@pytest.mark.grid(OPERATOR)
 def test_ranks_and_default_scale(rung, target, device):
     q, k, v = (torch.randn(2, 3, 20, 64, device=device) for _ in range(3))
     out = attention(q, k, v, kernel=rung.name)
@@ -144,4 +150,4 @@ def test_ranks_and_default_scale(rung, target, device):
 
 
 if __name__ == "__main__":
-    sys.exit(bench.main("attention"))
+    sys.exit(main("attention"))

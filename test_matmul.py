@@ -13,13 +13,15 @@ import sys
 import pytest
 import torch
 
-from workbench import bench, check, matmul, matmul_nt, matmul_nt_out, matmul_out
-from workbench.operations import MATMUL
-from workbench.problems import Case
+from workbench import matmul, matmul_nt, matmul_nt_out, matmul_out
+from workbench.cli.main import main
+from workbench.harness import verify
+from workbench.operators.matmul import OPERATOR, reference, tolerance
+from workbench.operators.operator import Case, Expected
 
 
 def _cases(*shapes: tuple[int, int, int], **settings) -> tuple[Case, ...]:
-    return tuple(MATMUL.case(f"M={m},N={n},K={k}", **settings) for m, n, k in shapes)
+    return tuple(OPERATOR.case(f"M={m},N={n},K={k}", **settings) for m, n, k in shapes)
 
 
 # Whole numbers, so that every sum is exact and one missing term is an error.
@@ -60,13 +62,13 @@ FILLS = tuple(
 # out is part of every layout: it lies in a larger buffer too.
 LAYOUTS = tuple(
     case
-    for layout in MATMUL.arrangements
+    for layout in OPERATOR.layouts
     if layout != "beyond_grid"
     for case in _cases((33, 35, 37), layout=layout, fill="integers")
 )
 MORE_LAYOUTS = tuple(
     case
-    for layout in MATMUL.arrangements
+    for layout in OPERATOR.layouts
     for case in _cases((1, 3, 2) if layout == "beyond_grid" else (66, 31, 130), layout=layout)
     if "huge" not in layout or case.shape["M"] > 1
 )
@@ -93,54 +95,48 @@ SOURCE_001 = _cases(
 MORE_SOURCE_001 = _cases((1024, 1024, 1024), atol=1e-4, rtol=1e-5, seed=1)
 
 
-@pytest.mark.grid(MATMUL, SHAPES, MORE_SHAPES)
+@pytest.mark.grid(OPERATOR, SHAPES, MORE_SHAPES)
 def test_shapes(rung, case, require_right):
-    require_right(MATMUL, case)
+    require_right(OPERATOR, case)
 
 
-@pytest.mark.grid(MATMUL, FILLS)
+@pytest.mark.grid(OPERATOR, FILLS)
 def test_values(rung, case, require_right):
-    require_right(MATMUL, case)
+    require_right(OPERATOR, case)
 
 
-@pytest.mark.grid(MATMUL, LAYOUTS, MORE_LAYOUTS)
+@pytest.mark.grid(OPERATOR, LAYOUTS, MORE_LAYOUTS)
 def test_layouts(rung, case, require_right):
-    require_right(MATMUL, case)
+    require_right(OPERATOR, case)
 
 
-@pytest.mark.grid(MATMUL, EMPTY)
+@pytest.mark.grid(OPERATOR, EMPTY)
 def test_empty(rung, case, require_right):
-    require_right(MATMUL, case)
+    require_right(OPERATOR, case)
 
 
-@pytest.mark.grid(MATMUL, SOURCE_001, MORE_SOURCE_001)
+@pytest.mark.grid(OPERATOR, SOURCE_001, MORE_SOURCE_001)
 def test_source_001(rung, case, require_right):
-    require_right(MATMUL, case)
+    require_right(OPERATOR, case)
 
 
-@pytest.mark.grid(MATMUL)
+@pytest.mark.grid(OPERATOR)
 def test_public_operators_agree(rung, target, device):
     a = torch.randn(2, 3, 20, 30, device=device)
     b = torch.randn(2, 3, 30, 40, device=device)
     transposed = b.mT.contiguous()
     out = torch.full((2, 3, 20, 40), torch.nan, device=device)
     assert matmul_out(a, b, out, kernel=rung.name) is out
-    expected = check.Expected(*_expectation(a, b))
+    expected = Expected(reference(a, b, False), tolerance(a, b, False))
     for got in (
         out,
         matmul(a, b, kernel=rung.name),
         matmul_nt(a, transposed, kernel=rung.name),
         matmul_nt_out(a, transposed, torch.full_like(out, torch.nan), kernel=rung.name),
     ):
-        assert check.compare(got, expected).wrong == 0
+        assert verify.compare(got, expected).wrong == 0
     assert torch.equal(matmul(a, b[0, 0], kernel=rung.name)[0, 0], out[0, 0])
 
 
-def _expectation(a: torch.Tensor, b: torch.Tensor):
-    from workbench import references, tolerances
-
-    return references.matmul(a, b, False), tolerances.matmul(a, b, False)
-
-
 if __name__ == "__main__":
-    sys.exit(bench.main("matmul"))
+    sys.exit(main("matmul"))

@@ -4,7 +4,7 @@ pytest test_softmax.py                    a sample of the grids (--full: all of 
 python test_softmax.py --help             check and time the rungs
 
 Nothing here names a rung: whatever kernels/softmax.cu and softmax_backward.cu list is tested and
-timed. A rung that does not know a dtype or an option has to refuse it.
+timed. A rung that does not support a dtype or an option has to refuse it.
 """
 
 import workbench.installed  # noqa: F401, I001 first: it says what to do if the rest is missing
@@ -14,18 +14,28 @@ import sys
 import pytest
 import torch
 
-from workbench import bench, log_softmax, softmax, softmax_backward
-from workbench.operations import SOFTMAX, SOFTMAX_BACKWARD
-from workbench.problems import Case, Operation
+from workbench import log_softmax, softmax, softmax_backward
+from workbench.cli.main import main
+from workbench.operators.operator import Case, Operator
+from workbench.operators.softmax import OPERATOR as SOFTMAX
+from workbench.operators.softmax_backward import OPERATOR as SOFTMAX_BACKWARD
 
 OTHER_DTYPES = ("float64", "float16", "bfloat16")
 DTYPES = ("float32", *OTHER_DTYPES)
 
 
 def _cases(
-    *shapes: tuple[int, int], of: Operation = SOFTMAX, options: str = "", **settings
+    *shapes: tuple[int, int],
+    of: Operator = SOFTMAX,
+    options: str = "",
+    scale: float | None = None,
+    **settings,
 ) -> tuple[Case, ...]:
-    return tuple(of.case(f"rows={rows},cols={cols}{options}", **settings) for rows, cols in shapes)
+    if scale is not None:
+        options += f" scale={scale}"
+    return tuple(
+        of.case(f"rows={rows},cols={cols}", options=options, **settings) for rows, cols in shapes
+    )
 
 
 # Constant rows, so that every sum is exact and one missing term is an error.
@@ -73,13 +83,13 @@ FILLS = tuple(
 # Twice the largest number is no number: a single huge element is not scaled up.
 OPTIONS = tuple(
     case
-    for options in ("", ",log=1", ",lse=1", ",log=1,lse=1")
+    for options in ("", "log", "lse", "log lse")
     for scale in (None, 0.125, -2.0, 0.0)
     for case in _cases((5, 33), (3, 1031), options=options, scale=scale, fill="spiky")
 ) + tuple(
     case
     for fill in ("large", "some_inf", "some_neg_inf", "some_nan", "masked_rows", "single_huge")
-    for options, scale in ((",log=1,lse=1", None), (",lse=1", 0.3), (",log=1", -0.7))
+    for options, scale in (("log lse", None), ("lse", 0.3), ("log", -0.7))
     for case in _cases((6, 37), options=options, scale=scale, fill=fill)
 )
 
@@ -88,38 +98,38 @@ VALUES_OF_DTYPES = tuple(
     for dtype in OTHER_DTYPES
     for options, fill, scale in (
         ("", "randn", None),
-        (",lse=1", "constant_rows", None),
-        (",log=1", "large", None),
-        (",lse=1", "denormal", None),
-        (",log=1,lse=1", "masked_rows", -0.7),
-        (",lse=1", "single_huge", None),
-        (",lse=1", "some_nan", 0.125),
-        (",log=1,lse=1", "spiky", 1e30),
-        (",lse=1", "randn", -1e-30),
+        ("lse", "constant_rows", None),
+        ("log", "large", None),
+        ("lse", "denormal", None),
+        ("log lse", "masked_rows", -0.7),
+        ("lse", "single_huge", None),
+        ("lse", "some_nan", 0.125),
+        ("log lse", "spiky", 1e30),
+        ("lse", "randn", -1e-30),
     )
     for case in _cases((6, 37), (3, 1031), options=options, fill=fill, scale=scale, dtype=dtype)
 )
 
 
-def _layouts(operation: Operation, *dtypes: str, **settings) -> tuple[Case, ...]:
+def _layouts(operator: Operator, *dtypes: str, **settings) -> tuple[Case, ...]:
     return tuple(
         case
         for dtype in dtypes
-        for layout in operation.arrangements
-        for case in _cases((3, 300), (5, 301), of=operation, layout=layout, dtype=dtype, **settings)
+        for layout in operator.layouts
+        for case in _cases((3, 300), (5, 301), of=operator, layout=layout, dtype=dtype, **settings)
     )
 
 
 # The last is longer than what the shared memories and the registers of 16 blocks hold.
 LONG_ROWS = (
-    _cases((1, 70_001), options=",lse=1", fill="spiky", dtype="bfloat16")
+    _cases((1, 70_001), options="lse", fill="spiky", dtype="bfloat16")
     + _cases((1, 70_001))
-    + _cases((1, 530_003), options=",lse=1", fill="constant_rows", dtype="float64")
+    + _cases((1, 530_003), options="lse", fill="constant_rows", dtype="float64")
 )
 MORE_LONG_ROWS = (
     _cases((2, 2**20), (2, 2**20 + 3), (3, 917_504), (1, 917_520))
-    + _cases((2, 2**20 + 3), options=",log=1,lse=1", fill="spiky", dtype="bfloat16")
-    + _cases((2, 300_001), options=",lse=1", layout="padded_out", dtype="float64")
+    + _cases((2, 2**20 + 3), options="log lse", fill="spiky", dtype="bfloat16")
+    + _cases((2, 300_001), options="lse", layout="padded_out", dtype="float64")
 )
 
 # Rows just too long for the registers of a block, so that a cluster takes them, with all that is
@@ -128,32 +138,32 @@ LONG = {"float32": 16_501, "float64": 8_251, "float16": 33_001, "bfloat16": 33_0
 UGLY_LONG_ROWS = tuple(
     case
     for options, fill, scale, dtype in (
-        (",lse=1", "some_inf", None, "float32"),
-        (",log=1,lse=1", "some_nan", None, "float32"),
-        (",lse=1", "masked_rows", None, "bfloat16"),
-        (",log=1", "single_huge", None, "float16"),
-        (",lse=1", "large", -0.7, "float32"),
-        (",log=1,lse=1", "spiky", 0.125, "float64"),
-        (",lse=1", "some_neg_inf", 0.0, "float64"),
+        ("lse", "some_inf", None, "float32"),
+        ("log lse", "some_nan", None, "float32"),
+        ("lse", "masked_rows", None, "bfloat16"),
+        ("log", "single_huge", None, "float16"),
+        ("lse", "large", -0.7, "float32"),
+        ("log lse", "spiky", 0.125, "float64"),
+        ("lse", "some_neg_inf", 0.0, "float64"),
     )
     for case in _cases((5, LONG[dtype]), options=options, fill=fill, scale=scale, dtype=dtype)
 )
-MANY_LONG_ROWS = _cases((800, 8200), options=",lse=1", dtype="float64")
+MANY_LONG_ROWS = _cases((800, 8200), options="lse", dtype="float64")
 MORE_UGLY_LONG_ROWS = tuple(
     case
     for dtype in DTYPES
     for fill in ("large", "some_inf", "some_neg_inf", "some_nan", "masked_rows", "single_huge")
-    for options in (",lse=1", ",log=1,lse=1")
+    for options in ("lse", "log lse")
     for case in _cases((5, 70_003), options=options, fill=fill, dtype=dtype)
-) + _cases((1700, 32_776), options=",lse=1", dtype="bfloat16")
+) + _cases((1700, 32_776), options="lse", dtype="bfloat16")
 
-EMPTY = _cases((0, 5), (5, 0), (0, 0)) + _cases((0, 5), (5, 0), (0, 0), options=",lse=1")
+EMPTY = _cases((0, 5), (5, 0), (0, 0)) + _cases((0, 5), (5, 0), (0, 0), options="lse")
 
 # Shapes and tolerances of github.com/tobiasvanderwerff/flash-attention (its tests): atol 1e-4.
 SOURCE_001 = _cases((256, 256), (99, 99), (100, 2048), (100, 2047), (1024, 1024), atol=1e-4, seed=1)
 
 
-def _lengths(of: Operation, lengths: tuple[int, ...], *dtypes: str, **settings) -> tuple[Case, ...]:
+def _lengths(of: Operator, lengths: tuple[int, ...], *dtypes: str, **settings) -> tuple[Case, ...]:
     """Two rows of every length, spaced so that they lie differently towards 16 bytes."""
     shapes = [(2, cols) for cols in lengths]
     return tuple(
@@ -164,8 +174,8 @@ def _lengths(of: Operation, lengths: tuple[int, ...], *dtypes: str, **settings) 
 
 
 SUMS = {"fill": "constant_rows"}
-LSE_SUMS = {**SUMS, "options": ",lse=1"}  # 16 bits of y would hide a missing term
-GRADIENT_SUMS = {"fill": "integers", "options": ",log=1"}
+LSE_SUMS = {**SUMS, "options": "lse"}  # 16 bits of y would hide a missing term
+GRADIENT_SUMS = {"fill": "integers", "options": "log"}
 
 
 @pytest.mark.grid(SOFTMAX, SHAPES, MORE_SHAPES)
@@ -218,7 +228,7 @@ def test_values(rung, case, require_right):
 @pytest.mark.grid(
     SOFTMAX,
     _layouts(SOFTMAX, "float32", "bfloat16"),
-    _layouts(SOFTMAX, "float64", "float16", options=",lse=1"),
+    _layouts(SOFTMAX, "float64", "float16", options="lse"),
 )
 def test_layouts(rung, case, require_right):
     require_right(SOFTMAX, case)
@@ -272,7 +282,7 @@ def test_ranks(rung, target, device):
     assert torch.equal(softmax(x[0, 1, 2], kernel=rung.name), y[0, 1, 2])
 
 
-# The gradient: y is a softmax of the fill, dy holds the fill too (workbench.row_operations).
+# The gradient: y is a softmax of the fill, dy holds the fill too (workbench/operators/softmax_backward.py).
 
 BACKWARD_SHAPES = _cases(
     (1, 1), (3, 2), (2, 31), (5, 33), (7, 127), (4, 1023), (2, 1025), (300, 3), (1, 5003),
@@ -286,19 +296,19 @@ MORE_BACKWARD_SHAPES = _cases(
     of=SOFTMAX_BACKWARD,
 )
 BACKWARD_LONG_ROWS = _cases(
-    (1, 70_001), of=SOFTMAX_BACKWARD, options=",dlse=1", fill="spiky", dtype="bfloat16"
+    (1, 70_001), of=SOFTMAX_BACKWARD, options="dlse", fill="spiky", dtype="bfloat16"
 ) + _cases(
-    (1, 235_003), of=SOFTMAX_BACKWARD, options=",log=1", fill="integers", dtype="float64"
+    (1, 235_003), of=SOFTMAX_BACKWARD, options="log", fill="integers", dtype="float64"
 )  # longer than what 16 shared memories hold
 
 UGLY_LONG_GRADIENTS = tuple(
     case
     for options, fill, dtype in (
-        (",dlse=1", "some_nan", "float32"),
-        (",log=1,dlse=1", "masked_rows", "float32"),
+        ("dlse", "some_nan", "float32"),
+        ("log dlse", "masked_rows", "float32"),
         ("", "single_huge", "bfloat16"),
-        (",dlse=1", "large", "float16"),
-        (",log=1,dlse=1", "randn", "float64"),
+        ("dlse", "large", "float16"),
+        ("log dlse", "randn", "float64"),
     )
     for case in _cases(
         (3, LONG[dtype]), of=SOFTMAX_BACKWARD, options=options, fill=fill, scale=-0.7, dtype=dtype
@@ -307,7 +317,7 @@ UGLY_LONG_GRADIENTS = tuple(
 
 BACKWARD_OPTIONS = tuple(
     case
-    for options in ("", ",log=1", ",dlse=1", ",log=1,dlse=1")
+    for options in ("", "log", "dlse", "log dlse")
     for scale in (None, 0.125, -2.0, 0.0)
     for case in _cases(
         (5, 33), (3, 1031), of=SOFTMAX_BACKWARD, options=options, scale=scale, fill="spiky"
@@ -325,7 +335,7 @@ BACKWARD_VALUES = tuple(
         "masked_rows",
         "single_huge",
     )
-    for options in ("", ",log=1,dlse=1")
+    for options in ("", "log dlse")
     for case in _cases(
         (6, 37), (3, 1031), of=SOFTMAX_BACKWARD, options=options, fill=fill, dtype=dtype
     )
@@ -365,7 +375,7 @@ def test_backward_values(rung, case, require_right):
 @pytest.mark.grid(
     SOFTMAX_BACKWARD,
     _layouts(SOFTMAX_BACKWARD, "float32", "bfloat16"),
-    _layouts(SOFTMAX_BACKWARD, "float64", "float16", options=",dlse=1"),
+    _layouts(SOFTMAX_BACKWARD, "float64", "float16", options="dlse"),
 )
 def test_backward_layouts(rung, case, require_right):
     require_right(SOFTMAX_BACKWARD, case)
@@ -374,7 +384,7 @@ def test_backward_layouts(rung, case, require_right):
 @pytest.mark.grid(
     SOFTMAX_BACKWARD,
     _cases((0, 5), (5, 0), (0, 0), of=SOFTMAX_BACKWARD)
-    + _cases((0, 5), (5, 0), of=SOFTMAX_BACKWARD, options=",dlse=1"),
+    + _cases((0, 5), (5, 0), of=SOFTMAX_BACKWARD, options="dlse"),
 )
 def test_backward_empty(rung, case, require_right):
     require_right(SOFTMAX_BACKWARD, case)
@@ -389,4 +399,4 @@ def test_a_gradient_of_ones_is_nothing(rung, target, device):
 
 
 if __name__ == "__main__":
-    sys.exit(bench.main("softmax"))
+    sys.exit(main("softmax"))

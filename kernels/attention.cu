@@ -1,6 +1,6 @@
 // attention.cu: O = softmax(scale * Q K^T) V in fp32, unfused and fused.
 //
-// Contract (ladder.h, AttentionProblem)
+// Contract (attention.h)
 //   Q [B, H, Nq, D]   K [B, H, Nk, D]   V [B, H, Nk, D]   any strides between rows, heads, batches
 //   O [B, H, Nq, D]   LSE [B, H, Nq], the natural logarithm of sum(exp(scale * Q K^T))
 //   causal: query i sees the keys 0 .. i + Nk - Nq, so that the last query sees all of them. A
@@ -10,13 +10,58 @@
 // Rungs
 //   naive   matmul_nt, scale and mask, softmax, matmul: the scores go through memory
 //   flash   one kernel with an online softmax: the scores never leave the SM
+#include "attention.h"
 #include "common.cuh"
+#include "matmul.h"
+#include "softmax.h"
+
+// Where the rows of a [B, H, N, D] tensor lie: elements of a row are adjacent, the rest is strided.
+struct Strides {
+  int64_t batch, head, row;
+};
+
+// What the kernels are given.
+struct Attention {
+  const float* Q;  // [B, H, Nq, D]
+  const float* K;  // [B, H, Nk, D]
+  const float* V;  // [B, H, Nk, D]
+  float* O;        // [B, H, Nq, D]
+  float* LSE;      // [B, H, Nq], contiguous
+  int B, H, Nq, Nk, D;
+  Strides q, k, v, o;
+  bool causal;
+  float scale;
+};
+
+static Attention lowered(const AttentionProblem& p) {
+  const auto strides = [](const View& view) {
+    return Strides{.batch = view.stride[0], .head = view.stride[1], .row = view.stride[2]};
+  };
+  return {
+      .Q = p.Q.as<const float>(),
+      .K = p.K.as<const float>(),
+      .V = p.V.as<const float>(),
+      .O = p.O.as<float>(),
+      .LSE = p.LSE.as<float>(),
+      .B = static_cast<int>(p.Q.size[0]),
+      .H = static_cast<int>(p.Q.size[1]),
+      .Nq = static_cast<int>(p.Q.size[2]),
+      .Nk = static_cast<int>(p.K.size[2]),
+      .D = static_cast<int>(p.Q.size[3]),
+      .q = strides(p.Q),
+      .k = strides(p.K),
+      .v = strides(p.V),
+      .o = strides(p.O),
+      .causal = p.causal,
+      .scale = static_cast<float>(p.scale),
+  };
+}
 
 constexpr float LOG2E = 1.44269504088896340736f;  // exp(x) = exp2(x * LOG2E)
 constexpr float LN2 = 0.69314718055994530942f;    // log(x) = log2(x) * LN2
 
 // How many keys, counted from 0, query i sees.
-__device__ inline int keys_seen(const AttentionProblem& p, int query) {
+__device__ inline int keys_seen(const Attention& p, int query) {
   if (!p.causal) return p.Nk;
   return min(p.Nk, max(0, p.Nk - (p.Nq - 1 - query)));
 }
@@ -41,7 +86,7 @@ constexpr const char* NAIVE_SOFTMAX = "coarsened";
 
 // One block per row of S [B, H, Nq, Nk]: S = scale * S, or -inf where the query does not see the
 // key.
-__global__ void attention_naive_mask_kernel(const AttentionProblem p, float* S) {
+__global__ void attention_naive_mask_kernel(const Attention p, float* S) {
   const int64_t row = blockIdx.x;
   const int seen = keys_seen(p, row % p.Nq);
   float* s = S + row * p.Nk;
@@ -51,7 +96,7 @@ __global__ void attention_naive_mask_kernel(const AttentionProblem p, float* S) 
 }
 
 // One warp per row of S: LSE, and O = 0 for a query that sees no key.
-__global__ void attention_naive_finish_kernel(const AttentionProblem p, const float* S) {
+__global__ void attention_naive_finish_kernel(const Attention p, const float* S) {
   constexpr int ROWS = NAIVE_NUM_THREADS / 32;
   const int64_t row = static_cast<int64_t>(blockIdx.x) * ROWS + threadIdx.x / 32;
   if (row >= static_cast<int64_t>(p.B) * p.H * p.Nq) return;  // the whole warp leaves
@@ -77,8 +122,8 @@ __global__ void attention_naive_finish_kernel(const AttentionProblem p, const fl
 
 // The rung of another ladder, by name.
 template <class Problem>
-static const Rung<Problem>& rung(const Rung<Problem>* (*ladder)(int*), const char* name) {
-  const Rung<Problem>* found = find_rung(ladder, name);
+static const Rung<Problem>& rung(const Ladder<Problem>& ladder, const char* name) {
+  const Rung<Problem>* found = ladder.find(name);
   if (found == nullptr) {
     throw LaunchError("attention naive stands on the rung '%s' of another ladder: no such rung",
                       name);
@@ -86,7 +131,17 @@ static const Rung<Problem>& rung(const Rung<Problem>* (*ladder)(int*), const cha
   return *found;
 }
 
-static void attention_naive(const AttentionProblem& p, cudaStream_t stream) {
+// The heads of batch b as the matrices of a matmul.
+static View heads_of_batch(const View& view, int64_t b) {
+  View heads = view;
+  heads.data = view.as<float>() + b * view.stride[0];
+  heads.size[0] = 1;
+  heads.stride[0] = 0;
+  return heads;
+}
+
+static void attention_naive(const AttentionProblem& problem, cudaStream_t stream) {
+  const Attention p = lowered(problem);
   const int64_t rows = static_cast<int64_t>(p.B) * p.H * p.Nq;
   if (rows == 0) return;
   if (rows > MAX_GRID_X) throw LaunchError("attention naive: B * H * Nq is above 2^31 - 1");
@@ -95,38 +150,43 @@ static void attention_naive(const AttentionProblem& p, cudaStream_t stream) {
   }
   const int64_t head_scores = static_cast<int64_t>(p.Nq) * p.Nk;
   const size_t scores_bytes = rows * p.Nk * sizeof(float);
-  float* S = static_cast<float*>(p.workspace(scores_bytes));  // [B, H, Nq, Nk]
-  float* P = static_cast<float*>(p.workspace(scores_bytes));  // [B, H, Nq, Nk]
+  const View S = {.data = problem.workspace(scores_bytes),
+                  .size = {p.B, p.H, p.Nq, p.Nk},
+                  .stride = {p.H * head_scores, head_scores, p.Nk, 1}};
+  View P = S;
+  P.data = problem.workspace(scores_bytes);
 
-  const auto& matmul = rung(matmul_rungs, NAIVE_MATMUL);
-  const auto& softmax = rung(softmax_rungs, NAIVE_SOFTMAX);
+  const auto& matmul = rung(matmul_ladder(), NAIVE_MATMUL);
+  const auto& softmax = rung(softmax_ladder(), NAIVE_SOFTMAX);
 
-  // The heads of one batch are the matrices of one batched matmul.
-  for (int b = 0; b < p.B; ++b) {
-    matmul.launch({p.Q + b * p.q.batch, p.K + b * p.k.batch, S + b * p.H * head_scores,  // A, B, C
-                   p.H, p.Nq, p.Nk, p.D,             // batch, M, N, K
-                   p.q.row, p.k.row, p.Nk,           // lda, ldb, ldc
-                   p.q.head, p.k.head, head_scores,  // from matrix to matrix
-                   true},                            // b_transposed: S = Q K^T
+  for (int b = 0; b < p.B; ++b) {  // S = Q K^T
+    matmul.launch({.A = heads_of_batch(problem.Q, b),
+                   .B = heads_of_batch(problem.K, b),
+                   .C = heads_of_batch(S, b),
+                   .trans_b = true},
                   stream);
   }
 
-  attention_naive_mask_kernel<<<rows, NAIVE_NUM_THREADS, 0, stream>>>(p, S);
+  attention_naive_mask_kernel<<<rows, NAIVE_NUM_THREADS, 0, stream>>>(p, S.as<float>());
   CUDA_CHECK_LAUNCH(attention_naive_mask_kernel);
 
-  softmax.launch({.x = S, .y = P, .rows = rows, .cols = p.Nk, .ldx = p.Nk, .ldy = p.Nk}, stream);
+  View S_rows = S, P_rows = P;  // [1, 1, B * H * Nq, Nk]
+  for (View* view : {&S_rows, &P_rows}) {
+    view->size[0] = view->size[1] = 1;
+    view->stride[0] = view->stride[1] = 0;
+    view->size[2] = rows;
+  }
+  softmax.launch({.x = S_rows, .y = P_rows}, stream);
 
-  for (int b = 0; b < p.B; ++b) {
-    matmul.launch({P + b * p.H * head_scores, p.V + b * p.v.batch, p.O + b * p.o.batch,  // A, B, C
-                   p.H, p.Nq, p.D, p.Nk,             // batch, M, N, K
-                   p.Nk, p.v.row, p.o.row,           // lda, ldb, ldc
-                   head_scores, p.v.head, p.o.head,  // from matrix to matrix
-                   false},                           // O = P V
+  for (int b = 0; b < p.B; ++b) {  // O = P V
+    matmul.launch({.A = heads_of_batch(P, b),
+                   .B = heads_of_batch(problem.V, b),
+                   .C = heads_of_batch(problem.O, b)},
                   stream);
   }
 
   const auto grid = static_cast<unsigned>(ceil_div<int64_t>(rows, NAIVE_NUM_THREADS / 32));
-  attention_naive_finish_kernel<<<grid, NAIVE_NUM_THREADS, 0, stream>>>(p, S);
+  attention_naive_finish_kernel<<<grid, NAIVE_NUM_THREADS, 0, stream>>>(p, S.as<float>());
   CUDA_CHECK_LAUNCH(attention_naive_finish_kernel);
 }
 
@@ -150,6 +210,7 @@ static void attention_naive(const AttentionProblem& p, cudaStream_t stream) {
 //          4 __syncthreads per tile. Tiles that causal masks entirely are not visited.
 // Trap     exp(-inf - -inf) is NaN: while a query has only seen scores of -inf (masked, or from an
 //          input), m is -inf and exponents are taken against 0.
+// Declines head dimensions other than 32, 64 and 128.
 // Next     Global loads are scalar, nothing is in flight while the block computes, and the tensor
 //          cores are idle.
 constexpr int FLASH_BM = 64;            // tunable: 32, 64
@@ -190,7 +251,7 @@ __device__ inline void load4(float (&frag)[4], const float* src) {
 
 template <int D>
 __global__ __launch_bounds__(FLASH_NUM_THREADS) void attention_flash_kernel(
-    const AttentionProblem p) {
+    const Attention p) {
   constexpr int BM = FLASH_BM, BN = FLASH_BN, LANES = FLASH_LANES;
   constexpr int GROUPS = FLASH_NUM_THREADS / LANES;  // queries in work side by side
   constexpr int TM = BM / GROUPS;                    // queries per thread
@@ -321,7 +382,7 @@ __global__ __launch_bounds__(FLASH_NUM_THREADS) void attention_flash_kernel(
 }
 
 template <int D>
-static void launch_flash(const AttentionProblem& p, cudaStream_t stream) {
+static void launch_flash(const Attention& p, cudaStream_t stream) {
   constexpr int smem_bytes = sizeof(FlashTiles<D>);
   if constexpr (smem_bytes > 48 * 1024) {  // more than a kernel gets unasked
     CUDA_CHECK(cudaFuncSetAttribute(attention_flash_kernel<D>,
@@ -337,7 +398,14 @@ static void launch_flash(const AttentionProblem& p, cudaStream_t stream) {
   CUDA_CHECK_LAUNCH(attention_flash_kernel);
 }
 
-static void attention_flash(const AttentionProblem& p, cudaStream_t stream) {
+static const char* flash_declines(const AttentionProblem& p) {
+  const int64_t D = p.Q.size[3];
+  if (D == 32 || D == 64 || D == 128) return nullptr;
+  return reason("its tiles are made for D = 32, 64 and 128; got D = %d", static_cast<int>(D));
+}
+
+static void attention_flash(const AttentionProblem& problem, cudaStream_t stream) {
+  const Attention p = lowered(problem);
   if (p.D == 32) return launch_flash<32>(p, stream);
   if (p.D == 64) return launch_flash<64>(p, stream);
   if (p.D == 128) return launch_flash<128>(p, stream);
@@ -346,12 +414,10 @@ static void attention_flash(const AttentionProblem& p, cudaStream_t stream) {
 
 // ------------------------------------------------------------------------------------------------
 // The ladder, slowest idea first. A line here is all it takes to register a rung.
+static constexpr char OPTIONS[] = "causal scale";
 static constexpr Rung<AttentionProblem> RUNGS[] = {
-    {"naive", attention_naive},
-    {"flash", attention_flash, {.head_dims = "32 64 128"}},
+    {"naive", attention_naive, {.options = OPTIONS, .composed_of = "matmul softmax"}},
+    {"flash", attention_flash, {.options = OPTIONS}, flash_declines},
 };
 
-extern "C" const Rung<AttentionProblem>* attention_rungs(int* n) {
-  *n = sizeof(RUNGS) / sizeof(RUNGS[0]);
-  return RUNGS;
-}
+Ladder<AttentionProblem> attention_ladder() { return RUNGS; }

@@ -40,6 +40,16 @@ class LaunchError : public std::exception {
   char text_[1024];
 };
 
+// Why a rung declines a problem, put together as by printf. The words last until this thread's next.
+inline const char* reason(const char* format, ...) {
+  static thread_local char text[256];
+  va_list values;
+  va_start(values, format);
+  std::vsnprintf(text, sizeof(text), format, values);
+  va_end(values);
+  return text;
+}
+
 // CUDA_CHECK(cudaMalloc(...)) throws what failed, where, and CUDA's own words for why.
 #define CUDA_CHECK(call) cuda_check((call), #call, __FILE__, __LINE__)
 

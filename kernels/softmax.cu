@@ -1,6 +1,6 @@
 // softmax.cu: softmax of every row of a matrix.
 //
-// Contract (ladder.h, SoftmaxProblem)
+// Contract (softmax.h)
 //   x [rows, cols]   y [rows, cols]   y[r, c] = exp(x[r, c] - m) / sum over c of exp(x[r, c] - m)
 //   with m = the row's maximum ("safe" softmax: without it exp overflows above 88.7).
 //   Row-major: elements of a row are adjacent, rows are ldx, ldy apart. Any rows, any cols.
@@ -285,11 +285,16 @@ void softmax_warp_per_row(const SoftmaxProblem& p, cudaStream_t stream);
 void softmax_row_in_registers(const SoftmaxProblem& p, cudaStream_t stream);
 void softmax_cluster(const SoftmaxProblem& p, cudaStream_t stream);
 void softmax_cluster_pipelined(const SoftmaxProblem& p, cudaStream_t stream);
+const char* softmax_warp_per_row_declines(const SoftmaxProblem& p);
+const char* softmax_row_in_registers_declines(const SoftmaxProblem& p);
+const char* softmax_cluster_declines(const SoftmaxProblem& p);
 
 // ------------------------------------------------------------------------------------------------
 // The ladder, slowest idea first. A line here is all it takes to register a rung.
-static constexpr char ALL[] = "float32 float64 float16 bfloat16";
-static constexpr char OPTIONS[] = "scale log lse";
+static constexpr Needs ALL = {.dtypes = "float32 float64 float16 bfloat16",
+                              .options = "scale log lse"};
+static constexpr Needs ALL_SM90 = {
+    .dtypes = ALL.dtypes, .options = ALL.options, .compute_capability = 90};
 static constexpr Rung<SoftmaxProblem> RUNGS[] = {
     {"naive", softmax_naive},
     {"block_per_row", softmax_block_per_row},
@@ -297,16 +302,11 @@ static constexpr Rung<SoftmaxProblem> RUNGS[] = {
     {"warp_shuffles", softmax_warp_shuffles},
     {"cub", softmax_cub},
     {"online", softmax_online},
-    {"vectorized", softmax_vectorized, {.dtypes = ALL, .options = OPTIONS}},
-    {"warp_per_row", softmax_warp_per_row, {.dtypes = ALL, .options = OPTIONS}},
-    {"row_in_registers", softmax_row_in_registers, {.dtypes = ALL, .options = OPTIONS}},
-    {"cluster", softmax_cluster, {.dtypes = ALL, .compute_capability = 90, .options = OPTIONS}},
-    {"cluster_pipelined",
-     softmax_cluster_pipelined,
-     {.dtypes = ALL, .compute_capability = 90, .options = OPTIONS}},
+    {"vectorized", softmax_vectorized, ALL},
+    {"warp_per_row", softmax_warp_per_row, ALL, softmax_warp_per_row_declines},
+    {"row_in_registers", softmax_row_in_registers, ALL, softmax_row_in_registers_declines},
+    {"cluster", softmax_cluster, ALL_SM90, softmax_cluster_declines},
+    {"cluster_pipelined", softmax_cluster_pipelined, ALL_SM90, softmax_cluster_declines},
 };
 
-extern "C" const Rung<SoftmaxProblem>* softmax_rungs(int* n) {
-  *n = sizeof(RUNGS) / sizeof(RUNGS[0]);
-  return RUNGS;
-}
+Ladder<SoftmaxProblem> softmax_ladder() { return RUNGS; }

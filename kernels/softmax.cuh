@@ -9,6 +9,7 @@
 
 #include "common.cuh"
 #include "ptx.cuh"
+#include "softmax.h"
 
 // ------------------------------------------------------------------------------------------------
 // Types
@@ -25,9 +26,9 @@ struct ComputeType<double> {
 template <class T>
 using Compute = typename ComputeType<T>::type;
 
-// Calls run(T()) with the C++ type of a dtype.
+// What run(T()) returns, T being the C++ type of a dtype.
 template <class Run>
-void with_dtype(DType dtype, Run run) {
+auto with_dtype(DType dtype, Run run) {
   switch (dtype) {
     case DType::float32:
       return run(float());
@@ -38,6 +39,7 @@ void with_dtype(DType dtype, Run run) {
     case DType::bfloat16:
       return run(__nv_bfloat16());
   }
+  throw LaunchError("softmax takes floating-point numbers of 16, 32 or 64 bits");
 }
 
 constexpr double LOG2_E = 1.4426950408889634;
@@ -68,7 +70,7 @@ struct Softmax {
 };
 
 template <class T>
-Softmax<T> typed(const SoftmaxProblem& p) {
+Softmax<T> lowered(const SoftmaxProblem& p) {
   using Number = Compute<T>;
   double prescale = p.scale;
   if (p.scale != 0) {
@@ -79,13 +81,13 @@ Softmax<T> typed(const SoftmaxProblem& p) {
   const double slope = p.scale == 0 ? 1 : p.scale / prescale;
   const double rate = sizeof(Number) == 4 ? min(slope * LOG2_E, LARGEST<float>) : slope;
   return {
-      .x = static_cast<const T*>(p.x),
-      .y = static_cast<T*>(p.y),
-      .lse = static_cast<Number*>(p.lse),
-      .rows = p.rows,
-      .cols = p.cols,
-      .ldx = p.ldx,
-      .ldy = p.ldy,
+      .x = p.x.as<const T>(),
+      .y = p.y.as<T>(),
+      .lse = p.lse.as<Number>(),
+      .rows = p.x.size[2],
+      .cols = static_cast<int>(p.x.size[3]),
+      .ldx = p.x.stride[2],
+      .ldy = p.y.stride[2],
       .prescale = static_cast<Number>(prescale),
       .slope = static_cast<Number>(slope),
       .rate = static_cast<Number>(rate),
@@ -97,14 +99,15 @@ Softmax<T> typed(const SoftmaxProblem& p) {
 // many blocks for a row. Nearly always there is one part, p itself; none if nothing is to be written.
 template <class T, class Launch>
 void for_each_slice(const SoftmaxProblem& p, Launch launch, int blocks = 1) {
-  if (p.cols == 0 && p.lse == nullptr) return;
+  const Softmax<T> all = lowered<T>(p);
+  if (all.cols == 0 && all.lse == nullptr) return;
   const int64_t most = MAX_GRID_X / blocks;
-  for (int64_t row = 0; row < p.rows; row += most) {
-    Softmax<T> slice = typed<T>(p);
-    slice.x += row * p.ldx;
-    slice.y += row * p.ldy;
+  for (int64_t row = 0; row < all.rows; row += most) {
+    Softmax<T> slice = all;
+    slice.x += row * all.ldx;
+    slice.y += row * all.ldy;
     if (slice.lse != nullptr) slice.lse += row;
-    slice.rows = min(p.rows - row, most);
+    slice.rows = min(all.rows - row, most);
     launch(slice);
   }
 }
@@ -187,9 +190,9 @@ struct Split {
 
 // Whether two tensors' rows lie alike towards 16-byte boundaries, all of them.
 template <class T>
-bool lie_alike(const void* a, int64_t lda, const void* b, int64_t ldb, int64_t rows) {
-  const auto first = reinterpret_cast<uintptr_t>(a) ^ reinterpret_cast<uintptr_t>(b);
-  const int64_t step = rows > 1 ? lda ^ ldb : 0;
+bool lie_alike(const View& a, const View& b) {
+  const auto first = reinterpret_cast<uintptr_t>(a.data) ^ reinterpret_cast<uintptr_t>(b.data);
+  const int64_t step = a.stride[2] ^ b.stride[2];
   return first % sizeof(Vector<T>) == 0 && step % Vector<T>::SIZE == 0;
 }
 

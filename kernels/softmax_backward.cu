@@ -1,6 +1,6 @@
 // softmax_backward.cu: the gradient of row softmax.
 //
-// Contract (ladder.h, SoftmaxBackwardProblem)
+// Contract (softmax_backward.h)
 //   dy, y, dx [rows, cols], dlse [rows] or none
 //   dx = scale * y * (dy - (sum(dy * y) - dlse))       y = softmax(scale * x)
 //   dx = scale * (dy - exp(y) * (sum(dy) - dlse))      y = log_softmax(scale * x)
@@ -13,6 +13,7 @@
 //   row_in_registers  dy and y stay in registers                        12
 //   cluster           a long row in the shared memory of a cluster      12
 #include "softmax.cuh"
+#include "softmax_backward.h"
 
 // SoftmaxBackwardProblem with its types: what the kernels are given.
 template <class T>
@@ -31,20 +32,21 @@ struct SoftmaxBackward {
 // Calls launch(slice) for the parts of p that one grid can hold, with that many blocks for a row.
 template <class T, class Launch>
 static void for_each_slice(const SoftmaxBackwardProblem& p, Launch launch, int blocks = 1) {
-  if (p.cols == 0) return;
-  const int64_t most = MAX_GRID_X / blocks;
-  for (int64_t row = 0; row < p.rows; row += most) {
-    const Compute<T>* dlse = static_cast<const Compute<T>*>(p.dlse);
+  const int64_t rows = p.dx.size[2], most = MAX_GRID_X / blocks;
+  const int cols = static_cast<int>(p.dx.size[3]);
+  if (cols == 0) return;
+  for (int64_t row = 0; row < rows; row += most) {
+    const auto* dlse = p.dlse.as<const Compute<T>>();
     launch(SoftmaxBackward<T>{
-        .dy = static_cast<const T*>(p.dy) + row * p.lddy,
-        .y = static_cast<const T*>(p.y) + row * p.ldy,
+        .dy = p.dy.as<const T>() + row * p.dy.stride[2],
+        .y = p.y.as<const T>() + row * p.y.stride[2],
         .dlse = dlse == nullptr ? nullptr : dlse + row,
-        .dx = static_cast<T*>(p.dx) + row * p.lddx,
-        .rows = min(p.rows - row, most),
-        .cols = p.cols,
-        .lddy = p.lddy,
-        .ldy = p.ldy,
-        .lddx = p.lddx,
+        .dx = p.dx.as<T>() + row * p.dx.stride[2],
+        .rows = min(rows - row, most),
+        .cols = cols,
+        .lddy = p.dy.stride[2],
+        .ldy = p.y.stride[2],
+        .lddx = p.dx.stride[2],
         .scale = static_cast<Compute<T>>(p.scale),
         .log = p.log,
     });
@@ -95,7 +97,7 @@ __global__ void softmax_backward_naive_kernel(const SoftmaxBackward<T> p) {
 }
 
 static void softmax_backward_naive(const SoftmaxBackwardProblem& p, cudaStream_t stream) {
-  with_dtype(p.dtype, [&](auto zero) {
+  with_dtype(p.dx.dtype, [&](auto zero) {
     using T = decltype(zero);
     for_each_slice<T>(p, [&](const SoftmaxBackward<T>& s) {
       const auto grid = static_cast<unsigned>(ceil_div<int64_t>(s.rows, NAIVE_NUM_THREADS));
@@ -144,7 +146,7 @@ __global__ void softmax_backward_block_per_row_kernel(const SoftmaxBackward<T> p
 }
 
 static void softmax_backward_block_per_row(const SoftmaxBackwardProblem& p, cudaStream_t stream) {
-  with_dtype(p.dtype, [&](auto zero) {
+  with_dtype(p.dx.dtype, [&](auto zero) {
     using T = decltype(zero);
     for_each_slice<T>(p, [&](const SoftmaxBackward<T>& s) {
       const auto grid = static_cast<unsigned>(s.rows);
@@ -236,7 +238,7 @@ __global__ void softmax_backward_vectorized_kernel(const SoftmaxBackward<T> p) {
 }
 
 static void softmax_backward_vectorized(const SoftmaxBackwardProblem& p, cudaStream_t stream) {
-  with_dtype(p.dtype, [&](auto zero) {
+  with_dtype(p.dx.dtype, [&](auto zero) {
     using T = decltype(zero);
     for_each_slice<T>(p, [&](const SoftmaxBackward<T>& s) {
       const auto grid = static_cast<unsigned>(s.rows);
@@ -262,9 +264,8 @@ static void softmax_backward_vectorized(const SoftmaxBackwardProblem& p, cudaStr
 // Trap     The shuffles want all lanes of the warp: those behind the last row stay and take a row
 //          of no columns. And what was converted to fp32 for the sum would stay in registers until
 //          it is written, twice the room of 16 bits: `forget` has it converted again.
-// Limit    Rows of more than 1024 * VECTORS vectors go through `vectorized`; so do tensors that lie
-//          differently towards the boundaries, whose vectors of 16-bit elements would be collected
-//          one element per register.
+// Declines rows of more than 1024 * VECTORS vectors, and tensors that lie differently towards the
+//          boundaries, whose vectors of 16-bit elements would be collected one element per register.
 // Next     Beyond 8192 columns (fp32) a block is alone on its SM: it loads, adds and stores in turn.
 //          Beyond 16384 its registers cannot hold the row. A cluster of blocks can.
 constexpr int ROW_IN_REGISTERS_VECTORS = 4;           // tunable: 1, 2, 4
@@ -332,21 +333,37 @@ __global__ void __launch_bounds__(ROW_IN_REGISTERS_MAX_THREADS)
   }
 }
 
-template <class T>
+// The vectors of a row.
+static int vectors_of_a_row(const SoftmaxBackwardProblem& p) {
+  return with_dtype(p.dx.dtype, [&](auto zero) {
+    return static_cast<int>(p.dx.size[3]) / Vector<decltype(zero)>::SIZE;
+  });
+}
+
 static bool tensors_lie_alike(const SoftmaxBackwardProblem& p) {
-  return lie_alike<T>(p.dx, p.lddx, p.dy, p.lddy, p.rows) &&
-         lie_alike<T>(p.dx, p.lddx, p.y, p.ldy, p.rows);
+  return with_dtype(p.dx.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    return lie_alike<T>(p.dx, p.dy) && lie_alike<T>(p.dx, p.y);
+  });
+}
+
+constexpr char LIE_DIFFERENTLY[] =
+    "dy, y and dx lie differently towards the 16-byte boundaries: vectorized";
+
+static const char* row_in_registers_declines(const SoftmaxBackwardProblem& p) {
+  if (vectors_of_a_row(p) > ROW_IN_REGISTERS_MAX_VECTORS) {
+    return reason("rows of %d columns are more than the registers of a block hold",
+                  static_cast<int>(p.dx.size[3]));
+  }
+  return tensors_lie_alike(p) ? nullptr : LIE_DIFFERENTLY;
 }
 
 static void softmax_backward_row_in_registers(const SoftmaxBackwardProblem& p,
                                               cudaStream_t stream) {
-  with_dtype(p.dtype, [&](auto zero) {
+  const int vectors = vectors_of_a_row(p);
+  with_dtype(p.dx.dtype, [&](auto zero) {
     using T = decltype(zero);
-    const int vectors = p.cols / Vector<T>::SIZE;
-    if (vectors > ROW_IN_REGISTERS_MAX_VECTORS || !tensors_lie_alike<T>(p)) {
-      return softmax_backward_vectorized(p, stream);
-    }
-    const int lanes = threads_of_a_row(p.rows, vectors, ROW_IN_REGISTERS_VECTORS,
+    const int lanes = threads_of_a_row(p.dx.size[2], vectors, ROW_IN_REGISTERS_VECTORS,
                                        ROW_IN_REGISTERS_MAX_THREADS, ROW_IN_REGISTERS_BUSY_THREADS);
     const int rows = lanes <= 32 ? ROW_IN_REGISTERS_NUM_THREADS / lanes : 1;  // of a block
     const dim3 block(lanes, rows);
@@ -368,7 +385,7 @@ static void softmax_backward_row_in_registers(const SoftmaxBackwardProblem& p,
 //          ...                           /  reads all of them from its own behind it
 //
 // Changes  vs row_in_registers: shared memory, filled by cp.async past the registers; up to 16
-//          blocks per row. Shorter rows are left to row_in_registers.
+//          blocks per row.
 // Bytes    fp32, per element: 8 read + 4 written = 12 asked, the floor, up to 462848 columns (sm_90,
 //          226 KiB per block); what 16 blocks cannot hold is read twice.
 // Shape    512 threads, 1 to 16 blocks per row: the fewest that hold it in half a shared memory
@@ -383,6 +400,8 @@ static void softmax_backward_row_in_registers(const SoftmaxBackwardProblem& p,
 //
 //          | -- v0 | v1 v2 | v3 v4 |    sectors in memory, pairs of slots
 //
+// Declines rows that a block of row_in_registers reads sooner than a cluster meets, and tensors that
+//          lie differently towards the 16-byte boundaries.
 // Next     A part of more than half a shared memory has its SM for itself, which then loads nothing
 //          while it stores. It could load the next row, as the forward's `cluster_pipelined` does.
 constexpr int CLUSTER_NUM_THREADS = 512;   // tunable: 256, 512
@@ -506,32 +525,33 @@ static void launch_rows(const SoftmaxBackward<T>& p, cudaStream_t stream) {
   throw LaunchError("this GPU has no room for a block of %d threads", CLUSTER_NUM_THREADS);
 }
 
+static const char* cluster_declines(const SoftmaxBackwardProblem& p) {
+  if (vectors_of_a_row(p) <= min(CLUSTER_MIN_VECTORS, ROW_IN_REGISTERS_MAX_VECTORS)) {
+    return reason("rows of %d columns fit into the registers of a block: row_in_registers",
+                  static_cast<int>(p.dx.size[3]));
+  }
+  return tensors_lie_alike(p) ? nullptr : LIE_DIFFERENTLY;
+}
+
 static void softmax_backward_cluster(const SoftmaxBackwardProblem& p, cudaStream_t stream) {
-  with_dtype(p.dtype, [&](auto zero) {
+  with_dtype(p.dx.dtype, [&](auto zero) {
     using T = decltype(zero);
-    if (p.cols / Vector<T>::SIZE <= min(CLUSTER_MIN_VECTORS, ROW_IN_REGISTERS_MAX_VECTORS) ||
-        !tensors_lie_alike<T>(p)) {
-      return softmax_backward_row_in_registers(p, stream);
-    }
     for_each_slice<T>(p, [&](const SoftmaxBackward<T>& s) { launch_rows(s, stream); }, MAX_CLUSTER);
   });
 }
 
 // ------------------------------------------------------------------------------------------------
 // The ladder, slowest idea first. A line here is all it takes to register a rung.
-static constexpr char ALL[] = "float32 float64 float16 bfloat16";
-static constexpr char OPTIONS[] = "scale log lse";
+static constexpr Needs ALL = {.dtypes = "float32 float64 float16 bfloat16",
+                              .options = "scale log dlse"};
+static constexpr Needs ALL_SM90 = {
+    .dtypes = ALL.dtypes, .options = ALL.options, .compute_capability = 90};
 static constexpr Rung<SoftmaxBackwardProblem> RUNGS[] = {
-    {"naive", softmax_backward_naive, {.dtypes = ALL, .options = OPTIONS}},
-    {"block_per_row", softmax_backward_block_per_row, {.dtypes = ALL, .options = OPTIONS}},
-    {"vectorized", softmax_backward_vectorized, {.dtypes = ALL, .options = OPTIONS}},
-    {"row_in_registers", softmax_backward_row_in_registers, {.dtypes = ALL, .options = OPTIONS}},
-    {"cluster",
-     softmax_backward_cluster,
-     {.dtypes = ALL, .compute_capability = 90, .options = OPTIONS}},
+    {"naive", softmax_backward_naive, ALL},
+    {"block_per_row", softmax_backward_block_per_row, ALL},
+    {"vectorized", softmax_backward_vectorized, ALL},
+    {"row_in_registers", softmax_backward_row_in_registers, ALL, row_in_registers_declines},
+    {"cluster", softmax_backward_cluster, ALL_SM90, cluster_declines},
 };
 
-extern "C" const Rung<SoftmaxBackwardProblem>* softmax_backward_rungs(int* n) {
-  *n = sizeof(RUNGS) / sizeof(RUNGS[0]);
-  return RUNGS;
-}
+Ladder<SoftmaxBackwardProblem> softmax_backward_ladder() { return RUNGS; }

@@ -162,7 +162,7 @@ __global__ void softmax_vectorized_kernel(const Softmax<T> p) {
 }
 
 void softmax_vectorized(const SoftmaxProblem& p, cudaStream_t stream) {
-  with_dtype(p.dtype, [&](auto zero) {
+  with_dtype(p.x.dtype, [&](auto zero) {
     using T = decltype(zero);
     for_each_slice<T>(p, [&](const Softmax<T>& s) {
       const auto grid = static_cast<unsigned>(s.rows);
@@ -180,9 +180,12 @@ void softmax_vectorized(const SoftmaxProblem& p, cudaStream_t stream) {
 // Bytes    8 read + 4 written = 12 asked per fp32 element (floor: 8), 2.25 exp. The second read of
 //          a short row finds it in L1.
 // Shape    4 rows per block of 128 threads, 0 B smem, 0 __syncthreads.
-// Trap     A row of 65536 is a warp's work too, and 32 lanes take long over it.
+// Trap     Where rows are few, most SMs have nothing to do: a block per row uses eight times as many
+//          threads.
+// Declines rows of more than 8 vectors for each lane: 32 lanes take long over them.
 // Next     A row short enough for a warp is short enough to stay in its registers.
 constexpr int WARP_PER_ROW_NUM_THREADS = 128;  // tunable: 32, 64, 128, 256, 512, 1024
+constexpr int WARP_PER_ROW_MAX_VECTORS = 256;  // tunable: 256, 1024, 16384; of a row
 
 template <class T>
 __global__ void softmax_warp_per_row_kernel(const Softmax<T> p) {
@@ -201,7 +204,7 @@ __global__ void softmax_warp_per_row_kernel(const Softmax<T> p) {
 }
 
 void softmax_warp_per_row(const SoftmaxProblem& p, cudaStream_t stream) {
-  with_dtype(p.dtype, [&](auto zero) {
+  with_dtype(p.x.dtype, [&](auto zero) {
     using T = decltype(zero);
     for_each_slice<T>(p, [&](const Softmax<T>& s) {
       constexpr int ROWS = WARP_PER_ROW_NUM_THREADS / 32;
@@ -210,6 +213,15 @@ void softmax_warp_per_row(const SoftmaxProblem& p, cudaStream_t stream) {
       CUDA_CHECK_LAUNCH(softmax_warp_per_row_kernel);
     });
   });
+}
+
+const char* softmax_warp_per_row_declines(const SoftmaxProblem& p) {
+  const int most = with_dtype(p.x.dtype, [](auto zero) {
+    return (WARP_PER_ROW_MAX_VECTORS + 1) * Vector<decltype(zero)>::SIZE - 1;
+  });
+  if (p.x.size[3] <= most) return nullptr;
+  return reason("rows of %d columns are too long for a warp: vectorized",
+                static_cast<int>(p.x.size[3]));
 }
 
 // ------------------------------------------------------------------------------------------------
@@ -230,8 +242,8 @@ void softmax_warp_per_row(const SoftmaxProblem& p, cudaStream_t stream) {
 // Trap     Registers have no index: a loop over z that is not unrolled puts it into local memory,
 //          which is global memory. And the shuffles want all lanes of the warp: those behind the
 //          last row stay and take a row of no columns.
-// Limit    Longer rows go through `vectorized`; so do tensors that lie differently towards the
-//          16-byte boundaries, whose vectors would be collected element by element.
+// Declines longer rows, and tensors that lie differently towards the 16-byte boundaries, whose
+//          vectors would be collected element by element.
 // Next     Longer rows, held by several blocks.
 constexpr int ROW_IN_REGISTERS_VECTORS = 8;           // tunable: 2, 4, 8
 constexpr int ROW_IN_REGISTERS_NUM_THREADS = 128;     // tunable: 32, 64, 128, 256
@@ -322,22 +334,37 @@ __global__ void __launch_bounds__(ROW_IN_REGISTERS_MAX_THREADS,
 
 template <class T>
 static int lanes_of_a_row(const SoftmaxProblem& p) {
-  return threads_of_a_row(p.rows, p.cols / Vector<T>::SIZE, HELD_VECTORS<T>,
-                          ROW_IN_REGISTERS_MAX_THREADS, ROW_IN_REGISTERS_BUSY_THREADS);
+  const int vectors = static_cast<int>(p.x.size[3]) / Vector<T>::SIZE;
+  return threads_of_a_row(p.x.size[2], vectors, HELD_VECTORS<T>, ROW_IN_REGISTERS_MAX_THREADS,
+                          ROW_IN_REGISTERS_BUSY_THREADS);
 }
 
-// Whether row_in_registers takes the rows as they are.
-template <class T>
+// Whether one block holds a row.
 static bool fits_in_registers(const SoftmaxProblem& p) {
-  return lanes_of_a_row<T>(p) <= ROW_IN_REGISTERS_MAX_THREADS;
+  return with_dtype(p.x.dtype, [&](auto zero) {
+    return lanes_of_a_row<decltype(zero)>(p) <= ROW_IN_REGISTERS_MAX_THREADS;
+  });
+}
+
+static bool tensors_lie_alike(const SoftmaxProblem& p) {
+  return with_dtype(p.x.dtype,
+                    [&](auto zero) { return lie_alike<decltype(zero)>(p.x, p.y); });
+}
+
+constexpr char LIE_DIFFERENTLY[] =
+    "x and y lie differently towards the 16-byte boundaries: vectorized";
+
+const char* softmax_row_in_registers_declines(const SoftmaxProblem& p) {
+  if (!fits_in_registers(p)) {
+    return reason("rows of %d columns are more than the registers of a block hold",
+                  static_cast<int>(p.x.size[3]));
+  }
+  return tensors_lie_alike(p) ? nullptr : LIE_DIFFERENTLY;
 }
 
 void softmax_row_in_registers(const SoftmaxProblem& p, cudaStream_t stream) {
-  with_dtype(p.dtype, [&](auto zero) {
+  with_dtype(p.x.dtype, [&](auto zero) {
     using T = decltype(zero);
-    if (!fits_in_registers<T>(p) || !lie_alike<T>(p.x, p.ldx, p.y, p.ldy, p.rows)) {
-      return softmax_vectorized(p, stream);
-    }
     const int lanes = lanes_of_a_row<T>(p);
     const int rows = lanes <= 32 ? ROW_IN_REGISTERS_NUM_THREADS / lanes : 1;  // of a block
     const dim3 block(lanes, rows);
@@ -368,8 +395,8 @@ void softmax_row_in_registers(const SoftmaxProblem& p, cudaStream_t stream) {
 //          costs no time.
 // Trap     cp.async moves a 32-byte sector in one piece only if it is one in shared memory, too. Rows
 //          that begin elsewhere in a line of 128 bytes keep that distance in shared memory.
-// Limit    Rows that row_in_registers can hold are left to it, as are tensors that lie differently
-//          towards the 16-byte boundaries.
+// Declines rows that row_in_registers can hold, and tensors that lie differently towards the 16-byte
+//          boundaries.
 // Next     A block that waits at a barrier, or for another SM, neither loads nor writes.
 constexpr int CLUSTER_NUM_THREADS = 512;    // tunable: 256, 512
 constexpr int CLUSTER_SLICE_BYTES = 65536;  // tunable: 32768, 65536, 131072
@@ -520,16 +547,17 @@ static void launch_rows(Kernel kernel, const Softmax<T>& p, int chunk, bool resi
   throw LaunchError("this GPU has no room for a block of %d threads", CLUSTER_NUM_THREADS);
 }
 
-// Whether rows go to the clusters.
-template <class T>
-static bool is_for_clusters(const SoftmaxProblem& p) {
-  return !fits_in_registers<T>(p) && lie_alike<T>(p.x, p.ldx, p.y, p.ldy, p.rows);
+const char* softmax_cluster_declines(const SoftmaxProblem& p) {
+  if (fits_in_registers(p)) {
+    return reason("rows of %d columns fit into the registers of a block: row_in_registers",
+                  static_cast<int>(p.x.size[3]));
+  }
+  return tensors_lie_alike(p) ? nullptr : LIE_DIFFERENTLY;
 }
 
 void softmax_cluster(const SoftmaxProblem& p, cudaStream_t stream) {
-  with_dtype(p.dtype, [&](auto zero) {
+  with_dtype(p.x.dtype, [&](auto zero) {
     using T = decltype(zero);
-    if (!is_for_clusters<T>(p)) return softmax_row_in_registers(p, stream);
     for_each_slice<T>(
         p,
         [&](const Softmax<T>& s) { launch_rows(softmax_cluster_kernel<T>, s, 1, false, stream); },
@@ -671,9 +699,8 @@ static void launch_pipelined(const Softmax<T>& p, cudaStream_t stream) {
 }
 
 void softmax_cluster_pipelined(const SoftmaxProblem& p, cudaStream_t stream) {
-  with_dtype(p.dtype, [&](auto zero) {
+  with_dtype(p.x.dtype, [&](auto zero) {
     using T = decltype(zero);
-    if (!is_for_clusters<T>(p)) return softmax_row_in_registers(p, stream);
     for_each_slice<T>(p, [&](const Softmax<T>& s) { launch_pipelined(s, stream); });
   });
 }

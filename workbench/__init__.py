@@ -1,46 +1,36 @@
 """The CUDA kernel workbench: ladders of kernels behind PyTorch operators.
 
-``from workbench import matmul, matmul_out, matmul_nt, softmax, log_softmax, attention, rungs``. The
-operators are loaded on first use, so that importing ``workbench.toolchain`` alone does not import
-torch.
+``from workbench import matmul, softmax, attention, rungs``: the public functions that
+workbench.operators lists. They are loaded on first use, so that importing ``workbench.toolchain``
+alone does not import torch.
+
+The packages are layers, each of which imports only those below it:
+
+    cli         command lines, tables, pages
+    explain     where the time of a kernel goes
+    estimate    how long a kernel might take on a GPU that is not there
+    harness     checks, inputs, timing, results, history
+    operators   all that Python knows of an operator, a module for each; the current builds
+    toolchain   compilers, builds, error messages
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import importlib
+from typing import Any
 
-if TYPE_CHECKING:
-    from .ops import (
-        attention,
-        log_softmax,
-        matmul,
-        matmul_nt,
-        matmul_nt_out,
-        matmul_out,
-        rungs,
-        softmax,
-        softmax_backward,
-    )
+from .operators import OPERATORS
 
-__all__ = [
-    "attention",
-    "log_softmax",
-    "matmul",
-    "matmul_nt",
-    "matmul_nt_out",
-    "matmul_out",
-    "rungs",
-    "softmax",
-    "softmax_backward",
-]
+__all__ = ["rungs", *(name for names in OPERATORS.values() for name in names)]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import ops
-
-    return getattr(ops, name)
+    if name == "rungs":
+        return importlib.import_module(".operators.builds", __name__).rungs
+    for module, names in OPERATORS.items():
+        if name in names:
+            return getattr(importlib.import_module(f".operators.{module}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -1,7 +1,7 @@
 """How long a kernel might take on a GPU that is not there: docs/estimate.md.
 
-    launches = counters.record(lambda: softmax(x))
-    found = estimate_launches(launches, ladder_sources("softmax"), GPUS["t4"])
+    launches = counters.record(lambda: torch.ops.workbench.<op>(x))
+    found = estimate_launches(launches, ladder_sources("<op>"), GPUS["t4"])
     print(found.time_ms, found.limiter)
 
 ``python -m workbench.estimate --validate`` sets estimates beside times that were measured.
@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from workbench import builds
 from workbench.estimate import resources
 from workbench.estimate.gpus import DEFAULT_GPU, GPUS, Gpu
 from workbench.estimate.model import Estimate, estimate
+from workbench.harness.results import Estimated
+from workbench.operators import builds
 from workbench.toolchain.errors import BuildError
 from workbench.toolchain.paths import kernels_dir
 
@@ -31,6 +32,7 @@ __all__ = [
     "Gpu",
     "estimate",
     "estimate_launches",
+    "estimated",
     "ladder_sources",
     "prepare",
 ]
@@ -40,15 +42,15 @@ class EstimateError(ValueError):
     """There is no estimate; the text says why."""
 
 
-def ladder_sources(operation: str) -> tuple[Path, ...]:
-    """All ladder files, an operation's own first: a rung may call another ladder's kernels."""
-    own = builds.sources(operation)
+def ladder_sources(op: str) -> tuple[Path, ...]:
+    """All ladder files, an operator's own first: a rung may be composed of others' kernels."""
+    own = builds.sources(op)
     return (*own, *(file for file in sorted(kernels_dir().glob("*.cu")) if file not in own))
 
 
-def prepare(operation: str, gpu: Gpu) -> None:
-    """Begin to compile an operation's ladder for a GPU, while other things are done."""
-    for source in builds.sources(operation):
+def prepare(op: str, gpu: Gpu) -> None:
+    """Begin to compile an operator's ladder for a GPU, while other things are done."""
+    for source in builds.sources(op):
         resources.prepare(source, gpu.arch)
 
 
@@ -82,3 +84,15 @@ def estimate_launches(
         return estimate(launches, known, gpu)
     except ValueError as error:
         raise EstimateError(str(error)) from error
+
+
+def estimated(launches: Sequence[simulator.Launch], op: str, gpu: Gpu) -> Estimated | str:
+    """The estimate of a rung's launches as a row of results has it; or why there is none."""
+    try:
+        found = estimate_launches(launches, ladder_sources(op), gpu)
+    except EstimateError as error:
+        return f"no estimate for the {gpu.title}: {str(error).splitlines()[0]}"
+    held = found.occupancy
+    return Estimated(
+        gpu.name, found.time_ms, found.band, found.limiter, held.fraction, held.limiter
+    )

@@ -11,31 +11,31 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.table import Table
-
-from workbench import tables
 from workbench.estimate import validate
 from workbench.estimate.model import BAND
+from workbench.harness.figures import duration, percent
+from workbench.harness.terminal import show
 from workbench.toolchain.paths import REPO
 
 RESULT = REPO / "docs" / "results" / "estimate-validation.json"
 
 
-def shown(comparison: validate.Comparison) -> Table:
-    """A comparison as a table for a terminal."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for i, column in enumerate(("kernel", "measured", "estimated", "error", "occupancy", "limit")):
-        table.add_column(column, justify="right" if 0 < i < 5 else "left", no_wrap=True)
-    for step in comparison.steps:
-        table.add_row(
+TITLES = ("kernel", "measured", "estimated", "error", "occupancy", "limit")
+
+
+def cells(comparison: validate.Comparison) -> list[tuple[str, ...]]:
+    """The rows of a comparison's table."""
+    return [
+        (
             step.kernel,
-            tables.duration(step.measured_ms),
-            tables.duration(step.estimated_ms),
+            duration(step.measured_ms),
+            duration(step.estimated_ms),
             f"{100 * step.error:+.0f}%",
-            tables.percent(step.occupancy),
+            percent(step.occupancy),
             step.limiter,
         )
-    return table
+        for step in comparison.steps
+    ]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,7 +73,7 @@ def _validate() -> int:
         every.append(comparison)
         about = f"{comparison.name} {comparison.shape} on {comparison.gpu}"
         print(f"{about}: {comparison.source}")
-        tables.show(shown(comparison))
+        show("", TITLES, cells(comparison), left=(0, 5))
         steps = comparison.steps
         print(
             f"rank correlation {validate.rank_correlation(steps):.2f}, "

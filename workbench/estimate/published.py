@@ -1,12 +1,23 @@
-"""Ladders whose times on a GPU were published, with kernels of our own that do the same work."""
+"""Ladders whose times on a GPU were published, with kernels of our own that do the same work.
+
+tests/kernels/published.json lists them, with the source of each figure.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from workbench import operators
 from workbench.toolchain.paths import REPO
+
+if TYPE_CHECKING:
+    import torch
+
+    from workbench.operators.operator import Case
 
 KERNELS = REPO / "tests" / "kernels"
 
@@ -17,62 +28,62 @@ class Ladder:
 
     Attributes:
         name: what it is called here.
+        op: the operator that it computes.
+        case: the input; its launchers take the sizes after the tensors.
         gpu: what it ran on, as --gpu calls it.
         source: where the figures stand.
         file: our kernels.
-        shape: sizes of the problem, in the order of the launchers' last arguments.
         published_ms: time by launcher, slowest first in the source's order.
     """
 
     name: str
+    op: str
+    case: Case
     gpu: str
     source: str
     file: Path
-    shape: tuple[int, ...]
     published_ms: Mapping[str, float]
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Of the problem, as the launchers' last arguments."""
+        return self.case.shape.numbers()
+
+    @property
+    def written(self) -> str:
+        """The sizes as the results have them: ``1024 x 1024``."""
+        return " x ".join(map(str, self.sizes))
 
     def tensor_shapes(self) -> list[tuple[int, ...]]:
         """Of the launchers' tensors: the inputs, then the output."""
-        if self.name == "sgemm":
-            m, n, k = self.shape
-            return [(m, k), (k, n), (m, n)]
-        return [self.shape, self.shape]
+        operator = operators.get(self.op)
+        tensors = operator.inputs(self.case) | operator.outputs(self.case)
+        return [tensor.shape for tensor in tensors.values()]
+
+    def expected(self, given: Sequence[torch.Tensor]) -> torch.Tensor:
+        """What torch makes of the inputs."""
+        operator = operators.get(self.op)
+        names = operator.inputs(self.case)
+        return operator.by_torch(dict(zip(names, given, strict=True)), self.case)
 
 
-def _sgemm_ms(gflops: float, n: int = 4096) -> float:
-    return 2 * n**3 / gflops / 1e6
+def ladders() -> tuple[Ladder, ...]:
+    """All of them."""
+    return tuple(_ladder(**entry) for entry in json.loads((KERNELS / "published.json").read_text()))
 
 
-LADDERS = (
-    Ladder(
-        "sgemm",
-        "a6000",
-        "github.com/siboehm/SGEMM_CUDA, README: GFLOP/s at 4096",
-        KERNELS / "sgemm_ladder.cu",
-        (4096, 4096, 4096),
-        {
-            "naive": _sgemm_ms(309.0),
-            "coalesced": _sgemm_ms(1986.5),
-            "shared": _sgemm_ms(2980.3),
-            "tile_1d": _sgemm_ms(8474.7),
-            "tile_2d": _sgemm_ms(15971.7),
-            "vectorised": _sgemm_ms(18237.3),
-            "autotuned": _sgemm_ms(19721.0),
-            "warp_tiled": _sgemm_ms(21779.3),
-        },
-    ),
-    Ladder(
-        "softmax",
-        "t4",
-        "github.com/tobiasvanderwerff/flash-attention, README: 1024 x 1024",
-        KERNELS / "softmax_ladder.cu",
-        (1024, 1024),
-        {
-            "shared_tree": 0.110,
-            "warp_shuffle": 0.085,
-            "float4_shared": 0.073,
-            "float4_registers": 0.072,
-            "cub_reduce": 0.071,
-        },
-    ),
-)
+def _ladder(
+    name: str,
+    op: str,
+    case: str,
+    gpu: str,
+    source: str,
+    file: str,
+    ms: Mapping[str, float] | None = None,
+    gflops: Mapping[str, float] | None = None,
+) -> Ladder:
+    operator = operators.get(op)
+    of = operator.case(case)
+    if gflops:
+        ms = {kernel: operator.flops(of) / rate / 1e6 for kernel, rate in gflops.items()}
+    return Ladder(name, op, of, gpu, source, KERNELS / file, ms)

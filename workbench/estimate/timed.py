@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from workbench import timing
-from workbench.environment import environment
-from workbench.estimate.published import LADDERS, Ladder
+from workbench.estimate.published import Ladder, ladders
+from workbench.harness import timing
+from workbench.harness.environment import environment
 from workbench.toolchain.inline import inline
 from workbench.toolchain.paths import REPO
 
@@ -35,7 +35,7 @@ def measure(path: Path) -> None:
         raise RuntimeError(f"--measure {path}: there is no folder {path.parent}")
     device = torch.device("cuda")
     about = dataclasses.asdict(environment("gpu", device, REPO))
-    about["ladders"] = [_ladder(ladder, device) for ladder in LADDERS]
+    about["ladders"] = [_ladder(ladder, device) for ladder in ladders()]
     path.write_text(json.dumps(about, indent=1) + "\n")
 
 
@@ -44,8 +44,8 @@ def _ladder(ladder: Ladder, device: torch.device) -> dict[str, Any]:
     module = inline(ladder.file.read_text(), names, target="gpu", name=ladder.file.stem)
     torch.manual_seed(0)
     *given, out = (torch.rand(shape, device=device) for shape in ladder.tensor_shapes())
-    expected = given[0] @ given[1] if ladder.name == "sgemm" else torch.softmax(given[0], -1)
-    runs = {n: lambda n=n: getattr(module, n)(*given, out, *ladder.shape) for n in names}
+    expected = ladder.expected(given)
+    runs = {n: lambda n=n: getattr(module, n)(*given, out, *ladder.sizes) for n in names}
     for name, run in runs.items():
         out.fill_(math.nan)
         run()
@@ -55,7 +55,7 @@ def _ladder(ladder: Ladder, device: torch.device) -> dict[str, Any]:
     times = timing.time_interleaved(runs, device)
     return {
         "name": ladder.name,
-        "shape": list(ladder.shape),
+        "shape": list(ladder.sizes),
         "time_ms": {name: times[name].median_ms for name in names},
         "spread_ms": {name: times[name].spread_ms for name in names},
     }

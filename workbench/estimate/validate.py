@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench import estimate
+from workbench import estimate, operators
 from workbench.estimate.gpus import GPUS, Gpu
-from workbench.estimate.published import LADDERS, Ladder
+from workbench.estimate.published import Ladder, ladders
+from workbench.harness.results import Row
 
 if TYPE_CHECKING:
-    from workbench.problems import Case
+    from workbench.operators.operator import Case
 
 SAMPLE_BLOCKS = 24
 # Elements of a tensor, of the largest cases that are run. A rung whose blocks take many rows each
@@ -58,7 +59,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A ladder, or the rungs of one operation on one shape, on one GPU."""
+    """A ladder, or the rungs of one operator on one case, on one GPU."""
 
     name: str
     gpu: str
@@ -125,20 +126,19 @@ def wrong_pairs(steps: Sequence[Step]) -> list[tuple[str, str]]:
 
 def published(sample_blocks: int = SAMPLE_BLOCKS) -> Iterator[Comparison]:
     """The published ladders beside their estimates, of which so many blocks are run."""
-    for ladder in LADDERS:
+    for ladder in ladders():
         steps = [
             _step(name, ms, _runner(ladder, name), (ladder.file,), GPUS[ladder.gpu], sample_blocks)
             for name, ms in ladder.published_ms.items()
         ]
-        shape = " x ".join(map(str, ladder.shape))
-        yield Comparison(ladder.name, ladder.gpu, ladder.source, shape, tuple(steps))
+        yield Comparison(ladder.name, ladder.gpu, ladder.source, ladder.written, tuple(steps))
 
 
 def _runner(ladder: Ladder, name: str) -> Callable[[], None]:
     """A call of one launcher of a ladder on the simulator."""
     import torch
 
-    from workbench import inputs
+    from workbench.harness import inputs
     from workbench.toolchain.inline import inline
 
     module = inline(
@@ -153,45 +153,46 @@ def _runner(ladder: Ladder, name: str) -> Callable[[], None]:
         inputs.empty(math.prod(shape), torch.float32, cpu).view(shape).uniform_()
         for shape in ladder.tensor_shapes()
     ]
-    return lambda: getattr(module, name)(*tensors, *ladder.shape)
+    return lambda: getattr(module, name)(*tensors, *ladder.sizes)
 
 
 @dataclass(frozen=True)
 class _Timed:
-    """The rows of a GPU's results for one shape and dtype."""
+    """The rows of a GPU's results for one case."""
 
     gpu: Gpu
     source: str
-    op: str
-    shape: str
-    dtype: str
-    rows: tuple[dict[str, Any], ...]
+    rows: tuple[Row, ...]
+
+    @property
+    def op(self) -> str:
+        return self.rows[0].op
 
     def case(self) -> Case:
-        from workbench.operations import OPERATIONS
+        row = self.rows[0]
+        layout = {"layout": row.layout} if row.layout else {}
+        operator = operators.get(row.op)
+        return operator.case(row.shape, options=row.options, dtype=row.dtype, **layout)
 
-        return OPERATIONS[self.op].case(self.shape, dtype=self.dtype)
+    def __str__(self) -> str:
+        case, _, dtype = self.rows[0].subject.rpartition(" ")
+        return f"{case}, {dtype}"
 
     def elements(self) -> int:
         """Those of its largest tensor."""
-        from workbench.operations import OPERATIONS
-
-        operation, case = OPERATIONS[self.op], self.case()
-        arrangement = operation.arrangement(case)
-        shapes = operation.input_shapes(case, arrangement) | operation.output_shapes(
-            case, arrangement
-        )
-        return max(map(math.prod, shapes.values()))
+        operator, case = operators.get(self.op), self.case()
+        tensors = operator.inputs(case) | operator.outputs(case)
+        return max(tensor.numel() for tensor in tensors.values())
 
 
 def _results(results: Path) -> Iterator[_Timed]:
     for file in sorted(results.glob("*.json")):
         run = json.loads(file.read_text())
         gpu = _known(run.get("device", ""))
-        rows = [row for row in run.get("rows", ()) if gpu and row.get("target") == "gpu"]
-        for key in dict.fromkeys((r["op"], r["shape"], r["dtype"]) for r in rows):
-            here = tuple(r for r in rows if (r["op"], r["shape"], r["dtype"]) == key)
-            yield _Timed(gpu, file.name, *key, here)
+        every = [Row.from_json(row) for row in run.get("rows", ())] if gpu else []
+        rows = [row for row in every if row.target == "gpu"]
+        for key in dict.fromkeys((row.op, row.subject) for row in rows):
+            yield _Timed(gpu, file.name, tuple(row for row in rows if (row.op, row.subject) == key))
 
 
 def measured(results: Path) -> Iterator[Comparison]:
@@ -202,14 +203,13 @@ def measured(results: Path) -> Iterator[Comparison]:
     for timed in _results(results):
         steps = tuple(_rung_steps(timed)) if timed.elements() <= LARGEST else ()
         if steps:
-            shape = f"{timed.shape}, {timed.dtype}"
-            yield Comparison(timed.op, timed.gpu.name, timed.source, shape, steps)
+            yield Comparison(timed.op, timed.gpu.name, timed.source, str(timed), steps)
 
 
 def left_out(results: Path) -> list[str]:
-    """The measured cases that are too large to run: ``softmax rows=.., float32 on h200``."""
+    """The measured cases that are too large to run: ``<op> M=.., float32 on h200``."""
     return [
-        f"{timed.op} {timed.shape}, {timed.dtype} on {timed.gpu.name}"
+        f"{timed.op} {timed} on {timed.gpu.name}"
         for timed in _results(results)
         if timed.elements() > LARGEST
     ]
@@ -220,14 +220,13 @@ def timed(results: Path, sample_blocks: int = SAMPLE_BLOCKS) -> Iterator[Compari
     for file in sorted(results.glob("*-ladders.json")):
         run = json.loads(file.read_text())
         gpu = _known(run["device"])
-        for ladder in LADDERS if gpu else ():
+        for ladder in ladders() if gpu else ():
             times = {r["name"]: r["time_ms"] for r in run["ladders"]}.get(ladder.name, {})
             steps = [
                 _step(name, ms, _runner(ladder, name), (ladder.file,), gpu, sample_blocks)
                 for name, ms in times.items()
             ]
-            shape = " x ".join(map(str, ladder.shape))
-            yield Comparison(ladder.name, gpu.name, file.name, shape, tuple(steps))
+            yield Comparison(ladder.name, gpu.name, file.name, ladder.written, tuple(steps))
 
 
 def _known(device: str) -> Gpu | None:
@@ -241,22 +240,20 @@ def _known(device: str) -> Gpu | None:
 def _rung_steps(timed: _Timed) -> Iterator[Step]:
     import torch
 
-    from workbench import ops
-    from workbench.operations import OPERATIONS
+    from workbench.harness import inputs
+    from workbench.operators.builds import rungs
 
-    operation, case = OPERATIONS[timed.op], timed.case()
+    operator, case = operators.get(timed.op), timed.case()
     device = torch.device("cpu")
-    given = {name: t.view for name, t in operation.place_inputs(case, device).items()}
-    out = {name: t.view for name, t in operation.place_outputs(case, device).items()}
-    names = {rung.name for rung in ops.rungs(timed.op)}
+    given = inputs.views(inputs.place_inputs(operator, case, device))
+    out = inputs.views(inputs.place_outputs(operator, case, device))
+    names = {rung.name for rung in rungs(timed.op)}
     for row in timed.rows:
-        if row["kernel"] in names and row["time_ms"] and row["checked"]:
+        if row.kernel in names and row.time_ms and row.checked:
             yield _step(
-                row["kernel"],
-                row["time_ms"],
-                lambda kernel=row["kernel"]: operation.launch(
-                    "simulator", given, out, case, kernel
-                ),
+                row.kernel,
+                row.time_ms,
+                lambda kernel=row.kernel: operator.launch("simulator", given, out, case, kernel),
                 estimate.ladder_sources(timed.op),
                 timed.gpu,
             )
@@ -271,7 +268,7 @@ def _step(
     sample_blocks: int = SAMPLE_BLOCKS,
 ) -> Step:
     import simulator
-    from workbench import counters
+    from workbench.harness import counters
 
     with simulator.settings(sample_blocks=sample_blocks):
         launches = counters.record(run)

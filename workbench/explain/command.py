@@ -6,21 +6,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
-from workbench import check
-from workbench.environment import command_line
 from workbench.estimate import DEFAULT_GPU, GPUS
 from workbench.explain import page, terminal
 from workbench.explain.report import Report, explained
-from workbench.ops import Rung
-from workbench.problems import DEVICES, Case, Operation
+from workbench.harness import verify
+from workbench.harness.environment import command_line
+from workbench.operators.builds import Rung
+from workbench.operators.operator import Case, Operator
 
 WHY = "what explains a kernel is counted there"
 
 
 def run(
-    operation: Operation,
+    operator: Operator,
     rungs: Sequence[Rung],
     cases: Sequence[Case],
     html: Path | None,
@@ -30,14 +28,14 @@ def run(
     """Explain rungs; the exit status, 1 if one is wrong or the page cannot be written.
 
     Args:
-        operation: what the rungs compute.
+        operator: what the rungs compute.
         rungs: the rungs.
         cases: the inputs.
         html: the file of the page, None for no page.
         printed: print the explanation.
         gpu: for which time and occupancy are estimated, a key of ``estimate.GPUS``.
     """
-    reports = [report(operation, rung, case, gpu) for case in cases for rung in rungs]
+    reports = [report(operator, rung, case, gpu) for case in cases for rung in rungs]
     if printed:
         terminal.show(reports)
     wrong = any(made.wrong for made in reports)
@@ -55,23 +53,23 @@ def run(
     return int(wrong)
 
 
-def report(operation: Operation, rung: Rung, case: Case, gpu: str = DEFAULT_GPU) -> Report:
+def report(operator: Operator, rung: Rung, case: Case, gpu: str = DEFAULT_GPU) -> Report:
     """Run a rung once on the simulator, check it, and explain what it did."""
     import simulator  # needed here alone
 
-    unmet = check.unmet_requirement(operation, rung, case, torch.device(DEVICES["simulator"]))
-    about = (operation.name, rung.name, str(case.shape), case.dtype)
-    if unmet is not None:
-        return Report(*about, (), f"{rung.name} was not run: {unmet}")
+    layout = "" if case.layout == next(iter(operator.layouts)) else f" {case.layout}"
+    about = (operator.name, rung.name, f"{case.text}{layout}", case.dtype)
     try:
         with simulator.record() as launches:
-            verdict = check.check_rung(operation, rung, case, "simulator")
+            verdict = verify.check_rung(operator, rung, case, "simulator")
     except (RuntimeError, MemoryError) as error:
-        if not check.is_out_of_memory(error):
+        if not verify.is_out_of_memory(error):
             raise
-        why = f"needs more memory than there is ({check.first_line(error)})"
+        why = f"needs more memory than there is ({verify.first_line(error)})"
         return Report(*about, (), f"{rung.name} was not run: {why}")
-    kernels = explained(launches, GPUS[gpu], operation.name)
+    if verdict.refused:
+        return Report(*about, (), f"{rung.name} was not run: it {verdict.refused}")
+    kernels = explained(launches, GPUS[gpu], operator.name)
     if not verdict.ok:
         return Report(*about, kernels, verdict.report(), wrong=True)
     return Report(*about, kernels, "" if kernels else f"{rung.name} launched no kernel")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from workbench.explain import costs, memory_detectors
 from workbench.explain.findings import Finding, Subject, listed, names, places, total
 from workbench.explain.kernels import Counts
-from workbench.explain.words import amount, number, of, percent, share
+from workbench.harness.figures import amount, number, of, percent, share
 
 LANES = 32
 AVOIDABLE = 0.25  # of the instructions for addresses and loops; the compiler avoids some by itself

@@ -8,7 +8,7 @@ from workbench.explain import costs
 from workbench.explain.findings import Finding, Subject, listed, names, places, total
 from workbench.explain.kernels import Counts
 from workbench.explain.names import Access
-from workbench.explain.words import amount, number, of, percent, share
+from workbench.harness.figures import amount, number, of, percent, share
 
 WASTEFUL = 1.1  # sectors or wavefronts over the ideal that are worth a word
 REUSED = 1.5  # how often a byte is asked for, worth a word

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from workbench.explain.costs import costs
 from workbench.explain.kernels import Counts, Kernel
-from workbench.explain.words import amount, number, part, per, share
+from workbench.harness.figures import amount, number, part, per, share
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from workbench.explain.findings import Finding
 from workbench.explain.kernels import Kernel, Place
 from workbench.explain.metrics import METRICS, Metric, columns, weight
 from workbench.explain.report import Explained, Report
-from workbench.explain.words import percent
+from workbench.harness.figures import percent
 
 HERE = Path(__file__).parent
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
@@ -43,7 +43,7 @@ def render(reports: Sequence[Report], made_by: str) -> str:
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
             '<link rel="icon" href="data:,">',
-            f"<title>{_escaped(f'{subject.operation}: {names}')}</title>",
+            f"<title>{_escaped(f'{subject.op}: {names}')}</title>",
             f"<style>\n{(HERE / 'page.css').read_text()}</style>\n</head>\n<body>",
             _top(subject, reports),
             _tabs(reports),
@@ -59,10 +59,10 @@ def _escaped(text: str) -> str:
 
 
 def _top(subject: Report, reports: Sequence[Report]) -> str:
-    shapes = list(dict.fromkeys(f"{report.shape} {report.dtype}" for report in reports))
+    shapes = list(dict.fromkeys(f"{report.case} {report.dtype}" for report in reports))
     return (
         '<header class="top">\n<div>\n'
-        f"<h1>{_escaped(subject.operation)}: where the time goes</h1>\n"
+        f"<h1>{_escaped(subject.op)}: where the time goes</h1>\n"
         f'<p class="quiet">{_escaped("; ".join(shapes))}, counted on the simulator</p>\n</div>\n'
         '<button type="button" class="plain" id="theme" aria-label="Light or dark" hidden>'
         "Dark</button>\n</header>"
@@ -72,7 +72,7 @@ def _top(subject: Report, reports: Sequence[Report]) -> str:
 def _label(report: Report, reports: Sequence[Report]) -> str:
     """The rung; with its shape where that is needed to tell it apart."""
     same = sum(report.rung == other.rung for other in reports)
-    return report.rung if same == 1 else f"{report.rung} {report.shape}"
+    return report.rung if same == 1 else f"{report.rung} {report.case}"
 
 
 def _tabs(reports: Sequence[Report]) -> str:

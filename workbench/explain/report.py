@@ -12,8 +12,7 @@ from workbench.explain import annotate
 from workbench.explain.costs import costs
 from workbench.explain.findings import Finding, find
 from workbench.explain.kernels import Counts, Kernel, by_kernel
-from workbench.explain.words import amount, number, per, percent, share
-from workbench.tables import duration
+from workbench.harness.figures import amount, duration, number, per, percent, share
 
 if TYPE_CHECKING:
     import simulator
@@ -44,18 +43,18 @@ class Report:
     """A rung on a shape, explained.
 
     Attributes:
-        operation: the operation's name.
+        op: the operator's name.
         rung: the rung's name.
-        shape: as workbench.shapes writes it.
+        case: sizes, options and layout.
         dtype: torch's name of it.
         kernels: what it launched.
         note: why it was not run, or that its result is wrong.
         wrong: its result is wrong.
     """
 
-    operation: str
+    op: str
     rung: str
-    shape: str
+    case: str
     dtype: str
     kernels: tuple[Explained, ...]
     note: str = ""
@@ -63,43 +62,43 @@ class Report:
 
     @property
     def title(self) -> str:
-        """Operation, rung, shape and dtype."""
-        return f"{self.operation} {self.rung}, {self.shape} {self.dtype}"
+        """Operator, rung, case and dtype."""
+        return f"{self.op} {self.rung}, {self.case} {self.dtype}"
 
 
 def explained(
-    launches: Sequence[simulator.Launch], gpu: Gpu | None = None, operation: str | None = None
+    launches: Sequence[simulator.Launch], gpu: Gpu | None = None, op: str | None = None
 ) -> tuple[Explained, ...]:
     """Explain recorded launches, kernel by kernel.
 
     Args:
         launches: what ``simulator.record()`` yields.
         gpu: for which time and occupancy are estimated; needs the kernels' files to compile alone.
-        operation: whose ladder the kernels are of, which tells their files where all of a kernel's
+        op: whose ladder the kernels are of, which tells their files where all of a kernel's
             lines are in headers.
     """
     kernels = by_kernel(launches)
     cycles = [costs(kernel.counts).slowest()[1] for kernel in kernels]
     return tuple(
-        _explained(kernel, share(mine, sum(cycles)), gpu, operation)
+        _explained(kernel, share(mine, sum(cycles)), gpu, op)
         for kernel, mine in zip(kernels, cycles, strict=True)
     )
 
 
-def _explained(kernel: Kernel, part: float, gpu: Gpu | None, operation: str | None) -> Explained:
+def _explained(kernel: Kernel, part: float, gpu: Gpu | None, op: str | None) -> Explained:
     files = annotate.sources(kernel)
     facts = _facts(kernel)
     if gpu is not None:
-        facts = [*_estimated(kernel, gpu, operation), *facts]
+        facts = [*_estimated(kernel, gpu, op), *facts]
     return Explained(
         kernel, annotate.regions(kernel, files), find(kernel, files), tuple(facts), part
     )
 
 
-def _estimated(kernel: Kernel, gpu: Gpu, operation: str | None) -> list[Fact]:
+def _estimated(kernel: Kernel, gpu: Gpu, op: str | None) -> list[Fact]:
     """Time and occupancy on a GPU; none where they cannot be told."""
     own = [Path(path) for path, _ in kernel.lines if path.endswith(".cu")]
-    files = dict.fromkeys([*own, *(ladder_sources(operation) if operation else ())])
+    files = dict.fromkeys([*own, *(ladder_sources(op) if op else ())])
     try:
         found = estimate_launches(kernel.records, tuple(files), gpu)
     except EstimateError as error:

@@ -14,8 +14,8 @@ from workbench.explain.findings import Finding
 from workbench.explain.kernels import Kernel
 from workbench.explain.metrics import Metric, columns, weight
 from workbench.explain.report import Explained, Report
-from workbench.explain.words import part, percent, share
-from workbench.tables import PLAIN_WIDTH, console
+from workbench.harness.figures import part, percent, share
+from workbench.harness.terminal import PLAIN_WIDTH, console
 
 COLUMNS = ("cost", "instructions", "lanes", "sectors", "global", "wavefronts", "shared")
 IDEALS = {"sectors": "sectors_ideal", "wavefronts": "wavefronts_ideal"}  # beside it, in brackets

@@ -109,6 +109,7 @@ def load_extension(
     kernel_dir = Path(kernel_dir or kernels_dir()).resolve()
     bindings = Path(bindings or REPO / "bindings.cpp").resolve()
     ladders = tuple(sorted(kernel_dir.glob("*.cu")))
+    operators = tuple(sorted((bindings.parent / "bindings").glob("*.cpp")))
     if not ladders:
         raise BuildError(f"there are no kernels (*.cu) in {kernel_dir}")
     if not bindings.exists():
@@ -119,8 +120,8 @@ def load_extension(
             f"workbench_{target}",
             f"kernels for {what}",
             target,
-            (bindings, *ladders),
-            (kernel_dir,),
+            (bindings, *operators, *ladders),
+            (bindings.parent, kernel_dir),
         )
     )
 

@@ -1,0 +1,165 @@
+// launch.h: one call of an operator: its arguments and options by name, the choice of a rung, the
+// launch. An operator's binding is a function on a Call, announced by a static Operator:
+//
+//   static void matmul(Call& call) {
+//     const Arg &a = call.input("a"), &b = call.input("b"), &out = call.output("out");
+//     ... checks of sizes ...
+//     call.run(matmul_ladder(), {.A = matrices(a), .B = matrices(b), .C = matrices(out)});
+//   }
+//   static const Operator OPERATOR("matmul", matmul, matmul_ladder());
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <map>
+
+#include "args.h"
+#include "ladder.h"
+
+// Where the call runs. bindings.cpp fills it in.
+struct Device {
+  int index = 0;  // CUDA's number of it; the simulator has one device
+  cudaStream_t stream = nullptr;
+  std::function<Arg(size_t bytes)> allocate;  // memory that lives until the launch has finished
+};
+
+class Call {
+ public:
+  std::string name;  // of the operator, as messages have it
+
+  Call(std::string name, std::string kernel, std::deque<Arg> args,
+       std::map<std::string, double> options, Device device)
+      : name(std::move(name)),
+        kernel_(std::move(kernel)),
+        args_(std::move(args)),
+        options_(std::move(options)),
+        device_(std::move(device)) {}
+  ~Call();
+  Call(const Call&) = delete;
+  Call& operator=(const Call&) = delete;
+
+  const Arg& input(const char* name, Role role = Role::data) { return take(name, role, false); }
+  const Arg& output(const char* name, Role role = Role::data) { return take(name, role, true); }
+  // nullptr if the caller left it out. To be given one is an option, of the argument's name.
+  const Arg* optional_input(const char* name, Role role) { return find(name, role, false, true); }
+  const Arg* optional_output(const char* name, Role role) { return find(name, role, true, true); }
+
+  // The options that the caller gave, or their defaults.
+  bool flag(const char* name) { return number(name, 0) != 0; }
+  double number(const char* name, double otherwise);
+
+  Workspace workspace() {
+    return {[](void* self, size_t bytes) { return static_cast<Call*>(self)->scratch(bytes); }, this};
+  }
+
+  // Checks that data tensors have one dtype, that outputs share memory with nothing, and that
+  // elements of a row are adjacent. To be called when the sizes are known to be right.
+  template <class Problem>
+  void check(const Ladder<Problem>& ladder) const {
+    check_arguments(dtypes_of(tables_of(ladder)));
+  }
+
+  // Launches the rung that was asked for, or, if none was, the last one that takes the problem.
+  template <class Problem>
+  void run(const Ladder<Problem>& ladder, const Problem& problem) {
+    const Rung<Problem>& rung = choose(ladder, problem);
+    launch(rung.name, [&] { rung.launch(problem, device_.stream); });
+  }
+
+ private:
+  struct Table {
+    const char* name;
+    Needs needs;
+  };
+  template <class Problem>
+  static std::vector<Table> tables_of(const Ladder<Problem>& ladder) {
+    std::vector<Table> tables;
+    for (const auto& rung : ladder) tables.push_back({rung.name, rung.needs});
+    return tables;
+  }
+
+  template <class Problem>
+  const Rung<Problem>& choose(const Ladder<Problem>& ladder, const Problem& problem) const {
+    check_all_taken();
+    const Facts facts = facts_of_call();
+    const auto why_not = [&](const Rung<Problem>& rung) {
+      std::string why = unmet(rung.needs, facts);
+      if (why.empty() && rung.declines != nullptr) {
+        if (const char* declined = rung.declines(problem)) why = std::string("declines: ") + declined;
+      }
+      return why;
+    };
+    if (!kernel_.empty()) {
+      if (const Rung<Problem>* rung = ladder.find(kernel_.c_str())) {
+        const std::string why = why_not(*rung);
+        if (why.empty()) return *rung;
+        fail(name, "kernel '", kernel_, "' ", why, " (", facts.came, ")");
+      }
+      fail_unknown(tables_of(ladder));
+    }
+    std::vector<std::pair<std::string, std::string>> reasons;
+    for (const Rung<Problem>* rung = ladder.end(); rung-- != ladder.begin();) {
+      const std::string why = why_not(*rung);
+      if (why.empty()) return *rung;
+      reasons.emplace_back(rung->name, why);
+    }
+    fail_none(reasons, facts.came);
+  }
+
+  // What needs are compared with.
+  struct Facts {
+    std::string dtype;
+    int64_t alignment = 128;  // of every pointer and stride, in bytes; no rung asks for more
+    std::vector<std::string> options;  // that were asked for
+    std::string came;                  // "a float32 [4, 3], b float32 [3, 5]"
+  };
+
+  Args arguments(bool outputs) const;
+  const Arg* find(const char* name, Role role, bool output, bool optional);
+  const Arg& take(const char* name, Role role, bool output);
+  void check_all_taken() const;
+  void check_arguments(const std::string& dtypes) const;
+  static std::string dtypes_of(const std::vector<Table>& tables);
+  Facts facts_of_call() const;
+  std::string unmet(const Needs& needs, const Facts& facts) const;
+  [[noreturn]] void fail_unknown(const std::vector<Table>& tables) const;
+  [[noreturn]] void fail_none(const std::vector<std::pair<std::string, std::string>>& reasons,
+                              const std::string& came) const;
+  void launch(const char* rung, const std::function<void()>& run);
+  void* scratch(size_t bytes);
+  void make_known(const Arg& arg, bool output);
+
+  std::string kernel_;
+  std::deque<Arg> args_, scratch_;
+  std::map<std::string, double> options_;  // that the caller asks for
+  std::vector<std::string> read_;          // that the binding knows
+  Device device_;
+  std::vector<std::pair<const void*, std::string>> known_;  // to the simulator
+};
+
+// A line for each rung: name, dtypes, options, alignment, compute_capability, composed_of.
+template <class Problem>
+std::string table_text(const Ladder<Problem>& ladder) {
+  std::ostringstream text;
+  for (const Rung<Problem>& rung : ladder) {
+    const Needs& needs = rung.needs;
+    text << rung.name << '\t' << needs.dtypes << '\t' << needs.options << '\t' << needs.alignment
+         << '\t' << needs.compute_capability << '\t' << needs.composed_of << '\n';
+  }
+  return text.str();
+}
+
+// An operator makes itself known when the library is loaded; no list names it.
+struct Operator {
+  const char* name;
+  void (*run)(Call&);
+  std::string table;
+
+  template <class Problem>
+  Operator(const char* name, void (*run)(Call&), const Ladder<Problem>& ladder)
+      : name(name), run(run), table(table_text(ladder)) {
+    all().push_back(this);
+  }
+  static std::vector<const Operator*>& all();
+  static const Operator* find(const std::string& name);
+};

@@ -1,0 +1,338 @@
+"""What the tables of results show: their columns, each with its title, its legend and its cells.
+
+A table is a list of columns (``columns``) over entries, a row of results each. Two renderers make
+text of both: workbench.harness.terminal and ``markdown``.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from rich.text import Text
+
+from workbench import operators
+from workbench.estimate.gpus import GPUS
+from workbench.estimate.model import BAND
+from workbench.harness import counters
+from workbench.harness.figures import against, amount, duration, percent, times
+from workbench.harness.history import Previous
+from workbench.harness.results import Row
+from workbench.harness.terminal import PLAIN_WIDTH
+from workbench.operators.operator import Case, Operator
+
+SAME_ESTIMATE = 0.005  # where tensors lie in memory moves an estimate by so much
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of results, and what the run before it measured, if there was one."""
+
+    row: Row
+    previous: Previous | None = None
+
+    @property
+    def operator(self) -> Operator:
+        """Whose rung the row is about."""
+        return operators.get(self.row.op)
+
+    @property
+    def case(self) -> Case:
+        """The input that it had."""
+        layout = {"layout": self.row.layout} if self.row.layout else {}
+        return self.operator.case(
+            self.row.shape, options=self.row.options, dtype=self.row.dtype, **layout
+        )
+
+    @property
+    def ideal_bytes(self) -> int:
+        """Of every input read once and every output written once."""
+        return self.operator.ideal_bytes(self.case)
+
+    def counted(self, name: str) -> float | None:
+        """A counter, or what follows from counters (workbench.harness.counters)."""
+        return counters.value(self.row.counters, name)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        title: its head, in lines.
+        legend: what it means, for the legend below the table; empty if its title says it.
+        cell: an entry's figure as text.
+        only_terminal: it compares with the run before, and is of no use on a page.
+    """
+
+    title: str
+    legend: str
+    cell: Callable[[Entry], str]
+    only_terminal: bool = False
+
+
+def columns(row: Row, baselines: Sequence[str] = ()) -> tuple[Column, ...]:
+    """The columns of the tables in which a row stands.
+
+    Args:
+        row: one of the table's.
+        baselines: those that rungs of the table are compared with.
+    """
+    of_bytes = operators.get(row.op).flops is None
+    if row.target == "simulator":
+        return SIMULATOR_BYTES if of_bytes else SIMULATOR
+    ratios = tuple(_ratio(name) for name in baselines)
+    if of_bytes:
+        rate = Column("\nGB/s", "", _rate)
+        return (*_TIMED, rate, ROOF_OF_MEMORY, *_TRAFFIC, *ratios, TIME_CHANGE)
+    return (*_TIMED, Column("\nTFLOP/s", "", _rate), ROOF, *ratios, TIME_CHANGE)
+
+
+def baselines_of(rows: Sequence[Row]) -> tuple[str, ...]:
+    """The baselines that any of these rows is compared with."""
+    return tuple(dict.fromkeys(name for row in rows for name in row.ratios))
+
+
+# What the cells say.
+
+
+def sectors_per_request(counted: Mapping[str, float]) -> str:
+    """Sectors that a global load or store touches on average, and the least: ``16.5/4``."""
+    requests = counters.value(counted, "global_requests")
+    if not requests:
+        return "-"
+    sectors = counted["global_load_sectors"] + counted["global_store_sectors"]
+    actual, least = sectors / requests, counters.value(counted, "global_sectors_ideal") / requests
+    return f"{actual:.3g}/{least:.2g}"
+
+
+def bandwidth(entry: Entry) -> float | None:
+    """Share of the peak of the memory that moving the ideal bytes in the estimated time is."""
+    estimate = entry.row.estimate
+    if estimate is None:
+        return None
+    gbps = entry.ideal_bytes / (estimate.time_ms * 1e-3) / 1e9
+    return gbps / GPUS[estimate.gpu].dram_gbps
+
+
+def counter_change(entry: Entry, name: str, same: float = 0.0) -> str:
+    """Change of a counter since the previous run: ``new``, ``-12.3%``, or ``=`` up to ``same``."""
+    if entry.previous is None:
+        return "new"
+    change = counters.change(entry.row.counters, entry.previous.counters, name)
+    if change is None:
+        return "new"
+    return "=" if abs(change) <= same else f"{100 * change:+.3g}%"
+
+
+def _estimate_change(entry: Entry) -> str:
+    if entry.row.estimate is None:
+        return ""
+    return counter_change(entry, counters.estimate_key(entry.row.estimate.gpu), SAME_ESTIMATE)
+
+
+def time_change(entry: Entry) -> str:
+    """Change of the time against the previous run; ``same`` if within the spreads."""
+    row, last = entry.row, entry.previous
+    if last is None or not last.time_ms or row.time_ms is None:
+        return "new"
+    noise = max(row.spread or 0.0, last.spread or 0.0)
+    if abs(row.time_ms - last.time_ms) <= noise:
+        return "same"
+    return f"{100 * (row.time_ms / last.time_ms - 1):+.3g}%"
+
+
+def _flops(entry: Entry) -> str:
+    ideal, flops = entry.operator.flops, entry.counted("flops")
+    return times(flops, ideal(entry.case) if ideal else None) or amount(flops)
+
+
+def _conflicts(entry: Entry) -> str:
+    ideal = entry.counted("shared_wavefronts_ideal")
+    return times(entry.counted("shared_wavefronts"), ideal) or "-"
+
+
+def _moved(counter: str) -> Callable[[Entry], str]:
+    return lambda entry: against(entry.counted(counter), "B", entry.ideal_bytes)
+
+
+def _bandwidth(entry: Entry) -> str:
+    share = bandwidth(entry)
+    return "<0.1%" if share is not None and share < 1e-3 else percent(share)
+
+
+def _of_estimate(text: Callable[..., str]) -> Callable[[Entry], str]:
+    return lambda entry: text(entry.row.estimate) if entry.row.estimate else "-"
+
+
+def _spread(entry: Entry) -> str:
+    return percent((entry.row.spread or 0.0) / entry.row.time_ms)
+
+
+def _rate(entry: Entry) -> str:
+    rate = entry.row.rate
+    return "-" if rate is None else f"{rate:.0f}" if rate >= 1000 else f"{rate:.3g}"
+
+
+def _of_traffic(name: str) -> Callable[[Entry], str]:
+    def cell(entry: Entry) -> str:
+        traffic = entry.row.traffic
+        return times(getattr(traffic, name), 1) if traffic else ""
+
+    return cell
+
+
+def _ratio(name: str) -> Column:
+    def cell(entry: Entry) -> str:
+        ratio = entry.row.ratios.get(name)
+        return "" if ratio is None else f"{ratio:.2f}x"
+
+    return Column(f"vs\n{name}", "", cell)
+
+
+# The columns.
+
+KERNEL = Column("\nrung", "", lambda e: e.row.kernel)
+ERROR = Column("\nerror", "error: largest, of what is allowed", lambda e: percent(e.row.share))
+INSTRUCTIONS = Column("warp\ninstr.", "", lambda e: amount(e.counted("warp_instructions")))
+SECTORS = Column(
+    "sectors\n/request",
+    "sectors/request: of global memory, and the least",
+    lambda e: sectors_per_request(e.row.counters),
+)
+BYTES_MOVED = Column(
+    "bytes\nmoved",
+    "bytes moved: in those sectors; x: times the ideal, each input read once and each output "
+    "written once",
+    _moved("global_moved_bytes"),
+)
+BANK_CONFLICTS = Column(
+    "bank\nconf.", "bank conf.: shared memory's wavefronts, times the least", _conflicts
+)
+FLOP = Column("\nFLOP", "FLOP: times what the mathematics needs", _flops)
+OCCUPANCY = Column(
+    "\nocc.", "occ.: occupancy", _of_estimate(lambda estimate: percent(estimate.occupancy))
+)
+ESTIMATE = Column("estim.\ntime", "", _of_estimate(lambda estimate: duration(estimate.time_ms)))
+ESTIMATE_CHANGE = Column(
+    "\nchange",
+    "change: of the time against the previous run",
+    _estimate_change,
+    only_terminal=True,
+)
+LIMIT = Column("\nlimit", "limit: what holds it up", _of_estimate(lambda e: e.limiter))
+ASKED = Column(
+    "bytes\nasked",
+    "bytes asked: by the lanes; x: times the ideal, each input read once and each output written "
+    "once",
+    _moved("asked_bytes"),
+)
+L2_MOVED = Column(
+    "bytes\nmoved",
+    "bytes moved: between multiprocessors and L2, in sectors",
+    _moved("l2_moved_bytes"),
+)
+BANDWIDTH = Column(
+    "band-\nwidth",
+    "bandwidth: ideal bytes in the estimated time, of the memory's peak",
+    _bandwidth,
+)
+
+SIMULATOR = (
+    *(KERNEL, ERROR, INSTRUCTIONS, SECTORS, BYTES_MOVED, BANK_CONFLICTS, FLOP, OCCUPANCY),
+    *(ESTIMATE, ESTIMATE_CHANGE, LIMIT),
+)
+SIMULATOR_BYTES = (
+    *(KERNEL, ERROR, INSTRUCTIONS, ASKED, L2_MOVED, OCCUPANCY, ESTIMATE, BANDWIDTH),
+    *(ESTIMATE_CHANGE, LIMIT),
+)
+
+TIME = Column("\ntime", "time: median", lambda e: duration(e.row.time_ms))
+SPREAD = Column("\n+-", "+-: interquartile range, of the median", _spread)
+ROOF = Column(
+    "\nroof", "roof: share of the hardware's peak", lambda e: percent(e.row.roof_fraction)
+)
+ROOF_OF_MEMORY = Column("\nroof", "roof: share of the memory's peak", ROOF.cell)
+TIME_CHANGE = Column(
+    "\nchange",
+    "change: against the previous run, 'same' if within the interquartile ranges",
+    time_change,
+    only_terminal=True,
+)
+_TRAFFIC = (
+    Column(
+        "bytes\nasked",
+        "bytes asked: by the lanes, times the ideal (each input read once, each output written "
+        "once); counted on the simulator for a smaller input",
+        _of_traffic("asked"),
+    ),
+    Column(
+        "bytes\nmoved",
+        "bytes moved: between multiprocessors and L2, likewise",
+        _of_traffic("moved"),
+    ),
+)
+_TIMED = (KERNEL, ERROR, TIME, SPREAD)
+
+ESTIMATE_LEGEND = (
+    "estim. time: an ESTIMATE for the {title}, +-{band:.0f}%, from counters and the compiler's\n"
+    "report: nothing was measured. See docs/estimate.md. Others: --gpu {others}"
+)
+
+
+def legend(shown: Sequence[Column], gpu: str | None = None) -> str:
+    """What the columns mean; with the ``--gpu`` whose times are estimated, that they are."""
+    meanings = "; ".join(column.legend for column in shown if column.legend)
+    lines = textwrap.wrap(meanings, PLAIN_WIDTH, break_on_hyphens=False)
+    if gpu is not None:
+        others = ", ".join(name for name in GPUS if name != gpu)
+        about = {"title": GPUS[gpu].title, "band": 100 * BAND, "others": others}
+        lines.append(ESTIMATE_LEGEND.format(**about))
+    return "\n".join(lines)
+
+
+# Rows of a table.
+
+
+def figureless(row: Row) -> str:
+    """What stands in the place of the figures of a row that has none; empty if it has some."""
+    if row.refused:
+        return row.refused
+    has_figures = row.checked if row.target == "simulator" else row.time_ms is not None
+    return "" if has_figures else "WRONG"
+
+
+def cells(shown: Sequence[Column], entries: Sequence[Entry]) -> Iterator[list[str | Text]]:
+    """The rows of a table for a terminal; of two cells where a row has no figures."""
+    for entry in entries:
+        words = figureless(entry.row)
+        if words:
+            yield [entry.row.kernel, Text(words, style="bold red" if words == "WRONG" else "")]
+        else:
+            dim = "dim" if entry.row.baseline else ""
+            yield [Text(column.cell(entry), style=dim) for column in shown]
+
+
+def markdown(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of a page: the first column to the left, all others to the right."""
+    lines = [
+        "| " + " | ".join(title.replace("-\n", "").replace("\n", " ").strip() for title in titles),
+        "| ---" + " | ---:" * (len(titles) - 1),
+    ]
+    for row in rows:
+        filled = [*row, *[""] * (len(titles) - len(row))]
+        lines.append("| " + " | ".join(filled))
+    return "\n".join(f"{line} |" for line in lines)
+
+
+def page_table(rows: Sequence[Row]) -> str:
+    """Results as a table of a page, without what compares them with an earlier run."""
+    every = columns(rows[0], baselines_of(rows))
+    shown = [column for column in every if not column.only_terminal]
+    body = [
+        [entry.row.kernel, words] if words else [column.cell(entry) for column in shown]
+        for entry in map(Entry, rows)
+        for words in [figureless(entry.row)]
+    ]
+    return markdown([column.title for column in shown], body)

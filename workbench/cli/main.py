@@ -1,0 +1,219 @@
+"""The command line of the scripts test_<op>.py.
+
+``python test_<op>.py [--kernel NAME ...] [--shape SIZE=.. ...] [--option NAME ...] [--layout NAME
+...] [--dtype DTYPE ...] [--target gpu|simulator] [--gpu NAME] [--check[=NAMES]] [--json FILE]``
+checks every rung and, if it is right, times it on a GPU, or counts what it does on the simulator
+and estimates a GPU's time.
+With ``--check`` the simulator also looks for races, reads of what nobody wrote and the like.
+``--explain NAME ...`` prints a rung's source with its counters instead, and ``--html FILE`` writes
+that as a page (workbench.explain). ``--backward`` takes the ladder of the gradient, where there is
+one. The exit status is 0 if all rungs are right, 1 if one is wrong or does not build or memory runs
+out, 2 for a command line that makes no sense (workbench.cli.request).
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+
+import simulator
+from workbench import estimate, operators
+from workbench.cli import columns
+from workbench.cli.request import Request, UsageError, request
+from workbench.explain import command as explain
+from workbench.harness import goals, measure
+from workbench.harness.environment import environment, smi_number
+from workbench.harness.figures import percent
+from workbench.harness.history import History, HistoryError, Previous, source_hash
+from workbench.harness.results import Environment, Row, write_json
+from workbench.harness.roofs import Roofs, device_roofs
+from workbench.harness.terminal import show
+from workbench.harness.verify import StickyError, expected, first_line, is_out_of_memory
+from workbench.operators import builds
+from workbench.operators.operator import DEVICES, Case, Operator
+from workbench.toolchain import REPO, BuildError, cache_dir, kernels_dir
+
+ROOF_SLACK = 1.02  # clocks and timers are this exact; a rate above is an error of measurement
+
+
+def main(name: str, arguments: Sequence[str] | None = None) -> int:
+    """Run an operator's script; its exit status.
+
+    Args:
+        name: the operator whose script it is.
+        arguments: the command line, ``sys.argv[1:]`` if None.
+    """
+    operator = operators.get(name)
+    try:
+        asked = request(operator, arguments)
+        with simulator.settings(checks=asked.checks) if asked.checks else nullcontext():
+            return _run(asked)
+    except UsageError as error:
+        print(f"test_{name}.py: error: {error}", file=sys.stderr)
+        return 2
+    except (BuildError, StickyError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _run(asked: Request) -> int:
+    device = torch.device(DEVICES[asked.target])
+    print(f"target: {asked.target} ({asked.why})")
+    if asked.checks:
+        print(f"checks: {', '.join(asked.checks)}")
+    if asked.explain or asked.html:
+        about = asked.operator, asked.rungs, asked.cases, asked.html
+        return explain.run(*about, printed=asked.explain, gpu=asked.gpu.name)
+    here = environment(asked.target, device, REPO)
+    history = _open_history()
+    roofs = Roofs(None, None)
+    if asked.target == "gpu":
+        roofs = device_roofs(device, smi_number("clocks.max.sm", device))
+    results = _Results(history, here, asked.json, _source(asked.operator))
+    faults = _Faults(asked)
+    told: set[str] = set()
+    estimator = functools.partial(estimate.estimated, op=asked.operator.name, gpu=asked.gpu)
+    for case in asked.cases:
+        rungs, wrong = asked.rungs_for(case.dtype), faults.of(case.dtype)
+        try:
+            if asked.target == "gpu":
+                rows = measure.time_on_gpu(asked.operator, rungs, case, wrong, roofs)
+            else:
+                rows = measure.simulate(asked.operator, rungs, case, wrong, estimator)
+            _show(asked, case, rows, results.previous(rows), told)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            text = first_line(error)
+            print(f"error: {case.text}: not enough memory ({text})", file=sys.stderr)
+            results.failed = True
+        else:
+            results.add(rows)
+        expected.cache_clear()
+    if results.rows:
+        shown = columns.columns(results.rows[0], columns.baselines_of(results.rows))
+        gpu = asked.gpu.name if asked.target == "simulator" else None
+        print(f"\n{columns.legend(shown, gpu)}")
+    _show_goals(results.rows)
+    return int(results.failed)
+
+
+def _show_goals(rows: Sequence[Row]) -> None:
+    """Print what the last rung should reach, and whether it does, where there are such goals."""
+    found = goals.goals(rows)
+    if found:
+        print()
+        show("goals", goals.TITLES, [goal.cells() for goal in found])
+        print(goals.mean_line(found))
+
+
+class _Faults:
+    """What the rungs get wrong on edge cases, found out when a dtype is first asked for."""
+
+    def __init__(self, asked: Request) -> None:
+        self.asked = asked
+        self.found: dict[str, dict[str, str]] = {}
+
+    def of(self, dtype: str) -> dict[str, str]:
+        """The report on each wrong rung by name; says which rungs do not take the dtype."""
+        if dtype not in self.found:
+            asked, rungs = self.asked, self.asked.rungs_for(dtype)
+            without = [rung.name for rung in asked.rungs if rung not in rungs]
+            if without:
+                print(f"these do not take {dtype}: {', '.join(without)}")
+            self.found[dtype] = measure.edge_faults(asked.operator, rungs, dtype, asked.target)
+        return self.found[dtype]
+
+
+class _Results:
+    """What was measured so far. Kept after every shape, so that no later error can lose it."""
+
+    def __init__(
+        self, history: History | None, here: Environment, json: Path | None, source: str | None
+    ) -> None:
+        self.history, self.here, self.json, self.source = history, here, json, source
+        self.rows: list[Row] = []
+        self.run: int | None = None
+        self.failed = False  # a rung is wrong, or a shape could not be run
+
+    def previous(self, rows: Sequence[Row]) -> dict[str, Previous | None]:
+        """What the last run measured, by kernel."""
+        if self.history is None:
+            return {}
+        try:
+            return {row.kernel: self.history.previous(row, self.here.device) for row in rows}
+        except HistoryError as error:
+            _warn(f"{error}; changes are not shown")
+            return {}
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Record the rows of one shape."""
+        self.rows += rows
+        wrong = (not (row.checked or row.refused or row.baseline) for row in rows)
+        self.failed = self.failed or any(wrong)
+        if self.history is not None:
+            try:
+                self.run = self.history.record(self.here, rows, self.source, self.run)
+            except HistoryError as error:
+                _warn(f"{error}; this is not recorded")
+        if self.json is not None:
+            try:
+                write_json(self.json, self.here, self.rows)
+            except OSError as error:
+                _warn(f"--json {self.json}: {error.strerror}; it lacks {rows[0].shape}")
+
+
+def _warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr)
+
+
+def _show(
+    asked: Request,
+    case: Case,
+    rows: Sequence[Row],
+    previous: dict[str, Previous | None],
+    told: set[str],
+) -> None:
+    """Print a case's table and its notes but for those ``told`` already."""
+    entries = [columns.Entry(row, previous.get(row.kernel)) for row in rows]
+    shown = columns.columns(rows[0], columns.baselines_of(rows))
+    print()
+    show(
+        f"{asked.operator.name} {rows[0].subject}",
+        [column.title for column in shown],
+        list(columns.cells(shown, entries)),
+    )
+    if asked.target == "simulator":
+        share = percent(measure.torch_share(asked.operator, case))
+        print(f"torch's own kernel on the CPU has an error of {share} of what is allowed")
+    for row in rows:
+        if row.note and row.note not in told:
+            told.add(row.note)
+            print(row.note)
+        if not row.baseline and (row.roof_fraction or 0.0) > ROOF_SLACK:
+            print(
+                f"ALARM  {row.kernel}: {100 * row.roof_fraction:.0f}% of the roof is impossible; "
+                "the time or the roof is wrong"
+            )
+
+
+def _open_history() -> History | None:
+    try:
+        return History(cache_dir() / "history.db")
+    except HistoryError as error:
+        _warn(f"{error}; this run is not recorded")
+        return None
+
+
+def _source(operator: Operator) -> str | None:
+    """The hash of everything that an edit of the operator's rungs can touch."""
+    headers = (*kernels_dir().glob("*.h"), *kernels_dir().glob("*.cuh"))
+    return source_hash(*builds.sources(operator.name), *sorted(headers))

@@ -1,0 +1,191 @@
+"""Writes the tables of the documentation from the results that are kept: never typed.
+
+``python -m workbench.cli.pages`` reads docs/results/<device>-<op>.json, as ``--json`` of the test
+scripts writes them, and puts each table between the markers of its page:
+
+    <!-- results: simulator-<op> -->
+    ...
+    <!-- end -->
+
+``<!-- goals: <op> -->`` takes what every GPU's run of an operator says of its goals
+(workbench.harness.goals), ``<!-- results: simulator-<op>-precision -->`` the tables of
+workbench.cli.precision.
+
+``--dry-run`` writes nothing and exits with 1 if a page is not up to date.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from workbench.cli import precision
+from workbench.cli.columns import markdown, page_table
+from workbench.harness import goals
+from workbench.harness.figures import duration, percent
+from workbench.harness.results import Row
+from workbench.toolchain.paths import REPO
+
+RESULTS = REPO / "docs" / "results"
+MARKED = re.compile(r"(<!-- (results|goals): ([\w.-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def pages() -> list[Path]:
+    """The pages that may hold tables."""
+    return [REPO / "README.md", *sorted((REPO / "docs").glob("*.md"))]
+
+
+def table(run: Mapping[str, Any]) -> str:
+    """The Markdown of one run: a table per shape, and where and how it was measured.
+
+    Of a comparison with Nsight Compute: how far its counters and the simulator's agree. Of
+    precisions: a table per dtype.
+    """
+    if "precision" in run:
+        return _precisions(run)
+    if "ladders" in run:
+        return _comparisons(run)
+    if "of_rungs" in run:
+        return _agreement(run)
+    rows = [Row.from_json(row) for row in run["rows"]]
+    parts = []
+    for subject in dict.fromkeys(row.subject for row in rows):
+        table = page_table([row for row in rows if row.subject == subject])
+        case, _, dtype = subject.rpartition(" ")
+        parts.append(f"`{case}`, {dtype}:\n\n{table}")
+    parts.append(f"Measured on: {run['device']}, by `{_public(run['command'])}`.")
+    return "\n\n".join(parts) + "\n"
+
+
+def _agreement(run: Mapping[str, Any]) -> str:
+    from simulator.compare.metrics import METRICS
+
+    lines = [
+        "| counter | Nsight Compute | patterns: equal | ladders: equal | largest difference |",
+        "| --- | --- | ---: | ---: | ---: |",
+    ]
+    for counter, metrics in METRICS.items():
+        of_patterns, of_rungs = run["of_patterns"].get(counter), run["of_rungs"].get(counter)
+        equal = [f"{r['equal']} of {r['launches']}" if r else "" for r in (of_patterns, of_rungs)]
+        names = "<br>".join(f"`{m.removesuffix('.sum')}`" for m in dict.fromkeys(metrics))
+        largest = percent(of_rungs["largest"]) if of_rungs and of_rungs["largest"] else ""
+        if any(equal):
+            lines.append(f"| {counter} | {names} | {equal[0]} | {equal[1]} | {largest} |")
+    measured = f"Measured on: {run['device']}, by `python -m simulator.compare --ncu`."
+    return "\n".join(lines) + f"\n\n{measured}\n"
+
+
+def _public(command: str) -> str:
+    """The command without the option that names the file it was kept in."""
+    return re.sub(r" --json \S+", "", command)
+
+
+def _precisions(run: Mapping[str, Any]) -> str:
+    """The Markdown of docs/results/simulator-<op>-precision.json."""
+    found = [precision.Precision(**one) for one in run["precision"]]
+    parts = []
+    for dtype in dict.fromkeys(one.dtype for one in found):
+        titles, rows = precision.lines(found, dtype)
+        table = markdown(["rung", *titles[1:]], rows)
+        parts.append(f"{dtype}, largest (mean) error in ulp:\n\n{table}")
+    parts.append(f"Measured on: {run['device']}, by `{run['command']}`.")
+    return "\n\n".join(parts) + "\n"
+
+
+def _goals(op: str) -> str:
+    """What the runs of an operator on GPUs, torch.compile beside them, say of its goals."""
+    parts = []
+    for file in sorted(RESULTS.glob(f"*-{op}.json")):
+        run = json.loads(file.read_text())
+        rows = [Row.from_json(row) for row in run["rows"]]
+        found = goals.goals(rows) if _has_libraries(rows) else []
+        if not found:
+            continue
+        table = markdown(goals.TITLES, [goal.cells() for goal in found])
+        parts += [table, goals.mean_line(found)]
+        parts.append(f"Measured on: {run['device']}, by `{_public(run['command'])}`.")
+    return "\n\n".join(parts or ["Not measured yet."]) + "\n"
+
+
+def _has_libraries(rows: Sequence[Row]) -> bool:
+    return any(row.target == "gpu" and row.kernel == "compile" for row in rows)
+
+
+def _ladder_lines(ladder: Mapping[str, Any]) -> list[str]:
+    """A published ladder beside its estimates."""
+    lines = [
+        "| step | measured | estimated | error | occupancy | limit |",
+        "| --- | ---: | ---: | ---: | ---: | --- |",
+    ]
+    for step in ladder["steps"]:
+        cells = (
+            step["kernel"],
+            duration(step["measured_ms"]),
+            duration(step["estimated_ms"]),
+            f"{100 * step['error']:+.0f}%",
+            percent(step["occupancy"]),
+            step["limiter"],
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def _comparisons(run: Mapping[str, Any]) -> str:
+    """The Markdown of docs/results/estimate-validation.json."""
+    parts = []
+    for ladder in run["ladders"]:
+        parts.append(f"{ladder['name']}, {ladder['shape']}, {ladder['gpu']} ({ladder['source']}):")
+        parts.append("\n".join(_ladder_lines(ladder)))
+        parts.append(
+            f"Rank correlation {ladder['rank_correlation']:.2f}, "
+            f"pairs in the wrong order: {len(ladder['wrong_pairs'])}, "
+            f"median error {percent(ladder['median_error'])}."
+        )
+    every = sum(len(ladder["steps"]) for ladder in run["ladders"])
+    parts.append(
+        f"All {every}: median error {percent(run['median_error'])}, {run['inside_band']} within "
+        f"{percent(run['band'])}. Made by `{run['command']}`."
+    )
+    if run.get("left_out"):
+        parts.append("Too large to be simulated: " + "; ".join(run["left_out"]) + ".")
+    return "\n\n".join(parts) + "\n"
+
+
+def updated(text: str) -> str:
+    """A page's text with every table as the results have it.
+
+    Raises FileNotFoundError, naming the file, for a marker without results.
+    """
+
+    def replace(match: re.Match[str]) -> str:
+        head, kind, name, end = match.groups()
+        if kind == "goals":
+            return f"{head}{_goals(name)}{end}"
+        return f"{head}{table(json.loads((RESULTS / f'{name}.json').read_text()))}{end}"
+
+    return MARKED.sub(replace, text)
+
+
+def main() -> int:
+    """Update the pages, or with ``--dry-run`` name those that are not up to date."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dry-run", action="store_true", help="write nothing")
+    dry = parser.parse_args().dry_run
+    stale = False
+    for page in pages():
+        text = page.read_text()
+        new = updated(text)
+        if new != text:
+            stale = True
+            print(f"{page.relative_to(REPO)}: {'not up to date' if dry else 'updated'}")
+            if not dry:
+                page.write_text(new)
+    return 1 if dry and stale else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,145 @@
+"""How exact the rungs of a ladder are, measured and not bounded.
+
+``python -m workbench.cli.precision [OP] [--json FILE]`` runs every rung that takes a dtype on the
+kinds of input of the operator's study, on the simulator, and compares with the result in 80-bit
+arithmetic. The error is counted in ulp: the distance of two neighbouring numbers of the dtype,
+where the right result lies. A result that is rounded once, and nothing else, is off by half of it
+at most. Beside the rungs stands what else the study looks at, such as torch's kernel on the CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from workbench import operators
+from workbench.harness import inputs
+from workbench.harness.environment import environment
+from workbench.harness.terminal import show
+from workbench.operators import builds
+from workbench.operators.operator import Case, Operator, Tensors
+from workbench.toolchain import REPO, BuildError
+
+DTYPES = ("float32", "float64", "float16", "bfloat16")
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Precision:
+    """The error of one rung, or of what it is compared with, on one kind of input.
+
+    Attributes:
+        kernel: the rung's name, or that of what it is compared with.
+        dtype: torch's name of it.
+        input: a key of the study's inputs.
+        max_ulp: largest error; None if a result is no finite number where the right one is.
+        mean_ulp: mean of the errors' sizes; None likewise.
+    """
+
+    kernel: str
+    dtype: str
+    input: str
+    max_ulp: float | None
+    mean_ulp: float | None
+
+
+def errors_in_ulp(got: torch.Tensor, expected: np.ndarray) -> np.ndarray:
+    """Size of the error of each element, in ulp of its dtype where ``expected`` lies.
+
+    Elements whose right value is below the normal numbers of the dtype are left out: float32
+    results are flushed to zero there.
+    """
+    info = torch.finfo(got.dtype)
+    normal = expected >= info.tiny
+    right = expected[normal]
+    _, exponent = np.frexp(right)  # right = a number in [0.5, 1) * 2^exponent
+    ulp = np.ldexp(np.longdouble(info.eps), exponent - 1)
+    values = got.double().numpy().astype(np.longdouble)[normal]
+    return (np.abs(values - right) / ulp).astype(float)
+
+
+def _run(operator: Operator, kernel: str, case: Case, given: Tensors) -> torch.Tensor:
+    out = inputs.views(inputs.place_outputs(operator, case, CPU))
+    operator.launch("simulator", given, out, case, kernel)
+    return out[operator.main_output(case)]
+
+
+def measure(operator: Operator, dtype: str, kind: str) -> Iterator[Precision]:
+    """The precision of everything that takes a dtype, on one kind of input; rungs last."""
+    study = operator.precision
+    text, fill = study.inputs[kind]
+    case = operator.case(text, dtype=dtype, fill=fill)
+    given = inputs.views(inputs.place_inputs(operator, case, CPU))
+    expected = study.exact(given)
+    runs = dict(study.others(dtype))
+    for rung in builds.rungs(operator.name):
+        if dtype in rung.dtypes:
+            runs[rung.name] = lambda given, name=rung.name: _run(operator, name, case, given)
+    for name, run in runs.items():
+        try:
+            errors = errors_in_ulp(run(given), expected)
+        except builds.Declined:
+            continue
+        largest, mean = float(errors.max()), float(errors.mean())
+        right = math.isfinite(mean)
+        yield Precision(name, dtype, kind, *((largest, mean) if right else (None, None)))
+
+
+def cell(one: Precision) -> str:
+    """The largest and the mean error: ``1.93 (0.31)``."""
+    if one.max_ulp is None or one.mean_ulp is None:
+        return "NaN"
+    return f"{_short(one.max_ulp)} ({_short(one.mean_ulp)})"
+
+
+def _short(value: float) -> str:
+    return f"{value:.2f}" if value < 10 else f"{value:.3g}"
+
+
+def lines(found: list[Precision], dtype: str) -> tuple[list[str], list[list[str]]]:
+    """A dtype's table: its titles, and a row for everything that was measured."""
+    mine = [one for one in found if one.dtype == dtype]
+    kinds = list(dict.fromkeys(one.input for one in mine))
+    kernels = dict.fromkeys(one.kernel for one in mine)
+    by_place = {(one.kernel, one.input): cell(one) for one in mine}
+    rows = [[kernel, *(by_place.get((kernel, kind), "") for kind in kinds)] for kernel in kernels]
+    return ["", *kinds], rows
+
+
+def main() -> int:
+    """Measure, print the tables, write the JSON; the exit status."""
+    studied = [operator.name for operator in operators.every() if operator.precision]
+    parser = argparse.ArgumentParser(description="How exact the rungs of a ladder are, in ulp.")
+    parser.add_argument("op", choices=studied, nargs="?", default=studied[0])
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results to FILE")
+    asked = parser.parse_args()
+    operator = operators.get(asked.op)
+    found: list[Precision] = []
+    try:
+        for dtype in DTYPES:
+            for kind in operator.precision.inputs:
+                found += measure(operator, dtype, kind)
+            print()
+            show(f"{dtype}: largest (mean) error in ulp", *lines(found, dtype))
+    except BuildError as error:
+        print(error, file=sys.stderr)
+        return 1
+    if asked.json is not None:
+        command = f"python -m workbench.cli.precision {operator.name}"
+        head = asdict(environment("simulator", CPU, REPO)) | {"command": command}
+        del head["clocks"]
+        document = head | {"precision": [asdict(one) for one in found]}
+        asked.json.write_text(json.dumps(document, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

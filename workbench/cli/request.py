@@ -1,0 +1,279 @@
+"""What the command line of a script asks for: the operator, its cases, its rungs, the target."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+
+import simulator
+from workbench import estimate, operators
+from workbench.estimate import DEFAULT_GPU, GPUS, Gpu
+from workbench.explain import command as explain
+from workbench.harness.environment import memory_bytes
+from workbench.harness.figures import amount
+from workbench.operators import builds
+from workbench.operators.operator import DEVICES, Case, Operator
+from workbench.operators.shapes import ShapeError, example
+from workbench.toolchain import kernels_dir
+from workbench.toolchain.paths import shown
+
+
+class UsageError(ValueError):
+    """A command line that makes no sense; the text is one line."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for."""
+
+    operator: Operator
+    target: str
+    why: str
+    cases: tuple[Case, ...]
+    rungs: tuple[builds.Rung, ...]
+    json: Path | None
+    gpu: Gpu  # whose time is estimated, on the simulator
+    explain: bool = False  # print the source with its counters, in place of the table
+    html: Path | None = None  # write it to this file
+    checks: tuple[str, ...] = ()  # what the simulator looks for; empty: its defaults
+    named: bool = False  # the rungs were named, not all that there are
+
+    def rungs_for(self, dtype: str) -> tuple[builds.Rung, ...]:
+        """Those to list for a dtype: the named ones, or all that take it."""
+        return tuple(rung for rung in self.rungs if self.named or dtype in rung.dtypes)
+
+
+def parser(operator: Operator) -> argparse.ArgumentParser:
+    """The command line of an operator's script."""
+    made = _Parser(
+        prog=f"test_{operator.name}.py",
+        description=f"Check and time the {operator.name} ladder. pytest runs its tests.",
+    )
+    made.add_argument(
+        "--kernel", nargs="+", action="extend", metavar="NAME", help="these rungs alone"
+    )
+    made.add_argument(
+        "--shape",
+        nargs="+",
+        action="extend",
+        metavar="SHAPE",
+        help=f"for example {example(operator.sizes)}",
+    )
+    if operator.options:
+        made.add_argument(
+            "--option",
+            nargs="+",
+            action="extend",
+            metavar="NAME",
+            help="; ".join(f"{option.form}: {option.help}" for option in operator.options),
+        )
+    made.add_argument(
+        "--layout",
+        nargs="+",
+        action="extend",
+        metavar="NAME",
+        help=f"how the tensors lie: {', '.join(operator.layouts)}",
+    )
+    made.add_argument(
+        "--dtype", nargs="+", action="extend", metavar="DTYPE", help=_default_dtypes(operator)
+    )
+    if f"{operator.name}_backward" in operators.OPERATORS:
+        made.add_argument("--backward", action="store_true", help="the ladder of the gradient")
+    made.add_argument("--target", choices=tuple(DEVICES), help="default: the GPU if there is one")
+    made.add_argument(
+        "--gpu",
+        choices=tuple(GPUS),
+        help=f"the GPU to estimate times for, on the simulator; default: {DEFAULT_GPU}",
+    )
+    made.add_argument(
+        "--check",
+        nargs="?",
+        const="all",
+        metavar="NAMES",
+        help=f"look for races and the like; all, or some of {','.join(simulator.CHECKS)}",
+    )
+    made.add_argument("--json", type=Path, metavar="FILE", help="write the results to FILE")
+    made.add_argument(
+        "--explain",
+        nargs="+",
+        action="extend",
+        metavar="NAME",
+        help="print these rungs' source with what each line costs, and what to change",
+    )
+    made.add_argument(
+        "--html", type=Path, metavar="FILE", help="write that to FILE, a page for a browser"
+    )
+    return made
+
+
+def _default_dtypes(operator: Operator) -> str:
+    of = {target: " ".join(names) for target, names in operator.default_dtypes.items()}
+    if len(set(of.values())) == 1:
+        return f"default: {next(iter(of.values()))}"
+    return "default: " + ", ".join(f"{names} on the {target}" for target, names in of.items())
+
+
+def choose_target(asked: str | None) -> tuple[str, str]:
+    """The target and why it is used. Raises UsageError if a GPU is asked for and there is none."""
+    if asked == "simulator":
+        return asked, "asked for"
+    if torch.cuda.is_available():
+        return "gpu", torch.cuda.get_device_name()
+    if torch.version.cuda is None:
+        reason = "this PyTorch is built without CUDA"
+    else:
+        reason = "PyTorch finds no GPU"
+    if asked == "gpu":
+        raise UsageError(f"--target gpu: {reason}; --target simulator runs the same kernels")
+    return "simulator", reason
+
+
+def choose_rungs(
+    operator: Operator,
+    names: Sequence[str] | None,
+    dtypes: Sequence[str],
+    flag: str = "--kernel",
+) -> tuple[builds.Rung, ...]:
+    """The named rungs, or all, in table order. Raises UsageError for unknown names or dtypes."""
+    ladder = builds.rungs(operator.name)
+    known = [rung.name for rung in ladder]
+    for name in names or ():
+        if name not in known:
+            file = shown(kernels_dir() / f"{operator.name}.cu")
+            raise UsageError(
+                f"{flag} {name}: {operator.name} has {', '.join(known)}; a rung needs its "
+                f"line in the table at the end of {file}"
+            )
+    taken = list(dict.fromkeys(d for rung in ladder for d in rung.dtypes))
+    for dtype in dtypes:
+        if dtype not in taken:
+            raise UsageError(f"--dtype {dtype}: {operator.name} takes {', '.join(taken)}")
+    return tuple(rung for rung in ladder if names is None or rung.name in names)
+
+
+def request(operator: Operator, arguments: Sequence[str] | None) -> Request:
+    """Read the command line; builds the kernels, to know the rungs. Raises UsageError."""
+    asked = parser(operator).parse_args(arguments)
+    if getattr(asked, "backward", False):
+        operator = operators.get(f"{operator.name}_backward")
+    explains = bool(asked.explain or asked.html)
+    if explains:
+        target, why = "simulator", explain.WHY
+        _check_explain(asked)
+    elif asked.check is not None:
+        target, why = "simulator", "--check runs there"
+    else:
+        target, why = choose_target(asked.target)
+    checks = choose_checks(asked)
+    if asked.gpu and target == "gpu":
+        raise UsageError(f"--gpu {asked.gpu}: estimates are for --target simulator")
+    cases = choose_cases(operator, asked, target, 1 if explains else None)
+    for flag, file in (("--json", asked.json), ("--html", asked.html)):
+        if file is not None:
+            _check_file(flag, file)
+    if target == "simulator":
+        estimate.prepare(operator.name, GPUS[asked.gpu or DEFAULT_GPU])
+    names, flag = (asked.explain, "--explain") if asked.explain else (asked.kernel, "--kernel")
+    rungs = choose_rungs(operator, names, asked.dtype or (), flag)
+    if not asked.dtype:  # a default that none of them takes is none
+        taken = {dtype for rung in rungs for dtype in rung.dtypes}
+        cases = [case for case in cases if case.dtype in taken]
+    for case in cases:
+        _check_size(operator, case, target)
+    gpu, explains = GPUS[asked.gpu or DEFAULT_GPU], bool(asked.explain)
+    return Request(
+        operator,
+        target,
+        why,
+        tuple(cases),
+        rungs,
+        asked.json,
+        gpu,
+        explains,
+        asked.html,
+        checks,
+        bool(names),
+    )
+
+
+def choose_cases(
+    operator: Operator, asked: argparse.Namespace, target: str, few: int | None
+) -> list[Case]:
+    """Every shape in every layout and dtype; ``few`` of those that are default.
+
+    --option takes the place of the options that default cases have. Raises UsageError.
+    """
+    dtypes = dict.fromkeys(asked.dtype or operator.default_dtypes[target][:few])
+    options = getattr(asked, "option", None)
+    texts = asked.shape or operator.defaults[target][:few]
+    if options and not asked.shape:
+        texts = dict.fromkeys(text.split()[0] for text in texts)
+    for layout in asked.layout or ():
+        if layout not in operator.layouts:
+            names = ", ".join(operator.layouts)
+            raise UsageError(f"--layout {layout}: {operator.name} has {names}")
+    layouts = [{"layout": layout} for layout in dict.fromkeys(asked.layout or ())] or [{}]
+    try:
+        return [
+            operator.case(text, options=options or (), dtype=dtype, **layout)
+            for dtype in dtypes
+            for text in texts
+            for layout in layouts
+        ]
+    except ShapeError as error:
+        flag, _, rest = str(error).partition(" ")
+        raise UsageError(f"--{flag} {rest}") from error
+
+
+def choose_checks(asked: argparse.Namespace) -> tuple[str, ...]:
+    """The checks of --check, none without it. Raises UsageError."""
+    if asked.check is None:
+        return ()
+    if asked.target == "gpu":
+        raise UsageError("--check runs on the simulator: leave --target gpu out")
+    try:
+        return simulator.check_names(asked.check, "--check")
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def _check_explain(asked: argparse.Namespace) -> None:
+    """Raise UsageError for options that make no sense together."""
+    if asked.json is not None:
+        raise UsageError("--json keeps the table, and --explain and --html make none")
+    if asked.explain and asked.kernel:
+        raise UsageError("--explain names the rungs itself: leave --kernel out")
+    if asked.check is not None:
+        raise UsageError("--explain and --html count and do not look for races: leave --check out")
+
+
+def _check_file(flag: str, path: Path) -> None:
+    """Raise UsageError now rather than lose the results later."""
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"{flag} {path}: there is no folder {path.parent}")
+    if path.is_dir():
+        raise UsageError(f"{flag} {path}: this is a folder; give a file")
+    if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+        raise UsageError(f"{flag} {path}: it cannot be written")
+
+
+def _check_size(operator: Operator, case: Case, target: str) -> None:
+    """Raise UsageError for a shape that this machine cannot hold."""
+    need, have = operator.least_bytes(case), memory_bytes(target)
+    if need > have:
+        place = "the GPU" if target == "gpu" else "this machine"
+        raise UsageError(
+            f"--shape {case.text}: its tensors and references take at least "
+            f"{amount(need, 'B')}; {place} has {amount(have, 'B')}"
+        )

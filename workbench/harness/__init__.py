@@ -1,0 +1,1 @@
+"""What checks and measures any operator: it knows none by name."""

@@ -1,0 +1,85 @@
+"""What a run was made on: device, driver, clocks, versions, commit."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from workbench.harness.results import Environment
+from workbench.toolchain.tools import find_toolkit
+
+SIMULATED_DEVICE = "simulator"
+
+
+def _output(*command: str, folder: Path | None = None) -> str | None:
+    """What a command prints; None if it is missing, fails or takes too long."""
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def commit(folder: Path) -> str | None:
+    """The checked-out commit, with ``-dirty`` if tracked files differ; None outside git."""
+    head = _output("git", "rev-parse", "--verify", "HEAD", folder=folder)
+    if head is None:
+        return None
+    changed = _output("git", "status", "--porcelain", "--untracked-files=no", folder=folder)
+    return f"{head}-dirty" if changed else head
+
+
+def smi(field: str, device: torch.device) -> str | None:
+    """One field that nvidia-smi knows about a CUDA device, such as ``driver_version``."""
+    properties = torch.cuda.get_device_properties(device)
+    query = ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader,nounits"]
+    uuid = getattr(properties, "uuid", None)
+    if uuid is not None:
+        query.append(f"--id=GPU-{uuid}")
+    lines = (_output(*query) or "").splitlines()
+    return lines[0].strip() if lines and "N/A" not in lines[0] else None
+
+
+def smi_number(field: str, device: torch.device) -> float | None:
+    """A field of nvidia-smi as a number; None where it is not known."""
+    try:
+        return float(smi(field, device) or "")
+    except ValueError:
+        return None
+
+
+def memory_bytes(target: str) -> int:
+    """All the memory that a target's tensors can have: the GPU's or the machine's."""
+    if target == "gpu":
+        return torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def command_line() -> str:
+    """This process as one would type it."""
+    return shlex.join(["python", os.path.basename(sys.argv[0]), *sys.argv[1:]])
+
+
+def environment(target: str, device: torch.device, folder: Path) -> Environment:
+    """The environment of a run of this process; ``cuda`` is the compiler's on the simulator.
+
+    Args:
+        target: gpu or simulator.
+        device: where the tensors live.
+        folder: the repository.
+    """
+    common = {"torch": torch.__version__, "commit": commit(folder), "command": command_line()}
+    if target != "gpu":
+        return Environment(SIMULATED_DEVICE, None, cuda=find_toolkit().version, **common)
+    return Environment(
+        device=torch.cuda.get_device_name(device),
+        driver=smi("driver_version", device),
+        clocks=smi("clocks.sm,clocks.mem,clocks.max.sm,clocks.max.mem", device),
+        cuda=torch.version.cuda,
+        **common,
+    )

@@ -1,0 +1,130 @@
+"""Goals: what the last rung of a ladder without FLOPs should reach, and whether it does.
+
+Where the data (read and written) is over LARGE_BYTES, a kernel can only be as fast as memory: it
+has to reach COPY_SHARE of the speed of a copy. Below, the L2 cache and the launch matter too: it
+has to be no slower than the better of torch's kernel and torch.compile's. Over all cases its
+speed is to be TORCH_MEAN times torch's, as a geometric mean.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from workbench.harness.results import Row
+
+LARGE_BYTES = 256e6
+COPY_SHARE = 0.9
+BEST_RATIO = 1.0
+TORCH_MEAN = 1.3
+COPIES = ("copy", "add")  # the baselines that compute nothing and move as much
+LIBRARIES = ("torch", "compile")
+TITLES = (
+    "case",
+    "dtype",
+    "rung",
+    "GB/s",
+    "of\ncopy",
+    "vs\ntorch",
+    "vs\ncompile",
+    "goal",
+    "",
+)
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A case's last rung against its goal; the ratios are a baseline's time over the rung's.
+
+    Attributes:
+        case: sizes, options and layout.
+        dtype: torch's name of it.
+        kernel: the last rung that was measured.
+        data_bytes: read and written once.
+        gbps: those bytes per second.
+        copy: the ratio to the copy, None if that was not measured; likewise the others.
+    """
+
+    case: str
+    dtype: str
+    kernel: str
+    data_bytes: float
+    gbps: float
+    copy: float | None
+    torch: float | None
+    compile: float | None
+
+    @property
+    def large(self) -> bool:
+        """Whether the copy is what it is compared with."""
+        return self.data_bytes > LARGE_BYTES
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the goal is met; None without what it is to be compared with."""
+        if self.large:
+            return None if self.copy is None else self.copy >= COPY_SHARE
+        found = [ratio for ratio in (self.torch, self.compile) if ratio is not None]
+        return min(found) >= BEST_RATIO if found else None
+
+    def cells(self) -> tuple[str, ...]:
+        """A table's row, as TITLES name it."""
+        least = f"{100 * COPY_SHARE:.0f}% of copy" if self.large else f"{BEST_RATIO:.1f}x better"
+        verdict = {True: "met", False: "MISSED", None: "not measured"}[self.met]
+        return (
+            self.case,
+            self.dtype,
+            self.kernel,
+            f"{self.gbps:.4g}",
+            "-" if self.copy is None else f"{100 * self.copy:.0f}%",
+            _ratio(self.torch),
+            _ratio(self.compile),
+            least,
+            verdict,
+        )
+
+
+def _ratio(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}x"
+
+
+def goals(rows: Sequence[Row]) -> list[Goal]:
+    """Those of the last rung that was timed on a GPU, for every case and dtype among rows."""
+    last: dict[str, Row] = {}
+    for row in rows:
+        if row.target == "gpu" and not row.baseline and row.unit == "gbps" and row.time_ms:
+            last[row.subject] = row
+    return [_goal(row) for row in last.values()]
+
+
+def _goal(row: Row) -> Goal:
+    copies = (row.ratios.get(name) for name in COPIES)
+    return Goal(
+        row.subject.removesuffix(f" {row.dtype}"),
+        row.dtype,
+        row.kernel,
+        row.rate * 1e9 * row.time_ms * 1e-3,
+        row.rate,
+        next((ratio for ratio in copies if ratio is not None), None),
+        *(row.ratios.get(name) for name in LIBRARIES),
+    )
+
+
+def torch_mean(found: Sequence[Goal]) -> float | None:
+    """Geometric mean of the speeds over torch's; None if torch was not measured."""
+    ratios = [goal.torch for goal in found if goal.torch]
+    return math.exp(math.fsum(map(math.log, ratios)) / len(ratios)) if ratios else None
+
+
+def mean_line(found: Sequence[Goal]) -> str:
+    """The geometric mean and what it should be, in words."""
+    mean = torch_mean(found)
+    if mean is None:
+        return "torch was not measured."
+    verdict = "met" if mean >= TORCH_MEAN else "MISSED"
+    cases = sum(goal.torch is not None for goal in found)
+    return (
+        f"Geometric mean of the speed over torch's, {cases} cases: {mean:.2f}x "
+        f"(goal: >= {TORCH_MEAN}x: {verdict})."
+    )

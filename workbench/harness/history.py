@@ -1,0 +1,206 @@
+"""Every measured row of every run, in an SQLite file that several runs may use at once.
+
+The file is ``history.db`` in the cache folder. ``PRAGMA user_version`` numbers its schema; an
+older file is brought up to date when it is opened, a newer one is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from workbench.harness.results import Environment, Row
+
+BUSY_SECONDS = 30.0  # how long to wait for another run that is writing
+
+# MIGRATIONS[i] takes a file from schema i to i + 1. Never edit one that was released: append.
+MIGRATIONS = (
+    """
+    CREATE TABLE runs(
+        id INTEGER PRIMARY KEY,
+        started TEXT NOT NULL,  -- UTC, ISO 8601
+        device TEXT NOT NULL,
+        driver TEXT,
+        clocks TEXT,
+        torch TEXT NOT NULL,
+        cuda TEXT,
+        "commit" TEXT,
+        command TEXT NOT NULL
+    );
+    CREATE TABLE rows(
+        id INTEGER PRIMARY KEY,
+        run INTEGER NOT NULL REFERENCES runs(id),
+        op TEXT NOT NULL,
+        kernel TEXT NOT NULL,
+        shape TEXT NOT NULL,
+        dtype TEXT NOT NULL,
+        target TEXT NOT NULL,
+        device TEXT NOT NULL,
+        source TEXT,  -- hash of the kernel file
+        time_ms REAL,
+        spread REAL,
+        unit TEXT NOT NULL,
+        rate REAL,
+        roof_fraction REAL,
+        ratios TEXT NOT NULL,  -- JSON, by baseline
+        counters TEXT NOT NULL  -- JSON, by counter
+    );
+    CREATE INDEX rows_by_rung ON rows(op, kernel, shape, dtype, target, device, id);
+    """,
+    """
+    ALTER TABLE rows ADD COLUMN options TEXT NOT NULL DEFAULT '';
+    ALTER TABLE rows ADD COLUMN layout TEXT NOT NULL DEFAULT '';
+    """,
+)
+
+
+class HistoryError(RuntimeError):
+    """The history cannot be used; the text says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Previous:
+    """What the last run measured for the same rung, case, target and device."""
+
+    time_ms: float | None
+    spread: float | None
+    counters: Mapping[str, float]
+
+
+def source_hash(*paths: Path) -> str | None:
+    """The first 16 hexadecimal digits of the files' SHA-256; None if one of them is missing."""
+    try:
+        return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:16]
+    except OSError:
+        return None
+
+
+class History:
+    """The history file at ``path``; made, with its folder, if it is not there.
+
+    Raises:
+        HistoryError: the folder cannot be written, the file is no history, or a newer
+            workbench wrote it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open the file and bring its schema up to date."""
+        self.path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with self._transaction() as database:
+                self._migrate(database)
+        except (OSError, sqlite3.Error) as error:
+            raise HistoryError(f"history {path} cannot be used: {error}") from error
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """A connection of its own, holding the write lock until the end of the block."""
+        database = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
+        try:
+            database.execute("BEGIN IMMEDIATE")
+            yield database
+            database.execute("COMMIT")
+        except BaseException:
+            if database.in_transaction:
+                database.execute("ROLLBACK")
+            raise
+        finally:
+            database.close()
+
+    def _migrate(self, database: sqlite3.Connection) -> None:
+        (schema,) = database.execute("PRAGMA user_version").fetchone()
+        known = len(MIGRATIONS)
+        if schema > known:
+            raise HistoryError(
+                f"history {self.path} has schema {schema}, this workbench knows up to {known}: "
+                "a newer workbench wrote it. Update this one, or move the file away"
+            )
+        for script in MIGRATIONS[schema:]:
+            for statement in script.split(";"):
+                database.execute(statement)
+        database.execute(f"PRAGMA user_version = {known}")
+
+    def previous(self, row: Row, device: str) -> Previous | None:
+        """The newest recorded row of the same rung, case, target and device.
+
+        Counters that it lacks, such as the estimate for another GPU, are those of the newest row
+        that has them.
+        """
+        same = ("op", "kernel", "shape", "options", "layout", "dtype", "target")
+        key = (*(getattr(row, name) for name in same), device)
+        query = (
+            "SELECT time_ms, spread, counters FROM rows WHERE "
+            f"{' AND '.join(f'{name} = ?' for name in same)} AND device = ? "
+            "ORDER BY id DESC LIMIT 20"
+        )
+        try:
+            with self._transaction() as database:
+                found = database.execute(query, key).fetchall()
+        except sqlite3.Error as error:
+            raise HistoryError(f"history {self.path} cannot be read: {error}") from error
+        if not found:
+            return None
+        counters: dict[str, float] = {}
+        for _, _, older in found:
+            counters = json.loads(older) | counters
+        return Previous(found[0][0], found[0][1], counters)
+
+    def record(
+        self,
+        environment: Environment,
+        rows: Sequence[Row],
+        source: str | None,
+        run: int | None = None,
+    ) -> int:
+        """Append measured rows to a run, all or none; the run's number.
+
+        Args:
+            environment: of the run.
+            rows: only those that were measured are kept.
+            source: hash of the kernel files.
+            run: what an earlier call returned, to add to its run; None begins one.
+        """
+        measured = [row for row in rows if row.counters or row.time_ms]
+        try:
+            with self._transaction() as database:
+                if run is None:
+                    run = _insert(database, "runs", _run_fields(environment))
+                for row in measured:
+                    fields = _row_fields(row, environment.device, source)
+                    _insert(database, "rows", {"run": run} | fields)
+        except sqlite3.Error as error:
+            raise HistoryError(f"history {self.path} cannot be written: {error}") from error
+        return run
+
+
+def _run_fields(environment: Environment) -> dict[str, object]:
+    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return {"started": started} | asdict(environment)
+
+
+def _row_fields(row: Row, device: str, source: str | None) -> dict[str, object]:
+    copied = ("op", "kernel", "shape", "options", "layout", "dtype", "target")
+    copied += ("time_ms", "spread", "unit", "rate")
+    return {name: getattr(row, name) for name in copied} | {
+        "device": device,
+        "source": source,
+        "roof_fraction": row.roof_fraction,
+        "ratios": json.dumps(dict(row.ratios)),
+        "counters": json.dumps(dict(row.counters)),
+    }
+
+
+def _insert(database: sqlite3.Connection, table: str, fields: Mapping[str, object]) -> int:
+    names = ", ".join(f'"{name}"' for name in fields)
+    marks = ", ".join("?" for _ in fields)
+    cursor = database.execute(
+        f"INSERT INTO {table}({names}) VALUES({marks})", tuple(fields.values())
+    )
+    return cursor.lastrowid

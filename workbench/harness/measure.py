@@ -1,0 +1,315 @@
+"""Rows of a benchmark: each rung checked first, then timed (GPU) or counted (simulator)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from workbench.harness import counters, inputs, timing, traffic, verify
+from workbench.harness.results import Estimated, Row
+from workbench.harness.roofs import Roofs
+from workbench.operators.builds import Rung
+from workbench.operators.operator import DEVICES, Baseline, Case, Operator, Tensors
+
+if TYPE_CHECKING:
+    import simulator
+
+
+# The estimate of recorded launches, or why there is none.
+Estimator = Callable[[Sequence["simulator.Launch"]], Estimated | str]
+
+
+def _row(operator: Operator, kernel: str, case: Case, target: str, checked: bool) -> Row:
+    return Row(
+        operator.name,
+        kernel,
+        str(case.shape),
+        case.dtype,
+        target,
+        checked,
+        options=case.written_options,
+        layout="" if case.layout == next(iter(operator.layouts)) else case.layout,
+        unit="gbps" if operator.flops is None else "tflops",
+    )
+
+
+def _not_run(row: Row, why: str) -> Row:
+    return dataclasses.replace(row, checked=False, refused=why)
+
+
+def _checked(
+    operator: Operator, rung: Rung, case: Case, target: str, faults: Mapping[str, str]
+) -> Row:
+    row = _row(operator, rung.name, case, target, False)
+    if rung.name in faults:
+        return dataclasses.replace(row, note=faults[rung.name])
+    try:
+        verdict = verify.check_rung(operator, rung, case, target)
+    except torch.OutOfMemoryError as error:
+        return _not_run(row, f"needs more memory than there is ({verify.first_line(error)})")
+    if verdict.refused:
+        return _not_run(row, verdict.refused)
+    note = "" if verdict.ok else verdict.report()
+    return dataclasses.replace(row, checked=verdict.ok, share=verdict.share, note=note)
+
+
+def edge_faults(
+    operator: Operator, rungs: Sequence[Rung], dtype: str, target: str
+) -> dict[str, str]:
+    """Check every rung on the operator's edge cases; the report on each that is wrong, by name.
+
+    Cases that a rung does not take are left out. A benchmark's own shapes are multiples of
+    everything and would hide a missing guard.
+
+    Raises:
+        verify.StickyError: a rung broke the GPU's context; the message names it.
+    """
+    device = torch.device(DEVICES[target])
+    faults: dict[str, str] = {}
+    for case in operator.edge_cases(dtype):
+        for rung in rungs:
+            if rung.name in faults or verify.unmet_need(operator, rung, case, device):
+                continue
+            verdict = verify.check_rung(operator, rung, case, target)
+            if not verdict.ok:
+                faults[rung.name] = verdict.report()
+    return faults
+
+
+def simulate(
+    operator: Operator,
+    rungs: Sequence[Rung],
+    case: Case,
+    faults: Mapping[str, str],
+    estimator: Estimator,
+) -> list[Row]:
+    """Check every rung on the simulator, count what it does meanwhile, estimate a GPU's time.
+
+    Args:
+        operator: what the rungs compute.
+        rungs: the rungs.
+        case: the input.
+        faults: reports on rungs that are known to be wrong and not run (``edge_faults``).
+        estimator: what estimates the time.
+    """
+    rows = []
+    for rung in rungs:
+        checked: list[Row] = []
+        launches = counters.record(
+            lambda rung=rung, rows=checked: rows.append(
+                _checked(operator, rung, case, "simulator", faults)
+            )
+        )
+        row = checked[0]
+        rows.append(_counted(operator, row, case, launches, estimator) if row.checked else row)
+    return rows
+
+
+def _counted(
+    operator: Operator,
+    row: Row,
+    case: Case,
+    launches: Sequence[simulator.Launch],
+    estimator: Estimator,
+) -> Row:
+    """A right row with its counters and estimate; the note says if there is none."""
+    row = dataclasses.replace(row, counters=counters.totals(launches))
+    if not launches:
+        return row
+    if operator.flops is None:
+        bytes_ = traffic.counted(row.counters, operator.ideal_bytes(case))
+        row = dataclasses.replace(row, traffic=bytes_)
+    found = estimator(launches)
+    if isinstance(found, str):
+        return dataclasses.replace(row, note=f"{row.kernel}: {found}")
+    estimated = {counters.estimate_key(found.gpu): found.time_ms}
+    return dataclasses.replace(row, counters={**row.counters, **estimated}, estimate=found)
+
+
+def torch_share(operator: Operator, case: Case) -> float:
+    """The error of torch's own CPU kernel over the error allowed to a rung."""
+    expected = verify.expected(operator.name, case, "cpu")[operator.main_output(case)]
+    got = operator.by_torch(inputs.values(operator, case), operator.distinct(case))
+    return verify.compare(got.contiguous(), expected).share
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """Something to be timed: its row so far and what runs it."""
+
+    row: Row
+    run: Callable[[], None]
+    written: bool  # its outputs can be checked after timing
+
+
+def time_on_gpu(
+    operator: Operator,
+    rungs: Sequence[Rung],
+    case: Case,
+    faults: Mapping[str, str],
+    roofs: Roofs,
+) -> list[Row]:
+    """Check every rung, time the right ones and the vendor's in turns, check once more.
+
+    Args:
+        operator: what the rungs compute.
+        rungs: the rungs.
+        case: the input.
+        faults: reports on rungs that are known to be wrong and not run (``edge_faults``).
+        roofs: of the GPU.
+
+    Raises:
+        verify.StickyError: a rung broke the GPU's context; the message names it.
+        torch.OutOfMemoryError: the inputs and outputs do not fit on the GPU together.
+    """
+    device = torch.device(DEVICES["gpu"])
+    rows = [_checked(operator, rung, case, "gpu", faults) for rung in rungs]
+    if not any(row.checked for row in rows):
+        return rows
+    given = inputs.views(inputs.place_inputs(operator, case, device))
+    outputs = inputs.place_outputs(operator, case, device)
+    views = inputs.views(outputs)
+    candidates = [
+        _rung_candidate(operator, row, given, views, case, device) for row in rows if row.checked
+    ]
+    for baseline in operator.baselines:
+        if baseline.applies(case):
+            candidate = _baseline_candidate(operator, baseline, given, views, case, device)
+            rows.append(candidate.row)
+            candidates += [] if candidate.row.refused else [candidate]
+    timed = _time(operator, candidates, outputs, case, device, roofs)
+    rows = [timed.get(row.kernel, row) for row in rows]
+    return rows if operator.flops else [_with_traffic(operator, row, case) for row in rows]
+
+
+def _with_traffic(operator: Operator, row: Row, case: Case) -> Row:
+    """A timed rung's row with the bytes that the simulator counts; the note says why if not."""
+    if row.baseline or row.time_ms is None:
+        return row
+    try:
+        return dataclasses.replace(row, traffic=traffic.simulated(operator, row.kernel, case))
+    except RuntimeError as error:  # BuildError is one
+        note = f"{row.kernel}: its bytes are not counted: {verify.first_line(error)}"
+        return dataclasses.replace(row, note=note)
+
+
+def _rung_candidate(
+    operator: Operator,
+    row: Row,
+    given: Tensors,
+    views: Tensors,
+    case: Case,
+    device: torch.device,
+) -> Candidate:
+    subject = verify.describe(operator.name, row.kernel, "gpu", case)
+
+    def run() -> None:
+        try:
+            operator.launch("gpu", given, views, case, row.kernel)
+        except verify.LAUNCH_ERRORS as error:
+            verify.raise_if_sticky(error, device, subject)
+            raise
+
+    return Candidate(row, run, True)
+
+
+def _baseline_candidate(
+    operator: Operator,
+    baseline: Baseline,
+    given: Tensors,
+    views: Tensors,
+    case: Case,
+    device: torch.device,
+) -> Candidate:
+    row = dataclasses.replace(_row(operator, baseline.name, case, "gpu", False), baseline=True)
+    try:
+        got = baseline.run(given, views, case)
+        if baseline.comparable:
+            main = operator.main_output(case)
+            expected = verify.expected(operator.name, case, str(device))[main]
+            row = _compared(row, main, verify.compare(got.contiguous(), expected))
+    except RuntimeError as error:
+        subject = verify.describe(operator.name, baseline.name, "gpu", case)
+        verify.raise_if_sticky(error, device, subject)
+        row = _not_run(row, verify.first_line(error))
+    return Candidate(row, lambda: baseline.run(given, views, case), False)
+
+
+def _compared(row: Row, main: str, comparison: verify.Comparison) -> Row:
+    """A baseline's row with what its comparison with the reference says."""
+    lines = [f"{row.kernel} differs from the reference:"]
+    lines += [f"  {line}" for line in verify.comparison_lines(main, comparison)]
+    right = comparison.wrong == 0
+    note = "" if right else "\n".join(lines)
+    return dataclasses.replace(row, checked=right, share=comparison.share, note=note)
+
+
+def _time(
+    operator: Operator,
+    candidates: Sequence[Candidate],
+    outputs: Mapping[str, inputs.Placed],
+    case: Case,
+    device: torch.device,
+    roofs: Roofs,
+) -> dict[str, Row]:
+    if not candidates:
+        return {}
+    runs = {candidate.row.kernel: candidate.run for candidate in candidates}
+    try:
+        times = timing.time_interleaved(runs, device)
+    except RuntimeError as error:
+        verify.raise_if_sticky(error, device, f"{operator.name}, one of {', '.join(runs)}")
+        raise
+    vendors = {c.row.kernel: times[c.row.kernel].median_ms for c in candidates if c.row.baseline}
+    rows = {}
+    for candidate in candidates:
+        row = _with_time(operator, candidate.row, case, times[candidate.row.kernel], roofs)
+        ratios = {name: ms / row.time_ms for name, ms in vendors.items() if name != row.kernel}
+        row = dataclasses.replace(row, ratios=ratios)
+        rows[row.kernel] = _check_again(operator, candidate, outputs, row, case, device)
+    return rows
+
+
+def _with_time(operator: Operator, row: Row, case: Case, time: timing.Timing, roofs: Roofs) -> Row:
+    work = operator.flops(case) if operator.flops else operator.ideal_bytes(case)
+    giga_per_s = work / (time.median_ms * 1e-3) / 1e9
+    rate = giga_per_s if row.unit == "gbps" else giga_per_s / 1e3
+    roof = roofs.of(row.unit)
+    return dataclasses.replace(
+        row,
+        time_ms=time.median_ms,
+        spread=time.spread_ms,
+        rate=rate,
+        roof_fraction=rate / roof if roof else None,
+    )
+
+
+def _check_again(
+    operator: Operator,
+    candidate: Candidate,
+    outputs: Mapping[str, inputs.Placed],
+    row: Row,
+    case: Case,
+    device: torch.device,
+) -> Row:
+    """Run a timed rung once more and look at what it left; a wrong row loses its figures."""
+    if not candidate.written:
+        return row
+    expected = verify.expected(operator.name, case, str(device))
+    findings: list[str] = []
+    for placed in outputs.values():
+        inputs.fill_guard(placed.buffer)
+        inputs.fill_unwritten(placed.view)
+    candidate.run()
+    for name, placed in outputs.items():
+        got = placed.view.clone(memory_format=torch.contiguous_format)
+        findings += verify.comparison_lines(name, verify.compare(got, expected[name]))
+        findings += verify.guard_lines(name, placed)
+    if not findings:
+        return row
+    subject = verify.describe(operator.name, row.kernel, "gpu", case)
+    verdict = verify.Verdict(f"{subject}, after timing", tuple(findings))
+    return dataclasses.replace(candidate.row, checked=False, note=verdict.report())

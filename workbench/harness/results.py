@@ -1,0 +1,169 @@
+"""What a benchmark run yields: one ``Row`` for a rung or baseline on a shape, and its JSON form.
+
+The JSON of a run is ``{"device", "driver", "torch", "cuda", "commit", "command", "rows": [...]}``;
+a row has the fields of ``Row.as_json``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Where and from what source a run was made; ``clocks`` goes to the history alone."""
+
+    device: str
+    driver: str | None
+    torch: str
+    cuda: str | None
+    commit: str | None
+    command: str
+    clocks: str | None = None
+
+
+@dataclass(frozen=True)
+class Estimated:
+    """What a GPU might take for a row that the simulator ran (workbench.estimate).
+
+    Attributes:
+        gpu: what --gpu calls it.
+        time_ms: the estimate.
+        band: its relative error, as it was found against published times.
+        limiter: what holds the kernel up.
+        occupancy: theoretical, a fraction.
+        occupancy_limiter: what keeps it from more.
+    """
+
+    gpu: str
+    time_ms: float
+    band: float
+    limiter: str
+    occupancy: float
+    occupancy_limiter: str
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Bytes of an operator that is all about memory, as the simulator counts them.
+
+    Attributes:
+        ideal_bytes: every input read once and every output written once.
+        asked: bytes that lanes and bulk copies ask for, over the ideal.
+        moved: bytes between the multiprocessors and the L2 cache, in sectors, over the ideal.
+    """
+
+    ideal_bytes: int
+    asked: float
+    moved: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One rung, or one vendor baseline, on one shape.
+
+    Attributes:
+        op: the operator's name.
+        kernel: the rung's name, or the baseline's.
+        shape: the sizes, as workbench.operators.shapes writes them.
+        dtype: torch's name of it.
+        target: gpu or simulator.
+        checked: it was checked and found right; nothing else is known of it if not.
+        options: those asked for, as the command line has them.
+        layout: how the tensors lie; "" is the operator's first.
+        time_ms: median time on the GPU; None on the simulator, whose time says nothing.
+        spread: interquartile range of that time, in ms.
+        rate: TFLOP/s or GB/s, as ``unit`` ("tflops" or "gbps") says.
+        roof_fraction: rate over the hardware's peak.
+        ratios: baseline's time over ours by baseline; above 1 is faster.
+        counters: what the simulator counted (workbench.harness.counters).
+        share: largest error over the error allowed; None if not checked.
+        note: a report about a wrong rung or baseline, or why a figure is missing.
+        baseline: the row is a library's, not a rung's.
+        refused: why it was not run: what it needs, why it declines, that memory is short.
+        estimate: what a GPU might take, on the simulator.
+        traffic: bytes asked for and moved, where no FLOPs are of interest; on a GPU those of a
+            few rows on the simulator.
+    """
+
+    op: str
+    kernel: str
+    shape: str
+    dtype: str
+    target: str
+    checked: bool
+    options: str = ""
+    layout: str = ""
+    unit: str = "tflops"
+    time_ms: float | None = None
+    spread: float | None = None
+    rate: float | None = None
+    roof_fraction: float | None = None
+    ratios: Mapping[str, float] = field(default_factory=dict)
+    counters: Mapping[str, float] = field(default_factory=dict)
+    share: float | None = None
+    note: str = ""
+    baseline: bool = False
+    refused: str = ""
+    estimate: Estimated | None = None
+    traffic: Traffic | None = None
+
+    @property
+    def subject(self) -> str:
+        """Sizes, options, layout and dtype: ``M=64,N=64,K=64 nt float32``."""
+        return " ".join(filter(None, (self.shape, self.options, self.layout, self.dtype)))
+
+    def as_json(self) -> dict[str, Any]:
+        """The row as it stands in JSON files; fields without a value are null."""
+        fields = asdict(self)
+        row = {name: fields[name] for name in _SAME}
+        row[self.unit] = self.rate
+        row["roof_fraction"] = self.roof_fraction
+        row |= {f"{_RATIO}{name}": ratio for name, ratio in self.ratios.items()}
+        row["counters"] = dict(self.counters)
+        if self.target == "simulator":
+            row["estimate"] = fields["estimate"]
+        if self.traffic is not None:
+            row["traffic"] = fields["traffic"]
+        row["baseline"] = self.baseline
+        row["refused"] = self.refused or None
+        row["note"] = self.note
+        return row
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Row:
+        """What ``as_json`` made the row of."""
+        unit = "gbps" if "gbps" in row else "tflops"
+        estimate, traffic = row.get("estimate"), row.get("traffic")
+        return cls(
+            **{name: row[name] for name in _SAME},
+            unit=unit,
+            rate=row[unit],
+            roof_fraction=row["roof_fraction"],
+            ratios={k.removeprefix(_RATIO): v for k, v in row.items() if k.startswith(_RATIO)},
+            counters=row["counters"],
+            note=row["note"],
+            baseline=row["baseline"],
+            refused=row["refused"] or "",
+            estimate=Estimated(**estimate) if estimate else None,
+            traffic=Traffic(**traffic) if traffic else None,
+        )
+
+
+_SAME = (
+    *("op", "kernel", "shape", "options", "layout", "dtype", "target"),
+    *("checked", "share", "time_ms", "spread"),
+)
+_RATIO = "ratio_vs_"
+
+
+def write_json(path: Path, environment: Environment, rows: Sequence[Row]) -> None:
+    """Write a run to ``path``. Raises OSError where that is not possible."""
+    head = asdict(environment)
+    del head["clocks"]
+    document = head | {"rows": [row.as_json() for row in rows]}
+    path.write_text(json.dumps(document, indent=2) + "\n")

@@ -1,0 +1,65 @@
+"""Text and tables on a terminal, in a file or a pipe."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TextIO
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+PLAIN_WIDTH = 100  # columns where the output is not a terminal
+
+
+def console(file: TextIO | None = None) -> Console:
+    """A console: plain where ``file`` is no terminal."""
+    file = file or sys.stdout
+    width = None if file.isatty() else PLAIN_WIDTH
+    return Console(file=file, width=width, highlight=False)
+
+
+def show(
+    title: str,
+    titles: Sequence[str],
+    rows: Sequence[Sequence[str | Text]],
+    file: TextIO | None = None,
+    left: Sequence[int] = (0,),
+) -> None:
+    """Print a table; where it does not go to a terminal, in full however wide it is.
+
+    Args:
+        title: above it; may be empty.
+        titles: of its columns; line breaks in them are aligned at the bottom.
+        rows: their cells. A row of two cells in a table of more has text that may be as long as it
+            likes in the second.
+        file: where to; None is stdout.
+        left: the columns that are aligned to the left.
+    """
+    to = console(file)
+    table = Table(title=title or None, title_justify="left", box=None, padding=(0, 2, 0, 0))
+    deep = max(text.count("\n") for text in titles)
+    for i, text in enumerate(titles):
+        padded = "\n" * (deep - text.count("\n")) + text
+        table.add_column(padded, justify="left" if i in left else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(row if _whole(row, titles) else row[:1]))
+    if not to.is_terminal:
+        wide = to.options.update(width=10 * PLAIN_WIDTH)
+        to.width = max(PLAIN_WIDTH, to.measure(table, options=wide).maximum)
+    with to.capture() as capture:
+        to.print(table)
+    lines = [line.rstrip() for line in capture.get().splitlines()]
+    first = len(lines) - len(rows)
+    width = max((len(str(row[0])) for row in rows), default=0)
+    for i, row in enumerate(rows, first):
+        if not _whole(row, titles):
+            with to.capture() as capture:
+                to.print(Text(f"{row[0]:<{width}}  ").append(row[1]), soft_wrap=True)
+            lines[i] = capture.get().rstrip()
+    to.file.write("".join(f"{line}\n" for line in lines))
+
+
+def _whole(row: Sequence[str | Text], titles: Sequence[str]) -> bool:
+    return len(row) != 2 or len(titles) == 2

@@ -1,0 +1,34 @@
+"""The operators: all that Python knows of each stands in the module of its name.
+
+A module has the operator's schema and public functions, its sizes, options and layouts, reference,
+tolerance, FLOPs, baselines and default shapes: ``OPERATOR``, an ``operators.operator.Operator``.
+Nothing else asks for an operator by name.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .operator import Operator
+
+# The one list: an operator's name, that of its module and its ladder, and its public functions.
+OPERATORS: dict[str, tuple[str, ...]] = {
+    "matmul": ("matmul", "matmul_nt", "matmul_out", "matmul_nt_out"),
+    "softmax": ("softmax", "log_softmax"),
+    "softmax_backward": ("softmax_backward",),
+    "attention": ("attention",),
+}
+
+
+def get(name: str) -> Operator:
+    """The description of one of OPERATORS. Raises ValueError for another name."""
+    if name not in OPERATORS:
+        raise ValueError(f"op is {name!r}; expected one of {', '.join(OPERATORS)}")
+    return importlib.import_module(f".{name}", __name__).OPERATOR
+
+
+def every() -> tuple[Operator, ...]:
+    """All operators, in the order of the list."""
+    return tuple(get(name) for name in OPERATORS)

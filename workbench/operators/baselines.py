@@ -1,0 +1,37 @@
+"""torch.compile as a baseline: what it makes of a formula."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import torch
+
+from .operator import Baseline, Case, Tensors
+
+Formula = Callable[[Tensors], tuple[torch.Tensor, ...]]
+
+
+def wide(case: Case) -> torch.dtype:
+    """What a formula computes in: float32 for narrower types."""
+    return torch.promote_types(getattr(torch, case.dtype), torch.float32)
+
+
+@functools.lru_cache(maxsize=1)
+def compiled(make: Callable[[Case], Formula], case: Case) -> Formula:
+    """What torch.compile makes of a formula for this case alone, its shapes being constants."""
+    torch._dynamo.reset()  # after a few other shapes it would give up, and run the formula itself
+    return torch.compile(make(case), dynamic=False)
+
+
+def compile_baseline(make: Callable[[Case], Formula]) -> Baseline:
+    """The baseline ``compile`` of a formula; RuntimeError where there is no compiler for it."""
+
+    def run(given: Tensors, outputs: Tensors, case: Case) -> torch.Tensor:
+        try:
+            return compiled(make, case)(given)[0]
+        except Exception as error:  # no Triton, no compiler, ...: of any type
+            text = next(iter(str(error).strip().splitlines()), "")
+            raise RuntimeError(f"torch.compile: {type(error).__name__}: {text}") from error
+
+    return Baseline("compile", run)

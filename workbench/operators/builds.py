@@ -1,0 +1,208 @@
+"""The builds that the operators call, and the rungs in them.
+
+Each target has an extension of its own (bindings.cpp and the ladders), built and loaded on first
+use. An edited kernel becomes another extension in another namespace (``reset``).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import threading
+from collections.abc import Container, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from workbench.toolchain import BuildError, default_target, kernels_dir, load_extension
+from workbench.toolchain.paths import shown
+
+from . import OPERATORS, get
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A line of a ladder's table: a kernel and what it needs (kernels/ladder.h)."""
+
+    op: str
+    name: str
+    dtypes: tuple[str, ...]
+    options: tuple[str, ...] = ()  # of the operator's, those that it supports
+    alignment: int = 1  # bytes: data pointers and strides are multiples of it
+    compute_capability: int = 0  # the smallest, as 10 * major + minor; 0: any
+    composed_of: tuple[str, ...] = ()  # ladders whose kernels it launches on purpose
+
+
+@dataclass(frozen=True)
+class Extension:
+    """One loaded build: its operators are ``ops``, which is ``torch.ops.<namespace>``."""
+
+    target: str  # "gpu" or "simulator"
+    namespace: str
+    path: Path
+    ops: Any
+    ladders: dict[str, tuple[Rung, ...]]
+
+
+class Declined(RuntimeError):
+    """A rung has no use for the input; ``reason`` says why, in words."""
+
+    def __init__(self, text: str, reason: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+_DECLINES = re.compile(r"[^:\n]+: kernel '\w+' declines: (.*) \(")
+
+_lock = threading.RLock()
+_current: dict[str, Extension] = {}
+_loaded: dict[Path, Extension] = {}  # for ever: a namespace can be registered once in a process
+
+
+def extension(target: str) -> Extension:
+    """The current build of a target, "gpu" or "simulator"; built and loaded on first use.
+
+    Raises workbench.toolchain.BuildError, whose text is all the user needs to see.
+    """
+    with _lock:
+        return _current[target] if target in _current else refresh(target)
+
+
+def refresh(target: str) -> Extension:
+    """The build of a target from the kernels as they are now, which becomes the current one.
+
+    Takes some milliseconds if nothing was edited. Raises workbench.toolchain.BuildError.
+    """
+    with _lock:
+        path = load_extension(target)
+        if path not in _loaded:
+            _loaded[path] = _load(target, path)
+        if _current.get(target) is not _loaded[path]:
+            _current.clear()  # the other target's build may be of the old kernels
+        _current[target] = _loaded[path]
+        return _current[target]
+
+
+def reset() -> None:
+    """Forget the current builds: the next use builds again what was edited."""
+    with _lock:
+        _current.clear()
+
+
+def rungs(op: str) -> tuple[Rung, ...]:
+    """The ladder of an operator, slowest idea first. Raises ValueError for an unknown name."""
+    get(op)
+    with _lock:
+        loaded = next(iter(_current.values()), None)
+    return (loaded or extension(default_target())).ladders[op]
+
+
+def sources(op: str) -> tuple[Path, ...]:
+    """The files that hold a ladder's kernels, headers left out; the first has its table.
+
+    ``<op>.cu`` and every ``<op>_<more>.cu`` that is no other ladder's.
+    """
+    folder = kernels_dir()
+    files = (folder / f"{op}.cu", *sorted(folder.glob(f"{op}_*.cu")))
+    others = [f"{other}." for other in OPERATORS if other != op and other.startswith(op)]
+    others += [f"{other[:-1]}_" for other in others]
+    return tuple(file for file in files if not file.name.startswith(tuple(others)))
+
+
+def launch(
+    target: str,
+    op: str,
+    tensors: Mapping[str, torch.Tensor | None],
+    options: Mapping[str, float],
+    kernel: str = "",
+    called: str = "",
+) -> None:
+    """Run an operator of a target's current build (bindings/<op>.cpp).
+
+    Args:
+        target: "gpu" or "simulator".
+        op: the operator.
+        tensors: its arguments by name, data before statistics; those that are None are left out.
+        options: the values of those that are asked for.
+        kernel: a rung; "" takes the last that takes the input.
+        called: the name that messages have; the operator's if empty.
+
+    Raises:
+        Declined: the named rung has no use for the input.
+        simulator.SimulatorError: what the simulator found in a kernel.
+        KeyboardInterrupt: the kernel was interrupted.
+        RuntimeError: all other errors; the text names the argument, what was expected, what came.
+    """
+    given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+    operator = extension(target).ops.launch
+    try:
+        operator(
+            op,
+            called or op,
+            kernel,
+            list(given),
+            list(given.values()),
+            list(options),
+            [float(value) for value in options.values()],
+        )
+    except RuntimeError as error:
+        if target == "simulator":
+            import simulator
+
+            finding = simulator.exception_for(error)
+            if finding is not None:
+                raise finding from None
+        declined = _DECLINES.search(str(error))
+        if declined:
+            raise Declined(str(error), declined[1]) from None
+        raise
+
+
+def _load(target: str, path: Path) -> Extension:
+    if target == "simulator":
+        import simulator
+
+        simulator.library()  # attaches it: reports become exceptions, and no error is sticky
+    library = ctypes.CDLL(str(path))
+    namespace = path.stem
+    library.workbench_rungs.restype = ctypes.c_char_p
+    ladders = {op: _parse(op, library.workbench_rungs(op.encode())) for op in OPERATORS}
+    if library.workbench_register(namespace.encode()) != 0:
+        raise RuntimeError(f"{path} could not register its operators as torch.ops.{namespace}")
+    return Extension(target, namespace, path, getattr(torch.ops, namespace), ladders)
+
+
+def _parse(op: str, table: bytes | None) -> tuple[Rung, ...]:
+    """The rungs of a ladder's table. Raises BuildError for a name that cannot be one."""
+    if table is None:
+        raise BuildError(f"bindings/{op}.cpp announces no operator {op!r}")
+    found: dict[str, Rung] = {}
+    for line in table.decode().split("\n")[:-1]:
+        name, *fields = line.rsplit("\t", 5)
+        problem = _problem(op, name, found) if len(fields) == 5 else "a name with a line break"
+        if problem:
+            raise BuildError(f"{shown(kernels_dir() / f'{op}.cu')}: the table has {problem}")
+        dtypes, options, alignment, capability, composed_of = fields
+        found[name] = Rung(
+            op,
+            name,
+            tuple(dtypes.split()),
+            tuple(options.split()),
+            int(alignment),
+            int(capability),
+            tuple(composed_of.split()),
+        )
+    return tuple(found.values())
+
+
+def _problem(op: str, name: str, taken: Container[str]) -> str | None:
+    """What is wrong with a rung's name, or None."""
+    if name in taken:
+        return f"two rungs named {name!r}; every rung needs a name of its own"
+    if not re.fullmatch("[A-Za-z0-9_]+", name):
+        return f"a rung named {name!r}; names are letters, digits and _"
+    if name in (baseline.name for baseline in get(op).baselines):
+        return f"a rung named {name!r}, which is the name of a library it is compared with"
+    return None

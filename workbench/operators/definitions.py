@@ -1,0 +1,136 @@
+"""How an operator of ``torch.ops.workbench`` is defined, and what all operators check.
+
+CPU tensors go to the simulator, CUDA tensors to the GPU. The argument called ``kernel`` in public
+is ``rung`` here: torch.compile's default backend fails on operators with an argument named
+"kernel" (its FallbackKernel.create has one of its own).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch.autograd import forward_ad
+
+Checks = str | Sequence[str] | None
+
+_TARGETS = {"CPU": "simulator", "CUDA": "gpu"}
+_library = torch.library.Library("workbench", "DEF")  # lives as long as its operators
+
+
+def define(
+    schema: str,
+    implementation: Callable,
+    fake: Callable,
+    differentiable: Callable | None = None,
+) -> None:
+    """Define one operator.
+
+    Args:
+        schema: as torch.library has it.
+        implementation: what a call does; gets the target before the operator's arguments.
+        fake: what torch.compile is told of the result: its shape, for inputs of the right shapes.
+        differentiable: called in the operator's place where a tensor requires grad; None if it
+            has no backward, and then raises.
+    """
+    name = schema.partition("(")[0]
+    _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+
+    def on_target(target: str) -> Callable:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            check_tensors(name, args, kwargs)  # where autograd is off nothing else has
+            return implementation(target, *args, **kwargs)
+
+        return run
+
+    for key, target in _TARGETS.items():
+        _library.impl(name, on_target(target), key)
+    _library.impl(name, _autograd(name, differentiable), "Autograd")
+    torch.library.register_fake(f"workbench::{name}", fake, lib=_library)
+
+
+def _autograd(name: str, differentiable: Callable | None) -> Callable:
+    """What runs before the implementation."""
+
+    def autograd(*args: Any, **kwargs: Any) -> Any:
+        tensors = check_tensors(name, args, kwargs).values()
+        if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors):
+            raise RuntimeError(
+                f"{name}: an input is a dual number (forward-mode differentiation, "
+                "torch.func.jvp), for which this operator has no derivative"
+            )
+        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+            if differentiable is not None:
+                _check_no_transform(name)
+                return differentiable(*args, **kwargs)
+            raise RuntimeError(
+                f"{name}: an input requires grad, and this operator has no backward; call it "
+                "under torch.no_grad() or on .detach()ed tensors"
+            )
+        return below_autograd(name, *args, **kwargs)
+
+    return autograd
+
+
+def check_tensors(
+    name: str, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> dict[str, torch.Tensor]:
+    """The tensors of a call by name, all dense and on one device; else RuntimeError.
+
+    What the shapes must be is checked in bindings/<op>.cpp, and nowhere else.
+    """
+    schema = getattr(torch.ops.workbench, name).default._schema
+    names = (argument.name for argument in schema.arguments)
+    given = {**dict(zip(names, args, strict=False)), **kwargs}
+    tensors = {arg: t for arg, t in given.items() if isinstance(t, torch.Tensor)}
+    (first, tensor), *others = tensors.items()
+    for arg, its in tensors.items():
+        if its.layout != torch.strided:
+            raise RuntimeError(
+                f"{name}: tensors must be dense (torch.strided); {arg} is {text(its)}, {its.layout}"
+            )
+    for other, its in others:
+        if its.device != tensor.device:
+            raise RuntimeError(
+                f"{name}: all tensors must be on one device; {first} is on {tensor.device} and "
+                f"{other} on {its.device}"
+            )
+    return tensors
+
+
+def _check_no_transform(name: str) -> None:
+    """Raise under torch.func's grad and the like: they keep a graph of the gradient itself."""
+    if torch._C._are_functorch_transforms_active():
+        raise RuntimeError(
+            f"{name}: its gradient has no gradient of its own, which torch.func.grad, vjp and "
+            "jacrev prepare for; call torch.autograd.grad"
+        )
+
+
+def below_autograd(name: str, *args: Any, **kwargs: Any) -> Any:
+    """Call an operator without a record for autograd."""
+    with torch._C._AutoDispatchBelowAutograd():
+        return getattr(torch.ops.workbench, name)(*args, **kwargs)
+
+
+def text(tensor: torch.Tensor) -> str:
+    """``float32 [4, 3]``, as messages have it."""
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+
+
+def checking(name: str, check: Checks, **tensors: torch.Tensor | None) -> AbstractContextManager:
+    """The simulator's settings for the time of a call with ``check``. Raises ValueError."""
+    if check is None:
+        return nullcontext()
+    import simulator
+
+    names = simulator.check_names(check, f"{name}: check")
+    for arg, tensor in tensors.items():
+        if tensor is not None and tensor.device.type != "cpu":
+            raise ValueError(
+                f"{name}: check is {check!r}, but {arg} is on {tensor.device}; the checks run on "
+                f"the simulator, which takes CPU tensors: pass {arg}.cpu()"
+            )
+    return simulator.settings(checks=names)

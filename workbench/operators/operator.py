@@ -1,0 +1,289 @@
+"""What the workbench knows about an operator (``Operator``) and about one input (``Case``)."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from . import builds
+from .shapes import Option, Options, Shape, parse_options, parse_shape, written
+
+Tensors = dict[str, torch.Tensor]
+
+DEVICES = {"gpu": "cuda", "simulator": "cpu"}  # where a target's tensors live
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the tensors of one call lie in memory.
+
+    Attributes:
+        lies: placement by tensor (workbench.harness.inputs.PLACEMENTS); contiguous where absent.
+        batch: dimensions in front of the operator's own.
+        shared: tensors that lack the batch dimensions.
+        options: the operator's options that the layout asks for.
+    """
+
+    lies: Mapping[str, str] = field(default_factory=dict)
+    batch: tuple[int, ...] = ()
+    shared: frozenset[str] = frozenset()
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Case:
+    """One input of one operator: everything but the rung and the target.
+
+    Attributes:
+        shape: the sizes.
+        options: what is asked for beyond the plain operation, with its values.
+        layout: a name in the operator's ``layouts``.
+        fill: a name in workbench.harness.inputs.FILLS.
+        dtype: torch's name of it.
+        atol: if not None, an absolute error bound on top of the error model (with ``rtol``).
+        rtol: relative part of that bound.
+        seed: of the random values; None derives one from the case.
+    """
+
+    shape: Shape
+    options: Options = ()
+    layout: str = "contiguous"
+    fill: str = "randn"
+    dtype: str = "float32"
+    atol: float | None = None
+    rtol: float = 0.0
+    seed: int | None = None
+
+    def __str__(self) -> str:
+        """Shape, options, layout, fill, other dtypes than fp32: what tells it apart in tests."""
+        options = "".join(f"-{word}" for word in self.written_options.split())
+        dtype = "" if self.dtype == "float32" else f"-{self.dtype}"
+        return f"{self.shape}{options}-{self.layout}-{self.fill}{dtype}"
+
+    def option(self, name: str, otherwise: float = False) -> float:
+        """The value of an option; ``otherwise`` if it is not asked for."""
+        return dict(self.options).get(name, otherwise)
+
+    @property
+    def written_options(self) -> str:
+        """The options as the command line has them: ``causal scale=0.5``."""
+        return written(self.options)
+
+    @property
+    def text(self) -> str:
+        """Sizes and options: ``M=64,N=64,K=64 beta=1``."""
+        return f"{self.shape} {self.written_options}".strip()
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of an element."""
+        return getattr(torch, self.dtype).itemsize
+
+    def random_seed(self) -> int:
+        """The given seed, or one that depends on shape and fill alone."""
+        if self.seed is not None:
+            return self.seed
+        return zlib.crc32(f"{self.shape} {self.fill}".encode())
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A tensor of a call.
+
+    Attributes:
+        shape: its sizes.
+        output: the call writes it.
+        statistic: a number for each row, in the type that kernels compute in: float32, but float64
+            for float64. All others are of the case's dtype.
+    """
+
+    shape: tuple[int, ...]
+    output: bool = False
+    statistic: bool = False
+
+    def dtype(self, case: Case) -> torch.dtype:
+        """Its dtype in a case."""
+        dtype = getattr(torch, case.dtype)
+        return torch.promote_types(dtype, torch.float32) if self.statistic else dtype
+
+    def numel(self) -> int:
+        """How many elements it has."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Expected:
+    """An output's float64 reference and the absolute error allowed in each element."""
+
+    reference: torch.Tensor
+    allowed: torch.Tensor
+
+    def within(self, dtype: torch.dtype) -> Expected:
+        """The same for outputs of a narrow dtype: what is beyond its range becomes infinite.
+
+        Near the limit, where a right kernel may do either, everything is allowed.
+        """
+        largest, step = torch.finfo(dtype).max, torch.finfo(dtype).eps
+        limit = largest + largest * step / (2 * (2 - step))  # halfway to the next number
+        size = self.reference.abs()
+        near = (size - limit).abs() <= self.allowed
+        beyond = (size > limit) & ~near
+        return Expected(
+            torch.where(beyond, self.reference * math.inf, self.reference),
+            torch.where(near, math.inf, self.allowed),
+        )
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A library's implementation, timed beside the rungs on a GPU.
+
+    Attributes:
+        name: as in ``ratio_vs_<name>`` of the JSON format; no rung may be called so.
+        run: computes the outputs from the inputs, written into ``outputs`` where the library
+            can and else left behind: (inputs, outputs, case).
+        applies: whether it computes the same thing on this case.
+        comparable: it computes the operation, so what it returns is checked like a rung's output.
+    """
+
+    name: str
+    run: Callable[[Tensors, Tensors, Case], torch.Tensor]
+    applies: Callable[[Case], bool] = lambda case: True
+    comparable: bool = True
+
+
+@dataclass(frozen=True)
+class PrecisionStudy:
+    """How exact the rungs are, compared with more than float64 (workbench.cli.precision).
+
+    Attributes:
+        inputs: what the tensors hold, by a name for it: a shape and a fill.
+        exact: the right outputs in numpy's longdouble.
+        others: what else to look at in a dtype, by name.
+    """
+
+    inputs: Mapping[str, tuple[str, str]]
+    exact: Callable[[Tensors], Any]
+    others: Callable[[str], Mapping[str, Callable[[Tensors], torch.Tensor]]]
+
+
+def _as_filled(tensors: Tensors, case: Case) -> Tensors:
+    return tensors
+
+
+FLOAT32 = dict.fromkeys(DEVICES, ("float32",))
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One operator, for checks, benchmarks and tests.
+
+    Attributes:
+        name: what ``workbench.rungs`` calls it.
+        sizes: the names in its shapes, in written order.
+        tensors: the tensors of a case by name, inputs first, of each kind data before statistics:
+            (case, its layout). bindings/<op>.cpp knows them by these names.
+        expect: float64 references and allowed errors by output: (inputs, case).
+        by_torch: the main output as torch computes it on the CPU in the case's dtype.
+        options: what a case may ask for. One of a tensor's name asks for that tensor.
+        layouts: its layouts by name; the first is what benchmarks use.
+        flops: floating-point operations that the mathematics of a case needs; None where bytes
+            matter more.
+        defaults: the benchmark's cases by target, as ``case`` reads them.
+        default_dtypes: the benchmark's dtypes by target.
+        edges: small cases that a rung has to pass before it is timed, as (text, layout, fill): no
+            two sizes or strides alike, above one tile, no multiple of any.
+        baselines: what the rungs are compared with on a GPU.
+        distinct: the case whose inputs, repeated along the first dimension, are a case's inputs;
+            itself but for large cases, whose references would not fit in memory.
+        few: a case that moves as many bytes per element and is simulated in a moment.
+        finish: makes a case's inputs of tensors that hold its fill: (tensors, case).
+        precision: a study of its rounding errors, if there is one.
+    """
+
+    name: str
+    sizes: tuple[str, ...]
+    tensors: Callable[[Case, Layout], dict[str, TensorSpec]]
+    expect: Callable[[Tensors, Case], dict[str, Expected]]
+    by_torch: Callable[[Tensors, Case], torch.Tensor]
+    defaults: Mapping[str, tuple[str, ...]]
+    options: tuple[Option, ...] = ()
+    layouts: Mapping[str, Layout] = field(default_factory=lambda: {"contiguous": Layout()})
+    flops: Callable[[Case], int] | None = None
+    default_dtypes: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: FLOAT32)
+    edges: tuple[tuple[str, str, str], ...] = ()
+    baselines: tuple[Baseline, ...] = ()
+    distinct: Callable[[Case], Case] = lambda case: case
+    few: Callable[[Case], Case] = lambda case: case
+    finish: Callable[[Tensors, Case], Tensors] = _as_filled
+    precision: PrecisionStudy | None = None
+
+    def case(self, text: str, *, options: str | Sequence[str] = "", **settings: Any) -> Case:
+        """The case of a text, ``M=64,N=64,K=64``, options behind it, in the first layout.
+
+        Args:
+            text: sizes, and options separated by spaces.
+            options: more of them: words, or one text.
+            settings: other fields of ``Case``.
+
+        Raises:
+            ShapeError: with one line that shows the format.
+        """
+        settings.setdefault("layout", next(iter(self.layouts)))
+        shape, *words = text.split()
+        words += options.split() if isinstance(options, str) else options
+        asked = parse_options(words, self.options)
+        return Case(parse_shape(shape, self.sizes, self.options), asked, **settings)
+
+    def edge_cases(self, dtype: str) -> list[Case]:
+        """The cases of ``edges`` in a dtype."""
+        return [
+            self.case(text, layout=layout, fill=fill, dtype=dtype)
+            for text, layout, fill in self.edges
+        ]
+
+    def layout(self, case: Case) -> Layout:
+        """How the case's tensors lie. Raises ValueError for an unknown layout."""
+        if case.layout not in self.layouts:
+            names = ", ".join(self.layouts)
+            raise ValueError(f"{self.name}: layout {case.layout!r}: one of {names}")
+        return self.layouts[case.layout]
+
+    def inputs(self, case: Case) -> dict[str, TensorSpec]:
+        """The tensors that are read, by name."""
+        every = self.tensors(case, self.layout(case))
+        return {name: tensor for name, tensor in every.items() if not tensor.output}
+
+    def outputs(self, case: Case) -> dict[str, TensorSpec]:
+        """The tensors that are written, by name."""
+        every = self.tensors(case, self.layout(case))
+        return {name: tensor for name, tensor in every.items() if tensor.output}
+
+    def main_output(self, case: Case) -> str:
+        """The output that libraries' results are compared with: the first."""
+        return next(iter(self.outputs(case)))
+
+    def asked(self, case: Case) -> dict[str, float]:
+        """The options that a case and its layout ask for, as in a rung's ``options``."""
+        return dict(case.options) | dict.fromkeys(self.layout(case).options, True)
+
+    def launch(self, target: str, given: Tensors, out: Tensors, case: Case, kernel: str) -> None:
+        """Run a rung on a case's tensors. Raises as ``builds.launch``."""
+        tensors = {**given, **out}
+        options = {name: v for name, v in self.asked(case).items() if name not in tensors}
+        builds.launch(target, self.name, tensors, options, kernel)
+
+    def ideal_bytes(self, case: Case) -> int:
+        """Every input read once and every output written once."""
+        every = self.tensors(case, self.layout(case)).values()
+        return sum(tensor.numel() * tensor.dtype(case).itemsize for tensor in every)
+
+    def least_bytes(self, case: Case) -> int:
+        """Memory that checking the case takes at least: tensors, references, allowed errors."""
+        references = self.outputs(self.distinct(case)).values()
+        return self.ideal_bytes(case) + 2 * 8 * sum(tensor.numel() for tensor in references)

@@ -1,0 +1,132 @@
+"""Sizes and options as the workbench writes them: ``M=64,N=64,K=64``, ``causal scale=0.5``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class ShapeError(ValueError):
+    """Sizes or options that do not fit their operator; the text says what does."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """An operator's sizes by name; hashable, and its ``str`` parses back to itself."""
+
+    sizes: tuple[tuple[str, int], ...]
+
+    def __getitem__(self, key: str) -> int:
+        """The size called ``key``. Raises KeyError."""
+        for name, size in self.sizes:
+            if name == key:
+                return size
+        raise KeyError(key)
+
+    def __str__(self) -> str:
+        """The written form."""
+        return ",".join(f"{name}={size}" for name, size in self.sizes)
+
+    def numbers(self) -> tuple[int, ...]:
+        """The sizes alone, in written order."""
+        return tuple(size for _, size in self.sizes)
+
+
+@dataclass(frozen=True)
+class Option:
+    """What a call may ask for beyond the plain operation.
+
+    Attributes:
+        name: as in a rung's ``options``, and in ``--option``.
+        help: what it does, in a few words.
+        number: it has a value, ``scale=0.5``; else it is a flag, ``causal``.
+        plain: a number's value that asks for nothing; None if every value asks for something.
+    """
+
+    name: str
+    help: str
+    number: bool = False
+    plain: float | None = None
+
+    @property
+    def form(self) -> str:
+        """How it is written."""
+        return f"{self.name}=NUMBER" if self.number else self.name
+
+
+Options = tuple[tuple[str, float | bool], ...]  # those asked for, in the operator's order
+
+
+def example(names: Sequence[str]) -> str:
+    """A shape of the right form, for messages."""
+    return ",".join(f"{name}=64" for name in names)
+
+
+def parse_shape(text: str, names: Sequence[str], options: Sequence[Option] = ()) -> Shape:
+    """Read ``M=64,N=64,K=64`` (any order).
+
+    Raises ShapeError with one line that shows the format.
+    """
+
+    def fail(why: str) -> ShapeError:
+        wanted = ",".join(f"{name}=.." for name in names)
+        return ShapeError(f"shape {text!r}: {why}; write {wanted}, for example {example(names)}")
+
+    known = {option.name: option for option in options}
+    sizes: dict[str, int] = {}
+    for part in text.split(","):
+        name, equals, number = part.strip().partition("=")
+        if name in known:
+            raise ShapeError(
+                f"shape {text!r}: {name} is an option, not a size; write --option "
+                f"{known[name].form}"
+            )
+        if not equals:
+            raise fail(f"{part.strip()!r} is not NAME=NUMBER")
+        if name not in names:
+            raise fail(f"unknown name {name!r}")
+        if name in sizes:
+            raise fail(f"{name} is given twice")
+        if not number.isascii() or not number.isdigit():
+            raise fail(f"{name} is {number!r}, not a whole number >= 0")
+        sizes[name] = int(number)
+    missing = [name for name in names if name not in sizes]
+    if missing:
+        raise fail(f"{', '.join(missing)} missing")
+    return Shape(tuple((name, sizes[name]) for name in names))
+
+
+def parse_options(words: Sequence[str], options: Sequence[Option]) -> Options:
+    """Read ``["causal", "scale=0.5"]``. A number at its plain value asks for nothing.
+
+    Raises ShapeError with one line that lists the operator's options.
+    """
+    forms = ", ".join(option.form for option in options) or "none"
+    given: dict[str, float | bool] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        option = next((option for option in options if option.name == name), None)
+        if option is None:
+            raise ShapeError(f"option {word!r}: unknown name {name!r}; the options are {forms}")
+        if name in given:
+            raise ShapeError(f"option {word!r}: {name} is given twice")
+        if bool(equals) != option.number:
+            raise ShapeError(f"option {word!r}: write {option.form}")
+        given[name] = _number(word, value) if option.number else True
+    return tuple(
+        (option.name, given[option.name])
+        for option in options
+        if option.name in given and given[option.name] != option.plain
+    )
+
+
+def _number(word: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ShapeError(f"option {word!r}: {text!r} is not a number") from None
+
+
+def written(options: Options) -> str:
+    """``causal scale=0.5``."""
+    return " ".join(name if value is True else f"{name}={value:g}" for name, value in options)

@@ -1,0 +1,187 @@
+"""A kernel from a string: compiled, bound and callable with tensors, on either target.
+
+The source is plain CUDA with host functions that launch its kernels. Their signatures are read from
+the source; a C function is generated around each, and called through ctypes: no PyTorch header is
+compiled, so an edit costs about a second.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+from simulator.checks import check_names
+
+from .. import fingerprints
+from ..errors import BuildError
+from ..extension import build_library, default_target, recipe
+from ..paths import cache_dir, writable
+from .calls import make_callable
+from .signatures import Launcher, launchers
+
+_TORCH_HEADER = re.compile(r'^[ \t]*#[ \t]*include[ \t]*[<"](torch|ATen|c10)/', re.M)
+_WRAPPER_HEAD = """\
+// Generated: what Python calls. The launchers themselves are in {file}.
+#include "{file}"
+
+#include <cuda_runtime.h>
+
+#include <cstdio>
+#include <exception>
+"""
+_WRAPPER = """
+extern "C" int wbinline_{name}({declared}char* error_, size_t size_) {{
+  cudaError_t status_ = cudaSuccess;
+  try {{
+    {call};
+  }} catch (const std::exception& thrown_) {{
+    snprintf(error_, size_, "%s", thrown_.what());
+    return 1;
+  }} catch (...) {{
+    snprintf(error_, size_, "the launcher threw something that is no std::exception");
+    return 1;
+  }}
+  const cudaError_t last_ = cudaGetLastError();
+  if (status_ == cudaSuccess) status_ = last_;
+  if (status_ == cudaSuccess) return 0;
+  snprintf(error_, size_, "%s: %s", cudaGetErrorName(status_), cudaGetErrorString(status_));
+  return 2;
+}}
+"""
+
+
+def inline(
+    cuda_source: str | None = None,
+    functions: str | Sequence[str] | dict[str, str] | None = None,
+    *,
+    target: str | None = None,
+    check: str | Sequence[str] | None = None,
+    **load_inline_arguments: object,
+) -> ModuleType:
+    """Compile CUDA source; a module with a Python function for each launcher in `functions`.
+
+    cuda_source: CUDA C++ without PyTorch headers. A launcher is a host function that returns void
+        or cudaError_t and takes pointers, scalars and at most one cudaStream_t.
+    functions: the names of the launchers.
+    target: "gpu" or "simulator"; None takes the GPU where there is one.
+    check: what the simulator looks for in every call, "all" or names such as ["racecheck"]; then
+        None as target takes the simulator.
+    load_inline_arguments: those of torch.utils.cpp_extension.load_inline. With cpp_sources, or
+        with a source that includes PyTorch's headers, this is load_inline, and takes about a
+        minute. extra_cuda_cflags and extra_include_paths work for either kind of source.
+
+    A tensor is passed for each pointer: of the pointer's dtype, contiguous, on the CPU for the
+    simulator and on one CUDA device for the GPU; the stream is PyTorch's current one and is not
+    passed. Errors: BuildError (compiling), ValueError (signatures), TypeError and ValueError
+    (arguments of a call), simulator.SimulatorError (what the simulator finds in a kernel).
+    """
+    checks = _checks(check, target)
+    target = target or ("simulator" if checks else default_target())
+    options = dict(load_inline_arguments)
+    if cuda_source is None:
+        cuda_source = _joined(options.pop("cuda_sources", None))
+    elif options.get("cuda_sources"):
+        raise TypeError("give the CUDA source once: as cuda_source or as cuda_sources")
+    if options.get("cpp_sources") or _TORCH_HEADER.search(cuda_source):
+        from .with_torch import load_inline
+
+        return load_inline(cuda_source, functions, target, checks, options)
+    plain = {"name", "extra_cuda_cflags", "extra_include_paths"}
+    if unknown := sorted(k for k, v in options.items() if v and k not in plain):
+        raise TypeError(
+            f"{', '.join(unknown)}: only for sources that load_inline compiles (those "
+            "with cpp_sources or PyTorch's headers)"
+        )
+    return _load_plain(cuda_source, _names(functions), target, checks, options)
+
+
+def _checks(check: str | Sequence[str] | None, target: str | None) -> tuple[str, ...]:
+    if check is None:
+        return ()
+    if target == "gpu":
+        raise ValueError(
+            f"check is {check!r} and target is 'gpu'; the checks run on the simulator: "
+            "leave one of the two out"
+        )
+    return check_names(check)
+
+
+def _joined(sources: object) -> str:
+    return sources if isinstance(sources, str) else "\n".join(sources or ())  # type: ignore[arg-type]
+
+
+def _names(functions: str | Sequence[str] | dict[str, str] | None) -> list[str]:
+    names = [functions] if isinstance(functions, str) else list(functions or ())
+    if not names:
+        raise ValueError("functions is empty; expected the names of the launchers to call")
+    return names
+
+
+def _load_plain(
+    source: str, names: list[str], target: str, checks: tuple[str, ...], options: dict
+) -> ModuleType:
+    found = launchers(source, names)
+    module_name = str(options.get("name") or names[0])
+    if not re.fullmatch(r"\w+", module_name):
+        raise ValueError(f"name is {module_name!r}; expected letters, digits and underscores")
+    flags = tuple(options.get("extra_cuda_cflags") or ())
+    forbid_arch(flags, target)
+    file = f"{module_name}.cu"
+    wrapper = _WRAPPER_HEAD.format(file=file) + "".join(map(_wrapped, found))
+    folder = cache_dir() / "inline" / fingerprints.digest(source, wrapper)
+    for name, text in ((file, source), ("wrapper.cu", wrapper)):
+        write_once(folder / name, text)
+    includes = (folder, *(Path(p) for p in options.get("extra_include_paths") or ()))
+    where = "the GPU" if target == "gpu" else "the simulator"
+    path = build_library(
+        recipe(
+            f"inline_{module_name}",
+            f"{module_name} for {where}",
+            target,
+            (folder / "wrapper.cu",),
+            includes,
+            flags,
+        )
+    )
+    module = ModuleType(module_name, f"Launchers of {folder / file}, compiled for {where}.")
+    module.__file__ = str(path)
+    for launcher in found:
+        setattr(module, launcher.name, make_callable(path, launcher, target, checks))
+    return module
+
+
+def _wrapped(launcher: Launcher) -> str:
+    declared, passed = "", []
+    for i, p in enumerate(launcher.parameters):
+        ctype = f"{'const ' if p.const else ''}{p.ctype}{'*' if p.kind == 'pointer' else ''}"
+        declared += f"{ctype} a{i}_, "
+        passed.append(f"a{i}_")
+    call = f"{launcher.scope}{launcher.name}({', '.join(passed)})"
+    if launcher.returns != "void":
+        call = f"status_ = {call}"
+    return _WRAPPER.format(name=launcher.name, declared=declared, call=call)
+
+
+def forbid_arch(flags: Sequence[str], target: str) -> None:
+    """The simulator's architecture is fixed; flags that would change it are refused."""
+    for flag in flags:
+        if target == "simulator" and re.match(
+            r"-{1,2}(gencode|arch|gpu-architecture|code)\b", flag
+        ):
+            raise BuildError(
+                f"{flag}: the simulator runs code for compute_90a, and the workbench "
+                "gives that flag itself. Leave it out, or use target='gpu'."
+            )
+
+
+def write_once(path: Path, text: str) -> None:
+    """Write a generated source unless it is there already."""
+    try:
+        if path.read_text() == text:
+            return
+    except OSError:
+        pass
+    writable(path.parent)
+    path.write_text(text)
