@@ -29,7 +29,7 @@ def runs(target: str) -> Iterator[tuple[dict[str, str], object]]:
 
     from workbench import check, ops
     from workbench.operations import OPERATIONS
-    from workbench.problems import DEVICES
+    from workbench.operators.operator import DEVICES
 
     ops.refresh(target)
     device = torch.device(DEVICES[target])

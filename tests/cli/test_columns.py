@@ -12,9 +12,9 @@ import torch
 
 from workbench import counters, tables, timing
 from workbench.estimate import GPUS
-from workbench.history import Previous
-from workbench.results import Environment, Estimated, Row, Traffic, write_json
-from workbench.roofs import fp32_tflops, memory_gbps
+from workbench.harness.history import Previous
+from workbench.harness.results import Environment, Estimated, Row, Traffic, write_json
+from workbench.harness.roofs import fp32_tflops, memory_gbps
 
 COUNTED = {
     "warp_instructions": 123_456_789.0,

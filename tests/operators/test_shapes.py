@@ -3,7 +3,7 @@
 import pytest
 
 from workbench.operations import ATTENTION, MATMUL, SOFTMAX
-from workbench.shapes import ShapeError, parse_shape
+from workbench.operators.shapes import ShapeError, parse_shape
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import torch
 
 from workbench import bench, check, estimate, measure, ops
 from workbench.estimate import GPUS
-from workbench.history import HistoryError
+from workbench.harness.history import HistoryError
 from workbench.operations import MATMUL, OPERATIONS
 
 CPU = torch.device("cpu")

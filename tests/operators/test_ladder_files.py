@@ -3,7 +3,7 @@
 import pytest
 
 from workbench import estimate, ops
-from workbench.history import source_hash
+from workbench.harness.history import source_hash
 
 
 @pytest.fixture

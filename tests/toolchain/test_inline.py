@@ -10,7 +10,7 @@ import torch
 
 from build import inline
 from workbench.toolchain import BuildError
-from workbench.toolchain.signatures import launchers
+from workbench.toolchain.inline.signatures import launchers
 
 SAXPY = """
 // void saxpy(float* not, this one) {

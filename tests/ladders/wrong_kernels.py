@@ -1,6 +1,6 @@
 """The child process of test_wrong_kernels.py: checks rungs and prints the verdicts as JSON.
 
-``python -m tests.wrong_kernels TARGET REQUESTS`` with REQUESTS = ``[[op, rung, shape, layout,
+``python -m tests.ladders.wrong_kernels TARGET REQUESTS`` with REQUESTS = ``[[op, rung, shape, layout,
 fill], ...]``. A process of its own, because a wrong kernel may end it or never return.
 """
 

@@ -7,7 +7,7 @@ import torch
 
 from workbench import check, operations, references, tolerances
 from workbench.operations import SOFTMAX, SOFTMAX_BACKWARD
-from workbench.problems import Case, Expected, Tensors
+from workbench.operators.operator import Case, Expected, Tensors
 from workbench.row_operations import has, scale_of
 
 DTYPES = ("float32", "float64", "float16", "bfloat16")

@@ -13,7 +13,7 @@ import pytest
 
 from tests import wrong_kernels
 from tests.support import finished, python
-from tests.wrong_edits import (
+from tests.ladders.wrong_edits import (
     EACH,
     SHAPES,
     SWAPPED,
@@ -23,7 +23,7 @@ from tests.wrong_edits import (
     barriers,
     build_of,
 )
-from workbench.check import StickyError
+from workbench.harness.verify import StickyError
 from workbench.toolchain import kernels_dir
 
 
@@ -79,7 +79,7 @@ def layout(op: str) -> str:
 
 def check_in_child(kernels: Path, target: str, requests: list[list[str]]) -> list[dict]:
     child = python(
-        "-m", "tests.wrong_kernels", target, json.dumps(requests), WORKBENCH_KERNELS=str(kernels)
+        "-m", "tests.ladders.wrong_kernels", target, json.dumps(requests), WORKBENCH_KERNELS=str(kernels)
     )
     status, out, err = finished(child, seconds=300)
     assert status == 0, err

@@ -8,8 +8,8 @@ import sqlite3
 import pytest
 
 from workbench import history
-from workbench.history import History, HistoryError
-from workbench.results import Environment, Row
+from workbench.harness.history import History, HistoryError
+from workbench.harness.results import Environment, Row
 
 HERE = Environment("a device", "1.2", "2.13", "13.0", "abc", "python x.py", clocks="1, 2")
 

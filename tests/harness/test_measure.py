@@ -24,8 +24,8 @@ from workbench import (
 )
 from workbench.baselines import BASELINES
 from workbench.operations import MATMUL, SOFTMAX, SOFTMAX_BACKWARD
-from workbench.results import Environment
-from workbench.roofs import Roofs
+from workbench.harness.results import Environment
+from workbench.harness.roofs import Roofs
 from workbench.toolchain import BuildError
 
 TIMES = {"cublas": 1.0, "torch": 1.0, "compile": 1.5, "copy": 0.5}

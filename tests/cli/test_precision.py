@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from workbench import ops, precision, report
-from workbench.precision import Precision
+from workbench.cli.precision import Precision
 
 FEW = {"randn": ("rows=3,cols=100", "randn"), "1e4 randn": ("rows=3,cols=100", "large")}
 
