@@ -20,10 +20,13 @@ ALIGNMENT = 512  # bytes; of memory that PyTorch allocates on a GPU
 PAD = 5  # elements between the rows of the "padded" placement; odd, so that rows lose alignment
 HUGE = 2**31  # elements that the last row of a "huge" tensor lies behind the first, at least
 
+LARGEST_INTEGER = 60  # that a fill has for a dtype of integers; the marks below are no such number
+
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-# NaNs that no arithmetic produces: quiet, with a payload that spells what they mark.
-_GUARD_NAN = {2: 0x7FBE, 4: 0x7FC0BEEF, 8: 0x7FF80000DEADBEEF}
-_UNWRITTEN_NAN = {2: 0x7FAD, 4: 0x7FC0DEAD, 8: 0x7FF8000000C0DEAD}
+# NaNs that no arithmetic produces: quiet, with a payload that spells what they mark. A byte has no
+# NaN: its marks are integers that no fill has.
+_GUARD = {1: 0xBE, 2: 0x7FBE, 4: 0x7FC0BEEF, 8: 0x7FF80000DEADBEEF}
+_UNWRITTEN = {1: 0xAD, 2: 0x7FAD, 4: 0x7FC0DEAD, 8: 0x7FF8000000C0DEAD}
 
 
 def bits(tensor: torch.Tensor) -> torch.Tensor:
@@ -33,22 +36,22 @@ def bits(tensor: torch.Tensor) -> torch.Tensor:
 
 def fill_guard(tensor: torch.Tensor) -> None:
     """Set every element to the guard pattern."""
-    bits(tensor).fill_(_GUARD_NAN[tensor.element_size()])
+    bits(tensor).fill_(_GUARD[tensor.element_size()])
 
 
 def fill_unwritten(tensor: torch.Tensor) -> None:
     """Set every element to the pattern that means: no kernel wrote this yet."""
-    bits(tensor).fill_(_UNWRITTEN_NAN[tensor.element_size()])
+    bits(tensor).fill_(_UNWRITTEN[tensor.element_size()])
 
 
 def is_guard(tensor: torch.Tensor) -> torch.Tensor:
     """Where the guard pattern stands, bit for bit."""
-    return bits(tensor) == _GUARD_NAN[tensor.element_size()]
+    return bits(tensor) == _GUARD[tensor.element_size()]
 
 
 def is_unwritten(tensor: torch.Tensor) -> torch.Tensor:
     """Where the unwritten pattern still stands, bit for bit."""
-    return bits(tensor) == _UNWRITTEN_NAN[tensor.element_size()]
+    return bits(tensor) == _UNWRITTEN[tensor.element_size()]
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ def place(
     Args:
         shape: the tensor's shape.
         placement: a name in PLACEMENTS.
-        dtype: floating point.
+        dtype: of floating-point numbers or integers.
         device: where the buffer is allocated.
 
     Raises:
@@ -263,7 +266,11 @@ def fill_values(kind: str, shape: tuple[int, ...], seed: int, dtype: torch.dtype
     if kind not in FILLS:
         raise ValueError(f"fill {kind!r}: one of {', '.join(FILLS)}")
     generator = torch.Generator().manual_seed(seed)
-    return FILLS[kind](shape, generator, dtype).to(dtype)
+    values = FILLS[kind](shape, generator, dtype)
+    if not dtype.is_floating_point:
+        largest = LARGEST_INTEGER
+        values = (largest / 3 * values).nan_to_num(nan=0).round().clamp(-largest, largest)
+    return values.to(dtype)
 
 
 def values(operator: Operator, case: Case) -> Tensors:
