@@ -79,9 +79,12 @@ def columns(row: Row, baselines: Sequence[str] = ()) -> tuple[Column, ...]:
         row: one of the table's.
         baselines: those that rungs of the table are compared with.
     """
-    of_bytes = operators.get(row.op).flops is None
+    operator = operators.get(row.op)
+    of_bytes = operator.flops is None
     if row.target == "simulator":
-        return SIMULATOR_BYTES if of_bytes else SIMULATOR
+        more = tuple(MORE[name] for name in operator.columns)
+        first, last = (_BYTES, _BYTES_TIMES) if of_bytes else (_FLOPS, _FLOPS_TIMES)
+        return (KERNEL, ERROR, INSTRUCTIONS, *first, *more, OCCUPANCY, ESTIMATE, *last)
     ratios = tuple(_ratio(name) for name in baselines)
     if of_bytes:
         rate = Column("\nGB/s", "", _rate)
@@ -239,14 +242,13 @@ BANDWIDTH = Column(
     _bandwidth,
 )
 
-SIMULATOR = (
-    *(KERNEL, ERROR, INSTRUCTIONS, SECTORS, BYTES_MOVED, BANK_CONFLICTS, FLOP, OCCUPANCY),
-    *(ESTIMATE, ESTIMATE_CHANGE, LIMIT),
-)
-SIMULATOR_BYTES = (
-    *(KERNEL, ERROR, INSTRUCTIONS, ASKED, L2_MOVED, OCCUPANCY, ESTIMATE, BANDWIDTH),
-    *(ESTIMATE_CHANGE, LIMIT),
-)
+# Of the simulator's tables: what comes before the occupancy, and what behind the estimated time.
+_FLOPS = (SECTORS, BYTES_MOVED, BANK_CONFLICTS, FLOP)
+_FLOPS_TIMES = (ESTIMATE_CHANGE, LIMIT)
+_BYTES = (ASKED, L2_MOVED)
+_BYTES_TIMES = (BANDWIDTH, ESTIMATE_CHANGE, LIMIT)
+# What an operator may add (``Operator.columns``).
+MORE = {"bank conflicts": BANK_CONFLICTS, "sectors": SECTORS}
 
 TIME = Column("\ntime", "time: median", lambda e: duration(e.row.time_ms))
 SPREAD = Column("\n+-", "+-: interquartile range, of the median", _spread)

@@ -204,6 +204,7 @@ class Operator:
         few: a case that moves as many bytes per element and is simulated in a moment.
         finish: makes a case's inputs of tensors that hold its fill: (tensors, case).
         precision: a study of its rounding errors, if there is one.
+        columns: what its table shows beside the usual columns (workbench.cli.columns.MORE).
     """
 
     name: str
@@ -222,6 +223,7 @@ class Operator:
     few: Callable[[Case], Case] = lambda case: case
     finish: Callable[[Tensors, Case], Tensors] = _as_filled
     precision: PrecisionStudy | None = None
+    columns: tuple[str, ...] = ()
 
     def case(self, text: str, *, options: str | Sequence[str] = "", **settings: Any) -> Case:
         """The case of a text, ``M=64,N=64,K=64``, options behind it, in the first layout.
