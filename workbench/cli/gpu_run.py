@@ -20,7 +20,9 @@ from workbench.harness.results import Environment
 from workbench.toolchain import REPO, cache_dir
 
 GRACE_SECONDS = 10.0  # for a step that is interrupted to end by itself
-PATIENCE = 3  # times as long as expected: then a step hangs, and the others shall have their turn
+# A step that takes so many times as long as expected hangs, and the others shall have their turn;
+# but a step may always take so many seconds: last time it may have found everything compiled.
+PATIENCE, LEAST_SECONDS = 3, 180.0
 GPU_SHARE = 0.6  # of a step's time for what it measures; then it compares
 TAIL = 12  # lines of a failed step's output that are shown
 WHY = 50  # characters of the last of them in the table
@@ -153,7 +155,7 @@ class Day:
         scratch, log = folder / step.name, folder / f"{step.name}.log"
         scratch.mkdir(parents=True, exist_ok=True)
         expected = self.record.seconds(step)
-        limit = min(self.left, PATIENCE * expected)
+        limit = min(self.left, max(PATIENCE * expected, LEAST_SECONDS))
         words = {"file": relative(file), "scratch": scratch, "seconds": int(GPU_SHARE * limit)}
         commands = [[word.format_map(words) for word in command] for command in step.commands]
         self.record.forget(step)
