@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 import torch
@@ -48,7 +48,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "checks(names): its kernels do on purpose what the other checks would find"
     )
     config.addinivalue_line(
-        "markers", "grid(operator, sample, full): run for every rung, case and target"
+        "markers", "grid(operator, sample, full, rungs): run for every rung, case and target"
     )
     common = {"deadline": None, "derandomize": True, "database": None}
     settings.register_profile("sample", max_examples=50, **common)
@@ -116,21 +116,67 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     grid = metafunc.definition.get_closest_marker("grid")
     if grid is not None:
         operator = grid.args[0]
-        if "case" in metafunc.fixturenames:
-            cases = _cases(*grid.args[1:], full=metafunc.config.getoption("--full"))
-            metafunc.parametrize("case", cases, ids=[case_id(case) for case in cases])
         try:
             ladder = builds.rungs(operator.name)
         except BuildError as error:
             metafunc.config.stash[BUILD_FAILURE] = error
             return
-        metafunc.parametrize("rung", ladder, ids=[rung.name for rung in ladder])
+        ladder = [rung for rung in ladder if grid.kwargs.get("rungs", lambda rung: True)(rung)]
+        if "case" in metafunc.fixturenames:
+            full = metafunc.config.getoption("--full")
+            pairs = list(_pairs(operator, ladder, *grid.args[1:], full=full))
+            ids = [f"{rung.name}-{case_id(case)}" for rung, case in pairs]
+            metafunc.parametrize(("rung", "case"), pairs, ids=ids)
+        else:
+            metafunc.parametrize("rung", ladder, ids=[rung.name for rung in ladder])
     if "target" in metafunc.fixturenames:
         metafunc.parametrize("target", TARGETS if GPU else TARGETS[:1], scope="session")
 
 
-def _cases(sample: tuple[Case, ...], more: tuple[Case, ...] = (), *, full: bool) -> list[Case]:
-    return list(dict.fromkeys(sample + more if full else sample))
+def _pairs(
+    operator: Operator,
+    ladder: Sequence[builds.Rung],
+    sample: tuple[Case, ...],
+    more: tuple[Case, ...] = (),
+    *,
+    full: bool,
+) -> Iterator[tuple[builds.Rung, Case]]:
+    """The rungs and cases of a grid: all with --full, else a covering sample for each rung.
+
+    What a rung refuses for its dtype or an option is tried once for each such reason. Case by case,
+    so that a case's references are computed once.
+    """
+    cases = list(dict.fromkeys(sample + more if full else sample))
+    chosen = {
+        rung: cases if full else _covering(operator, rung, cases[turn:] + cases[:turn])
+        for turn, rung in enumerate(ladder)
+    }
+    for case in cases:
+        for rung in ladder:
+            if case in chosen[rung]:
+                yield rung, case
+
+
+def _covering(operator: Operator, rung: builds.Rung, cases: Sequence[Case]) -> list[Case]:
+    """Few cases that have every size, option, layout, fill and dtype of all of them."""
+    features = {case: _features(operator, rung, case) for case in cases}
+    left = set().union(*features.values())
+    chosen = []
+    while left:
+        best = max(cases, key=lambda case: len(features[case] & left))
+        chosen.append(best)
+        left -= features[best]
+    return chosen
+
+
+def _features(operator: Operator, rung: builds.Rung, case: Case) -> frozenset[object]:
+    if case.dtype not in rung.dtypes:
+        return frozenset({("refused", case.dtype)})
+    refused = [option for option in operator.asked(case) if option not in rung.options]
+    if refused:
+        return frozenset({("refused", refused[0])})
+    fields = (case.shape, case.options or "plain", case.layout, case.fill, case.dtype, case.atol)
+    return frozenset({*enumerate(fields), *case.options})
 
 
 def case_id(case: Case) -> str:
