@@ -257,6 +257,11 @@ def cols(rung, device):
     raise AssertionError(f"{rung.name} declines short rows and long ones")
 
 
+def same(a, b):
+    """Equal; of a long row, whose parts depend on where it lies, but for the order of its sums."""
+    return torch.equal(a, b) if a.shape[-1] < 1000 else torch.allclose(a, b, rtol=2e-6, atol=0)
+
+
 @pytest.mark.grid(SOFTMAX)
 def test_rows_sum_to_one(rung, target, device, cols):
     y = softmax(10 * torch.randn(9, cols, device=device), kernel=rung.name)
@@ -270,7 +275,7 @@ def test_a_shift_changes_nothing(rung, target, device, cols):
     x = torch.randint(-20, 20, (9, cols), device=device).float()
     y = softmax(x, kernel=rung.name)
     for shift in (1024.0, -4096.0):
-        assert torch.equal(softmax(x + shift, kernel=rung.name), y)
+        assert same(softmax(x + shift, kernel=rung.name), y)
 
 
 @pytest.mark.grid(SOFTMAX)
@@ -291,8 +296,8 @@ def test_ranks(rung, target, device, cols):
     y = softmax(x, kernel=rung.name)
     assert y.shape == x.shape
     flat = softmax(x.view(24, cols), kernel=rung.name)
-    assert torch.equal(y.view(24, cols), flat)
-    assert torch.equal(softmax(x[0, 1, 2], kernel=rung.name), y[0, 1, 2])
+    assert same(y.view(24, cols), flat)
+    assert same(softmax(x[0, 1, 2], kernel=rung.name), y[0, 1, 2])
 
 
 # The gradient: y is a softmax of the fill, dy holds the fill too.
