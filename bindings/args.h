@@ -125,7 +125,8 @@ inline void check_rows_contiguous(const Arg& arg,
 
 // A number for each row of x.
 inline void check_of_rows(const Arg& arg, const Arg& x) {
-  check_sizes(arg, {x.sizes.begin(), x.sizes.end() - 1}, "as " + x.name + " without its last dimension");
+  check_sizes(arg, {x.sizes.begin(), x.sizes.end() - 1},
+              "as " + x.name + " without its last dimension");
   const char* expected = x.dtype == "float64" ? "float64" : "float32";
   if (arg.dtype != expected) {
     arg.reject(arg.name, " must be ", expected, " where ", x.name, " is ", x.dtype);

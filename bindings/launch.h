@@ -49,7 +49,8 @@ class Call {
   double number(const char* name, double otherwise);
 
   Workspace workspace() {
-    return {[](void* self, size_t bytes) { return static_cast<Call*>(self)->scratch(bytes); }, this};
+    return {[](void* self, size_t bytes) { return static_cast<Call*>(self)->scratch(bytes); },
+            this};
   }
 
   // Checks that data tensors have one dtype, that outputs share memory with nothing, and that
@@ -85,7 +86,8 @@ class Call {
     const auto why_not = [&](const Rung<Problem>& rung) {
       std::string why = unmet(rung.needs, facts);
       if (why.empty() && rung.declines != nullptr) {
-        if (const char* declined = rung.declines(problem)) why = std::string("declines: ") + declined;
+        if (const char* declined = rung.declines(problem))
+          why = std::string("declines: ") + declined;
       }
       return why;
     };

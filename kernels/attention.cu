@@ -250,8 +250,7 @@ __device__ inline void load4(float (&frag)[4], const float* src) {
 }
 
 template <int D>
-__global__ __launch_bounds__(FLASH_NUM_THREADS) void attention_flash_kernel(
-    const Attention p) {
+__global__ __launch_bounds__(FLASH_NUM_THREADS) void attention_flash_kernel(const Attention p) {
   constexpr int BM = FLASH_BM, BN = FLASH_BN, LANES = FLASH_LANES;
   constexpr int GROUPS = FLASH_NUM_THREADS / LANES;  // queries in work side by side
   constexpr int TM = BM / GROUPS;                    // queries per thread

@@ -9,11 +9,11 @@
 // gets O = 0 and LSE = -inf.
 // Elements of a row are adjacent. No output overlaps an input.
 struct AttentionProblem {
-  View Q;             // [B, H, Nq, D]
-  View K;             // [B, H, Nk, D]
-  View V;             // [B, H, Nk, D]
-  View O;             // [B, H, Nq, D]
-  View LSE;           // [1, B, H, Nq], contiguous, natural logarithm
+  View Q;    // [B, H, Nq, D]
+  View K;    // [B, H, Nk, D]
+  View V;    // [B, H, Nk, D]
+  View O;    // [B, H, Nq, D]
+  View LSE;  // [1, B, H, Nq], contiguous, natural logarithm
   double scale = 1;
   bool causal = false;
   Workspace workspace = {};

@@ -7,10 +7,10 @@
 // lse[r] = log(sum(exp(scale * x[r]))).
 // Elements of a row are adjacent. Outputs overlap nothing.
 struct SoftmaxProblem {
-  View x;             // [1, 1, rows, cols]
-  View y;             // [1, 1, rows, cols], of x's dtype
-  View lse;           // [1, 1, 1, rows], adjacent, float32, float64 for float64; data may be nullptr
-  double scale = 1;   // finite
+  View x;            // [1, 1, rows, cols]
+  View y;            // [1, 1, rows, cols], of x's dtype
+  View lse;          // [1, 1, 1, rows], adjacent, float32, float64 for float64; data may be nullptr
+  double scale = 1;  // finite
   bool log = false;
 };
 

@@ -8,11 +8,11 @@
 //   dx = scale * (dy - exp(y) * (sum(dy) - dlse))    with `log`, y being a log-softmax
 // Elements of a row are adjacent. dx overlaps nothing.
 struct SoftmaxBackwardProblem {
-  View dy;            // [1, 1, rows, cols]
-  View y;             // [1, 1, rows, cols]
-  View dlse;          // [1, 1, 1, rows], adjacent, of lse's dtype; data may be nullptr: zeros
-  View dx;            // [1, 1, rows, cols]
-  double scale = 1;   // finite
+  View dy;           // [1, 1, rows, cols]
+  View y;            // [1, 1, rows, cols]
+  View dlse;         // [1, 1, 1, rows], adjacent, of lse's dtype; data may be nullptr: zeros
+  View dx;           // [1, 1, rows, cols]
+  double scale = 1;  // finite
   bool log = false;
 };
 

@@ -347,8 +347,7 @@ static bool fits_in_registers(const SoftmaxProblem& p) {
 }
 
 static bool tensors_lie_alike(const SoftmaxProblem& p) {
-  return with_dtype(p.x.dtype,
-                    [&](auto zero) { return lie_alike<decltype(zero)>(p.x, p.y); });
+  return with_dtype(p.x.dtype, [&](auto zero) { return lie_alike<decltype(zero)>(p.x, p.y); });
 }
 
 constexpr char LIE_DIFFERENTLY[] =
