@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -294,30 +295,29 @@ def write_results(file: Path, device: str, rows: Iterable[Row]) -> None:
     file.write_text(json.dumps({"device": device, "rows": [row.as_json() for row in rows]}))
 
 
-def timed(kernel: str, shape: str, dtype: str = "float32", **more: Any) -> Row:
-    """A row of softmax as a GPU's results have it."""
-    about = {"op": "softmax", "target": "gpu", "checked": True, "time_ms": 0.01} | more
-    return Row(kernel=kernel, shape=shape, dtype=dtype, **about)
+def timed(op: str, kernel: str, shape: str, **more: Any) -> Row:
+    """A row as a GPU's results have it."""
+    about = {"dtype": "float32", "target": "gpu", "checked": True, "time_ms": 0.01} | more
+    return Row(op=op, kernel=kernel, shape=shape, **about)
 
 
 def test_measured_files_are_found(tmp_path) -> None:
     """Of GPUs in the table, the rungs that were timed."""
-    shape, names = "rows=256,cols=1024", ["naive", "block_per_row", "coarsened"]
-    rows = [timed(name, shape) for name in names]
-    rows.append(timed("cluster", shape, checked=False, time_ms=None, refused="declines: ..."))
-    rows.append(timed("torch", shape, baseline=True))
+    row, names = functools.partial(timed, "matmul", shape="M=64,N=64,K=64"), ["naive", "coalesced"]
+    rows = [row(kernel=name) for name in names]
+    rows.append(row(kernel="tiled", checked=False, time_ms=None, refused="declines"))
+    rows.append(row(kernel="cublas", baseline=True))
     for device in ("NVIDIA H200", "NVIDIA GeForce GTX 480"):
-        write_results(tmp_path / f"{device.split()[-1]}-softmax.json", device, rows)
+        write_results(tmp_path / f"{device.split()[-1]}-matmul.json", device, rows)
     (found,) = validate.measured(tmp_path)
-    assert (found.gpu, found.source) == ("h200", "H200-softmax.json")
+    assert (found.gpu, found.source) == ("h200", "H200-matmul.json")
     assert [step.kernel for step in found.steps] == names
 
 
 def test_what_is_too_large_to_be_run_is_told(tmp_path) -> None:
-    row = timed("cluster", "rows=1024,cols=1048576", "bfloat16")
     for op in ("softmax", "softmax_backward"):
-        rows = [dataclasses.replace(row, op=op)]
-        write_results(tmp_path / f"h200-{op}.json", "NVIDIA H200", rows)
+        row = timed(op, "cluster", "rows=1024,cols=1048576", dtype="bfloat16")
+        write_results(tmp_path / f"h200-{op}.json", "NVIDIA H200", [row])
     assert list(validate.measured(tmp_path)) == []
     assert validate.left_out(tmp_path) == [
         f"{op} rows=1024,cols=1048576, bfloat16 on h200" for op in ("softmax", "softmax_backward")
