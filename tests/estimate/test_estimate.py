@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
-from types import SimpleNamespace
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 import simulator
-from workbench import counters, estimate, inputs
-from workbench.estimate import GPUS, model, schedule, validate
-from workbench.estimate.counted import Counted
+from tests import records
+from workbench import estimate
+from workbench.estimate import GPUS, gpus, model, schedule, validate
 from workbench.estimate.machine_code import Op, Region
-from workbench.estimate.published import LADDERS
+from workbench.estimate.published import ladders
 from workbench.estimate.resources import Resources
+from workbench.harness import counters, inputs
+from workbench.harness.results import Row
 from workbench.toolchain import REPO
 from workbench.toolchain.inline import inline
 
@@ -24,11 +28,10 @@ H200, T4 = GPUS["h200"], GPUS["t4"]
 SECTORS = 1 << 20  # 32 MB
 
 
-def launch(**counted: Any) -> Any:
+def launch(**counted: Any) -> simulator.Launch:
     """A launch that counted nothing but this; 1320 blocks of 256 threads."""
-    fields = dict.fromkeys(Counted.__annotations__, 0)
-    fields |= {"kernel": "k", "block": (256, 1, 1), "num_blocks": 1320, "forms": {}}
-    return SimpleNamespace(**fields | counted)
+    about = {"kernel": "k", "block": (256, 1, 1), "shared_bytes": 0, "num_blocks": 1320}
+    return records.launch(**about | counted)
 
 
 def machine(*ops: Op, rounds: int = 1) -> Resources:
@@ -36,7 +39,7 @@ def machine(*ops: Op, rounds: int = 1) -> Resources:
     return Resources(32, 0, machine=(Region(0, ops * rounds),))
 
 
-def of(counted: Any, resources: Resources, gpu=H200) -> model.Estimate:
+def of(counted: simulator.Launch, resources: Resources, gpu=H200) -> model.Estimate:
     return estimate.estimate([counted], {"k": resources}, gpu)
 
 
@@ -68,11 +71,11 @@ def test_fmas_take_the_pipes_time() -> None:
 
 def test_a_last_wave_counts_whole() -> None:
     """A block more than the SMs hold takes as long as a block for each of them."""
-    busy, code = launch(warp_instructions=10**9, num_blocks=132), machine(FFMA, rounds=4000)
-    one = of(busy, code).parts["FMA"]
+    busy, code = launch(warp_instructions=10**9), machine(FFMA, rounds=4000)
+    one = of(dataclasses.replace(busy, num_blocks=132), code).parts["FMA"]
     for blocks, rounds in ((131, 1), (132, 1), (133, 2), (264, 2), (265, 3), (8 * 132 + 1, 9)):
-        busy.num_blocks = blocks
-        assert of(busy, code).parts["FMA"] == pytest.approx(rounds * one), blocks
+        found = of(dataclasses.replace(busy, num_blocks=blocks), code)
+        assert found.parts["FMA"] == pytest.approx(rounds * one), blocks
 
 
 def test_more_warps_hide_latency() -> None:
@@ -95,7 +98,7 @@ def test_lanes_far_apart_cost_more() -> None:
         global_load_bytes=128 * 10**6, warp_instructions=10**6,
     )  # fmt: skip
     apart = {"global_load_sectors": 32 * 10**6, "global_load_lines": 32 * 10**6}
-    far = SimpleNamespace(**vars(near) | apart)
+    far = dataclasses.replace(near, **apart)
     parts = [of(counted, machine(LDG)).parts["L1"] for counted in (near, far)]
     assert parts[1] > 10 * parts[0]
 
@@ -105,7 +108,7 @@ def test_bank_conflicts_cost_more() -> None:
         shared_load_requests=10**6, shared_load_wavefronts=10**6, shared_load_bytes=128 * 10**6,
         warp_instructions=10**6,
     )  # fmt: skip
-    bad = SimpleNamespace(**vars(good) | {"shared_load_wavefronts": 32 * 10**6})
+    bad = dataclasses.replace(good, shared_load_wavefronts=32 * 10**6)
     lds = machine(Op("LDS", "lsu", "shared", 4))
     parts = [of(counted, lds).parts["shared"] for counted in (good, bad)]
     assert parts[1] == pytest.approx(32 * parts[0])
@@ -164,10 +167,10 @@ def test_data_that_l2_cannot_hold_comes_from_dram_again() -> None:
         l2_read_sectors=4 * SECTORS, l2_repeated_sectors=2 * SECTORS,
         dram_read_bytes=2 * SECTORS * 32, num_blocks=160, warp_instructions=8,
     )  # fmt: skip
-    once = SimpleNamespace(**vars(twice) | {"l2_repeated_sectors": 0})
+    once = dataclasses.replace(twice, l2_repeated_sectors=0)
     parts = [of(counted, machine(FFMA), T4).parts["DRAM"] for counted in (once, twice)]
     assert 1.8 < parts[1] / parts[0] < 2
-    small = [SimpleNamespace(**vars(counted) | {"num_blocks": 10**6}) for counted in (once, twice)]
+    small = [dataclasses.replace(counted, num_blocks=10**6) for counted in (once, twice)]
     parts = [of(counted, machine(FFMA), T4).parts["DRAM"] for counted in small]
     assert parts[0] == parts[1]
 
@@ -213,23 +216,23 @@ def test_from_source_to_estimate(tmp_path) -> None:
     source = tmp_path / "graded.cu"
     source.write_text(GRADED)
     x, y = torch.ones(512, 8192), torch.empty(512, 256)
-    for gpu in ("h200", "t4"):
-        times = []
-        for run in (kernels.run_near, kernels.run_far):
-            launches = counters.record(lambda run=run: run(x, y, 512, 8192))
-            found = estimate.estimate_launches(launches, (source,), GPUS[gpu])
-            times.append(found.time_ms)
-            assert found.gpu == gpu
-        assert times[1] > 1.1 * times[0], (gpu, times)
+    recorded = [
+        counters.record(lambda run=run: run(x, y, *x.shape))
+        for run in (kernels.run_near, kernels.run_far)
+    ]
+    for gpu in (H200, T4):
+        near, far = (estimate.estimate_launches(one, (source,), gpu) for one in recorded)
+        assert near.gpu == far.gpu == gpu.name
+        assert far.time_ms > 1.1 * near.time_ms, gpu.name
 
 
 def test_a_sample_of_the_blocks_gives_the_same_estimate() -> None:
-    ladder = LADDERS[1]
-    run = validate._runner(ladder, "warp_shuffle")
+    _, ladder = ladders()
+    run = validate.runner(ladder)
     times = []
     for blocks in (24, 0):
         with simulator.settings(sample_blocks=blocks):
-            launches = counters.record(run)
+            launches = counters.record(lambda: run("warp_shuffle"))
         found = estimate.estimate_launches(launches, (ladder.file,), T4)
         times.append(found.time_ms)
     assert times[0] == pytest.approx(times[1], rel=0.02)
@@ -237,7 +240,7 @@ def test_a_sample_of_the_blocks_gives_the_same_estimate() -> None:
 
 @pytest.fixture(scope="module")
 def comparisons() -> dict[str, validate.Comparison]:
-    return {comparison.name: comparison for comparison in validate.published(sample_blocks=4)}
+    return {comparison.name: comparison for comparison in validate.published(sample_blocks=2)}
 
 
 def test_published_ladders(comparisons: dict[str, validate.Comparison]) -> None:
@@ -252,7 +255,7 @@ def test_published_ladders(comparisons: dict[str, validate.Comparison]) -> None:
 def test_the_kept_validation_is_the_code_s(comparisons: dict[str, validate.Comparison]) -> None:
     """docs/results/estimate-validation.json was made by this model and these kernels."""
     kept = json.loads((REPO / "docs" / "results" / "estimate-validation.json").read_text())
-    published = {ladder.name: ladder for ladder in LADDERS}
+    published = {ladder.name: ladder for ladder in ladders()}
     for ladder in kept["ladders"]:
         if ladder["name"] in published and ladder["source"] == published[ladder["name"]].source:
             steps = comparisons[ladder["name"]].steps
@@ -288,36 +291,53 @@ def test_order_and_error() -> None:
     assert validate.median_error(near) == pytest.approx((0.1 + 0.01 / 1.01) / 2)
 
 
+def write_results(file: Path, device: str, rows: Iterable[Row]) -> None:
+    file.write_text(json.dumps({"device": device, "rows": [row.as_json() for row in rows]}))
+
+
+def timed(op: str, kernel: str, shape: str, **more: Any) -> Row:
+    """A row as a GPU's results have it."""
+    about = {"dtype": "float32", "target": "gpu", "checked": True, "time_ms": 0.01} | more
+    return Row(op=op, kernel=kernel, shape=shape, **about)
+
+
 def test_measured_files_are_found(tmp_path) -> None:
-    row = {
-        "op": "softmax", "shape": "rows=256,cols=1024", "dtype": "float32", "target": "gpu",
-        "checked": True, "time_ms": 0.01,
-    }  # fmt: skip
-    names = [rung.name for rung in estimate_rungs("softmax")]
-    rows = [row | {"kernel": name} for name in (*names, "torch")]
+    """Of GPUs in the table, the rungs that were timed."""
+    row, names = functools.partial(timed, "matmul", shape="M=64,N=64,K=64"), ["naive", "coalesced"]
+    rows = [row(kernel=name) for name in names]
+    rows.append(row(kernel="tiled", checked=False, time_ms=None, refused="declines"))
+    rows.append(row(kernel="cublas", baseline=True))
     for device in ("NVIDIA H200", "NVIDIA GeForce GTX 480"):
-        file = tmp_path / f"{device.split()[-1]}-softmax.json"
-        file.write_text(json.dumps({"device": device, "rows": rows}))
+        write_results(tmp_path / f"{device.split()[-1]}-matmul.json", device, rows)
     (found,) = validate.measured(tmp_path)
-    assert (found.gpu, found.source) == ("h200", "H200-softmax.json")
+    assert (found.gpu, found.source) == ("h200", "H200-matmul.json")
     assert [step.kernel for step in found.steps] == names
 
 
 def test_what_is_too_large_to_be_run_is_told(tmp_path) -> None:
-    row = {
-        "op": "softmax", "shape": "rows=1024,cols=1048576", "dtype": "bfloat16", "target": "gpu",
-        "checked": True, "time_ms": 1.2, "kernel": "cluster",
-    }  # fmt: skip
     for op in ("softmax", "softmax_backward"):
-        run = {"device": "NVIDIA H200", "rows": [row | {"op": op}]}
-        (tmp_path / f"h200-{op}.json").write_text(json.dumps(run))
+        row = timed(op, "cluster", "rows=1024,cols=1048576", dtype="bfloat16")
+        write_results(tmp_path / f"h200-{op}.json", "NVIDIA H200", [row])
     assert list(validate.measured(tmp_path)) == []
     assert validate.left_out(tmp_path) == [
         f"{op} rows=1024,cols=1048576, bfloat16 on h200" for op in ("softmax", "softmax_backward")
     ]
 
 
-def estimate_rungs(op: str):
-    from workbench import ops
-
-    return ops.rungs(op)
+@pytest.mark.parametrize(
+    ("device", "gpu"),
+    [
+        ("NVIDIA H200", "h200"),
+        ("NVIDIA H100 80GB HBM3", "h100"),
+        ("NVIDIA A100-SXM4-80GB", "a100"),
+        ("NVIDIA GeForce RTX 4090", "rtx4090"),
+        ("NVIDIA RTX A6000", "a6000"),
+        ("Tesla T4", "t4"),
+        ("NVIDIA Tesla T4", "t4"),
+        ("NVIDIA H100 PCIe", None),
+        ("NVIDIA GeForce RTX 4090 D", None),
+    ],
+)
+def test_a_gpu_is_known_by_its_whole_name(device: str, gpu: str | None) -> None:
+    found = gpus.by_device(device)
+    assert (found and found.name) == gpu

@@ -11,10 +11,10 @@ import pytest
 
 from workbench.estimate import GPUS, machine_code, resources
 from workbench.estimate.machine_code import Op
-from workbench.estimate.published import LADDERS
+from workbench.estimate.published import ladders
 from workbench.toolchain import BuildError, kernels_dir
 
-SGEMM, SOFTMAX = LADDERS
+SGEMM, SOFTMAX = ladders()
 FULL = pytest.mark.full
 ARCHS = ["86", *(pytest.param(arch, marks=FULL) for arch in ("75", "80", "89", "90a"))]
 

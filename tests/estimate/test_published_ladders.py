@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import simulator
-from workbench.estimate.published import LADDERS, Ladder
+from workbench.estimate.published import Ladder, ladders
 from workbench.toolchain.inline import inline
 
 ORDERS = [
@@ -16,7 +16,7 @@ ORDERS = [
     pytest.param("descending", marks=pytest.mark.full),
     pytest.param("random", marks=pytest.mark.full),
 ]
-SGEMM, SOFTMAX = LADDERS
+LADDERS = SGEMM, SOFTMAX = ladders()
 
 
 @pytest.fixture(scope="module", params=LADDERS, ids=[ladder.name for ladder in LADDERS])
@@ -52,4 +52,4 @@ def test_sizes_that_do_not_fit_are_refused(kernels: ModuleType, ladder: Ladder) 
     for step in ladder.published_ms:
         tensors = [torch.zeros(33, 33)] * (3 if ladder is SGEMM else 2)
         with pytest.raises(RuntimeError, match="multiple"):
-            getattr(kernels, step)(*tensors, *([33] * len(ladder.shape)))
+            getattr(kernels, step)(*tensors, *([33] * len(ladder.sizes)))

@@ -9,14 +9,18 @@ from pathlib import Path
 import pytest
 
 from tests.records import BARRIER, LOAD, PRODUCT, STORE, TWICE, launch, line, write_kernel
-from workbench import bench, ops
+from workbench import operators
+from workbench.cli import main as cli
+from workbench.estimate import GPUS, estimate
+from workbench.estimate.machine_code import Op, Region
+from workbench.estimate.resources import Resources
 from workbench.explain import Report, annotate, command, explain, page, terminal
 from workbench.explain.kernels import by_kernel
-from workbench.explain.metrics import weight
 from workbench.explain.names import accesses
-from workbench.operations import OPERATIONS
+from workbench.operators.builds import rungs
 
 SMALL = ("--shape", "M=64,N=64,K=64")
+H200, T4 = GPUS["h200"], GPUS["t4"]
 VOID = {"meta", "link", "br", "input", "img", "hr"}
 
 
@@ -29,6 +33,7 @@ def strided(file: Path) -> tuple:
     """Lines of a kernel that loads with a stride: 32 sectors where 4 would do."""
     load = {"global_load_requests": 100, "global_load_sectors": 3200}
     load |= {"global_load_sectors_ideal": 400, "global_load_bytes": 12800}
+    load |= {"global_load_lines": 3200}
     store = {"shared_store_requests": 100, "shared_store_wavefronts": 3200}
     store |= {"shared_store_wavefronts_ideal": 100, "shared_store_bytes": 12800}
     return (
@@ -49,7 +54,7 @@ def finding(kind: str, *lines, **more):
     return found[0]
 
 
-# The source.
+# The source and what it costs.
 
 
 def test_functions_are_found_around_comments_strings_and_scopes(kernel_file):
@@ -69,9 +74,9 @@ def test_what_ran_is_shown_and_nothing_else(kernel_file):
     regions = only(*strided(kernel_file)).regions
     assert [(r.lines[0].number, r.lines[-1].number) for r in regions] == [(14, 24), (8, 10)]
     assert [region.path for region in regions] == [kernel_file, kernel_file]
-    counts = {row.number: row.counts for region in regions for row in region.lines}
-    assert counts[LOAD]["global_load_sectors"] == 3200
-    assert counts[LOAD + 4] == {}
+    counted = {row.number: row.counters for region in regions for row in region.lines}
+    assert counted[LOAD].global_load_sectors == 3200
+    assert counted[LOAD + 4] is None
     assert "unused" not in "".join(row.text for region in regions for row in region.lines)
 
 
@@ -92,11 +97,45 @@ def test_a_file_that_is_gone_has_figures_without_text(tmp_path):
 def test_launches_of_a_kernel_are_added_up_over_ways_to_write_its_file(kernel_file):
     other = kernel_file.parent / "folder" / ".." / kernel_file.name
     launches = [launch(line(file, 20, barriers=3)) for file in (kernel_file, other)]
-    (kernel,) = by_kernel([*launches])
+    (kernel,) = by_kernel(launches, H200)
     assert (kernel.launches, kernel.blocks, kernel.threads) == (2, 4, 64)
     assert list(kernel.lines) == [(str(kernel_file), 20)]
-    assert kernel.lines[str(kernel_file), 20]["barriers"] == kernel.counts["barriers"] == 6
-    assert len(by_kernel([launches[0], launch(line(kernel_file, 20), block=(32, 1, 1))])) == 2
+    assert kernel.lines[str(kernel_file), 20].barriers == kernel.total.barriers == 6
+    other = launch(line(kernel_file, 20), block=(32, 1, 1))
+    assert len(by_kernel([launches[0], other], H200)) == 2
+
+
+def test_costs_are_those_of_the_gpu():
+    """A T4 has 2 lanes for double precision where an H200 has 64."""
+    load = {"global_load_requests": 400, "global_load_lines": 400, "global_load_sectors": 1600}
+    record = launch(line("k.cuh", 1, **load), line("k.cuh", 2, fp64_instructions=200))
+    for gpu, hottest in ((H200, 1), (T4, 2)):
+        (kernel,) = by_kernel([record], gpu)
+        assert max(kernel.lines.values(), key=kernel.cost).line == hottest
+        assert sum(map(kernel.cost, kernel.lines.values())) == pytest.approx(1)
+
+
+def test_accesses_cost_what_they_do_in_the_estimate():
+    """Of one block on each SM; the machine code has the widths of PTX."""
+    counted = {"global_load_requests": 10**6, "global_load_lines": 3 * 10**6}
+    counted |= {"global_store_requests": 10**6, "global_store_lines": 10**6}
+    counted |= {"shared_load_requests": 10**6, "shared_load_wavefronts": 2 * 10**6}
+    counted |= {"atomic_requests": 10**5, "atomic_sectors": 10**6}
+    for gpu in (H200, T4):
+        record = launch(line("k.cuh", 1, **counted), num_blocks=gpu.sms)
+        machine = (Region(0, (Op("FFMA", "fma"),)),)
+        found = estimate([record], {record.kernel: Resources(32, 0, machine=machine)}, gpu)
+        (kernel,) = by_kernel([record], gpu)
+        alone = 1e3 * gpu.seconds(1) / gpu.sms
+        assert found.parts["L1"] == pytest.approx(kernel.work.sm.l1 * alone)
+        assert found.parts["shared"] == pytest.approx(kernel.work.sm.shared * alone)
+
+
+def test_what_the_gpu_has_no_tensor_cores_for_is_explained_nevertheless():
+    record = launch(line("k.cuh", 1, tensor_flops=2**20), forms={"mma.sync.tf32": 32})
+    for gpu in (H200, T4):
+        (explained,) = explain([record], gpu)
+        assert explained.kernel.cost(*explained.kernel.lines.values()) == 1
 
 
 def test_the_arrays_of_a_line_and_how_lanes_step(kernel_file):
@@ -164,6 +203,7 @@ def test_a_sample_of_the_grid_is_said_to_be_one(kernel_file):
 def test_loads_off_the_boundary_are_not_called_a_stride(kernel_file):
     counts = {"global_load_requests": 100, "global_load_sectors": 500}
     counts |= {"global_load_sectors_ideal": 400, "global_load_bytes": 12800}
+    counts |= {"global_load_lines": 200}
     found = finding("stride", line(kernel_file, 1, **counts))
     assert found.title.startswith("global memory is read off the sectors' boundaries: 5 sectors")
 
@@ -397,9 +437,9 @@ def test_links_of_the_page_lead_to_lines_and_ids_are_unique(kernel_file):
 
 
 def explained_rung(name: str, rung_name: str, shape: str) -> Report:
-    operation = OPERATIONS[name]
-    (rung,) = (rung for rung in ops.rungs(name) if rung.name == rung_name)
-    return command.report(operation, rung, operation.case(shape))
+    operator = operators.get(name)
+    (rung,) = (rung for rung in rungs(name) if rung.name == rung_name)
+    return command.report(operator, rung, operator.case(shape))
 
 
 def findings_of(name: str, rung: str, shape: str) -> dict[str, str]:
@@ -444,13 +484,13 @@ def test_tiled_matmul_is_slow_because_arithmetic_waits_for_shared_memory(rung, t
 
 
 def test_the_findings_of_matmul_name_the_line_of_the_product():
-    for rung in ops.rungs("matmul"):
+    for rung in rungs("matmul"):
         (kernel,) = explained_rung("matmul", rung.name, CUBE).kernels
         ((path, number), *_) = kernel.findings[0].places
         assert "acc += A" in Path(path).read_text().splitlines()[number - 1]
         hottest = max(
             (line for region in kernel.regions for line in region.lines),
-            key=lambda line: weight(line.counts),
+            key=lambda line: kernel.kernel.cost(line.counters) if line.counters else 0,
         )
         assert hottest.number == number
 
@@ -482,7 +522,7 @@ def test_time_and_occupancy_are_estimated():
 
 
 def test_explain_prints_one_rung(capsys):
-    assert bench.main("matmul", ["--explain", "naive", *SMALL]) == 0
+    assert cli.main("matmul", ["--explain", "naive", *SMALL]) == 0
     out = capsys.readouterr().out
     assert out.startswith("target: simulator (what explains a kernel is counted there)\n")
     assert "matmul naive, M=64,N=64,K=64 float32" in out
@@ -492,28 +532,28 @@ def test_explain_prints_one_rung(capsys):
 
 def test_html_explains_every_rung_on_one_page(tmp_path, capsys):
     file = tmp_path / "page.html"
-    assert bench.main("matmul", ["--html", str(file), *SMALL]) == 0
+    assert cli.main("matmul", ["--html", str(file), *SMALL]) == 0
     assert capsys.readouterr().out.endswith(f"\nwrote {file}\n")
     shown = Page(file.read_text())
     tabs = [a for _, a in shown.attributes if a.get("role") == "tab"]
-    assert len(tabs) == len(ops.rungs("matmul"))
+    assert len(tabs) == len(rungs("matmul"))
 
 
 def test_html_and_explain_together(tmp_path, capsys):
     file = tmp_path / "page.html"
-    assert (
-        bench.main("softmax", ["--html", str(file), "--explain", "naive", "--target", "gpu"]) == 0
-    )
+    arguments = ["--html", str(file), "--explain", "naive", "--target", "gpu"]
+    assert cli.main("softmax", [*arguments, "--shape", "rows=64,cols=64"]) == 0
     assert "softmax_naive_kernel" in capsys.readouterr().out
     shown = Page(file.read_text())
     assert [a for _, a in shown.attributes if a.get("role") == "tab"] == []
 
 
 def test_a_rung_that_does_not_take_the_shape(capsys):
-    picky = next(rung for rung in ops.rungs("attention") if rung.head_dims)
     shape = "B=1,H=1,Nq=9,Nk=10,D=20"
-    assert bench.main("attention", ["--explain", picky.name, "--shape", shape]) == 0
-    assert f"{picky.name} was not run: D=20 is not one of" in capsys.readouterr().out
+    assert cli.main("attention", ["--explain", "flash", "--shape", shape]) == 0
+    assert (
+        "flash was not run: it declines: its tiles are made for D = 32" in capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize(
@@ -527,7 +567,7 @@ def test_a_rung_that_does_not_take_the_shape(capsys):
     ],
 )
 def test_bad_flags_are_one_line(capsys, arguments, words):
-    assert bench.main("matmul", arguments) == 2
+    assert cli.main("matmul", arguments) == 2
     captured = capsys.readouterr()
     assert (captured.out, captured.err.count("\n")) == ("", 1)
     assert words in captured.err

@@ -27,13 +27,14 @@ def shown(tmp_path: Path) -> str:
     file = write_kernel(tmp_path)
     load = {"global_load_requests": 100, "global_load_sectors": 3200}
     load |= {"global_load_sectors_ideal": 400, "global_load_bytes": 12800}
+    load |= {"global_load_lines": 3200}
     lines = (
         line(file, LOAD, warp_instructions=100, **load),
         line(file, BARRIER, warp_instructions=8, barriers=8),
         line(file, TWICE, warp_instructions=500, fp32_instructions=100, flops=3200),
     )
     kernels = explain([launch(*lines)])
-    about = {"shape": "M=256,N=256,K=256", "dtype": "float32", "kernels": kernels}
+    about = {"case": "M=256,N=256,K=256", "dtype": "float32", "kernels": kernels}
     reports = [Report("matmul", rung, **about) for rung in ("first", "second")]
     return page.render(reports, "python test_matmul.py --html page.html")
 

@@ -15,6 +15,7 @@ An A6000 has no published latencies; it has those of the RTX 4090, whose caches 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -41,6 +42,7 @@ class Gpu:
     Attributes:
         name: what --gpu calls it.
         title: what people call it.
+        device: the name that CUDA gives it, without "NVIDIA" in front; a pattern for all of it.
         arch: as in sm_90a.
         sms: multiprocessors.
         clock_ghz: boost clock.
@@ -48,7 +50,6 @@ class Gpu:
         dram_reach: share of that peak which a plain copy reaches.
         l2_bytes: size of the L2 cache.
         l2_gbps: what the L2 cache delivers, GB/s.
-        l1_bytes: L1 cache and shared memory together, of one SM.
         shared_bytes: most shared memory of one SM.
         shared_reserved: shared memory that the system takes of each block.
         shared_unit: shared memory is given out in such steps.
@@ -65,6 +66,7 @@ class Gpu:
 
     name: str
     title: str
+    device: str
     arch: str
     sms: int
     clock_ghz: float
@@ -72,7 +74,6 @@ class Gpu:
     dram_reach: float
     l2_bytes: int
     l2_gbps: float
-    l1_bytes: int
     shared_bytes: int
     shared_reserved: int
     lsu_lanes: int
@@ -88,18 +89,16 @@ class Gpu:
     special: int = 16  # [guide]
     registers: int = 65536  # [guide]
     register_unit: int = 256  # of a warp; [guide]
-    data_bytes: int = 128  # between L1 or shared memory and the registers; [guide]
     issue: int = 4  # one warp instruction for each of the four schedulers
     launch_us: float = 4.0  # [here], H100: what copies take beyond their bytes, 3.7 to 4.3 us
-
-    @property
-    def sm(self) -> int:
-        """Compute capability, as in 90."""
-        return int(self.arch.rstrip("a"))
 
     def seconds(self, cycles: float) -> float:
         """The time that so many clocks take."""
         return cycles / (self.clock_ghz * 1e9)
+
+    def cycles(self, seconds: float) -> float:
+        """The clocks of a time."""
+        return seconds * self.clock_ghz * 1e9
 
 
 KB, MB = 1024, 1024 * 1024
@@ -110,7 +109,6 @@ HOPPER = {
     "clock_ghz": 1.98,  # [H100]
     "l2_bytes": 50 * MB,  # [H100]
     "l2_gbps": 6000.0,  # [chips]: 5.5 TB/s on an H100 PCIe with 114 SMs at 1.755 GHz
-    "l1_bytes": 256 * KB,  # [H100]
     "shared_bytes": 228 * KB,  # [guide]
     "shared_reserved": KB,  # [guide]
     "lsu_lanes": 32,  # [H100]: 8 load-store units in each quarter
@@ -128,11 +126,12 @@ GPUS: Mapping[str, Gpu] = {
     gpu.name: gpu
     for gpu in (
         # 4272 GB/s copied [here]
-        Gpu("h200", "H200 SXM", dram_gbps=4800.0, dram_reach=0.89, **HOPPER),
-        Gpu("h100", "H100 SXM", dram_gbps=3350.0, dram_reach=0.89, **HOPPER),
+        Gpu("h200", "H200 SXM", "H200", dram_gbps=4800.0, dram_reach=0.89, **HOPPER),
+        Gpu("h100", "H100 SXM", "H100 80GB HBM3", dram_gbps=3350.0, dram_reach=0.89, **HOPPER),
         Gpu(
             name="a100",
             title="A100 SXM 80 GB",
+            device="A100-SXM4-80GB",
             arch="80",
             sms=108,  # [A100]
             clock_ghz=1.41,  # [A100]
@@ -140,7 +139,6 @@ GPUS: Mapping[str, Gpu] = {
             dram_reach=0.88,
             l2_bytes=40 * MB,  # [A100]
             l2_gbps=4000.0,  # [chips], [luo]; 7.2 TB/s on paper [A100]
-            l1_bytes=192 * KB,  # [A100]
             shared_bytes=164 * KB,  # [guide]
             shared_reserved=KB,  # [guide]
             lsu_lanes=32,  # [A100]: 8 in each quarter
@@ -156,6 +154,7 @@ GPUS: Mapping[str, Gpu] = {
         Gpu(
             name="rtx4090",
             title="GeForce RTX 4090",
+            device="GeForce RTX 4090",
             arch="89",
             sms=128,  # [AD102]
             clock_ghz=2.52,  # [AD102]
@@ -163,7 +162,6 @@ GPUS: Mapping[str, Gpu] = {
             dram_reach=0.92,  # [luo]: 930 GB/s
             l2_bytes=72 * MB,  # [AD102]
             l2_gbps=4600.0,  # [chips]: 5 TB/s, [luo]: 1.6 to 1.7 KB a clock
-            l1_bytes=128 * KB,  # [AD102]
             shared_bytes=100 * KB,  # [guide]
             shared_reserved=KB,  # [guide]
             lsu_lanes=16,  # [AD102]: 4 in each quarter
@@ -179,6 +177,7 @@ GPUS: Mapping[str, Gpu] = {
         Gpu(
             name="a6000",
             title="RTX A6000",
+            device="RTX A6000",
             arch="86",
             sms=84,  # [GA102]
             clock_ghz=1.80,  # data sheet
@@ -186,7 +185,6 @@ GPUS: Mapping[str, Gpu] = {
             dram_reach=0.88,
             l2_bytes=6 * MB,  # [GA102]
             l2_gbps=2300.0,  # [chips], of an RTX 3090
-            l1_bytes=128 * KB,  # [GA102]
             shared_bytes=100 * KB,  # [guide]
             shared_reserved=KB,  # [guide]
             lsu_lanes=16,  # [GA102]: 4 in each quarter
@@ -202,6 +200,7 @@ GPUS: Mapping[str, Gpu] = {
         Gpu(
             name="t4",
             title="Tesla T4",
+            device="(Tesla )?T4",
             arch="75",
             sms=40,  # data sheet
             clock_ghz=1.59,  # data sheet
@@ -209,7 +208,6 @@ GPUS: Mapping[str, Gpu] = {
             dram_reach=0.74,  # [jia]: 220 GiB/s read, with ECC
             l2_bytes=4 * MB,  # [jia]
             l2_gbps=1270.0,  # [jia]
-            l1_bytes=96 * KB,  # [jia]
             shared_bytes=64 * KB,  # [guide]
             shared_reserved=0,  # [guide]
             shared_unit=256,  # [guide]
@@ -225,3 +223,9 @@ GPUS: Mapping[str, Gpu] = {
     )
 }
 DEFAULT_GPU = "h200"
+
+
+def by_device(name: str) -> Gpu | None:
+    """The GPU that CUDA calls so, as in ``NVIDIA H200``; None if it is not in the table."""
+    matching = (gpu for gpu in GPUS.values() if re.fullmatch(f"(NVIDIA )?{gpu.device}", name))
+    return next(matching, None)

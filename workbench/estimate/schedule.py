@@ -7,12 +7,17 @@ loop runs: that is found from what was counted.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from .counted import Counted
 from .gpus import Gpu
 from .machine_code import Op, Region
+from .units import Instructions
+
+if TYPE_CHECKING:
+    import simulator
 
 LOOP_TRIPS = 16  # a loop inside a loop runs so often a round, where nothing tells
 STORE_CYCLES = 15  # until a store has read its registers
@@ -25,23 +30,21 @@ class Code:
     """What a warp executes.
 
     Attributes:
-        instructions: issued by an average warp.
-        units: those by unit; SHFL stands for itself.
+        instructions: of an average warp.
         walk: cycles that the warp with most to do needs when it is alone.
         load_width: bytes of a lane for a load from shared memory, on average.
         store_width: the same for stores.
         wgmma: the code waits for asynchronous tensor instructions.
     """
 
-    instructions: float
-    units: Mapping[str, float]
+    instructions: Instructions
     walk: float
     load_width: float
     store_width: float
     wgmma: bool
 
 
-def code_of(launch: Counted, machine: Sequence[Region], warps: int, gpu: Gpu) -> Code:
+def code_of(launch: simulator.Launch, machine: Sequence[Region], warps: int, gpu: Gpu) -> Code:
     """What a warp of a launch executes.
 
     Args:
@@ -57,19 +60,25 @@ def code_of(launch: Counted, machine: Sequence[Region], warps: int, gpu: Gpu) ->
         raise ValueError(f"{launch.kernel} has no machine code")
     trips = _trips(launch, machine, warps)
     memory = load_latency(launch, gpu)
-    units: dict[str, float] = {}
+    units: Counter[str] = Counter()  # a shuffle stands for itself
     for region, count in zip(machine, trips, strict=True):
         for op in region.ops:
             if op.unit != "none":
-                key = "SHFL" if op.name == "SHFL" else op.unit
-                units[key] = units.get(key, 0.0) + count
-    instructions = sum(units.values())
-    share = min(1.0, MOST_PER_PTX * launch.warp_instructions / warps / instructions)
+                units["SHFL" if op.name == "SHFL" else op.unit] += count
+    issued = units.total()
+    share = min(1.0, MOST_PER_PTX * launch.warp_instructions / warps / issued)
     walk = sum(n * _walk(r, memory, gpu) for r, n in zip(machine, trips, strict=True))
     return Code(
-        instructions=share * instructions,
-        units={unit: share * count for unit, count in units.items()},
-        walk=max(walk, instructions),
+        instructions=Instructions(
+            issued=share * issued,
+            fma=share * units["fma"],
+            fp16=share * units["fp16"],
+            integer=share * units["alu"],
+            fp64=share * units["fp64"],
+            special=share * units["special"],
+            shuffles=share * units["SHFL"],
+        ),
+        walk=max(walk, issued),
         load_width=_width("LDS", machine, trips),
         store_width=_width("STS", machine, trips),
         wgmma=any(op.name == "HGMMA" for region in machine for op in region.ops),
@@ -86,7 +95,7 @@ def _width(name: str, machine: Sequence[Region], trips: Sequence[float]) -> floa
     return total / count if count else 0.0
 
 
-def _trips(launch: Counted, machine: Sequence[Region], warps: int) -> list[float]:
+def _trips(launch: simulator.Launch, machine: Sequence[Region], warps: int) -> list[float]:
     """How often the warp with most to do runs each region.
 
     What is outside all loops runs once, what unrolling left over never. Loops at the same depth go
@@ -156,7 +165,7 @@ def _asked_bytes(forms: Mapping[str, int]) -> float:
     return total
 
 
-def load_latency(launch: Counted, gpu: Gpu) -> float:
+def load_latency(launch: simulator.Launch, gpu: Gpu) -> float:
     """Cycles of an average load from global memory: L1, L2 or DRAM."""
     cycles = gpu.latency
     if not launch.global_load_sectors:

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench import estimate, operators
-from workbench.estimate.gpus import GPUS, Gpu
+from workbench.estimate.gpus import GPUS, Gpu, by_device
 from workbench.estimate.published import Ladder, ladders
 from workbench.harness.results import Row
 
@@ -29,15 +28,6 @@ SAMPLE_BLOCKS = 24
 # runs nearly all of a case, although it is a sample.
 LARGEST = 2**26
 TIE = 0.05  # measured times this close to each other may come in any order
-# The device's name, as CUDA has it, by what --gpu calls it.
-DEVICES = {
-    "h200": "H200",
-    "h100": "H100 80GB HBM3",
-    "a100": "A100-SXM4-80GB",
-    "rtx4090": "GeForce RTX 4090",
-    "a6000": "RTX A6000",
-    "t4": "(Tesla )?T4",
-}
 
 
 @dataclass(frozen=True)
@@ -127,15 +117,20 @@ def wrong_pairs(steps: Sequence[Step]) -> list[tuple[str, str]]:
 def published(sample_blocks: int = SAMPLE_BLOCKS) -> Iterator[Comparison]:
     """The published ladders beside their estimates, of which so many blocks are run."""
     for ladder in ladders():
-        steps = [
-            _step(name, ms, _runner(ladder, name), (ladder.file,), GPUS[ladder.gpu], sample_blocks)
-            for name, ms in ladder.published_ms.items()
-        ]
+        steps = _ladder_steps(ladder, ladder.published_ms, GPUS[ladder.gpu], sample_blocks)
         yield Comparison(ladder.name, ladder.gpu, ladder.source, ladder.written, tuple(steps))
 
 
-def _runner(ladder: Ladder, name: str) -> Callable[[], None]:
-    """A call of one launcher of a ladder on the simulator."""
+def _ladder_steps(
+    ladder: Ladder, times: Mapping[str, float], gpu: Gpu, sample_blocks: int
+) -> Iterator[Step]:
+    run = runner(ladder)
+    for name, ms in times.items():
+        yield _step(name, ms, lambda name=name: run(name), (ladder.file,), gpu, sample_blocks)
+
+
+def runner(ladder: Ladder) -> Callable[[str], None]:
+    """A function that calls a launcher of a ladder, by its name, on the simulator."""
     import torch
 
     from workbench.harness import inputs
@@ -153,7 +148,7 @@ def _runner(ladder: Ladder, name: str) -> Callable[[], None]:
         inputs.empty(math.prod(shape), torch.float32, cpu).view(shape).uniform_()
         for shape in ladder.tensor_shapes()
     ]
-    return lambda: getattr(module, name)(*tensors, *ladder.sizes)
+    return lambda name: getattr(module, name)(*tensors, *ladder.sizes)
 
 
 @dataclass(frozen=True)
@@ -188,7 +183,7 @@ class _Timed:
 def _results(results: Path) -> Iterator[_Timed]:
     for file in sorted(results.glob("*.json")):
         run = json.loads(file.read_text())
-        gpu = _known(run.get("device", ""))
+        gpu = by_device(run.get("device", ""))
         every = [Row.from_json(row) for row in run.get("rows", ())] if gpu else []
         rows = [row for row in every if row.target == "gpu"]
         for key in dict.fromkeys((row.op, row.subject) for row in rows):
@@ -219,22 +214,11 @@ def timed(results: Path, sample_blocks: int = SAMPLE_BLOCKS) -> Iterator[Compari
     """Our kernels of the published ladders where --measure has timed them on a known GPU."""
     for file in sorted(results.glob("*-ladders.json")):
         run = json.loads(file.read_text())
-        gpu = _known(run["device"])
+        gpu = by_device(run["device"])
         for ladder in ladders() if gpu else ():
             times = {r["name"]: r["time_ms"] for r in run["ladders"]}.get(ladder.name, {})
-            steps = [
-                _step(name, ms, _runner(ladder, name), (ladder.file,), gpu, sample_blocks)
-                for name, ms in times.items()
-            ]
+            steps = _ladder_steps(ladder, times, gpu, sample_blocks)
             yield Comparison(ladder.name, gpu.name, file.name, ladder.written, tuple(steps))
-
-
-def _known(device: str) -> Gpu | None:
-    """The GPU of that name, if there is one in the table."""
-    for name, pattern in DEVICES.items():
-        if re.fullmatch(rf"(NVIDIA )?{pattern}", device):
-            return GPUS[name]
-    return None
 
 
 def _rung_steps(timed: _Timed) -> Iterator[Step]:

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from workbench.explain.kernels import Counts, Kernel
+from simulator import LineCounters
+from workbench.explain.kernels import Kernel
 from workbench.toolchain.paths import shown
 
 CONTEXT = 2  # lines shown around lines that lie in no function
@@ -24,11 +25,11 @@ _NOT_CODE = re.compile(
 
 @dataclass(frozen=True)
 class SourceLine:
-    """A line of source; ``counts`` is empty if nothing was executed there."""
+    """A line of source; ``counters`` is None if nothing was executed there."""
 
     number: int
     text: str
-    counts: Counts
+    counters: LineCounters | None
 
 
 @dataclass(frozen=True)
@@ -121,14 +122,14 @@ def regions(kernel: Kernel, files: Mapping[str, Source]) -> tuple[Region, ...]:
     """What to show of the files: the functions that ran, the kernel's own first."""
     made = []
     for path, source in files.items():
-        counts = {line: c for (file, line), c in kernel.lines.items() if file == path}
+        counters = {line: c for (file, line), c in kernel.lines.items() if file == path}
         if not source.lines:
-            lines = (SourceLine(number, "", c) for number, c in sorted(counts.items()))
+            lines = (SourceLine(number, "", c) for number, c in sorted(counters.items()))
             made.append(Region(source.path, tuple(lines), missing=True))
             continue
-        for first, last in _joined(list(_stretches(source, sorted(counts)))):
+        for first, last in _joined(list(_stretches(source, sorted(counters)))):
             lines = (
-                SourceLine(number, source.text(number), counts.get(number, {}))
+                SourceLine(number, source.text(number), counters.get(number))
                 for number in range(first, last + 1)
             )
             made.append(Region(source.path, tuple(lines)))

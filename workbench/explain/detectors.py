@@ -1,60 +1,68 @@
-"""The detectors: each looks for one way to waste time and words what it finds."""
+"""The detectors: each looks for one way to waste time and words what it finds.
+
+``find`` asks them all for the findings that matter most in a kernel.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
-from workbench.explain import costs, memory_detectors
-from workbench.explain.findings import Finding, Subject, listed, names, places, total
-from workbench.explain.kernels import Counts
+from simulator import Counters
+from workbench.estimate import units
+from workbench.estimate.units import LANES, Cycles
+from workbench.explain import memory_detectors
+from workbench.explain.annotate import Source
+from workbench.explain.findings import Finding, Subject, listed, names
+from workbench.explain.kernels import Kernel
+from workbench.explain.work import Work
 from workbench.harness.figures import amount, number, of, percent, share
 
-LANES = 32
+SHOWN = 3  # findings of a kernel
+LEAST_GAIN = 0.001  # less of the time is not worth a word
+LEAST_GAIN_AGAIN = 0.1  # of a second finding of one kind
 AVOIDABLE = 0.25  # of the instructions for addresses and loops; the compiler avoids some by itself
 
 
 def idle_lanes(s: Subject) -> Iterator[Finding]:
     """Instructions that only some lanes of a warp take part in."""
 
-    def cost(c: Counts) -> float:
-        idle = LANES * c.get("warp_instructions", 0) - c.get("thread_instructions", 0)
-        return idle / LANES / costs.ISSUE
+    def idle(c: Counters) -> float:
+        return c.warp_instructions - c.thread_instructions / LANES
 
-    lines = s.worst(cost)
-    issued = total(lines, "warp_instructions")
+    lines = s.worst(idle)
+    issued = lines.total.warp_instructions
     if not issued:
         return
-    lanes = total(lines, "thread_instructions") / issued
+    lanes = lines.total.thread_instructions / issued
     if lanes > 28:
         return
-    part = share(issued, s.kernel.counts["warp_instructions"])
     half = 15 <= lanes <= 17
     title = (
         f"{'half of the lanes are idle: ' if half else ''}{lanes:.1f} of 32 "
-        f"{'' if half else 'lanes '}are active on average; {percent(part)} of the kernel's "
-        "instructions"
+        f"{'' if half else 'lanes '}are active on average; "
+        f"{percent(share(issued, s.total.warp_instructions))} of the kernel's instructions"
     )
     why = (
         "The lanes of a warp share one instruction. Where a branch parts them, or where some have "
         "nothing to do, the others still take the whole warp's slot."
     )
     fix = "Branch by whole warps: give work to consecutive threads, and none to whole warps."
-    gain = s.gain(sum(cost(c) for _, c in lines), "issue")
-    yield Finding("idle lanes", places(lines), title, why, fix, gain)
+    saved = (
+        units.pipes(units.ptx(line), s.gpu) * share(idle(line), line.warp_instructions)
+        for line in lines.each
+    )
+    yield Finding("idle lanes", lines.places, title, why, fix, s.gain(Work(sum(saved, Cycles()))))
 
 
 def barriers(s: Subject) -> Iterator[Finding]:
     """Barriers that follow each other closely."""
-    lines = s.worst(lambda c: c.get("barriers", 0))
-    count = s.kernel.counts.get("barriers", 0)
-    if not lines or not count:
+    warps = -(-s.kernel.threads // LANES)
+    if not s.total.barriers or warps == 1:
         return
-    between = s.kernel.counts["warp_instructions"] / count
+    between = s.total.warp_instructions / s.total.barriers
     if between > 400:
         return
-    warps = -(-s.kernel.threads // LANES)
-    if warps == 1:
-        return
+    lines = s.worst(lambda c: c.barriers)
     title = (
         f"a barrier every {number(between)} instructions of a warp: all {warps} warps of a block "
         "wait for the slowest"
@@ -67,76 +75,83 @@ def barriers(s: Subject) -> Iterator[Finding]:
         "More work between barriers: more than one element per thread, warp shuffles in place of "
         "the last steps of a reduction, two buffers so that one barrier per trip is enough."
     )
-    gain = s.gain(s.costs.barriers, "issue")
-    yield Finding("barriers", places(lines), title, why, fix, gain)
+    gain = s.gain(Work(waiting=s.kernel.work.waiting))
+    yield Finding("barriers", lines.places, title, why, fix, gain)
 
 
 def special(s: Subject) -> Iterator[Finding]:
-    """Exponentials, sines, roots and reciprocals, of which a SM computes 16 per cycle."""
-    lines = s.worst(lambda c: c.get("special_function_instructions", 0))
-    operations = total(lines, "special_function_ops")
+    """Exponentials, sines, roots and reciprocals, of which an SM computes few in a cycle."""
+    lines = s.worst(lambda c: c.special_function_instructions)
+    operations = lines.total.special_function_ops
     if not operations:
         return
-    part = s.costs.special / s.costs.slowest()[1]
+    work = s.kernel.work
+    part = share(work.sm.special, work.slowest)
     title = (
-        f"{amount(operations)} special functions (exp, log, sin, sqrt, reciprocal): at 16 per "
-        f"cycle they take {percent(part)} of the time of the slowest unit"
+        f"{amount(operations)} special functions (exp, log, sin, sqrt, reciprocal): at "
+        f"{s.gpu.special} per cycle they take {percent(part)} of the time of the slowest unit"
     )
-    why = "The special-function units start 16 operations per cycle and SM, the FMA units 128."
+    why = (
+        f"The special-function units start {s.gpu.special} operations per cycle and SM, the FMA "
+        f"units {s.gpu.fp32}."
+    )
     fix = (
         "Compute each value once and keep it, use exp2f with a scale folded in before, divide once "
         "and multiply by the result."
     )
-    gain = s.gain(s.costs.special / 2, "special")
-    yield Finding("special functions", places(lines), title, why, fix, gain)
+    issue = s.total.special_function_instructions / s.gpu.issue
+    gain = s.gain(Work(Cycles(issue=issue, special=work.sm.special) / 2))
+    yield Finding("special functions", lines.places, title, why, fix, gain)
 
 
 def atomics(s: Subject) -> Iterator[Finding]:
     """Atomic operations, of which those on one address take turns."""
-    lines = s.worst(lambda c: c.get("atomics", 0))
-    lanes = total(lines, "atomics")
-    requests = total(lines, "atomic_requests") + total(lines, "shared_atomic_requests")
-    if not lanes or not requests:
+    lines = s.worst(lambda c: c.atomics)
+    c = lines.total
+    requests = c.atomic_requests + c.shared_atomic_requests
+    if not requests:
         return
-    groups = total(lines, "atomic_sectors") + total(lines, "shared_atomic_wavefronts")
-    shared = total(lines, "shared_atomic_requests") > total(lines, "atomic_requests")
-    found = s.accesses(places(lines), shared=shared, store=False)
+    groups = c.atomic_sectors + c.shared_atomic_wavefronts
+    shared = c.shared_atomic_requests > c.atomic_requests
+    found = s.accesses(lines, shared=shared, store=False)
     who = f" on {listed(names(found))}" if found else ""
     title = (
-        f"{amount(lanes)} atomic operations{who}: {number(lanes / requests)} lanes of a warp in "
-        f"{of(groups / requests, 'wavefront' if shared else 'sector')} at a time"
+        f"{amount(c.atomics)} atomic operations{who}: {number(c.atomics / requests)} lanes of a "
+        f"warp in {of(groups / requests, 'wavefront' if shared else 'sector')} at a time"
     )
     why = "Atomic operations on one address take turns, and so do all warps that want it."
     fix = (
         "Reduce within the warp (shuffles) and the block (shared memory) first, then one atomic "
         "operation per block."
     )
-    yield Finding("atomics", places(lines), title, why, fix, s.gain(s.costs.atomics, "atomics"))
+    gain = s.gain(Work(units.atomics(c, s.gpu)))
+    yield Finding("atomics", lines.places, title, why, fix, gain)
 
 
 def overhead(s: Subject) -> Iterator[Finding]:
     """Instructions for addresses and loops rather than for the result."""
-    c = s.kernel.counts
-    arithmetic = ("fp32", "fp64", "fp16", "special_function", "tensor")
-    useful = sum(c.get(f"{unit}_instructions", 0) for unit in arithmetic)
-    rest = c.get("integer_instructions", 0) + c.get("control_instructions", 0)
-    issued = c["warp_instructions"]
-    if not useful or rest < 0.4 * issued or c.get("tensor_instructions", 0):
+
+    def rest(c: Counters) -> int:
+        return c.integer_instructions + c.control_instructions
+
+    c = s.total
+    useful = c.fp32_instructions + c.fp64_instructions + c.fp16_instructions
+    useful += c.special_function_instructions
+    if not useful or c.tensor_instructions or rest(c) < 0.4 * c.warp_instructions:
         return
-    lines = s.worst(
-        lambda line: line.get("integer_instructions", 0) + line.get("control_instructions", 0)
-    )
+    lines = s.worst(rest)
     title = (
-        f"{percent(share(rest, issued))} of the instructions compute addresses and count loops, "
-        f"{percent(share(useful, issued))} the result"
+        f"{percent(share(rest(c), c.warp_instructions))} of the instructions compute addresses and "
+        f"count loops, {percent(share(useful, c.warp_instructions))} the result"
     )
     why = "A warp scheduler starts one instruction per cycle, whatever it is for."
     fix = (
         "Let a pointer move along instead of computing an index anew, unroll loops, let a thread "
         "compute several elements so that they share an address."
     )
-    gain = s.gain(AVOIDABLE * rest / costs.ISSUE, "issue")
-    yield Finding("overhead", places(lines), title, why, fix, gain)
+    integer = s.kernel.work.sm.integer
+    saved = Cycles(issue=rest(c) / s.gpu.issue, integer=integer) * AVOIDABLE
+    yield Finding("overhead", lines.places, title, why, fix, s.gain(Work(saved)))
 
 
 DETECTORS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
@@ -152,3 +167,15 @@ DETECTORS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
     overhead,
     memory_detectors.narrow,
 )
+
+
+def find(kernel: Kernel, files: Mapping[str, Source]) -> tuple[Finding, ...]:
+    """At most SHOWN findings on a kernel, the costliest first."""
+    subject = Subject(kernel, files)
+    found = [finding for detect in DETECTORS for finding in detect(subject)]
+    chosen: list[Finding] = []
+    for finding in sorted(found, key=lambda finding: -finding.gain):
+        again = any(finding.kind == other.kind for other in chosen)
+        if finding.gain >= (LEAST_GAIN_AGAIN if again else LEAST_GAIN):
+            chosen.append(finding)
+    return tuple(chosen[:SHOWN])

@@ -1,19 +1,19 @@
-"""The findings that matter most in a kernel: what is wasted, on which line, and what to do."""
+"""What a finding is: what a kernel wastes, on which line, and what to do about it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from simulator import Counters, LineCounters
+from workbench.estimate.gpus import Gpu
 from workbench.explain.annotate import Source
-from workbench.explain.costs import Costs, costs
-from workbench.explain.kernels import Counts, Kernel, Place
+from workbench.explain.kernels import Kernel, Place, added
 from workbench.explain.names import Access, accesses
+from workbench.explain.work import Work
+from workbench.harness.figures import share
 
-SHOWN = 3  # findings of a kernel
 LINES = 3  # lines that a finding names
-LEAST_GAIN = 0.001  # less of the time is not worth a word
-LEAST_GAIN_AGAIN = 0.1  # of a second finding of one kind
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Finding:
         title: what happens, with numbers.
         why: why that costs time.
         fix: what to do.
-        gain: the share of the kernel's cycles that it takes, roughly; ranks the findings.
+        gain: the share of the kernel's cycles that is saved without it, roughly; ranks findings.
     """
 
     kind: str
@@ -45,42 +45,68 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Lines:
+    """The lines that a finding is about, the costliest first.
+
+    Attributes:
+        each: their counters.
+        total: the sums of these.
+    """
+
+    each: tuple[LineCounters, ...]
+    total: Counters
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Where they are."""
+        return tuple((line.file, line.line) for line in self.each)
+
+    def sum(self, cost: Callable[[LineCounters], float]) -> float:
+        """What they cost together."""
+        return sum(cost(line) for line in self.each)
+
+
+@dataclass(frozen=True)
 class Subject:
-    """A kernel under examination, with its sources and what its counters cost."""
+    """A kernel under examination, with its sources."""
 
     kernel: Kernel
     files: Mapping[str, Source]
-    costs: Costs
 
-    def gain(self, cycles: float, unit: str) -> float:
-        """The weight of saving cycles of a unit: little if the kernel waits for another."""
-        _, slowest = self.costs.slowest()
-        return cycles / slowest * min(1.0, getattr(self.costs, unit) / slowest)
+    @property
+    def total(self) -> Counters:
+        """The kernel's counters."""
+        return self.kernel.total
 
-    def worst(self, cost: Callable[[Counts], float]) -> tuple[tuple[Place, Counts], ...]:
+    @property
+    def gpu(self) -> Gpu:
+        """By whose rates costs are compared."""
+        return self.kernel.gpu
+
+    def gain(self, saved: Work) -> float:
+        """The share of the kernel's cycles that is saved if this need not be done.
+
+        Little if the kernel waits for something else.
+        """
+        whole = self.kernel.work
+        return share(whole.cycles - (whole - saved).cycles, whole.cycles)
+
+    def worst(self, cost: Callable[[LineCounters], float]) -> Lines:
         """The lines that cost something, the costliest first, without the negligible."""
-        ranked = sorted(self.kernel.lines.items(), key=lambda item: -cost(item[1]))
-        most = cost(ranked[0][1]) if ranked else 0
-        return tuple((place, c) for place, c in ranked if cost(c) > 0.1 * most)[:LINES]
+        costs = [(cost(line), line) for line in self.kernel.lines.values()]
+        most = max((own for own, _ in costs), default=0.0)
+        ranked = sorted(costs, key=lambda item: -item[0])
+        each = tuple(line for own, line in ranked if own > 0.1 * most)[:LINES]
+        return Lines(each, added(each))
 
-    def accesses(self, places: Iterable[Place], shared: bool, store: bool) -> list[Access]:
+    def accesses(self, lines: Lines, shared: bool, store: bool) -> list[Access]:
         """The arrays that the lines load, or store to, in shared or in another memory."""
         found = []
-        for path, line in places:
+        for path, line in lines.places:
             source = self.files.get(path)
             if source is not None and source.lines:
                 found += [a for a in accesses(source, line, shared) if a.store == store]
         return found
-
-
-def total(lines: Iterable[tuple[Place, Counts]], name: str) -> int:
-    """The sum of a counter over lines."""
-    return sum(c.get(name, 0) for _, c in lines)
-
-
-def places(lines: Iterable[tuple[Place, Counts]]) -> tuple[Place, ...]:
-    """The places of lines with their counters."""
-    return tuple(place for place, _ in lines)
 
 
 def listed(words: Sequence[str]) -> str:
@@ -91,22 +117,3 @@ def listed(words: Sequence[str]) -> str:
 def names(found: Sequence[Access]) -> list[str]:
     """The arrays' names, each once."""
     return list(dict.fromkeys(access.name for access in found))
-
-
-def subject(kernel: Kernel, files: Mapping[str, Source]) -> Subject:
-    """What the detectors look at."""
-    return Subject(kernel, files, costs(kernel.counts))
-
-
-def find(kernel: Kernel, files: Mapping[str, Source]) -> tuple[Finding, ...]:
-    """At most SHOWN findings on a kernel, the costliest first."""
-    from workbench.explain.detectors import DETECTORS
-
-    about = subject(kernel, files)
-    found = [finding for detect in DETECTORS for finding in detect(about)]
-    chosen: list[Finding] = []
-    for finding in sorted(found, key=lambda finding: -finding.gain):
-        again = any(finding.kind == other.kind for other in chosen)
-        if finding.gain >= (LEAST_GAIN_AGAIN if again else LEAST_GAIN):
-            chosen.append(finding)
-    return tuple(chosen[:SHOWN])

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 
-if TYPE_CHECKING:
-    import simulator
+from simulator import Counters, Launch, LineCounters
+from workbench.estimate import units
+from workbench.estimate.gpus import Gpu
+from workbench.explain.work import Work, work
+from workbench.harness.counters import summed
+from workbench.harness.figures import share
 
-Counts = Mapping[str, int]
 Place = tuple[str, int]  # file, as an absolute path, and line
-
-_NOT_SUMMED = {"kernel", "grid", "block", "shared_bytes", "seconds", "lines", "forms"}
-_NO_COUNTERS = {"file", "line"}
 
 
 @dataclass(frozen=True)
@@ -22,32 +24,21 @@ class Kernel:
     """A kernel and what its launches counted together.
 
     Attributes:
-        name: as the simulator reports it, template arguments included.
-        grid: blocks along x, y, z of the first launch.
-        block: threads along x, y, z.
-        shared_bytes: static and dynamic shared memory of a block.
+        total: its launches as one, with the grid of the first.
         records: its launches.
-        counts: its counters by the names of ``simulator.Launch``.
-        lines: the counters of each source line by the names of ``simulator.LineCounters``.
+        lines: the counters of each source line.
+        gpu: by whose rates the lines are ranked.
     """
 
-    name: str
-    grid: tuple[int, int, int]
-    block: tuple[int, int, int]
-    shared_bytes: int
-    records: tuple[simulator.Launch, ...]
-    counts: Counts
-    lines: Mapping[Place, Counts]
-    _sums: dict[Callable[[Counts], float], float] = field(
-        default_factory=dict, repr=False, compare=False
-    )
+    total: Launch
+    records: tuple[Launch, ...]
+    lines: Mapping[Place, LineCounters]
+    gpu: Gpu
 
-    def summed(self, weight: Callable[[Counts], float]) -> float:
-        """The weights of all lines together; computed once for each weight."""
-        known = self._sums.get(weight)
-        if known is None:
-            known = self._sums[weight] = sum(weight(line) for line in self.lines.values())
-        return known
+    @property
+    def name(self) -> str:
+        """As the simulator reports it, template arguments included."""
+        return self.total.kernel
 
     @property
     def launches(self) -> int:
@@ -57,49 +48,72 @@ class Kernel:
     @property
     def blocks(self) -> int:
         """Blocks of the grid."""
-        return self.grid[0] * self.grid[1] * self.grid[2]
+        return math.prod(self.total.grid)
 
     @property
     def threads(self) -> int:
         """Threads of a block."""
-        return self.block[0] * self.block[1] * self.block[2]
+        return math.prod(self.total.block)
+
+    @cached_property
+    def work(self) -> Work:
+        """What all of it has to do."""
+        dram_bytes = self.total.dram_read_bytes + self.total.dram_write_bytes
+        return work(self.total, self._tensor_rate, self.gpu, dram_bytes)
+
+    def cost(self, line: LineCounters) -> float:
+        """A line's share of the cycles that the lines take, each alone."""
+        return self._costs[line.file, line.line]
+
+    @cached_property
+    def _costs(self) -> dict[Place, float]:
+        cycles = {
+            place: work(line, self._tensor_rate, self.gpu).cycles
+            for place, line in self.lines.items()
+        }
+        whole = sum(cycles.values())
+        return {place: share(own, whole) for place, own in cycles.items()}
+
+    @cached_property
+    def _tensor_rate(self) -> float:
+        try:
+            return units.tensor(self.total, self.gpu)
+        except ValueError:  # it does not run there, as its estimate says; rank what else it does
+            return math.inf
 
 
-def by_kernel(launches: Sequence[simulator.Launch]) -> tuple[Kernel, ...]:
-    """The kernels of these ``simulator.Launch`` records, in the order they were first launched.
+def by_kernel(launches: Sequence[Launch], gpu: Gpu) -> tuple[Kernel, ...]:
+    """The kernels of launches, in the order they were first launched.
 
     Launches of one kernel with blocks of one size are added up.
     """
-    groups: dict[tuple[str, tuple[int, int, int]], list[simulator.Launch]] = {}
+    groups: dict[tuple[str, tuple[int, int, int]], list[Launch]] = {}
     for launch in launches:
         groups.setdefault((launch.kernel, launch.block), []).append(launch)
-    return tuple(_together(group) for group in groups.values())
+    return tuple(_together(group, gpu) for group in groups.values())
 
 
-def _together(launches: Sequence[simulator.Launch]) -> Kernel:
-    first = launches[0]
-    counts: dict[str, int] = {}
-    lines: dict[Place, dict[str, int]] = {}
-    for launch in launches:
-        _add(counts, launch, _NOT_SUMMED)
-        for line in launch.lines:
-            file = os.path.realpath(line.file) if line.file else ""
-            place = (file, line.line)
-            _add(lines.setdefault(place, {}), line, _NO_COUNTERS)
-    return Kernel(
-        name=first.kernel,
-        grid=first.grid,
-        block=first.block,
+def _together(launches: Sequence[Launch], gpu: Gpu) -> Kernel:
+    groups: dict[Place, list[LineCounters]] = {}
+    for line in (line for launch in launches for line in launch.lines):
+        file = os.path.realpath(line.file) if line.file else ""
+        groups.setdefault((file, line.line), []).append(line)
+    lines = {
+        (file, number): LineCounters(**vars(added(groups[file, number])), file=file, line=number)
+        for file, number in sorted(groups)
+    }
+    names = (*summed(), "num_blocks", "sampled_blocks", "seconds")
+    total = replace(
+        launches[0],
+        **{name: sum(getattr(launch, name) for launch in launches) for name in names},
         shared_bytes=max(launch.shared_bytes for launch in launches),
-        records=tuple(launches),
-        counts=counts,
-        lines=dict(sorted(lines.items())),
+        lines=tuple(lines.values()),
+        forms=dict(sum((Counter(launch.forms) for launch in launches), Counter())),
     )
+    return Kernel(total, tuple(launches), lines, gpu)
 
 
-def _add(
-    totals: dict[str, int], record: simulator.Launch | simulator.LineCounters, leave_out: set[str]
-) -> None:
-    for name, value in vars(record).items():
-        if name not in leave_out and isinstance(value, int):
-            totals[name] = totals.get(name, 0) + value
+def added(counted: Sequence[Counters]) -> Counters:
+    """The sums of counters."""
+    names = [field.name for field in fields(Counters)]
+    return Counters(**{name: sum(getattr(one, name) for one in counted) for name in names})

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from workbench.explain.costs import costs
-from workbench.explain.kernels import Counts, Kernel
+from simulator import Counters, LineCounters
+from workbench.estimate import units
+from workbench.estimate.units import Traffic
+from workbench.explain.annotate import SourceLine
+from workbench.explain.kernels import Kernel
 from workbench.harness.figures import amount, number, part, per, share
 
 
@@ -18,7 +21,7 @@ class Metric:
         key: its name in the page.
         head: the column's head.
         title: what it says, in a sentence.
-        value: the figure of a line, given the line's counters and the kernel's; None if the line
+        value: the figure of a line, given the line's counters and the kernel; None if the line
             has none.
         text: how the figure is written.
         heat: it can colour the lines.
@@ -28,65 +31,54 @@ class Metric:
     key: str
     head: str
     title: str
-    value: Callable[[Counts, Kernel], float | None]
+    value: Callable[[LineCounters, Kernel], float | None]
     text: Callable[[float], str] = amount
     heat: bool = False
     shown: Callable[[list[float]], bool] = any
 
-
-def weight(counts: Counts) -> float:
-    """The cycles a line takes of the unit that it keeps busy longest."""
-    return costs(counts).slowest()[1] if counts else 0.0
-
-
-def _weight(counts: Counts, kernel: Kernel) -> float | None:
-    return share(weight(counts), kernel.summed(weight)) if counts else None
+    def of(self, line: SourceLine, kernel: Kernel) -> float | None:
+        """The figure of a line of source; None if it has none, or was not executed."""
+        return None if line.counters is None else self.value(line.counters, kernel)
 
 
-def _summed(counts: Counts, *names: str) -> int:
-    return sum(counts.get(name, 0) for name in names)
+Value = Callable[[LineCounters, Kernel], float | None]
 
 
-def _part(*names: str) -> Callable[[Counts, Kernel], float | None]:
-    """The line's share of the kernel's counters with these names."""
+def _part(of: Callable[[Counters], float]) -> Value:
+    """The line's share of what the kernel has."""
 
-    def value(counts: Counts, kernel: Kernel) -> float | None:
-        have = _summed(counts, *names)
-        return share(have, _summed(kernel.counts, *names)) if have else None
+    def value(line: LineCounters, kernel: Kernel) -> float | None:
+        return share(of(line), of(kernel.total)) if of(line) else None
 
     return value
 
 
-def _amount(*names: str) -> Callable[[Counts, Kernel], float | None]:
-    def value(counts: Counts, kernel: Kernel) -> float | None:
-        return _summed(counts, *names) or None
-
-    return value
+def _amount(of: Callable[[Counters], float]) -> Value:
+    return lambda line, kernel: of(line) or None
 
 
-def _ratio(above: tuple[str, ...], below: tuple[str, ...]) -> Callable[..., float | None]:
-    def value(counts: Counts, kernel: Kernel) -> float | None:
-        return per(_summed(counts, *above), _summed(counts, *below))
-
-    return value
-
-
-def _of_both(space: str, what: str) -> tuple[str, str]:
-    return f"{space}_load_{what}", f"{space}_store_{what}"
+def _ratio(above: Callable[[Counters], float], below: Callable[[Counters], float]) -> Value:
+    return lambda line, kernel: per(above(line), below(line))
 
 
 def _bytes(value: float) -> str:
     return amount(value, "B")
 
 
-_GLOBAL, _SHARED = "global", "shared"
+def _global(c: Counters) -> Traffic:
+    return units.global_loads(c) + units.global_stores(c)
+
+
+def _shared(c: Counters) -> Traffic:
+    return units.shared_loads(c) + units.shared_stores(c)
+
 
 METRICS = (
     Metric(
         "cost",
         "cost",
-        "Rough share of the kernel's cycles: of the unit that the line keeps busy longest.",
-        _weight,
+        "Rough share of the kernel's cycles, by the estimate's model, as if lines ran one by one.",
+        lambda line, kernel: kernel.cost(line),
         part,
         heat=True,
     ),
@@ -94,7 +86,7 @@ METRICS = (
         "instructions",
         "instr.",
         "Share of the kernel's warp instructions.",
-        _part("warp_instructions"),
+        _part(lambda c: c.warp_instructions),
         part,
         heat=True,
     ),
@@ -102,7 +94,7 @@ METRICS = (
         "lanes",
         "lanes",
         "Active lanes of an instruction on average; a warp has 32.",
-        _ratio(("thread_instructions",), ("warp_instructions",)),
+        _ratio(lambda c: c.thread_instructions, lambda c: c.warp_instructions),
         lambda value: f"{value:.1f}",
         shown=lambda values: min(values, default=32) < 31.95,
     ),
@@ -110,7 +102,7 @@ METRICS = (
         "sectors",
         "sectors",
         "32-byte sectors of global memory for each request of a warp.",
-        _ratio(_of_both(_GLOBAL, "sectors"), _of_both(_GLOBAL, "requests")),
+        _ratio(lambda c: _global(c).pieces, lambda c: _global(c).requests),
         number,
         heat=True,
     ),
@@ -118,14 +110,14 @@ METRICS = (
         "sectors_ideal",
         "ideal",
         "Sectors for each request if the bytes asked for lay side by side.",
-        _ratio(_of_both(_GLOBAL, "sectors_ideal"), _of_both(_GLOBAL, "requests")),
+        _ratio(lambda c: _global(c).ideal, lambda c: _global(c).requests),
         number,
     ),
     Metric(
         "global",
         "global",
         "Share of the kernel's global traffic, in sectors.",
-        _part(*_of_both(_GLOBAL, "sectors")),
+        _part(lambda c: _global(c).pieces),
         part,
         heat=True,
     ),
@@ -133,7 +125,7 @@ METRICS = (
         "wavefronts",
         "waves",
         "Shared-memory wavefronts for each request of a warp; more than the ideal are conflicts.",
-        _ratio(_of_both(_SHARED, "wavefronts"), _of_both(_SHARED, "requests")),
+        _ratio(lambda c: _shared(c).pieces, lambda c: _shared(c).requests),
         number,
         heat=True,
     ),
@@ -141,25 +133,29 @@ METRICS = (
         "wavefronts_ideal",
         "ideal",
         "Wavefronts for each request without bank conflicts.",
-        _ratio(_of_both(_SHARED, "wavefronts_ideal"), _of_both(_SHARED, "requests")),
+        _ratio(lambda c: _shared(c).ideal, lambda c: _shared(c).requests),
         number,
     ),
     Metric(
         "shared",
         "shared",
         "Share of the kernel's shared-memory wavefronts.",
-        _part(*_of_both(_SHARED, "wavefronts")),
+        _part(lambda c: _shared(c).pieces),
         part,
         heat=True,
     ),
     Metric(
-        "flops", "FLOP", "Floating-point operations; an FMA is two.", _amount("flops"), heat=True
+        "flops",
+        "FLOP",
+        "Floating-point operations; an FMA is two.",
+        _amount(lambda c: c.flops),
+        heat=True,
     ),
     Metric(
         "global_bytes",
         "bytes",
         "Global bytes that the lanes asked for.",
-        _amount(*_of_both(_GLOBAL, "bytes")),
+        _amount(lambda c: _global(c).bytes),
         _bytes,
         heat=True,
     ),
@@ -167,7 +163,7 @@ METRICS = (
         "l2",
         "L2",
         "Share of the sectors that the L1 cache does not answer and the L2 cache has to.",
-        _part("l2_read_sectors", "l2_write_sectors"),
+        _part(lambda c: c.l2_read_sectors + c.l2_write_sectors),
         part,
         heat=True,
     ),
@@ -175,12 +171,25 @@ METRICS = (
         "bulk",
         "bulk",
         "Bytes of bulk copies (TMA).",
-        _amount("bulk_load_bytes", "bulk_store_bytes"),
+        _amount(lambda c: c.bulk_load_bytes + c.bulk_store_bytes),
         _bytes,
     ),
-    Metric("local", "local", "Bytes of local memory.", _amount("local_bytes"), _bytes, heat=True),
-    Metric("atomics", "atomics", "Atomic operations of lanes.", _amount("atomics"), heat=True),
-    Metric("barriers", "barriers", "Barriers that warps arrive at.", _amount("barriers")),
+    Metric(
+        "local",
+        "local",
+        "Bytes of local memory.",
+        _amount(lambda c: c.local_bytes),
+        _bytes,
+        heat=True,
+    ),
+    Metric(
+        "atomics",
+        "atomics",
+        "Atomic operations of lanes.",
+        _amount(lambda c: c.atomics),
+        heat=True,
+    ),
+    Metric("barriers", "barriers", "Barriers that warps arrive at.", _amount(lambda c: c.barriers)),
 )
 
 
@@ -190,5 +199,5 @@ def columns(kernel: Kernel) -> tuple[Metric, ...]:
 
 
 def _values(metric: Metric, kernel: Kernel) -> list[float]:
-    values = (metric.value(counts, kernel) for counts in kernel.lines.values())
+    values = (metric.value(line, kernel) for line in kernel.lines.values())
     return [value for value in values if value is not None]

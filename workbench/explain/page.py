@@ -10,9 +10,9 @@ from pathlib import Path
 from workbench.explain.annotate import SourceLine
 from workbench.explain.findings import Finding
 from workbench.explain.kernels import Kernel, Place
-from workbench.explain.metrics import METRICS, Metric, columns, weight
+from workbench.explain.metrics import METRICS, Metric, columns
 from workbench.explain.report import Explained, Report
-from workbench.harness.figures import percent
+from workbench.harness.figures import percent, share
 
 HERE = Path(__file__).parent
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
@@ -185,7 +185,7 @@ def _table(explained: Explained, name: str, ids: dict[Place, str]) -> str:
         heads.append(_head(metric.head, metric.title, "pin2" if i == 0 else ""))
         if i == 0:
             heads.append('<th scope="col" class="source"><div class="plainhead">source</div></th>')
-    most = max((weight(counts) for counts in kernel.lines.values()), default=0.0)
+    most = max((kernel.cost(line) for line in kernel.lines.values()), default=0.0)
     bodies, order = [], 0
     for number, region in enumerate(explained.regions):
         missing = ", which cannot be read" if region.missing else ""
@@ -194,7 +194,7 @@ def _table(explained: Explained, name: str, ids: dict[Place, str]) -> str:
             f"{_escaped(region.file + missing)}</th></tr>"
         ]
         for line in region.lines:
-            heat = weight(line.counts) / most if most else 0.0
+            heat = share(kernel.cost(line.counters), most) if line.counters else 0.0
             place = f'data-order="{order}" data-body="{number}"'
             identity = ids[str(region.path), line.number]
             rows.append(_row(line, kernel, ordered, heat, f'id="{identity}" {place}'))
@@ -221,7 +221,7 @@ def _head(text: str, title: str, style: str, sort: str = "") -> str:
 def _row(
     line: SourceLine, kernel: Kernel, metrics: Sequence[Metric], heat: float, attributes: str
 ) -> str:
-    style = "line" + (" hottest" if heat > 0.5 else "") + ("" if line.counts else " none")
+    style = "line" + (" hottest" if heat > 0.5 else "") + ("" if line.counters else " none")
     cells = list(_cells(line, kernel, metrics))
     source = f'<td class="source hot">{_code(line.text.expandtabs(4))}</td>'
     return (
@@ -233,7 +233,7 @@ def _row(
 
 def _cells(line: SourceLine, kernel: Kernel, metrics: Sequence[Metric]) -> Iterator[str]:
     for i, metric in enumerate(metrics):
-        value = metric.value(line.counts, kernel)
+        value = metric.of(line, kernel)
         style = "pin2 hot" if i == 0 else "minor" if metric.key in MINOR else ""
         style = f' class="{style}"' if style else ""
         if value is None:

@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from workbench.estimate import EstimateError, Gpu, estimate_launches, ladder_sources
+from simulator import Counters, Launch
+from workbench.estimate import (
+    DEFAULT_GPU,
+    GPUS,
+    EstimateError,
+    Gpu,
+    estimate_launches,
+    ladder_sources,
+    units,
+)
+from workbench.estimate.units import SECTOR_BYTES
 from workbench.explain import annotate
-from workbench.explain.costs import costs
-from workbench.explain.findings import Finding, find
-from workbench.explain.kernels import Counts, Kernel, by_kernel
+from workbench.explain.detectors import find
+from workbench.explain.findings import Finding
+from workbench.explain.kernels import Kernel, by_kernel
 from workbench.harness.figures import amount, duration, number, per, percent, share
-
-if TYPE_CHECKING:
-    import simulator
 
 
 @dataclass(frozen=True)
@@ -67,18 +73,19 @@ class Report:
 
 
 def explained(
-    launches: Sequence[simulator.Launch], gpu: Gpu | None = None, op: str | None = None
+    launches: Sequence[Launch], gpu: Gpu | None = None, op: str | None = None
 ) -> tuple[Explained, ...]:
     """Explain recorded launches, kernel by kernel.
 
     Args:
         launches: what ``simulator.record()`` yields.
-        gpu: for which time and occupancy are estimated; needs the kernels' files to compile alone.
+        gpu: whose rates rank lines and findings, and for which time and occupancy are estimated,
+            which needs the kernels' files to compile alone; None ranks by the default GPU's.
         op: whose ladder the kernels are of, which tells their files where all of a kernel's
             lines are in headers.
     """
-    kernels = by_kernel(launches)
-    cycles = [costs(kernel.counts).slowest()[1] for kernel in kernels]
+    kernels = by_kernel(launches, gpu or GPUS[DEFAULT_GPU])
+    cycles = [kernel.work.cycles for kernel in kernels]
     return tuple(
         _explained(kernel, share(mine, sum(cycles)), gpu, op)
         for kernel, mine in zip(kernels, cycles, strict=True)
@@ -121,69 +128,66 @@ def _size(numbers: tuple[int, int, int]) -> str:
 
 
 def _blocks(kernel: Kernel) -> str:
-    return f"{_size(kernel.grid)} block{'s' if kernel.blocks > 1 else ''}"
+    return f"{_size(kernel.total.grid)} block{'s' if kernel.blocks > 1 else ''}"
 
 
 def _facts(kernel: Kernel) -> list[Fact]:
-    c = kernel.counts
+    c = kernel.total
     times = "" if kernel.launches == 1 else f", launched {kernel.launches} times"
     facts = [
-        Fact("grid", _blocks(kernel), f"of {_size(kernel.block)} threads{times}"),
+        Fact("grid", _blocks(kernel), f"of {_size(c.block)} threads{times}"),
         Fact(
             "instructions",
-            amount(c["warp_instructions"]),
+            amount(c.warp_instructions),
             f"of warps; {number(_lanes(c))} of 32 lanes active",
         ),
     ]
-    if c.get("sampled_blocks", 0) < c.get("num_blocks", 0):
-        ran = f"{amount(c['sampled_blocks'])} blocks"
-        facts.append(Fact("sampled", ran, f"of {amount(c['num_blocks'])} ran; the rest as they"))
-    facts += [*_arithmetic(c), *_global(c), *_shared(kernel)]
-    if c.get("barriers"):
-        facts.append(Fact("barriers", amount(c["barriers"]), "arrivals of warps"))
-    if c.get("atomics"):
-        facts.append(Fact("atomics", amount(c["atomics"]), "operations of lanes"))
+    if c.sampled_blocks < c.num_blocks:
+        ran = f"{amount(c.sampled_blocks)} blocks"
+        facts.append(Fact("sampled", ran, f"of {amount(c.num_blocks)} ran; the rest as they"))
+    facts += [*_arithmetic(c), *_global(c), *_shared(c)]
+    if c.barriers:
+        facts.append(Fact("barriers", amount(c.barriers), "arrivals of warps"))
+    if c.atomics:
+        facts.append(Fact("atomics", amount(c.atomics), "operations of lanes"))
     return facts
 
 
-def _lanes(c: Counts) -> float:
-    return per(c["thread_instructions"], c["warp_instructions"]) or 0.0
+def _lanes(c: Counters) -> float:
+    return per(c.thread_instructions, c.warp_instructions) or 0.0
 
 
-def _arithmetic(c: Counts) -> list[Fact]:
-    if not c.get("flops"):
+def _arithmetic(c: Counters) -> list[Fact]:
+    if not c.flops:
         return []
-    special = c.get("special_function_ops", 0)
+    special = c.special_function_ops
     note = f"and {amount(special)} special functions" if special else ""
-    return [Fact("FLOP", amount(c["flops"]), note)]
+    return [Fact("FLOP", amount(c.flops), note)]
 
 
-def _global(c: Counts) -> list[Fact]:
-    asked = c["global_load_bytes"] + c["global_store_bytes"]
-    if not asked:
+def _global(c: Launch) -> list[Fact]:
+    asked = units.global_loads(c) + units.global_stores(c)
+    if not asked.bytes:
         return []
-    facts = [Fact("global memory", amount(asked, "B"), "asked for by the lanes")]
-    requests = c.get("global_load_requests", 0) + c.get("global_store_requests", 0)
-    if requests:
-        sectors = c["global_load_sectors"] + c["global_store_sectors"]
-        ideal = c["global_load_sectors_ideal"] + c["global_store_sectors_ideal"]
-        each = f"{number(sectors / requests)} for each request, {number(ideal / requests)} ideal"
-        facts.append(Fact("sectors", amount(sectors), f"of 32 B; {each}"))
-        l2 = 32 * (c["l2_read_sectors"] + c["l2_write_sectors"])
-        different = c["dram_read_bytes"] + c["dram_write_bytes"]
+    facts = [Fact("global memory", amount(asked.bytes, "B"), "asked for by the lanes")]
+    if asked.requests:
+        each = f"{number(asked.pieces / asked.requests)} for each request"
+        ideal = f"{number(asked.ideal / asked.requests)} ideal"
+        facts.append(Fact("sectors", amount(asked.pieces), f"of 32 B; {each}, {ideal}"))
+        l2 = SECTOR_BYTES * (c.l2_read_sectors + c.l2_write_sectors)
+        different = c.dram_read_bytes + c.dram_write_bytes
         note = f"not answered by L1; {amount(different, 'B')} of it different"
         facts.append(Fact("L2 cache", amount(l2, "B"), note))
     return facts
 
 
-def _shared(kernel: Kernel) -> list[Fact]:
-    c = kernel.counts
-    if not kernel.shared_bytes and not c["shared_load_bytes"]:
+def _shared(c: Launch) -> list[Fact]:
+    asked = units.shared_loads(c) + units.shared_stores(c)
+    if not c.shared_bytes and not c.shared_load_bytes:
         return []
-    facts = [Fact("shared memory", amount(kernel.shared_bytes, "B"), "of each block")]
-    waves = c.get("shared_load_wavefronts", 0) + c.get("shared_store_wavefronts", 0)
-    ideal = c.get("shared_load_wavefronts_ideal", 0) + c.get("shared_store_wavefronts_ideal", 0)
-    if waves:
-        note = f"{amount(waves - ideal) if waves > ideal else 'no'} bank conflicts"
-        facts.append(Fact("wavefronts", amount(waves), note))
+    facts = [Fact("shared memory", amount(c.shared_bytes, "B"), "of each block")]
+    if asked.pieces:
+        lost = asked.pieces - asked.ideal
+        note = f"{amount(lost) if lost > 0 else 'no'} bank conflicts"
+        facts.append(Fact("wavefronts", amount(asked.pieces), note))
     return facts

@@ -12,14 +12,14 @@ from rich.text import Text
 from workbench.explain.annotate import Region, SourceLine
 from workbench.explain.findings import Finding
 from workbench.explain.kernels import Kernel
-from workbench.explain.metrics import Metric, columns, weight
+from workbench.explain.metrics import Metric, columns
 from workbench.explain.report import Explained, Report
-from workbench.harness.figures import part, percent, share
+from workbench.harness.figures import part, percent
 from workbench.harness.terminal import PLAIN_WIDTH, console
 
 COLUMNS = ("cost", "instructions", "lanes", "sectors", "global", "wavefronts", "shared")
 IDEALS = {"sectors": "sectors_ideal", "wavefronts": "wavefronts_ideal"}  # beside it, in brackets
-HOT, WARM = 0.2, 0.05  # of the kernel's weight
+HOT, WARM = 0.2, 0.05  # of the kernel's cycles
 
 LEGEND = """\
 >> and > mark the lines that take most of the cycles (cost, a rough estimate). instr: share of the
@@ -65,9 +65,9 @@ def _show_kernel(to: Console, explained: Explained) -> None:
 
 def _diverges(kernel: Kernel) -> bool:
     """Whether a line that matters leaves lanes idle."""
-    least = 0.02 * kernel.counts["warp_instructions"]
+    least = 0.02 * kernel.total.warp_instructions
     return any(
-        c["warp_instructions"] > least and c["thread_instructions"] < 28 * c["warp_instructions"]
+        c.warp_instructions > least and c.thread_instructions < 28 * c.warp_instructions
         for c in kernel.lines.values()
     )
 
@@ -77,12 +77,12 @@ def _width(to: Console) -> int:
 
 
 def _cell(line: SourceLine, metric: Metric, shown: dict[str, Metric], kernel: Kernel) -> str:
-    value = metric.value(line.counts, kernel)
+    value = metric.of(line, kernel)
     if value is None:
         return ""
     text = "<1%" if metric.text is part and value < 0.01 else metric.text(value)
     ideal = shown.get(IDEALS.get(metric.key, ""))
-    beside = ideal.value(line.counts, kernel) if ideal else None
+    beside = ideal.of(line, kernel) if ideal else None
     if beside is None or ideal.text(beside) == text:
         return text
     return f"{text} ({ideal.text(beside)})"
@@ -106,16 +106,15 @@ def _source(
     head = f"{'':3}{'line':>{digits}}{gap}{head}  "
     file = region.file if len(head) + len(region.file) <= width else region.path.name
     yield Text(f"{head}{file}{missing}", style="dim")
-    whole = sum(weight(counts) for counts in kernel.lines.values())
     for line, cells in zip(region.lines, rows, strict=True):
-        part = share(weight(line.counts), whole)
-        mark = ">>" if part >= HOT else " >" if part >= WARM else "  "
-        style = "bold red" if part >= HOT else "yellow" if part >= WARM else ""
+        cost = 0.0 if line.counters is None else kernel.cost(line.counters)
+        mark = ">>" if cost >= HOT else " >" if cost >= WARM else "  "
+        style = "bold red" if cost >= HOT else "yellow" if cost >= WARM else ""
         figures = gap.join(cell.rjust(size) for cell, size in zip(cells, widths, strict=True))
         front = f"{mark} {line.number:>{digits}}{gap}{figures}  "
         for i, text in enumerate(_wrapped(line.text, width - len(front))):
             text = f"{front if i == 0 else ' ' * len(front)}{text}".rstrip()
-            yield Text(text, style=style or ("" if line.counts else "dim"))
+            yield Text(text, style=style or ("dim" if line.counters is None else ""))
 
 
 def _wrapped(text: str, width: int) -> list[str]:
