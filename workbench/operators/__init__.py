@@ -19,6 +19,7 @@ OPERATORS: dict[str, tuple[str, ...]] = {
     "softmax": ("softmax", "log_softmax"),
     "softmax_backward": ("softmax_backward",),
     "attention": ("attention",),
+    "transpose": ("transpose",),
 }
 
 

@@ -1,0 +1,115 @@
+"""transpose: a matrix's rows become its columns, by a copy."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+
+from . import builds
+from .baselines import compile_baseline
+from .definitions import Checks, checking, define
+from .operator import Baseline, Case, Expected, Layout, Operator, Tensors, TensorSpec
+from .shapes import Shape
+
+# What PyTorch sees.
+
+
+def _fake(x: torch.Tensor, rung: str = "") -> torch.Tensor:
+    return x.new_empty((*x.shape[:-2], *reversed(x.shape[-2:])))
+
+
+def _transpose(target: str, x: torch.Tensor, rung: str = "") -> torch.Tensor:
+    out = _fake(x)
+    builds.launch(target, "transpose", {"x": x, "out": out}, {}, rung)
+    return out
+
+
+define('transpose(Tensor x, str rung="") -> Tensor', _transpose, _fake)
+
+
+def transpose(x: torch.Tensor, *, kernel: str | None = None, check: Checks = None) -> torch.Tensor:
+    """Swap the last two dimensions, as ``x.mT.contiguous()``.
+
+    x: [..., M, N], rank 2 or more, of one of the dtypes of a rung; rows may be any stride apart,
+    elements of a row are adjacent, and so are matrices one stride apart.
+    kernel: a rung of ``rungs("transpose")``; None takes the last that takes the input.
+    check: what the simulator looks for meanwhile, "all" or names such as ["racecheck"]; what it
+    finds is raised as simulator.SimulatorError. ValueError for other names and for CUDA tensors.
+    Returns [..., N, M], contiguous. RuntimeError names the argument, what was expected, what came.
+    """
+    with checking("transpose", check, x=x):
+        return torch.ops.workbench.transpose(x, kernel or "")
+
+
+# What it should compute, exactly.
+
+
+def _expect(given: Tensors, case: Case) -> dict[str, Expected]:
+    reference = given["x"].mT.double()
+    return {"out": Expected(reference, torch.zeros_like(reference))}
+
+
+# What it is compared with.
+
+
+def _torch(given: Tensors, outputs: Tensors, case: Case) -> torch.Tensor:
+    return outputs["out"].copy_(given["x"].mT)
+
+
+def _copy(given: Tensors, outputs: Tensors, case: Case) -> torch.Tensor:
+    return outputs["out"].view(given["x"].shape).copy_(given["x"])
+
+
+# What the harness asks.
+
+
+def _tensors(case: Case, layout: Layout) -> dict[str, TensorSpec]:
+    m, n = case.shape.numbers()
+    return {
+        "x": TensorSpec((*layout.batch, m, n)),
+        "out": TensorSpec((*layout.batch, n, m), output=True),
+    }
+
+
+def _few(case: Case) -> Case:
+    m, n = case.shape.numbers()
+    return dataclasses.replace(case, shape=Shape((("M", min(m, 512)), ("N", min(n, 512)))))
+
+
+OPERATOR = Operator(
+    name="transpose",
+    sizes=("M", "N"),
+    layouts={
+        "contiguous": Layout(),
+        "padded": Layout({"x": "padded", "out": "padded"}),
+        "padded_out": Layout({"out": "padded"}),
+        "offset": Layout({"x": "offset", "out": "offset"}),
+        "offset_x": Layout({"x": "offset"}),
+        "batched": Layout(batch=(3,)),
+        "padded_batch": Layout({"x": "padded"}, batch=(3,)),
+        "batched4": Layout(batch=(2, 3)),
+        "huge_x": Layout({"x": "huge"}),
+        "huge_out": Layout({"out": "huge"}),
+    },
+    tensors=_tensors,
+    expect=_expect,
+    by_torch=lambda given, case: given["x"].mT,
+    defaults={
+        "simulator": ("M=2048,N=2048", "M=2000,N=1040"),
+        "gpu": ("M=4096,N=4096", "M=8192,N=8192", "M=16384,N=16384", "M=131072,N=1024"),
+    },
+    default_dtypes={"simulator": ("float32",), "gpu": ("float32", "bfloat16")},
+    edges=(
+        ("M=70,N=139", "padded_out", "randn"),
+        ("M=139,N=70", "padded", "randn"),
+        ("M=72,N=136", "batched", "randn"),
+    ),
+    baselines=(
+        Baseline("torch", _torch),
+        compile_baseline(lambda case: lambda given: (given["x"].mT.contiguous(),)),
+        Baseline("copy", _copy, comparable=False),
+    ),
+    few=_few,
+    columns=("bank conflicts",),
+)
