@@ -62,7 +62,13 @@ MORE_LAYOUTS = tuple(
     for case in _cases((40, 72), (37, 70), (160, 128), layout=layout, dtype=dtype)
 )
 
-EMPTY = _cases((0, 5), (5, 0), (0, 0))
+ROTATED = tuple(
+    case
+    for layout in ("contiguous", "padded", "batched")
+    for case in _cases((40, 72), (37, 70), (1, 9), layout=layout, options="rotate")
+)
+
+EMPTY = _cases((0, 5), (5, 0), (0, 0)) + _cases((0, 5), (5, 0), options="rotate")
 
 
 @pytest.mark.grid(OPERATOR, SHAPES, MORE_SHAPES)
@@ -80,6 +86,11 @@ def test_layouts(rung, case, require_right):
     require_right(OPERATOR, case)
 
 
+@pytest.mark.grid(OPERATOR, ROTATED)
+def test_rotated(rung, case, require_right):
+    require_right(OPERATOR, case)
+
+
 @pytest.mark.grid(OPERATOR, EMPTY)
 def test_empty(rung, case, require_right):
     require_right(OPERATOR, case)
@@ -93,6 +104,14 @@ def test_ranks(rung, target, device):
     assert torch.equal(y, x.mT)
     assert torch.equal(transpose(x[1, 2], kernel=rung.name), y[1, 2])
     assert torch.equal(transpose(y, kernel=rung.name), x)
+
+
+@pytest.mark.grid(OPERATOR)
+def test_four_quarters_are_a_turn(rung, target, device):
+    x = y = torch.randn(24, 40, device=device)
+    for quarter in range(1, 5):
+        y = transpose(y, rotate=True, kernel=rung.name)
+        assert torch.equal(y, torch.rot90(x, -quarter, (-2, -1)))
 
 
 def test_errors(target, device):

@@ -17,6 +17,7 @@ void transpose(Call& call) {
   call.run(transpose_ladder(), {
                                    .x = view_of(x, 2, "matrices"),
                                    .y = view_of(out, 2, "matrices"),
+                                   .rotate = call.flag("rotate"),
                                });
 }
 

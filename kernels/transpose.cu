@@ -3,6 +3,7 @@
 // Contract (transpose.h)
 //   x [batch, M, N]   y [batch, N, M]   y[b, n, m] = x[b, m, n]
 //   Row-major: elements of a row are adjacent, rows are ldx, ldy apart. Any M, N, batch.
+//   With rotate, y[b, n, m] = x[b, M - 1 - m, n]: the rows of x counted from the last one up.
 //   Elements of 2, 4 or 8 bytes, moved as they are.
 //
 // Rungs                                      fp32: sectors of a warp's    wavefronts of its shared
@@ -21,7 +22,7 @@ struct Transpose {
   const T* x;  // [batch, M, N]
   T* y;        // [batch, N, M]
   int M, N;
-  int64_t ldx, ldy;            // from one row to the next
+  int64_t ldx, ldy;            // from one row to the next; below 0 where x is read from its end
   int64_t stride_x, stride_y;  // from one matrix to the next
   int tiles_m, tiles_n;        // of a matrix
 };
@@ -45,7 +46,7 @@ static auto with_bits(DType dtype, Run run) {
 template <class T, class Kernel>
 static void launch_tiles(Kernel kernel, const char* name, const TransposeProblem& problem,
                          int tile_m, int tile_n, dim3 threads, cudaStream_t stream) {
-  const Transpose<T> p = {
+  Transpose<T> p = {
       .x = problem.x.as<const T>(),
       .y = problem.y.as<T>(),
       .M = static_cast<int>(problem.x.size[2]),
@@ -57,6 +58,10 @@ static void launch_tiles(Kernel kernel, const char* name, const TransposeProblem
       .tiles_m = static_cast<int>(ceil_div<int64_t>(problem.x.size[2], tile_m)),
       .tiles_n = static_cast<int>(ceil_div<int64_t>(problem.x.size[3], tile_n)),
   };
+  if (problem.rotate && p.M > 0) {  // from the last row of x upwards
+    p.x += (p.M - 1) * p.ldx;
+    p.ldx = -p.ldx;
+  }
   const int64_t tiles = problem.x.size[1] * p.tiles_m * p.tiles_n;
   if (tiles == 0) return;
   if (tiles > MAX_GRID_X) throw LaunchError("%s: x has more than 2^31 - 1 tiles", name);
@@ -372,13 +377,15 @@ static void transpose_vectorized(const TransposeProblem& p, cudaStream_t stream)
 
 // ------------------------------------------------------------------------------------------------
 // The ladder, slowest idea first. A line here is all it takes to register a rung.
-static constexpr char DTYPES[] = "float16 bfloat16 float32 float64";
+static constexpr Needs ALL = {.dtypes = "float16 bfloat16 float32 float64", .options = "rotate"};
+static constexpr Needs ALL_ALIGNED = {
+    .dtypes = ALL.dtypes, .options = ALL.options, .alignment = 16};
 static constexpr Rung<TransposeProblem> RUNGS[] = {
-    {"naive", transpose_naive, {.dtypes = DTYPES}},
-    {"tiled", transpose_tiled, {.dtypes = DTYPES}},
-    {"padded", transpose_padded, {.dtypes = DTYPES}},
-    {"swizzled", transpose_swizzled, {.dtypes = DTYPES}},
-    {"vectorized", transpose_vectorized, {.dtypes = DTYPES, .alignment = 16}},
+    {"naive", transpose_naive, ALL},
+    {"tiled", transpose_tiled, ALL},
+    {"padded", transpose_padded, ALL},
+    {"swizzled", transpose_swizzled, ALL},
+    {"vectorized", transpose_vectorized, ALL_ALIGNED},
 };
 
 Ladder<TransposeProblem> transpose_ladder() { return RUNGS; }

@@ -3,12 +3,13 @@
 
 #include "ladder.h"
 
-// y[b] = x[b]^T for every b in 0..batch-1: y[b, n, m] = x[b, m, n]. Bits are moved, nothing is
-// computed.
+// y[b] = x[b]^T for every b in 0..batch-1: y[b, n, m] = x[b, m, n]. With `rotate` x is turned by a
+// quarter, clockwise: y[b, n, m] = x[b, M - 1 - m, n]. Bits are moved, nothing is computed.
 // Elements of a row are adjacent. y overlaps nothing.
 struct TransposeProblem {
   View x;  // [1, batch, M, N]
   View y;  // [1, batch, N, M], of x's dtype
+  bool rotate = false;
 };
 
 Ladder<TransposeProblem> transpose_ladder();

@@ -10,43 +10,52 @@ from . import builds
 from .baselines import compile_baseline
 from .definitions import Checks, checking, define
 from .operator import Baseline, Case, Expected, Layout, Operator, Tensors, TensorSpec
-from .shapes import Shape
+from .shapes import Option, Shape
 
 # What PyTorch sees.
 
 
-def _fake(x: torch.Tensor, rung: str = "") -> torch.Tensor:
+def _fake(x: torch.Tensor, rotate: bool = False, rung: str = "") -> torch.Tensor:
     return x.new_empty((*x.shape[:-2], *reversed(x.shape[-2:])))
 
 
-def _transpose(target: str, x: torch.Tensor, rung: str = "") -> torch.Tensor:
+def _transpose(target: str, x: torch.Tensor, rotate: bool = False, rung: str = "") -> torch.Tensor:
     out = _fake(x)
-    builds.launch(target, "transpose", {"x": x, "out": out}, {}, rung)
+    options = {"rotate": 1.0} if rotate else {}
+    builds.launch(target, "transpose", {"x": x, "out": out}, options, rung)
     return out
 
 
-define('transpose(Tensor x, str rung="") -> Tensor', _transpose, _fake)
+define('transpose(Tensor x, bool rotate=False, str rung="") -> Tensor', _transpose, _fake)
 
 
-def transpose(x: torch.Tensor, *, kernel: str | None = None, check: Checks = None) -> torch.Tensor:
+def transpose(
+    x: torch.Tensor, *, rotate: bool = False, kernel: str | None = None, check: Checks = None
+) -> torch.Tensor:
     """Swap the last two dimensions, as ``x.mT.contiguous()``.
 
     x: [..., M, N], rank 2 or more, of one of the dtypes of a rung; rows may be any stride apart,
     elements of a row are adjacent, and so are matrices one stride apart.
+    rotate: turn by a quarter instead, clockwise, as ``torch.rot90(x, -1, (-2, -1))``.
     kernel: a rung of ``rungs("transpose")``; None takes the last that takes the input.
     check: what the simulator looks for meanwhile, "all" or names such as ["racecheck"]; what it
     finds is raised as simulator.SimulatorError. ValueError for other names and for CUDA tensors.
     Returns [..., N, M], contiguous. RuntimeError names the argument, what was expected, what came.
     """
     with checking("transpose", check, x=x):
-        return torch.ops.workbench.transpose(x, kernel or "")
+        return torch.ops.workbench.transpose(x, rotate, kernel or "")
 
 
 # What it should compute, exactly.
 
 
+def turned(x: torch.Tensor, case: Case) -> torch.Tensor:
+    """What torch makes of x."""
+    return torch.rot90(x, -1, (-2, -1)) if case.option("rotate") else x.mT
+
+
 def _expect(given: Tensors, case: Case) -> dict[str, Expected]:
-    reference = given["x"].mT.double()
+    reference = turned(given["x"], case).double()
     return {"out": Expected(reference, torch.zeros_like(reference))}
 
 
@@ -54,7 +63,7 @@ def _expect(given: Tensors, case: Case) -> dict[str, Expected]:
 
 
 def _torch(given: Tensors, outputs: Tensors, case: Case) -> torch.Tensor:
-    return outputs["out"].copy_(given["x"].mT)
+    return outputs["out"].copy_(turned(given["x"], case))
 
 
 def _copy(given: Tensors, outputs: Tensors, case: Case) -> torch.Tensor:
@@ -80,6 +89,7 @@ def _few(case: Case) -> Case:
 OPERATOR = Operator(
     name="transpose",
     sizes=("M", "N"),
+    options=(Option("rotate", "turn by a quarter, clockwise"),),
     layouts={
         "contiguous": Layout(),
         "padded": Layout({"x": "padded", "out": "padded"}),
@@ -94,7 +104,7 @@ OPERATOR = Operator(
     },
     tensors=_tensors,
     expect=_expect,
-    by_torch=lambda given, case: given["x"].mT,
+    by_torch=lambda given, case: turned(given["x"], case),
     defaults={
         "simulator": ("M=2048,N=2048", "M=2000,N=1040"),
         "gpu": ("M=4096,N=4096", "M=8192,N=8192", "M=16384,N=16384", "M=131072,N=1024"),
@@ -107,7 +117,7 @@ OPERATOR = Operator(
     ),
     baselines=(
         Baseline("torch", _torch),
-        compile_baseline(lambda case: lambda given: (given["x"].mT.contiguous(),)),
+        compile_baseline(lambda case: lambda given: (turned(given["x"], case).contiguous(),)),
         Baseline("copy", _copy, comparable=False),
     ),
     few=_few,
