@@ -18,7 +18,7 @@ from workbench.cli.main import main
 from workbench.operators.operator import Case
 from workbench.operators.transpose import OPERATOR
 
-DTYPES = ("float16", "bfloat16", "float32", "float64")
+DTYPES = ("int8", "float16", "bfloat16", "float32", "float64")
 
 
 def _cases(*shapes: tuple[int, int], **settings) -> tuple[Case, ...]:

@@ -39,6 +39,7 @@ constexpr std::pair<const char*, DType> DTYPES[] = {
     {"float64", DType::float64},
     {"float16", DType::float16},
     {"bfloat16", DType::bfloat16},
+    {"int8", DType::int8},
 };
 
 // ------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@
 constexpr int MAX_DIM = INT_MAX - 65535;
 
 // Element types, by torch's names.
-enum class DType { float32, float64, float16, bfloat16 };
+enum class DType { float32, float64, float16, bfloat16, int8 };
 
 // A tensor: outermost dimension first, strides in elements. A dimension that is missing, as batches
 // are to a matrix, has size 1 and stride 0, and so has every dimension of size 1. Any size may be 0.

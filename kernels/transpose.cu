@@ -4,7 +4,7 @@
 //   x [batch, M, N]   y [batch, N, M]   y[b, n, m] = x[b, m, n]
 //   Row-major: elements of a row are adjacent, rows are ldx, ldy apart. Any M, N, batch.
 //   With rotate, y[b, n, m] = x[b, M - 1 - m, n]: the rows of x counted from the last one up.
-//   Elements of 2, 4 or 8 bytes, moved as they are.
+//   Elements of 1, 2, 4 or 8 bytes, moved as they are.
 //
 // Rungs                                      fp32: sectors of a warp's    wavefronts of its shared
 //                                            load and store               store and load
@@ -31,6 +31,8 @@ struct Transpose {
 template <class Run>
 static auto with_bits(DType dtype, Run run) {
   switch (dtype) {
+    case DType::int8:
+      return run(uint8_t());
     case DType::float16:
     case DType::bfloat16:
       return run(uint16_t());
@@ -39,7 +41,7 @@ static auto with_bits(DType dtype, Run run) {
     case DType::float64:
       return run(uint64_t());
   }
-  throw LaunchError("transpose takes elements of 2, 4 or 8 bytes");
+  throw LaunchError("transpose takes elements of 1, 2, 4 or 8 bytes");
 }
 
 // Launches kernel(p) with a block of `threads` for every tile of tile_m x tile_n elements of x.
@@ -173,8 +175,8 @@ static void transpose_tiled(const TransposeProblem& p, cudaStream_t stream) {
 // Bytes    As tiled. Shared memory: 1 wavefront per request, for rows and columns (elements of 8 B:
 //          2, the least for 256 B).
 // Shape    32 x 8 threads, 4.1 KiB smem (elements of 8 B: 8.3), 1 __syncthreads.
-// Trap     The pad is counted in words of a bank, 4 B: two elements of 2 B, of which two neighbours
-//          share a bank anyway.
+// Trap     The pad is counted in words of a bank, 4 B: two elements of 2 B, four of 1 B, of which
+//          neighbours share a bank anyway.
 // Next     The pad is memory that holds nothing, and it spoils the alignment of the rows: swizzled
 //          does without.
 template <class T>
@@ -253,15 +255,15 @@ static void transpose_swizzled(const TransposeProblem& p, cudaStream_t stream) {
 //
 // Changes  vs swizzled: a square for an element; vectors trade places in the tile, not elements.
 // Bytes    As tiled, in a quarter of the requests (fp32): 16 sectors each, 4 wavefronts each.
-// Shape    SIDE x SIDE squares and as many threads: 16 x 16; 16 KiB smem for fp32 (8 B: 8, 2 B: 32),
-//          1 __syncthreads.
+// Shape    SIDE x SIDE squares and as many threads: 16 x 16; 16 KiB smem for fp32 (8 B: 8, 2 B: 32).
+//          Elements of 1 B: 8 x 8, 16 KiB. 1 __syncthreads.
 // Trap     A square has E elements in each of E registers of 16 bytes. Elements that are narrower
 //          than a register cannot be moved one by one without a register for each: byte_perm turns
 //          two words at a time.
 // Declines nothing, but needs pointers and rows in multiples of 16 bytes.
 // Next     It asks for each byte once, in whole lines: what is left is to have enough of them under
 //          way.
-constexpr int VECTORIZED_SIDE = 16;  // tunable: 8, 16; squares each way
+constexpr int VECTORIZED_SIDE = 16;  // tunable: 8, 16; squares each way, for elements of 1 B half
 
 // A row of a square.
 template <class T>
@@ -325,12 +327,24 @@ __device__ void turn(const Vector<T> (&in)[Vector<T>::SIZE], Vector<T> (&out)[Ve
     } else if constexpr (sizeof(T) == 4) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) out[w].words[i] = in[i].words[w];
-    } else {
+    } else if constexpr (sizeof(T) == 2) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const uint32_t a = in[2 * i].words[w], b = in[2 * i + 1].words[w];
         out[2 * w].words[i] = __byte_perm(a, b, 0x5410);
         out[2 * w + 1].words[i] = __byte_perm(a, b, 0x7632);
+      }
+    } else {  // bytes: 2 x 2 blocks of them first, then pairs
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const uint32_t a = in[4 * i].words[w], b = in[4 * i + 1].words[w];
+        const uint32_t c = in[4 * i + 2].words[w], d = in[4 * i + 3].words[w];
+        const uint32_t ab_low = __byte_perm(a, b, 0x5140), ab_high = __byte_perm(a, b, 0x7362);
+        const uint32_t cd_low = __byte_perm(c, d, 0x5140), cd_high = __byte_perm(c, d, 0x7362);
+        out[4 * w].words[i] = __byte_perm(ab_low, cd_low, 0x5410);
+        out[4 * w + 1].words[i] = __byte_perm(ab_low, cd_low, 0x7632);
+        out[4 * w + 2].words[i] = __byte_perm(ab_high, cd_high, 0x5410);
+        out[4 * w + 3].words[i] = __byte_perm(ab_high, cd_high, 0x7632);
       }
     }
   }
@@ -369,7 +383,8 @@ __global__ __launch_bounds__(SIDE* SIDE) void transpose_vectorized_kernel(const 
 static void transpose_vectorized(const TransposeProblem& p, cudaStream_t stream) {
   with_bits(p.x.dtype, [&](auto zero) {
     using T = decltype(zero);
-    constexpr int SIDE = VECTORIZED_SIDE, SPAN = SIDE * Vector<T>::SIZE;
+    constexpr int SIDE = VECTORIZED_SIDE / (sizeof(T) == 1 ? 2 : 1);
+    constexpr int SPAN = SIDE * Vector<T>::SIZE;
     launch_tiles<T>(transpose_vectorized_kernel<T, SIDE>, "transpose_vectorized", p, SPAN, SPAN,
                     dim3(SIDE * SIDE), stream);
   });
@@ -377,7 +392,8 @@ static void transpose_vectorized(const TransposeProblem& p, cudaStream_t stream)
 
 // ------------------------------------------------------------------------------------------------
 // The ladder, slowest idea first. A line here is all it takes to register a rung.
-static constexpr Needs ALL = {.dtypes = "float16 bfloat16 float32 float64", .options = "rotate"};
+static constexpr Needs ALL = {.dtypes = "int8 float16 bfloat16 float32 float64",
+                              .options = "rotate"};
 static constexpr Needs ALL_ALIGNED = {
     .dtypes = ALL.dtypes, .options = ALL.options, .alignment = 16};
 static constexpr Rung<TransposeProblem> RUNGS[] = {
