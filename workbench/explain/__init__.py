@@ -1,7 +1,7 @@
 """Where the time of a kernel goes: its source with counters beside it, and what to change.
 
-``python test_matmul.py --explain tiled`` prints it, ``--html FILE`` writes it as a page. From
-Python, ``explain(launches)`` takes what ``simulator.record()`` yields.
+``python test_<op>.py --explain NAME`` prints it, ``--html FILE`` writes it as a page. From Python,
+``explain(launches)`` takes what ``simulator.record()`` yields.
 """
 
 from __future__ import annotations
