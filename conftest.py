@@ -51,9 +51,11 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "grid(operator, sample, full, rungs): run for every rung, case and target"
     )
     common = {"deadline": None, "derandomize": True, "database": None}
-    settings.register_profile("sample", max_examples=50, **common)
+    settings.register_profile("sample", max_examples=20, **common)
     settings.register_profile("full", max_examples=1200, **common)
     settings.load_profile("full" if config.getoption("--full") else "sample")
+    if not config.getoption("--full"):  # small tensors: threads would mostly wait for each other
+        torch.set_num_threads(1)
 
 
 def _check_everything(config: pytest.Config) -> None:

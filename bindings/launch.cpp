@@ -105,6 +105,10 @@ void Call::check_arguments(const std::string& dtypes) const {
     fail(name, "all tensors must have one dtype, and the kernels take ", with_commas(dtypes),
          "; got ", first.name, " ", first.text(), ", ", arg.name, " ", arg.text());
   }
+  if (!lists(dtypes, first.dtype)) {
+    const char* one_of = dtypes.find(' ') == std::string::npos ? "" : "one of ";
+    first.reject(first.name, " must be ", one_of, with_commas(dtypes));
+  }
   const Args ins = arguments(false), outs = arguments(true);
   for (const Arg* out : outs) {
     check_no_self_overlap(*out);

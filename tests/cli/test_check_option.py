@@ -1,7 +1,6 @@
 """``--check`` and ``check=``: the checks as scripts, functions and programs take them."""
 
 import re
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +11,6 @@ from simulator.checks import CHECKS, check_names
 from tests.support import finished, python
 from workbench import (
     attention,
-    bench,
     log_softmax,
     matmul,
     matmul_nt,
@@ -21,6 +19,8 @@ from workbench import (
     softmax,
     softmax_backward,
 )
+from workbench.cli.main import main
+from workbench.operators import builds
 
 RACE = """
 __global__ void reverse_kernel(int* out, const int* in) {
@@ -151,41 +151,57 @@ def test_inline_refuses_what_it_cannot_check() -> None:
     ],
 )
 def test_a_script_refuses_what_it_cannot_check(flags, message, capsys) -> None:
-    assert bench.main("matmul", flags) == 2
+    assert main("matmul", flags) == 2
     assert message in capsys.readouterr().err
 
 
-def test_a_script_reports_what_the_checks_find(edited) -> None:
-    """Tiles that are overwritten while other warps may still read them; the other rung is right."""
-    kernels = edited(("__syncthreads();  // no warp still reads the tiles", "//"))
-    status, out, err = finished(
-        python(
-            *("test_matmul.py", "--check", "--kernel", "tiled", "naive"),
-            *("--shape", "M=70,N=70,K=70"),
-            **kernels,
-        ),
-        300,
-    )
-    assert status == 1, err
-    assert "checks: memcheck, racecheck, initcheck, synccheck" in out
-    (wrong,) = [row for row in out.splitlines() if row.startswith("tiled ")]
-    assert wrong.split() == ["tiled", "WRONG"]
-    assert re.search(r"^naive .*\d", out, flags=re.MULTILINE)
-    report = out.partition("WRONG  matmul tiled on the simulator")[2]
+def test_a_script_reports_what_the_checks_find(capsys, monkeypatch) -> None:
+    """A kernel with a race in the place of one rung's; the other is right."""
+    racing = inline(RACE + LAUNCHER, "reverse", target="simulator").reverse
+    launch = builds.launch
+    numbers, out = torch.arange(64, dtype=torch.int32), torch.zeros(64, dtype=torch.int32)
+
+    def with_a_race(target, op, tensors, options, kernel, called=""):
+        if kernel == "tiled":
+            racing(out, numbers)
+        else:
+            launch(target, op, tensors, options, kernel, called)
+
+    monkeypatch.setattr(builds, "launch", with_a_race)
+    before = active()
+    command = ["--check", "--kernel", "tiled", "naive", "--shape", "M=7,N=7,K=7"]
+    with simulator.settings(checks="memcheck"):
+        assert main("matmul", command) == 1
+        assert active() == "memcheck"
+    assert active() == before
+    printed = capsys.readouterr().out
+    assert "checks: memcheck, racecheck, initcheck, synccheck" in printed
+    assert re.search("^tiled +WRONG$", printed, flags=re.MULTILINE)
+    assert re.search(r"^naive .*\d", printed, flags=re.MULTILINE)
+    report = printed.partition("WRONG  matmul tiled on the simulator")[2]
     assert "raised SimulatorError: racecheck: " in report
-    assert report.count("matmul.cu:") == 2  # both sides
+    assert all(f":{line}" in report for line in RACE_LINES)  # both sides
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A program with a race, which is compiled once."""
+    file = tmp_path_factory.mktemp("program") / "race.cu"
+    file.write_text(RACE + MAIN)
+    return str(file)
 
 
 @pytest.mark.parametrize("flag", ["--check", "--check=racecheck,initcheck"])
-def test_a_program_with_a_race_fails(flag: str, tmp_path: Path) -> None:
-    program = tmp_path / "race.cu"
-    program.write_text(RACE + MAIN)
-    status, out, err = finished(python("build.py", "run", flag, str(program)), 120)
+def test_a_program_with_a_race_fails(flag: str, program: str) -> None:
+    status, out, err = finished(python("build.py", "run", flag, program), 120)
     assert (status, out) == (3, "cudaErrorLaunchFailure cudaErrorLaunchFailure"), err
     assert "racecheck: " in err and all(f"race.cu:{line}" in err for line in RACE_LINES)
-    memcheck = python("build.py", "run", "--check", "memcheck", str(program))
+
+
+def test_a_program_is_checked_for_what_is_asked_alone(program: str) -> None:
+    memcheck = python("build.py", "run", "--check", "memcheck", program)
     assert finished(memcheck, 120)[0] != 0  # memcheck is taken for a file: NAMES stand behind =
-    silent = python("build.py", "run", "--check=memcheck", str(program))
+    silent = python("build.py", "run", "--check=memcheck", program)
     assert finished(silent, 120)[:2] == (0, "cudaSuccess cudaSuccess")
 
 

@@ -1,78 +1,146 @@
-"""The scripts: command line, tables, exit status, history, and rungs that appear by themselves."""
+"""The scripts: command line, tables, exit status, history."""
 
 import contextlib
+import io
 import json
 import re
 import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
 
-from workbench import bench, check, estimate, measure, ops
-from workbench.estimate import GPUS
+from workbench import estimate, rungs
+from workbench.cli import main, pages
+from workbench.cli.request import request
+from workbench.estimate import DEFAULT_GPU, GPUS
+from workbench.harness import measure, verify
 from workbench.harness.history import HistoryError
-from workbench.operations import MATMUL, OPERATIONS
+from workbench.harness.results import Estimated
+from workbench.operators.attention import OPERATOR as ATTENTION
+from workbench.operators.matmul import OPERATOR as MATMUL
+from workbench.operators.softmax import OPERATOR as SOFTMAX
 
-CPU = torch.device("cpu")
-SMALL = ("--target", "simulator", "--shape", "M=40,N=50,K=60")
+SMALL = ("--shape", "M=40,N=50,K=60")
+ODD = ("--shape", "B=1,H=1,Nq=9,Nk=10,D=20")  # that flash declines
+DECLINES = "declines: its tiles are made for D = 32, 64 and 128; got D = 20"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a script did on the simulator."""
+
+    status: int
+    out: str
+    err: str
+    cache: Path
+
+    @property
+    def run(self) -> dict:
+        return json.loads((self.cache / "x.json").read_text())
+
+    @property
+    def rows(self) -> list[dict]:
+        return self.run["rows"]
+
+    def recorded(self, fields: str = "kernel") -> list[tuple]:
+        """All that is in the history of its folder."""
+        with sqlite3.connect(self.cache / "history.db") as database:
+            return database.execute(f"SELECT {fields} FROM rows ORDER BY id").fetchall()
+
+    def line(self, kernel: str) -> str:
+        """The only line of a rung."""
+        (line,) = re.findall(rf"^{kernel} .*$", self.out, flags=re.MULTILINE)
+        return line
+
+
+def script(cache: Path, op: str, *arguments: str) -> Run:
+    """Run a script with a history of its own, while builds stay in the common cache."""
+    out, err = io.StringIO(), io.StringIO()
+    command = [*arguments, "--target", "simulator", "--json", str(cache / "x.json")]
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        patch.setattr(main, "cache_dir", lambda: cache)
+        status = main.main(op, command)
+    return Run(status, out.getvalue(), err.getvalue(), cache)
+
+
+def made_up(launches, op, gpu) -> Estimated:
+    return Estimated(gpu.name, 0.01, 0.3, "DRAM", 0.5, "registers")
+
+
+@contextlib.contextmanager
+def without_estimates():
+    """Let nothing be compiled for a GPU: a few tests of matmul.cu show that estimates work."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(estimate, "prepare", lambda op, gpu: None)
+        patch.setattr(estimate, "estimated", made_up)
+        yield
 
 
 @pytest.fixture
-def history(tmp_path, monkeypatch):
-    """A history of its own, while builds stay in the common cache."""
-    monkeypatch.setattr(bench, "cache_dir", lambda: tmp_path)
-    return tmp_path / "history.db"
+def no_estimates():
+    with without_estimates():
+        yield
 
 
-def test_tables_every_rung(history, capsys):
-    assert bench.main("matmul", [*SMALL, "--shape", "M=1,N=1,K=1"]) == 0
-    out = capsys.readouterr().out
-    assert out.startswith("target: simulator (asked for)\n")
-    assert "matmul M=40,N=50,K=60 float32" in out
-    assert "matmul M=1,N=1,K=1 float32" in out
-    for rung in ops.rungs("matmul"):
-        assert len(re.findall(rf"^{rung.name} ", out, flags=re.MULTILINE)) == 2
-    assert "an ESTIMATE for the H200 SXM" in out
-    assert max(map(len, out.splitlines())) <= 100
+@pytest.fixture(scope="module")
+def of_matmul(tmp_path_factory) -> Run:
+    return script(tmp_path_factory.mktemp("matmul"), "matmul", *SMALL, "--shape", "M=1,N=1,K=1")
 
 
-@pytest.mark.parametrize("name", ["softmax", "attention"])
-def test_the_other_scripts(history, capsys, name):
-    shape = {"softmax": "rows=5,cols=70", "attention": "B=1,H=1,Nq=9,Nk=10,D=32,causal=1"}[name]
-    assert bench.main(name, ["--shape", shape, "--target", "simulator"]) == 0
-    out = capsys.readouterr().out
-    for rung in ops.rungs(name):
-        assert re.search(rf"^{rung.name} ", out, flags=re.MULTILINE)
+@pytest.fixture(scope="module")
+def of_softmax(tmp_path_factory) -> Run:
+    shapes = ("--shape", "rows=5,cols=70", "rows=2,cols=9", "--dtype", "float32", "bfloat16")
+    with without_estimates():
+        return script(tmp_path_factory.mktemp("softmax"), "softmax", *shapes)
 
 
-def test_backward_is_the_ladder_of_the_gradient(history, capsys, tmp_path):
-    file = tmp_path / "x.json"
-    arguments = ["--backward", "--shape", "rows=5,cols=70", "--target", "simulator"]
-    assert bench.main("softmax", [*arguments, "--json", str(file)]) == 0
-    out = capsys.readouterr().out
-    assert "softmax_backward rows=5,cols=70 float32, ideal 4.20 kB\n" in out
-    rows = json.loads(file.read_text())["rows"]
-    names = [rung.name for rung in ops.rungs("softmax_backward")]
-    assert [(row["op"], row["kernel"]) for row in rows] == [("softmax_backward", n) for n in names]
-    assert bench.main("softmax", ["--backward", "--kernel", "online"]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("test_softmax.py: error: --kernel online: softmax_backward has naive, ")
-    assert error.endswith("the end of kernels/softmax_backward.cu\n")
+@pytest.fixture(scope="module")
+def of_attention(tmp_path_factory) -> Run:
+    with without_estimates():
+        return script(tmp_path_factory.mktemp("attention"), "attention", *ODD)
 
 
-def test_each_dtype_has_tables_of_the_rungs_that_take_it(history, capsys, tmp_path):
-    file = tmp_path / "x.json"
-    arguments = ["--shape", "rows=5,cols=70", "rows=2,cols=9", "--target", "simulator"]
-    arguments += ["--dtype", "float32", "bfloat16", "--json", str(file)]
-    assert bench.main("softmax", arguments) == 0
-    out = capsys.readouterr().out
-    ladder = ops.rungs("softmax")
+def test_a_table_has_every_rung(of_matmul):
+    assert of_matmul.status == 0
+    assert of_matmul.out.startswith("target: simulator (asked for)\n")
+    assert "matmul M=40,N=50,K=60 float32\n" in of_matmul.out
+    assert "matmul M=1,N=1,K=1 float32\n" in of_matmul.out
+    for rung in rungs("matmul"):
+        assert len(re.findall(rf"^{rung.name} ", of_matmul.out, flags=re.MULTILINE)) == 2
+    assert "an ESTIMATE for the H200 SXM" in of_matmul.out
+    assert max(map(len, of_matmul.out.splitlines())) <= 100
+
+
+def test_json(of_matmul):
+    names = [rung.name for rung in rungs("matmul")]
+    assert [row["kernel"] for row in of_matmul.rows] == 2 * names
+    first = of_matmul.rows[0]
+    about = [first[name] for name in ("shape", "options", "layout", "dtype", "target")]
+    assert about == ["M=40,N=50,K=60", "", "", "float32", "simulator"]
+    assert first["checked"] is True
+    assert first["counters"]["warp_instructions"] > 0
+    assert first["counters"]["flops"] >= 2 * 40 * 50 * 60
+    assert of_matmul.run["torch"] == torch.__version__
+
+
+def test_torch_is_measured_by_the_same_budget(of_matmul):
+    assert "torch's own kernel on the CPU has an error of" in of_matmul.out
+    assert 0 < measure.torch_share(MATMUL, MATMUL.case("M=40,N=50,K=60")) < 1
+
+
+def test_each_dtype_has_tables_of_the_rungs_that_take_it(of_softmax):
+    assert of_softmax.status == 0
+    ladder = rungs("softmax")
     without = [rung.name for rung in ladder if "bfloat16" not in rung.dtypes]
     assert without
-    line = f"these do not take bfloat16: {', '.join(without)}\n"
-    assert out.count(line) == 1
-    rows = json.loads(file.read_text())["rows"]
-    listed = [(row["dtype"], row["shape"], row["kernel"]) for row in rows]
+    assert of_softmax.out.count(f"these do not take bfloat16: {', '.join(without)}\n") == 1
+    listed = [(row["dtype"], row["shape"], row["kernel"]) for row in of_softmax.rows]
     assert listed == [
         (dtype, shape, rung.name)
         for dtype in ("float32", "bfloat16")
@@ -80,85 +148,153 @@ def test_each_dtype_has_tables_of_the_rungs_that_take_it(history, capsys, tmp_pa
         for rung in ladder
         if dtype in rung.dtypes
     ]
-    assert [row["traffic"]["ideal_bytes"] for row in rows][:: len(rows) - 1] == [2800, 72]
+    traffic = [row["traffic"]["ideal_bytes"] for row in of_softmax.rows if row["checked"]]
+    assert (traffic[0], traffic[-1]) == (2800, 72)
 
 
-def test_a_rung_that_is_named_is_listed_for_every_dtype(history, capsys):
-    arguments = ["--shape", "rows=5,cols=70", "--target", "simulator", "--kernel", "naive"]
-    assert bench.main("softmax", [*arguments, "--dtype", "bfloat16"]) == 0
-    out = capsys.readouterr().out
-    assert re.search(r"^naive +not run$", out, flags=re.MULTILINE)
-    assert "naive was not run: dtype bfloat16 is not one of float32" in out
+def test_a_rung_that_declines_is_listed_with_the_reason(of_softmax, of_attention):
+    assert of_attention.status == 0
+    assert of_attention.line("flash") == f"flash  {DECLINES}"
+    reason = "rows of 70 columns fit into the registers of a block: row_in_registers"
+    line = rf"^cluster +declines: {reason}$"
+    assert len(re.findall(line, of_softmax.out, flags=re.MULTILINE)) == 2  # in either dtype
+    naive, flash = of_attention.rows
+    assert (naive["refused"], naive["checked"]) == (None, True)
+    assert (flash["refused"], flash["checked"], flash["note"]) == (DECLINES, False, "")
+    assert flash["counters"] == {} and flash["share"] is flash["estimate"] is None
 
 
-def test_a_rung_that_does_not_take_the_shape_is_listed_with_the_reason(history, capsys):
-    picky = next(rung for rung in ops.rungs("attention") if rung.head_dims)
-    shape = "B=1,H=1,Nq=9,Nk=10,D=20"
-    assert bench.main("attention", ["--shape", shape, "--target", "simulator"]) == 0
-    out = capsys.readouterr().out
-    assert re.search(rf"^{picky.name} +not run", out, flags=re.MULTILINE)
-    assert f"{picky.name} was not run: D=20 is not one of" in out
+def test_a_rung_that_declines_has_its_reason_on_a_page(of_attention):
+    lines = pages.table(of_attention.run).splitlines()
+    (flash,) = [line for line in lines if line.startswith("| flash |")]
+    (naive,) = [line for line in lines if line.startswith("| naive |")]
+    assert flash.startswith(f"| flash | {DECLINES} |")
+    assert flash.count("|") == naive.count("|")
 
 
-def test_the_change_is_that_of_the_estimate(history, capsys):
-    arguments = [*SMALL, "--kernel", "naive"]
-    for word in ("new", "="):
-        assert bench.main("matmul", arguments) == 0
-        line = re.search(r"^naive .*$", capsys.readouterr().out, flags=re.MULTILINE)[0]
-        assert [w for w in line.split() if w in ("new", "=")] == [word]
-    assert bench.main("matmul", [*arguments, "--gpu", "t4"]) == 0  # a history for each GPU
-    assert re.search(r"^naive .* new ", capsys.readouterr().out, flags=re.MULTILINE)
-    with sqlite3.connect(history) as database:
+def test_a_rung_that_declines_has_no_history(of_softmax, of_attention):
+    assert of_attention.recorded() == [("naive",)]
+    assert not {("cluster",), ("cluster_pipelined",)} & set(of_softmax.recorded())
+
+
+def test_backward_is_the_ladder_of_the_gradient(no_estimates, tmp_path):
+    run = script(tmp_path, "softmax", "--backward", "--shape", "rows=5,cols=70")
+    assert run.status == 0
+    assert "softmax_backward rows=5,cols=70 float32\n" in run.out
+    names = [rung.name for rung in rungs("softmax_backward")]
+    expected = [("softmax_backward", name) for name in names]
+    assert [(row["op"], row["kernel"]) for row in run.rows] == expected
+    run = script(tmp_path, "softmax", "--backward", "--kernel", "online")
+    assert run.status == 2
+    assert run.err.startswith(
+        "test_softmax.py: error: --kernel online: softmax_backward has naive, "
+    )
+    assert run.err.endswith("the end of kernels/softmax_backward.cu\n")
+
+
+def test_a_rung_that_is_named_is_listed_for_every_dtype(no_estimates, tmp_path):
+    arguments = ("--shape", "rows=5,cols=70", "--kernel", "naive", "--dtype", "bfloat16")
+    run = script(tmp_path, "softmax", *arguments)
+    assert run.status == 0
+    assert run.line("naive") == "naive  takes float32; got bfloat16"
+
+
+def test_options_are_timed_and_kept_by_themselves(no_estimates, tmp_path):
+    arguments = ("--kernel", "naive", *ODD)
+    assert "naive" in script(tmp_path, "attention", *arguments).line("naive")
+    for change in (" new ", " = "):
+        run = script(tmp_path, "attention", *arguments, "--option", "scale=0.5", "causal")
+        assert "attention B=1,H=1,Nq=9,Nk=10,D=20 causal scale=0.5 float32\n" in run.out
+        assert change in run.line("naive")
+    assert [row["options"] for row in run.rows] == ["causal scale=0.5"]
+    assert run.recorded("options") == [("",), ("causal scale=0.5",), ("causal scale=0.5",)]
+
+
+def test_layouts_are_timed_and_kept_by_themselves(no_estimates, tmp_path):
+    arguments = (*SMALL, "--kernel", "naive")
+    assert " new " in script(tmp_path, "matmul", *arguments).line("naive")
+    for change in (" new ", " = "):
+        run = script(tmp_path, "matmul", *arguments, "--layout", "nt")
+        assert "matmul M=40,N=50,K=60 nt float32\n" in run.out
+        assert change in run.line("naive")
+    run = script(tmp_path, "matmul", *arguments, "--layout", "nn", "nt", "nn")
+    assert [(row["shape"], row["layout"]) for row in run.rows] == [
+        ("M=40,N=50,K=60", ""),
+        ("M=40,N=50,K=60", "nt"),
+    ]
+    assert run.recorded("layout") == [("",), ("nt",), ("nt",), ("",), ("nt",)]
+
+
+def test_a_layout_that_can_hold_the_shape_is_taken(no_estimates):
+    shape = ("--shape", "M=2,N=2,K=2")
+    layouts = ("--layout", *MATMUL.layouts)
+    asked = request(MATMUL, ["--target", "simulator", *shape, *layouts])
+    assert [case.layout for case in asked.cases] == [*MATMUL.layouts]
+
+
+def test_an_option_takes_the_place_of_those_of_the_default_cases(no_estimates):
+    asked = request(ATTENTION, ["--target", "simulator"])
+    assert [case.written_options for case in asked.cases] == ["", "causal"]
+    asked = request(ATTENTION, ["--target", "simulator", "--option", "scale=0.5"])
+    assert [case.written_options for case in asked.cases] == ["scale=0.5"]
+    asked = request(SOFTMAX, ["--target", "simulator", "--option", "log", "--option", "lse"])
+    assert {case.written_options for case in asked.cases} == {"log lse"}
+    shapes = ["rows=2,cols=3", "rows=4,cols=5 lse"]
+    asked = request(SOFTMAX, ["--target", "simulator", "--shape", *shapes, "--option", "log"])
+    assert [case.text for case in asked.cases] == ["rows=2,cols=3 log", "rows=4,cols=5 log lse"]
+
+
+def test_the_change_is_that_of_the_estimate(no_estimates, tmp_path):
+    arguments = (*SMALL, "--kernel", "naive")
+    assert " new " in script(tmp_path, "matmul", *arguments).line("naive")
+    assert " = " in script(tmp_path, "matmul", *arguments).line("naive")
+    on_t4 = (*arguments, "--gpu", "t4")  # a history for each GPU
+    assert " new " in script(tmp_path, "matmul", *on_t4).line("naive")
+    with sqlite3.connect(tmp_path / "history.db") as database:
         database.execute(
-            "UPDATE rows SET counters = json_replace(counters, '$.estimated_ms_t4', 1e-6)"
+            "UPDATE rows SET counters = json_replace(counters, '$.estimated_ms_t4', 0.002)"
         )
-    assert bench.main("matmul", [*arguments, "--gpu", "t4"]) == 0
-    assert re.search(r"^naive .* \+[\d.e+]+% ", capsys.readouterr().out, flags=re.MULTILINE)
+    assert " +400% " in script(tmp_path, "matmul", *on_t4).line("naive")
 
 
-def test_every_gpu_has_an_estimate(history, tmp_path):
-    file = tmp_path / "x.json"
-    for gpu in GPUS:
-        arguments = [*SMALL, "--kernel", "tiled", "--gpu", gpu, "--json", str(file)]
-        assert bench.main("matmul", arguments) == 0
-        (row,) = json.loads(file.read_text())["rows"]
-        assert row["estimate"]["gpu"] == gpu
-        assert row["estimate"]["time_ms"] == row["counters"][f"estimated_ms_{gpu}"] > 0
-        assert 0 < row["estimate"]["occupancy"] <= 1
+@pytest.mark.parametrize(
+    "gpu",
+    [gpu if gpu == DEFAULT_GPU else pytest.param(gpu, marks=pytest.mark.full) for gpu in GPUS],
+)
+def test_every_gpu_has_an_estimate(gpu, tmp_path):
+    run = script(tmp_path, "matmul", *SMALL, "--kernel", "tiled", "--gpu", gpu)
+    (row,) = run.rows
+    assert row["estimate"]["gpu"] == gpu
+    assert row["estimate"]["time_ms"] == row["counters"][f"estimated_ms_{gpu}"] > 0
+    assert 0 < row["estimate"]["occupancy"] <= 1
 
 
-def test_a_kernel_that_does_not_run_on_the_gpu_has_no_estimate(history, capsys, monkeypatch):
+def test_a_kernel_that_does_not_run_on_the_gpu_has_no_estimate(tmp_path, monkeypatch):
     def refuse(launches, sources, gpu):
         raise estimate.EstimateError(f"x.cu does not compile for sm_{gpu.arch}: line\nmore")
 
     monkeypatch.setattr(estimate, "estimate_launches", refuse)
-    assert bench.main("matmul", [*SMALL, "--kernel", "naive"]) == 0
-    out = capsys.readouterr().out
-    assert "naive: no estimate for the H200 SXM: x.cu does not compile for sm_90a: line\n" in out
+    run = script(tmp_path, "matmul", *SMALL, "--kernel", "naive")
+    assert run.status == 0
+    words = "naive: no estimate for the H200 SXM: x.cu does not compile for sm_90a: line\n"
+    assert words in run.out
 
 
-def test_kernels_of_the_command_line_alone(history, capsys):
-    assert bench.main("matmul", [*SMALL, "--kernel", "naive", "--kernel", "tiled"]) == 0
-    out = capsys.readouterr().out
-    assert re.findall(r"^(\w+) .*\d ms|^(\w+) .*\d us", out, flags=re.MULTILINE)
-    assert "coalesced" not in out
+def test_kernels_of_the_command_line_alone(no_estimates, tmp_path):
+    run = script(tmp_path, "matmul", *SMALL, "--kernel", "tiled", "--kernel", "naive")
+    assert run.status == 0
+    assert [row["kernel"] for row in run.rows] == ["naive", "tiled"]
+    assert "coalesced" not in run.out
 
 
-def test_json(history, tmp_path):
-    file = tmp_path / "result.json"
-    assert bench.main("matmul", [*SMALL, "--json", str(file)]) == 0
-    document = json.loads(file.read_text())
-    assert [row["kernel"] for row in document["rows"]] == [r.name for r in ops.rungs("matmul")]
-    first = document["rows"][0]
-    assert (first["shape"], first["dtype"], first["target"]) == (
-        "M=40,N=50,K=60",
-        "float32",
-        "simulator",
-    )
-    assert first["checked"] is True
-    assert first["counters"]["warp_instructions"] > 0
-    assert first["counters"]["flops"] >= 2 * 40 * 50 * 60
-    assert document["torch"] == torch.__version__
+def bad(op, arguments, words, capsys) -> None:
+    """Expect one line of error and nothing else."""
+    assert main.main(op, arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(f"test_{op}.py: error: ")
+    assert captured.err.count("\n") == 1
+    assert words in captured.err
 
 
 @pytest.mark.parametrize(
@@ -167,124 +303,135 @@ def test_json(history, tmp_path):
         (["--kernel", "fast"], "--kernel fast: matmul has naive, "),
         (
             ["--kernel", "fast"],
-            "a rung needs its line in the table at the end of kernels/mat",
+            "a rung needs its line in the table at the end of kernels/matmul.cu",
         ),
         (["--shape", "64"], "write M=..,N=..,K=.., for example M=64,N=64,K=64"),
+        (["--shape", ""], "--shape '': '' is not NAME=NUMBER; write M=..,N=..,K=.."),
+        (["--shape", "M=1,N=1,K=1 nt"], "--option 'nt': unknown name 'nt'; this operator has none"),
+        (["--layout", "tn"], "--layout tn: matmul has nn, nt, "),
+        (
+            ["--layout", "huge_a", "--shape", "M=1,N=1,K=1"],
+            "--layout huge_a: placement 'huge' needs a dimension above 1 before the last: [1, 1]",
+        ),
         (["--dtype", "float16"], "--dtype float16: matmul takes float32"),
         (["--target", "tpu"], "--target: invalid choice: 'tpu'"),
         (["--gpu", "h300"], "--gpu: invalid choice: 'h300'"),
         (["--json", "/no/such/folder/x.json"], "there is no folder /no/such/folder"),
-        (["--json", "/tmp"], "--json /tmp: this is a folder"),
+        (["--json", "/usr"], "--json /usr: this is a folder"),
         (
             ["--shape", "M=9999999,N=9999999,K=9"],
             "its tensors and references take at least 2000 TB",
         ),
         (["--speed"], "unrecognized arguments: --speed"),
         (["--backward"], "unrecognized arguments: --backward"),
+        (["--option", "causal"], "unrecognized arguments: --option causal"),
         (["--dtype", "float32", "float16"], "--dtype float16: matmul takes float32"),
     ],
 )
-def test_bad_flags_are_one_line(capsys, arguments, words):
-    assert bench.main("matmul", arguments) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.startswith("test_matmul.py: error: ")
-    assert captured.err.count("\n") == 1
-    assert words in captured.err
+def test_bad_flags_are_one_line(no_estimates, capsys, arguments, words):
+    bad("matmul", arguments, words, capsys)
+
+
+ROWS = ["--shape", "rows=4,cols=9"]
+
+
+@pytest.mark.parametrize(
+    ("op", "arguments", "words"),
+    [
+        (
+            "softmax",
+            ["--shape", "rows=4,cols=9,log=1"],
+            "--shape 'rows=4,cols=9,log=1': log is an option, not a size; write --option log",
+        ),
+        (
+            "attention",
+            ["--shape", "B=1,H=1,Nq=9,Nk=10,D=32,causal=1"],
+            "causal is an option, not a size; write --option causal",
+        ),
+        (
+            "softmax",
+            [*ROWS, "--option", "lgo"],
+            "--option 'lgo': unknown name 'lgo'; the options are scale=NUMBER, log, lse",
+        ),
+        ("softmax", [*ROWS, "--option", "log=1"], "--option 'log=1': write log\n"),
+        ("softmax", [*ROWS, "--option", "scale"], "--option 'scale': write scale=NUMBER\n"),
+        ("softmax", [*ROWS, "--option", "scale=x"], "--option 'scale=x': 'x' is not a finite"),
+        ("softmax", [*ROWS, "--option", "scale=nan"], "'nan' is not a finite number"),
+        ("softmax", [*ROWS, "--option", "log", "lse", "log"], "log is given twice"),
+        ("softmax", ["--shape", "rows=4,cols=9 log", "--option", "log"], "log is given twice"),
+        ("softmax", ["--backward", "--option", "lse"], "the options are scale=NUMBER, log, dlse"),
+        ("softmax", [*ROWS, "--option"], "--option: expected at least one argument"),
+        ("attention", ["--layout", "nt"], "--layout nt: attention has contiguous, "),
+    ],
+)
+def test_bad_options_are_one_line(no_estimates, capsys, op, arguments, words):
+    bad(op, arguments, words, capsys)
 
 
 def test_a_gpu_that_is_not_there(capsys, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert bench.main("matmul", ["--target", "gpu"]) == 2
+    assert main.main("matmul", ["--target", "gpu"]) == 2
     assert "--target gpu: " in capsys.readouterr().err
 
 
-def test_an_unusable_history_is_a_warning(tmp_path, capsys, monkeypatch):
+NAIVE = (*SMALL, "--kernel", "naive")
+
+
+def test_an_unusable_history_is_a_warning(no_estimates, tmp_path, capsys, monkeypatch):
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr(bench, "cache_dir", lambda: tmp_path / "file")
-    assert bench.main("matmul", [*SMALL, "--kernel", "naive"]) == 0
+    monkeypatch.setattr(main, "cache_dir", lambda: tmp_path / "file")
+    assert main.main("matmul", [*NAIVE, "--target", "simulator"]) == 0
     captured = capsys.readouterr()
     assert re.search(r"^naive ", captured.out, flags=re.MULTILINE)
     assert "warning: history" in captured.err
     assert "this run is not recorded" in captured.err
 
 
-def test_a_wrong_rung_is_reported_and_not_recorded(history, capsys, monkeypatch):
-    right = check.check_rung
+def test_a_wrong_rung_is_reported_and_not_recorded(no_estimates, tmp_path, monkeypatch):
+    right = verify.check_rung
 
-    def spoiled(operation, rung, case, target):
-        verdict = right(operation, rung, case, target)
+    def spoiled(operator, rung, case, target):
+        verdict = right(operator, rung, case, target)
         if rung.name != "tiled":
             return verdict
-        return check.Verdict(verdict.subject, ("worst    out[1, 2]: got 0, expected 1",))
+        return verify.Verdict(verdict.subject, ("worst    out[1, 2]: got 0, expected 1",))
 
-    monkeypatch.setattr(measure.check, "check_rung", spoiled)
-    assert bench.main("matmul", [*SMALL, "M=8,N=9,K=10"]) == 1
-    out = capsys.readouterr().out
-    assert len(re.findall(r"^tiled +WRONG$", out, flags=re.MULTILINE)) == 2
-    assert out.count("WRONG  matmul tiled on the simulator: M=134,N=139,K=85") == 1
-    assert out.count("worst    out[1, 2]: got 0, expected 1") == 1
-    with sqlite3.connect(history) as database:
-        kernels = {kernel for (kernel,) in database.execute("SELECT kernel FROM rows")}
-    assert kernels == {rung.name for rung in ops.rungs("matmul")} - {"tiled"}
+    monkeypatch.setattr(verify, "check_rung", spoiled)
+    run = script(tmp_path, "matmul", *SMALL, "M=8,N=9,K=10", "--kernel", "naive", "tiled")
+    assert run.status == 1
+    assert len(re.findall(r"^tiled +WRONG$", run.out, flags=re.MULTILINE)) == 2
+    assert run.out.count("WRONG  matmul tiled on the simulator: M=134,N=139,K=85") == 1
+    assert run.out.count("worst    out[1, 2]: got 0, expected 1") == 1
+    assert run.recorded() == [("naive",), ("naive",)]
 
 
 @pytest.mark.parametrize("trouble", [KeyboardInterrupt(), ValueError("a defect")])
-def test_what_was_measured_survives_a_later_error(history, tmp_path, monkeypatch, trouble):
+def test_what_was_measured_survives_a_later_error(no_estimates, tmp_path, monkeypatch, trouble):
     simulate = measure.simulate
 
-    def interrupted(operation, rungs, case, faults, gpu):
+    def interrupted(operator, ladder, case, faults, estimator):
         if case.shape["M"] == 8:
             raise trouble
-        return simulate(operation, rungs, case, faults, gpu)
+        return simulate(operator, ladder, case, faults, estimator)
 
     monkeypatch.setattr(measure, "simulate", interrupted)
-    file = tmp_path / "x.json"
+    command = (*SMALL, "M=8,N=9,K=10", "--kernel", "naive", "tiled")
     with contextlib.suppress(ValueError):
-        assert bench.main("matmul", [*SMALL, "M=8,N=9,K=10", "--json", str(file)]) == 130
-    names = [rung.name for rung in ops.rungs("matmul")]
-    assert [row["kernel"] for row in json.loads(file.read_text())["rows"]] == names
-    with sqlite3.connect(history) as database:
-        recorded = database.execute("SELECT kernel FROM rows ORDER BY id").fetchall()
-    assert [kernel for (kernel,) in recorded] == names
+        assert script(tmp_path, "matmul", *command).status == 130
+    kept = Run(130, "", "", tmp_path)
+    assert [row["kernel"] for row in kept.rows] == ["naive", "tiled"]
+    assert kept.recorded() == [("naive",), ("tiled",)]
 
 
-def test_a_history_that_fails_later_is_a_warning(history, capsys, monkeypatch):
+def test_a_history_that_fails_later_is_a_warning(no_estimates, tmp_path, monkeypatch):
     def fail(*args):
         raise HistoryError("history x is locked")
 
-    monkeypatch.setattr(bench.History, "previous", fail)
-    monkeypatch.setattr(bench.History, "record", fail)
-    assert bench.main("matmul", [*SMALL, "--kernel", "naive"]) == 0
-    error = capsys.readouterr().err
-    assert error == (
+    monkeypatch.setattr(main.History, "previous", fail)
+    monkeypatch.setattr(main.History, "record", fail)
+    run = script(tmp_path, "matmul", *NAIVE)
+    assert run.status == 0
+    assert run.err == (
         "warning: history x is locked; changes are not shown\n"
         "warning: history x is locked; this is not recorded\n"
     )
-
-
-def test_json_tells_refused_from_wrong(history, tmp_path):
-    file = tmp_path / "x.json"
-    arguments = ["--shape", "B=1,H=1,Nq=9,Nk=10,D=20", "--target", "simulator"]
-    assert bench.main("attention", [*arguments, "--json", str(file)]) == 0
-    rows = json.loads(file.read_text())["rows"]
-    refused = [row for row in rows if row["refused"]]
-    assert refused
-    assert all("was not run: D=20" in row["note"] and not row["checked"] for row in refused)
-
-
-@pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
-def test_every_rung_has_edge_cases(operation):
-    for rung in ops.rungs(operation.name):
-        cases = operation.edge_cases("float32")
-        unmet = [check.unmet_requirement(operation, rung, case, CPU) for case in cases]
-        assert None in unmet, rung.name
-
-
-def test_torch_is_measured_by_the_same_budget(history, capsys):
-    bench.main("matmul", [*SMALL, "--kernel", "naive"])
-    assert "torch's own kernel on the CPU has an error of" in capsys.readouterr().out
-    assert 0 < measure.torch_share(MATMUL, MATMUL.case("M=40,N=50,K=60")) < 1
-
-
-# As a person runs them: in a process of their own, with kernels of their own.

@@ -1,5 +1,6 @@
 """Errors in ulp: how they are counted, and that the rungs' are of the size one expects."""
 
+import dataclasses
 import json
 import math
 import sys
@@ -8,10 +9,22 @@ import numpy as np
 import pytest
 import torch
 
-from workbench import ops, precision, report
+from workbench import rungs
+from workbench.cli import pages, precision
 from workbench.cli.precision import Precision
+from workbench.operators import softmax
+from workbench.operators.softmax import OPERATOR as SOFTMAX
 
 FEW = {"randn": ("rows=3,cols=100", "randn"), "1e4 randn": ("rows=3,cols=100", "large")}
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Softmax with a study of few rows."""
+    study = dataclasses.replace(SOFTMAX.precision, inputs=FEW)
+    operator = dataclasses.replace(SOFTMAX, precision=study)
+    monkeypatch.setattr(softmax, "OPERATOR", operator)
+    return operator
 
 
 @pytest.mark.parametrize("dtype", precision.DTYPES)
@@ -35,23 +48,22 @@ def test_what_is_below_the_normal_numbers_is_left_out():
 
 def test_the_reference_is_more_exact_than_float64():
     x = 30 * torch.randn(4, 1000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    exact = precision.exact_softmax(x)
+    exact = SOFTMAX.precision.exact({"x": x})
     assert np.abs(exact.sum(axis=-1) - 1).max() < 1e-17
     assert np.allclose(exact.astype(float), torch.softmax(x, -1).numpy(), rtol=1e-13, atol=0)
     assert 0 < precision.errors_in_ulp(torch.softmax(x, -1), exact).max() < 1000
 
 
-def test_every_rung_and_its_rivals_are_measured(monkeypatch):
-    monkeypatch.setattr(precision, "INPUTS", FEW)
-    found = list(precision.measure("float32", "randn"))
-    names = [rung.name for rung in ops.rungs("softmax")]
+def test_every_rung_and_its_rivals_are_measured(few):
+    found = list(precision.measure(few, "float32", "randn"))
+    names = [rung.name for rung in rungs("softmax") if not rung.name.startswith("cluster")]
     assert [one.kernel for one in found] == ["torch", "unsafe", "pairwise", *names]
     for one in found:
         assert 0 < one.mean_ulp < one.max_ulp < 30, one
-    large = {one.kernel: one for one in precision.measure("float32", "1e4 randn")}
+    large = {one.kernel: one for one in precision.measure(few, "float32", "1e4 randn")}
     assert large["unsafe"].max_ulp is None
     assert all(one.max_ulp < 30 for name, one in large.items() if name != "unsafe")
-    half = list(precision.measure("float16", "randn"))
+    half = list(precision.measure(few, "float16", "randn"))
     assert "naive" not in [one.kernel for one in half]
     assert all(one.max_ulp < 0.6 for one in half)  # rounded once, at the end
 
@@ -68,16 +80,18 @@ def test_tables():
     assert rows == [["naive", "26.2 (4.99)", "472 (276)"], ["unsafe", "", "NaN"]]
 
 
-def test_the_command_writes_what_the_report_reads(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(precision, "INPUTS", FEW)
+def test_the_command_writes_what_the_pages_read(few, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(precision, "DTYPES", ("bfloat16",))
     file = tmp_path / "x.json"
     monkeypatch.setattr(sys, "argv", ["precision", "--json", str(file)])
     assert precision.main() == 0
     assert "bfloat16: largest (mean) error in ulp\n" in capsys.readouterr().out
     run = json.loads(file.read_text())
-    assert (run["device"], run["command"]) == ("simulator", "python -m workbench.precision")
+    assert (run["device"], run["command"]) == (
+        "simulator",
+        "python -m workbench.cli.precision softmax",
+    )
     assert all(math.isfinite(one["max_ulp"]) for one in run["precision"])
-    text = report.table(run)
+    text = pages.table(run)
     assert "bfloat16, largest (mean) error in ulp:\n\n| rung | randn | 1e4 randn |" in text
-    assert "\n| cluster | 0.5" in text
+    assert "\n| row_in_registers | 0.5" in text

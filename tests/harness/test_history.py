@@ -7,7 +7,7 @@ import sqlite3
 
 import pytest
 
-from workbench import history
+from workbench.harness import history
 from workbench.harness.history import History, HistoryError
 from workbench.harness.results import Environment, Row
 
@@ -41,6 +41,8 @@ def test_finds_the_newest_row_of_the_same_rung(path):
         dataclasses.replace(row(), dtype="float16"),
         dataclasses.replace(row(), target="gpu"),
         dataclasses.replace(row(), op="softmax"),
+        dataclasses.replace(row(), options="beta=1"),
+        dataclasses.replace(row(), layout="nt"),
     ],
 )
 def test_other_rungs_and_shapes_are_not_mixed(path, other):
@@ -89,7 +91,7 @@ def test_a_newer_schema_is_refused(path):
     History(path)
     with sqlite3.connect(path) as database:
         database.execute("PRAGMA user_version = 99")
-    with pytest.raises(HistoryError, match="schema 99, this workbench knows up to 1"):
+    with pytest.raises(HistoryError, match="schema 99, this workbench knows up to 2"):
         History(path)
 
 
@@ -99,8 +101,57 @@ def test_an_older_schema_is_brought_up_to_date(path, monkeypatch):
     monkeypatch.setattr(history, "MIGRATIONS", more)
     assert History(path).previous(row(), HERE.device) is not None
     with sqlite3.connect(path) as database:
-        assert database.execute("PRAGMA user_version").fetchone() == (2,)
+        assert database.execute("PRAGMA user_version").fetchone() == (3,)
         assert "note" in [column[1] for column in database.execute("PRAGMA table_info(rows)")]
+
+
+def schema_1(path) -> None:
+    """A file as the first schema has it: options stand among the sizes, layouts nowhere."""
+    path.parent.mkdir()
+    shapes = {
+        ("matmul", "M=1,N=1,K=1"): 1.0,
+        ("attention", "B=1,H=2,Nq=3,Nk=4,D=5,causal=1"): 2.0,
+        ("softmax", "rows=4,cols=9"): 3.0,
+        ("softmax", "rows=4,cols=9,log=1,lse=1"): 4.0,
+        ("softmax_backward", "rows=4,cols=9,dlse=1"): 5.0,
+    }
+    with sqlite3.connect(path) as database:
+        database.executescript(history.MIGRATIONS[0] + "PRAGMA user_version = 1;")
+        run = ("2026-01-01", HERE.device, HERE.torch, HERE.command)
+        database.execute(
+            "INSERT INTO runs(started, device, torch, command) VALUES(?, ?, ?, ?)", run
+        )
+        for (op, shape), ms in shapes.items():
+            database.execute(
+                "INSERT INTO rows(run, op, kernel, shape, dtype, target, device, time_ms, unit, "
+                "ratios, counters) VALUES(1, ?, 'tiled', ?, 'float32', 'gpu', ?, ?, 'gbps', '{}', "
+                "'{}')",
+                (op, shape, HERE.device, ms),
+            )
+
+
+@pytest.mark.parametrize(
+    ("op", "shape", "options", "ms"),
+    [
+        ("matmul", "M=1,N=1,K=1", "", 1.0),
+        ("attention", "B=1,H=2,Nq=3,Nk=4,D=5", "causal", 2.0),
+        ("softmax", "rows=4,cols=9", "", 3.0),
+        ("softmax", "rows=4,cols=9", "log lse", 4.0),
+        ("softmax_backward", "rows=4,cols=9", "dlse", 5.0),
+    ],
+)
+def test_rows_of_the_first_schema_stay_comparable(path, op, shape, options, ms):
+    schema_1(path)
+    now = Row(op, "tiled", shape, "float32", "gpu", True, options=options)
+    assert History(path).previous(now, HERE.device).time_ms == ms
+    assert History(path).previous(dataclasses.replace(now, layout="nt"), HERE.device) is None
+    assert History(path).previous(now, HERE.device).time_ms == ms  # it is migrated once
+
+
+def test_a_row_that_was_refused_is_not_kept(path):
+    declined = dataclasses.replace(row(counters={}), checked=False, refused="declines: D = 20")
+    History(path).record(HERE, [declined], None)
+    assert History(path).previous(row(), HERE.device) is None
 
 
 def test_a_failed_migration_leaves_the_file_as_it_was(path, monkeypatch):

@@ -6,8 +6,9 @@ import math
 import pytest
 import torch
 
-from workbench import check, operations, row_operations
-from workbench.operations import SOFTMAX
+from workbench.harness import inputs, verify
+from workbench.operators import rows
+from workbench.operators.softmax import OPERATOR as SOFTMAX
 
 CPU = torch.device("cpu")
 CASE = SOFTMAX.case("rows=23,cols=9")
@@ -15,22 +16,22 @@ CASE = SOFTMAX.case("rows=23,cols=9")
 
 def few_rows(monkeypatch, elements: int = 64) -> None:
     """Let cases of more elements repeat their rows."""
-    monkeypatch.setattr(row_operations, "MANY_ELEMENTS", elements)
-    operations.expected.cache_clear()
+    monkeypatch.setattr(rows, "MANY_ELEMENTS", elements)
+    verify.expected.cache_clear()
 
 
-def launched(spoil) -> check.Verdict:
+def launched(spoil) -> verify.Verdict:
     """What the checker says of a right softmax whose result ``spoil`` then changes."""
 
     def launch(given, out):
         out["out"].copy_(torch.softmax(given["x"], dim=-1))
         spoil(out["out"])
 
-    return check.check_launch(SOFTMAX, CASE, CPU, launch, "subject")
+    return verify.check_launch(SOFTMAX, CASE, CPU, launch, "subject")
 
 
 @pytest.mark.parametrize(
-    ("shape", "rows"),
+    ("shape", "distinct"),
     [
         ("rows=4096,cols=4096", 4096),
         ("rows=32768,cols=4096", 1021),
@@ -40,11 +41,11 @@ def launched(spoil) -> check.Verdict:
         ("rows=1,cols=100000000", 1),
     ],
 )
-def test_large_cases_have_a_prime_number_of_rows(shape, rows):
+def test_large_cases_have_a_prime_number_of_rows(shape, distinct):
     case = SOFTMAX.case(shape, dtype="bfloat16", fill="spiky")
     few = SOFTMAX.distinct(case)
     assert few == dataclasses.replace(case, shape=few.shape)
-    assert (few.shape["rows"], few.shape["cols"]) == (rows, case.shape["cols"])
+    assert (few.shape["rows"], few.shape["cols"]) == (distinct, case.shape["cols"])
 
 
 def test_memory_is_that_of_the_tensors():
@@ -56,10 +57,11 @@ def test_memory_is_that_of_the_tensors():
 
 def test_rows_are_repeated(monkeypatch):
     few_rows(monkeypatch)
-    few = SOFTMAX.values(CASE)["x"]
+    few = inputs.values(SOFTMAX, CASE)["x"]
     assert few.shape == (5, 9)
-    for layout in SOFTMAX.arrangements:
-        placed = SOFTMAX.place_inputs(dataclasses.replace(CASE, layout=layout), CPU)["x"].view
+    for layout in SOFTMAX.layouts:
+        case = dataclasses.replace(CASE, layout=layout)
+        placed = inputs.place_inputs(SOFTMAX, case, CPU)["x"].view
         assert placed.shape == (23, 9)
         assert all(torch.equal(row, few[i % 5]) for i, row in enumerate(placed))
 
@@ -75,7 +77,7 @@ def test_the_checker_looks_at_every_row(monkeypatch):
     assert "1 of 207 elements" in launched(one).report()
 
     def unwritten(out):
-        check.inputs.fill_unwritten(out[7:9])
+        inputs.fill_unwritten(out[7:9])
 
     assert "18 of 207 elements of out, 18 never written" in launched(unwritten).report()
 

@@ -9,15 +9,18 @@ import math
 import pytest
 import torch
 
-from workbench import check, inputs, operations, ops
-from workbench.operations import ATTENTION, MATMUL, SOFTMAX
+from workbench import rungs
+from workbench.harness import inputs, verify
+from workbench.operators.attention import OPERATOR as ATTENTION
+from workbench.operators.matmul import OPERATOR as MATMUL
+from workbench.operators.softmax import OPERATOR as SOFTMAX
 
 CPU = torch.device("cpu")
 
 
-def run(operation, case, launch) -> check.Verdict:
-    subject = check.describe(operation.name, "spoiled", "simulator", case)
-    return check.check_launch(operation, case, CPU, launch, subject)
+def run(operator, case, launch) -> verify.Verdict:
+    subject = verify.describe(operator.name, "spoiled", "simulator", case)
+    return verify.check_launch(operator, case, CPU, launch, subject)
 
 
 def right_matmul(given, out):
@@ -102,7 +105,7 @@ def test_rejects_an_output_left_as_it_was():
 def test_rejects_the_result_of_the_last_call():
     """Stale output: a kernel that computes once and never again."""
     kept = torch.zeros(8, 8)
-    right_matmul(MATMUL.values(MATMUL.case("M=8,N=8,K=8", fill="spiky")), {"out": kept})
+    right_matmul(inputs.values(MATMUL, MATMUL.case("M=8,N=8,K=8", fill="spiky")), {"out": kept})
     stale = run(MATMUL, MATMUL.case("M=8,N=8,K=8"), lambda given, out: out["out"].copy_(kept))
     assert not stale.ok
 
@@ -272,7 +275,7 @@ def options_launch(given, out, *, scale=0.5, log_base=1.0, lse_of=1.0):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_softmax_is_checked_in_all_its_options(dtype):
-    case = SOFTMAX.case("rows=5,cols=300,log=1,lse=1", scale=0.5, dtype=dtype)
+    case = SOFTMAX.case("rows=5,cols=300 scale=0.5 log lse", dtype=dtype)
 
     def attempt(**wrong):
         return run(SOFTMAX, case, lambda given, out: options_launch(given, out, **wrong))
@@ -285,16 +288,27 @@ def test_softmax_is_checked_in_all_its_options(dtype):
 
 
 def test_a_rung_has_to_refuse_what_it_does_not_take():
-    *_, rung = (rung for rung in ops.rungs("softmax") if {"scale", "lse"} <= {*rung.options})
-    case = SOFTMAX.case("rows=5,cols=300,lse=1", scale=0.5)
-    assert check.check_rung(SOFTMAX, rung, case, "simulator").ok
+    rung = next(rung for rung in rungs("softmax") if {"scale", "lse"} <= {*rung.options})
+    case = SOFTMAX.case("rows=5,cols=300 lse scale=0.5")
+    right = verify.check_rung(SOFTMAX, rung, case, "simulator")
+    assert right.ok and not right.refused
     for option in ("scale", "lse"):
-        known = tuple(other for other in rung.options if other != option)
-        other = dataclasses.replace(rung, options=known)
-        report = check.check_rung(SOFTMAX, other, case, "simulator").report()
-        assert f"accepted an input it does not take: it knows no {option}" in report
-    first, *_ = ops.rungs("softmax")
-    assert check.check_rung(SOFTMAX, first, case, "simulator").refused
+        others = tuple(other for other in rung.options if other != option)
+        other = dataclasses.replace(rung, options=others)
+        report = verify.check_rung(SOFTMAX, other, case, "simulator").report()
+        assert f"accepted an input it does not take: does not support {option}" in report
+    first, *_ = rungs("softmax")
+    refused = verify.check_rung(SOFTMAX, first, case, "simulator")
+    assert (refused.ok, refused.refused) == (True, "does not support scale")
+
+
+def test_a_rung_may_decline_what_its_idea_is_of_no_use_for():
+    rung = rungs("attention")[-1]
+    case = ATTENTION.case("B=1,H=1,Nq=9,Nk=10,D=20")
+    verdict = verify.check_rung(ATTENTION, rung, case, "simulator")
+    assert verdict.ok
+    reason = "its tiles are made for D = 32, 64 and 128; got D = 20"
+    assert verdict.refused == f"declines: {reason}"
 
 
 def attention_launch(q_k_v, out, *, diagonal=None, scale=None, lse_base=1.0):
@@ -312,7 +326,7 @@ def attention_launch(q_k_v, out, *, diagonal=None, scale=None, lse_base=1.0):
 def test_attention_is_checked_in_all_its_parts(shape):
     keys = dict(part.split("=") for part in shape.split(","))
     aligned = int(keys["Nk"]) - int(keys["Nq"])
-    causal = ATTENTION.case(f"{shape},causal=1")
+    causal = ATTENTION.case(shape, options="causal")
 
     def attempt(case, **wrong):
         return run(ATTENTION, case, lambda given, out: attention_launch(given, out, **wrong))
@@ -336,30 +350,28 @@ def test_what_a_launch_raises_is_reported():
     assert "raised RuntimeError: kernels/matmul.cu:12: read past the end of a" in report
 
 
-def test_layouts_keep_values_and_have_guards_all_around():
+def test_placements_keep_values_and_have_guards_all_around():
     values = torch.arange(2 * 3 * 4 * 5.0).view(2, 3, 4, 5)
-    for layout in inputs.LAYOUTS:
-        placed = inputs.place_values(values, layout, CPU)
-        assert torch.equal(placed.view, values), layout
-        assert not list(check.guard_lines("out", placed)), layout
-        if layout == "huge":
+    for placement in inputs.PLACEMENTS:
+        placed = inputs.place_values(values, placement, CPU)
+        assert torch.equal(placed.view, values), placement
+        assert not list(verify.guard_lines("out", placed)), placement
+        if placement == "huge":
             assert placed.view.stride(0) >= inputs.HUGE
         else:
-            assert inputs.is_guard(placed.buffer[: inputs.GUARD]).all(), layout
-            assert inputs.is_guard(placed.buffer[-inputs.GUARD :]).all(), layout
+            assert inputs.is_guard(placed.buffer[: inputs.GUARD]).all(), placement
+            assert inputs.is_guard(placed.buffer[-inputs.GUARD :]).all(), placement
 
 
 def test_equal_cases_have_equal_inputs():
     case = MATMUL.case("M=8,N=9,K=10", fill="spiky")
-    first, second = MATMUL.values(case), MATMUL.values(case)
+    first, second = inputs.values(MATMUL, case), inputs.values(MATMUL, case)
     assert all(torch.equal(first[name], second[name]) for name in first)
-    other = MATMUL.values(MATMUL.case("M=8,N=9,K=10", fill="spiky", seed=1))
+    other = inputs.values(MATMUL, MATMUL.case("M=8,N=9,K=10", fill="spiky", seed=1))
     assert not torch.equal(first["a"], other["a"])
 
 
 def test_an_extra_bound_narrows_the_model():
-    loose = operations.expected("matmul", MATMUL.case("M=8,N=8,K=512", fill="spiky"), "cpu")
-    tight = operations.expected(
-        "matmul", MATMUL.case("M=8,N=8,K=512", fill="spiky", atol=1e-9), "cpu"
-    )
+    loose = verify.expected("matmul", MATMUL.case("M=8,N=8,K=512", fill="spiky"), "cpu")
+    tight = verify.expected("matmul", MATMUL.case("M=8,N=8,K=512", fill="spiky", atol=1e-9), "cpu")
     assert float(tight["out"].allowed.max()) <= 1e-9 < float(loose["out"].allowed.max())

@@ -2,8 +2,9 @@
 
 import pytest
 
-from workbench import estimate, ops
+from workbench import estimate, operators
 from workbench.harness.history import source_hash
+from workbench.operators.builds import rungs, sources
 
 
 @pytest.fixture
@@ -22,32 +23,32 @@ def names(paths):
 
 
 def test_the_files_of_a_ladder(kernels):
-    assert names(ops.sources("matmul")) == ["matmul.cu"]
-    own = names(ops.sources("softmax"))
+    assert names(sources("matmul")) == ["matmul.cu"]
+    own = names(sources("softmax"))
     assert own == ["softmax.cu", "softmax_backwards.cu", "softmax_cub.cu"]
-    own = names(ops.sources("softmax_backward"))
+    own = names(sources("softmax_backward"))
     assert own == ["softmax_backward.cu", "softmax_backward_more.cu"]
 
 
 def test_an_estimate_looks_into_its_own_first(kernels):
     for op, others in (("softmax_backward", 2), ("softmax", 3)):
         files = names(estimate.ladder_sources(op))
-        assert files[:others] == names(ops.sources(op))
+        assert files[:others] == names(sources(op))
         assert sorted(files) == sorted(path.name for path in kernels.glob("*.cu"))
 
 
 def test_the_hash_is_of_all_of_them(kernels):
-    before = source_hash(*ops.sources("softmax"))
+    before = source_hash(*sources("softmax"))
     (kernels / "softmax_cub.cu").write_text("edited")
-    after = source_hash(*ops.sources("softmax"))
+    after = source_hash(*sources("softmax"))
     assert before != after
     (kernels / "softmax_backward.cu").write_text("edited")
-    assert source_hash(*ops.sources("softmax")) == after
-    assert source_hash(*ops.sources("softmax"), kernels / "gone.cu") is None
+    assert source_hash(*sources("softmax")) == after
+    assert source_hash(*sources("softmax"), kernels / "gone.cu") is None
 
 
 def test_the_kernels_of_every_rung_are_in_its_ladder_s_files():
-    for op in ops.LADDERS:
-        text = "".join(path.read_text() for path in ops.sources(op))
-        for rung in ops.rungs(op):
+    for op in operators.OPERATORS:
+        text = "".join(path.read_text() for path in sources(op))
+        for rung in rungs(op):
             assert f'{{"{rung.name}",' in text, (op, rung.name)

@@ -1,9 +1,12 @@
 """Softmax in PyTorch's autograd: gradients, with every option, and what has none."""
 
+import contextlib
+
 import pytest
 import torch
 
-from workbench import log_softmax, matmul, ops, softmax, softmax_backward
+from workbench import log_softmax, matmul, rungs, softmax, softmax_backward
+from workbench.operators.builds import Declined
 
 OPTIONS = (
     {},
@@ -93,9 +96,10 @@ def test_no_gradient_where_none_is_asked_for(target, device):
         assert not softmax(x).requires_grad
     assert not softmax(x.detach()).requires_grad
     assert softmax(x).requires_grad and softmax(x).grad_fn is not None
-    for kernel in ops.rungs("softmax"):
-        if "float64" in kernel.dtypes:
-            assert softmax(x, kernel=kernel.name).requires_grad
+    for rung in rungs("softmax"):
+        if "float64" in rung.dtypes:
+            with contextlib.suppress(Declined):
+                assert softmax(x, kernel=rung.name).requires_grad
 
 
 def test_a_second_derivative_is_an_error(target, device):

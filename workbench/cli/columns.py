@@ -319,19 +319,35 @@ def cells(shown: Sequence[Column], entries: Sequence[Entry]) -> Iterator[list[st
 def markdown(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table of a page: the first column to the left, all others to the right."""
     lines = [
-        "| " + " | ".join(title.replace("-\n", "").replace("\n", " ").strip() for title in titles),
+        "| " + " | ".join(map(_in_one_line, titles)),
         "| ---" + " | ---:" * (len(titles) - 1),
     ]
     for row in rows:
         filled = [*row, *[""] * (len(titles) - len(row))]
-        lines.append("| " + " | ".join(filled))
+        lines.append("| " + " | ".join(" ".join(cell.split()) for cell in filled))
     return "\n".join(f"{line} |" for line in lines)
 
 
-def page_table(rows: Sequence[Row]) -> str:
-    """Results as a table of a page, without what compares them with an earlier run."""
+def _in_one_line(title: str) -> str:
+    return title.replace("-\n", "").replace("\n/", "/").replace("\n", " ").strip()
+
+
+def page_columns(rows: Sequence[Row]) -> list[Column]:
+    """The columns of the tables of a page that are to show these rows.
+
+    Left out is what compares them with an earlier run, and what none of them has a figure for:
+    results that were kept by an older workbench may lack some.
+    """
     every = columns(rows[0], baselines_of(rows))
     shown = [column for column in every if not column.only_terminal]
+    entries = [Entry(row) for row in rows if not figureless(row)]
+    empty = ("", "-")
+    known = [c for c in shown if any(c.cell(entry) not in empty for entry in entries)]
+    return known or shown
+
+
+def page_table(rows: Sequence[Row], shown: Sequence[Column]) -> str:
+    """Results as a table of a page."""
     body = [
         [entry.row.kernel, words] if words else [column.cell(entry) for column in shown]
         for entry in map(Entry, rows)

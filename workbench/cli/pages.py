@@ -19,17 +19,20 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from workbench.cli import precision
-from workbench.cli.columns import markdown, page_table
+from workbench.cli.columns import legend, markdown, page_columns, page_table
+from workbench.estimate.gpus import GPUS
 from workbench.harness import goals
 from workbench.harness.figures import duration, percent
 from workbench.harness.results import Row
 from workbench.toolchain.paths import REPO
 
+PAGE_WIDTH = 100
 RESULTS = REPO / "docs" / "results"
 MARKED = re.compile(r"(<!-- (results|goals): ([\w.-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -52,12 +55,16 @@ def table(run: Mapping[str, Any]) -> str:
     if "of_rungs" in run:
         return _agreement(run)
     rows = [Row.from_json(row) for row in run["rows"]]
+    shown = page_columns(rows)
     parts = []
     for subject in dict.fromkeys(row.subject for row in rows):
-        table = page_table([row for row in rows if row.subject == subject])
+        table = page_table([row for row in rows if row.subject == subject], shown)
         case, _, dtype = subject.rpartition(" ")
         parts.append(f"`{case}`, {dtype}:\n\n{table}")
-    parts.append(f"Measured on: {run['device']}, by `{_public(run['command'])}`.")
+    parts.append(textwrap.fill(f"What the columns mean: {legend(shown)}.", PAGE_WIDTH))
+    gpus = dict.fromkeys(row.estimate.gpu for row in rows if row.estimate)
+    estimates = "".join(f" Times are estimates for the {GPUS[gpu].title}." for gpu in gpus)
+    parts.append(f"Measured on: {run['device']}, by `{_public(run['command'])}`.{estimates}")
     return "\n\n".join(parts) + "\n"
 
 

@@ -15,6 +15,7 @@ import simulator
 from workbench import estimate, operators
 from workbench.estimate import DEFAULT_GPU, GPUS, Gpu
 from workbench.explain import command as explain
+from workbench.harness import inputs
 from workbench.harness.environment import memory_bytes
 from workbench.harness.figures import amount
 from workbench.operators import builds
@@ -182,8 +183,9 @@ def request(operator: Operator, arguments: Sequence[str] | None) -> Request:
     for flag, file in (("--json", asked.json), ("--html", asked.html)):
         if file is not None:
             _check_file(flag, file)
+    gpu = GPUS[asked.gpu or DEFAULT_GPU]
     if target == "simulator":
-        estimate.prepare(operator.name, GPUS[asked.gpu or DEFAULT_GPU])
+        estimate.prepare(operator.name, gpu)
     names, flag = (asked.explain, "--explain") if asked.explain else (asked.kernel, "--kernel")
     rungs = choose_rungs(operator, names, asked.dtype or (), flag)
     if not asked.dtype:  # a default that none of them takes is none
@@ -191,7 +193,7 @@ def request(operator: Operator, arguments: Sequence[str] | None) -> Request:
         cases = [case for case in cases if case.dtype in taken]
     for case in cases:
         _check_size(operator, case, target)
-    gpu, explains = GPUS[asked.gpu or DEFAULT_GPU], bool(asked.explain)
+        _check_layout(operator, case)
     return Request(
         operator,
         target,
@@ -200,7 +202,7 @@ def request(operator: Operator, arguments: Sequence[str] | None) -> Request:
         rungs,
         asked.json,
         gpu,
-        explains,
+        bool(asked.explain),
         asked.html,
         checks,
         bool(names),
@@ -277,3 +279,11 @@ def _check_size(operator: Operator, case: Case, target: str) -> None:
             f"--shape {case.text}: its tensors and references take at least "
             f"{amount(need, 'B')}; {place} has {amount(have, 'B')}"
         )
+
+
+def _check_layout(operator: Operator, case: Case) -> None:
+    """Raise UsageError for a layout that the case's tensors are too small for."""
+    try:
+        inputs.check_layout(operator, case)
+    except ValueError as error:
+        raise UsageError(f"--layout {case.layout}: {error}") from None

@@ -56,6 +56,13 @@ MIGRATIONS = (
     """
     ALTER TABLE rows ADD COLUMN options TEXT NOT NULL DEFAULT '';
     ALTER TABLE rows ADD COLUMN layout TEXT NOT NULL DEFAULT '';
+    -- options used to stand among the sizes: rows=4,cols=9,log=1,lse=1
+    UPDATE rows SET options = 'causal' WHERE instr(shape, ',causal=1');
+    UPDATE rows SET options = 'log' WHERE instr(shape, ',log=1');
+    UPDATE rows SET options = ltrim(options || ' lse') WHERE instr(shape, ',lse=1');
+    UPDATE rows SET options = ltrim(options || ' dlse') WHERE instr(shape, ',dlse=1');
+    UPDATE rows SET shape = replace(replace(replace(replace(
+        shape, ',causal=1', ''), ',log=1', ''), ',lse=1', ''), ',dlse=1', '');
     """,
 )
 

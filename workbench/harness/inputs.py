@@ -287,6 +287,16 @@ def values(operator: Operator, case: Case) -> Tensors:
     return operator.finish(filled, case)
 
 
+def check_layout(operator: Operator, case: Case) -> None:
+    """Raise ValueError if a tensor of the case cannot lie as the case's layout wants it.
+
+    Takes neither memory nor time: on the "meta" device tensors have no elements.
+    """
+    lies, meta = operator.layout(case).lies, torch.device("meta")
+    for name, tensor in (operator.inputs(case) | operator.outputs(case)).items():
+        place(tensor.shape, lies.get(name, "contiguous"), tensor.dtype(case), meta)
+
+
 def place_inputs(operator: Operator, case: Case, device: torch.device) -> dict[str, Placed]:
     """The inputs on the device as the case's layout wants them, guards around each."""
     lies, specs = operator.layout(case).lies, operator.inputs(case)

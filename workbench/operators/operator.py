@@ -237,7 +237,7 @@ class Operator:
             ShapeError: with one line that shows the format.
         """
         settings.setdefault("layout", next(iter(self.layouts)))
-        shape, *words = text.split()
+        shape, *words = text.split() or [""]
         words += options.split() if isinstance(options, str) else options
         asked = parse_options(words, self.options)
         return Case(parse_shape(shape, self.sizes, self.options), asked, **settings)

@@ -68,7 +68,9 @@ DEFAULTS = {
 }
 DTYPES = {target: ("float32",) for target in DEVICES} | {"gpu": ("float32", "bfloat16")}
 
+# The last is more than the registers of a block hold, whatever the dtype.
 EDGES = (
     ("rows=9,cols=2100", "padded_out", "spiky"),
     ("rows=300,cols=37", "padded", "some_neg_inf"),
+    ("rows=2,cols=33001", "padded", "spiky"),
 )

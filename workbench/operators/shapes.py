@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -101,13 +102,14 @@ def parse_options(words: Sequence[str], options: Sequence[Option]) -> Options:
 
     Raises ShapeError with one line that lists the operator's options.
     """
-    forms = ", ".join(option.form for option in options) or "none"
+    forms = ", ".join(option.form for option in options)
+    known = f"the options are {forms}" if options else "this operator has none"
     given: dict[str, float | bool] = {}
     for word in words:
         name, equals, value = word.partition("=")
         option = next((option for option in options if option.name == name), None)
         if option is None:
-            raise ShapeError(f"option {word!r}: unknown name {name!r}; the options are {forms}")
+            raise ShapeError(f"option {word!r}: unknown name {name!r}; {known}")
         if name in given:
             raise ShapeError(f"option {word!r}: {name} is given twice")
         if bool(equals) != option.number:
@@ -122,11 +124,19 @@ def parse_options(words: Sequence[str], options: Sequence[Option]) -> Options:
 
 def _number(word: str, text: str) -> float:
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
-        raise ShapeError(f"option {word!r}: {text!r} is not a number") from None
+        number = math.nan
+    if not math.isfinite(number):
+        raise ShapeError(f"option {word!r}: {text!r} is not a finite number")
+    return number
 
 
 def written(options: Options) -> str:
-    """``causal scale=0.5``."""
-    return " ".join(name if value is True else f"{name}={value:g}" for name, value in options)
+    """``causal scale=0.5``: what ``parse_options`` reads back, to the last bit."""
+    return " ".join(n if value is True else f"{n}={_shortest(value)}" for n, value in options)
+
+
+def _shortest(number: float) -> str:
+    short = f"{number:g}"
+    return short if float(short) == number else repr(number)
