@@ -5,6 +5,7 @@ import io
 
 import pytest
 
+from workbench import operators
 from workbench.cli import columns
 from workbench.estimate import GPUS
 from workbench.harness.history import Previous
@@ -190,7 +191,7 @@ def test_a_page_leaves_out_columns_without_figures():
 
 
 def test_the_legend_of_bytes():
-    legend = columns.legend(columns.SIMULATOR_BYTES, "h200")
+    legend = columns.legend(columns.columns(of_bytes("x")), "h200")
     assert "bytes moved: between multiprocessors and L2" in " ".join(legend.split())
     assert "an ESTIMATE" in legend
     gpu = columns.legend(columns.columns(timed("x", op="softmax", shape=ROWS)))
@@ -201,7 +202,7 @@ def test_the_legend_of_bytes():
 
 def test_the_legend_says_that_times_are_estimates():
     for gpu in GPUS.values():
-        legend = columns.legend(columns.SIMULATOR, gpu.name)
+        legend = columns.legend(columns.columns(simulated("x")), gpu.name)
         assert f"an ESTIMATE for the {gpu.title}, +-" in legend
         assert "nothing was measured" in legend
         assert max(map(len, legend.splitlines())) <= 100
@@ -248,3 +249,13 @@ def test_an_entry_knows_its_operator_and_its_case():
     case = columns.Entry(dataclasses.replace(of_bytes("x"), options="scale=0.5 log")).case
     assert case.text == f"{ROWS} scale=0.5 log"
     assert columns.Entry(of_bytes("x")).ideal_bytes == 1 << 21
+
+
+def test_an_operator_may_show_more():
+    for operator in operators.every():
+        shape = ",".join(f"{name}=64" for name in operator.sizes)
+        row = Row(operator.name, "x", shape, "float32", "simulator", True)
+        titles = [" ".join(column.title.split()) for column in columns.columns(row)]
+        assert len(set(titles)) == len(titles)
+        if operator.columns:
+            assert {columns.MORE[name] for name in operator.columns} <= set(columns.columns(row))

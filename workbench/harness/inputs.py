@@ -123,12 +123,12 @@ def _padded(shape, dtype, device) -> Placed:
 
 
 def _heads_inside(shape, dtype, device) -> Placed:
-    """[B, H, N, D] as a transposed view of contiguous [B, N, H, D]."""
+    """[B, H, N, D] as a view of contiguous [B, N, H, D]."""
     if len(shape) != 4:
         raise ValueError(f"placement 'heads_inside' needs [B, H, N, D], got {list(shape)}")
     b, h, n, d = shape
     inside = _contiguous((b, n, h, d), dtype, device)
-    return Placed(inside.view.transpose(1, 2), inside.buffer)
+    return Placed(inside.view.swapdims(1, 2), inside.buffer)
 
 
 def _huge(shape, dtype, device) -> Placed:
