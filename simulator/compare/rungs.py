@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+
 def runs(target: str) -> Iterator[tuple[dict[str, str], Callable[[], bool]]]:
     """What to run, and a function that runs it and says whether the rung took the input.
 
