@@ -68,8 +68,9 @@ def simulate_rungs() -> list[tuple[dict[str, str], list[simulator.Launch]]]:
     done = []
     for name, launch in rungs.runs("simulator"):
         with simulator.record() as launches:
-            launch()
-        done.append((name, list(launches)))
+            ran = launch()
+        if ran:
+            done.append((name, list(launches)))
     return done
 
 

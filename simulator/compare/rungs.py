@@ -8,49 +8,43 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-SHAPES = {
-    "matmul": ("M=256,N=256,K=256", "M=150,N=134,K=85", "M=1024,N=1024,K=1024"),
-    "softmax": ("rows=256,cols=1024", "rows=64,cols=4099", "rows=1024,cols=4096"),
-    "softmax_backward": ("rows=256,cols=1024", "rows=64,cols=4099"),
-    "attention": (
-        "B=1,H=2,Nq=256,Nk=256,D=64",
-        "B=1,H=2,Nq=256,Nk=256,D=64,causal=1",
-        "B=1,H=1,Nq=100,Nk=140,D=128",
-    ),
-}
 
+def runs(target: str) -> Iterator[tuple[dict[str, str], Callable[[], bool]]]:
+    """What to run, and a function that runs it and says whether the rung took the input.
 
-def runs(target: str) -> Iterator[tuple[dict[str, str], object]]:
-    """What to run, and a function that runs it."""
+    The cases of an operator are the benchmark's on the simulator, and the sizes of its edge cases.
+    """
     import torch
 
-    from workbench import check, ops
-    from workbench.operations import OPERATIONS
+    from workbench import operators
+    from workbench.harness import inputs, verify
+    from workbench.operators import builds
     from workbench.operators.operator import DEVICES
 
-    ops.refresh(target)
+    builds.refresh(target)
     device = torch.device(DEVICES[target])
-    for operation in OPERATIONS.values():
-        for shape in SHAPES[operation.name]:
-            case = operation.case(shape)
-            given = {k: p.view for k, p in operation.place_inputs(case, device).items()}
-            out = {k: p.view for k, p in operation.place_outputs(case, device).items()}
-            for rung in ops.rungs(operation.name):
-                if case.dtype not in rung.dtypes or check.unmet_requirement(
-                    operation, rung, case, device
-                ):
+    for operator in operators.every():
+        for text in (*operator.defaults["simulator"], *(edge[0] for edge in operator.edges)):
+            case = operator.case(text)
+            given = inputs.views(inputs.place_inputs(operator, case, device))
+            out = inputs.views(inputs.place_outputs(operator, case, device))
+            for rung in builds.rungs(operator.name):
+                if verify.unmet_need(operator, rung, case, device):
                     continue
 
-                def launch(operation=operation, given=given, out=out, case=case, rung=rung):
-                    operation.launch(target, given, out, case, rung.name)
+                def launch(operator=operator, given=given, out=out, case=case, rung=rung) -> bool:
+                    try:
+                        operator.launch(target, given, out, case, rung.name)
+                    except builds.Declined:
+                        return False
                     if device.type == "cuda":
                         torch.cuda.synchronize()
+                    return True
 
-                name = {"operation": operation.name, "kernel": rung.name, "shape": shape}
-                yield name, launch
+                yield {"operation": operator.name, "kernel": rung.name, "shape": text}, launch
 
 
 def main() -> int:
@@ -62,9 +56,8 @@ def main() -> int:
     arguments = parser.parse_args()
     done = []
     for name, launch in runs(arguments.target):
-        if not arguments.build:
-            launch()
-        done.append(name)
+        if arguments.build or launch():
+            done.append(name)
     arguments.manifest.write_text(json.dumps(done))
     return 0
 

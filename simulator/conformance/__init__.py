@@ -12,7 +12,12 @@ row here.
 from __future__ import annotations
 
 import importlib
-from typing import Protocol
+from collections.abc import Iterable
+from types import ModuleType
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from .micro import Program
 
 # One line a family: the module of that name with "_ops" behind it, and its rows of forms.tsv.
 FAMILIES = (
@@ -53,6 +58,17 @@ class Checked(Protocol):
 
 def cases(family: str) -> list[Checked]:
     """Everything that a family checks."""
-    module = importlib.import_module(f"{__name__}.{family}_ops")
+    module = _module(family)
     suite = getattr(module, "SUITE", None)
     return [*(suite.cases() if suite else ()), *getattr(module, "CASES", ())]
+
+
+def programs(families: Iterable[str]) -> list[Program]:
+    """What the cases of some families run, to be compiled together."""
+    from .micro import programs_of
+
+    return programs_of(map(_module, families))
+
+
+def _module(family: str) -> ModuleType:
+    return importlib.import_module(f"{__name__}.{family}_ops")

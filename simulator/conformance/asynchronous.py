@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from types import ModuleType
 
 import numpy as np
 import torch
 
-from workbench.toolchain.inline import inline
+from simulator.conformance import micro
 
 ALIGN = 128  # bytes
 
@@ -58,22 +57,11 @@ __device__ inline unsigned cluster_rank() {
 """
 
 
-@dataclass(frozen=True)
-class Program:
+class Program(micro.Program):
     """CUDA source behind HELPERS, and the launchers that it defines."""
 
-    name: str
-    source: str
-    functions: tuple[str, ...]
-
-    def module(self, target: str) -> ModuleType:
-        return _compiled(self, target)
-
-
-@cache
-def _compiled(program: Program, target: str) -> ModuleType:
-    text = HELPERS + program.source
-    return inline(text, list(program.functions), target=target, name=program.name)
+    def __init__(self, name: str, source: str, functions: tuple[str, ...]) -> None:
+        super().__init__(name, HELPERS + source, *functions)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -30,7 +30,7 @@ from simulator.conformance.micro import (
     random_value,
 )
 
-OWN, SHARED_BY_ALL = 4 * BLOCK, 4 * BLOCK  # lanes with a cell of their own, lanes that compete
+BLOCKS, MORE_BLOCKS = 2, 4  # of lanes with a cell of their own, and as many whose lanes compete
 CELLS = 3  # that they compete for
 WORD = (1 << 64) - 1
 
@@ -49,15 +49,15 @@ class VectorAtomic:
     def __str__(self) -> str:
         return self.name + (", in place" if self.rotated else "")
 
-    @property
+    @cached_property
     def red(self) -> bool:
         return self.name.startswith("red")
 
-    @property
+    @cached_property
     def operand(self) -> Operand:
         return Operand.parse(self.type)
 
-    @property
+    @cached_property
     def bits(self) -> int:
         return 128 if self.type == "b128" else self.operand.bits
 
@@ -189,20 +189,21 @@ def random_words(form: VectorAtomic, rng: random.Random, competes: bool) -> tupl
     return whole & WORD, whole >> 64
 
 
-def check_form(form: VectorAtomic, target: str) -> None:
+def check_form(form: VectorAtomic, full: bool, target: str) -> None:
+    own = BLOCK * (MORE_BLOCKS if full else BLOCKS)
+    n = 2 * own
     rng = random.Random(zlib.crc32(str(form).encode()))
-    n = OWN + SHARED_BY_ALL
     inputs = np.zeros((5, n), dtype=np.uint64)
     cells = np.zeros((n, 2), dtype=np.uint64)
     place = []
     for i in range(n):
-        first = i // BLOCK * BLOCK if i < OWN or form.space == "shared" else OWN
-        at = i % BLOCK if i < OWN else i // 32 % CELLS if i // BLOCK % 2 else i % CELLS
+        first = i // BLOCK * BLOCK if i < own or form.space == "shared" else own
+        at = i % BLOCK if i < own else i // 32 % CELLS if i // BLOCK % 2 else i % CELLS
         place.append(first + at)
         inputs[0, i] = at if form.space == "shared" else first + at
-        cells[i] = random_words(form, rng, i >= OWN)
-        inputs[1:3, i] = cells[i] if i < OWN and i % 2 else random_words(form, rng, i >= OWN)
-        inputs[3:5, i] = random_words(form, rng, i >= OWN)
+        cells[i] = random_words(form, rng, i >= own)
+        inputs[1:3, i] = cells[i] if i < own and i % 2 else random_words(form, rng, i >= own)
+        inputs[3:5, i] = random_words(form, rng, i >= own)
     active = active_lanes(n)
     out = np.concatenate([np.full(2 * n, 0x1234567890ABCDEF, np.uint64), cells.ravel()])
     PROGRAM.run(target, FORMS.index(form), inputs, out, np.array(active, dtype=np.int32), n)
@@ -249,7 +250,7 @@ def check_element(form: VectorAtomic, first: int, last: int, lanes: list[tuple[i
 
 
 def form_case(form: VectorAtomic) -> Case:
-    return Case(str(form), lambda full, target: check_form(form, target))
+    return Case(str(form), lambda full, target: check_form(form, full, target))
 
 
 CASES = [form_case(form) for form in FORMS]

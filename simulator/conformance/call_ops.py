@@ -100,9 +100,6 @@ out[n + i] = r1;
 """
 
 
-PARAMETERS = Program(
-    "call_parameters", lambda: FUNCTIONS + grouped_source([body(type_) for type_ in TYPES])
-)
 MASKS = (0xFFFFFFFF, 0x80000001, 0x0F3C55AA, 0)
 
 
@@ -113,7 +110,7 @@ def check_parameters(type_: str, target: str) -> None:
     active = [MASKS[i // 32 % len(MASKS)] >> i % 32 & 1 for i in range(n)]
     out = np.full((2, n), 0x1234567812345678, np.uint64)
     mask = np.array(active, dtype=np.int32)
-    PARAMETERS.run(target, TYPES.index(type_), inputs, out, mask, n)
+    PROGRAM.run(target, TYPES.index(type_), inputs, out, mask, n)
     for i in range(n):
         wanted = mixed(inputs[:2, i].tobytes(), int(inputs[2, i]) & 0xFFFFFFFF)
         got = out[:, i].tobytes()
@@ -122,9 +119,7 @@ def check_parameters(type_: str, target: str) -> None:
 
 # ---- What does not fit the table -----------------------------------------------------------------
 
-SCENARIOS = (
-    FUNCTIONS
-    + """
+SCENARIOS = """
 // call.uni, through a name that stands in a parameter list of its own.
 __global__ void uniform(uint4* out, unsigned key) {
   const unsigned i = threadIdx.x;
@@ -222,9 +217,13 @@ void run_recursive(unsigned* out) { recursive<<<2, 64>>>(out); }
 void run_set_back(unsigned* out) { set_back<<<1, 32>>>(out); }
 void run_narrow(unsigned* out) { narrow<<<1, 32>>>(out); }
 """
-)
 NAMES = ("uniform", "ways_out", "recursive", "set_back", "narrow")
-PROGRAM = Program("call_ops", SCENARIOS, *(f"run_{name}" for name in NAMES))
+PROGRAM = Program(
+    "call_ops",
+    lambda: FUNCTIONS + grouped_source([body(type_) for type_ in TYPES]) + SCENARIOS,
+    "run",
+    *(f"run_{name}" for name in NAMES),
+)
 
 
 def run(name: str, target: str, shape: int | tuple[int, ...], *arguments: int) -> list:

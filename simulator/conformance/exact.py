@@ -10,6 +10,7 @@ import math
 import struct
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 
 
 class Nan:
@@ -37,7 +38,7 @@ class Format:
     precision: int  # bits of the significand, the leading one included
     infinities: bool = True  # without them the largest pattern is the only NaN, as in e4m3
 
-    @property
+    @cached_property
     def sign(self) -> int:
         return 1 << (self.bits - 1)
 
@@ -46,24 +47,24 @@ class Format:
         x, y = (-(v & ~self.sign) if v & self.sign else v for v in (a, b))
         return abs(x - y)
 
-    @property
+    @cached_property
     def infinity(self) -> int:
         return self.sign - self.smallest_normal if self.infinities else self.sign
 
-    @property
+    @cached_property
     def largest(self) -> int:
         return self.infinity - 1 if self.infinities else self.sign - 2
 
-    @property
+    @cached_property
     def smallest_normal(self) -> int:
         return 1 << (self.precision - 1)
 
-    @property
+    @cached_property
     def lowest_exponent(self) -> int:
         """Of the last bit of a subnormal number."""
         return 3 - self.precision - (1 << (self.bits - self.precision - 1))
 
-    @property
+    @cached_property
     def one(self) -> int:
         return ((1 << (self.bits - self.precision - 1)) - 1) << (self.precision - 1)
 

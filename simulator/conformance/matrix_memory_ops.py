@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
-from functools import cache
-from types import ModuleType
 
 import numpy as np
 import torch
 
-from workbench.toolchain.inline import inline
+from simulator.conformance.micro import Program
 
 LANES = range(32)
 WORDS = 1024  # of shared memory in the kernels below
@@ -84,7 +82,7 @@ class Form:
             at[8 * self.count :] = rng.integers(0, 1 << 28, 32 - 8 * self.count)
             wanted_memory, wanted = self.reference(memory, registers, rows)
             out, after = torch.from_numpy(registers), torch.from_numpy(memory)
-            build(target).run(FORMS.index(self), out, after, torch.from_numpy(at))
+            PROGRAM.module(target).run(FORMS.index(self), out, after, torch.from_numpy(at))
             np.testing.assert_array_equal(out.numpy(), wanted)
             np.testing.assert_array_equal(after.numpy(), wanted_memory)
 
@@ -126,14 +124,12 @@ FORMS = _forms()
 CASES = FORMS
 
 
-@cache
-def build(target: str) -> ModuleType:
-    """All forms in one module: run(form, registers [4, 32], shared memory, byte offsets)."""
+def source() -> str:
+    """All forms: run(form, registers [4, 32], shared memory, byte offsets)."""
     cases = "\n".join(
         f"  case {i}: {{\n    {form.body}\n    break;\n  }}" for i, form in enumerate(FORMS)
     )
-    return inline(
-        f"""
+    return f"""
 __global__ void forms(int form, unsigned* registers, unsigned* contents, const unsigned* offsets) {{
   __shared__ __align__(128) unsigned memory[{WORDS}];
   const int l = threadIdx.x;
@@ -152,8 +148,7 @@ __global__ void forms(int form, unsigned* registers, unsigned* contents, const u
 void run(int form, unsigned* registers, unsigned* contents, const unsigned* offsets) {{
   forms<<<1, 32>>>(form, registers, contents, offsets);
 }}
-""",
-        "run",
-        target=target,
-        name="matrix_memory",
-    )
+"""
+
+
+PROGRAM = Program("matrix_memory", source)

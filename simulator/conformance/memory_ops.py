@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 import zlib
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -38,7 +39,7 @@ class Access:
         generic = f" ({self.space})" if self.space.startswith("generic") else ""
         return f"{self.name}{width}{generic}"
 
-    @property
+    @cached_property
     def name(self) -> str:
         space = "" if self.space.startswith("generic") else self.space
         vector = f"v{self.count}" if self.count > 1 and not self.wide else ""
@@ -47,7 +48,7 @@ class Access:
         )
         return ".".join(filter(None, (self.op, before, space, after, vector, self.type)))
 
-    @property
+    @cached_property
     def window(self) -> str:
         return self.space.removeprefix("generic ")
 
@@ -56,11 +57,11 @@ class Access:
         """Whether it is one register of 128 bits, not a vector."""
         return self.type == "b128"
 
-    @property
+    @cached_property
     def operand(self) -> Operand:
         return Operand.parse("b64" if self.wide else f"{self.type}@{self.register}")
 
-    @property
+    @cached_property
     def bytes(self) -> int:
         return self.count * self.operand.bits // 8
 

@@ -11,7 +11,7 @@ import re
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from types import ModuleType
 
 import numpy as np
@@ -28,7 +28,7 @@ from simulator.conformance.fragments import (
     is_float,
     operands,
 )
-from workbench.toolchain.inline import inline
+from simulator.conformance.micro import Program
 
 Place = Callable[[int, int], tuple[int, int]]
 
@@ -244,7 +244,7 @@ class Mma:
 
     def check(self, full: bool = False, target: str = "simulator") -> None:
         """Run on every kind of operands and compare."""
-        module = build(target)
+        module = PROGRAM.module(target)
         kinds = ("small", "normal", "cancel", "tiny", "special")
         if not is_float(self.types[0]):
             kinds = ("small", "extreme")
@@ -415,9 +415,8 @@ MMAS = _forms()
 CASES = MMAS
 
 
-@cache
-def build(target: str) -> ModuleType:
-    """All forms in one module: run(form, in, out)."""
+def source() -> str:
+    """All forms: run(form, in, out)."""
     parts = ["#include <cstdint>"]
     size = 12
     for first in range(0, len(MMAS), size):
@@ -437,4 +436,7 @@ def build(target: str) -> ModuleType:
     parts.append(
         f"void run(int form, const unsigned long long* in, unsigned long long* out) {{\n{calls}\n}}"
     )
-    return inline("\n".join(parts), "run", target=target, name="mma_forms")
+    return "\n".join(parts)
+
+
+PROGRAM = Program("mma_forms", source)

@@ -13,12 +13,11 @@ import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
-from types import ModuleType
 
 import numpy as np
 import torch
 
-from workbench.toolchain.inline import inline
+from simulator.conformance.micro import Program
 
 M = 64
 THREADS = 128
@@ -307,11 +306,10 @@ EVERY = dict.fromkeys([*itertools.chain(*SWEEPS), *VARIANTS])
 KERNELS = {n: [form for form in EVERY if form.n == n] for n in ALL_N}
 
 
-@cache
-def module(target: str) -> ModuleType:
+def source() -> str:
     """All forms: product(n, which one of that n, ...)."""
     calls = "".join(f"    case {n}: return launch(product_{n});\n" for n in KERNELS)
-    source = f"""{PROLOGUE}{"".join(itertools.starmap(kernel, KERNELS.items()))}
+    return f"""{PROLOGUE}{"".join(itertools.starmap(kernel, KERNELS.items()))}
 void product(int n, int which, const int* image, int units, long long a, const int* a_registers,
              long long b, int scale_d, int* d) {{
   auto launch = [&](auto kernel) {{
@@ -323,7 +321,9 @@ void product(int n, int which, const int* image, int units, long long a, const i
 {calls}  }}
 }}
 """
-    return inline(source, "product", target=target, name="wgmma_forms")
+
+
+PROGRAM = Program("wgmma_forms", source, "product")
 
 
 # ---- Accumulators -------------------------------------------------------------------------------
@@ -454,7 +454,7 @@ def run(
     a_and_metadata = np.vstack([a_registers(values.a), metadata(form, values.codes)])
     words = [image[:size].view(np.int32), a_and_metadata, registers]
     image_, a_words, d = (torch.from_numpy(w).to(device) for w in words)
-    module(target).product(
+    PROGRAM.module(target).product(
         form.n,
         KERNELS[form.n].index(form),
         image_,
@@ -472,19 +472,24 @@ def signed(bits: int) -> int:
     return bits - (1 << 64) if bits >> 63 else bits
 
 
+def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """A B^T, without BLAS: it would start threads, and these matrices are not worth one."""
+    return np.einsum("ik,jk->ij", a, b)
+
+
 def expect(form: Form, values: Operands, scale_d: int, actual: np.ndarray, what: str) -> None:
     """Compare with the product of float64, or of exact integers."""
     a, b = numbers_of_a(form, values), numbers_of(form.b, values.b)
     sign = form.signs[0] * form.signs[1]
     before = values.d.astype(np.float64) * scale_d
-    exact = before + sign * (a @ b.T)
+    exact = before + sign * product(a, b)
     if form.d == "s32":
         whole = exact.astype(np.int64)
         low, high = -(2**31), 2**31 - 1
         wanted = np.clip(whole, low, high) if form.satfinite else whole.astype(np.int32)
         assert np.array_equal(actual, wanted), f"{form.name}, {what}"
         return
-    size = np.abs(before) + np.abs(a) @ np.abs(b).T
+    size = np.abs(before) + product(np.abs(a), np.abs(b))
     bound = 1.01 * form.k * 2.0**-24 * size
     if form.d == "f16":
         bound += 2.0**-11 * np.abs(exact) * 1.01 + 2.0**-25
@@ -630,7 +635,8 @@ template <int N>
 __device__ void wait() { asm volatile("wgmma.wait_group.sync.aligned %0;" :: "n"(N) : "memory"); }
 """
 
-PIPELINE_SOURCE = (
+PIPELINE = Program(
+    "wgmma_pipeline",
     PROLOGUE
     + GROUPS
     + """
@@ -688,7 +694,8 @@ void run_pipeline(const int* a, const int* b, float* c, int k) {
   pipeline<<<1, 256, STAGES * (128 + 32) * 128>>>(
       reinterpret_cast<const uint4*>(a), reinterpret_cast<const uint4*>(b), c, k);
 }
-"""
+""",
+    "run_pipeline",
 )
 
 
@@ -698,9 +705,8 @@ def check_pipeline(target: str) -> None:
     k = 64 * 5
     a, b = torch.randn(128, k).bfloat16(), torch.randn(32, k).bfloat16()
     c = torch.zeros(128, 32, device=device)
-    module = inline(PIPELINE_SOURCE, "run_pipeline", target=target, name="wgmma_pipeline")
     words = [t.view(torch.int32).to(device) for t in (a, b)]
-    module.run_pipeline(*words, c, k)
+    PIPELINE.module(target).run_pipeline(*words, c, k)
     exact = a.double() @ b.double().T
     bound = 1.01 * k * 2.0**-24 * (a.double().abs() @ b.double().abs().T)
     assert ((c.cpu().double() - exact).abs() <= bound).all()

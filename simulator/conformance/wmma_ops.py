@@ -11,15 +11,13 @@ import itertools
 import re
 import zlib
 from dataclasses import dataclass
-from functools import cache
-from types import ModuleType
 
 import numpy as np
 import torch
 
 from simulator.conformance.fragments import BITS, check_product, decode, encode, is_float, operands
+from simulator.conformance.micro import Program
 from simulator.conformance.mma_ops import check_chain
-from workbench.toolchain.inline import inline
 
 BYTES = 8192  # of the buffers and of shared memory
 FILL = 0xA5
@@ -177,7 +175,7 @@ class Wmma:
                 torch.from_numpy(self.to_memory(w, x)) for w, x in zip("abc", matrices, strict=True)
             ]
             out = torch.full((BYTES,), FILL, dtype=torch.uint8)
-            build(target).run(WMMAS.index(self), *memory, out)
+            PROGRAM.module(target).run(WMMAS.index(self), *memory, out)
             self.compare(matrices, self.from_memory(out.numpy()), f"{self.name} ({kind})", target)
 
     def compare(self, matrices: tuple, got: np.ndarray, what: str, target: str) -> None:
@@ -249,9 +247,8 @@ WMMAS = _forms()
 CASES = WMMAS
 
 
-@cache
-def build(target: str) -> ModuleType:
-    """All forms in one module: run(form, a, b, c, d) with bytes of memory."""
+def source() -> str:
+    """All forms: run(form, a, b, c, d) with bytes of memory."""
     size = 16
     kernels, calls = [], []
     for shared in (False, True):
@@ -271,7 +268,10 @@ void run(int form, const unsigned char* a, const unsigned char* b, const unsigne
 {chr(10).join(calls)}
   }}
 }}"""
-    return inline("\n".join([*kernels, launcher]), "run", target=target, name="wmma_forms")
+    return "\n".join([*kernels, launcher])
+
+
+PROGRAM = Program("wmma_forms", source)
 
 
 def _kernel(name: str, cases: str, shared: bool) -> str:

@@ -7,51 +7,57 @@ import json
 import pytest
 import torch
 
-from simulator.conformance import FAMILIES, Checked, __main__, cases
+from simulator.conformance import FAMILIES, __main__, cases, programs
 from simulator.conformance.coverage import expanded, form_name, listed
 from simulator.conformance.micro import Form, FormCase, Suite
 
-EVERY = [(family, case) for family in FAMILIES for case in cases(family)]
-NAMES = [f"{family}/{case.name}" for family, case in EVERY]
+PROGRAMS = programs(FAMILIES)
 EARLY = ("async_copy", "bulk_copy", "tensor_copy")  # look at what a copy brings before their wait
-outcomes: dict[str, __main__.Outcome] = {}
+outcomes: dict[str, list[__main__.Outcome]] = {}
 
 
 @pytest.mark.parametrize(
-    ("family", "case"),
+    "family",
     [
-        pytest.param(family, case, marks=[pytest.mark.checks("memcheck")] * (family in EARLY))
-        for family, case in EVERY
+        pytest.param(family, marks=[pytest.mark.checks("memcheck")] * (family in EARLY))
+        for family in FAMILIES
     ],
-    ids=NAMES,
 )
-def test_case(family: str, case: Checked, pytestconfig: pytest.Config):
-    full = pytestconfig.getoption("--full")
-    outcome = __main__.run_case(family, case, full, ("simulator",))
-    outcomes[f"{family}/{case.name}"] = outcome
-    assert not outcome.error, outcome.error
+def test_family(family: str, pytestconfig: pytest.Config):
+    require_right(family, pytestconfig.getoption("--full"), ("simulator",))
+
+
+def require_right(family: str, full: bool, targets: tuple[str, ...]) -> None:
+    """Run every case of a family; fail with the name and the error of each that is wrong."""
+    __tracebackhide__ = True
+    found = [__main__.run_case(family, case, full, targets) for case in cases(family)]
+    outcomes[family] = found
+    wrong = [f"{o.family}/{o.name}\n{o.error}" for o in found if o.error]
+    if wrong:
+        text = "\n\n".join(wrong)
+        pytest.fail(f"{len(wrong)} of {len(found)} cases fail:\n\n{text}", pytrace=False)
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("family", FAMILIES)
 def test_family_on_gpu(family: str, pytestconfig: pytest.Config):
-    full = pytestconfig.getoption("--full")
-    found = [__main__.run_case(family, case, full, ("simulator", "gpu")) for case in cases(family)]
-    assert not [f"{o.name}: {o.error}" for o in found if o.error]
+    require_right(family, pytestconfig.getoption("--full"), ("simulator", "gpu"))
 
 
 def test_what_runs_is_listed_and_what_ran_still_runs():
     """Against the recorded result: `python -m simulator.conformance` writes it anew."""
-    if len(outcomes) < len(EVERY):
+    if len(outcomes) < len(FAMILIES):
         return  # a selection: nothing can be said about what is missing
-    report = __main__.Report("simulator", False, True, list(outcomes.values()))
+    report = __main__.Report("simulator", False, True, sum(outcomes.values(), []))
     recorded = json.loads((__main__.RESULTS / "conformance-simulator.json").read_text())
     assert report.unlisted == []
     assert set(report.not_covered) <= set(recorded["not_covered"])
 
 
-def test_names_are_unique():
-    assert len(set(NAMES)) == len(NAMES)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_names_are_unique(family: str):
+    names = [case.name for case in cases(family)]
+    assert len(set(names)) == len(names)
 
 
 def test_patterns():
@@ -74,9 +80,17 @@ WRONG = Suite(
 )
 
 
-@pytest.mark.parametrize("name", ["add.u16", "ex2.approx.f32", "setp.eq.f32", "spin lock"])
-def test_compare_targets(name: str):
-    family, case = next((f, c) for f, c in EVERY if c.name == name)
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [
+        ("integer", "add.u16"),
+        ("float", "ex2.approx.f32"),
+        ("compare", "setp.eq.f32"),
+        ("atomic", "spin lock"),
+    ],
+)
+def test_compare_targets(family: str, name: str):
+    case = next(case for case in cases(family) if case.name == name)
     outcome = __main__.run_case(family, case, False, ("simulator", "simulator"))
     assert (outcome.error, outcome.distance) == ("", 0)
 

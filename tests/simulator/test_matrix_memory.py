@@ -10,7 +10,7 @@ import torch
 
 import simulator
 from simulator import SimulatorError
-from simulator.conformance.matrix_memory_ops import FORMS, LANES, WORDS, Form, build
+from simulator.conformance.matrix_memory_ops import FORMS, LANES, PROGRAM, WORDS, Form
 from workbench.toolchain.inline import inline
 
 # ---- Rows that are not where they may be ---------------------------------------------------------
@@ -67,7 +67,7 @@ def test_counted_bytes(form: Form):
 def _run(form: Form, at: np.ndarray) -> None:
     registers = torch.zeros(4, 32, dtype=torch.uint32)
     contents = torch.zeros(WORDS, dtype=torch.uint32)
-    build("simulator").run(FORMS.index(form), registers, contents, torch.from_numpy(at))
+    PROGRAM.module("simulator").run(FORMS.index(form), registers, contents, torch.from_numpy(at))
 
 
 # ---- Who executes it -----------------------------------------------------------------------------

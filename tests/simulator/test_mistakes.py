@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 
 import simulator
 from build import inline
+from tests.support import REPO
 
-SOURCE = (Path(__file__).parent / "kernels" / "mistakes.cu").read_text()
+SOURCE = (REPO / "tests" / "kernels" / "mistakes.cu").read_text()
 
 # name: kind, text of the report, the advice
 MISTAKES = {

@@ -17,7 +17,7 @@ import torch
 import simulator
 from build import inline
 
-REPO = Path(__file__).resolve().parent.parent
+REPO = Path(__file__).resolve().parents[2]
 
 SOURCE = (REPO / "tests" / "kernels" / "execution.cu").read_text()
 

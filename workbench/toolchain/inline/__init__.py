@@ -22,17 +22,15 @@ from .calls import make_callable
 from .signatures import Launcher, launchers
 
 _TORCH_HEADER = re.compile(r'^[ \t]*#[ \t]*include[ \t]*[<"](torch|ATen|c10)/', re.M)
-_WRAPPER_HEAD = """\
-// Generated: what Python calls. The launchers themselves are in {file}.
-#include "{file}"
-
+WRAPPER_HEAD = """\
+// Generated: what Python calls, around launchers that other files hold.
 #include <cuda_runtime.h>
 
 #include <cstdio>
 #include <exception>
 """
 _WRAPPER = """
-extern "C" int wbinline_{name}({declared}char* error_, size_t size_) {{
+extern "C" int {symbol}({declared}char* error_, size_t size_) {{
   cudaError_t status_ = cudaSuccess;
   try {{
     {call};
@@ -129,9 +127,9 @@ def _load_plain(
     flags = tuple(options.get("extra_cuda_cflags") or ())
     forbid_arch(flags, target)
     file = f"{module_name}.cu"
-    wrapper = _WRAPPER_HEAD.format(file=file) + "".join(map(_wrapped, found))
-    folder = cache_dir() / "inline" / fingerprints.digest(source, wrapper)
-    for name, text in ((file, source), ("wrapper.cu", wrapper)):
+    wrappers = f'#include "{file}"\n\n{WRAPPER_HEAD}' + "".join(map(wrapper, found))
+    folder = cache_dir() / "inline" / fingerprints.digest(source, wrappers)
+    for name, text in ((file, source), ("wrapper.cu", wrappers)):
         write_once(folder / name, text)
     includes = (folder, *(Path(p) for p in options.get("extra_include_paths") or ()))
     where = "the GPU" if target == "gpu" else "the simulator"
@@ -145,14 +143,26 @@ def _load_plain(
             flags,
         )
     )
-    module = ModuleType(module_name, f"Launchers of {folder / file}, compiled for {where}.")
+    return module_of(module_name, path, found, target, checks)
+
+
+def module_of(
+    name: str,
+    path: Path,
+    found: Sequence[Launcher],
+    target: str,
+    checks: tuple[str, ...] = (),
+) -> ModuleType:
+    """A module with a Python function for each of these launchers of a library."""
+    module = ModuleType(name, f"Launchers of {name}.cu, compiled for the {target}.")
     module.__file__ = str(path)
     for launcher in found:
         setattr(module, launcher.name, make_callable(path, launcher, target, checks))
     return module
 
 
-def _wrapped(launcher: Launcher) -> str:
+def wrapper(launcher: Launcher) -> str:
+    """The C function around a launcher."""
     declared, passed = "", []
     for i, p in enumerate(launcher.parameters):
         ctype = f"{'const ' if p.const else ''}{p.ctype}{'*' if p.kind == 'pointer' else ''}"
@@ -161,7 +171,7 @@ def _wrapped(launcher: Launcher) -> str:
     call = f"{launcher.scope}{launcher.name}({', '.join(passed)})"
     if launcher.returns != "void":
         call = f"status_ = {call}"
-    return _WRAPPER.format(name=launcher.name, declared=declared, call=call)
+    return _WRAPPER.format(symbol=launcher.symbol, declared=declared, call=call)
 
 
 def forbid_arch(flags: Sequence[str], target: str) -> None:

@@ -32,7 +32,7 @@ def make_callable(
         import simulator
 
         simulator.library()  # the one simulator of this process comes before who needs it
-    function = getattr(ctypes.CDLL(str(path)), f"wbinline_{launcher.name}")
+    function = getattr(ctypes.CDLL(str(path)), launcher.symbol)
     function.restype = ctypes.c_int
     signature = _signature(launcher)
     name = launcher.name

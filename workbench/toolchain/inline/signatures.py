@@ -47,6 +47,11 @@ class Launcher:
     returns: str  # "void" or "cudaError_t"
     parameters: tuple[Parameter, ...]
 
+    @property
+    def symbol(self) -> str:
+        """The name of the C function around it."""
+        return f"wbinline_{self.scope.replace('::', '_')}{self.name}"
+
 
 def launchers(source: str, names: list[str]) -> list[Launcher]:
     """The functions `names` of `source`; ValueError where one is absent or cannot be called."""
@@ -75,7 +80,7 @@ def _launcher(code: str, name: str) -> Launcher:
         if not re.match(r"\s*(noexcept\s*)?[{;]", code[close + 1 :]):
             continue
         scope = _scope(code, match.start())
-        head = re.split(r"[;{}]", code[: match.start()])[-1].strip()
+        head = _statement(code, match.start()).strip()
         if scope is not None and head and not re.search(r"=|\breturn\b|\belse\b", head):
             found.append((head, scope, code[match.end() : close]))
     if not found:
@@ -106,13 +111,18 @@ def _scope(code: str, end: int) -> str | None:
             if stack:
                 stack.pop()
             continue
-        before = re.split(r"[;{}]", code[: match.start()])[-1]
+        before = _statement(code, match.start())
         named = re.fullmatch(r"\s*(?:inline\s+)?namespace\b\s*([\w:]*)\s*", before)
         if named:
             stack.append(f"{named[1]}::" if named[1] else "")
         else:
             stack.append("" if re.fullmatch(r"\s*extern\s*", before) else None)
     return None if None in stack else "".join(part for part in stack if part)
+
+
+def _statement(code: str, end: int) -> str:
+    """What stands before `end` of the statement or declaration there."""
+    return code[1 + max(code.rfind(c, 0, end) for c in ";{}") : end]
 
 
 def _return_type(name: str, head: str) -> str:
