@@ -1,71 +1,98 @@
-"""Fixtures for the tests of the toolchain: a cache of their own, a small project."""
+"""Fixtures for the tests of the toolchain: caches of their own, a small project, edited kernels."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support import Project
+import simulator
+from tests.support import Project, empty_cache
 from workbench import toolchain
 
 
 @pytest.fixture(scope="session")
 def simulator_library() -> toolchain.SimulatorLibrary:
-    """The simulator, from the cache of the whole run: built at most once."""
+    """The simulator, from the cache of the whole run: built at most once.
+
+    It is loaded here, before anything that links against a copy of it: a process that loaded the
+    copy first would end up with both.
+    """
+    simulator.library()
     return toolchain.process_simulator()
 
 
 @pytest.fixture
 def cache(tmp_path: Path, simulator_library, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache but for the simulator; this process and its children use it."""
-    folder = tmp_path / "cache"
-    (folder / "lib").mkdir(parents=True)
-    for file in (simulator_library.library, simulator_library.archive):
-        shutil.copy2(file, folder / "lib")
+    folder = empty_cache(tmp_path / "cache", simulator_library)
     monkeypatch.setenv("WORKBENCH_CACHE", str(folder))
     return folder
 
 
-@pytest.fixture(scope="session")
-def kernels_copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for kernels that are edited: one, so that only what changed is compiled again."""
-    return tmp_path_factory.mktemp("edited") / "kernels"
+@pytest.fixture(scope="module")
+def module_cache(tmp_path_factory, simulator_library) -> Iterator[Path]:
+    """The same, but one for all tests of a file: what one of them built the others find."""
+    folder = empty_cache(tmp_path_factory.mktemp("module") / "cache", simulator_library)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("WORKBENCH_CACHE", str(folder))
+        yield folder
 
 
 @pytest.fixture
-def edited(kernels_copy: Path) -> Callable[..., dict[str, str]]:
-    """A function that copies the kernels, edits matmul.cu, and gives what uses them its variable.
+def project(tmp_path: Path, cache: Path) -> Project:
+    """A small project that was never built."""
+    return Project.create(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def module_project(tmp_path_factory, module_cache) -> Project:
+    project = Project.create(tmp_path_factory.mktemp("project"))
+    project.build()
+    return project
+
+
+@pytest.fixture
+def built_project(module_project: Project) -> Project:
+    """A small project that was built, as every test finds it."""
+    return Project.create(module_project.kernels.parent)
+
+
+@pytest.fixture(scope="session")
+def edited_kernels(tmp_path_factory, simulator_library) -> dict[str, str]:
+    """The variables of a build of edited kernels: a folder for them, and a cache.
+
+    One folder for the whole run, so that only what changed is compiled again.
+    """
+    root = tmp_path_factory.mktemp("edited")
+    (root / "kernels").mkdir()
+    return {
+        "WORKBENCH_KERNELS": str(root / "kernels"),
+        "WORKBENCH_CACHE": str(empty_cache(root / "cache", simulator_library)),
+    }
+
+
+@pytest.fixture
+def edited(edited_kernels: dict[str, str]) -> Callable[..., dict[str, str]]:
+    """A function that edits a copy of matmul.cu, alone with its headers; gives its variables.
 
     An edit is (old text, new text).
     """
 
     def edit(*replacements: tuple[str, str]) -> dict[str, str]:
-        shutil.copytree(toolchain.kernels_dir(), kernels_copy, dirs_exist_ok=True)
-        file = kernels_copy / "matmul.cu"
-        text = file.read_text()
+        folder = Path(edited_kernels["WORKBENCH_KERNELS"])
+        for file in folder.iterdir():
+            file.unlink()
+        kernels = toolchain.kernels_dir()
+        for header in (*kernels.glob("*.h"), *kernels.glob("*.cuh")):
+            shutil.copy2(header, folder)  # with its time, or ninja compiles whatever includes it
+        text = (kernels / "matmul.cu").read_text()
         for old, new in replacements:
             assert old in text, old
             text = text.replace(old, new)
-        file.write_text(text)
-        return {"WORKBENCH_KERNELS": str(kernels_copy)}
+        (folder / "matmul.cu").write_text(text)
+        return edited_kernels
 
     return edit
-
-
-@pytest.fixture
-def project(tmp_path: Path, cache: Path) -> Project:
-    kernels = tmp_path / "kernels"
-    kernels.mkdir()
-    (kernels / "answer.cuh").write_text("constexpr int ANSWER = 1;\n")
-    (kernels / "first.cu").write_text(
-        '#include "answer.cuh"\n'
-        "__global__ void first_kernel(int* x) { x[0] = ANSWER; }\n"
-        'extern "C" int answer() { return ANSWER; }\n'
-        'extern "C" void first(int* x) { first_kernel<<<1, 1>>>(x); }\n'
-    )
-    bindings = tmp_path / "bindings.cpp"
-    bindings.write_text('extern "C" int workbench_register(const char*) { return 0; }\n')
-    return Project(kernels, bindings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +25,24 @@ class Project:
 
     kernels: Path
     bindings: Path
+
+    @classmethod
+    def create(cls, root: Path) -> Project:
+        """The project in `root`, which holds nothing else of it afterwards."""
+        project = cls(root / "kernels", root / "bindings.cpp")
+        shutil.rmtree(project.kernels, ignore_errors=True)
+        project.kernels.mkdir()
+        (project.kernels / "answer.cuh").write_text("constexpr int ANSWER = 1;\n")
+        (project.kernels / "first.cu").write_text(
+            '#include "answer.cuh"\n'
+            "__global__ void first_kernel(int* x) { x[0] = ANSWER; }\n"
+            'extern "C" int answer() { return ANSWER; }\n'
+            'extern "C" void first(int* x) { first_kernel<<<1, 1>>>(x); }\n'
+        )
+        project.bindings.write_text(
+            'extern "C" int workbench_register(const char*) { return 0; }\n'
+        )
+        return project
 
     def build(self) -> Path:
         return toolchain.load_extension("simulator", self.kernels, self.bindings)
@@ -66,6 +85,14 @@ def finished(child: subprocess.Popen[str], seconds: float = 60) -> tuple[int, st
         child.communicate()
         pytest.fail(f"the child process was still running after {seconds} s")
     return child.returncode, out, err
+
+
+def empty_cache(folder: Path, simulator: toolchain.SimulatorLibrary) -> Path:
+    """A cache that holds the simulator and nothing else."""
+    (folder / "lib").mkdir(parents=True)
+    for file in (simulator.library, simulator.archive):
+        shutil.copy2(file, folder / "lib")
+    return folder
 
 
 def build_folder(cache: Path, name: str = "workbench_simulator") -> Path:

@@ -5,8 +5,8 @@ import re
 import pytest
 
 from tests.support import finished, python
-from workbench import ops
-from workbench.baselines import BASELINES
+from workbench.operators import builds
+from workbench.toolchain import BuildError
 
 SMALL = ("--target", "simulator", "--shape", "M=40,N=50,K=60")
 
@@ -15,11 +15,13 @@ def script(*arguments: str, **environment: str) -> tuple[int, str, str]:
     return finished(python("test_matmul.py", *SMALL, *arguments, **environment), seconds=300)
 
 
-COPIED_LINE = '{"tiled", matmul_tiled},'
+COPIED_LINE = '{"tiled", matmul_tiled, {.options = OPTIONS}},'
+COPY = COPIED_LINE.replace("tiled", "my_tiled", 1)
+TYPING_ERROR = (COPIED_LINE, '{"tiled", matmul_tilde},')
 
 
 def test_a_copied_rung_is_built_checked_and_listed(edited):
-    kernels = edited((COPIED_LINE, COPIED_LINE + '\n    {"my_tiled", matmul_tiled},'))
+    kernels = edited((COPIED_LINE, COPIED_LINE + COPY))
     status, out, err = script(**kernels)
     assert status == 0, err
     lines = {line.split()[0]: line.split()[1:-2] for line in out.splitlines() if "tiled" in line}
@@ -27,7 +29,7 @@ def test_a_copied_rung_is_built_checked_and_listed(edited):
 
 
 def test_a_syntax_error_is_the_compilers_message_alone(edited):
-    kernels = edited((COPIED_LINE, '{"tiled", matmul_tilde},'))
+    kernels = edited(TYPING_ERROR)
     status, out, err = script(**kernels)
     assert status == 1
     assert re.search(r"matmul\.cu:\d+.*error.*matmul_tilde", err)
@@ -35,7 +37,7 @@ def test_a_syntax_error_is_the_compilers_message_alone(edited):
 
 
 def test_a_syntax_error_ends_pytest_with_the_message_once(edited):
-    kernels = edited((COPIED_LINE, '{"tiled", matmul_tilde},'))
+    kernels = edited(TYPING_ERROR)
     child = python("-m", "pytest", "test_matmul.py", "test_softmax.py", **kernels)
     status, out, err = finished(child, seconds=300)
     assert status == 1
@@ -67,28 +69,29 @@ def test_mistakes_that_a_square_shape_hides(edited):
         assert out.count(f"WRONG  matmul {rung} on the simulator: M=134,N=139,K=85") == 1
 
 
-def full(*values: str):
-    """Parameters for --full."""
-    return pytest.param(*values, marks=pytest.mark.full)
-
-
-@pytest.mark.parametrize(
-    ("line", "words"),
-    [
-        ('{"tiled", matmul_tiled},', "the table has two rungs named 'tiled'"),
-        full('{"cublas", matmul_tiled},', "the table has a rung named 'cublas', which is"),
-        full('{"my tiled", matmul_tiled},', "the table has a rung named 'my tiled'"),
-        full('{"my\\ttiled", matmul_tiled},', "the table has a rung named 'my\\ttiled'"),
-        full('{"my\\ntiled", matmul_tiled},', "the table has a name with a line break"),
-        full('{"", matmul_tiled},', "the table has a rung named ''"),
-    ],
-)
-def test_a_bad_name_in_the_table_is_one_error(edited, line, words):
-    kernels = edited((COPIED_LINE, f"{COPIED_LINE} {line}"))
+def test_a_bad_name_in_the_table_is_one_error(edited):
+    kernels = edited((COPIED_LINE, COPIED_LINE * 2))
     status, out, err = script(**kernels)
     assert status == 1
     assert "Traceback" not in out + err
-    assert f"kernels/matmul.cu: {words}" in err.splitlines()[-1]
+    assert "kernels/matmul.cu: the table has two rungs named 'tiled'" in err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("tiled", "the table has two rungs named 'tiled'"),
+        ("cublas", "the table has a rung named 'cublas', which is"),
+        ("my tiled", "the table has a rung named 'my tiled'"),
+        ("my\ttiled", "the table has a rung named 'my\\\\ttiled'"),
+        ("my\ntiled", "the table has a name with a line break"),
+        ("", "the table has a rung named ''"),
+    ],
+)
+def test_names_that_no_rung_may_have(name, words):
+    table = "".join(f"{rung}\tfloat32\t\t1\t0\t\n" for rung in ("tiled", name))
+    with pytest.raises(BuildError, match=f"matmul.cu: {words}"):
+        builds._parse("matmul", table.encode())
 
 
 @pytest.mark.full
@@ -100,11 +103,6 @@ def test_a_bad_name_ends_pytest_with_the_error_once(edited):
     assert "Traceback" not in out + err
 
 
-def test_every_baseline_has_a_name_that_no_rung_may_have():
-    names = {baseline.name for ladder in BASELINES.values() for baseline in ladder}
-    assert names <= set(ops.BASELINE_NAMES)
-
-
 def test_load_kernels_notices_edits(edited):
     """In one process: a rung is added while it runs."""
     kernels = edited()
@@ -113,7 +111,7 @@ import build, torch
 from pathlib import Path
 file = Path({kernels["WORKBENCH_KERNELS"]!r}) / "matmul.cu"
 a = torch.ones(40, 40)
-for old, new in (("", ""), ({COPIED_LINE!r}, {COPIED_LINE + '{"mine", matmul_tiled},'!r})):
+for old, new in (("", ""), ({COPIED_LINE!r}, {COPIED_LINE + COPY!r})):
     file.write_text(file.read_text().replace(old, new))
     kernels = build.load_kernels("simulator")
     name = kernels.rungs("matmul")[-1].name
@@ -121,7 +119,7 @@ for old, new in (("", ""), ({COPIED_LINE!r}, {COPIED_LINE + '{"mine", matmul_til
 """
     status, out, err = finished(python("-c", program, **kernels), seconds=300)
     assert status == 0, err
-    assert out.splitlines()[-2:] == ["tiled 40.0", "mine 40.0"]
+    assert out.splitlines()[-2:] == ["tiled 40.0", "my_tiled 40.0"]
 
 
 def test_without_the_packages_the_scripts_say_what_to_do():

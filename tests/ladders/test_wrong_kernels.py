@@ -3,125 +3,156 @@
 The mistakes are in wrong_edits.py. The edited rungs run in a child process with a timeout.
 """
 
+from __future__ import annotations
+
 import json
 import re
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests import wrong_kernels
-from tests.support import finished, python
+from tests.ladders import wrong_kernels
 from tests.ladders.wrong_edits import (
     EACH,
     SHAPES,
     SWAPPED,
+    TOO_MUCH,
+    UNCHECKED,
     UNGUARDED,
     WRONG_FORMULA,
     Edit,
     barriers,
-    build_of,
+    builds,
+    copies,
+    edited,
 )
+from tests.support import finished, python
 from workbench.harness.verify import StickyError
-from workbench.toolchain import kernels_dir
+from workbench.operators.builds import Rung
+
+Request = tuple[str, str, str, str]  # operator, rung, shape, layout
+
+# The first one fails, and the simulator finds something in the third. With them, rungs that no edit
+# has touched: what is said of all the others is the edits' doing.
+UNCHECKED_LAUNCHES = [("matmul", name) for name in ("naive", "tiled", "coalesced", "tiled")]
+UNTOUCHED = [("softmax", "vectorized"), ("softmax_backward", "naive"), ("attention", "flash")]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Verdict:
     ok: bool
     report: str
-    line: int
+
+
+def request(op: str, rung: str, shape: str = "", layout: str = "") -> Request:
+    return op, rung, shape or SHAPES[op], layout
+
+
+def request_of(edit: Edit) -> Request:
+    return request(edit.op, edit.rung, edit.shape, edit.layout)
 
 
 class Laboratory:
-    """Builds and checks edited kernels, a build when its first edit is asked for.
+    """Builds edited kernels and checks their rungs: everything a run asks for, in one child.
 
-    All builds are made from one folder, so that only what changed is compiled again.
+    All builds are made in one folder, and a file stays as it is until another edit of it comes, so
+    that only what changed is compiled again.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.outcomes: dict[tuple[str, Edit], Outcome] = {}
+    def __init__(self, environment: dict[str, str], edits: list[Edit]) -> None:
+        self.environment = environment
+        self.packed = builds(edits)
+        self.texts = copies(edits)
+        self.of_edits: dict[str, dict[Edit, Verdict]] = {}  # by target
+        self.of_last_build: dict[str, list[Verdict]] = {}
 
-    def outcome(self, edit: Edit, target: str) -> Outcome:
-        if (target, edit) not in self.outcomes:
-            self._run(build_of(edit), target)
-        return self.outcomes[target, edit]
+    def of_edit(self, edit: Edit, target: str) -> Verdict:
+        self._run(target)
+        unknown = Verdict(True, "its check has not ended")
+        return self.of_edits[target].get(edit, unknown)
 
-    def _run(self, edits: list[Edit], target: str) -> None:
-        unedited(self.folder)
-        for edit in edits:
-            file = self.folder / edit.source
-            file.write_text(edit.apply(file.read_text()))
-        requests = [request(edit) for edit in edits]
-        # A wrong kernel may take the GPU's context with it: a child for each.
-        batches = [[one] for one in requests] if target == "gpu" else [requests]
-        verdicts = [v for batch in batches for v in check_in_child(self.folder, target, batch)]
-        for edit, verdict in zip(edits, verdicts, strict=True):
-            line = edit.line((kernels_dir() / edit.source).read_text())
-            self.outcomes[target, edit] = Outcome(verdict["ok"], verdict["report"], line)
+    def of_launches(self, target: str) -> list[Verdict]:
+        """Of UNCHECKED_LAUNCHES and UNTOUCHED; a GPU has no third launch, which would harm it."""
+        self._run(target)
+        return self.of_last_build[target]
 
+    def _run(self, target: str) -> None:
+        if target in self.of_edits:
+            return
+        self.of_edits[target], self.of_last_build[target] = {}, []
+        files = [edited(self.texts, build) for build in self.packed]
+        files.append(edited(self.texts, UNCHECKED) | {"attention.cu": self.texts["attention.cu"]})
+        files[0] = self.texts | files[0]
+        launches = UNCHECKED_LAUNCHES if target == "simulator" else UNCHECKED_LAUNCHES[:2]
+        asked = [[request_of(edit) for edit in build] for build in self.packed]
+        asked.append([request(*rung) for rung in (*launches, *UNTOUCHED)])
+        found = iter(self._checked(target, files, asked))
+        for build in self.packed:
+            self.of_edits[target] |= zip(build, found, strict=False)
+        self.of_last_build[target] = list(found)
 
-def unedited(folder: Path) -> Path:
-    """The folder, with the kernels as they are."""
-    return shutil.copytree(kernels_dir(), folder, dirs_exist_ok=True)
-
-
-def request(edit: Edit) -> list[str]:
-    shape = edit.shape or SHAPES[edit.op]
-    return [edit.op, edit.rung, shape, layout(edit.op), "randn"]
-
-
-def layout(op: str) -> str:
-    return "nn" if op == "matmul" else "contiguous"
-
-
-def check_in_child(kernels: Path, target: str, requests: list[list[str]]) -> list[dict]:
-    child = python(
-        "-m", "tests.ladders.wrong_kernels", target, json.dumps(requests), WORKBENCH_KERNELS=str(kernels)
-    )
-    status, out, err = finished(child, seconds=300)
-    assert status == 0, err
-    return json.loads(out.splitlines()[-1])
+    def _checked(
+        self, target: str, files: list[dict[str, str]], asked: list[list[Request]]
+    ) -> list[Verdict]:
+        steps = [{"files": f, "requests": r} for f, r in zip(files, asked, strict=True)]
+        children = [steps]
+        if target == "gpu":  # a wrong kernel may take the GPU's context with it: a child for each
+            children = [[step | {"requests": [r]}] for step in steps for r in step["requests"]]
+        verdicts = []
+        for child in children:
+            file = Path(self.environment["WORKBENCH_KERNELS"]).with_name("builds.json")
+            file.write_text(json.dumps(child))
+            words = ("-m", "tests.ladders.wrong_kernels", target, str(file))
+            status, out, err = finished(python(*words, **self.environment), seconds=600)
+            verdicts += [Verdict(**json.loads(line)) for line in out.splitlines()]
+            if status != 0:
+                print(err)  # pytest shows it with the failures to come
+                break
+        return verdicts
 
 
 @pytest.fixture(scope="module")
-def folder(kernels_copy) -> Path:
-    return kernels_copy
+def laboratory(request: pytest.FixtureRequest, edited_kernels: dict[str, str]) -> Laboratory:
+    here = [item for item in request.session.items if item.path == request.path]
+    edits = [item.callspec.params.get("edit") for item in here if hasattr(item, "callspec")]
+    return Laboratory(edited_kernels, [edit for edit in dict.fromkeys(edits) if edit])
 
 
-@pytest.fixture(scope="module")
-def laboratory(folder) -> Laboratory:
-    return Laboratory(folder)
-
-
-def assert_reported(outcome: Outcome, edit: Edit, target: str) -> None:
-    assert not outcome.ok, f"nobody noticed: {edit.name}"
+def assert_reported(verdict: Verdict, edit: Edit, target: str) -> None:
+    assert not verdict.ok, f"nobody noticed: {edit.name}: {verdict.report}"
     place = "on the GPU" if target == "gpu" else "on the simulator"
     shape = edit.shape or SHAPES[edit.op]
-    assert f"WRONG  {edit.op} {edit.rung} {place}: {shape}" in outcome.report
+    assert f"WRONG  {edit.op} {edit.rung} {place}: {shape}" in verdict.report
 
 
-def assert_worst_element(outcome: Outcome) -> None:
-    assert re.search(r"worst +(out|lse)\[[\d, ]+\]: got .+, expected .+, error", outcome.report)
+def assert_worst_element(verdict: Verdict) -> None:
+    assert re.search(r"worst +(out|dx|lse)\[[\d, ]+\]: got .+, expected .+, error", verdict.report)
 
 
 @pytest.mark.parametrize("edit", SWAPPED + WRONG_FORMULA, ids=lambda edit: edit.name)
 def test_wrong_arithmetic(laboratory, target, edit):
-    outcome = laboratory.outcome(edit, target)
-    assert_reported(outcome, edit, target)
-    assert_worst_element(outcome)
+    verdict = laboratory.of_edit(edit, target)
+    assert_reported(verdict, edit, target)
+    assert_worst_element(verdict)
 
 
 @pytest.mark.parametrize("edit", UNGUARDED, ids=lambda edit: edit.name)
 def test_missing_guard(laboratory, target, edit):
     """The simulator names tensor and line; a GPU shows what the access did to the result."""
-    outcome = laboratory.outcome(edit, target)
-    assert_reported(outcome, edit, target)
+    verdict = laboratory.of_edit(edit, target)
+    assert_reported(verdict, edit, target)
     if target == "simulator":
-        assert f"{edit.source}:{outcome.line}" in outcome.report
-        assert re.search(rf"\b({edit.tensor})\b", outcome.report.partition("raised")[2])
+        line = edit.line(laboratory.texts[edit.source])
+        assert f"{edit.source}:{line}" in verdict.report
+        assert re.search(rf"\b({edit.tensor})\b", verdict.report.partition("raised")[2])
+
+
+@pytest.mark.parametrize("edit", TOO_MUCH, ids=lambda edit: edit.name)
+def test_a_rung_that_takes_what_it_cannot_do(laboratory, target, edit):
+    verdict = laboratory.of_edit(edit, target)
+    assert_reported(verdict, edit, target)
+    assert re.search(edit.says, verdict.report)
 
 
 @pytest.mark.parametrize(
@@ -133,37 +164,28 @@ def test_missing_guard(laboratory, target, edit):
 )
 def test_missing_barrier(laboratory, edit):
     """On the simulator alone, which sees that nothing orders the accesses; a GPU may be lucky."""
-    outcome = laboratory.outcome(edit, "simulator")
-    assert_reported(outcome, edit, "simulator")
+    verdict = laboratory.of_edit(edit, "simulator")
+    assert_reported(verdict, edit, "simulator")
     found = (
         r"(racecheck|initcheck): |memcheck: .* which may not have started|"
         "synccheck: the thread arrives at the cluster's barrier again without having waited"
     )
-    assert re.search(rf"raised SimulatorError: ({found})", outcome.report)
-    assert f"{edit.source}:" in outcome.report
+    assert re.search(rf"raised SimulatorError: ({found})", verdict.report)
+    assert f"{edit.source}:" in verdict.report
 
 
-def test_a_copy_without_edits_is_right(target, folder):
-    kernels = unedited(folder)
-    requests = [[op, "naive", SHAPES[op], layout(op), "randn"] for op in SHAPES]
-    verdicts = check_in_child(kernels, target, requests)
-    assert [verdict["ok"] for verdict in verdicts] == [True] * len(SHAPES)
+def test_rungs_that_no_edit_has_touched_are_right(laboratory, target):
+    verdicts = laboratory.of_launches(target)[-len(UNTOUCHED) :]
+    assert [v.ok for v in verdicts] == [True] * len(UNTOUCHED), verdicts
 
 
-def test_a_launcher_without_a_check(target, folder):
+def test_a_launcher_without_a_check(laboratory, target):
     """Its error is its own and not the next operator's."""
-    kernels = unedited(folder)
-    file = kernels / "matmul.cu"
-    text = re.sub(r"CUDA_CHECK_LAUNCH\(matmul_(naive|coalesced)_kernel\);", "", file.read_text())
-    text = text.replace("dim3 block(NAIVE_TILE, NAIVE_TILE)", "dim3 block(99, 99)")  # too many
-    file.write_text(text.replace("if (row >= p.M || col >= p.N) return;", ""))
-    names = ["naive", "tiled"] + ["coalesced", "tiled"] * (target == "simulator")
-    requests = [["matmul", name, SHAPES["matmul"], "nn", "randn"] for name in names]
-    verdicts = check_in_child(kernels, target, requests)
-    assert [verdict["ok"] for verdict in verdicts] == [name == "tiled" for name in names]
-    assert "raised" in verdicts[0]["report"]
+    verdicts = laboratory.of_launches(target)[: -len(UNTOUCHED)]
+    assert [v.ok for v in verdicts] == [False, True] * (2 if target == "simulator" else 1)
+    assert "raised" in verdicts[0].report
     if target == "simulator":
-        assert re.search(r"(?s)raised SimulatorError.*\bmatmul\.cu:\d+", verdicts[2]["report"])
+        assert re.search(r"(?s)raised SimulatorError.*\bmatmul\.cu:\d+", verdicts[2].report)
 
 
 def test_a_lost_context_counts_as_reported(monkeypatch):
@@ -172,7 +194,8 @@ def test_a_lost_context_counts_as_reported(monkeypatch):
     def lost(*args):
         raise StickyError("matmul naive on the GPU: M=8,N=8,K=8: an illegal memory access")
 
-    monkeypatch.setattr(wrong_kernels.check, "check_rung", lost)
-    verdict = wrong_kernels.verdict("gpu", "matmul", "naive", "M=8,N=8,K=8", "nn", "randn")
+    monkeypatch.setattr(wrong_kernels.builds, "rungs", lambda op: [Rung(op, "naive", ("float32",))])
+    monkeypatch.setattr(wrong_kernels.verify, "check_rung", lost)
+    verdict = wrong_kernels.verdict("gpu", "matmul", "naive", "M=8,N=8,K=8", "nn")
     assert not verdict["ok"]
     assert verdict["report"].startswith("WRONG  matmul naive on the GPU: M=8,N=8,K=8")

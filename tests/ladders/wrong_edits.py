@@ -26,16 +26,19 @@ class Edit:
     """One mistake: ``old`` becomes ``new`` in a file of the ladder of ``op``.
 
     Attributes:
-        op: the operation.
+        op: the operator.
         rung: the rung to check.
         old: the text to be replaced, at its first place behind ``behind``.
         new: what replaces it.
         behind: text in front of it, which says which function is meant.
-        touches: other rungs that the edit changes: "rung" of ``op``, or "operation/rung".
-        shape: of the check; empty for SHAPES.
+        touches: other rungs that the edit changes: "rung" of ``op``, or "operator/rung".
+        shape: of the check, with its options; empty for SHAPES.
+        layout: of the check; empty for the operator's first.
         tensor: the tensor that is accessed out of bounds, if one is.
         line_of: text in the line that does it, behind ``behind``; empty for the edited line.
         file: in kernels/; empty for <op>.cu.
+        says: a pattern, which the report has because of this edit and of no other.
+        kernel: whether it changes the kernel, rather than what the kernel is let have.
     """
 
     op: str
@@ -45,9 +48,12 @@ class Edit:
     behind: str = ""
     touches: tuple[str, ...] = ()
     shape: str = ""
+    layout: str = ""
     tensor: str = ""
     line_of: str = ""
     file: str = ""
+    says: str = ""
+    kernel: bool = True
 
     @property
     def name(self) -> str:
@@ -58,7 +64,9 @@ class Edit:
         return self.file or f"{self.op}.cu"
 
     def changed(self) -> set[str]:
-        """The rungs that the edit changes, as "operation/rung"."""
+        """The rungs that the edit changes, as "operator/rung"."""
+        if not self.kernel:
+            return {f"{self.op}/what {self.rung} takes"}
         rungs = (self.rung, *self.touches)
         return {rung if "/" in rung else f"{self.op}/{rung}" for rung in rungs}
 
@@ -150,6 +158,7 @@ UNGUARDED = (
         "coarsened",
         "col + (COARSENING - 1) * NUM_THREADS < cols",
         "col < cols",
+        touches=("warp_shuffles", "online"),
         shape="rows=1,cols=2298",  # what is written too far lies in no other row
         tensor="x",
         line_of="x_frag[i] = x[col",
@@ -206,12 +215,78 @@ WRONG_FORMULA = (
         "< seen ?",
         "<= seen ?",
         behind="attention_flash_kernel(",
-        shape="B=1,H=1,Nq=40,Nk=40,D=32,causal=1",
+        shape="B=1,H=1,Nq=40,Nk=40,D=32 causal",
+    ),
+)
+
+# The table or `declines` lets a rung have what its kernel cannot take.
+TOO_MUCH = (
+    Edit(
+        "softmax",
+        "row_in_registers",
+        "if (!fits_in_registers(p)) {",
+        "if (false) {",
+        behind="softmax_row_in_registers_declines(",
+        shape=LONG_ROW,
+        file="softmax_vectorized.cu",
+        says="launch",
+        kernel=False,
+    ),
+    Edit(
+        "softmax_backward",
+        "row_in_registers",
+        "if (vectors_of_a_row(p) > ROW_IN_REGISTERS_MAX_VECTORS) {",
+        "if (false) {",
+        shape=LONG_ROW,
+        says="launch",
+        kernel=False,
+    ),
+    Edit(
+        "softmax_backward",
+        "row_in_registers",
+        "tensors_lie_alike(p) ? nullptr : LIE_DIFFERENTLY",
+        "nullptr",
+        behind="row_in_registers_declines(",
+        layout="offset_dy",
+        says="misaligned",
+        kernel=False,
+    ),
+    Edit(
+        "attention",
+        "flash",
+        "if (D == 32 || D == 64 || D == 128) return nullptr;",
+        "return nullptr;",
+        shape="B=1,H=1,Nq=40,Nk=40,D=48",
+        says="D must be 32, 64 or 128",
+        kernel=False,
+    ),
+    Edit(
+        "softmax",
+        "online",
+        '{"online", softmax_online}',
+        '{"online", softmax_online, {.options = "log"}}',
+        shape="rows=9,cols=100 log",
+        says=r"worst +out\[",
+    ),
+)
+
+# Launches that nobody checks: one that fails, and one in which the simulator finds something.
+UNCHECKED = (
+    Edit("matmul", "naive", "CUDA_CHECK_LAUNCH(matmul_naive_kernel);", ""),
+    Edit("matmul", "naive", "block(NAIVE_TILE, NAIVE_TILE)", "block(99, 99)"),  # too many
+    Edit("matmul", "coalesced", "CUDA_CHECK_LAUNCH(matmul_coalesced_kernel);", ""),
+    Edit(
+        "matmul",
+        "coalesced",
+        "if (row >= p.M || col >= p.N) return;",
+        "",
+        behind="matmul_coalesced_kernel(",
     ),
 )
 
 
-# Which rungs run the barriers of a file; checked is the one whose kernel has it, else the first.
+# Which rungs run the barriers of a file: the one whose kernel has it, else all of these, of which
+# the first is checked.
 BARRIER_USERS = {
     "matmul.cu": ("matmul/tiled", "matmul/tiled_16"),
     "softmax.cu": ("softmax/block_per_row", "softmax/coarsened"),
@@ -240,17 +315,18 @@ def barriers() -> tuple[Edit, ...]:
     for file, rungs in BARRIER_USERS.items():
         text = (kernels_dir() / file).read_text()
         for match in BARRIER.finditer(text):
-            checked = next((r for r in rungs if _in_kernel(text, match.start(), r)), rungs[0])
+            checked, *others = [r for r in rungs if _in_kernel(text, match.start(), r)] or rungs
             op, _, rung = checked.partition("/")
-            others = tuple(r for r in rungs if r != checked)
             shape = LONG_ROW if rung.startswith("cluster") else ""
-            edits.append(Edit(op, rung, match[0], "", touches=others, shape=shape, file=file))
+            edits.append(
+                Edit(op, rung, match[0], "", touches=tuple(others), shape=shape, file=file)
+            )
     assert len(edits) >= 18
     return tuple(edits)
 
 
 def _in_kernel(text: str, at: int, rung: str) -> bool:
-    """Whether a place lies in a rung's kernel. ``rung``: operation/name."""
+    """Whether a place lies in a rung's kernel. ``rung``: operator/name."""
     start = text.find(f" {rung.replace('/', '_')}_kernel(const")
     return 0 <= start < at < text.find("\n}", start)
 
@@ -258,11 +334,43 @@ def _in_kernel(text: str, at: int, rung: str) -> bool:
 EACH = 3  # of so many barriers one is removed without --full
 
 
-def build_of(edit: Edit) -> list[Edit]:
-    """The edits of one build, this one among them. Those of --full are built apart."""
-    fast = (*SWAPPED, *UNGUARDED, *WRONG_FORMULA, *barriers()[::EACH])
-    edits = fast if edit in fast else [other for other in barriers() if other not in fast]
-    return next(build for build in builds(edits) if edit in build)
+# What the copies of the kernels leave out: no edit needs it, and most of the time goes into it.
+CUB = '    {"cub", softmax_cub},\n'
+LEFT_OUT = {
+    "attention.cu": (
+        "  if (p.D == 64) return launch_flash<64>(p, stream);\n",
+        "  if (p.D == 128) return launch_flash<128>(p, stream);\n",
+    ),
+    "softmax.cu": (CUB,),
+    "softmax.cuh": (
+        "    case DType::float64:\n      return run(double());\n",
+        "    case DType::float16:\n      return run(__half());\n",
+        "    case DType::bfloat16:\n      return run(__nv_bfloat16());\n",
+    ),
+}
+
+
+def copies(edits: Iterable[Edit]) -> dict[str, str]:
+    """The files that a build of these edits needs, by name; nothing is edited yet."""
+    cub = any(edit.source == "softmax_cub.cu" for edit in edits)
+    texts = {}
+    for file in kernels_dir().iterdir():
+        text = file.read_text()
+        for part in LEFT_OUT.get(file.name, ()):
+            assert part in text, f"{file.name} has no {part!r}: update this test"
+            text = text if cub and part == CUB else text.replace(part, "")
+        texts[file.name] = text
+    if not cub:
+        del texts["softmax_cub.cu"]
+    return texts
+
+
+def edited(texts: dict[str, str], edits: Iterable[Edit]) -> dict[str, str]:
+    """The files that the edits change, as they are then."""
+    changed: dict[str, str] = {}
+    for edit in edits:
+        changed[edit.source] = edit.apply(changed.get(edit.source, texts[edit.source]))
+    return changed
 
 
 def builds(edits: Iterable[Edit]) -> list[list[Edit]]:

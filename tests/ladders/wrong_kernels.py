@@ -1,30 +1,45 @@
-"""The child process of test_wrong_kernels.py: checks rungs and prints the verdicts as JSON.
+"""The child process of test_wrong_kernels.py: builds edited kernels and checks their rungs.
 
-``python -m tests.ladders.wrong_kernels TARGET REQUESTS`` with REQUESTS = ``[[op, rung, shape, layout,
-fill], ...]``. A process of its own, because a wrong kernel may end it or never return.
+``python -m tests.ladders.wrong_kernels TARGET FILE``; the file holds a JSON list of builds:
+
+    {"files": {name: text}, "requests": [[op, rung, shape, layout], ...]}
+
+The files go to WORKBENCH_KERNELS, over those of the build before. It prints each request's verdict,
+a line of JSON, as soon as there is one. A process of its own, because a wrong kernel may end it or
+never return.
 """
 
 import json
 import sys
+from pathlib import Path
 
-from workbench import check, ops
-from workbench.operations import OPERATIONS
+from workbench import operators
+from workbench.harness import verify
+from workbench.operators import builds
+from workbench.toolchain import kernels_dir
 
 
-def verdict(target: str, name: str, rung: str, shape: str, layout: str, fill: str) -> dict:
-    operation = OPERATIONS[name]
-    found = next(r for r in ops.rungs(name) if r.name == rung)
-    case = operation.case(shape, layout=layout, fill=fill)
+def verdict(target: str, op: str, name: str, shape: str, layout: str) -> dict:
+    operator = operators.get(op)
+    rung = next(rung for rung in builds.rungs(op) if rung.name == name)
+    case = operator.case(shape, **({"layout": layout} if layout else {}))
     try:
-        result = check.check_rung(operation, found, case, target)
-    except check.StickyError as error:
+        result = verify.check_rung(operator, rung, case, target)
+    except verify.StickyError as error:
         return {"ok": False, "report": f"WRONG  {error}"}
-    return {"ok": result.ok, "report": result.report()}
+    return {"ok": result.ok and not result.refused, "report": result.report()}
 
 
 def main() -> None:
-    target, requests = sys.argv[1], json.loads(sys.argv[2])
-    print(json.dumps([verdict(target, *request) for request in requests]))
+    target, todo = sys.argv[1:]
+    for build in json.loads(Path(todo).read_text()):
+        for name, text in build["files"].items():
+            file = kernels_dir() / name
+            if not file.exists() or file.read_text() != text:
+                file.write_text(text)
+        builds.refresh(target)
+        for request in build["requests"]:
+            print(json.dumps(verdict(target, *request)), flush=True)
 
 
 if __name__ == "__main__":

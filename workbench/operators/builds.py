@@ -43,7 +43,7 @@ class Extension:
     namespace: str
     path: Path
     ops: Any
-    ladders: dict[str, tuple[Rung, ...]]
+    ladders: dict[str, tuple[Rung, ...]]  # of the operators that the folder of kernels holds
 
 
 class Declined(RuntimeError):
@@ -92,11 +92,17 @@ def reset() -> None:
 
 
 def rungs(op: str) -> tuple[Rung, ...]:
-    """The ladder of an operator, slowest idea first. Raises ValueError for an unknown name."""
+    """The ladder of an operator, slowest idea first.
+
+    Raises ValueError for an unknown name, BuildError where there is no such file of kernels.
+    """
     get(op)
     with _lock:
         loaded = next(iter(_current.values()), None)
-    return (loaded or extension(default_target())).ladders[op]
+    ladders = (loaded or extension(default_target())).ladders
+    if op not in ladders:
+        raise BuildError(f"there are no kernels for {op}: no {shown(kernels_dir() / f'{op}.cu')}")
+    return ladders[op]
 
 
 def sources(op: str) -> tuple[Path, ...]:
@@ -168,7 +174,8 @@ def _load(target: str, path: Path) -> Extension:
     library = ctypes.CDLL(str(path))
     namespace = path.stem
     library.workbench_rungs.restype = ctypes.c_char_p
-    ladders = {op: _parse(op, library.workbench_rungs(op.encode())) for op in OPERATORS}
+    present = [op for op in OPERATORS if (kernels_dir() / f"{op}.cu").exists()]
+    ladders = {op: _parse(op, library.workbench_rungs(op.encode())) for op in present}
     if library.workbench_register(namespace.encode()) != 0:
         raise RuntimeError(f"{path} could not register its operators as torch.ops.{namespace}")
     return Extension(target, namespace, path, getattr(torch.ops, namespace), ladders)

@@ -100,7 +100,10 @@ def default_target() -> str:
 def load_extension(
     target: str, kernel_dir: Path | None = None, bindings: Path | None = None
 ) -> Path:
-    """Build the bindings and every ladder file for `target`; the path of the shared library.
+    """Build every ladder file and its operator's binding for `target`; the path of the library.
+
+    `kernel_dir` (default: kernels_dir()) may hold the ladders of some operators only: the bindings
+    of the others, which would ask for ladders that are not there, are left out.
 
     Nothing is loaded. The same inputs always give the same path, at once when it exists; its name
     carries their hash, so that two versions can be loaded into one process. Load it with
@@ -109,18 +112,19 @@ def load_extension(
     kernel_dir = Path(kernel_dir or kernels_dir()).resolve()
     bindings = Path(bindings or REPO / "bindings.cpp").resolve()
     ladders = tuple(sorted(kernel_dir.glob("*.cu")))
-    operators = tuple(sorted((bindings.parent / "bindings").glob("*.cpp")))
     if not ladders:
         raise BuildError(f"there are no kernels (*.cu) in {kernel_dir}")
     if not bindings.exists():
         raise BuildError(f"there is no {bindings}")
+    names = ("launch", *(ladder.stem for ladder in ladders))
+    parts = (bindings.parent / "bindings" / f"{name}.cpp" for name in names)
     what = "the GPU" if target == "gpu" else "the simulator"
     return build_library(
         recipe(
             f"workbench_{target}",
             f"kernels for {what}",
             target,
-            (bindings, *operators, *ladders),
+            (bindings, *filter(Path.exists, parts), *ladders),
             (bindings.parent, kernel_dir),
         )
     )
