@@ -94,8 +94,7 @@ def simulate(kernel: Wrong, module: object) -> Simulated:
 def simulate_all() -> dict[str, Simulated]:
     """Kernel -> what the simulator says."""
     found = {}
-    for check in wrong.FILES:
-        module = wrong.build(check)
+    for check, module in wrong.build().items():
         found.update({k.name: simulate(k, module) for k in wrong.kernels(check)})
     return found
 

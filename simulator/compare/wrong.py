@@ -116,17 +116,12 @@ def _marked(text: str, mark: str) -> list[int]:
     return [i for i, line in enumerate(text.splitlines(), 1) if pattern.search(line)]
 
 
-def build(check: str) -> ModuleType:
-    """The launchers of a check's file, compiled for the simulator."""
-    from workbench.toolchain.inline import inline
+def build() -> dict[str, ModuleType]:
+    """The launchers of each file, compiled for the simulator."""
+    from workbench.toolchain.inline.together import Source, inline_together
 
-    return inline(
-        source(check),
-        launchers(check),
-        target="simulator",
-        name=check,
-        extra_include_paths=[str(folder) for folder in INCLUDES],
-    )
+    sources = [Source(check, source(check), tuple(launchers(check)), True) for check in FILES]
+    return dict(zip(FILES, inline_together(sources, "simulator", "wrong", INCLUDES), strict=True))
 
 
 def inputs(kernel: Wrong) -> np.ndarray:

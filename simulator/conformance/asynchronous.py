@@ -60,8 +60,10 @@ __device__ inline unsigned cluster_rank() {
 class Program(micro.Program):
     """CUDA source behind HELPERS, and the launchers that it defines."""
 
-    def __init__(self, name: str, source: str, functions: tuple[str, ...]) -> None:
-        super().__init__(name, HELPERS + source, *functions)
+    def __init__(
+        self, name: str, source: str, functions: tuple[str, ...], alone: bool = False
+    ) -> None:
+        super().__init__(name, HELPERS + source, *functions, alone=alone)
 
 
 @dataclass(frozen=True)

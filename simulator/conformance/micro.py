@@ -303,10 +303,15 @@ def _spread(column: list[int], count: int, rng: random.Random) -> list[int]:
 
 
 class Program:
-    """CUDA source that is compiled when it is first run, once for each target."""
+    """CUDA source that is compiled when it is first run, once for each target.
 
-    def __init__(self, name: str, source: str | Callable[[], str], *functions: str) -> None:
-        self.name, self.functions = name, functions or ("run",)
+    alone: never in one unit with others; see workbench.toolchain.inline.together.
+    """
+
+    def __init__(
+        self, name: str, source: str | Callable[[], str], *functions: str, alone: bool = False
+    ) -> None:
+        self.name, self.functions, self.alone = name, functions or ("run",), alone
         self._source = source
         self._modules: dict[str, ModuleType | BuildError] = {}
 
@@ -358,7 +363,7 @@ def compile_together(programs: Sequence[Program], target: str, name: str) -> Non
     programs = [p for p in programs if target not in p._modules]
     if not programs:
         return
-    sources = [Source(p.name, p.source, p.functions) for p in programs]
+    sources = [Source(p.name, p.source, p.functions, p.alone) for p in programs]
     try:
         modules = inline_together(sources, target, name)
     except BuildError:

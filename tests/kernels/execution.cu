@@ -1,4 +1,4 @@
-// execution.cu: what tests/test_simulator.py runs.
+// execution.cu: what tests/simulator/test_simulator.py runs.
 #include <cstdint>
 #include <cstdio>
 __constant__ float table[4] = {1.0f, 2.0f, 4.0f, 8.0f};

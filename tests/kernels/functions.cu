@@ -1,4 +1,4 @@
-// Kernels for tests/test_device_functions.py.
+// Kernels for tests/toolchain/test_device_functions.py.
 #include <cassert>
 #include <cstdint>
 #include <cstdio>

@@ -11,7 +11,7 @@ from simulator.conformance.micro import compile_together, programs_of
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled(request: pytest.FixtureRequest) -> None:
-    """Compile what the chosen files name: a Program, a Suite, or PROGRAMS, several of them."""
+    """Compile what the chosen files name: each Program and Suite, and several as PROGRAMS."""
     here = Path(__file__).parent
     items = [item for item in request.session.items if item.path.parent == here]
     modules = dict.fromkeys(item.getparent(pytest.Module).obj for item in items)

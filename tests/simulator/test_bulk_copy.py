@@ -107,6 +107,7 @@ MISUSES = Program(
     "bulk_misuse",
     "".join(map(misuse_source, range(len(MISUSE)))) + EXITED,
     (*(f"misuse_{i}" for i in range(len(MISUSE))), "exited"),
+    alone=True,
 )
 
 

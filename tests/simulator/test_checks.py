@@ -6,7 +6,6 @@ is 0, 1, ..., 6, 0, 1, ...
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from types import ModuleType
 
@@ -24,9 +23,9 @@ THERE = CHECKS
 
 
 @pytest.fixture(scope="module")
-def modules() -> Callable[[str], ModuleType]:
-    """Check -> the compiled launchers of its file, each built when it is first needed."""
-    return functools.cache(wrong.build)
+def modules() -> dict[str, ModuleType]:
+    """Check -> the compiled launchers of its file."""
+    return wrong.build()
 
 
 def cases(*checks: str) -> list:
@@ -47,7 +46,7 @@ def cases(*checks: str) -> list:
 def test_found_at_its_line(modules, kernel: Wrong, order: str) -> None:
     settings = simulator.settings(checks=["all"], order=order, seed=1)
     with settings, pytest.raises(simulator.SimulatorError) as caught:
-        wrong.launch(modules(kernel.check), kernel, "wrong")
+        wrong.launch(modules[kernel.check], kernel, "wrong")
     error = caught.value
     text = str(error)
     if kernel.name in OR_DEADLOCK and error.kind == "synccheck" and order != ORDERS[0]:
@@ -67,7 +66,7 @@ def test_found_at_its_line(modules, kernel: Wrong, order: str) -> None:
 @pytest.mark.parametrize(("kernel", "order"), cases(*FILES))
 def test_right_one_is_silent(modules, kernel: Wrong, order: str) -> None:
     with simulator.settings(checks=["all"], order=order, seed=1):
-        got = wrong.launch(modules(kernel.check), kernel, "right")
+        got = wrong.launch(modules[kernel.check], kernel, "right")
     want = REFERENCES[kernel.name](wrong.inputs(kernel))
     np.testing.assert_array_equal(got, np.broadcast_to(want, kernel.sizes[1]))
 

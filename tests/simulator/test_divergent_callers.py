@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from simulator import SimulatorError
-from workbench.toolchain.inline import inline
+from simulator.conformance.micro import Program
 
 FULL = (1 << 32) - 1
 LANES = range(32)
@@ -129,13 +129,13 @@ void run_left(unsigned* out, unsigned first_to_leave, int threads) {
 }
 void run_active(unsigned* out) { active<<<1, 32>>>(out); }
 """
-LAUNCHERS = [f"run_{name}" for name in (
-    "late", "barrier", "halves", "disagree", "alone", "left", "active")]  # fmt: skip
+NAMES = ("late", "barrier", "halves", "disagree", "alone", "left", "active")
+PROGRAM = Program("warp_scenarios", SCENARIOS, *(f"run_{name}" for name in NAMES))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def scenarios():
-    return inline(SCENARIOS, LAUNCHERS, target="simulator", name="warp_scenarios")
+    return PROGRAM.module("simulator")
 
 
 def words(values: Sequence[int]) -> torch.Tensor:

@@ -10,8 +10,8 @@ import torch
 
 from simulator import SimulatorError
 from simulator.conformance.coverage import listed
+from simulator.conformance.micro import Program
 from tests.support import REPO
-from workbench.toolchain.inline import inline
 
 # Instructions that the simulator does not have: textures, surfaces, and some more. What gets
 # implemented leaves this list.
@@ -46,19 +46,19 @@ def names() -> list[str]:
     return [f"run_{i}" for i in range(len(UNSUPPORTED))]
 
 
-@pytest.fixture(scope="module")
-def source() -> str:
-    texts = (text for text, _ in UNSUPPORTED.values())
-    return "".join(kernel(n, t) for n, t in zip(names(), texts, strict=True))
+SOURCE = "".join(
+    kernel(name, text) for name, (text, _) in zip(names(), UNSUPPORTED.values(), strict=True)
+)
+PROGRAM = Program("unsupported", SOURCE, *names())
 
 
-@pytest.fixture(scope="module")
-def unsupported(source: str):
-    return inline(source, names(), target="simulator", name="unsupported")
+@pytest.fixture
+def unsupported():
+    return PROGRAM.module("simulator")
 
 
 @pytest.mark.parametrize("which", UNSUPPORTED)
-def test_unsupported_instruction_stops_the_launch(unsupported, source: str, which: str):
+def test_unsupported_instruction_stops_the_launch(unsupported, which: str):
     index = list(UNSUPPORTED).index(which)
     _, opcode = UNSUPPORTED[which]
     out = torch.zeros(65, dtype=torch.uint32)
@@ -67,9 +67,9 @@ def test_unsupported_instruction_stops_the_launch(unsupported, source: str, whic
         getattr(unsupported, f"run_{index}")(out)
     finding = error.value
     assert finding.kind == "unsupported"
-    assert finding.kernel == f"run_{index}_kernel"
+    assert finding.kernel.endswith(f"run_{index}_kernel")
     assert Path(finding.file).name == "unsupported.cu"
-    line = source.splitlines()[finding.line - 1]
+    line = SOURCE.splitlines()[finding.line - 1]
     assert line.endswith(f"// run_{index}"), line
     assert finding.thread == (1, 0, 0)
     assert re.search(rf"^\s*PTX: .*{re.escape(opcode)}", str(finding), re.M), str(finding)

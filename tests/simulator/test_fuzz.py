@@ -15,7 +15,7 @@ from simulator.conformance import FAMILIES, cases
 from simulator.conformance.micro import Form, FormCase
 from tests.simulator import fuzz
 from tests.support import REPO
-from workbench.toolchain import tools
+from workbench.toolchain import load_extension, tools
 from workbench.toolchain.simulator import process_simulator
 
 PER_SEED = 40  # forms
@@ -28,21 +28,19 @@ def seeds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of sound modules: the project's kernels, every lane-wise form, a text by hand."""
     folder = tmp_path_factory.mktemp("seeds")
     (folder / "hand.ptx").write_bytes((REPO / "tests/simulator/seeds.ptx").read_bytes())
-    nvcc = [str(tools.find_toolkit().nvcc), "-std=c++20", "-arch=compute_90a", "-lineinfo"]
-    for source in sorted((REPO / "kernels").glob("*.cu")):
-        ptx = folder / f"{source.stem}.ptx"
-        subprocess.run([*nvcc, "-ptx", str(source), "-o", str(ptx)], check=True)
-        head, *kernels = re.split(r"(?m)^(?=\t?\.visible \.entry)", ptx.read_text())
+    library = load_extension("simulator").read_bytes()
+    for file, ptx in enumerate(re.findall(rb"\.version [^\0]*", library)):
+        head, *kernels = re.split(rb"(?m)^(?=\t?\.visible \.entry)", ptx)
         for i, kernel in enumerate(kernels):
-            (folder / f"{source.stem}_{i}.ptx").write_text(head + kernel)
-        ptx.unlink()
+            (folder / f"kernels_{file}_{i}.ptx").write_bytes(head + kernel)
     for family in FAMILIES:
         forms = [c.form for c in cases(family) if isinstance(c, FormCase)]
         for first in range(0, len(forms), PER_SEED):
             text = module_of(forms[first : first + PER_SEED])
             (folder / f"{family}_{first}.ptx").write_text(text)
     small = REPO / "kernels/softmax.cu"
-    plain = [*nvcc[:2], "--no-compress", "-fatbin", str(small)]
+    nvcc = str(tools.find_toolkit().nvcc)
+    plain = [nvcc, "-std=c++20", "--no-compress", "-fatbin", str(small)]
     for name, code in {"one": ["90a"], "two": ["80", "90a"]}.items():
         which = [f"-gencode=arch=compute_{arch},code=compute_{arch}" for arch in code]
         subprocess.run([*plain, *which, "-o", str(folder / f"{name}.fatbin")], check=True)

@@ -11,7 +11,7 @@ import torch
 import simulator
 from simulator import SimulatorError
 from simulator.conformance.matrix_memory_ops import FORMS, LANES, PROGRAM, WORDS, Form
-from workbench.toolchain.inline import inline
+from simulator.conformance.micro import Program
 
 # ---- Rows that are not where they may be ---------------------------------------------------------
 
@@ -39,15 +39,20 @@ def test_row_outside_of_shared_memory(form: Form, lane: int):
     assert error.value.kind == "memcheck" and error.value.thread == (lane, 0, 0)
 
 
-def test_generic_address_of_global_memory():
-    """The instructions are for shared memory, whatever the address looks like."""
-    source = """
+GLOBAL = Program(
+    "matrix_global",
+    """
 __global__ void k(const unsigned* a, unsigned* out) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.b16 {%0, %0, %0, %0}, [%1];"
                : "=r"(out[threadIdx.x]) : "l"(a + 4 * threadIdx.x));
 }
-void run(const unsigned* a, unsigned* out) { k<<<1, 32>>>(a, out); }"""
-    module = inline(source, "run", target="simulator", name="matrix_global")
+void run(const unsigned* a, unsigned* out) { k<<<1, 32>>>(a, out); }""",
+)
+
+
+def test_generic_address_of_global_memory():
+    """The instructions are for shared memory, whatever the address looks like."""
+    module = GLOBAL.module("simulator")
     a, out = torch.zeros(128, dtype=torch.uint32), torch.zeros(32, dtype=torch.uint32)
     with pytest.raises(SimulatorError, match="is for shared memory") as error:
         module.run(a, out)
@@ -118,10 +123,13 @@ void run_whole(unsigned* out, unsigned first, int threads) { whole<<<1, threads>
 """
 
 
-@pytest.fixture(scope="module")
+NAMES = ("late", "left", "guarded", "elsewhere", "whole")
+SCENARIOS = Program("matrix_callers", CALLERS, *(f"run_{name}" for name in NAMES))
+
+
+@pytest.fixture
 def callers() -> ModuleType:
-    names = [f"run_{n}" for n in ("late", "left", "guarded", "elsewhere", "whole")]
-    return inline(CALLERS, names, target="simulator", name="matrix_callers")
+    return SCENARIOS.module("simulator")
 
 
 def _transposed() -> list[int]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import simulator
-from build import inline
+from simulator.conformance.micro import Program
 from tests.support import REPO
 
 SOURCE = (REPO / "tests" / "kernels" / "mistakes.cu").read_text()
@@ -36,9 +36,12 @@ MISTAKES = {
 THREADS = {"unknown": (3, 0, 0), "divergent": (32, 0, 0), "shared": (31, 0, 0)}
 
 
-@pytest.fixture(scope="module")
+PROGRAM = Program("mistakes", SOURCE, *MISTAKES, alone=True)
+
+
+@pytest.fixture
 def kernels():
-    return inline(SOURCE, list(MISTAKES), target="simulator")
+    return PROGRAM.module("simulator")
 
 
 @pytest.mark.parametrize("order", ["ascending", "descending", "random"])

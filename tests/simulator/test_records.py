@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import simulator
-from workbench.toolchain.inline import inline
+from simulator.conformance.micro import Program
 
 SOURCE = """
 #include <cuda_fp16.h>
@@ -56,10 +56,12 @@ void units(float* f, double* d, half* h, int* i) {
 """
 
 
-@pytest.fixture(scope="module")
+PROGRAM = Program("counted", SOURCE, "walk", "again", "generic", "units")
+
+
+@pytest.fixture
 def kernels():
-    names = ["walk", "again", "generic", "units"]
-    return inline(SOURCE, names, target="simulator", name="counted")
+    return PROGRAM.module("simulator")
 
 
 def recorded(run: Callable[[], None]) -> simulator.Launch:

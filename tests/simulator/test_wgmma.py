@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cache
 from types import ModuleType
 
 import pytest
 import torch
 
 from simulator import SimulatorError
+from simulator.conformance.micro import Program
 from simulator.conformance.wgmma_ops import (
     BEHIND,
     GROUPS,
@@ -19,7 +19,6 @@ from simulator.conformance.wgmma_ops import (
     operands,
     run,
 )
-from workbench.toolchain.inline import inline
 
 SCENARIOS = (
     PROLOGUE
@@ -165,12 +164,12 @@ void run_guarded(float* out) { guarded<<<1, 128, 4096>>>(out); }
 )
 
 
-@cache
+NAMES = ("groups", "overwritten", "copied", "captured", "mistaken", "guarded")
+PROGRAM = Program("wgmma_scenarios", SCENARIOS, *(f"run_{name}" for name in NAMES))
+
+
 def scenarios() -> ModuleType:
-    names = ("groups", "overwritten", "copied", "captured", "mistaken", "guarded")
-    return inline(
-        SCENARIOS, [f"run_{n}" for n in names], target="simulator", name="wgmma_scenarios"
-    )
+    return PROGRAM.module("simulator")
 
 
 def output(name: str, rows: int) -> list[set[float]]:

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from simulator import SimulatorError
-from workbench.toolchain.inline import inline
+from simulator.conformance.micro import Program
 
 # ---- What programs do with fragments -------------------------------------------------------------
 
-PROGRAMS = """
+PRODUCTS = """
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <mma.h>
@@ -70,9 +70,12 @@ void run(int which, const unsigned char* a, const unsigned char* b, const float*
 """
 
 
-@pytest.fixture(scope="module")
+PROGRAM = Program("wmma_programs", PRODUCTS)
+
+
+@pytest.fixture
 def programs() -> ModuleType:
-    return inline(PROGRAMS, "run", target="simulator", name="wmma_programs")
+    return PROGRAM.module("simulator")
 
 
 @pytest.mark.parametrize(
@@ -115,6 +118,7 @@ void store(const unsigned short* a, unsigned* out, int offset, int stride) {
   store_kernel<<<1, 32>>>(a, out, offset, stride);
 }
 """
+FRAGMENTS = Program("wmma_accesses", ACCESSES, "load", "store")
 
 
 @pytest.mark.parametrize(
@@ -128,7 +132,7 @@ void store(const unsigned short* a, unsigned* out, int offset, int stride) {
     ],
 )
 def test_findings(function: str, arguments: tuple[int, ...], kind: str, says: str):
-    module = inline(ACCESSES, ["load", "store"], target="simulator", name="wmma_accesses")
+    module = FRAGMENTS.module("simulator")
     a = torch.zeros(272, dtype=torch.uint16)
     with pytest.raises(SimulatorError, match=says) as error:
         getattr(module, function)(a, torch.zeros(32, dtype=torch.uint32), *arguments)

@@ -12,6 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from pathlib import Path
 from types import ModuleType
 
 from .. import fingerprints
@@ -29,11 +30,15 @@ class Source:
 
     It may stand in a namespace, once its headers have been included outside. What declares names of
     C stands outside itself: there must be one of each.
+
+    alone: it has a unit for itself. On the simulator a kernel has all shared memory that its unit
+        declares, so that an access behind its own may be within another's.
     """
 
     name: str
     text: str
     functions: tuple[str, ...]
+    alone: bool = False
 
     @property
     def headers(self) -> list[str]:
@@ -52,7 +57,9 @@ class Source:
         return [dataclasses.replace(f, scope=around + f.scope) for f in found]
 
 
-def inline_together(sources: Sequence[Source], target: str, name: str) -> list[ModuleType]:
+def inline_together(
+    sources: Sequence[Source], target: str, name: str, include_dirs: Sequence[Path] = ()
+) -> list[ModuleType]:
     """A module for each of the sources, whose names differ; `name` is the library's.
 
     Raises BuildError and ValueError as `inline`, whichever of the sources is at fault.
@@ -65,7 +72,7 @@ def inline_together(sources: Sequence[Source], target: str, name: str) -> list[M
         write_once(folder / file, text)
     units = tuple(folder / f"{unit}.cu" for unit in texts)
     where = "the GPU" if target == "gpu" else "the simulator"
-    plan = recipe(f"inline_{name}", f"{name} for {where}", target, units, (folder,))
+    plan = recipe(f"inline_{name}", f"{name} for {where}", target, units, (folder, *include_dirs))
     path = build_library(plan)
     return [module_of(s.name, path, s.launchers(), target) for s in sources]
 
@@ -73,12 +80,12 @@ def inline_together(sources: Sequence[Source], target: str, name: str) -> list[M
 def _shares(sources: Sequence[Source]) -> list[list[Source]]:
     """The sources for each core: about equally long, those with the same headers side by side."""
     cores = len(os.sched_getaffinity(0))
-    ordered = sorted(sources, key=lambda source: source.headers)
+    ordered = sorted((s for s in sources if not s.alone), key=lambda source: source.headers)
     ends = list(accumulate(len(source.text) for source in ordered))
     shares: list[list[Source]] = [[] for _ in range(cores)]
     for source, end in zip(ordered, ends, strict=True):
         shares[(end - 1) * cores // ends[-1]].append(source)
-    return [share for share in shares if share]
+    return [share for share in shares if share] + [[s] for s in sources if s.alone]
 
 
 def _unit(sources: Sequence[Source]) -> str:
