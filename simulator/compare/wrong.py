@@ -120,7 +120,10 @@ def build() -> dict[str, ModuleType]:
     """The launchers of each file, compiled for the simulator."""
     from workbench.toolchain.inline.together import Source, inline_together
 
-    sources = [Source(check, source(check), tuple(launchers(check)), True) for check in FILES]
+    sources = [
+        Source(check, source(check), tuple(launchers(check)), alone=check == "memcheck")
+        for check in FILES
+    ]
     return dict(zip(FILES, inline_together(sources, "simulator", "wrong", INCLUDES), strict=True))
 
 

@@ -157,7 +157,7 @@ class Form:
     ptx: str = ""
     edges: dict[int, Sequence[int]] = field(default_factory=dict, compare=False)
     only: frozenset[int] = frozenset()
-    rows: int = 320
+    rows: int = 200  # two operands have fewer than 200 pairs of integer edge cases
 
     def __str__(self) -> str:
         return self.name

@@ -150,11 +150,11 @@ def test_where_results_go() -> None:
 
 
 def test_the_program_runs_a_launcher(tmp_path: Path) -> None:
-    source = tmp_path / "run_memcheck.cu"
-    source.write_text(sanitize.program_text("memcheck"))
+    source = tmp_path / "run_initcheck.cu"
+    source.write_text(sanitize.program_text("initcheck"))
     includes = [word for folder in wrong.INCLUDES for word in ("-I", str(folder))]
     program = programs.build_program(programs.parse([str(source), *includes], "simulator"))
-    done = subprocess.run([program, "ragged_row_right"], capture_output=True, text=True)
-    want = sum((1 + row % 13) * sum((30 * row + i) % 7 for i in range(30)) for row in range(30))
+    done = subprocess.run([program, "accumulated_output_right"], capture_output=True, text=True)
+    want = sum((1 + i % 13) * (i % 7 + (i + 64) % 7) for i in range(64))
     assert done.stdout == f"error 0\nsum {want}\n"
     assert subprocess.run([program, "no_such_kernel"]).returncode == 2

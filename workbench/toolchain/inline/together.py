@@ -31,8 +31,9 @@ class Source:
     It may stand in a namespace, once its headers have been included outside. What declares names of
     C stands outside itself: there must be one of each.
 
-    alone: it has a unit for itself. On the simulator a kernel has all shared memory that its unit
-        declares, so that an access behind its own may be within another's.
+    alone: it has a unit for itself. On the simulator the static shared memory of a kernel ends at
+        a multiple of the strictest alignment that dynamic shared memory has in its unit: an access
+        just behind its own is found only where no other source is so strict.
     """
 
     name: str
