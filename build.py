@@ -4,7 +4,8 @@ In essence this is one call:
 
     torch.utils.cpp_extension.load(
         name="workbench_simulator",
-        sources=["bindings.cpp", "bindings/matmul.cpp", ..., "kernels/matmul.cu", ...],
+        sources=["bindings.cpp", "bindings/launch.cpp", "bindings/matmul.cpp", ...,
+                 "kernels/matmul.cu", ...],
         extra_include_paths=[".", "kernels"],
         extra_cuda_cflags=["-gencode", "arch=compute_90a,code=compute_90a"],
         extra_ldflags=["-Wl,-Bsymbolic", ...],  # the simulator in place of libcudart
@@ -20,6 +21,7 @@ it takes (finding a compiler, locks, caches, error messages) is in workbench/too
     diagnostics   an error as file:line, the source line, a caret and a hint
     simulator     builds the simulator's library
     extension     the call above
+    inline        kernels from strings, whose launchers Python calls
     programs      programs of their own: nvcc's command line, another runtime
 
 Use:

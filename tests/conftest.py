@@ -42,21 +42,26 @@ def module_cache(tmp_path_factory, simulator_library) -> Iterator[Path]:
 
 
 @pytest.fixture
-def project(tmp_path: Path, cache: Path) -> Project:
-    """A small project that was never built."""
+def new_project(tmp_path: Path, cache: Path) -> Project:
+    """A small project that was never built, with a cache of its own."""
     return Project.create(tmp_path)
 
 
 @pytest.fixture(scope="module")
-def module_project(tmp_path_factory, module_cache) -> Project:
-    project = Project.create(tmp_path_factory.mktemp("project"))
+def module_project(tmp_path_factory, module_cache: Path) -> Project:
+    # PyTorch drops its -gencode where a flag has "arch" in it, an include folder's name for one
+    project = Project.create(tmp_path_factory.mktemp("research-arch"))
     project.build()
     return project
 
 
 @pytest.fixture
-def built_project(module_project: Project) -> Project:
-    """A small project that was built, as every test finds it."""
+def project(module_project: Project) -> Project:
+    """A small project that was built, and of which the file's other tests have left no trace.
+
+    Its constant is 1. A test that wants something compiled gives it a value that no other test of
+    the file has: what was built once is not built again.
+    """
     return Project.create(module_project.kernels.parent)
 
 

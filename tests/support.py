@@ -18,6 +18,14 @@ from workbench import toolchain
 
 REPO = Path(__file__).resolve().parents[1]
 
+ANSWER = "constexpr int ANSWER = {};\n"
+FIRST = """#include "answer.cuh"
+__global__ void first_kernel(int* x) { x[0] = ANSWER; }
+extern "C" int answer() { return ANSWER; }
+extern "C" void first(int* x) { first_kernel<<<1, 1>>>(x); }
+"""
+BINDINGS = 'extern "C" int workbench_register(const char*) { return 0; }\n'
+
 
 @dataclass(frozen=True)
 class Project:
@@ -28,21 +36,28 @@ class Project:
 
     @classmethod
     def create(cls, root: Path) -> Project:
-        """The project in `root`, which holds nothing else of it afterwards."""
+        """The project in `root`; what is different there is put right, and nothing else touched."""
         project = cls(root / "kernels", root / "bindings.cpp")
-        shutil.rmtree(project.kernels, ignore_errors=True)
-        project.kernels.mkdir()
-        (project.kernels / "answer.cuh").write_text("constexpr int ANSWER = 1;\n")
-        (project.kernels / "first.cu").write_text(
-            '#include "answer.cuh"\n'
-            "__global__ void first_kernel(int* x) { x[0] = ANSWER; }\n"
-            'extern "C" int answer() { return ANSWER; }\n'
-            'extern "C" void first(int* x) { first_kernel<<<1, 1>>>(x); }\n'
-        )
-        project.bindings.write_text(
-            'extern "C" int workbench_register(const char*) { return 0; }\n'
-        )
+        texts = {
+            project.kernels / "answer.cuh": ANSWER.format(1),
+            project.kernels / "first.cu": FIRST,
+            project.bindings: BINDINGS,
+        }
+        project.kernels.mkdir(exist_ok=True)
+        for file in {*project.kernels.iterdir()} - texts.keys():
+            file.unlink()
+        for file, text in texts.items():
+            if not file.exists() or file.read_text() != text:
+                file.write_text(text)
         return project
+
+    def set_answer(self, value: int) -> None:
+        """Edit the header that first.cu includes."""
+        (self.kernels / "answer.cuh").write_text(ANSWER.format(value))
+
+    def edit_bindings(self, line: str) -> None:
+        """Edit the file that compiles in no time."""
+        self.bindings.write_text(f"{BINDINGS}{line}\n")
 
     def build(self) -> Path:
         return toolchain.load_extension("simulator", self.kernels, self.bindings)

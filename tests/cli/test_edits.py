@@ -1,6 +1,7 @@
 """The scripts with kernels that were edited: mistakes and what is said of them."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -69,6 +70,7 @@ def test_mistakes_that_a_square_shape_hides(edited):
         assert out.count(f"WRONG  matmul {rung} on the simulator: M=134,N=139,K=85") == 1
 
 
+@pytest.mark.full
 def test_a_bad_name_in_the_table_is_one_error(edited):
     kernels = edited((COPIED_LINE, COPIED_LINE * 2))
     status, out, err = script(**kernels)
@@ -101,6 +103,13 @@ def test_a_bad_name_ends_pytest_with_the_error_once(edited):
     assert status == 1
     assert (out + err).count("the table has two rungs named 'tiled'") == 1
     assert "Traceback" not in out + err
+
+
+def test_a_ladder_that_the_folder_of_kernels_lacks(monkeypatch):
+    without = builds.Extension("simulator", "a_name", Path("a.so"), None, {})
+    monkeypatch.setattr(builds, "_current", {"simulator": without})
+    with pytest.raises(BuildError, match=r"^there are no kernels for softmax: no .*softmax\.cu$"):
+        builds.rungs("softmax")
 
 
 def test_load_kernels_notices_edits(edited):

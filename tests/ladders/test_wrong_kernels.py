@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,8 +57,9 @@ def request_of(edit: Edit) -> Request:
 class Laboratory:
     """Builds edited kernels and checks their rungs: everything a run asks for, in one child.
 
-    All builds are made in one folder, and a file stays as it is until another edit of it comes, so
-    that only what changed is compiled again.
+    All builds are made in one folder, and a ladder file stays as it is until another edit of it
+    comes, so that only what changed is compiled again. Headers are put right for every build, and
+    where one is edited, all files.
     """
 
     def __init__(self, environment: dict[str, str], edits: list[Edit]) -> None:
@@ -81,8 +83,8 @@ class Laboratory:
         if target in self.of_edits:
             return
         self.of_edits[target], self.of_last_build[target] = {}, []
-        files = [edited(self.texts, build) for build in self.packed]
-        files.append(edited(self.texts, UNCHECKED) | {"attention.cu": self.texts["attention.cu"]})
+        files = [self._files(build) for build in (*self.packed, UNCHECKED)]
+        files[-1]["attention.cu"] = self.texts["attention.cu"]
         files[0] = self.texts | files[0]
         launches = UNCHECKED_LAUNCHES if target == "simulator" else UNCHECKED_LAUNCHES[:2]
         asked = [[request_of(edit) for edit in build] for build in self.packed]
@@ -91,6 +93,11 @@ class Laboratory:
         for build in self.packed:
             self.of_edits[target] |= zip(build, found, strict=False)
         self.of_last_build[target] = list(found)
+
+    def _files(self, build: Sequence[Edit]) -> dict[str, str]:
+        headers = {name: text for name, text in self.texts.items() if not name.endswith(".cu")}
+        changed = edited(self.texts, build)
+        return (self.texts if headers.keys() & changed.keys() else headers) | changed
 
     def _checked(
         self, target: str, files: list[dict[str, str]], asked: list[list[Request]]
@@ -112,9 +119,9 @@ class Laboratory:
         return verdicts
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # pytest may run other files between tests of this one
 def laboratory(request: pytest.FixtureRequest, edited_kernels: dict[str, str]) -> Laboratory:
-    here = [item for item in request.session.items if item.path == request.path]
+    here = [item for item in request.session.items if item.path == Path(__file__)]
     edits = [item.callspec.params.get("edit") for item in here if hasattr(item, "callspec")]
     return Laboratory(edited_kernels, [edit for edit in dict.fromkeys(edits) if edit])
 

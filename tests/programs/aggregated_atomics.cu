@@ -3,6 +3,7 @@
 // A filter appends its survivors to a list. The threads of a warp that append at the same time
 // elect a leader, which reserves room for all of them: see "CUDA Pro Tip: Optimized Filtering with
 // Warp-Aggregated Atomics". With several lists, threads of the same list find each other first.
+// slow to compile
 #include <cooperative_groups.h>
 
 #include <algorithm>

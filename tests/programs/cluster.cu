@@ -4,6 +4,7 @@
 // out = scale * (A * x) for A [M, K] of floats. A cluster of four blocks owns BM rows; each block
 // takes a quarter of their columns. All four need the scales of these rows: one TMA load brings
 // them to every block (multicast).
+// slow to compile
 #include <cooperative_groups.h>
 
 #include <vector>

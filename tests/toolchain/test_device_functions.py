@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 import wurlitzer
 
 import simulator
 from build import inline
+from tests.support import REPO
 
-SOURCE = (Path(__file__).parent / "kernels" / "functions.cu").read_text()
+SOURCE = (REPO / "tests/kernels/functions.cu").read_text()
 
 
 @pytest.fixture(scope="module")

@@ -24,8 +24,8 @@ void saxpy(float* y, const float* x, float a, int n, cudaStream_t stream) {
 """
 
 
-@pytest.fixture
-def saxpy(target: str, cache):
+@pytest.fixture(scope="module")
+def saxpy(target: str, module_cache):
     return inline(SAXPY, "saxpy", target=target).saxpy
 
 
@@ -37,9 +37,9 @@ def test_result_and_signature(saxpy, device):
     assert str(inspect.signature(saxpy)) == "(y, x, a, n)"
 
 
-def test_edited_source_is_compiled_again(target: str, device, cache):
+def test_edited_source_is_compiled_again(saxpy, target: str, device):
     y, x = torch.zeros(4, device=device), torch.ones(4, device=device)
-    inline(SAXPY, "saxpy", target=target).saxpy(y, x, 2.0, 4)
+    saxpy(y, x, 2.0, 4)
     inline(SAXPY.replace("+=", "-="), "saxpy", target=target).saxpy(y, x, 0.5, 4)
     assert y.tolist() == [1.5] * 4
 
@@ -50,9 +50,17 @@ def test_same_source_is_not_compiled_again(saxpy, target: str, capfd):
     assert again.__file__.endswith(".so")
 
 
-NUMBERS = """
+# One source for many launchers, as each compilation takes a second or more.
+MANY = """
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
 #include <cstddef>
 #include <cstdint>
+#include <stdexcept>
+#include <string>
+
+// Every kind of number.
 namespace outer { namespace {
 template <class... T> __global__ void store(double* out, T... values) {
   int i = 0;
@@ -64,23 +72,8 @@ void numbers(double* __restrict__ out, /* an (int) */ int a, unsigned int b, std
   store<<<1, 1, 0, stream>>>(out, a, b, c, d, e, f, g);
 }
 }  // namespace outer
-"""
 
-
-def test_every_kind_of_number_arrives(target: str, device, cache):
-    numbers = inline(NUMBERS, ["numbers"], target=target).numbers
-    out = torch.zeros(7, dtype=torch.float64, device=device)
-    values = [-(2**31), 2**32 - 1, -(2**52), 2**53, 0.1, 0.1, False]
-    numbers(out, *values)
-    assert out.tolist() == [*values[:4], torch.tensor(0.1).item(), 0.1, 0.0]
-    numbers(out, 1, 2, 3, 4, math.inf, -math.inf)
-    assert out.tolist() == [1, 2, 3, 4, math.inf, -math.inf, 1]
-
-
-COPY = """
-#include <cuda_fp16.h>
-#include <cuda_bf16.h>
-#include <cstdint>
+// Every kind of tensor.
 template <class T> __global__ void twice(T* y, const T* x) { y[0] = y[1] = x[0]; }
 // PyTorch's flags would forbid half's operators and conversions.
 __global__ void half_operators(__half* x, float* y) { y[0] = x[0] * x[1] + __half(1.5f); }
@@ -91,19 +84,48 @@ void i64(int64_t* y, const int64_t* x) { twice<<<1, 1>>>(y, x); }
 void i32(int* y, const int* x) { twice<<<1, 1>>>(y, x); }
 void u8(unsigned char* y, const unsigned char* x) { twice<<<1, 1>>>(y, x); }
 void flag(bool* y, const bool* x) { twice<<<1, 1>>>(y, x); }
+__global__ void fill_kernel(float* y, const float* bias, int n) {
+  for (int i = 0; i < n; ++i) y[i] = bias ? bias[i] : -1.0f;
+}
+void fill(float* y, const float* bias, int n) { fill_kernel<<<1, 1>>>(y, bias, n); }
+
+// Errors.
+__global__ void nothing() {}
+void thrown(int n) { throw std::runtime_error("n must not be " + std::to_string(n)); }
+void too_large() { nothing<<<1, 4096>>>(); }
+cudaError_t returned() { return cudaErrorInvalidValue; }
+
+// Names that are Python's keywords.
+__global__ void copy_kernel(const float* in, float* out) { out[threadIdx.x] = in[threadIdx.x]; }
+void copy(const float* in, float* out) { copy_kernel<<<1, 32>>>(in, out); }
 """
-DTYPES = {
+TENSORS = {
     "f16": torch.float16, "bf16": torch.bfloat16, "f64": torch.float64, "i64": torch.int64,
     "i32": torch.int32, "u8": torch.uint8, "flag": torch.bool,
 }  # fmt: skip
 
 
-def test_every_kind_of_tensor_arrives(target: str, device, cache):
-    module = inline(COPY, list(DTYPES), target=target)
-    for name, dtype in DTYPES.items():
+@pytest.fixture(scope="module")
+def many(target: str, module_cache):
+    names = ["numbers", *TENSORS, "fill", "thrown", "too_large", "returned", "copy"]
+    return inline(MANY, names, target=target)
+
+
+def test_every_kind_of_number_arrives(many, device):
+    numbers = many.numbers
+    out = torch.zeros(7, dtype=torch.float64, device=device)
+    values = [-(2**31), 2**32 - 1, -(2**52), 2**53, 0.1, 0.1, False]
+    numbers(out, *values)
+    assert out.tolist() == [*values[:4], torch.tensor(0.1).item(), 0.1, 0.0]
+    numbers(out, 1, 2, 3, 4, math.inf, -math.inf)
+    assert out.tolist() == [1, 2, 3, 4, math.inf, -math.inf, 1]
+
+
+def test_every_kind_of_tensor_arrives(many, device):
+    for name, dtype in TENSORS.items():
         x = torch.tensor([1], dtype=dtype, device=device)
         y = torch.zeros(2, dtype=dtype, device=device)
-        getattr(module, name)(y, x)
+        getattr(many, name)(y, x)
         assert y.tolist() == [1, 1], name
 
 
@@ -141,39 +163,29 @@ def test_missing_argument(saxpy, device):
         saxpy(torch.zeros(4, device=device), torch.zeros(4, device=device), 1.0)
 
 
-def test_empty_tensor_and_null_pointer(target: str, device, cache):
-    source = """
-    __global__ void fill(float* y, const float* bias, int n) {
-      for (int i = 0; i < n; ++i) y[i] = bias ? bias[i] : -1.0f;
-    }
-    void run(float* y, const float* bias, int n) { fill<<<1, 1>>>(y, bias, n); }
-    """
-    run = inline(source, "run", target=target).run
+def test_empty_tensor_and_null_pointer(many, device):
     y = torch.zeros(3, device=device)
-    run(y, None, 3)
+    many.fill(y, None, 3)
     assert y.tolist() == [-1, -1, -1]
-    run(y[:0], torch.ones(0, device=device), 0)
+    many.fill(y[:0], torch.ones(0, device=device), 0)
 
 
-def test_errors_of_the_launcher(target: str, device, cache):
-    source = """
-    #include <stdexcept>
-    __global__ void kernel() {}
-    void thrown(int n) { throw std::runtime_error("n must not be " + std::to_string(n)); }
-    void too_large() { kernel<<<1, 4096>>>(); }
-    cudaError_t returned() { return cudaErrorInvalidValue; }
-    """
-    module = inline("#include <string>\n" + source, ["thrown", "too_large", "returned"],
-                    target=target)  # fmt: skip
+def test_errors_of_the_launcher(many):
     with pytest.raises(RuntimeError, match="^thrown: n must not be 7$"):
-        module.thrown(7)
+        many.thrown(7)
     with pytest.raises(RuntimeError, match="cudaErrorInvalidConfiguration|at most 1024"):
-        module.too_large()
+        many.too_large()
     with pytest.raises(RuntimeError, match="^returned: cudaErrorInvalidValue: "):
-        module.returned()
+        many.returned()
 
 
-def test_compile_error_names_the_line_of_the_string(target: str, cache):
+def test_parameters_named_like_python_keywords(many, device):
+    x, y = torch.arange(32.0, device=device), torch.zeros(32, device=device)
+    many.copy(in_=x, out=y)
+    assert torch.equal(x, y)
+
+
+def test_compile_error_names_the_line_of_the_string(target: str, module_cache):
     with pytest.raises(BuildError) as error:
         inline("void run() {\n  undefined_thing();\n}\n", "run", target=target)
     first, source, caret, *_ = str(error.value).splitlines()
@@ -181,7 +193,7 @@ def test_compile_error_names_the_line_of_the_string(target: str, cache):
     assert (source, caret) == ("    undefined_thing();", "    ^")
 
 
-def test_include_paths_and_flags(target: str, device, cache, tmp_path):
+def test_include_paths_and_flags(target: str, device, module_cache, tmp_path):
     (tmp_path / "research").mkdir()
     header = tmp_path / "research/value.cuh"
     header.write_text("#define VALUE 3\n")
@@ -202,7 +214,7 @@ def test_include_paths_and_flags(target: str, device, cache, tmp_path):
 # On the simulator alone.
 
 
-def test_out_of_bounds_names_the_argument(cache):
+def test_out_of_bounds_names_the_argument(module_cache):
     from simulator import SimulatorError
 
     saxpy = inline(SAXPY, "saxpy", target="simulator").saxpy
@@ -217,13 +229,13 @@ def test_out_of_bounds_names_the_argument(cache):
     assert y.sum() == 8
 
 
-def test_arch_flag_is_refused_on_the_simulator(cache):
+def test_arch_flag_is_refused_on_the_simulator(module_cache):
     with pytest.raises(BuildError, match="compute_90a"):
         inline(SAXPY, "saxpy", target="simulator", extra_cuda_cflags=["-arch=sm_80"])
 
 
 @pytest.mark.parametrize("header", ["c10/cuda/CUDAStream.h", "ATen/cuda/CUDAContext.h"])
-def test_cuda_headers_of_pytorch_give_one_clear_error(cache, capfd, header: str):
+def test_cuda_headers_of_pytorch_give_one_clear_error(module_cache, capfd, header: str):
     source = f"#include <torch/extension.h>\n#include <{header}>\nvoid f(at::Tensor x) {{}}\n"
     with pytest.raises(BuildError, match=f"^<{header}> needs a GPU.*\n.*default stream"):
         inline(source, "f", target="simulator")
@@ -276,7 +288,7 @@ def test_comments_strings_templates_and_calls_do_not_confuse_the_parser():
         ("void run(int n = f(3)) {}", None),
     ],
 )
-def test_launchers_that_cannot_be_called(source: str, message: str | None, cache):
+def test_launchers_that_cannot_be_called(source: str, message: str | None, module_cache):
     if message is None:
         source, message = "int f(int); " + source, "the default n = f.3. is not a plain number"
     with pytest.raises(ValueError, match=message):
@@ -309,7 +321,7 @@ torch::Tensor scale(torch::Tensor x, double a, int64_t more) {
 
 
 @pytest.mark.full
-def test_load_inline(target: str, device, cache):
+def test_load_inline(target: str, device, module_cache):
     module = inline(
         name="scaling", cpp_sources="torch::Tensor scale(torch::Tensor x, double a, int64_t more);",
         cuda_sources=TORCH_SOURCE, functions=["scale"], target=target,
@@ -322,14 +334,3 @@ def test_load_inline(target: str, device, cache):
         with pytest.raises(SimulatorError, match="argument 0"):
             module.scale(x, 3.0, 1)
         assert torch.equal(module.scale(x, 2.0, 0), 2 * x)
-
-
-def test_parameters_named_like_python_keywords() -> None:
-    source = """
-    __global__ void copy_kernel(const float* in, float* out) { out[threadIdx.x] = in[threadIdx.x]; }
-    void copy(const float* in, float* out) { copy_kernel<<<1, 32>>>(in, out); }
-    """
-    copy = inline(source, "copy").copy
-    x, y = torch.arange(32.0), torch.zeros(32)
-    copy(in_=x, out=y)
-    assert torch.equal(x, y)

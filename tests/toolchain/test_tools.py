@@ -18,30 +18,39 @@ from workbench.toolchain import extension, toolkit, tools
 # Architecture flags are dropped silently; IndexError where there is no GPU.
 
 
-@pytest.mark.parametrize("arch_list", [None, "7.0", "nonsense"])
-def test_architecture_does_not_depend_on_paths_or_variables(
-    project: Project, tmp_path: Path, monkeypatch, arch_list: str | None
-):
+def targets(library: Path) -> list[bytes]:
+    """The architectures of the PTX in a library, which has to name its source lines."""
+    data = library.read_bytes()
+    assert b".loc" in data
+    return re.findall(rb"\.target (sm_\w+)", data)
+
+
+def test_architecture_does_not_depend_on_paths(project: Project):
     """PyTorch drops its -gencode where a flag says "arch"; the workbench gives its own."""
-    if arch_list:
-        monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", arch_list)
-    research = tmp_path / "research-arch"
-    shutil.copytree(project.kernels, research)
-    path = toolchain.load_extension("simulator", research, project.bindings)
-    data = path.read_bytes()
-    assert re.findall(rb"\.target (sm_\w+)", data) == [b"sm_90a"]
-    assert b".loc" in data, "PTX carries source lines"
-    assert os.environ.get("TORCH_CUDA_ARCH_LIST") == arch_list, "the environment is as it was"
+    assert "research-arch" in str(project.kernels)
+    assert targets(project.build()) == [b"sm_90a"]
 
 
-def test_missing_gencode_is_noticed(project: Project, cache: Path):
-    project.build()
-    folder = build_folder(cache)
-    extension.check_gencodes(folder, [extension.SIMULATOR_GENCODE])
-    commands = (folder / "build.ninja").read_text()
-    (folder / "build.ninja").write_text(commands.replace("compute_90a", "compute_80"))
+@pytest.mark.parametrize(
+    ("answer", "arch_list"),
+    [pytest.param(31, "7.0", marks=pytest.mark.full), (32, "nonsense")],
+)
+def test_architecture_does_not_depend_on_variables(
+    project: Project, monkeypatch, answer: int, arch_list: str
+):
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", arch_list)
+    project.set_answer(answer)
+    assert targets(project.build()) == [b"sm_90a"]
+    assert os.environ["TORCH_CUDA_ARCH_LIST"] == arch_list, "the environment is as it was"
+
+
+def test_missing_gencode_is_noticed(project: Project, module_cache: Path, tmp_path: Path):
+    commands = (build_folder(module_cache) / "build.ninja").read_text()
+    (tmp_path / "build.ninja").write_text(commands)
+    extension.check_gencodes(tmp_path, [extension.SIMULATOR_GENCODE])
+    (tmp_path / "build.ninja").write_text(commands.replace("compute_90a", "compute_80"))
     with pytest.raises(toolchain.BuildError, match="did not reach nvcc"):
-        extension.check_gencodes(folder, [extension.SIMULATOR_GENCODE])
+        extension.check_gencodes(tmp_path, [extension.SIMULATOR_GENCODE])
 
 
 # CUDA_HOME is wrong or None; CUDA versions differ.
@@ -61,7 +70,8 @@ def test_toolkit_of_the_wrong_version_is_passed_over(project: Project, tmp_path:
     first = next(tools.candidates(13))
     assert first.problem == "CUDA 12.4.131, but CUDA 13 is needed"
     assert tools.find_toolkit(13).major == 13
-    assert project.answer() == 1
+    project.set_answer(33)
+    assert project.answer() == 33
     status, out, _ = finished(python("build.py", "doctor"))
     assert f"passed over: CUDA_HOME={tmp_path}/old: CUDA 12.4.131, but CUDA 13" in out
 
@@ -100,13 +110,13 @@ def test_no_toolkit_gives_one_message_with_the_pip_line(tmp_path: Path, monkeypa
     assert all(part in pinned for part in re.findall(r"'([^']+)'", tools.PIP_LINE))
 
 
-def test_compiler_of_the_wheels_builds(project: Project, monkeypatch):
+def test_compiler_of_the_wheels_builds(new_project: Project, monkeypatch):
     """The wheels' toolkit, which lacks lib64 and libcudart.so, and a nvcc elsewhere on PATH."""
     wheel = next(c for c in tools.candidates(13) if "wheels" in c.place)
     assert wheel.toolkit is not None, f"{wheel.place}: {wheel.problem}"
     monkeypatch.setenv("CUDA_HOME", str(wheel.toolkit.root))
     assert tools.find_toolkit(13) == wheel.toolkit
-    assert project.answer() == 1
+    assert new_project.answer() == 1
 
 
 def test_gpu_toolkit_of_the_wheels_links_libcudart(cache: Path, tmp_path: Path):
@@ -139,6 +149,7 @@ def test_torch_is_left_as_it_was(project: Project):
     from torch.utils import cpp_extension
 
     before = cpp_extension.CUDA_HOME
+    project.edit_bindings("// to be compiled")
     project.build()
     assert cpp_extension.CUDA_HOME == before
 
@@ -154,12 +165,12 @@ def test_gpu_target_without_a_gpu_says_so(project: Project):
 
 
 @pytest.mark.gpu
-def test_gpu_target_builds_for_the_device(project: Project, cache: Path):
+def test_gpu_target_builds_for_the_device(new_project: Project, cache: Path):
     import torch
 
     if not torch.cuda.is_available():
         pytest.skip("needs an NVIDIA GPU")
-    path = toolchain.load_extension("gpu", project.kernels, project.bindings)
+    path = toolchain.load_extension("gpu", new_project.kernels, new_project.bindings)
     commands = (build_folder(cache, "workbench_gpu") / "build.ninja").read_text()
     major, minor = torch.cuda.get_device_capability()
     assert f"sm_{major}{minor}" in commands
@@ -197,9 +208,9 @@ def run_bare(interpreter: str, *arguments: str) -> tuple[int, str, str]:
     return finished(child)
 
 
-def test_missing_ninja(project: Project, tmp_path: Path):
+def test_missing_ninja(new_project: Project, tmp_path: Path):
     interpreter = bare_environment(tmp_path, ["c++", "g++", "gcc", "as", "ld", "sh"])
-    status, out, err = run_bare(interpreter, "-c", project.script())
+    status, out, err = run_bare(interpreter, "-c", new_project.script())
     assert (status, out) == (1, "")
     assert err == "ninja was not found. Install it with:\n  pip install ninja\n"
     status, out, err = run_bare(interpreter, "build.py", "doctor")
@@ -207,9 +218,9 @@ def test_missing_ninja(project: Project, tmp_path: Path):
     assert "NO ninja" in out and "pip install ninja" in out
 
 
-def test_missing_cpp_compiler(project: Project, tmp_path: Path):
+def test_missing_cpp_compiler(new_project: Project, tmp_path: Path):
     interpreter = bare_environment(tmp_path, ["ninja", "sh"])
-    status, out, err = run_bare(interpreter, "-c", project.script())
+    status, out, err = run_bare(interpreter, "-c", new_project.script())
     assert (status, out) == (1, "")
     assert err.startswith("the C++ compiler `c++` was not found. Install g++")
     assert err.count("\n") == 1
@@ -238,7 +249,7 @@ def test_doctor_says_what_will_be_used(cache: Path, monkeypatch):
 # ccache never hits nvcc.
 
 
-def test_ccache_is_used_where_it_is_installed(project: Project, tmp_path: Path, monkeypatch):
+def test_ccache_is_used_where_it_is_installed(new_project: Project, tmp_path: Path, monkeypatch):
     """PyTorch 2.13 and later puts ccache before nvcc; the workbench sets what makes it hit."""
     log = tmp_path / "ccache.log"
     executable(
@@ -247,7 +258,7 @@ def test_ccache_is_used_where_it_is_installed(project: Project, tmp_path: Path, 
         f'echo "$CCACHE_BASEDIR $CCACHE_COMPILERCHECK $1" >> {log}\nexec "$@"\n',
     )
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
-    assert project.answer() == 1
+    assert new_project.answer() == 1
     assert re.search(rf"^{re.escape(str(REPO))} content .*/bin/nvcc$", log.read_text(), re.M)
     assert "CCACHE_BASEDIR" not in os.environ
     _, out, _ = finished(python("build.py", "doctor"))
@@ -257,16 +268,16 @@ def test_ccache_is_used_where_it_is_installed(project: Project, tmp_path: Path, 
 # The cache.
 
 
-def test_cache_that_cannot_be_written(tmp_path: Path, project: Project, monkeypatch):
+def test_cache_that_cannot_be_written(tmp_path: Path, new_project: Project, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(toolchain.BuildError) as error:
-        project.build()
+        new_project.build()
     assert str(error.value).startswith(f"cannot write to the cache folder {tmp_path}/file/cache: ")
     assert "WORKBENCH_CACHE" in str(error.value)
 
 
-def test_read_only_cache(tmp_path: Path, project: Project, cache: Path):
+def test_read_only_cache(tmp_path: Path, project: Project, module_cache: Path):
     """What is built already is used; what is not gives one clear error."""
     become = (  # root may write everywhere, until it gives that right up
         "import ctypes\n"
@@ -274,12 +285,12 @@ def test_read_only_cache(tmp_path: Path, project: Project, cache: Path):
         "assert ctypes.CDLL(None).capset(header, data) == 0\n"
     )
     path = project.build()
-    folders = [cache, *(p for p in cache.rglob("*") if p.is_dir())]
+    folders = [module_cache, *(p for p in module_cache.rglob("*") if p.is_dir())]
     for folder in folders:
         folder.chmod(0o555)
     try:
         built = finished(python("-c", project.script(become)))
-        (project.kernels / "answer.cuh").write_text("constexpr int ANSWER = 2;\n")
+        project.edit_bindings("// not to be compiled")
         refused = finished(python("-c", project.script(become)))
     finally:
         for folder in folders:
@@ -287,19 +298,19 @@ def test_read_only_cache(tmp_path: Path, project: Project, cache: Path):
     assert built == (0, f"{path}\n", "")
     status, out, err = refused
     assert (status, out) == (1, "")
-    assert err.startswith(f"cannot write to the cache folder {cache}: Permission denied\n")
+    assert err.startswith(f"cannot write to the cache folder {module_cache}: Permission denied\n")
     assert "WORKBENCH_CACHE" in err and "Traceback" not in err
 
 
-def test_cache_with_a_space_in_its_path(tmp_path: Path, project: Project, monkeypatch):
+def test_cache_with_a_space_in_its_path(tmp_path: Path, new_project: Project, monkeypatch):
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "a cache"))
     with pytest.raises(toolchain.BuildError, match="has a space in its path"):
-        project.build()
+        new_project.build()
 
 
-def test_libraries_that_nobody_used_for_weeks_are_deleted(project: Project, cache: Path):
+def test_libraries_that_nobody_used_for_weeks_are_deleted(project: Project):
     first = project.build()
     os.utime(first, (1_000_000_000, 1_000_000_000))
-    (project.kernels / "answer.cuh").write_text("constexpr int ANSWER = 2;\n")
+    project.edit_bindings("// used")
     second = project.build()
     assert second.exists() and not first.exists()

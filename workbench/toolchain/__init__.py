@@ -1,6 +1,6 @@
 """Compilers, locks, caches and error messages: what build.py stands on.
 
-load_extension   bindings.cpp and the ladders as a shared library, for the GPU or the simulator
+load_extension   the bindings and the ladders as a shared library, for the GPU or the simulator
 build_simulator  the simulator's library and the archive that stands in for libcudart
 BuildError       what went wrong, in the words the user shall see; main_guard turns it into exit 1
 """

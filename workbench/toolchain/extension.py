@@ -6,8 +6,9 @@ headers and bury its errors. What is done about each stands at the place where i
 
 from __future__ import annotations
 
+import importlib.metadata
+import importlib.util
 import logging
-import os
 import shlex
 import shutil
 import sys
@@ -52,9 +53,11 @@ class Recipe:
 
     @property
     def key(self) -> str:
-        """Everything but the contents of the files."""
-        import torch
+        """Everything but the contents of the files.
 
+        PyTorch is not imported for it, which would take most of the time of a build that is up to
+        date.
+        """
         cxx = tools.find_cxx()
         return fingerprints.digest(
             self.cflags,
@@ -64,8 +67,8 @@ class Recipe:
             tools.identity(self.toolkit.nvcc),
             tools.identity(cxx),
             tools.output(cxx, "--version"),
-            torch.__version__,
-            os.path.dirname(torch.__file__),
+            importlib.metadata.version("torch"),
+            importlib.util.find_spec("torch").origin,
             sys.version,
             tools.environment(),
         )
@@ -230,8 +233,8 @@ def build_library(recipe: Recipe) -> Path:
 
 def _load(recipe: Recipe, wanted: dict[str, str]) -> Path:
     """One call of torch's load(), in its folder, under our lock; the library it made."""
-    torch_extension = cpp_extension()
     ninja = tools.find_ninja()
+    torch_extension = cpp_extension()
     home = private_toolkit(recipe.toolkit, recipe.target)
     manifest = fingerprints.Manifest(recipe.folder)
     manifest.begin(wanted, (recipe.name,))
