@@ -132,7 +132,9 @@ class Operand:
             return str(value)
         value &= (1 << self.register) - 1
         digits = f"0x{value:0{self.register // 4}x}"
-        return f"{digits} ({FLOATS[self.type].float(value)!r})" if self.type in FLOATS else digits
+        if self.type not in FLOATS:
+            return digits
+        return f"{digits} ({FLOATS[self.type].float(self.decode(value))!r})"
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ def seeds(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for first in range(0, len(forms), PER_SEED):
             text = module_of(forms[first : first + PER_SEED])
             (folder / f"{family}_{first}.ptx").write_text(text)
-    small = REPO / "kernels/softmax.cu"
+    small = REPO / "tests/programs/histogram.cu"
     nvcc = str(tools.find_toolkit().nvcc)
     plain = [nvcc, "-std=c++20", "--no-compress", "-fatbin", str(small)]
     for name, code in {"one": ["90a"], "two": ["80", "90a"]}.items():
