@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -26,6 +28,8 @@ WARP_ORDERS = ("ascending", "descending", "random")  # all with --full, else the
 BUILD_FAILURE = pytest.StashKey[BuildError]()
 GPU_TESTS = pytest.StashKey[int]()
 SECONDS: dict[str, float] = {}  # by area
+MANY = 1000  # tests of a run for which some are begun ahead
+CHILDREN: list[subprocess.Popen] = []  # that work beside the tests
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -95,6 +99,25 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_report_collectionfinish(config: pytest.Config) -> str | None:
     more = config.stash.get(GPU_TESTS, 0)
     return f"a machine with a GPU would run {more} more on it" if more else None
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Begin what takes long beside the first tests: files may have a function ``begin``."""
+    if session.config.option.collectonly or len(session.items) < MANY:
+        return
+    modules = dict.fromkeys(item.getparent(pytest.Module) for item in session.items)
+    for module in modules:
+        if hasattr(module.obj, "begin"):
+            CHILDREN.append(module.obj.begin(session))
+    files = [str(module.path.relative_to(session.config.rootpath)) for module in modules]
+    inside = [file for file in files if file.startswith("tests")]
+    CHILDREN.append(subprocess.Popen([sys.executable, "-m", "tests.ahead", *inside]))
+
+
+def pytest_sessionfinish() -> None:
+    for child in CHILDREN:
+        child.terminate()
+        child.wait()
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -11,6 +11,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -78,13 +79,15 @@ class Project:
         )
 
 
-def python(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+def python(
+    *arguments: str, into: IO[str] | int = subprocess.PIPE, **environment: str
+) -> subprocess.Popen[str]:
     """Start a Python child in the repository, which ctrl-C reaches whatever started pytest."""
     return subprocess.Popen(
         [sys.executable, *arguments],
         cwd=REPO,
         env={**os.environ, "PYTHONPATH": str(REPO), **environment},
-        stdout=subprocess.PIPE,
+        stdout=into,
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),

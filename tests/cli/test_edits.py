@@ -29,6 +29,7 @@ def test_a_copied_rung_is_built_checked_and_listed(edited):
     assert lines["my_tiled"][1] == lines["tiled"][1]  # warp instructions
 
 
+@pytest.mark.full
 def test_a_syntax_error_is_the_compilers_message_alone(edited):
     kernels = edited(TYPING_ERROR)
     status, out, err = script(**kernels)

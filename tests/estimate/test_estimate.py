@@ -226,6 +226,7 @@ def test_from_source_to_estimate(tmp_path) -> None:
         assert far.time_ms > 1.1 * near.time_ms, gpu.name
 
 
+@pytest.mark.full
 def test_a_sample_of_the_blocks_gives_the_same_estimate() -> None:
     _, ladder = ladders()
     run = validate.runner(ladder)

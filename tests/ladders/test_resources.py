@@ -18,16 +18,21 @@ ENTRY = re.compile(r"Compiling entry function '(\w+)'")
 SPILLS = re.compile(r"(\d+) bytes spill stores, (\d+) bytes spill loads")
 
 
+def ahead() -> None:
+    for ladder in LADDERS:
+        report(ladder, "90a")
+
+
+def report(ladder: Path, arch: str) -> str:
+    return (resources._kept(ladder, arch) / "report.txt").read_text()
+
+
 @pytest.fixture(scope="module")
 def reports(request: pytest.FixtureRequest) -> Iterator[dict[tuple[Path, str], Future[str]]]:
     """The compiler's words, (file, architecture) -> text, for all that this run asks for.
 
     They are those that the estimates read: what an estimate has compiled is not compiled again.
     """
-
-    def report(ladder: Path, arch: str) -> str:
-        return (resources._kept(ladder, arch) / "report.txt").read_text()
-
     asked = [item.callspec.params for item in request.session.items if item.path == request.path]
     pairs = [(params["ladder"], params["arch"]) for params in asked]
     with ThreadPoolExecutor(os.cpu_count()) as pool:

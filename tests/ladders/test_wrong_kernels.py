@@ -5,14 +5,19 @@ The mistakes are in wrong_edits.py. The edited rungs run in a child process with
 
 from __future__ import annotations
 
+import atexit
 import json
 import re
+import shutil
+import subprocess
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+import simulator
 from tests.ladders import wrong_kernels
 from tests.ladders.wrong_edits import (
     EACH,
@@ -28,7 +33,8 @@ from tests.ladders.wrong_edits import (
     copies,
     edited,
 )
-from tests.support import finished, python
+from tests.support import empty_cache, finished, python
+from workbench import toolchain
 from workbench.harness.verify import StickyError
 from workbench.operators.builds import Rung
 
@@ -68,6 +74,13 @@ class Laboratory:
         self.texts = copies(edits)
         self.of_edits: dict[str, dict[Edit, Verdict]] = {}  # by target
         self.of_last_build: dict[str, list[Verdict]] = {}
+        self.begun: subprocess.Popen[str] | None = None
+
+    def begin(self) -> subprocess.Popen[str]:
+        """Start the child for the simulator, beside other tests."""
+        steps = self._steps("simulator")
+        self.begun = self._start("simulator", steps)
+        return self.begun
 
     def of_edit(self, edit: Edit, target: str) -> Verdict:
         self._run(target)
@@ -83,47 +96,81 @@ class Laboratory:
         if target in self.of_edits:
             return
         self.of_edits[target], self.of_last_build[target] = {}, []
+        found = iter(self._checked(target))
+        for build in self.packed:
+            self.of_edits[target] |= zip(build, found, strict=False)
+        self.of_last_build[target] = list(found)
+
+    def _steps(self, target: str) -> list[dict]:
+        """The builds and what is asked of each, as tests.ladders.wrong_kernels reads them."""
         files = [self._files(build) for build in (*self.packed, UNCHECKED)]
         files[-1]["attention.cu"] = self.texts["attention.cu"]
         files[0] = self.texts | files[0]
         launches = UNCHECKED_LAUNCHES if target == "simulator" else UNCHECKED_LAUNCHES[:2]
         asked = [[request_of(edit) for edit in build] for build in self.packed]
         asked.append([request(*rung) for rung in (*launches, *UNTOUCHED)])
-        found = iter(self._checked(target, files, asked))
-        for build in self.packed:
-            self.of_edits[target] |= zip(build, found, strict=False)
-        self.of_last_build[target] = list(found)
+        return [{"files": f, "requests": r} for f, r in zip(files, asked, strict=True)]
 
     def _files(self, build: Sequence[Edit]) -> dict[str, str]:
         headers = {name: text for name, text in self.texts.items() if not name.endswith(".cu")}
         changed = edited(self.texts, build)
         return (self.texts if headers.keys() & changed.keys() else headers) | changed
 
-    def _checked(
-        self, target: str, files: list[dict[str, str]], asked: list[list[Request]]
-    ) -> list[Verdict]:
-        steps = [{"files": f, "requests": r} for f, r in zip(files, asked, strict=True)]
-        children = [steps]
-        if target == "gpu":  # a wrong kernel may take the GPU's context with it: a child for each
-            children = [[step | {"requests": [r]}] for step in steps for r in step["requests"]]
+    def _start(self, target: str, steps: list[dict]) -> subprocess.Popen[str]:
+        file = Path(self.environment["WORKBENCH_KERNELS"]).with_name("builds.json")
+        file.write_text(json.dumps(steps))
+        words = ("-m", "tests.ladders.wrong_kernels", target, str(file))
+        # into a file: nobody may read it for minutes
+        with open(file.with_name("verdicts"), "w") as verdicts:
+            return python(*words, into=verdicts, **self.environment)
+
+    def _verdicts(self, child: subprocess.Popen[str]) -> list[Verdict]:
+        status, _, err = finished(child, seconds=600)
+        if status != 0:
+            print(err)  # pytest shows it with the failures to come
+        text = Path(self.environment["WORKBENCH_KERNELS"]).with_name("verdicts").read_text()
+        return [Verdict(**json.loads(line)) for line in text.splitlines()]
+
+    def _checked(self, target: str) -> list[Verdict]:
+        if target == "simulator":
+            return self._verdicts(self.begun or self.begin())
         verdicts = []
-        for child in children:
-            file = Path(self.environment["WORKBENCH_KERNELS"]).with_name("builds.json")
-            file.write_text(json.dumps(child))
-            words = ("-m", "tests.ladders.wrong_kernels", target, str(file))
-            status, out, err = finished(python(*words, **self.environment), seconds=600)
-            verdicts += [Verdict(**json.loads(line)) for line in out.splitlines()]
-            if status != 0:
-                print(err)  # pytest shows it with the failures to come
-                break
+        for step in self._steps(target):  # a wrong kernel may take the context: a child for each
+            for asked in step["requests"]:
+                found = self._verdicts(self._start(target, [step | {"requests": [asked]}]))
+                verdicts += found
+                if len(found) < 1:
+                    return verdicts
         return verdicts
+
+
+LABORATORIES: list[Laboratory] = []  # one, where the run begins it
+
+
+def begin(session: pytest.Session) -> subprocess.Popen[str]:
+    """Begin to build and check, in a folder and a cache of its own."""
+    simulator.library()
+    root = Path(tempfile.mkdtemp(prefix="wrong_kernels"))
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
+    (root / "kernels").mkdir()
+    cache = empty_cache(root / "cache", toolchain.process_simulator())
+    environment = {"WORKBENCH_KERNELS": str(root / "kernels"), "WORKBENCH_CACHE": str(cache)}
+    LABORATORIES.append(Laboratory(environment, edits_of(session)))
+    return LABORATORIES[0].begin()
+
+
+def edits_of(session: pytest.Session) -> list[Edit]:
+    """Those that this run asks for."""
+    here = [item for item in session.items if item.path == Path(__file__)]
+    edits = [item.callspec.params.get("edit") for item in here if hasattr(item, "callspec")]
+    return [edit for edit in dict.fromkeys(edits) if edit]
 
 
 @pytest.fixture(scope="session")  # pytest may run other files between tests of this one
 def laboratory(request: pytest.FixtureRequest, edited_kernels: dict[str, str]) -> Laboratory:
-    here = [item for item in request.session.items if item.path == Path(__file__)]
-    edits = [item.callspec.params.get("edit") for item in here if hasattr(item, "callspec")]
-    return Laboratory(edited_kernels, [edit for edit in dict.fromkeys(edits) if edit])
+    if LABORATORIES:
+        return LABORATORIES[0]
+    return Laboratory(edited_kernels, edits_of(request.session))
 
 
 def assert_reported(verdict: Verdict, edit: Edit, target: str) -> None:

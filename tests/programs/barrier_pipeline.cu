@@ -1,4 +1,5 @@
 // barrier_pipeline.cu: cuda::barrier and cuda::pipeline: asynchronous copies and who waits for them.
+// slow to compile
 #include <cooperative_groups.h>
 #include <cuda/barrier>
 #include <cuda/pipeline>

@@ -22,6 +22,10 @@ OR_DEADLOCK = {"phase_parity"}  # in orders other than the first
 THERE = CHECKS
 
 
+def ahead() -> None:
+    wrong.build()
+
+
 @pytest.fixture(scope="module")
 def modules() -> dict[str, ModuleType]:
     """Check -> the compiled launchers of its file."""

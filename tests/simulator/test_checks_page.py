@@ -9,6 +9,7 @@ from simulator.checks import CHECKS
 from workbench.toolchain import cache_dir
 
 
+@pytest.mark.full
 def test_the_page_says_what_the_simulator_says() -> None:
     page = checks_page.PAGE.read_text()
     assert len(checks_page.examples(page)) >= 9

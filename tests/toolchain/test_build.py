@@ -61,6 +61,7 @@ def test_two_processes_build_at_once(new_project: Project):
     assert sum("built kernels" in err for _, _, err in results) == 1, "only one had to build"
 
 
+@pytest.mark.full
 def test_says_whom_it_waits_for(project: Project, module_cache: Path):
     project.edit_bindings("// to be compiled again")
     with locks.build_lock(build_folder(module_cache), "kernels for the simulator"):
@@ -144,6 +145,7 @@ def test_new_ladder_file_and_removed_ladder_file_count(project: Project, module_
     assert project.build() == first
 
 
+@pytest.mark.full
 def test_other_flags_and_environment_give_another_build(new_project: Project, monkeypatch):
     monkeypatch.setenv("NVCC_APPEND_FLAGS", "-DANSWER=7")
     (new_project.kernels / "answer.cuh").write_text("#ifndef ANSWER\n#define ANSWER 1\n#endif\n")
@@ -245,6 +247,7 @@ def test_syntax_error_is_all_a_script_shows(project: Project, module_cache: Path
     assert "blokIdx" in log.read_text()
 
 
+@pytest.mark.full
 def test_build_py_shows_a_compile_error_and_nothing_else(edited):
     kernels = edited(('#include "matmul.h"', "int x = y;"))
     status, out, err = finished(python("build.py", **kernels))

@@ -65,6 +65,7 @@ def fake_toolkit(root: Path, version: str) -> Path:
     return root
 
 
+@pytest.mark.full
 def test_toolkit_of_the_wrong_version_is_passed_over(project: Project, tmp_path: Path, monkeypatch):
     monkeypatch.setenv("CUDA_HOME", str(fake_toolkit(tmp_path / "old", "12.4.131")))
     first = next(tools.candidates(13))
@@ -249,6 +250,7 @@ def test_doctor_says_what_will_be_used(cache: Path, monkeypatch):
 # ccache never hits nvcc.
 
 
+@pytest.mark.full
 def test_ccache_is_used_where_it_is_installed(new_project: Project, tmp_path: Path, monkeypatch):
     """PyTorch 2.13 and later puts ccache before nvcc; the workbench sets what makes it hit."""
     log = tmp_path / "ccache.log"

@@ -1,0 +1,29 @@
+"""A child of pytest that compiles, beside the first tests, what later ones need.
+
+``python -m tests.ahead FILE...`` with the files of tests that will run: it calls the function
+``ahead`` of those that have one. What it has built they find in the cache; what it has not, they
+build.
+"""
+
+import importlib
+import os
+import sys
+from pathlib import Path
+
+from tests.simulator.compiled import compile_programs
+
+
+def main() -> None:
+    os.nice(10)  # the tests go first
+    files = [Path(word) for word in sys.argv[1:]]
+    modules = [importlib.import_module(".".join(file.with_suffix("").parts)) for file in files]
+    for module in modules:
+        if hasattr(module, "ahead"):
+            module.ahead()
+    compile_programs(
+        [m for m, file in zip(modules, files, strict=True) if "simulator" in file.parts]
+    )
+
+
+if __name__ == "__main__":
+    main()
