@@ -111,7 +111,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             CHILDREN.append(module.obj.begin(session))
     files = [str(module.path.relative_to(session.config.rootpath)) for module in modules]
     inside = [file for file in files if file.startswith("tests")]
-    CHILDREN.append(subprocess.Popen([sys.executable, "-m", "tests.ahead", *inside]))
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    CHILDREN.append(subprocess.Popen([sys.executable, "-m", "tests.ahead", *inside], **quiet))
 
 
 def pytest_sessionfinish() -> None:

@@ -48,6 +48,7 @@ def test_a_syntax_error_ends_pytest_with_the_message_once(edited):
     assert "no tests ran" in out
 
 
+@pytest.mark.full
 def test_a_wrong_rung_has_exit_status_1(edited):
     kernels = edited(("__syncthreads();  // both tiles are complete", "// nothing"))
     without = {"WORKBENCH_SIMULATOR": "checks=memcheck"}  # they would find it first

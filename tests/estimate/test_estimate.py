@@ -15,7 +15,7 @@ import torch
 import simulator
 from tests import records
 from workbench import estimate
-from workbench.estimate import GPUS, gpus, model, schedule, validate
+from workbench.estimate import GPUS, gpus, model, resources, schedule, validate
 from workbench.estimate.machine_code import Op, Region
 from workbench.estimate.published import ladders
 from workbench.estimate.resources import Resources
@@ -237,6 +237,12 @@ def test_a_sample_of_the_blocks_gives_the_same_estimate() -> None:
         found = estimate.estimate_launches(launches, (ladder.file,), T4)
         times.append(found.time_ms)
     assert times[0] == pytest.approx(times[1], rel=0.02)
+
+
+def ahead() -> None:
+    for ladder in ladders():
+        validate.runner(ladder)
+        resources.of_file(ladder.file, GPUS[ladder.gpu].arch)
 
 
 @pytest.fixture(scope="module")

@@ -72,6 +72,12 @@ def cases(*orders: str) -> list:
     ]
 
 
+def ahead() -> None:
+    for source in SOURCES:
+        if not source.slow and source.package is None:
+            source.build("simulator")
+
+
 @pytest.fixture(scope="module")
 def builds(request: pytest.FixtureRequest) -> Iterator[dict[tuple[Source, str], Future[Path]]]:
     """What this run will need, compiled on all cores while the first programs already run."""
