@@ -17,12 +17,12 @@ def main() -> None:
     os.nice(10)  # the tests go first
     files = [Path(word) for word in sys.argv[1:]]
     modules = [importlib.import_module(".".join(file.with_suffix("").parts)) for file in files]
-    for module in modules:
+    simulators = [m for m, file in zip(modules, files, strict=True) if "simulator" in file.parts]
+    for module in modules:  # in the order in which they will run
+        if module in simulators[:1]:
+            compile_programs(simulators)
         if hasattr(module, "ahead"):
             module.ahead()
-    compile_programs(
-        [m for m, file in zip(modules, files, strict=True) if "simulator" in file.parts]
-    )
 
 
 if __name__ == "__main__":
