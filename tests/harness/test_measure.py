@@ -191,8 +191,9 @@ def test_baselines_compute_the_same(operator, dtype, monkeypatch):
             got = baseline.run(given, {main_output: out}, case)
             assert got.dtype == out.dtype
             if baseline.comparable:
-                # torch's own log_softmax on a CPU is a little off in bfloat16
-                assert verify.compare(got, expected).share < 1.5, (baseline.name, case)
+                # torch's own log_softmax of bfloat16 rounds on the way on a CPU
+                most = 1.5 if (option, dtype) == ("log", "bfloat16") else 1.0
+                assert verify.compare(got, expected).share <= most, (baseline.name, case)
 
 
 def test_backward_is_timed_beside_a_sum(pretended_gpu, capsys):
