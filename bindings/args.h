@@ -35,11 +35,8 @@ inline std::string brackets(const std::vector<int64_t>& numbers) {
 // The dtypes that kernels are given, by torch's names.
 
 constexpr std::pair<const char*, DType> DTYPES[] = {
-    {"float32", DType::float32},
-    {"float64", DType::float64},
-    {"float16", DType::float16},
-    {"bfloat16", DType::bfloat16},
-    {"int8", DType::int8},
+    {"float32", DType::float32},   {"float64", DType::float64}, {"float16", DType::float16},
+    {"bfloat16", DType::bfloat16}, {"int8", DType::int8},
 };
 
 // ------------------------------------------------------------------------------------------------
