@@ -130,7 +130,7 @@ def main() -> int:
         return run(sys.argv[2:])
     parser = argparse.ArgumentParser(
         description="Build the kernels, explain the tools (doctor), or run a CUDA program (run).",
-        epilog="build.py run --help tells how to run a .cu file of your own.",
+        epilog="build.py run --help explains how to run a .cu file of your own.",
     )
     parser.add_argument("command", nargs="?", choices=["build", "doctor", "run"], default="build")
     parser.add_argument("--target", choices=["gpu", "simulator"])

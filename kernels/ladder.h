@@ -1,4 +1,4 @@
-// ladder.h: what a rung is. It knows no operator; those have headers of their own (matmul.h, ...).
+// ladder.h: what a rung is. It names no operator; those have headers of their own (matmul.h, ...).
 //
 // An operator is a ladder of kernels, all for one problem. Its file (matmul.cu, softmax.cu, ...) ends
 // with a table of rungs, slowest idea first. The table is the only registration: bindings, tests,
@@ -53,8 +53,8 @@ struct Needs {
   const char* composed_of = "";    // ladders whose kernels it launches; all others launch their own
 };
 
-// A rung is its kernel: it never hands a problem to another rung. What it supports but its idea is
-// of no use for, it declines: `declines` gives the reason in words, or nullptr.
+// A rung is its kernel: it never delegates to another rung. It declines problems that it supports but
+// that its idea cannot speed up: `declines` gives the reason in words, or nullptr.
 template <class Problem>
 struct Rung {
   const char* name;
