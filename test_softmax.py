@@ -134,7 +134,7 @@ MORE_LONG_ROWS = (
 )
 
 # Rows just too long for the registers of a block, so that a cluster takes them, with all that is
-# ugly; and more of them than there are clusters at a time, three for each and then some.
+# ugly; and more of them than there are clusters at a time, three for each of 264 and then some.
 LONG = {"float32": 16_501, "float64": 8_251, "float16": 33_001, "bfloat16": 33_001}
 UGLY_LONG_ROWS = tuple(
     case
@@ -206,8 +206,8 @@ def test_ugly_long_rows(rung, case, require_right):
     require_right(SOFTMAX, case)
 
 
-@pytest.mark.grid(SOFTMAX, MANY_LONG_ROWS, rungs=lambda rung: rung.compute_capability >= 90)
-def test_many_long_rows(rung, case, require_right):
+@pytest.mark.grid(SOFTMAX, MANY_LONG_ROWS, rungs=lambda rung: rung.name == "cluster_pipelined")
+def test_rows_for_every_turn_of_the_resident_clusters(rung, case, require_right):
     require_right(SOFTMAX, case)
 
 

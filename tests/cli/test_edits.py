@@ -21,14 +21,6 @@ COPY = COPIED_LINE.replace("tiled", "my_tiled", 1)
 TYPING_ERROR = (COPIED_LINE, '{"tiled", matmul_tilde},')
 
 
-def test_a_copied_rung_is_built_checked_and_listed(edited):
-    kernels = edited((COPIED_LINE, COPIED_LINE + COPY))
-    status, out, err = script(**kernels)
-    assert status == 0, err
-    lines = {line.split()[0]: line.split()[1:-2] for line in out.splitlines() if "tiled" in line}
-    assert lines["my_tiled"][1] == lines["tiled"][1]  # warp instructions
-
-
 @pytest.mark.full
 def test_a_syntax_error_is_the_compilers_message_alone(edited):
     kernels = edited(TYPING_ERROR)
@@ -59,15 +51,20 @@ def test_a_wrong_rung_has_exit_status_1(edited):
     assert re.search(r"worst +out\[\d+, \d+\]: got", out)
 
 
-def test_mistakes_that_a_square_shape_hides(edited):
-    """A swapped guard and a wrong row stride: right for M = N = K, in multiples of a tile."""
+def test_mistakes_that_a_square_shape_hides_and_a_copied_rung(edited):
+    """A swapped guard and a wrong row stride: right for M = N = K, in multiples of a tile.
+
+    A copy of another rung is built, checked and listed beside them.
+    """
     kernels = edited(
         ("if (row < p.M && col < p.N) C[row", "if (row < p.N && col < p.M) C[row"),
         ("A[row * p.lda + k] *", "A[row * p.ldc + k] *"),
+        (COPIED_LINE, COPIED_LINE + COPY),
     )
     status, out, err = script("--shape", "M=64,N=64,K=64", **kernels)
     assert status == 1, err
-    for rung in ("naive", "coalesced", "tiled_16", "tiled"):
+    wrong = ("naive", "coalesced", "tiled_16", "tiled", "my_tiled")
+    for rung in wrong:
         assert len(re.findall(rf"^{rung} +WRONG$", out, flags=re.MULTILINE)) == 2
         assert out.count(f"WRONG  matmul {rung} on the simulator: M=134,N=139,K=85") == 1
 
