@@ -27,7 +27,7 @@ def runs(target: str) -> Iterator[tuple[dict[str, str], Callable[[], bool]]]:
     builds.refresh(target)
     device = torch.device(DEVICES[target])
     for operator in operators.every():
-        for text in (*operator.defaults["simulator"], *(edge[0] for edge in operator.edges)):
+        for text in (*operator.small, *(edge[0] for edge in operator.edges)):
             case = operator.case(text)
             given = inputs.views(inputs.place_inputs(operator, case, device))
             out = inputs.views(inputs.place_outputs(operator, case, device))

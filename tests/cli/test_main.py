@@ -1,6 +1,7 @@
 """The scripts: command line, tables, exit status, history."""
 
 import contextlib
+import dataclasses
 import io
 import json
 import re
@@ -112,7 +113,8 @@ def test_a_table_has_every_rung(of_matmul):
     assert "matmul M=40,N=50,K=60 float32\n" in of_matmul.out
     assert "matmul M=1,N=1,K=1 float32\n" in of_matmul.out
     for rung in rungs("matmul"):
-        assert len(re.findall(rf"^{rung.name} ", of_matmul.out, flags=re.MULTILINE)) == 2
+        lines = rf"^{rung.name} +(?!is )"
+        assert len(re.findall(lines, of_matmul.out, flags=re.MULTILINE)) == 2
     assert "an ESTIMATE for the H200 SXM" in of_matmul.out
     assert max(map(len, of_matmul.out.splitlines())) <= 100
 
@@ -287,6 +289,71 @@ def test_kernels_of_the_command_line_alone(no_estimates, tmp_path):
     assert "coalesced" not in run.out
 
 
+@pytest.fixture
+def small_defaults(monkeypatch):
+    """Defaults that take a moment, in the place of a GPU's sizes."""
+    small = {"simulator": ("M=128,N=64,K=64",), "gpu": ()}
+    operator = dataclasses.replace(MATMUL, defaults=small, small=("M=40,N=50,K=60",))
+    monkeypatch.setattr("workbench.operators.matmul.OPERATOR", operator)
+
+
+def test_default_shapes_are_checked_small_and_counted_in_part(
+    no_estimates, small_defaults, tmp_path
+):
+    run = script(tmp_path, "matmul", "--kernel", "naive", "tiled")
+    assert run.status == 0
+    assert "checked on 4 small shapes; the tables count 2 blocks of each launch" in run.out
+    assert [row["sampled_blocks"] for row in run.rows] == [2, 2]
+    assert [row["counters"]["flops"] for row in run.rows] == [2 * 128 * 64 * 64] * 2
+    assert all(0 < row["share"] < 1 for row in run.rows)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "blocks"),
+    [
+        (("--sample", "3"), [3]),
+        (("--sample", "0"), [0]),
+        (("--shape", "M=65,N=64,K=64"), [0]),
+        (("--shape", "M=65,N=64,K=64", "--sample", "1"), [1]),
+        (("--check",), [0]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_how_many_blocks_are_sampled(no_estimates, small_defaults, tmp_path, arguments, blocks):
+    run = script(tmp_path, "matmul", "--kernel", "tiled", *arguments)
+    assert run.status == 0
+    assert [row["sampled_blocks"] for row in run.rows] == blocks
+
+
+def test_a_rung_that_a_small_shape_shows_to_be_wrong_is_not_sampled(
+    no_estimates, small_defaults, tmp_path, monkeypatch
+):
+    check = verify.check_rung
+
+    def spoiled(operator, rung, case, target):
+        verdict = check(operator, rung, case, target)
+        wrong = rung.name == "tiled" and case.shape["M"] == 40
+        return verify.Verdict(verdict.subject, ("worst    out[1, 2]",)) if wrong else verdict
+
+    monkeypatch.setattr(verify, "check_rung", spoiled)
+    run = script(tmp_path, "matmul", "--kernel", "naive", "tiled")
+    assert run.status == 1
+    assert re.search(r"^tiled +WRONG$", run.out, flags=re.MULTILINE)
+    assert "WRONG  matmul tiled on the simulator: M=40,N=50,K=60" in run.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--sample", "-1"], "--sample -1: a number of blocks, or 0 for all"),
+        (["--sample", "two"], "argument --sample: invalid int value: 'two'"),
+        (["--check", "--sample", "4"], "--check looks at all blocks: leave --sample out"),
+    ],
+)
+def test_samples_that_make_no_sense(arguments, words, capsys):
+    bad("matmul", arguments, words, capsys)
+
+
 def bad(op, arguments, words, capsys) -> None:
     """Expect one line of error and nothing else."""
     assert main.main(op, arguments) == 2
@@ -409,10 +476,10 @@ def test_a_wrong_rung_is_reported_and_not_recorded(no_estimates, tmp_path, monke
 def test_what_was_measured_survives_a_later_error(no_estimates, tmp_path, monkeypatch, trouble):
     simulate = measure.simulate
 
-    def interrupted(operator, ladder, case, faults, estimator):
+    def interrupted(operator, ladder, case, *others, **settings):
         if case.shape["M"] == 8:
             raise trouble
-        return simulate(operator, ladder, case, faults, estimator)
+        return simulate(operator, ladder, case, *others, **settings)
 
     monkeypatch.setattr(measure, "simulate", interrupted)
     command = (*SMALL, "M=8,N=9,K=10", "--kernel", "naive", "tiled")

@@ -1,9 +1,10 @@
 """The command line of the scripts test_<op>.py.
 
 ``python test_<op>.py [--kernel NAME ...] [--shape SIZE=.. ...] [--option NAME ...] [--layout NAME
-...] [--dtype DTYPE ...] [--target gpu|simulator] [--gpu NAME] [--check[=NAMES]] [--json FILE]``
-checks every rung and, if it is right, times it on a GPU, or counts what it does on the simulator
-and estimates a GPU's time.
+...] [--dtype DTYPE ...] [--target gpu|simulator] [--gpu NAME] [--sample BLOCKS] [--check[=NAMES]]
+[--json FILE]`` checks every rung and, if it is right, times it on a GPU, or counts what it does on
+the simulator and estimates a GPU's time: of a sample of the blocks, at a GPU's sizes, unless
+``--shape`` asks for others.
 With ``--check`` the simulator also looks for races, reads of what nobody wrote and the like.
 ``--explain NAME ...`` prints a rung's source with its counters instead, and ``--html FILE`` writes
 that as a page (workbench.explain). ``--backward`` takes the ladder of the gradient, where there is
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import textwrap
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -26,13 +28,13 @@ from workbench import estimate, operators
 from workbench.cli import columns
 from workbench.cli.request import Request, UsageError, request
 from workbench.explain import command as explain
-from workbench.harness import goals, measure
+from workbench.harness import goals, measure, parents
 from workbench.harness.environment import environment, smi_number
 from workbench.harness.figures import percent
 from workbench.harness.history import History, HistoryError, Previous, source_hash
 from workbench.harness.results import Environment, Row, write_json
 from workbench.harness.roofs import Roofs, device_roofs
-from workbench.harness.terminal import show
+from workbench.harness.terminal import PLAIN_WIDTH, progress, show
 from workbench.harness.verify import StickyError, expected, first_line, is_out_of_memory
 from workbench.operators import builds
 from workbench.operators.operator import DEVICES, Case, Operator
@@ -71,23 +73,26 @@ def _run(asked: Request) -> int:
         print(f"checks: {', '.join(asked.checks)}")
     if asked.explain or asked.html:
         about = asked.operator, asked.rungs, asked.cases, asked.html
-        return explain.run(*about, printed=asked.explain, gpu=asked.gpu.name)
+        how = {"printed": asked.explain, "gpu": asked.gpu.name, "sample": asked.sample}
+        return explain.run(*about, **how)
     here = environment(asked.target, device, REPO)
     history = _open_history()
     roofs = Roofs(None, None)
     if asked.target == "gpu":
         roofs = device_roofs(device, smi_number("clocks.max.sm", device))
     results = _Results(history, here, asked.json, _source(asked.operator))
-    faults = _Faults(asked)
+    small = _Small(asked)
     told: set[str] = set()
     estimator = functools.partial(estimate.estimated, op=asked.operator.name, gpu=asked.gpu)
     for case in asked.cases:
-        rungs, wrong = asked.rungs_for(case.dtype), faults.of(case.dtype)
+        rungs, tried = asked.rungs_for(case.dtype), small.of(case.dtype)
+        about = asked.operator, rungs, case, tried
         try:
-            if asked.target == "gpu":
-                rows = measure.time_on_gpu(asked.operator, rungs, case, wrong, roofs)
-            else:
-                rows = measure.simulate(asked.operator, rungs, case, wrong, estimator)
+            with progress(len(rungs)) as step:
+                if asked.target == "gpu":
+                    rows = measure.time_on_gpu(*about, roofs, step)
+                else:
+                    rows = measure.simulate(*about, estimator, sample=asked.sample, step=step)
             _show(asked, case, rows, results.previous(rows), told)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
@@ -115,22 +120,37 @@ def _show_goals(rows: Sequence[Row]) -> None:
         print(goals.mean_line(found))
 
 
-class _Faults:
-    """What the rungs get wrong on edge cases, found out when a dtype is first asked for."""
+class _Small:
+    """What small cases show of the rungs, found out when a dtype is first asked for."""
 
     def __init__(self, asked: Request) -> None:
         self.asked = asked
-        self.found: dict[str, dict[str, str]] = {}
+        self.found: dict[str, dict[str, measure.Tried]] = {}
 
-    def of(self, dtype: str) -> dict[str, str]:
-        """The report on each wrong rung by name; says which rungs do not take the dtype."""
+    def of(self, dtype: str) -> dict[str, measure.Tried]:
+        """It by rung; says which rungs do not take the dtype."""
         if dtype not in self.found:
             asked, rungs = self.asked, self.asked.rungs_for(dtype)
             without = [rung.name for rung in asked.rungs if rung not in rungs]
             if without:
                 print(f"these do not take {dtype}: {', '.join(without)}")
-            self.found[dtype] = measure.edge_faults(asked.operator, rungs, dtype, asked.target)
+            cases = asked.operator.edge_cases(dtype)
+            if asked.sample:
+                cases += asked.operator.small_cases(dtype)
+            with progress(len(cases) * len(rungs)) as step:
+                about = asked.operator, rungs, cases, asked.target
+                self.found[dtype] = measure.try_rungs(*about, step)
+            if asked.sample:
+                print(_sampled(asked, cases))
         return self.found[dtype]
+
+
+def _sampled(asked: Request, cases: Sequence[Case]) -> str:
+    blocks = "1 block" if asked.sample == 1 else f"{asked.sample} blocks"
+    return (
+        f"checked on {len(cases)} small shapes; the tables count {blocks} of each launch, scaled "
+        "to its grid\n(--shape runs and checks every block)"
+    )
 
 
 class _Results:
@@ -192,8 +212,11 @@ def _show(
         list(columns.cells(shown, entries)),
     )
     if asked.target == "simulator":
-        share = percent(measure.torch_share(asked.operator, case))
+        small = asked.operator.small_cases(case.dtype)[0] if asked.sample else case
+        share = percent(measure.torch_share(asked.operator, small))
         print(f"torch's own kernel on the CPU has an error of {share} of what is allowed")
+    for reason in parents.reasons(rows):
+        print(textwrap.fill(reason, PLAIN_WIDTH, subsequent_indent="  "))
     for row in rows:
         if row.note and row.note not in told:
             told.add(row.note)

@@ -27,7 +27,7 @@ from typing import Any
 from workbench.cli import precision
 from workbench.cli.columns import legend, markdown, page_columns, page_table
 from workbench.estimate.gpus import GPUS
-from workbench.harness import goals
+from workbench.harness import goals, parents
 from workbench.harness.figures import duration, percent
 from workbench.harness.results import Row
 from workbench.toolchain.paths import REPO
@@ -61,10 +61,17 @@ def table(run: Mapping[str, Any]) -> str:
         table = page_table([row for row in rows if row.subject == subject], shown)
         case, _, dtype = subject.rpartition(" ")
         parts.append(f"`{case}`, {dtype}:\n\n{table}")
+        slower = list(parents.reasons([row for row in rows if row.subject == subject]))
+        if slower:
+            parts.append("\n".join(f"- {reason}" for reason in slower))
     parts.append(textwrap.fill(f"What the columns mean: {legend(shown)}.", PAGE_WIDTH))
     gpus = dict.fromkeys(row.estimate.gpu for row in rows if row.estimate)
     estimates = "".join(f" Times are estimates for the {GPUS[gpu].title}." for gpu in gpus)
-    parts.append(f"Measured on: {run['device']}, by `{_public(run['command'])}`.{estimates}")
+    some = dict.fromkeys(f"{row.sampled_blocks}" for row in rows if row.sampled_blocks)
+    if some:
+        estimates += f" Counted on {', '.join(some)} blocks of each launch, scaled to its grid."
+    measured = f"Measured on: {run['device']}, by `{_public(run['command'])}`.{estimates}"
+    parts.append(textwrap.fill(measured, PAGE_WIDTH, break_on_hyphens=False))
     return "\n\n".join(parts) + "\n"
 
 

@@ -49,6 +49,7 @@ class Request:
     html: Path | None = None  # write it to this file
     checks: tuple[str, ...] = ()  # what the simulator looks for; empty: its defaults
     named: bool = False  # the rungs were named, not all that there are
+    sample: int = 0  # blocks of each launch to simulate; 0: all of them
 
     def rungs_for(self, dtype: str) -> tuple[builds.Rung, ...]:
         """Those to list for a dtype: the named ones, or all that take it."""
@@ -91,6 +92,13 @@ def parser(operator: Operator) -> argparse.ArgumentParser:
     )
     if f"{operator.name}_backward" in operators.OPERATORS:
         made.add_argument("--backward", action="store_true", help="the ladder of the gradient")
+    made.add_argument(
+        "--sample",
+        type=int,
+        metavar="BLOCKS",
+        help="simulate so many blocks of each launch and scale what they count; "
+        f"default: {operator.sample_blocks} without --shape, with --shape all (0)",
+    )
     made.add_argument("--target", choices=tuple(DEVICES), help="default: the GPU if there is one")
     made.add_argument(
         "--gpu",
@@ -180,6 +188,7 @@ def request(operator: Operator, arguments: Sequence[str] | None) -> Request:
     if asked.gpu and target == "gpu":
         raise UsageError(f"--gpu {asked.gpu}: estimates are for --target simulator")
     cases = choose_cases(operator, asked, target, 1 if explains else None)
+    sample = choose_sample(operator, asked, target)
     for flag, file in (("--json", asked.json), ("--html", asked.html)):
         if file is not None:
             _check_file(flag, file)
@@ -206,6 +215,7 @@ def request(operator: Operator, arguments: Sequence[str] | None) -> Request:
         asked.html,
         checks,
         bool(names),
+        sample,
     )
 
 
@@ -218,7 +228,8 @@ def choose_cases(
     """
     dtypes = dict.fromkeys(asked.dtype or operator.default_dtypes[target][:few])
     options = getattr(asked, "option", None)
-    texts = asked.shape or operator.defaults[target][:few]
+    own = operator.small if asked.check is not None else operator.defaults[target]
+    texts = asked.shape or own[:few]
     if options and not asked.shape:
         texts = dict.fromkeys(text.split()[0] for text in texts)
     for layout in asked.layout or ():
@@ -236,6 +247,20 @@ def choose_cases(
     except ShapeError as error:
         flag, _, rest = str(error).partition(" ")
         raise UsageError(f"--{flag} {rest}") from error
+
+
+def choose_sample(operator: Operator, asked: argparse.Namespace, target: str) -> int:
+    """How many blocks of each launch to simulate, 0 for all. Raises UsageError."""
+    if asked.sample is None:
+        whole = target == "gpu" or asked.shape or asked.check is not None
+        return 0 if whole else operator.sample_blocks
+    if asked.sample < 0:
+        raise UsageError(f"--sample {asked.sample}: a number of blocks, or 0 for all")
+    if target == "gpu":
+        raise UsageError("--sample is for --target simulator: a GPU runs every block")
+    if asked.check is not None:
+        raise UsageError("--check looks at all blocks: leave --sample out")
+    return asked.sample
 
 
 def choose_checks(asked: argparse.Namespace) -> tuple[str, ...]:

@@ -94,5 +94,11 @@ def estimated(launches: Sequence[simulator.Launch], op: str, gpu: Gpu) -> Estima
         return f"no estimate for the {gpu.title}: {str(error).splitlines()[0]}"
     held = found.occupancy
     return Estimated(
-        gpu.name, found.time_ms, found.band, found.limiter, held.fraction, held.limiter
+        gpu.name,
+        found.time_ms,
+        found.band,
+        found.limiter,
+        held.fraction,
+        held.limiter,
+        found.parts,
     )

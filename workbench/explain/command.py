@@ -6,10 +6,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import simulator
 from workbench.estimate import DEFAULT_GPU, GPUS
 from workbench.explain import page, terminal
 from workbench.explain.report import Report, explained
-from workbench.harness import verify
+from workbench.harness import measure, verify
 from workbench.harness.environment import command_line
 from workbench.operators.builds import Rung
 from workbench.operators.operator import Case, Operator
@@ -24,6 +25,7 @@ def run(
     html: Path | None,
     printed: bool,
     gpu: str = DEFAULT_GPU,
+    sample: int = 0,
 ) -> int:
     """Explain rungs; the exit status, 1 if one is wrong or the page cannot be written.
 
@@ -34,8 +36,9 @@ def run(
         html: the file of the page, None for no page.
         printed: print the explanation.
         gpu: for which time and occupancy are estimated, a key of ``estimate.GPUS``.
+        sample: simulate so many blocks of each launch, and check the rungs on small cases; 0: all.
     """
-    reports = [report(operator, rung, case, gpu) for case in cases for rung in rungs]
+    reports = [report(operator, rung, case, gpu, sample) for case in cases for rung in rungs]
     if printed:
         terminal.show(reports)
     wrong = any(made.wrong for made in reports)
@@ -53,23 +56,33 @@ def run(
     return int(wrong)
 
 
-def report(operator: Operator, rung: Rung, case: Case, gpu: str = DEFAULT_GPU) -> Report:
-    """Run a rung once on the simulator, check it, and explain what it did."""
-    import simulator  # needed here alone
+def _no_estimate(launches: Sequence[simulator.Launch]) -> str:
+    return "kernel by kernel, in what follows"
 
+
+def report(
+    operator: Operator, rung: Rung, case: Case, gpu: str = DEFAULT_GPU, sample: int = 0
+) -> Report:
+    """Run a rung once on the simulator, check it, and explain what it did.
+
+    With a ``sample`` of the blocks it is checked on the operator's small cases.
+    """
     layout = "" if case.layout == next(iter(operator.layouts)) else f" {case.layout}"
     about = (operator.name, rung.name, f"{case.text}{layout}", case.dtype)
+    tried: dict[str, measure.Tried] = {}
+    if sample:
+        tried = measure.try_rungs(operator, [rung], operator.small_cases(case.dtype), "simulator")
     try:
         with simulator.record() as launches:
-            verdict = verify.check_rung(operator, rung, case, "simulator")
+            [row] = measure.simulate(operator, [rung], case, tried, _no_estimate, sample=sample)
     except (RuntimeError, MemoryError) as error:
         if not verify.is_out_of_memory(error):
             raise
         why = f"needs more memory than there is ({verify.first_line(error)})"
         return Report(*about, (), f"{rung.name} was not run: {why}")
-    if verdict.refused:
-        return Report(*about, (), f"{rung.name} was not run: it {verdict.refused}")
+    if row.refused:
+        return Report(*about, (), f"{rung.name} was not run: it {row.refused}")
     kernels = explained(launches, GPUS[gpu], operator.name)
-    if not verdict.ok:
-        return Report(*about, kernels, verdict.report(), wrong=True)
+    if not row.checked:
+        return Report(*about, kernels, row.note, wrong=True)
     return Report(*about, kernels, "" if kernels else f"{rung.name} launched no kernel")

@@ -11,7 +11,7 @@ import torch
 from workbench.harness import counters, inputs, timing, traffic, verify
 from workbench.harness.results import Estimated, Row
 from workbench.harness.roofs import Roofs
-from workbench.operators.builds import Rung
+from workbench.operators.builds import Declined, Rung
 from workbench.operators.operator import DEVICES, Baseline, Case, Operator, Tensors
 
 if TYPE_CHECKING:
@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 
 # The estimate of recorded launches, or why there is none.
 Estimator = Callable[[Sequence["simulator.Launch"]], Estimated | str]
+Step = Callable[[str], None]  # is told what comes next
+
+
+def no_step(text: str) -> None:
+    """Tell nobody."""
 
 
 def _row(operator: Operator, kernel: str, case: Case, target: str, checked: bool) -> Row:
@@ -40,26 +45,47 @@ def _not_run(row: Row, why: str) -> Row:
     return dataclasses.replace(row, checked=False, refused=why)
 
 
+def _short_of_memory(row: Row, error: Exception) -> Row:
+    return _not_run(row, f"needs more memory than there is ({verify.first_line(error)})")
+
+
 def _checked(
-    operator: Operator, rung: Rung, case: Case, target: str, faults: Mapping[str, str]
+    operator: Operator, rung: Rung, case: Case, target: str, tried: Mapping[str, Tried]
 ) -> Row:
     row = _row(operator, rung.name, case, target, False)
-    if rung.name in faults:
-        return dataclasses.replace(row, note=faults[rung.name])
+    if rung.name in tried and tried[rung.name].fault:
+        return dataclasses.replace(row, note=tried[rung.name].fault)
     try:
         verdict = verify.check_rung(operator, rung, case, target)
     except torch.OutOfMemoryError as error:
-        return _not_run(row, f"needs more memory than there is ({verify.first_line(error)})")
+        return _short_of_memory(row, error)
     if verdict.refused:
         return _not_run(row, verdict.refused)
     note = "" if verdict.ok else verdict.report()
     return dataclasses.replace(row, checked=verdict.ok, share=verdict.share, note=note)
 
 
-def edge_faults(
-    operator: Operator, rungs: Sequence[Rung], dtype: str, target: str
-) -> dict[str, str]:
-    """Check every rung on the operator's edge cases; the report on each that is wrong, by name.
+@dataclasses.dataclass(frozen=True)
+class Tried:
+    """What small cases showed of a rung.
+
+    Attributes:
+        fault: the report on the first case that it got wrong; "" if there is none.
+        share: the largest error over the error allowed; None if it took none of the cases.
+    """
+
+    fault: str = ""
+    share: float | None = None
+
+
+def try_rungs(
+    operator: Operator,
+    rungs: Sequence[Rung],
+    cases: Sequence[Case],
+    target: str,
+    step: Step = no_step,
+) -> dict[str, Tried]:
+    """Check every rung on small cases, until it gets one wrong; by its name.
 
     Cases that a rung does not take are left out. A benchmark's own shapes are multiples of
     everything and would hide a missing guard.
@@ -68,23 +94,30 @@ def edge_faults(
         verify.StickyError: a rung broke the GPU's context; the message names it.
     """
     device = torch.device(DEVICES[target])
-    faults: dict[str, str] = {}
-    for case in operator.edge_cases(dtype):
+    found = {rung.name: Tried() for rung in rungs}
+    for case in cases:
         for rung in rungs:
-            if rung.name in faults or verify.unmet_need(operator, rung, case, device):
+            step(f"{rung.name}, {case.text}")
+            if found[rung.name].fault or verify.unmet_need(operator, rung, case, device):
                 continue
             verdict = verify.check_rung(operator, rung, case, target)
             if not verdict.ok:
-                faults[rung.name] = verdict.report()
-    return faults
+                found[rung.name] = Tried(verdict.report())
+            elif not verdict.refused:
+                share = max(verdict.share, found[rung.name].share or 0.0)
+                found[rung.name] = Tried(share=share)
+    return found
 
 
 def simulate(
     operator: Operator,
     rungs: Sequence[Rung],
     case: Case,
-    faults: Mapping[str, str],
+    tried: Mapping[str, Tried],
     estimator: Estimator,
+    *,
+    sample: int = 0,
+    step: Step = no_step,
 ) -> list[Row]:
     """Check every rung on the simulator, count what it does meanwhile, estimate a GPU's time.
 
@@ -92,20 +125,66 @@ def simulate(
         operator: what the rungs compute.
         rungs: the rungs.
         case: the input.
-        faults: reports on rungs that are known to be wrong and not run (``edge_faults``).
+        tried: what small cases showed of the rungs; those that got one wrong are not run.
         estimator: what estimates the time.
+        sample: run so many blocks of each launch, and scale what they count to its grid. Most of
+            the output is not written then, so a rung is as right as it was in ``tried``. 0: all.
+        step: is told which rung comes next.
     """
+    run = _sampler(operator, case, tried, sample) if sample else None
     rows = []
     for rung in rungs:
+        step(f"{rung.name}, {case.text}")
         checked: list[Row] = []
-        launches = counters.record(
-            lambda rung=rung, rows=checked: rows.append(
-                _checked(operator, rung, case, "simulator", faults)
-            )
-        )
+
+        def check(rung: Rung = rung, rows: list[Row] = checked) -> None:
+            rows.append(run(rung) if run else _checked(operator, rung, case, "simulator", tried))
+
+        launches = counters.record(check)
         row = checked[0]
         rows.append(_counted(operator, row, case, launches, estimator) if row.checked else row)
     return rows
+
+
+def _sampler(
+    operator: Operator, case: Case, tried: Mapping[str, Tried], sample: int
+) -> Callable[[Rung], Row]:
+    """What runs a sample of a rung's blocks: right, if the rung was right in ``tried``."""
+    import simulator
+
+    device = torch.device(DEVICES["simulator"])
+    given = inputs.views(inputs.place_inputs(operator, case, device))
+    outputs = inputs.views(inputs.place_outputs(operator, case, device))
+
+    def run(rung: Rung) -> Row:
+        row = dataclasses.replace(
+            _row(operator, rung.name, case, "simulator", False), sampled_blocks=sample
+        )
+        found = tried[rung.name]
+        unmet = verify.unmet_need(operator, rung, case, device)
+        if found.fault or unmet:
+            return dataclasses.replace(row, note=found.fault, refused=unmet or "")
+        subject = verify.describe(operator.name, rung.name, "simulator", case)
+
+        def launch(given: Tensors, out: Tensors) -> None:
+            operator.launch("simulator", given, out, case, rung.name)
+
+        try:
+            # What other kernels read, the blocks that did not run have not written.
+            with simulator.settings(sample_blocks=sample, checks=("memcheck", "synccheck")):
+                error = verify.run_launch(launch, given, outputs, device, subject)
+        except torch.OutOfMemoryError as error:
+            return _short_of_memory(row, error)
+        if isinstance(error, Declined):
+            return _not_run(row, f"declines: {error.reason}")
+        if error is not None:
+            verdict = verify.Verdict(subject, (f"raised {type(error).__name__}: {error}",))
+            return dataclasses.replace(row, note=verdict.report())
+        if found.share is None:
+            return _not_run(row, "not checked: it takes none of the operator's small cases")
+        return dataclasses.replace(row, checked=True, share=found.share)
+
+    return run
 
 
 def _counted(
@@ -149,8 +228,9 @@ def time_on_gpu(
     operator: Operator,
     rungs: Sequence[Rung],
     case: Case,
-    faults: Mapping[str, str],
+    tried: Mapping[str, Tried],
     roofs: Roofs,
+    step: Step = no_step,
 ) -> list[Row]:
     """Check every rung, time the right ones and the vendor's in turns, check once more.
 
@@ -158,15 +238,19 @@ def time_on_gpu(
         operator: what the rungs compute.
         rungs: the rungs.
         case: the input.
-        faults: reports on rungs that are known to be wrong and not run (``edge_faults``).
+        tried: what small cases showed of the rungs; those that got one wrong are not run.
         roofs: of the GPU.
+        step: is told which rung comes next.
 
     Raises:
         verify.StickyError: a rung broke the GPU's context; the message names it.
         torch.OutOfMemoryError: the inputs and outputs do not fit on the GPU together.
     """
     device = torch.device(DEVICES["gpu"])
-    rows = [_checked(operator, rung, case, "gpu", faults) for rung in rungs]
+    rows = []
+    for rung in rungs:
+        step(f"{rung.name}, {case.text}")
+        rows.append(_checked(operator, rung, case, "gpu", tried))
     if not any(row.checked for row in rows):
         return rows
     given = inputs.views(inputs.place_inputs(operator, case, device))

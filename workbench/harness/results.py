@@ -37,6 +37,7 @@ class Estimated:
         limiter: what holds the kernel up.
         occupancy: theoretical, a fraction.
         occupancy_limiter: what keeps it from more.
+        parts: what each unit would take alone, in ms, and what waiting adds ("latency").
     """
 
     gpu: str
@@ -45,6 +46,7 @@ class Estimated:
     limiter: str
     occupancy: float
     occupancy_limiter: str
+    parts: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,8 @@ class Row:
         baseline: the row is a library's, not a rung's.
         refused: why it was not run: what it needs, why it declines, that memory is short.
         estimate: what a GPU might take, on the simulator.
+        sampled_blocks: how many blocks of each launch were simulated, and their counters scaled to
+            its grid; 0 if all were.
         traffic: bytes asked for and moved, where no FLOPs are of interest; on a GPU those of a
             few rows on the simulator.
     """
@@ -111,6 +115,7 @@ class Row:
     refused: str = ""
     estimate: Estimated | None = None
     traffic: Traffic | None = None
+    sampled_blocks: int = 0
 
     @property
     def subject(self) -> str:
@@ -127,6 +132,7 @@ class Row:
         row["counters"] = dict(self.counters)
         if self.target == "simulator":
             row["estimate"] = fields["estimate"]
+            row["sampled_blocks"] = self.sampled_blocks
         if self.traffic is not None:
             row["traffic"] = fields["traffic"]
         row["baseline"] = self.baseline
@@ -151,6 +157,7 @@ class Row:
             refused=row["refused"] or "",
             estimate=Estimated(**estimate) if estimate else None,
             traffic=Traffic(**traffic) if traffic else None,
+            sampled_blocks=row.get("sampled_blocks", 0),
         )
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TextIO
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -18,6 +20,25 @@ def console(file: TextIO | None = None) -> Console:
     file = file or sys.stdout
     width = None if file.isatty() else PLAIN_WIDTH
     return Console(file=file, width=width, highlight=False)
+
+
+@contextmanager
+def progress(steps: int, file: TextIO | None = None) -> Iterator[Callable[[str], None]]:
+    """A bar in a terminal while the block runs, and nothing where ``file`` is no terminal.
+
+    Args:
+        steps: how often the block calls what it is given, with a text for what comes next.
+        file: where to; None is stderr.
+    """
+    to = console(file or sys.stderr)
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=to, transient=True, disable=not to.is_terminal) as bar:
+        task = bar.add_task("", total=steps, completed=-1)
+
+        def step(text: str) -> None:
+            bar.update(task, advance=1, description=text)
+
+        yield step
 
 
 def show(

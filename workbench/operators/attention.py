@@ -278,13 +278,15 @@ OPERATOR = Operator(
     by_torch=_by_torch,
     flops=_flops,
     defaults={
-        "simulator": ("B=1,H=2,Nq=256,Nk=256,D=64", "B=1,H=2,Nq=256,Nk=256,D=64 causal"),
+        "simulator": tuple(f"B=1,H=16,Nq=4096,Nk=4096,D=64{causal}" for causal in ("", " causal")),
         "gpu": tuple(
             f"B=4,H=16,Nq={n},Nk={n},D=64{causal}"
             for n in (1024, 4096)
             for causal in ("", " causal")
         ),
     },
+    small=("B=1,H=2,Nq=256,Nk=256,D=64", "B=1,H=2,Nq=256,Nk=256,D=64 causal"),
+    sample_blocks=8,  # with a causal mask the last queries have most to do
     edges=(
         ("B=1,H=2,Nq=70,Nk=139,D=32", "padded", "spiky"),
         ("B=2,H=2,Nq=70,Nk=100,D=64 causal", "mixed", "randn"),

@@ -204,9 +204,10 @@ OPERATOR = Operator(
     by_torch=_by_torch,
     flops=_flops,
     defaults={
-        "simulator": ("M=256,N=256,K=256",),
+        "simulator": ("M=4096,N=4096,K=4096",),
         "gpu": tuple(f"M={n},N={n},K={n}" for n in (1024, 2048, 4096, 8192)),
     },
+    small=("M=256,N=256,K=256",),
     edges=(
         ("M=134,N=139,K=85", "padded_out", "integers"),
         ("M=75,N=70,K=85", "padded_a_nt", "integers"),

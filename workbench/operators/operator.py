@@ -194,7 +194,11 @@ class Operator:
         layouts: its layouts by name; the first is what benchmarks use.
         flops: floating-point operations that the mathematics of a case needs; None where bytes
             matter more.
-        defaults: the benchmark's cases by target, as ``case`` reads them.
+        defaults: the benchmark's cases by target, as ``case`` reads them: of sizes that a GPU is
+            bought for. The simulator runs ``sample_blocks`` of each of their launches.
+        small: cases that the simulator runs whole in a moment; a rung is checked on them, and on
+            ``edges``, where its defaults are sampled.
+        sample_blocks: enough for blocks that do the same work; more if their work differs.
         default_dtypes: the benchmark's dtypes by target.
         edges: small cases that a rung has to pass before it is timed, as (text, layout, fill): no
             two sizes or strides alike, above one tile, no multiple of any.
@@ -213,6 +217,8 @@ class Operator:
     expect: Callable[[Tensors, Case], dict[str, Expected]]
     by_torch: Callable[[Tensors, Case], torch.Tensor]
     defaults: Mapping[str, tuple[str, ...]]
+    small: tuple[str, ...]
+    sample_blocks: int = 2
     options: tuple[Option, ...] = ()
     layouts: Mapping[str, Layout] = field(default_factory=lambda: {"contiguous": Layout()})
     flops: Callable[[Case], int] | None = None
@@ -248,6 +254,10 @@ class Operator:
             self.case(text, layout=layout, fill=fill, dtype=dtype)
             for text, layout, fill in self.edges
         ]
+
+    def small_cases(self, dtype: str) -> list[Case]:
+        """The cases of ``small`` in a dtype."""
+        return [self.case(text, dtype=dtype) for text in self.small]
 
     def layout(self, case: Case) -> Layout:
         """How the case's tensors lie. Raises ValueError for an unknown layout."""

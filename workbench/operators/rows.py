@@ -52,10 +52,10 @@ def with_rows(case: Case, rows: int) -> Case:
     return dataclasses.replace(case, shape=shape)
 
 
-# What the benchmark of an operator on rows looks at: short rows, rows that no vector divides,
-# rows that no cache of a multiprocessor holds three times over.
+# What the benchmark of an operator on rows looks at: rows that no cache of a multiprocessor
+# holds three times over, and rows that fit into the registers of a warp.
 DEFAULTS = {
-    "simulator": ("rows=2048,cols=1024", "rows=1024,cols=4099", "rows=132,cols=65536"),
+    "simulator": ("rows=2048,cols=32768", "rows=32768,cols=1024"),
     "gpu": (
         "rows=1024,cols=1024",
         "rows=4096,cols=4096",
@@ -67,6 +67,8 @@ DEFAULTS = {
     ),
 }
 DTYPES = {target: ("float32",) for target in DEVICES} | {"gpu": ("float32", "bfloat16")}
+
+SMALL = ("rows=64,cols=1024", "rows=8,cols=32768")
 
 # The last is more than the registers of a block hold, whatever the dtype.
 EDGES = (

@@ -378,6 +378,7 @@ OPERATOR = Operator(
     expect=_expect,
     by_torch=lambda given, case: formula(case)(given)[0],
     defaults=rows.DEFAULTS,
+    small=rows.SMALL,
     default_dtypes=rows.DTYPES,
     edges=rows.EDGES,
     baselines=(

@@ -106,10 +106,11 @@ OPERATOR = Operator(
     expect=_expect,
     by_torch=lambda given, case: turned(given["x"], case),
     defaults={
-        "simulator": ("M=2048,N=2048", "M=2000,N=1040"),
+        "simulator": ("M=8192,N=8192",),
         "gpu": ("M=4096,N=4096", "M=8192,N=8192", "M=16384,N=16384", "M=131072,N=1024"),
     },
     default_dtypes={"simulator": ("float32",), "gpu": ("float32", "bfloat16")},
+    small=("M=256,N=512",),
     edges=(
         ("M=70,N=139", "padded_out", "randn"),
         ("M=139,N=70", "padded", "randn"),
