@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
+from docs import excerpts
 from workbench.cli import pages
 from workbench.harness import goals
 from workbench.harness.results import Estimated, Row, Traffic
+from workbench.toolchain import REPO
 
 
 def run(file: Path, *rows: Row) -> None:
@@ -170,3 +174,45 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, monkeypatch, capsys) -> None:
     assert capsys.readouterr().out == "page.md: updated\n"
     monkeypatch.setattr(sys, "argv", ["pages", "--dry-run"])
     assert (pages.main(), capsys.readouterr().out) == (0, "")
+
+
+def test_a_first_table_is_what_a_script_prints(tmp_path, monkeypatch) -> None:
+    estimate = Estimated("h200", 0.01, 0.3, "DRAM", 0.5, "registers")
+    about = ("matmul", "naive", "M=1,N=1,K=1", "float32", "simulator", True)
+    counters = {"warp_instructions": 3000}
+    first = Row(*about, share=0.25, counters=counters, estimate=estimate)
+    second = dataclasses.replace(first, shape="M=2,N=2,K=2")
+    run(tmp_path / "simulator-matmul.json", first, second)
+    monkeypatch.setattr(pages, "RESULTS", tmp_path)
+    new = pages.updated("<!-- table: simulator-matmul -->\n<!-- end -->\n")
+    assert "```\nmatmul M=1,N=1,K=1 float32\n" in new
+    assert re.search(r"^naive +25% +3.00 k .* 10 us +DRAM$", new, flags=re.MULTILINE)
+    assert "M=2" not in new
+
+
+def test_an_excerpt_comes_from_its_file(tmp_path, monkeypatch) -> None:
+    (tmp_path / "excerpts.json").write_text(json.dumps({"race": "a race", "explain": "a line"}))
+    monkeypatch.setattr(pages, "RESULTS", tmp_path)
+    page = "<!-- excerpt: race -->\nold\n<!-- end -->\n"
+    new = "<!-- excerpt: race -->\n```\na race\n```\n<!-- end -->\n"
+    assert pages.updated(page) == new
+
+
+@pytest.mark.full
+def test_excerpts_are_what_the_scripts_print() -> None:
+    kept = json.loads(excerpts.FILE.read_text())
+    advice = "run python -m docs.excerpts && python -m workbench.cli.pages"
+    assert excerpts.explained() == kept["explain"], advice
+    assert excerpts.race() == kept["race"], advice
+
+
+@pytest.mark.parametrize("page", [*pages.pages(), REPO / "CONTRIBUTING.md"], ids=lambda p: p.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?://)([^)#]+)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_index_has_every_page() -> None:
+    docs = REPO / "docs"
+    linked = re.findall(r"\]\(([\w.]+\.md)\)", (docs / "index.md").read_text())
+    assert sorted(linked) == sorted(page.name for page in docs.glob("*.md") if page.stem != "index")

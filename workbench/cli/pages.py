@@ -7,9 +7,10 @@ scripts writes them, and puts each table between the markers of its page:
     ...
     <!-- end -->
 
-``<!-- goals: <op> -->`` takes what every GPU's run of an operator says of its goals
-(workbench.harness.goals), ``<!-- results: simulator-<op>-precision -->`` the tables of
-workbench.cli.precision.
+``<!-- table: simulator-<op> -->`` takes the first table of a run as a terminal shows it,
+``<!-- excerpt: <name> -->`` one of docs/results/excerpts.json (docs/excerpts.py), ``<!-- goals:
+<op> -->`` what every GPU's run of an operator says of its goals (workbench.harness.goals),
+``<!-- results: simulator-<op>-precision -->`` the tables of workbench.cli.precision.
 
 ``--dry-run`` writes nothing and exits with 1 if a page is not up to date.
 """
@@ -17,6 +18,7 @@ workbench.cli.precision.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import re
 import textwrap
@@ -25,16 +27,19 @@ from pathlib import Path
 from typing import Any
 
 from workbench.cli import precision
-from workbench.cli.columns import legend, markdown, page_columns, page_table
+from workbench.cli.columns import Entry, cells, legend, markdown, page_columns, page_table
 from workbench.estimate.gpus import GPUS
 from workbench.harness import goals, parents
 from workbench.harness.figures import duration, percent
 from workbench.harness.results import Row
+from workbench.harness.terminal import show
 from workbench.toolchain.paths import REPO
 
 PAGE_WIDTH = 100
 RESULTS = REPO / "docs" / "results"
-MARKED = re.compile(r"(<!-- (results|goals): ([\w.-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+MARKED = re.compile(
+    r"(<!-- (results|table|excerpt|goals): ([\w.-]+) -->\n).*?(<!-- end -->)", re.DOTALL
+)
 
 
 def pages() -> list[Path]:
@@ -73,6 +78,17 @@ def table(run: Mapping[str, Any]) -> str:
     measured = f"Measured on: {run['device']}, by `{_public(run['command'])}`.{estimates}"
     parts.append(textwrap.fill(measured, PAGE_WIDTH, break_on_hyphens=False))
     return "\n\n".join(parts) + "\n"
+
+
+def first_table(run: Mapping[str, Any]) -> str:
+    """The table of a run's first case as the script prints it, as a block of code."""
+    rows = [Row.from_json(row) for row in run["rows"]]
+    rows = [row for row in rows if row.subject == rows[0].subject]
+    shown, entries = page_columns(rows), [Entry(row) for row in rows]
+    file = io.StringIO()
+    title = f"{rows[0].op} {rows[0].subject}"
+    show(title, [column.title for column in shown], list(cells(shown, entries)), file)
+    return f"```\n{file.getvalue()}```\n"
 
 
 def _agreement(run: Mapping[str, Any]) -> str:
@@ -179,7 +195,11 @@ def updated(text: str) -> str:
         head, kind, name, end = match.groups()
         if kind == "goals":
             return f"{head}{_goals(name)}{end}"
-        return f"{head}{table(json.loads((RESULTS / f'{name}.json').read_text()))}{end}"
+        if kind == "excerpt":
+            text = json.loads((RESULTS / "excerpts.json").read_text())[name]
+            return f"{head}```\n{text}\n```\n{end}"
+        run = json.loads((RESULTS / f"{name}.json").read_text())
+        return f"{head}{(first_table if kind == 'table' else table)(run)}{end}"
 
     return MARKED.sub(replace, text)
 

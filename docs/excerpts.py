@@ -1,0 +1,73 @@
+"""Writes docs/results/excerpts.json: what README.md shows of the scripts' output.
+
+``python -m docs.excerpts`` runs them; ``python -m workbench.cli.pages`` then puts the
+excerpts into the page.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from workbench.toolchain.paths import REPO, kernels_dir
+
+FILE = REPO / "docs" / "results" / "excerpts.json"
+BARRIER = "    __syncthreads();  // both tiles are complete\n"
+SOURCE_LINE = re.compile(r"^[ >]{2} +\d+ ")
+
+
+def explained() -> str:
+    """The lines of ``tiled`` that are marked as hot, and the first finding."""
+    out = _script("--explain", "tiled").splitlines()
+    finding = next(i for i, line in enumerate(out) if line.startswith("1. "))
+    source = [i for i, line in enumerate(out[:finding]) if SOURCE_LINE.match(line)]
+    head = next(line for line in reversed(out[:finding]) if line.startswith("   line "))
+    lines = [head]
+    for first, end in zip(source, [*source[1:], finding - 1], strict=True):
+        if out[first].lstrip().startswith(">"):
+            lines += out[first:end]
+    return "\n".join([*lines, "", *out[finding : out.index("", finding)]])
+
+
+def race() -> str:
+    """What --check says of ``tiled`` without its first barrier."""
+    with tempfile.TemporaryDirectory() as folder:
+        for file in kernels_dir().iterdir():
+            if file.suffix in (".h", ".cuh") or file.name == "matmul.cu":
+                shutil.copy2(file, folder)
+        edited = Path(folder, "matmul.cu")
+        text = edited.read_text()
+        if BARRIER not in text:
+            raise SystemExit(f"{edited.name} has no line {BARRIER.strip()!r} to take away")
+        edited.write_text(text.replace(BARRIER, "\n"))
+        out = _script("--check", "--kernel", "tiled", WORKBENCH_KERNELS=folder, status=1)
+        out = out.replace(folder, "kernels")
+    report = out[out.index("racecheck: ", out.index("raised SimulatorError")) :]
+    return "\n".join(line.removeprefix("  ") for line in report.splitlines()[:7])
+
+
+def _script(*arguments: str, status: int = 0, **environment: str) -> str:
+    command = [sys.executable, "test_matmul.py", "--target", "simulator", *arguments]
+    variables: Mapping[str, str] = {**os.environ, **environment}
+    done = subprocess.run(command, cwd=REPO, env=variables, capture_output=True, text=True)
+    if done.returncode != status:
+        raise SystemExit(f"{' '.join(command)}: status {done.returncode}\n{done.stderr}")
+    return done.stdout
+
+
+def main() -> int:
+    """Run the scripts and write the file."""
+    excerpts = {"explain": explained(), "race": race()}
+    FILE.write_text(json.dumps(excerpts, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
