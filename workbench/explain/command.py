@@ -14,7 +14,7 @@ from workbench.harness.environment import command_line
 from workbench.operators.builds import Rung
 from workbench.operators.operator import Case, Operator
 
-WHY = "what explains a kernel is counted there"
+WHY = "kernels are counted there to be explained"
 
 
 def run(
@@ -25,15 +25,15 @@ def run(
     printed: bool,
     gpu: str = DEFAULT_GPU,
 ) -> int:
-    """Explain rungs; the exit status, 1 if one is wrong or the page cannot be written.
+    """Explain rungs; return the exit status, 1 if one is wrong or the page cannot be written.
 
     Args:
         operator: what the rungs compute.
-        rungs: the rungs.
+        rungs: the rungs to explain.
         cases: the inputs.
-        html: the file of the page, None for no page.
-        printed: print the explanation.
-        gpu: for which time and occupancy are estimated, a key of ``estimate.GPUS``.
+        html: the file for the page; None for no page.
+        printed: whether to print the explanation.
+        gpu: the GPU to estimate time and occupancy for, a key of ``estimate.GPUS``.
     """
     reports = [report(operator, rung, case, gpu) for case in cases for rung in rungs]
     if printed:
@@ -55,7 +55,7 @@ def run(
 
 def report(operator: Operator, rung: Rung, case: Case, gpu: str = DEFAULT_GPU) -> Report:
     """Run a rung once on the simulator, check it, and explain what it did."""
-    import simulator  # needed here alone
+    import simulator  # only needed here
 
     layout = "" if case.layout == next(iter(operator.layouts)) else f" {case.layout}"
     about = (operator.name, rung.name, f"{case.text}{layout}", case.dtype)
@@ -66,9 +66,9 @@ def report(operator: Operator, rung: Rung, case: Case, gpu: str = DEFAULT_GPU) -
         if not verify.is_out_of_memory(error):
             raise
         why = f"needs more memory than there is ({verify.first_line(error)})"
-        return Report(*about, (), f"{rung.name} was not run: {why}")
+        return Report(*about, (), f"{rung.name} did not run: {why}")
     if verdict.refused:
-        return Report(*about, (), f"{rung.name} was not run: it {verdict.refused}")
+        return Report(*about, (), f"{rung.name} did not run: it {verdict.refused}")
     kernels = explained(launches, GPUS[gpu], operator.name)
     if not verdict.ok:
         return Report(*about, kernels, verdict.report(), wrong=True)

@@ -1,4 +1,4 @@
-"""What operators on the rows of a matrix share: softmax and its gradient."""
+"""Common parts of operators on the rows of a matrix: softmax and its gradient."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import math
 from .operator import DEVICES, Case, TensorSpec
 from .shapes import Option, Shape
 
-MANY_ELEMENTS = 2**24  # a case of rows with more repeats its rows
-FEW_ELEMENTS = 2**18  # of the rows that are simulated in the place of all, about
+MANY_ELEMENTS = 2**24  # a larger case repeats its rows
+FEW_ELEMENTS = 2**18  # approximate size of the sample that is simulated
 
 SIZES = ("rows", "cols")
 SCALE = Option("scale", "multiplies x", number=True, plain=1.0)
@@ -22,14 +22,14 @@ def matrix(case: Case, *, output: bool = False) -> TensorSpec:
 
 
 def of_rows(case: Case, *, output: bool = False) -> TensorSpec:
-    """A statistic: a number for each row."""
+    """A statistic: one number per row."""
     return TensorSpec((case.shape["rows"],), output, statistic=True)
 
 
 def distinct(case: Case) -> Case:
-    """The case itself, or of many elements one with a few rows, to be repeated.
+    """The case itself, or for a large one a case with a few rows, to be repeated.
 
-    Their number is prime, so that a row read or written in another's place shows.
+    Their number is prime, so that reading or writing the wrong row shows.
     """
     rows, cols = case.shape.numbers()
     if rows * cols <= MANY_ELEMENTS:
@@ -41,19 +41,20 @@ def distinct(case: Case) -> Case:
 
 
 def few(case: Case) -> Case:
-    """A case of the same width with few enough rows to be simulated in a moment."""
+    """A case of the same width with few enough rows to simulate quickly."""
     rows, cols = case.shape["rows"], max(1, case.shape["cols"])
     return with_rows(case, min(rows, max(1, FEW_ELEMENTS // cols)))
 
 
 def with_rows(case: Case, rows: int) -> Case:
-    """The case with another number of rows."""
+    """The case with a different number of rows."""
     shape = Shape((("rows", rows), ("cols", case.shape["cols"])))
     return dataclasses.replace(case, shape=shape)
 
 
-# What the benchmark of an operator on rows looks at: short rows, rows that no vector divides,
-# rows that no cache of a multiprocessor holds three times over.
+# Default benchmark shapes of operators on rows: short rows, rows that vectors do not divide, rows
+# of
+# # which a multiprocessor's cache does not hold three passes.
 DEFAULTS = {
     "simulator": ("rows=2048,cols=1024", "rows=1024,cols=4099", "rows=132,cols=65536"),
     "gpu": (
@@ -68,7 +69,7 @@ DEFAULTS = {
 }
 DTYPES = {target: ("float32",) for target in DEVICES} | {"gpu": ("float32", "bfloat16")}
 
-# The last is more than the registers of a block hold, whatever the dtype.
+# The last exceeds the registers of a block for every dtype.
 EDGES = (
     ("rows=9,cols=2100", "padded_out", "spiky"),
     ("rows=300,cols=37", "padded", "some_neg_inf"),
