@@ -1,4 +1,4 @@
-"""docs/checks.md: its reports are what the simulator says, each of the kind of its section."""
+"""docs/checks.md: its reports are the simulator's, each of its section's kind."""
 
 import re
 
@@ -19,7 +19,7 @@ def test_the_page_says_what_the_simulator_says() -> None:
 
 
 def without_ptx(page: str) -> str:
-    """Registers are named as the compiler likes."""
+    """Register names are the compiler's choice."""
     return re.sub(r"^  PTX: .*\n", "", page, flags=re.M)
 
 
