@@ -8,7 +8,7 @@ In essence this is one call:
                  "kernels/matmul.cu", ...],
         extra_include_paths=[".", "kernels"],
         extra_cuda_cflags=["-gencode", "arch=compute_90a,code=compute_90a"],
-        extra_ldflags=["-Wl,-Bsymbolic", ...],  # the simulator in place of libcudart
+        extra_ldflags=["-Wl,-Bsymbolic", ...],  # the simulator instead of libcudart
     )
 
 The GPU target compiles machine code for the installed GPU, the simulator target PTX. Everything

@@ -61,7 +61,7 @@ MORE_SHAPES = tuple(
 
 # Around the lengths at which a rung may switch strategy: vectors, lanes, blocks, clusters. Fills
 # with
-# # exact sums, as above: constant rows and, for a gradient of a logarithm, whole numbers.
+# exact sums, as above: constant rows and, for a gradient of a logarithm, whole numbers.
 POWERS = tuple(2**i for i in range(7, 16))
 LENGTHS = (1, 2, 3, 5, 8, 15, 16, 17, 33, 129, 511, 513, 2047, 4097, 8193, 16385, 32769)
 ALL_LENGTHS = (*range(1, 34), *(power + i for power in POWERS for i in (-1, 0, 1)))
@@ -136,7 +136,7 @@ MORE_LONG_ROWS = (
 
 # Rows just too long for the registers of a block, so that a cluster takes them, with every
 # difficulty;
-# # and more of them than resident clusters: three for each of 264, plus a few.
+# and more of them than resident clusters: three for each of 264, plus a few.
 LONG = {"float32": 16_501, "float64": 8_251, "float16": 33_001, "bfloat16": 33_001}
 UGLY_LONG_ROWS = tuple(
     case

@@ -210,8 +210,12 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m simulator.compare --ncu", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("files", nargs="*", type=Path, help="ncu.json of simulator.compare.measure")
-    parser.add_argument("--patterns", action="store_true", help="without the ladders")
+    parser.add_argument(
+        "files", nargs="*", type=Path, help="ncu.json from simulator.compare.measure"
+    )
+    parser.add_argument(
+        "--patterns", action="store_true", help="access patterns only, without the ladders"
+    )
     arguments = parser.parse_args(argv)
     if arguments.files:
         content = joined([json.loads(file.read_text()) for file in arguments.files])

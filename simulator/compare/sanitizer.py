@@ -218,7 +218,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m simulator.compare --sanitizer", description=__doc__.splitlines()[0]
     )
     parser.add_argument(
-        "file", type=Path, nargs="?", help="sanitizer.json of simulator.compare.sanitize"
+        "file", type=Path, nargs="?", help="sanitizer.json from simulator.compare.sanitize"
     )
     parser.add_argument("--json", type=Path, help="folder for the result (default: docs/results)")
     arguments = parser.parse_args(argv)

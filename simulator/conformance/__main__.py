@@ -165,7 +165,7 @@ def _print_forms(what: str, forms: list[str], console: Console) -> None:
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m simulator.conformance", description=__doc__)
     parser.add_argument("names", nargs="*", help='regular expressions for "family/form"')
-    parser.add_argument("--full", action="store_true", help="more operands")
+    parser.add_argument("--full", action="store_true", help="run more operands")
     parser.add_argument("--gpu", action="store_true", help="also run on the GPU, and compare")
     parser.add_argument("--json", type=Path, help="folder for the result (default: docs/results)")
     args = parser.parse_args(argv)

@@ -10,7 +10,7 @@ from pathlib import Path
 TABLE = Path(__file__).with_name("forms.tsv")
 
 # Cache hints have no effect on results, and come in any combination: they are not part of a form's
-# # name. Everything else is, in the order it is written in.
+# name. Everything else is, in the order it is written in.
 _HINT = re.compile(r"\.(L1::\w+|L2::\w+|level::\w+)")
 
 

@@ -310,7 +310,7 @@ def nth_set(value: int, base: int, offset: int) -> int:
 
 # The bytes of (b:a) that prmt's modes select, from the lowest of the result to the highest, for
 # each
-# # value of the selector's two low bits (9.7.9.7).
+# value of the selector's two low bits (9.7.9.7).
 PERMUTE_MODES = {
     "f4e": [[s, s + 1, s + 2, s + 3] for s in range(4)],
     "b4e": [[s, (s - 1) % 8, (s - 2) % 8, (s - 3) % 8] for s in range(4)],

@@ -11,7 +11,7 @@ import numpy as np
 from simulator.conformance.asynchronous import Case, Program, tensor
 
 # One thread executes a list of operations, each in one of three forms: with a 32-bit shared::cta
-# # address, with a generic address, and as for another block of the cluster, which returns no
+# address, with a generic address, and as for another block of the cluster, which returns no
 # state.
 SEQUENCE = """
 #define STATE(NAME, TEXT)                                                                       \\
@@ -211,7 +211,7 @@ void run_bytes(const int* in, int* out) { bytes<<<1, 64>>>(in, out); }
 """
 
 # Every form of an operation on its own barrier, with what the surrounding ones show. VALUE is an
-# # operand with the form's number of arrivals or bytes.
+# operand with the form's number of arrivals or bytes.
 EVERY = """
 __device__ inline unsigned complete(u64* bar, unsigned parity) {
   unsigned done;

@@ -35,7 +35,7 @@ Place = Callable[[int, int], tuple[int, int]]
 # ---- Fragments -----------------------------------------------------------------------------------
 # By (shape, bits per element), as in the ISA: maps a lane and the index of an element in it to row
 # and
-# # column.
+# column.
 
 A_PLACES: dict[tuple[str, int], Place] = {
     ("m8n8k4", 64): lambda lane, i: (lane >> 2, lane % 4),

@@ -69,7 +69,7 @@ def numbers_of(type_: str, rows: np.ndarray) -> np.ndarray:
 # ---- Layouts ------------------------------------------------------------------------------------
 
 # The 16-byte unit of a row at each place, for the eight rows of a pattern (figures of the swizzling
-# # modes). A row is as long as the swizzle is wide.
+# modes). A row is as long as the swizzle is wide.
 PATTERNS = {
     32: [[0, 1]] * 4 + [[1, 0]] * 4,
     64: [[0, 1, 2, 3]] * 2 + [[1, 0, 3, 2]] * 2 + [[2, 3, 0, 1]] * 2 + [[3, 2, 1, 0]] * 2,
@@ -369,7 +369,7 @@ def a_registers(rows: np.ndarray) -> np.ndarray:
 # ---- Sparse A -----------------------------------------------------------------------------------
 # A row holds two of every four elements along k (a chunk), and their positions as two bits each.
 # For
-# # tf32 it holds one of two: 0b0100 is the first, 0b1110 the second (PTX ISA 9.7.15.6.1).
+# tf32 it holds one of two: 0b0100 is the first, 0b1110 the second (PTX ISA 9.7.15.6.1).
 
 PAIRS = [first | last << 2 for first, last in itertools.combinations(range(4), 2)]
 CODES = {False: PAIRS, True: [0b0100, 0b1110]}

@@ -267,7 +267,7 @@ def test_arithmetic_that_waits_for_shared_memory(kernel_file):
         (
             "overhead",
             {"integer_instructions": 20, "fp32_instructions": 4, "control_instructions": 4},
-            "75% of the instructions compute addresses and count loops, 12% the result",
+            "75% of the instructions compute addresses and control loops, 12% the result",
         ),
         (
             "narrow loads",
@@ -456,7 +456,7 @@ def test_naive_matmul_is_slow_because_lanes_lie_apart():
     assert list(found)[:2] == ["stride", "reuse"]
     # A step of a warp loads 32 floats of A, each in a separate sector, and one of B: 33 sectors for
     # 2
-    # # requests. Contiguous, the floats of A would fill 4 sectors: 5 for 2 requests.
+    # requests. Contiguous, the floats of A would fill 4 sectors: 5 for 2 requests.
     assert found["stride"].startswith(
         "A is read with a stride of p.lda: 16.5 sectors per request, 2.5 would do; 99"
     )

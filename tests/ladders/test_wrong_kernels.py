@@ -42,7 +42,7 @@ Request = tuple[str, str, str, str]  # operator, rung, shape, layout
 
 # The first one fails, and the simulator finds something in the third. With them run rungs that no
 # edit
-# # touches: what is reported on all others is due to the edits.
+# touches: what is reported on all others is due to the edits.
 UNCHECKED_LAUNCHES = [("matmul", name) for name in ("naive", "tiled", "coalesced", "tiled")]
 UNTOUCHED = [("softmax", "vectorized"), ("softmax_backward", "naive"), ("attention", "flash")]
 

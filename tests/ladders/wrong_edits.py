@@ -83,7 +83,7 @@ class Edit:
 
     def _find(self, text: str, part: str, start: int) -> int:
         at = text.find(part, start)
-        assert at >= 0, f"{self.source} has no {part!r} behind {self.behind!r}: update this test"
+        assert at >= 0, f"{self.source} has no {part!r} after {self.behind!r}: update this test"
         return at
 
 
@@ -303,7 +303,7 @@ UNCHECKED = (
 
 
 # The rungs that run the barriers of a file: the one whose kernel has it, otherwise all of these, of
-# # which the first is checked.
+# which the first is checked.
 BARRIER_USERS = {
     "matmul.cu": ("matmul/tiled", "matmul/tiled_16"),
     "softmax.cu": ("softmax/block_per_row", "softmax/coarsened"),

@@ -81,7 +81,7 @@ def test_global_stores():
 
 # Wavefronts and ideal wavefronts. There are 32 banks of 4 bytes; 8 bytes take a pass for each half
 # of
-# # the warp, 16 bytes one for each quarter.
+# the warp, 16 bytes one for each quarter.
 SHARED: dict[str, tuple[str, Shape, int, int, int]] = {
     "stride 1": ("lds4", lambda i: 4 * i, ALL, 1, 1),
     "reversed": ("lds4", lambda i: 4 * (31 - i), ALL, 1, 1),
@@ -204,7 +204,7 @@ def test_shared_atomics():
 def test_local_memory_is_interleaved():
     # Word i of all lanes is contiguous: the same index in each lane is a row of 128 bytes. A store
     # to word
-    # # 0 comes first: 4 sectors. There is one request per word.
+    # 0 comes first: 4 sectors. There is one request per word.
     cases = {
         "same index": ("local4", lambda i: 8, ALL),
         "a word further each lane": ("local4", lambda i: 4 * i, ALL),  # each in a separate line

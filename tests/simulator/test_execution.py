@@ -14,7 +14,7 @@ from simulator.conformance.micro import Program
 from tests.support import REPO
 
 # Instructions that the simulator lacks: textures, surfaces, and a few more. Newly implemented ones
-# # leave this list.
+# leave this list.
 UNSUPPORTED = {
     "texture": ("tex.1d.v4.f32.s32 {f0, f1, f2, f3}, [handle, {r0}]", "tex.1d.v4.f32.s32"),
     "texture query": ("txq.width.b32 r0, [handle]", "txq.width.b32"),

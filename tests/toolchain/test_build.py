@@ -32,7 +32,7 @@ def test_rerun_after_kill_in_the_middle_of_a_build(new_project: Project, cache: 
     child.send_signal(signal.SIGKILL)
     child.wait()
     folder = build_folder(cache)
-    assert (folder / "lock").exists(), "PyTorch's lock was to be left behind"
+    assert (folder / "lock").exists(), "PyTorch's lock should be left behind"
     assert (folder / "owner").exists()
 
     status, out, err = finished(python("-c", new_project.script()))

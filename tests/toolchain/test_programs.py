@@ -102,7 +102,7 @@ def missing(item: pytest.Item) -> bool:
 @pytest.mark.parametrize(("source", "order"), cases(*WARP_ORDERS))
 def test_program(source: Source, order: str, target: str, builds: dict) -> None:
     if target == "gpu" and order != WARP_ORDERS[0]:
-        pytest.skip("a GPU has an order of its own")
+        pytest.skip("a GPU has its own order")
     if (source, target) not in builds:
         pytest.skip(f"needs the Python package of {source.package}: pip install --group cute")
     status, out, err = run(builds[source, target].result(), order)

@@ -240,7 +240,7 @@ def test_what_the_programs_own_code_lacks_is_not_called_unsupported() -> None:
         (["a.cu", "-c"], "compiled, linked and run"),
         (["a.cu", "b.cu", "-rdc=true"], "separate compilation"),
         (["a.cu", "b.cu", "-rdc", "true"], "separate compilation"),
-        (["a.cu", "5"], "there is no 5; .* behind --"),
+        (["a.cu", "5"], "there is no 5; .* after --"),
         (["a.cu", "-I"], "-I needs a value"),
     ],
 )

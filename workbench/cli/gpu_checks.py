@@ -1,4 +1,4 @@
-"""Every rung of an operator on the GPU: right, refused or wrong.
+"""Checks every rung of an operator on the GPU: right, refused or wrong.
 
 ``python -m workbench.cli.gpu_checks OP --json FILE`` checks the operator's edge cases in every
 dtype and samples of its test grids. FILE is written after each check, so it also names a rung that
@@ -168,7 +168,7 @@ def main(arguments: Sequence[str] | None = None, target: str = "gpu") -> int:
         prog="python -m workbench.cli.gpu_checks", description=__doc__.splitlines()[0]
     )
     parser.add_argument("op", choices=operators.OPERATORS)
-    parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="the results")
+    parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="the results file")
     parser.add_argument(
         "--broken",
         nargs="+",

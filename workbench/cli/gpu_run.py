@@ -21,8 +21,7 @@ from workbench.toolchain import REPO, cache_dir
 
 GRACE_SECONDS = 10.0  # for an interrupted step to end on its own
 # A step that takes this many times as long as expected is considered hung, so that the others get
-# # their turn; but a step always gets this many seconds: last time it may have been compiled
-# already.
+# their turn; but a step always gets this many seconds: last time all may have been compiled.
 PATIENCE, LEAST_SECONDS = 3, 180.0
 GPU_SHARE = 0.6  # of a step's time for measuring; the rest is for comparing
 TAIL = 12  # lines shown of a failed step's output

@@ -42,7 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m workbench.estimate", description=__doc__)
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--validate", action="store_true", help=f"and write {RESULT.name}")
+    what.add_argument(
+        "--validate",
+        action="store_true",
+        help=f"compare estimates with measured times, and write {RESULT.name}",
+    )
     what.add_argument(
         "--measure",
         type=Path,

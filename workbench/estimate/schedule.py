@@ -179,9 +179,7 @@ def load_latency(launch: simulator.Launch, gpu: Gpu) -> float:
 def _walk(region: Region, memory: float, gpu: Gpu) -> float:
     """Cycles that a warp alone takes for a round of a region, as the compiler scheduled it."""
     ready = [0.0] * 8
-    rounds = (
-        2 if region.depth else 1
-    )  # in a loop's second round the first one's loads are in flight
+    rounds = 2 if region.depth else 1  # a loop's second has the first one's loads in flight
     now = before = 0.0
     for _ in range(rounds):
         before = now

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SAMPLE_BLOCKS = 24
 # Elements of the largest tensor in the largest cases that run. A rung whose blocks take many rows
-# # each runs nearly all of a case, although it is a sample.
+# each runs nearly all of a case, although it is a sample.
 LARGEST = 2**26
 TIE = 0.05  # measured times this close may come in any order
 

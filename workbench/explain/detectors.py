@@ -144,7 +144,7 @@ def overhead(s: Subject) -> Iterator[Finding]:
     lines = s.worst(rest)
     title = (
         f"{percent(share(rest(c), c.warp_instructions))} of the instructions compute addresses and "
-        f"count loops, {percent(share(useful, c.warp_instructions))} the result"
+        f"control loops, {percent(share(useful, c.warp_instructions))} the result"
     )
     why = "A warp scheduler issues one instruction per cycle, whatever it is for."
     fix = (

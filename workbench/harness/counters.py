@@ -56,7 +56,7 @@ def _moved(counters: Mapping[str, float]) -> float:
 
 
 # Derived from the counters. asked_bytes: requested by lanes and bulk copies, loads and stores;
-# # l2_moved_bytes: transferred between the multiprocessors and L2.
+# l2_moved_bytes: transferred between the multiprocessors and L2.
 DERIVED: dict[str, Callable[[Mapping[str, float]], float | None]] = {
     "asked_bytes": _sum(
         "global_load_bytes", "global_store_bytes", "bulk_load_bytes", "bulk_store_bytes"

@@ -24,7 +24,7 @@ LARGEST_INTEGER = 60  # of integer fills; the marks below are outside this range
 
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 # NaNs that no arithmetic produces: quiet, with a payload that spells what they mark. A byte has no
-# # NaN: its marks are integers that no fill contains.
+# NaN: its marks are integers that no fill contains.
 _GUARD = {1: 0xBE, 2: 0x7FBE, 4: 0x7FC0BEEF, 8: 0x7FF80000DEADBEEF}
 _UNWRITTEN = {1: 0xAD, 2: 0x7FAD, 4: 0x7FC0DEAD, 8: 0x7FF8000000C0DEAD}
 

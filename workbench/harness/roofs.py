@@ -24,7 +24,7 @@ FP32_LANES = {
 }
 
 # Memory bandwidth in GB/s by device name (a pattern for all of it after "NVIDIA" and the brand: an
-# # RTX 4090 is not an RTX 4090 D), from NVIDIA's data sheets.
+# RTX 4090 is not an RTX 4090 D), from NVIDIA's data sheets.
 MEMORY_GBPS = {
     "H200": 4800.0,
     "GH200 480GB": 4000.0,

@@ -20,7 +20,7 @@ ROUNDS = (10, 100)  # minimum, maximum
 SLOW_MS = 50.0  # a slower run warms up once and is measured at least SLOW_ROUNDS times
 SLOW_ROUNDS = 3
 # Overwritten before a run: this evicts the L2 cache and lets the host queue the run meanwhile, so
-# # that its own overhead is not timed. Twice the L2 cache if that is more.
+# that its own overhead is not timed. Twice the L2 cache if that is more.
 FLUSH_BYTES = 512 * 2**20
 
 

@@ -54,7 +54,7 @@ def with_rows(case: Case, rows: int) -> Case:
 
 # Default benchmark shapes of operators on rows: short rows, rows that vectors do not divide, rows
 # of
-# # which a multiprocessor's cache does not hold three passes.
+# which a multiprocessor's cache does not hold three passes.
 DEFAULTS = {
     "simulator": ("rows=2048,cols=1024", "rows=1024,cols=4099", "rows=132,cols=65536"),
     "gpu": (

@@ -143,9 +143,8 @@ def recipe(
     """The recipe for some sources with the flags of `target`; builds the simulator if needed."""
     if target not in TARGETS:
         raise ValueError(f"target is {target!r}; expected 'gpu' or 'simulator'")
-    common = (
-        "-fno-gnu-unique",
-    )  # otherwise a second version of a library would share the first's statics
+    # Otherwise a second version of a library would share the first's statics.
+    common = ("-fno-gnu-unique",)
     cuda = (*_HALF, "-std=c++20", "-lineinfo", "-Xcompiler", ",".join(common), *extra_cuda_cflags)
     cflags = ("-std=c++20", "-O1", *common)
     link = ("-shared", "-Wl,-Bsymbolic", "-Wl,--exclude-libs,ALL", "-Wl,-z,defs")
@@ -242,7 +241,7 @@ def _load(recipe: Recipe, wanted: dict[str, str]) -> Path:
         with shown_to_torch(home, ninja):
             # is_standalone: build and return, do not load. (A "stand-alone program" linked with
             # -shared is a
-            # # library.) What gets loaded is the copy with the hash in its name.
+            # library.) What gets loaded is the copy with the hash in its name.
             made = torch_extension.load(
                 recipe.name,
                 [str(s) for s in recipe.sources],

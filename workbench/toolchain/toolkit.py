@@ -26,7 +26,7 @@ from .errors import BuildError
 from .paths import REPO, cache_dir, writable
 
 # Variables that would redirect load(). The architecture is always given in full, so
-# # TORCH_CUDA_ARCH_LIST has no effect; PYTORCH_NVCC would bypass the folder.
+# TORCH_CUDA_ARCH_LIST has no effect; PYTORCH_NVCC would bypass the folder.
 IGNORED_VARIABLES = ("TORCH_CUDA_ARCH_LIST", "PYTORCH_NVCC")
 
 

@@ -109,9 +109,8 @@ def _load(
     manifest.begin(wanted, (f"{plan.name}.so",))
     forget_versions(torch_extension, plan.name)
     own = {k: list(options.pop(k, None) or ()) for k in ("extra_cflags", "extra_ldflags")}
-    link = [
-        f for f in plan.ldflags if f not in ("-shared", "-Wl,-z,defs")
-    ]  # Python's are undefined
+    # Python's symbols stay undefined.
+    link = [f for f in plan.ldflags if f not in ("-shared", "-Wl,-z,defs")]
     try:
         with shown_to_torch(home, tools.find_ninja()), _visible(options.get("verbose")):
             torch_extension.load_inline(
