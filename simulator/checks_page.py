@@ -2,9 +2,9 @@
 
 Also writes the table of the comparison with compute-sanitizer, from docs/results.
 
-A kernel of the page is a ``cuda`` block whose first line gives its file and its launch, such as "//
-reverse.cu: reverse<<<1, 64>>>(out, in)"; out and in are 1024 floats. The ``text`` block after it
-holds the simulator's report on it with all checks, which this command rewrites.
+A kernel of the page is a ``cuda`` block whose first line gives its file and its launch:
+"// reverse.cu: reverse<<<1, 64>>>(out, in)"; out and in are 1024 floats. The ``text`` block after
+it holds the simulator's report on it with all checks, which this command rewrites.
 """
 
 from __future__ import annotations

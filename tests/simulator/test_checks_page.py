@@ -35,7 +35,7 @@ def test_each_check_has_reports_in_its_section() -> None:
 def test_names_that_are_explained_exist() -> None:
     from simulator.compare import wrong
 
-    _, _, text = checks_page.PAGE.read_text().partition("## Beside compute-sanitizer")
+    _, _, text = checks_page.PAGE.read_text().partition("## Compared with compute-sanitizer")
     known = {kernel.name for file in wrong.FILES for kernel in wrong.kernels(file)}
     named = set(re.findall(r"`(\w+_\w+|[a-z]+)`", text))
     assert named - known <= {"atomicAdd", "cudaMalloc", "ldmatrix"}
