@@ -1,14 +1,14 @@
-// bindings.cpp: between PyTorch and the ladders, for all operators.
+// bindings.cpp: the layer between PyTorch and the ladders, for all operators.
 //
-// It is the one file that knows torch: it turns tensors into the plain arguments of bindings/args.h
-// and finds the operator. bindings/<op>.cpp checks them and lowers them to the operator's problem,
-// bindings/launch.h finds the rung and launches it. Nothing here holds device code, or allocates
-// anything but scratch memory: outputs are given. The same files make both targets:
+// The only file that knows torch: it turns tensors into the plain arguments of bindings/args.h and
+// finds the operator. bindings/<op>.cpp checks them and lowers them to the operator's problem;
+// bindings/launch.h finds the rung and launches it. Nothing here contains device code, or allocates
+// anything except scratch memory: outputs are passed in. The same files build both targets:
 //   -DUSE_CUDA              CUDA tensors, on the current stream of their device
 //   -DWORKBENCH_SIMULATOR   CPU tensors, registered with the simulator around each launch
 //
-// Only PyTorch's stable ABI is used (torch/csrc/stable), which compiles in a second or two where
-// torch/extension.h takes twenty, and runs under newer versions than it was compiled with.
+// Only PyTorch's stable ABI is used (torch/csrc/stable), which compiles in a second or two instead
+// of twenty for torch/extension.h, and runs under newer versions than it was compiled with.
 #define TORCH_TARGET_VERSION (((0ULL + 2) << 56) | ((0ULL + 11) << 48))  // torch 2.11
 
 #include <torch/csrc/stable/library.h>
@@ -39,7 +39,7 @@ std::string dtype_name(ScalarType dtype) {
   for (auto [known, name] : NAMES) {
     if (known == dtype) return name;
   }
-  return torch::headeronly::toString(dtype);  // "Float8_e4m3fn" and such
+  return torch::headeronly::toString(dtype);  // "Float8_e4m3fn" and the like
 }
 
 Arg argument(const std::string& op, const std::string& name, const Tensor& tensor) {
@@ -77,9 +77,9 @@ cudaStream_t current_stream(int device) {
 
 // Runs an operator.
 //
-// called: the operator's name in messages. kernel: a rung, or "" for the table's choice.
-// names, tensors: the arguments, data before statistics. options, values: those asked for, 1 for a
-// flag. All tensors are dense and on one device, which the caller has checked.
+// called: the operator's name in messages. kernel: a rung, or "" for the table's choice. names,
+// tensors: the arguments, data before statistics. options, values: the requested options, 1 for a
+// flag. The caller has checked that all tensors are dense and on one device.
 void launch(std::string op, std::string called, std::string kernel, std::vector<std::string> names,
             std::vector<Tensor> tensors, std::vector<std::string> options,
             std::vector<double> values) {
@@ -92,8 +92,8 @@ void launch(std::string op, std::string called, std::string kernel, std::vector<
   std::map<std::string, double> given;
   for (size_t i = 0; i < options.size(); ++i) given[options[i]] = values[i];
 
-  // On a GPU scratch memory is released before the kernels have run, and safely: torch hands memory
-  // out again in the order of the stream.
+  // On a GPU scratch memory is released before the kernels have run, which is safe: torch reuses
+  // memory in stream order.
   std::deque<Tensor> scratch;
   Device device;
 #ifdef USE_CUDA
@@ -113,16 +113,16 @@ void launch(std::string op, std::string called, std::string kernel, std::vector<
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
-// The ladder of `op` as text (table_text), or NULL where there is none of the name.
+// The ladder of `op` as text (table_text), or NULL if there is none with that name.
 EXPORT const char* workbench_rungs(const char* op) {
   const Operator* found = Operator::find(op);
   return found == nullptr ? nullptr : found->table.c_str();
 }
 
 // Defines torch.ops.<ns>.launch, once per loaded copy of this library; 0 on success. The macro
-// STABLE_TORCH_LIBRARY would fix the namespace when compiling: every edited build needs another
+// STABLE_TORCH_LIBRARY would fix the namespace at compile time: every edited build needs another
 // one, and a name that changes on the command line would recompile every file for an edit of one.
-// These are the objects the macro makes, never deleted: an operator may be called until exit.
+// These are the objects the macro creates, never deleted: an operator may be called until exit.
 EXPORT int workbench_register(const char* ns) {
   using torch::stable::detail::StableLibrary;
 #ifdef USE_CUDA

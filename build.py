@@ -8,28 +8,28 @@ In essence this is one call:
                  "kernels/matmul.cu", ...],
         extra_include_paths=[".", "kernels"],
         extra_cuda_cflags=["-gencode", "arch=compute_90a,code=compute_90a"],
-        extra_ldflags=["-Wl,-Bsymbolic", ...],  # the simulator in place of libcudart
+        extra_ldflags=["-Wl,-Bsymbolic", ...],  # the simulator instead of libcudart
     )
 
-The GPU target compiles machine code for the GPU that is there, the simulator target PTX. What else
-it takes (finding a compiler, locks, caches, error messages) is in workbench/toolchain/:
+The GPU target compiles machine code for the installed GPU, the simulator target PTX. Everything
+else it takes (finding a compiler, locks, caches, error messages) is in workbench/toolchain/:
 
     tools         finds nvcc (CUDA_HOME, PATH, /usr/local/cuda, the wheels), g++, ninja
-    toolkit       shows PyTorch a folder with just what load() wants as CUDA_HOME
-    fingerprints  rebuilds what changed by content: every header, flag and tool counts
-    locks         one build at a time; never waits for a process that died
+    toolkit       gives PyTorch a CUDA_HOME with just what load() needs
+    fingerprints  rebuilds what changed in content: every header, flag and tool counts
+    locks         one build at a time; never waits for a dead process
     diagnostics   an error as file:line, the source line, a caret and a hint
     simulator     builds the simulator's library
     extension     the call above
     inline        kernels from strings, whose launchers Python calls
-    programs      programs of their own: nvcc's command line, another runtime
+    programs      standalone programs: nvcc's command line, the simulator's runtime
 
 Use:
-    python build.py [--target gpu|simulator]   build, and print where the library is
+    python build.py [--target gpu|simulator]   build, and print the library's path
     python build.py doctor                     what is installed, what will be used, and why
     python build.py run [--target gpu|simulator] [--check[=NAMES]] PROGRAM.cu [nvcc flags]
                         [-- ARGUMENTS]
-                                               compile a program of its own, and run it
+                                               compile and run a standalone program
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ from workbench import toolchain
 def load_kernels(target: str | None = None) -> ModuleType:
     """Build the kernels unless they are up to date, and return the package of the operators.
 
-    target: "gpu" or "simulator"; None takes the GPU where there is one.
-    Raises BuildError, whose text is the compiler's error and nothing else.
+    target: "gpu" or "simulator"; None selects the GPU if there is one.
+    Raises BuildError, whose text is only the compiler's error.
     """
     import workbench
     from workbench.operators import builds
@@ -64,7 +64,7 @@ def inline(
     check: str | Sequence[str] | None = None,
     **load_inline_arguments: object,
 ) -> ModuleType:
-    """Try a kernel from a string; a module with a Python function for each of `functions`.
+    """Compile a kernel from a string; a module with a Python function for each of `functions`.
 
     cuda_source: plain CUDA; `functions` are host functions in it that launch the kernels. They take
         pointers (given tensors), numbers and at most one cudaStream_t (given PyTorch's stream):
@@ -72,11 +72,11 @@ def inline(
             saxpy = inline(source, "saxpy").saxpy   # void saxpy(float* y, const float* x, float a,
             saxpy(y, x, 2.0, y.numel())             #            int n, cudaStream_t stream)
 
-    target: "gpu" or "simulator"; None takes the GPU where there is one.
-    check: what the simulator looks for in every call: "all", or names such as ["racecheck"].
-    load_inline_arguments: those of torch.utils.cpp_extension.load_inline, which this becomes where
-        there are cpp_sources or the source includes PyTorch's headers.
-    Raises BuildError, and what workbench/toolchain/inline/ lists.
+    target: "gpu" or "simulator"; None selects the GPU if there is one.
+    check: the simulator's checks for every call: "all", or names such as ["racecheck"].
+    load_inline_arguments: those of torch.utils.cpp_extension.load_inline, which this becomes with
+    cpp_sources or if the source includes PyTorch's headers.
+    Raises BuildError, and the errors listed in workbench/toolchain/inline/.
     """
     from workbench.toolchain.inline import inline as compiled
 
@@ -84,7 +84,7 @@ def inline(
 
 
 def run(words: Sequence[str]) -> int:
-    """`build.py run`: compile a stand-alone program and become it; the exit status is its own."""
+    """`build.py run`: compile a standalone program and become it, with its exit status."""
     from workbench.toolchain import programs
 
     words, arguments = list(words), []
@@ -112,7 +112,7 @@ def run(words: Sequence[str]) -> int:
     checks: tuple[str, ...] = ()
     if options.check:
         if target == "gpu":
-            parser.error("--check runs on the simulator: leave --target gpu out")
+            parser.error("--check runs on the simulator: omit --target gpu")
         target = "simulator"
         try:
             checks = check_names(",".join(options.check), "--check")
@@ -125,7 +125,7 @@ def run(words: Sequence[str]) -> int:
 
 
 def main() -> int:
-    """The command line; the exit status."""
+    """Run the command line; return the exit status."""
     if sys.argv[1:2] == ["run"]:
         return run(sys.argv[2:])
     parser = argparse.ArgumentParser(

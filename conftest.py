@@ -1,4 +1,4 @@
-"""Pytest: the --full tier, the targets there are, and the rung x case x target grids."""
+"""Pytest: the --full tier, the available targets, and the rung x case x target grids."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ WARP_ORDERS = ("ascending", "descending", "random")  # all with --full, else the
 BUILD_FAILURE = pytest.StashKey[BuildError]()
 GPU_TESTS = pytest.StashKey[int]()
 SECONDS: dict[str, float] = {}  # by area
-MANY = 1000  # tests of a run for which some are begun ahead
-CHILDREN: list[subprocess.Popen] = []  # that work beside the tests
+MANY = 1000  # minimum tests in a run for starting some ahead
+CHILDREN: list[subprocess.Popen] = []  # that work alongside the tests
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -40,7 +40,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--check",
         default="all",
         metavar="NAMES",
-        help=f"what the simulator looks for: all (the default), or some of {','.join(CHECKS)}",
+        help=f"the simulator's checks: all (the default), or some of {','.join(CHECKS)}",
     )
 
 
@@ -49,7 +49,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
     _check_everything(config)
     config.addinivalue_line(
-        "markers", "checks(names): its kernels do on purpose what the other checks would find"
+        "markers", "checks(names): only these; its kernels deliberately violate the others"
     )
     config.addinivalue_line(
         "markers", "grid(operator, sample, full, rungs): run for every rung, case and target"
@@ -63,7 +63,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _check_everything(config: pytest.Config) -> None:
-    """Turn on --check in every simulator of the run, those of child processes included."""
+    """Enable --check in every simulator of the run, including child processes."""
     try:
         names = check_names(config.getoption("--check"), "--check")
     except ValueError as error:
@@ -98,11 +98,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_report_collectionfinish(config: pytest.Config) -> str | None:
     more = config.stash.get(GPU_TESTS, 0)
-    return f"a machine with a GPU would run {more} more on it" if more else None
+    return f"a machine with a GPU would run {more} more" if more else None
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Begin what takes long beside the first tests: files may have a function ``begin``."""
+    """Start slow work alongside the first tests: files may have a function ``begin``."""
     if session.config.option.collectonly or len(session.items) < MANY:
         return
     modules = dict.fromkeys(item.getparent(pytest.Module) for item in session.items)
@@ -122,7 +122,7 @@ def pytest_sessionfinish() -> None:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Add up the seconds of each area: a script's file, or a folder of tests/."""
+    """Sum the seconds of each area: a script's file, or a folder of tests/."""
     path = report.nodeid.split("::")[0].split("/")
     area = "/".join(path[:2] if len(path) > 2 else path[:1])
     SECONDS[area] = SECONDS.get(area, 0.0) + report.duration
@@ -136,7 +136,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Parametrise ``target`` everywhere, ``rung`` and ``case`` as the grid marker says."""
+    """Parametrise ``target`` everywhere, ``rung`` and ``case`` by the grid marker."""
     if metafunc.config.stash.get(BUILD_FAILURE, None):
         return
     grid = metafunc.definition.get_closest_marker("grid")
@@ -169,8 +169,8 @@ def _pairs(
 ) -> Iterator[tuple[builds.Rung, Case]]:
     """The rungs and cases of a grid: all with --full, else a covering sample for each rung.
 
-    What a rung refuses for its dtype or an option is tried once for each such reason. Case by case,
-    so that a case's references are computed once.
+    Each reason for which a rung refuses a dtype or an option is tested once. Ordered by case, so
+    that a case's references are computed once.
     """
     cases = list(dict.fromkeys(sample + more if full else sample))
     chosen = {
@@ -184,7 +184,7 @@ def _pairs(
 
 
 def _covering(operator: Operator, rung: builds.Rung, cases: Sequence[Case]) -> list[Case]:
-    """Few cases that have every size, option, layout, fill and dtype of all of them."""
+    """A few cases that cover every size, option, layout, fill and dtype of all of them."""
     features = {case: _features(operator, rung, case) for case in cases}
     left = set().union(*features.values())
     chosen = []
@@ -212,7 +212,7 @@ def case_id(case: Case) -> str:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
-    """Let a failed build end the run: its message, once, and exit status 1."""
+    """Let a failed build end the run: print its message once, with exit status 1."""
     report = yield
     failure = collector.config.stash.get(BUILD_FAILURE, None)
     if failure is not None:
@@ -225,7 +225,7 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def checks_of_the_test(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Let the simulator run with the checks of the ``checks`` marker in place of --check."""
+    """Let the simulator run with the checks of the ``checks`` marker instead of --check."""
     marker = request.node.get_closest_marker("checks")
     if marker is None:
         yield
@@ -238,12 +238,12 @@ def checks_of_the_test(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture
 def device(target: str) -> torch.device:
-    """The device that a target's tensors live on."""
+    """The device of a target's tensors."""
     return torch.device(DEVICES[target])
 
 
 def _warp_orders(target: str, full: bool) -> Iterator[str]:
-    """Let the simulator run in each order of the tier; a GPU has one of its own."""
+    """Run the simulator in each order of the tier; a GPU has its own."""
     if target == "gpu":
         yield "as the GPU likes"
         return
@@ -272,7 +272,7 @@ def require_right(rung: builds.Rung, target: str, pytestconfig: pytest.Config):
             pytest.exit(str(error), returncode=1)
         except torch.OutOfMemoryError:
             if target == "gpu" and "huge" in case.layout:
-                pytest.skip(f"the GPU has no room for {inputs.HUGE} elements")
+                pytest.skip(f"the GPU cannot hold {inputs.HUGE} elements")
             raise
 
     return require

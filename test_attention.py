@@ -4,7 +4,7 @@ pytest test_attention.py                  a sample of the grids (--full: all of 
 python test_attention.py --help           check and time the rungs
 
 Nothing here names a rung: whatever kernels/attention.cu lists is tested and timed. A rung that
-takes only some head dimensions declines the others.
+supports only some head dimensions declines the others.
 """
 
 import workbench.installed  # noqa: F401, I001 first: it says what to do if the rest is missing
@@ -57,7 +57,7 @@ MORE_SHAPES = _both(
     (1, 1, 700, 300, 32),
 )  # fmt: skip
 
-# Head dimensions that only some rungs take.
+# Head dimensions that only some rungs support.
 HEAD_DIMS = _both((1, 2, 9, 11, 1), (1, 1, 20, 20, 20), (1, 1, 10, 10, 48), (1, 1, 10, 10, 160))
 
 VALUES = (

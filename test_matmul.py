@@ -24,7 +24,7 @@ def _cases(*shapes: tuple[int, int, int], **settings) -> tuple[Case, ...]:
     return tuple(OPERATOR.case(f"M={m},N={n},K={k}", **settings) for m, n, k in shapes)
 
 
-# Whole numbers, so that every sum is exact and one missing term is an error.
+# Whole numbers, so that every sum is exact and a missing term is an error.
 SHAPES = _cases(
     (1, 1, 1),
     (1, 1, 70),
@@ -59,7 +59,7 @@ FILLS = tuple(
     for case in _cases((37, 41, 3), fill=fill)
 )
 
-# out is part of every layout: it lies in a larger buffer too.
+# out is part of every layout: it is in a larger buffer too.
 LAYOUTS = tuple(
     case
     for layout in OPERATOR.layouts

@@ -4,7 +4,7 @@ pytest test_softmax.py                    a sample of the grids (--full: all of 
 python test_softmax.py --help             check and time the rungs
 
 Nothing here names a rung: whatever kernels/softmax.cu and softmax_backward.cu list is tested and
-timed. A rung that does not support a dtype or an option has to refuse it.
+timed. A rung must refuse dtypes and options that it does not support.
 """
 
 import workbench.installed  # noqa: F401, I001 first: it says what to do if the rest is missing
@@ -59,8 +59,9 @@ MORE_SHAPES = tuple(
     )
 )
 
-# Around the lengths where a rung may do something else: vectors, lanes, blocks, clusters. Fills
-# whose sums are exact, as above: constant rows and, in a gradient of a logarithm, whole numbers.
+# Around the lengths at which a rung may switch strategy: vectors, lanes, blocks, clusters. Fills
+# with
+# exact sums, as above: constant rows and, for a gradient of a logarithm, whole numbers.
 POWERS = tuple(2**i for i in range(7, 16))
 LENGTHS = (1, 2, 3, 5, 8, 15, 16, 17, 33, 129, 511, 513, 2047, 4097, 8193, 16385, 32769)
 ALL_LENGTHS = (*range(1, 34), *(power + i for power in POWERS for i in (-1, 0, 1)))
@@ -81,7 +82,7 @@ FILLS = tuple(
     for case in _cases((6, 37), (3, 1031), fill=fill)
 )
 
-# Twice the largest number is no number: a single huge element is not scaled up.
+# Twice the largest number overflows: a single huge element is not scaled up.
 OPTIONS = tuple(
     case
     for options in ("", "log", "lse", "log lse")
@@ -121,7 +122,7 @@ def _layouts(operator: Operator, *dtypes: str, **settings) -> tuple[Case, ...]:
     )
 
 
-# The last is longer than what the shared memories and the registers of 16 blocks hold.
+# The last exceeds the shared memory and registers of 16 blocks.
 LONG_ROWS = (
     _cases((1, 70_001), options="lse", fill="spiky", dtype="bfloat16")
     + _cases((1, 70_001))
@@ -133,8 +134,9 @@ MORE_LONG_ROWS = (
     + _cases((2, 300_001), options="lse", layout="padded_out", dtype="float64")
 )
 
-# Rows just too long for the registers of a block, so that a cluster takes them, with all that is
-# ugly; and more of them than there are clusters at a time, three for each of 264 and then some.
+# Rows just too long for the registers of a block, so that a cluster takes them, with every
+# difficulty;
+# and more of them than resident clusters: three for each of 264, plus a few.
 LONG = {"float32": 16_501, "float64": 8_251, "float16": 33_001, "bfloat16": 33_001}
 UGLY_LONG_ROWS = tuple(
     case
@@ -165,7 +167,7 @@ SOURCE_001 = _cases((256, 256), (99, 99), (100, 2048), (100, 2047), (1024, 1024)
 
 
 def _lengths(of: Operator, lengths: tuple[int, ...], *dtypes: str, **settings) -> tuple[Case, ...]:
-    """Two rows of every length, spaced so that they lie differently towards 16 bytes."""
+    """Two rows of every length, spaced so that their addresses differ modulo 16."""
     shapes = [(2, cols) for cols in lengths]
     return tuple(
         case
@@ -175,7 +177,7 @@ def _lengths(of: Operator, lengths: tuple[int, ...], *dtypes: str, **settings) -
 
 
 SUMS = {"fill": "constant_rows"}
-LSE_SUMS = {**SUMS, "options": "lse"}  # 16 bits of y would hide a missing term
+LSE_SUMS = {**SUMS, "options": "lse"}  # with 16-bit y a missing term would not show
 GRADIENT_SUMS = {"fill": "integers", "options": "log"}
 
 
@@ -247,7 +249,7 @@ def test_source_001(rung, case, require_right):
 
 @pytest.fixture
 def cols(rung, device):
-    """A length of rows that the rung does not decline."""
+    """A row length that the rung does not decline."""
     for cols in (300, 33_004):
         try:
             softmax(torch.zeros(1, cols, device=device), kernel=rung.name)
@@ -258,7 +260,7 @@ def cols(rung, device):
 
 
 def same(a, b):
-    """Equal; of a long row, whose parts depend on where it lies, but for the order of its sums."""
+    """Equal; for a long row, split according to its address, up to the order of its sums."""
     return torch.equal(a, b) if a.shape[-1] < 1000 else torch.allclose(a, b, rtol=2e-6, atol=0)
 
 
@@ -280,7 +282,7 @@ def test_a_shift_changes_nothing(rung, target, device, cols):
 
 @pytest.mark.grid(SOFTMAX)
 def test_the_options_agree(rung, target, device, cols):
-    """exp(log_softmax) is softmax, and lse what is missing from x to log_softmax."""
+    """exp(log_softmax) is softmax, and lse is x - log_softmax."""
     if "log" not in rung.options:
         return
     x = torch.randn(9, cols, device=device)
@@ -300,7 +302,7 @@ def test_ranks(rung, target, device, cols):
     assert same(softmax(x[0, 1, 2], kernel=rung.name), y[0, 1, 2])
 
 
-# The gradient: y is a softmax of the fill, dy holds the fill too.
+# The gradient: y is a softmax of the fill, dy has the fill too.
 
 BACKWARD_SHAPES = _cases(
     (1, 1), (3, 2), (2, 31), (5, 33), (7, 127), (4, 1023), (2, 1025), (300, 3), (1, 5003),
@@ -317,7 +319,7 @@ BACKWARD_LONG_ROWS = _cases(
     (1, 70_001), of=SOFTMAX_BACKWARD, options="dlse", fill="spiky", dtype="bfloat16"
 ) + _cases(
     (1, 235_003), of=SOFTMAX_BACKWARD, options="log", fill="integers", dtype="float64"
-)  # longer than what 16 shared memories hold
+)  # longer than the shared memory of 16 blocks
 
 UGLY_LONG_GRADIENTS = tuple(
     case
@@ -410,7 +412,7 @@ def test_backward_empty(rung, case, require_right):
 
 @pytest.mark.grid(SOFTMAX_BACKWARD)
 def test_a_gradient_of_ones_is_nothing(rung, target, device):
-    """The rows of a softmax sum to one whatever x is: the gradient of that sum is zero."""
+    """Softmax rows sum to one whatever x is: the gradient of that sum is zero."""
     taken = 0
     for cols in (300, 9001):
         y = torch.softmax(torch.randn(9, cols, device=device, dtype=torch.float64), dim=-1)

@@ -25,7 +25,7 @@ def _cases(*shapes: tuple[int, int], **settings) -> tuple[Case, ...]:
     return tuple(OPERATOR.case(f"M={m},N={n}", **settings) for m, n in shapes)
 
 
-# Multiples of 16 bytes and of nothing, above one tile of any rung and below.
+# Multiples of 16 bytes and of nothing, above and below one tile of any rung.
 SHAPES = tuple(
     case
     for dtype in DTYPES

@@ -1,7 +1,7 @@
 // args.h: an argument of an operator, and the checks of tensors that several operators make.
 //
-// No torch here: bindings.cpp turns torch's tensors into Args, so that an operator's binding compiles
-// in half a second. Errors say the operator, the argument, what was expected and what came:
+// No torch here: bindings.cpp turns torch's tensors into Args, so an operator's binding compiles in
+// half a second. Errors give the operator, the argument, what was expected and what was given:
 // "matmul: b must have 3 rows, as a has 3 columns; got float32 [4, 5]".
 #pragma once
 
@@ -32,7 +32,7 @@ inline std::string brackets(const std::vector<int64_t>& numbers) {
 }
 
 // ------------------------------------------------------------------------------------------------
-// The dtypes that kernels are given, by torch's names.
+// The dtypes that kernels support, by torch's names.
 
 constexpr std::pair<const char*, DType> DTYPES[] = {
     {"float32", DType::float32},   {"float64", DType::float64}, {"float16", DType::float16},
@@ -42,29 +42,29 @@ constexpr std::pair<const char*, DType> DTYPES[] = {
 // ------------------------------------------------------------------------------------------------
 // An argument.
 
-// data: of the operator's dtype, moved in whole rows. statistic: a number for each row, in the type
+// data: of the operator's dtype, moved in whole rows. statistic: one number per row, in the type
 // that kernels compute in: float64 for float64, float32 for all others.
 enum class Role { data, statistic };
 
 struct Arg {
-  std::string op;  // whose argument it is, for messages
+  std::string op;  // the operator it belongs to, for messages
   std::string name;
   void* data = nullptr;
   std::string dtype;  // torch's name
   int64_t element_bytes = 0;
   std::vector<int64_t> sizes, strides;
   bool contiguous = false;
-  Role role = Role::data;  // as the operator's binding says
+  Role role = Role::data;  // set by the operator's binding
   bool output = false;
-  bool optional = false;  // that it was given is an option, of its name
-  bool taken = false;     // the binding has asked for it
+  bool optional = false;  // passing it is an option, with its name
+  bool taken = false;     // the binding has requested it
 
   int rank() const { return static_cast<int>(sizes.size()); }
   bool empty() const { return std::find(sizes.begin(), sizes.end(), 0) != sizes.end(); }
 
-  // Counted from the end: size(1) is the last dimension, and one that is missing has size 1.
+  // Counted from the end: size(1) is the last dimension; a missing one has size 1.
   int64_t size(int from_end) const { return from_end <= rank() ? *(sizes.end() - from_end) : 1; }
-  // 0 where the dimension has no second element to stride to.
+  // 0 if the dimension has no second element to stride to.
   int64_t stride(int from_end) const {
     return size(from_end) > 1 ? *(strides.end() - from_end) : 0;
   }
@@ -75,7 +75,7 @@ struct Arg {
   }
 
   const char* first_byte() const { return static_cast<const char*>(data); }
-  // From the first byte to behind the last one that an index can reach.
+  // From the first byte to one past the last that an index can reach.
   int64_t spanned_bytes() const {
     if (empty()) return 0;
     int64_t last = 0;
@@ -106,11 +106,11 @@ inline void check_sizes(const Arg& arg, const std::vector<int64_t>& sizes, const
   arg.reject(arg.name, " must be ", brackets(sizes), " (", why, ")");
 }
 
-// Every dimension fits a kernel's int. Rows of softmax are 64-bit: they pass `from_end` = 1.
+// Every dimension must fit a kernel's int. Softmax has 64-bit rows and passes `from_end` = 1.
 inline void check_limits(const Arg& arg, int from_end) {
   for (int i = 1; i <= std::min(from_end, arg.rank()); ++i) {
     if (arg.size(i) <= MAX_DIM) continue;
-    arg.reject("a dimension of ", arg.name, " is above ", MAX_DIM, ", the largest a kernel takes");
+    arg.reject("a dimension of ", arg.name, " is above ", MAX_DIM, ", the most a kernel supports");
   }
 }
 
@@ -121,7 +121,7 @@ inline void check_rows_contiguous(const Arg& arg,
        arg.text(), arg.output ? "" : advice);
 }
 
-// A number for each row of x.
+// One number per row of x.
 inline void check_of_rows(const Arg& arg, const Arg& x) {
   check_sizes(arg, {x.sizes.begin(), x.sizes.end() - 1},
               "as " + x.name + " without its last dimension");
@@ -132,7 +132,7 @@ inline void check_of_rows(const Arg& arg, const Arg& x) {
   if (!arg.contiguous) arg.reject(arg.name, " must be contiguous");
 }
 
-// An option has to be finite in the type that kernels compute in.
+// An option must be finite in the type that kernels compute in.
 inline void check_finite(const char* option, double value, const Arg& x) {
   const bool is_double = x.dtype == "float64";
   if (std::isfinite(is_double ? value : static_cast<float>(value))) return;
@@ -140,7 +140,7 @@ inline void check_finite(const char* option, double value, const Arg& x) {
 }
 
 // No two elements of an output may share memory: with the dimensions sorted by stride, each must
-// step over all that the smaller ones span.
+// step over everything that the smaller ones span.
 inline void check_no_self_overlap(const Arg& out) {
   if (out.empty()) return;
   std::vector<std::pair<int64_t, int64_t>> dims;  // stride, size
@@ -161,8 +161,8 @@ inline void check_no_overlap(const Arg& out, const Arg& other) {
   if (out.spanned_bytes() == 0 || other.spanned_bytes() == 0) return;
   if (out_end <= other.first_byte() || other_end <= out.first_byte()) return;
   fail(out.op, "the memory that ", out.name,
-       " spans from its first element to its last overlaps what ", other.name, " spans; give ",
-       out.name, " memory of its own");
+       " spans from its first element to its last overlaps that of ", other.name, "; give ",
+       out.name, " its own memory");
 }
 
 // ------------------------------------------------------------------------------------------------
@@ -172,11 +172,11 @@ inline DType dtype_of(const Arg& arg) {
   for (auto [name, dtype] : DTYPES) {
     if (arg.dtype == name) return dtype;
   }
-  arg.reject("kernels are not given ", arg.dtype);
+  arg.reject("kernels do not support ", arg.dtype);
 }
 
-// The tensor as a ladder sees it. All dimensions but the last `inner` become one, of `what`, which
-// must be one stride apart.
+// The tensor as a ladder sees it. All dimensions except the last `inner` are merged into one, of
+// `what`, which must have a constant stride.
 inline View view_of(const Arg& arg, int inner, const char* what) {
   View view = {.data = arg.data, .dtype = dtype_of(arg)};
   for (int i = 1; i <= inner; ++i) {
@@ -185,11 +185,11 @@ inline View view_of(const Arg& arg, int inner, const char* what) {
   }
   int64_t size = 1, stride = 0;
   for (int i = inner + 1; i <= arg.rank(); ++i) {
-    if (arg.size(i) == 1) continue;  // its stride is never taken
+    if (arg.size(i) == 1) continue;  // its stride is never used
     if (size == 1) {
       stride = arg.stride(i);
     } else if (arg.stride(i) != size * stride && !arg.empty()) {
-      fail(arg.op, "the ", what, " of ", arg.name, " must be one stride apart; got ", arg.text(),
+      fail(arg.op, "the ", what, " of ", arg.name, " must have a constant stride; got ", arg.text(),
            ". Call .contiguous() first");
     }
     size *= arg.size(i);
@@ -201,7 +201,7 @@ inline View view_of(const Arg& arg, int inner, const char* what) {
   return view;
 }
 
-// Of at most four dimensions, each as it is.
+// With at most four dimensions, unmerged.
 inline View view_of(const Arg& arg) { return view_of(arg, 4, ""); }
 // [1, 1, rows, cols].
 inline View rows_of(const Arg& arg) { return view_of(arg, 1, "rows"); }

@@ -1,4 +1,4 @@
-// launch.cpp: what of a Call does not depend on the operator. See launch.h.
+// launch.cpp: the parts of a Call that do not depend on the operator. See launch.h.
 #include "launch.h"
 
 #ifdef WORKBENCH_SIMULATOR
@@ -7,7 +7,7 @@
 
 namespace {
 
-// Is `word` one of a list whose words are separated by spaces?
+// Whether `word` is in a space-separated list.
 bool lists(const std::string& list, const std::string& word) {
   return (" " + list + " ").find(" " + word + " ") != std::string::npos;
 }
@@ -22,7 +22,7 @@ int compute_capability(int device) {
   int major = 0, minor = 0;
   if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) != cudaSuccess ||
       cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device) != cudaSuccess) {
-    throw std::runtime_error("the compute capability of the device cannot be read");
+    throw std::runtime_error("cannot read the compute capability of the device");
   }
   return 10 * major + minor;
 }
@@ -86,7 +86,7 @@ Args Call::arguments(bool outputs) const {
   return found;
 }
 
-// What the caller gives and the binding does not ask for would be ignored silently.
+// What the caller passes and the binding does not request would be silently ignored.
 void Call::check_all_taken() const {
   for (const Arg& arg : args_) {
     if (!arg.taken) fail(name, "it has no argument ", arg.name);
@@ -102,8 +102,9 @@ void Call::check_arguments(const std::string& dtypes) const {
   const Arg& first = args_.front();
   for (const Arg& arg : args_) {
     if (arg.role != Role::data || arg.dtype == first.dtype) continue;
-    fail(name, "all tensors must have one dtype, and the kernels take ", with_commas(dtypes),
-         "; got ", first.name, " ", first.text(), ", ", arg.name, " ", arg.text());
+    fail(name, "all tensors must have the same dtype, and the kernels support ",
+         with_commas(dtypes), "; got ", first.name, " ", first.text(), ", ", arg.name, " ",
+         arg.text());
   }
   if (!lists(dtypes, first.dtype)) {
     const char* one_of = dtypes.find(' ') == std::string::npos ? "" : "one of ";
@@ -120,7 +121,7 @@ void Call::check_arguments(const std::string& dtypes) const {
 }
 
 // ------------------------------------------------------------------------------------------------
-// Which rung: what it needs against what came.
+// Choosing a rung: its requirements against the arguments.
 
 Call::Facts Call::facts_of_call() const {
   Facts facts;
@@ -143,7 +144,7 @@ Call::Facts Call::facts_of_call() const {
 std::string Call::unmet(const Needs& needs, const Facts& facts) const {
   std::ostringstream why;
   if (!lists(needs.dtypes, facts.dtype)) {
-    why << "takes " << with_commas(needs.dtypes) << "; got " << facts.dtype;
+    why << "supports " << with_commas(needs.dtypes) << "; got " << facts.dtype;
     return why.str();
   }
   for (const std::string& option : facts.options) {
@@ -161,7 +162,7 @@ std::string Call::unmet(const Needs& needs, const Facts& facts) const {
   return why.str();
 }
 
-// All dtypes that any rung of a ladder takes.
+// All dtypes that any rung of a ladder supports.
 std::string Call::dtypes_of(const std::vector<Table>& tables) {
   std::string all;
   for (const Table& rung : tables) {
@@ -188,7 +189,7 @@ void Call::fail_none(const std::vector<std::pair<std::string, std::string>>& rea
     text += "\n  " + rung + " " + why;
   }
   if (one_reason) fail(name, "every kernel ", reasons.front().second, " (", came, ")");
-  fail(name, "no kernel takes this input (", came, "):", text);
+  fail(name, "no kernel accepts this input (", came, "):", text);
 }
 
 // ------------------------------------------------------------------------------------------------
@@ -200,7 +201,7 @@ Call::~Call() {
 #endif
 }
 
-// Tells the simulator which bytes the kernels may touch.
+// Tells the simulator which bytes the kernels may access.
 void Call::make_known(const Arg& arg, bool output) {
 #ifdef WORKBENCH_SIMULATOR
   if (arg.empty()) return;
@@ -210,10 +211,10 @@ void Call::make_known(const Arg& arg, bool output) {
 #endif
 }
 
-// A launcher that does not check its launches must not leave their errors to the next operator.
+// A launcher that does not check its launches must not leave errors for the next operator.
 void Call::launch(const char* rung, const std::function<void()>& run) {
   for (const Arg& arg : args_) make_known(arg, arg.output);
-  take_report();  // one that somebody else left
+  take_report();  // drop an earlier one
   const std::string kernel = std::string("kernel '") + rung + "': ";
   std::string error;
   try {

@@ -7,7 +7,7 @@ namespace {
 
 using Sizes = std::vector<int64_t>;
 
-// The matrices of an argument, whose leading dimensions must be those of a.
+// The matrices of an argument, whose leading dimensions must equal those of a.
 View matrices(const Arg& arg, const Sizes& batch, const char* or_none = "") {
   if (!std::equal(batch.begin(), batch.end(), arg.sizes.begin(), arg.sizes.end() - 2)) {
     arg.reject(arg.name, " must have the batch dimensions ", brackets(batch), " of a", or_none);

@@ -1,7 +1,7 @@
 """Runs compiled CUDA kernels without a GPU.
 
-The simulator is a C++ library (simulator/src) that stands in for the CUDA runtime. One is loaded
-in a process; this module loads it, changes its settings, and reads what it counted and found.
+The simulator is a C++ library (simulator/src) that replaces the CUDA runtime. A process loads one;
+this module loads it, changes its settings, and reads its counters and findings.
 
     with simulator.settings(order="random", seed=1), simulator.record() as launches:
         matmul(a, b)
@@ -39,15 +39,15 @@ _library: ctypes.CDLL | None = None
 
 @dataclass(frozen=True)
 class Counters:
-    """What a launch, or the instructions of one source line, counted (docs/counters.md).
+    """The counters of a launch, or of the instructions of one source line (docs/counters.md).
 
     Instructions are PTX instructions: warp_instructions counts one per warp, thread_instructions
-    one per active lane; those by unit leave out what machine code has no instruction for. flops is
-    all arithmetic, an FMA two. Requests are warp instructions that access a memory, bytes what
-    their lanes asked for, sectors the 32 bytes that global memory is moved in, lines the 128 bytes
-    that a request touches a part of, wavefronts the passes over the banks of shared memory; "ideal"
-    is what would do if the lanes asked for each byte once, side by side. l2 sectors are those that
-    a model of the L1 cache lets through. atomics counts lanes, barriers warps.
+    one per active lane; those by unit leave out instructions that machine code lacks. flops is all
+    arithmetic, an FMA counts as two. Requests are warp instructions that access a memory, bytes
+    what their lanes request, sectors the 32-byte units of global memory transfers, lines the
+    128-byte lines that a request touches, wavefronts the passes over the banks of shared memory;
+    "ideal" is the number needed if the lanes requested each byte once, contiguously. l2 sectors are
+    those that pass a model of the L1 cache. atomics counts lanes, barriers warps.
     """
 
     warp_instructions: int
@@ -101,7 +101,7 @@ class Counters:
 
 @dataclass(frozen=True)
 class LineCounters(Counters):
-    """What the instructions of one source line counted in one launch."""
+    """The counters of one source line's instructions in one launch."""
 
     file: str
     line: int
@@ -109,11 +109,11 @@ class LineCounters(Counters):
 
 @dataclass(frozen=True)
 class Launch(Counters):
-    """One kernel launch and what it counted.
+    """One kernel launch and its counters.
 
-    dram bytes are those of every sector that the launch reads or writes, once, but for reads of
-    what the same block wrote before. l2_repeated_sectors are the l2 sectors that their block had
-    moved before. sampled_blocks is less than num_blocks if only some of the grid ran
+    dram bytes count every sector that the launch reads or writes once, except reads of what the
+    same block wrote before. l2_repeated_sectors are the l2 sectors that their block had moved
+    before. sampled_blocks is less than num_blocks if only part of the grid ran
     (``settings(sample_blocks=...)``): then every counter is scaled to the whole grid. forms are the
     warp instructions by opcode and modifiers, as in "ld.global.u32". seconds is the simulator's own
     wall time and says nothing about a GPU.
@@ -134,12 +134,12 @@ class Launch(Counters):
 
 
 class SimulatorError(RuntimeError):
-    """Something the simulator found in a running kernel; str() is the report for a person.
+    """Something the simulator found in a running kernel; str() is the readable report.
 
     Attributes: kind ("memcheck", "racecheck", "initcheck", "synccheck", "unsupported", "limit",
     "trap", "assert", "launch"), kernel, file and line ("" and 0 without line information), block,
-    thread (None: no single thread), address. Of a race also the other side: other_file,
-    other_line ("" and 0: there is none), other_thread (None: an asynchronous operation).
+    thread (None: no single thread), address. For a race also the other side: other_file, other_line
+    ("" and 0 if there is none), other_thread (None: an asynchronous operation).
     """
 
     def __init__(self, text: str, finding: dict | None = None) -> None:
@@ -201,22 +201,22 @@ def settings(
     threads: int | None = None,
     sample_blocks: int | None = None,
 ) -> Iterator[None]:
-    """Change how kernels are run, until the block ends. They apply to the whole process.
+    """Change how kernels run until the block ends, for the whole process.
 
     Args:
-        checks: which checks run, of "memcheck" (accesses outside of memory; the default),
-            "racecheck" (accesses that nothing orders, asynchronous ones included), "initcheck"
-            (reads of what nobody wrote) and "synccheck" (barriers; always on, as nothing could
-            go on behind such a mistake); "all", a sequence of names, or () for none: then an
-            access outside of memory may end the process.
+        checks: which checks run, of "memcheck" (out-of-bounds accesses; the default), "racecheck"
+            (unordered accesses, including asynchronous ones), "initcheck" (reads of unwritten
+            memory) and "synccheck" (barriers; always on, as nothing could continue after such a
+            mistake); "all", a sequence of names, or () for none: then an out-of-bounds access may
+            end the process.
         order: in which the warps of a block take turns: "ascending" (the default), "descending" or
             "random".
-        seed: of the random order.
-        instruction_limit: warp instructions a block may execute before it counts as endless.
-        threads: cores that run blocks; 0, the default, takes all.
-        sample_blocks: run no more than so many clusters of blocks (without clusters: blocks),
-            spread over the grid. What the others would have written is missing; records say how
-            many ran, and scale their counters to the whole grid. 0, the default, runs all.
+        seed: for the random order.
+        instruction_limit: warp instructions after which a block counts as endless.
+        threads: cores that run blocks; 0, the default, uses all.
+        sample_blocks: run at most this many clusters of blocks (without clusters: blocks), spread
+            over the grid. What the others would have written is missing; records say how many ran,
+            and scale their counters to the whole grid. 0, the default, runs all.
 
     Raises:
         ValueError: a value is not one of the above.
@@ -249,9 +249,9 @@ def record(*, addresses: bool = True) -> Iterator[list[Launch]]:
     """Collect the launches of the block; the list is filled when the block ends.
 
     Args:
-        addresses: count what depends on addresses, too: requests, sectors, wavefronts, L2, DRAM.
-            Without it these are 0, generic accesses count as global ones, and the launches take
-            no longer than unrecorded ones.
+        addresses: also count what depends on addresses: requests, sectors, wavefronts, L2, DRAM.
+            Without it these are 0, generic accesses count as global, and launches take no longer
+            than unrecorded ones.
     """
     lib = library()
     launches: list[Launch] = []
@@ -271,7 +271,7 @@ def _launch(entry: dict) -> Launch:
 def exception_for(error: RuntimeError) -> BaseException | None:
     """The exception for an error whose text is the simulator's last report, else None.
 
-    A binding throws the report as plain text; this finds the structure behind it. An interrupted
+    A binding throws the report as plain text; this recovers its structured form. An interrupted
     kernel gives KeyboardInterrupt.
     """
     if _library is None:

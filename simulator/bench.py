@@ -1,11 +1,11 @@
 """Measures the simulator itself: ``python -m simulator.bench``.
 
-Each row of the first table runs a rung of a ladder, or a kernel of bench_kernels.cu on the tensor
-cores, several times and keeps the fastest launch. counts: work alone, or memory accesses too.
-G FMA/s counts multiply-adds of all lanes; ns is the time one core takes per warp instruction. The
-second table compares launches that check everything, and launches whose accesses are counted, with
-launches that do neither. The last lines say how long the first launch of a kernel file takes to
-parse the file's PTX and to decode the kernel.
+Each row of the first table runs a rung of a ladder, or a tensor-core kernel of bench_kernels.cu,
+several times and keeps the fastest launch. counts: work only, or memory accesses too. G FMA/s
+counts multiply-adds of all lanes; ns is one core's time per warp instruction. The second table
+compares launches with all checks, and launches with counted accesses, with launches without either.
+The last lines give the time that the first launch of a kernel file takes to parse the file's PTX
+and decode the kernel.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Case:
     run: Callable[[], object]
     threads: int = 1
     checks: tuple[str, ...] = ("memcheck",)
-    counts: bool = False  # what depends on addresses, too
+    counts: bool = False  # also what depends on addresses
 
 
 def _cases(size: int) -> list[Case]:
@@ -57,7 +57,7 @@ def _cases(size: int) -> list[Case]:
     def product(kernel: Callable[..., object]) -> Callable[[], object]:
         bits = half_a.view(torch.uint16), half_b.view(torch.uint16)
         run = functools.partial(kernel, *bits, c, size, size, size)
-        run()  # what is fast but wrong is not measured
+        run()  # wrong results are not timed
         wanted = half_a.float() @ half_b.float().T
         torch.testing.assert_close(c, wanted, rtol=1e-4, atol=1e-3)
         return run
@@ -91,7 +91,7 @@ ALL_CHECKS = ("memcheck", "racecheck", "initcheck", "synccheck")
 
 @dataclass(frozen=True)
 class Slowdown:
-    """Seconds of launches that check nothing, check everything, or count addresses."""
+    """Seconds of launches without checks, with all checks, or with address counters."""
 
     name: str
     off: float
@@ -142,7 +142,7 @@ def _fastest(case: Case, repeats: int) -> simulator.Launch:
 
 
 def _decode_seconds() -> dict[str, float]:
-    """Kernel file -> how much longer the first launch of this process takes than the second."""
+    """Kernel file -> how much longer the process's first launch takes than its second."""
     load_kernels("simulator")
     x, qkv = torch.ones(1, 1), torch.ones(3, 1, 1, 1, 32)
     files = {
@@ -160,7 +160,7 @@ def _seconds(run: Callable[[], object]) -> float:
 
 
 def main() -> None:
-    """Run every case and print one table."""
+    """Run every case and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=int, default=512, help="M, N and K of the matmuls (512)")
     parser.add_argument("--repeats", type=int, default=5, help="runs per row, fastest kept (5)")

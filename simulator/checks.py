@@ -1,4 +1,4 @@
-"""The checks by name, as ``--check``, ``check=`` and ``simulator.settings`` take them."""
+"""The names of the checks, for ``--check``, ``check=`` and ``simulator.settings``."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ CHECKS = ("memcheck", "racecheck", "initcheck", "synccheck")
 
 
 def check_names(asked: str | Sequence[str], argument: str = "check") -> tuple[str, ...]:
-    """The checks that are asked for, and memcheck: without it a wild pointer ends the process.
+    """The requested checks plus memcheck, without which a wild pointer ends the process.
 
     Args:
         asked: "all", "racecheck", "racecheck,initcheck" or a sequence of such names.
-        argument: what the error calls it.
+        argument: its name for the error.
 
     Raises:
-        ValueError: a name is none of CHECKS.
+        ValueError: a name is not in CHECKS.
     """
     if isinstance(asked, str):
         words: Sequence[object] = [word.strip() for word in asked.split(",")]

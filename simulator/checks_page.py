@@ -1,10 +1,10 @@
-"""``python -m simulator.checks_page``: run the kernels of docs/checks.md, and write their reports.
+"""``python -m simulator.checks_page``: run the kernels of docs/checks.md and write their reports.
 
-The table of the comparison with compute-sanitizer is written, too, from docs/results.
+Also writes the table of the comparison with compute-sanitizer, from docs/results.
 
-A kernel of the page is a block ``cuda`` whose first line tells its file and its launch, such as
-"// reverse.cu: reverse<<<1, 64>>>(out, in)"; out and in are 1024 floats. The block ``text`` behind
-it holds what the simulator says about it with all checks, and is what this command rewrites.
+A kernel of the page is a ``cuda`` block whose first line gives its file and its launch:
+"// reverse.cu: reverse<<<1, 64>>>(out, in)"; out and in are 1024 floats. The ``text`` block after
+it holds the simulator's report on it with all checks, which this command rewrites.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ class Example:
     """A kernel of the page.
 
     Attributes:
-        name: of its file, without .cu.
+        name: that of its file, without .cu.
         launch: how the host launches it, with ``out`` and ``in``.
         source: the text of its file.
-        report: what the page says that the simulator says.
+        report: the simulator's report, according to the page.
     """
 
     name: str
@@ -70,7 +70,7 @@ def unit(some: Sequence[Example]) -> str:
 
 
 def reports(some: Sequence[Example], folder: Path) -> dict[str, str]:
-    """What the simulator says about each kernel, by name; the files are written to a folder."""
+    """The simulator's report on each kernel, by name; the files are written to a folder."""
     import torch
 
     import simulator
@@ -99,7 +99,7 @@ def reports(some: Sequence[Example], folder: Path) -> dict[str, str]:
 
 
 def rewritten(page: str, folder: Path) -> str:
-    """The page with the reports of now, and the table of what was measured."""
+    """The page with current reports, and the table of the measured comparison."""
     said = reports(examples(page), folder)
 
     def block(match: re.Match[str]) -> str:
@@ -110,10 +110,10 @@ def rewritten(page: str, folder: Path) -> str:
 
 
 def comparison(result: dict) -> str:
-    """How many kernels of each file who finds, from the result of simulator.compare.sanitizer."""
+    """How many kernels of each file each tool finds, from simulator.compare.sanitizer's result."""
     lines = [
-        "| File | wrong kernels | both find it | the simulator alone | compute-sanitizer alone | "
-        "right kernels | reported by the simulator | reported by compute-sanitizer |",
+        "| File | wrong kernels | found by both | simulator only | compute-sanitizer only | "
+        "correct kernels | reported by the simulator | reported by compute-sanitizer |",
         "| --- " * 8 + "|",
     ]
     for check in dict.fromkeys(row["check"] for row in result["kernels"]):
@@ -132,7 +132,7 @@ def comparison(result: dict) -> str:
 
 
 def main() -> int:
-    """Rewrite the page; the exit status."""
+    """Rewrite the page; return the exit status."""
     from workbench.toolchain.paths import cache_dir
 
     page = PAGE.read_text()

@@ -1,8 +1,8 @@
-"""A child of pytest that compiles, beside the first tests, what later ones need.
+"""A child process of pytest that compiles what later tests need while the first ones run.
 
-``python -m tests.ahead FILE...`` with the files of tests that will run: it calls the function
-``ahead`` of those that have one. What it has built they find in the cache; what it has not, they
-build.
+``python -m tests.ahead FILE...`` with the test files that will run: it calls the function ``ahead``
+of those that have one. The tests find in the cache what it has built, and build the rest
+themselves.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""A page in headless Chromium: what a script sees in it at some width, and a picture of it."""
+"""A page in headless Chromium: what a script sees in it at a given width, and a screenshot."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FRAME = """<!DOCTYPE html>
 <style>body {{ margin: 0 }} iframe {{ border: 0; display: block }}</style></head>
 <body><iframe id="frame" width="{width}" height="{height}" srcdoc="{page}"></iframe></body></html>
 """
-# Runs when the page has loaded; the title takes what the script returns.
+# Runs when the page has loaded; the title receives the script's return value.
 SCRIPT = """<script>
 addEventListener("load", async () => {{
   const frame = document.getElementById("frame");
@@ -36,7 +36,7 @@ addEventListener("load", async () => {{
 
 
 def browser() -> str | None:
-    """The path of a Chromium or Chrome; None if there is none."""
+    """The path of Chromium or Chrome; None if there is none."""
     return next((path for path in map(shutil.which, NAMES) if path), None)
 
 
@@ -53,7 +53,7 @@ class Browser:
     folder: Path
 
     def look(self, page: str, script: str, width: int = 1280, height: int = 900) -> Any:
-        """What a script returns that runs in the page, ``width`` pixels wide.
+        """The return value of a script that runs in the page, ``width`` pixels wide.
 
         In it ``page`` is the document, ``view`` its window, ``all(selector)`` a list of elements.
         """
@@ -66,7 +66,7 @@ class Browser:
     def picture(
         self, page: str, file: Path, script: str = "", width: int = 1280, height: int = 900
     ) -> bytes:
-        """A picture of the page, as PNG, after a script has run in it."""
+        """A PNG screenshot of the page after a script has run in it."""
         self._run(page, script, width, height, f"--screenshot={file}")
         return file.read_bytes()
 

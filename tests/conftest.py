@@ -1,4 +1,4 @@
-"""Fixtures for the tests of the toolchain: caches of their own, a small project, edited kernels."""
+"""Fixtures for the toolchain tests: separate caches, a small project, edited kernels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from workbench import toolchain
 
 @pytest.fixture(scope="session")
 def simulator_library() -> toolchain.SimulatorLibrary:
-    """The simulator, from the cache of the whole run: built at most once.
+    """The simulator, from the run's cache: built at most once.
 
     It is loaded here, before anything that links against a copy of it: a process that loaded the
     copy first would end up with both.
@@ -26,7 +26,7 @@ def simulator_library() -> toolchain.SimulatorLibrary:
 
 @pytest.fixture
 def cache(tmp_path: Path, simulator_library, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache but for the simulator; this process and its children use it."""
+    """A cache with only the simulator, used by this process and its children."""
     folder = empty_cache(tmp_path / "cache", simulator_library)
     monkeypatch.setenv("WORKBENCH_CACHE", str(folder))
     return folder
@@ -34,7 +34,7 @@ def cache(tmp_path: Path, simulator_library, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.fixture(scope="module")
 def module_cache(tmp_path_factory, simulator_library) -> Iterator[Path]:
-    """The same, but one for all tests of a file: what one of them built the others find."""
+    """The same, but shared by all tests of a file, which find each other's builds."""
     folder = empty_cache(tmp_path_factory.mktemp("module") / "cache", simulator_library)
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("WORKBENCH_CACHE", str(folder))
@@ -43,7 +43,7 @@ def module_cache(tmp_path_factory, simulator_library) -> Iterator[Path]:
 
 @pytest.fixture
 def new_project(tmp_path: Path, cache: Path) -> Project:
-    """A small project that was never built, with a cache of its own."""
+    """A small project that was never built, with its own cache."""
     return Project.create(tmp_path)
 
 
@@ -57,19 +57,19 @@ def module_project(tmp_path_factory, module_cache: Path) -> Project:
 
 @pytest.fixture
 def project(module_project: Project) -> Project:
-    """A small project that was built, and of which the file's other tests have left no trace.
+    """A small project that was built, without traces of the file's other tests.
 
-    Its constant is 1. A test that wants something compiled gives it a value that no other test of
-    the file has: what was built once is not built again.
+    Its constant is 1. A test that needs a compilation gives it a value that no other test of the
+    file uses: what was built once is not built again.
     """
     return Project.create(module_project.kernels.parent)
 
 
 @pytest.fixture(scope="session")
 def edited_kernels(tmp_path_factory, simulator_library) -> dict[str, str]:
-    """The variables of a build of edited kernels: a folder for them, and a cache.
+    """The variables for building edited kernels: a folder for them, and a cache.
 
-    One folder for the whole run, so that only what changed is compiled again.
+    One folder for the whole run, so that only what changed is recompiled.
     """
     root = tmp_path_factory.mktemp("edited")
     (root / "kernels").mkdir()
@@ -81,7 +81,7 @@ def edited_kernels(tmp_path_factory, simulator_library) -> dict[str, str]:
 
 @pytest.fixture
 def edited(edited_kernels: dict[str, str]) -> Callable[..., dict[str, str]]:
-    """A function that edits a copy of matmul.cu, alone with its headers; gives its variables.
+    """A function that edits a copy of matmul.cu with only its headers; returns the variables.
 
     An edit is (old text, new text).
     """
@@ -92,7 +92,7 @@ def edited(edited_kernels: dict[str, str]) -> Callable[..., dict[str, str]]:
             file.unlink()
         kernels = toolchain.kernels_dir()
         for header in (*kernels.glob("*.h"), *kernels.glob("*.cuh")):
-            shutil.copy2(header, folder)  # with its time, or ninja compiles whatever includes it
+            shutil.copy2(header, folder)  # with its time, or ninja recompiles whatever includes it
         text = (kernels / "matmul.cu").read_text()
         for old, new in replacements:
             assert old in text, old

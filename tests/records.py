@@ -1,4 +1,4 @@
-"""Launch records made by hand, for tests of what explains them."""
+"""Hand-made launch records, for tests of what explains them."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ LOAD, BARRIER, PRODUCT, STORE, TWICE = 20, 21, 22, 23, 9
 
 
 def write_kernel(folder: Path) -> Path:
-    """The file of KERNEL."""
+    """The file with KERNEL."""
     file = folder / "strided.cu"
     file.write_text(KERNEL)
     return file
 
 
 def line(file: Path | str, number: int, **counts: int) -> simulator.LineCounters:
-    """A line's counters, zero but for those given; all lanes are active unless told otherwise."""
+    """A line's counters, zero unless given; all lanes are active unless specified."""
     given = {"warp_instructions": 32} | counts
     given.setdefault("thread_instructions", 32 * given["warp_instructions"])
     zeros = dict.fromkeys(COUNTERS, 0)
@@ -58,7 +58,7 @@ def line(file: Path | str, number: int, **counts: int) -> simulator.LineCounters
 
 
 def launch(*lines: simulator.LineCounters, **more: object) -> simulator.Launch:
-    """A launch of ``strided_kernel<32>`` with these lines, its counters their sums."""
+    """A launch of ``strided_kernel<32>`` with these lines; its counters are their sums."""
     totals = {name: sum(getattr(one, name) for one in lines) for name in COUNTERS}
     about = {
         "kernel": "strided_kernel<32>",

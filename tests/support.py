@@ -37,7 +37,7 @@ class Project:
 
     @classmethod
     def create(cls, root: Path) -> Project:
-        """The project in `root`; what is different there is put right, and nothing else touched."""
+        """The project in `root`; differences are repaired, and nothing else is touched."""
         project = cls(root / "kernels", root / "bindings.cpp")
         texts = {
             project.kernels / "answer.cuh": ANSWER.format(1),
@@ -57,7 +57,7 @@ class Project:
         (self.kernels / "answer.cuh").write_text(ANSWER.format(value))
 
     def edit_bindings(self, line: str) -> None:
-        """Edit the file that compiles in no time."""
+        """Edit the file that compiles fastest."""
         self.bindings.write_text(f"{BINDINGS}{line}\n")
 
     def build(self) -> Path:
@@ -68,7 +68,7 @@ class Project:
         return ctypes.CDLL(str(self.build())).answer()
 
     def script(self, before: str = "") -> str:
-        """A Python program that builds this project as a person's script would."""
+        """A Python program that builds this project like a user's script."""
         return (
             f"{before}\n"
             "from pathlib import Path\n"
@@ -82,7 +82,7 @@ class Project:
 def python(
     *arguments: str, into: IO[str] | int = subprocess.PIPE, **environment: str
 ) -> subprocess.Popen[str]:
-    """Start a Python child in the repository, which ctrl-C reaches whatever started pytest."""
+    """Start a Python child in the repository that receives Ctrl-C however pytest was started."""
     return subprocess.Popen(
         [sys.executable, *arguments],
         cwd=REPO,
@@ -95,7 +95,7 @@ def python(
 
 
 def finished(child: subprocess.Popen[str], seconds: float = 60) -> tuple[int, str, str]:
-    """(exit status, stdout, stderr) of a child; it fails the test rather than hang."""
+    """(exit status, stdout, stderr) of a child; fails the test rather than hang."""
     try:
         out, err = child.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
@@ -106,7 +106,7 @@ def finished(child: subprocess.Popen[str], seconds: float = 60) -> tuple[int, st
 
 
 def empty_cache(folder: Path, simulator: toolchain.SimulatorLibrary) -> Path:
-    """A cache that holds the simulator and nothing else."""
+    """A cache with only the simulator."""
     (folder / "lib").mkdir(parents=True)
     for file in (simulator.library, simulator.archive):
         shutil.copy2(file, folder / "lib")
@@ -119,7 +119,7 @@ def build_folder(cache: Path, name: str = "workbench_simulator") -> Path:
 
 
 def write_in_the_past(path: Path, text: str) -> None:
-    """An edit that modification times do not show, as a checkout or a copy can make it."""
+    """An edit that modification times do not show, as by a checkout or a copy."""
     path.write_text(text)
     os.utime(path, (1_000_000_000, 1_000_000_000))
 

@@ -10,17 +10,17 @@ from workbench.operators import OPERATORS
 from workbench.toolchain import REPO
 
 ROOT = REPO / "workbench"
-LAYERS = ("toolchain", "operators", "harness", "estimate", "explain", "cli")  # from the ground up
+LAYERS = ("toolchain", "operators", "harness", "estimate", "explain", "cli")  # bottom to top
 FILES = sorted(file for layer in LAYERS for file in (ROOT / layer).rglob("*.py"))
 
 
 def layer_of(file: Path) -> int:
-    """How high a file is; a command line counts as such, whatever package it starts."""
+    """The layer of a file; a command line counts as cli, whatever its package."""
     return LAYERS.index("cli" if file.name == "__main__.py" else file.relative_to(ROOT).parts[0])
 
 
 def imported(file: Path) -> Iterator[str]:
-    """The modules that a file imports, inside functions too, by their full names."""
+    """The modules that a file imports, including inside functions, by full name."""
     package = file.relative_to(REPO).with_suffix("").parts[:-1]
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
@@ -32,7 +32,7 @@ def imported(file: Path) -> Iterator[str]:
 
 
 def layers_imported(file: Path) -> Iterator[str]:
-    """Those that a file imports something of; a public function is one of its operator."""
+    """The packages that a file imports from; a public function belongs to its operator."""
     for name in imported(file):
         top, *inside = name.split(".")
         if top == "workbench":
@@ -46,7 +46,7 @@ def test_imports_go_down(file):
 
 
 def test_imports_are_found():
-    """Of the kinds that there are: absolute, relative, of the package itself, in a function."""
+    """Each kind of import: absolute, relative, of the package itself, in a function."""
     found = set(imported(ROOT / "operators" / "softmax.py"))
     assert {"workbench.operators.builds", "workbench.operators.softmax_backward"} <= found
     assert "workbench.operators" in set(imported(ROOT / "cli" / "main.py"))
@@ -54,7 +54,7 @@ def test_imports_are_found():
 
 
 def test_only_operators_are_asked_for_by_name():
-    """In no other layer above the toolchain, comments included: so grep can show it, too."""
+    """In no other layer above the toolchain, including comments, so that grep shows it, too."""
     for layer in LAYERS[2:]:
         for file in (ROOT / layer).rglob("*.py"):
             text = file.read_text().lower()

@@ -1,16 +1,16 @@
 """The CUDA kernel workbench: ladders of kernels behind PyTorch operators.
 
-``from workbench import matmul, softmax, attention, rungs``: the public functions that
-workbench.operators lists. They are loaded on first use, so that importing ``workbench.toolchain``
-alone does not import torch.
+``from workbench import matmul, softmax, attention, rungs``: the public functions listed in
+workbench.operators. They are loaded on first use, so that importing ``workbench.toolchain`` alone
+does not import torch.
 
 The packages are layers, each of which imports only those below it:
 
     cli         command lines, tables, pages
-    explain     where the time of a kernel goes
-    estimate    how long a kernel might take on a GPU that is not there
+    explain     where a kernel's time goes
+    estimate    how long a kernel might take on an absent GPU
     harness     checks, inputs, timing, results, history
-    operators   all that Python knows of an operator, a module for each; the current builds
+    operators   all that Python knows about an operator, one module each; the current builds
     toolchain   compilers, builds, error messages
 """
 

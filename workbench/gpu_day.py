@@ -1,13 +1,13 @@
-"""All that only a GPU can tell, for when there is one for some minutes.
+"""Everything that needs a GPU, for when one is available for a few minutes.
 
 ``python -m workbench.gpu_day [--minutes N] [--results FOLDER] [--force] [--list]`` checks every
 rung, runs the conformance cases, measures the operators' tables, compares the simulator with Nsight
 Compute and compute-sanitizer, and times the published ladders (workbench.cli.gpu_steps). Each step
-is a process with a time limit, writes FOLDER/<device>-<step>.json, and is left out next time unless
+is a process with a time limit, writes FOLDER/<device>-<step>.json, and is skipped next time unless
 something that it depends on has changed (workbench.cli.gpu_run).
 
-Exit status 0 if all that was run is fine, 1 if a rung is wrong or a step failed, 2 for a command
-line that makes no sense or a machine without a GPU, 130 after Ctrl-C.
+Exit status 0 if all that ran is fine, 1 if a rung is wrong or a step failed, 2 for an invalid
+command line or a machine without a GPU, 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MINUTES = 14.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; the exit status."""
+    """Run the command line; return the exit status."""
     asked = _parser().parse_args(arguments)
     if not torch.cuda.is_available():
         if asked.list:
@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_minutes,
         default=MINUTES,
         metavar="N",
-        help=f"that all of it may take; default: {MINUTES:g}",
+        help=f"time limit for the whole run; default: {MINUTES:g}",
     )
     made.add_argument(
         "--results",
@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="where results go; default: docs/results",
     )
-    made.add_argument("--force", action="store_true", help="run what is up to date, too")
+    made.add_argument("--force", action="store_true", help="also run what is up to date")
     made.add_argument("--list", action="store_true", help="show the steps and run nothing")
     return made
 
@@ -93,7 +93,7 @@ def _folder(text: str) -> Path:
 
 
 def _list(every: Sequence[Step], records: Sequence[Record]) -> None:
-    """Print every step, and on which devices it is up to date."""
+    """Print every step, and the devices for which it is up to date."""
     rows = []
     for step in every:
         seconds = max((record.seconds(step) for record in records), default=step.seconds)

@@ -1,4 +1,4 @@
-"""Import this first: it ends a script with one line where the Python packages are missing."""
+"""Import this first: it ends a script with one line if Python packages are missing."""
 
 import importlib.util
 import sys
@@ -8,6 +8,6 @@ NEEDED = ("torch", "pytest", "rich", "filelock")
 _missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
 if _missing:
     sys.exit(
-        f"{sys.executable} has no {', '.join(_missing)}: activate the environment that has, or "
+        f"{sys.executable} has no {', '.join(_missing)}: activate the right environment, or "
         "pip install -r requirements.txt; python build.py doctor tells more"
     )

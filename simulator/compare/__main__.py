@@ -1,7 +1,7 @@
-"""``python -m simulator.compare``: the simulator beside NVIDIA's tools on a GPU.
+"""``python -m simulator.compare``: compares the simulator with NVIDIA's tools on a GPU.
 
-python -m simulator.compare --ncu [FILE]         counters, beside Nsight Compute's
-python -m simulator.compare --sanitizer [FILE]   findings, beside compute-sanitizer's
+python -m simulator.compare --ncu [FILE]         counters, with Nsight Compute's
+python -m simulator.compare --sanitizer [FILE]   findings, with compute-sanitizer's
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ COMPARISONS = {"--ncu": "simulator.compare.ncu", "--sanitizer": "simulator.compa
 
 
 def main(argv: Sequence[str]) -> int:
-    """The chosen comparison; its own arguments stand behind its name."""
+    """Run the chosen comparison; its own arguments follow its name."""
     if not argv or argv[0] not in COMPARISONS:
         print(__doc__.strip())
         return 0 if argv in (["-h"], ["--help"]) else 2

@@ -2,8 +2,8 @@
 
 ``python3 -m simulator.compare.measure OUT [--seconds N]`` compiles patterns.cu, runs its patterns
 and every rung of the ladders under ``ncu`` and writes OUT/ncu.json: what was launched, and each
-launch's metrics. It needs nvcc, ncu and Python; the rungs need what the workbench needs. What
-cannot be measured is left out and said in the file.
+launch's metrics. It needs nvcc, ncu and Python; the rungs also need the workbench's requirements.
+What cannot be measured is left out and noted in the file.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from simulator.compare.patterns import GROUPS, Pattern, patterns
 HERE = Path(__file__).resolve().parent
 REPO = HERE.parents[1]
 EVERYTHING = (*GROUPS, "rungs", "source")
-CHUNK = 120  # patterns of one run of ncu: what is lost if it fails
+CHUNK = 120  # patterns per run of ncu: what is lost if it fails
 SOURCE_NAMES = (
     "row", "broadcast", "pairs", "pairs_apart", "quarters", "stride2", "stride3", "stride32",
     "overlap_8", "row+4", "row/even", "random64-0", "random64-1", "random64m-0", "dense", "pitch8",
@@ -36,7 +36,7 @@ SOURCE_OPERATIONS = (
 
 
 def run(command: Sequence[str | Path], seconds: float) -> str:
-    """Run a program in the repository; "" or why it failed."""
+    """Run a program in the repository; return "" or why it failed."""
     try:
         done = subprocess.run(
             list(map(str, command)),
@@ -53,7 +53,7 @@ def run(command: Sequence[str | Path], seconds: float) -> str:
 
 
 def output(*command: str) -> str:
-    """What a program prints; "" if it cannot be run."""
+    """A program's output; "" if it cannot run."""
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
     except (subprocess.TimeoutExpired, OSError):
@@ -61,7 +61,7 @@ def output(*command: str) -> str:
 
 
 def available(wanted: Sequence[str], known: str) -> list[str]:
-    """The metrics that this ncu knows; ``known`` is its list, "" if there is none."""
+    """The metrics that this ncu supports; ``known`` is its list, "" if there is none."""
     names = set(re.findall(r"^\s*([a-z0-9]+__[\w]+)", known, re.M))
     return [m for m in wanted if not names or m.startswith("launch__") or m.split(".")[0] in names]
 
@@ -73,7 +73,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
     if start is None:
         return []
     rows = list(csv.DictReader(lines[start:]))
-    return [row for row in rows if (row.get("ID") or "").isdigit()]  # not the row of units
+    return [row for row in rows if (row.get("ID") or "").isdigit()]  # skip the row of units
 
 
 def numbers(row: dict[str, str], wanted: Sequence[str]) -> dict[str, float]:
@@ -100,9 +100,9 @@ def ncu(log: Path, wanted: Sequence[str], *options: str) -> list[str | Path]:
 def profile(
     log: Path, wanted: list[str], options: Sequence[str], program: Sequence[object], seconds: float
 ) -> tuple[str, list[dict[str, str]], list[str]]:
-    """Run a program under ncu: what failed ("": nothing), its launches, the metrics they have.
+    """Run a program under ncu: what failed ("": nothing), its launches, and their metrics.
 
-    A metric that this ncu does not know makes it measure nothing: it is left out then.
+    An unknown metric makes ncu measure nothing: it is then left out.
     """
     while True:
         log.unlink(missing_ok=True)
@@ -117,7 +117,7 @@ def profile(
 
 
 class Measurement:
-    """Everything that was measured so far; written after each step."""
+    """Everything measured so far; written after each step."""
 
     def __init__(self, out: Path, seconds: float) -> None:
         self.out, self.end = out, time.monotonic() + seconds
@@ -126,20 +126,20 @@ class Measurement:
 
     @property
     def left(self) -> float:
-        """Seconds that may still be spent."""
+        """The seconds left."""
         return self.end - time.monotonic()
 
     def add(self, kind: str, entry: dict[str, object]) -> None:
-        """One more entry of a list."""
+        """Append an entry to a list."""
         self.content[kind].append(entry)  # type: ignore[attr-defined]
 
     def fail(self, what: str, why: str) -> None:
-        """Something could not be measured."""
+        """Record that something could not be measured."""
         print(f"FAILED {what}: {why}", flush=True)
         self.add("failed", {"what": what, "why": why})
 
     def write(self) -> None:
-        """Keep what there is."""
+        """Save the results so far."""
         (self.out / "ncu.json").write_text(json.dumps(self.content, separators=(",", ":")))
 
     def run_patterns(self, program: Path, chunk: Sequence[Pattern], group: str, kind: str) -> None:
@@ -189,9 +189,9 @@ class Measurement:
 
 
 def measure(out: Path, seconds: float, only: Sequence[str] = EVERYTHING) -> Measurement:
-    """Measure what the time allows: first what decides between rules, then the rest.
+    """Measure what the time allows: first what distinguishes between rules, then the rest.
 
-    only: groups of patterns, "rungs", and "source": the metrics of the source view.
+    only: groups of patterns, "rungs", and "source" for the metrics of the source view.
     """
     out.mkdir(parents=True, exist_ok=True)
     made = Measurement(out, seconds)
@@ -216,7 +216,7 @@ def measure(out: Path, seconds: float, only: Sequence[str] = EVERYTHING) -> Meas
 
 
 def measure_all(made: Measurement, program: Path, only: Sequence[str]) -> None:
-    """Patterns and rungs, while the time lasts."""
+    """Measure patterns and rungs until time runs out."""
     every = patterns()
     chunks = []
     for group in ("walk", "shared", "matrix", "global", "copy"):
@@ -237,10 +237,10 @@ def measure_all(made: Measurement, program: Path, only: Sequence[str]) -> None:
 
 
 def main() -> int:
-    """The command line; the exit status."""
+    """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path, help="a folder for ncu.json")
-    parser.add_argument("--seconds", type=float, default=300, help="not longer than about this")
+    parser.add_argument("--seconds", type=float, default=300, help="approximate time limit")
     parser.add_argument("--only", nargs="+", choices=EVERYTHING, default=EVERYTHING)
     arguments = parser.parse_args()
     made = measure(arguments.out.absolute(), arguments.seconds, arguments.only)

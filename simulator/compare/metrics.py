@@ -1,8 +1,8 @@
-"""The metrics of Nsight Compute that the simulator's counters are compared with."""
+"""The Nsight Compute metrics that the simulator's counters are compared with."""
 
 from __future__ import annotations
 
-# What each of the simulator's counters is in Nsight Compute: the sum of these.
+# Each simulator counter in Nsight Compute: the sum of these metrics.
 METRICS: dict[str, tuple[str, ...]] = {
     "global_load_requests": ("l1tex__t_requests_pipe_lsu_mem_global_op_ld.sum",),
     "global_load_sectors": ("l1tex__t_sectors_pipe_lsu_mem_global_op_ld.sum",),
@@ -57,7 +57,7 @@ METRICS: dict[str, tuple[str, ...]] = {
     "dram_write_bytes": ("dram__bytes_write.sum",),
 }
 
-# Read on a GPU beside those: they explain a difference.
+# Also read on a GPU, to explain differences.
 COMMON = (
     "smsp__inst_executed.sum",
     "smsp__thread_inst_executed.sum",
@@ -120,7 +120,7 @@ WORK = (
     "sm__maximum_warps_per_active_cycle_pct",
 )
 
-# The source view's own, which Nsight Compute gets by changing the kernel: measured apart.
+# The source view's own, for which Nsight Compute instruments the kernel: measured separately.
 SOURCE = (
     "memory_l1_wavefronts_shared",
     "memory_l1_wavefronts_shared_ideal",
@@ -137,7 +137,7 @@ def _of(*prefixes: str) -> tuple[str, ...]:
 
 
 def of_group(group: str) -> tuple[str, ...]:
-    """The metrics to measure with one group of patterns, or with ``"rungs"``."""
+    """The metrics to measure for a group of patterns, or for ``"rungs"``."""
     every = {
         "global": (*_of("global", "atomic", "l2"), *GLOBAL),
         "shared": (*_of("shared"), *SHARED),

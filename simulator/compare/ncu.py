@@ -1,9 +1,9 @@
-"""The simulator's counters beside Nsight Compute's, launch by launch.
+"""Compares the simulator's counters with Nsight Compute's, launch by launch.
 
 ``python -m simulator.compare --ncu [FILE ...]`` runs the access patterns and every rung of the
 ladders in the simulator and compares with FILE, which simulator.compare.measure wrote on a machine
-with a GPU (of several, the later ones add to the first); without FILE it measures here. It prints a
-table, lists what differs, and writes docs/results/<gpu>-ncu.json.
+with a GPU (further files add to the first); without FILE it measures here. It prints a table, lists
+the differences, and writes docs/results/<gpu>-ncu.json.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from simulator.compare.patterns import Pattern, patterns
 REPO = Path(__file__).resolve().parents[2]
 RESULTS = REPO / "docs" / "results"
 MEMORY_BYTES = (4 << 20) + 1024 * 16  # BYTES in patterns.cu
-SHOWN = 40  # differences in the terminal; the file has all
+SHOWN = 40  # differences shown in the terminal; the file has all
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One counter of one launch: what the simulator says, and what the GPU does."""
+    """One counter of one launch: the simulator's value and the GPU's."""
 
     what: str  # "ldg4 stride2", "matmul tiled M=..,N=..,K=..: matmul_tiled_kernel"
     counter: str
@@ -41,7 +41,7 @@ class Pair:
 
     @property
     def equal(self) -> bool:
-        """Whether both say the same."""
+        """Whether both values agree."""
         return self.simulator == self.gpu
 
 
@@ -62,7 +62,7 @@ def simulate_patterns(some: Sequence[Pattern]) -> list[simulator.Launch]:
 
 
 def simulate_rungs() -> list[tuple[dict[str, str], list[simulator.Launch]]]:
-    """What was run, and its launches."""
+    """What ran, and its launches."""
     from simulator.compare import rungs
 
     done = []
@@ -75,14 +75,14 @@ def simulate_rungs() -> list[tuple[dict[str, str], list[simulator.Launch]]]:
 
 
 def counters_of(launch: simulator.Launch) -> dict[str, int]:
-    """The counters that Nsight Compute has, too."""
+    """The counters that Nsight Compute also has."""
     return {name: getattr(launch, name) for name in METRICS}
 
 
 def measured(metrics: Mapping[str, float], strict: bool = False) -> dict[str, int]:
-    """The same counters from the metrics of a launch, as far as they were measured.
+    """The same counters from the metrics of a launch, if they were measured.
 
-    strict: leave out a counter unless all metrics that it is the sum of were measured.
+    strict: leave out a counter unless all metrics that it sums were measured.
     """
     return {
         name: int(sum(metrics[part] for part in parts if part in metrics))
@@ -97,8 +97,8 @@ def measured_pattern(operation: str, metrics: Mapping[str, float]) -> dict[str, 
     if operation.startswith("stsm") and METRICS["shared_store_requests"][1] not in metrics:
         del found["shared_store_requests"]
     if operation.startswith("copy"):
-        # In front of the copy stand three loads without lanes; they and the end of the warp count
-        # a wavefront each.
+        # Three loads without lanes precede the copy; they and the end of the warp count a wavefront
+        # each.
         found.pop("shared_load_requests", None)
         everything = int(metrics["l1tex__data_pipe_lsu_wavefronts_mem_shared.sum"])
         found["shared_store_wavefronts"] = everything - 4
@@ -106,12 +106,12 @@ def measured_pattern(operation: str, metrics: Mapping[str, float]) -> dict[str, 
 
 
 def base_name(kernel: str) -> str:
-    """``matmul_tiled_kernel`` of a kernel's full name."""
+    """``matmul_tiled_kernel`` from a kernel's full name."""
     return re.split(r"[<(]", kernel.removeprefix("void "))[0].split("::")[-1].strip()
 
 
 def pattern_pairs(gpu: Sequence[Mapping], some: Sequence[Pattern]) -> Iterator[Pair]:
-    """The counters of the patterns that the GPU has run."""
+    """The counters of the patterns that the GPU ran."""
     known = {(p.operation, p.name): p for p in some}
     rows = [row for row in gpu if (row["operation"], row["name"]) in known]
     ours = simulate_patterns([known[row["operation"], row["name"]] for row in rows])
@@ -121,7 +121,7 @@ def pattern_pairs(gpu: Sequence[Mapping], some: Sequence[Pattern]) -> Iterator[P
 
 
 def rung_pairs(gpu: Sequence[Mapping], runs: Sequence[Mapping]) -> Iterator[Pair]:
-    """The counters of the rungs' launches, which come in the same order on both sides."""
+    """The counters of the rungs' launches, in the same order on both sides."""
     rest = iter(gpu)
     for name, launches in simulate_rungs():
         if name not in runs:
@@ -142,7 +142,7 @@ def rung_pairs(gpu: Sequence[Mapping], runs: Sequence[Mapping]) -> Iterator[Pair
 
 
 def joined(contents: Sequence[dict]) -> dict:
-    """The first file, with the patterns and metrics that the others measured."""
+    """The first file, plus the patterns and metrics that the others measured."""
     first = contents[0]
     rows = {(row["operation"], row["name"]): row for row in first["patterns"]}
     for content in contents[1:]:
@@ -155,7 +155,7 @@ def joined(contents: Sequence[dict]) -> dict:
 
 
 def show(console: Console, title: str, pairs: Sequence[Pair]) -> None:
-    """How many are equal, by counter; then those that are not."""
+    """Print how many are equal, by counter; then the unequal ones."""
     table = Table(title=title)
     for column in ("counter", "launches", "equal", "largest difference"):
         table.add_column(column, justify="left" if column == "counter" else "right")
@@ -170,7 +170,7 @@ def show(console: Console, title: str, pairs: Sequence[Pair]) -> None:
 
 
 def agreement(pairs: Sequence[Pair]) -> dict[str, dict[str, float]]:
-    """By counter: launches where it is not 0, where both are equal, and the largest difference."""
+    """By counter: launches where it is nonzero, where both agree, and the largest difference."""
     by_counter: dict[str, dict[str, float]] = {}
     for p in pairs:
         if p.simulator or p.gpu:
@@ -183,7 +183,7 @@ def agreement(pairs: Sequence[Pair]) -> dict[str, dict[str, float]]:
 
 
 def to_json(device: str, of_patterns: Sequence[Pair], of_rungs: Sequence[Pair]) -> str:
-    """How far both agree; the GPU's counters of each pattern; both sides' of each rung's launch."""
+    """The agreement; the GPU's counters of each pattern; both sides' of each rung's launch."""
     patterns_rows: dict[str, dict[str, int]] = {}
     for p in of_patterns:
         if p.gpu and not p.counter.startswith("dram"):
@@ -206,12 +206,16 @@ def to_json(device: str, of_patterns: Sequence[Pair], of_rungs: Sequence[Pair]) 
 
 
 def main(argv: Sequence[str]) -> int:
-    """The command line; the exit status."""
+    """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m simulator.compare --ncu", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("files", nargs="*", type=Path, help="ncu.json of simulator.compare.measure")
-    parser.add_argument("--patterns", action="store_true", help="without the ladders")
+    parser.add_argument(
+        "files", nargs="*", type=Path, help="ncu.json from simulator.compare.measure"
+    )
+    parser.add_argument(
+        "--patterns", action="store_true", help="access patterns only, without the ladders"
+    )
     arguments = parser.parse_args(argv)
     if arguments.files:
         content = joined([json.loads(file.read_text()) for file in arguments.files])

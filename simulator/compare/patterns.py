@@ -1,6 +1,6 @@
-"""The access patterns that ``patterns.cu`` runs: what each lane of a warp addresses.
+"""The access patterns that ``patterns.cu`` runs: the address of each lane of a warp.
 
-Pure Python, so that a machine with nothing but nvcc and Nsight Compute can use it.
+Pure Python, so that a machine with only nvcc and Nsight Compute can use it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ GROUPS = ("global", "shared", "matrix", "copy", "walk")
 
 @dataclass(frozen=True)
 class Pattern:
-    """One launch of ``patterns.cu``: operation, byte offsets by lane, lanes that take part."""
+    """One launch of ``patterns.cu``: operation, byte offsets by lane, participating lanes."""
 
     group: str
     name: str
@@ -25,13 +25,13 @@ class Pattern:
     mask: int = ALL
 
     def line(self) -> str:
-        """As ``patterns.cu`` reads it."""
+        """The text that ``patterns.cu`` reads."""
         return " ".join(map(str, (self.name, self.operation, self.mask, *self.offsets)))
 
 
 Shape = Callable[[int], int]  # lane -> element
 
-# Elements of the access's own size, by lane.
+# Elements, in units of the access size, by lane.
 SHAPES: dict[str, Shape] = {
     "row": lambda i: i,
     "reversed": lambda i: 31 - i,
@@ -152,7 +152,7 @@ def _shared() -> Iterator[Pattern]:
         yield from _random("shared", operation, size, 256, 3)
 
 
-# Rows of 8x8 matrices: lane -> 16-byte element, in a tile with rows of so many of them.
+# Rows of 8x8 matrices: lane -> 16-byte element, in a tile with a given row length.
 ROWS: dict[str, Shape] = {
     "dense": lambda i: i,
     "pitch2": lambda i: 2 * i,

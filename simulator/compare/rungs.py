@@ -1,4 +1,4 @@
-"""Runs every rung of the ladders once, at small shapes: ``ncu`` or the simulator counts.
+"""Runs every rung of the ladders once, at small shapes, for ``ncu`` or the simulator to count.
 
 ``python -m simulator.compare.rungs TARGET MANIFEST [--build]``; MANIFEST gets what was run, in
 order.
@@ -13,9 +13,9 @@ from pathlib import Path
 
 
 def runs(target: str) -> Iterator[tuple[dict[str, str], Callable[[], bool]]]:
-    """What to run, and a function that runs it and says whether the rung took the input.
+    """What to run, and a function that runs it and returns whether the rung accepted the input.
 
-    The cases of an operator are the benchmark's on the simulator, and the sizes of its edge cases.
+    The cases of an operator are its simulator benchmarks and the sizes of its edge cases.
     """
     import torch
 
@@ -48,7 +48,7 @@ def runs(target: str) -> Iterator[tuple[dict[str, str], Callable[[], bool]]]:
 
 
 def main() -> int:
-    """The command line; the exit status."""
+    """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("target", choices=("gpu", "simulator"))
     parser.add_argument("manifest", type=Path)

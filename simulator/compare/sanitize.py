@@ -1,9 +1,9 @@
 """The GPU's half of the comparison with compute-sanitizer.
 
 ``python3 -m simulator.compare.sanitize OUT [--seconds N]`` compiles the kernels of
-tests/kernels/wrong and right into one program a file, runs each kernel and its right twin under
-compute-sanitizer, and writes OUT/sanitizer.json. It needs nvcc, compute-sanitizer and Python alone.
-Every kernel has a process of its own, which is killed when it hangs.
+tests/kernels/wrong and right into one program per file, runs each kernel and its correct twin under
+compute-sanitizer, and writes OUT/sanitizer.json. It only needs nvcc, compute-sanitizer and Python.
+Every kernel runs in its own process, which is killed if it hangs.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from simulator.compare import wrong
 from simulator.compare.wrong import Wrong
 
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
-PROCESSES = 8  # at a time
+PROCESSES = 8  # in parallel
 KERNEL_SECONDS = 25
-KEPT = 6  # findings of a run
+KEPT = 6  # findings per run
 MAIN = """\
 #include "{file}"
 
@@ -61,7 +61,7 @@ int main(int argc, char** argv) {{
 }}
 """
 CASE = '  if (argc > 1 && !std::strcmp(argv[1], "{name}")) return run_launcher({name}, {n}, {m});'
-# What the first line of a finding says.
+# Patterns for the first line of a finding.
 HEADS = re.compile(
     r"Invalid __|Misaligned|out of bounds|Race reported|hazard detected|Uninitialized|"
     r"Barrier error|Invalid usage|[Mm]barrier|[Ii]nvalid (cluster|arrive|wait|argument)|Warp.*mask|"
@@ -72,7 +72,7 @@ PLACE = re.compile(r"([\w.-]+\.(?:cuh?|h)):(\d+)")
 
 @dataclass(frozen=True)
 class Finding:
-    """What compute-sanitizer reports: its first line, and the lines in the kernel's file."""
+    """A compute-sanitizer finding: its first line, and the lines in the kernel's file."""
 
     text: str
     lines: tuple[int, ...]
@@ -86,9 +86,9 @@ class Run:
     name: str
     which: str  # "wrong" or "right"
     tool: str
-    status: str = "not run"  # or "ended", "hangs", or why not
+    status: str = "not run"  # or "ended", "hangs", or why it did not run
     seconds: float = 0
-    sum: float | None = None  # checksum of the output; None: it did not get that far
+    sum: float | None = None  # checksum of the output; None: it got no further
     error: int = 0  # cudaError_t
     findings: list[Finding] = field(default_factory=list)
     output: str = ""
@@ -110,7 +110,7 @@ def program_text(check: str) -> str:
 
 
 def build(check: str, out: Path) -> str:
-    """Compile a check's program to OUT/<check>; "" or what the compiler says."""
+    """Compile a check's program to OUT/<check>; return "" or the compiler's output."""
     source = out / f"run_{check}.cu"
     source.write_text(program_text(check))
     includes = [word for folder in wrong.INCLUDES for word in ("-I", str(folder))]
@@ -148,7 +148,7 @@ def execute(command: Sequence[str], seconds: float) -> tuple[str, str]:
 
 
 def kill(child: subprocess.Popen[str]) -> None:
-    """End a process and what it started."""
+    """Kill a process and its children."""
     try:
         os.killpg(child.pid, signal.SIGKILL)
     except ProcessLookupError:
@@ -156,7 +156,7 @@ def kill(child: subprocess.Popen[str]) -> None:
 
 
 def findings(text: str, file: str) -> list[Finding]:
-    """What a report says, each once: blocks of lines that begin with "========="."""
+    """The findings in a report, each once: blocks of lines that start with "========="."""
     lines = re.findall(r"^=========(.*)$", text, re.M)
     blocks: list[list[str]] = [[]]
     for line in lines:
@@ -177,7 +177,7 @@ def findings(text: str, file: str) -> list[Finding]:
 
 
 def sanitize(program: Path, run: Run, seconds: float, options: Sequence[str]) -> None:
-    """Fill in a run: the launcher under its tool."""
+    """Run the launcher under its tool and fill in the result."""
     started = time.monotonic()
     command = [
         "compute-sanitizer", "--tool", run.tool, "--show-backtrace", "no", "--print-limit", "20",
@@ -195,7 +195,7 @@ def sanitize(program: Path, run: Run, seconds: float, options: Sequence[str]) ->
 
 
 def planned(kernels: Sequence[Wrong]) -> list[Run]:
-    """What to run, what matters most first, and what may hang behind that."""
+    """What to run, most important first, and what may hang last."""
     runs = [
         Run(k.check, k.name, which, k.kind)
         for which in ("right", "wrong")
@@ -213,14 +213,14 @@ def planned(kernels: Sequence[Wrong]) -> list[Run]:
 
 
 def extra_options(tool: str, help_text: str) -> list[str]:
-    """What a newer compute-sanitizer has to be asked for."""
+    """The options that a newer compute-sanitizer needs."""
     if tool == "initcheck" and "--initcheck-address-space" in help_text:
         return ["--initcheck-address-space", "all"]
     return []
 
 
 def measure(out: Path, seconds: float) -> dict[str, object]:
-    """Build, run what the time allows, and return what sanitizer.json holds."""
+    """Build, run what the time allows, and return the content of sanitizer.json."""
     end = time.monotonic() + seconds
     out.mkdir(parents=True, exist_ok=True)
     failed = {}
@@ -267,10 +267,10 @@ def version() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; the exit status."""
+    """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path, help="a folder for sanitizer.json")
-    parser.add_argument("--seconds", type=float, default=200, help="not longer than about this")
+    parser.add_argument("--seconds", type=float, default=200, help="approximate time limit")
     arguments = parser.parse_args(argv)
     out = arguments.out.absolute()
     content = measure(out, arguments.seconds)

@@ -1,7 +1,7 @@
-"""The simulator's findings beside those of compute-sanitizer, kernel by kernel.
+"""Compares the simulator's findings with compute-sanitizer's, kernel by kernel.
 
 ``python -m simulator.compare --sanitizer [FILE]`` runs the kernels of tests/kernels/wrong and their
-right twins in the simulator and compares with FILE, which simulator.compare.sanitize wrote on a
+correct twins in the simulator and compares with FILE, which simulator.compare.sanitize wrote on a
 machine with a GPU; without FILE it measures here. It prints a table and writes
 docs/results/<gpu>-sanitizer.json.
 """
@@ -28,18 +28,18 @@ RESULTS = wrong.REPO / "docs" / "results"
 
 @dataclass(frozen=True)
 class Row:
-    """What both say about a kernel and its twin.
+    """What both tools report on a kernel and its twin.
 
     Attributes:
-        check: the file of the kernel.
-        name: of the kernel.
-        mistake: what is wrong in it.
-        simulator: "racecheck 30, 34": kind and lines, or "" for nothing.
+        check: the kernel's file.
+        name: the kernel's name.
+        mistake: what is wrong with it.
+        simulator: "racecheck 30, 34": kind and lines, or "" for none.
         sanitizer: the same for the tool of that kind; "hangs", or "not run".
-        other_tools: what the other tools of compute-sanitizer say, by tool.
+        other_tools: what compute-sanitizer's other tools report, by tool.
         verdict: "agree", "agree, other lines", "simulator only", "sanitizer only", "neither",
             "not measured", or "right" for a kernel that only has a right one.
-        twin: "" where both are silent about the right twin and compute the same, else what not.
+        twin: "" if both report nothing on the right twin and compute the same, else what differs.
     """
 
     check: str
@@ -54,11 +54,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Simulated:
-    """What the simulator says about a kernel, and what it makes of its twin."""
+    """The simulator's finding on a kernel, and its result for the twin."""
 
-    kind: str  # "": nothing was found
+    kind: str  # "": no finding
     lines: tuple[int, ...]
-    twin: str  # a finding in the twin, "" for none
+    twin: str  # a finding on the twin, "" for none
     twin_sum: float | None
 
     def text(self) -> str:
@@ -67,7 +67,7 @@ class Simulated:
 
 
 def shown(kind: str, lines: Sequence[int]) -> str:
-    """Kind and lines as the table has them."""
+    """Kind and lines, formatted for the table."""
     return f"{kind} {', '.join(map(str, lines))}".strip()
 
 
@@ -92,7 +92,7 @@ def simulate(kernel: Wrong, module: object) -> Simulated:
 
 
 def simulate_all() -> dict[str, Simulated]:
-    """Kernel -> what the simulator says."""
+    """Kernel -> the simulator's result."""
     found = {}
     for check, module in wrong.build().items():
         found.update({k.name: simulate(k, module) for k in wrong.kernels(check)})
@@ -100,7 +100,7 @@ def simulate_all() -> dict[str, Simulated]:
 
 
 def compare(simulated: dict[str, Simulated], measured: dict) -> list[Row]:
-    """A row for each kernel, in the order of the files."""
+    """One row per kernel, in the order of the files."""
     runs = {(r["name"], r["which"], r["tool"]): r for r in measured["runs"]}
     return [
         _row(kernel, simulated[kernel.name], runs)
@@ -129,7 +129,7 @@ def _row(kernel: Wrong, ours: Simulated, runs: dict) -> Row:
 
 
 def _said(run: dict | None) -> str:
-    """What compute-sanitizer says: the tool, and the lines of its first finding with lines."""
+    """compute-sanitizer's report: the tool, and the lines of its first finding with lines."""
     if run is None or run["status"] == "not run":
         return "not run"
     if not run["findings"]:
@@ -165,7 +165,7 @@ def _twin(ours: Simulated, run: dict | None) -> str:
 
 
 def print_rows(rows: Sequence[Row], measured: dict, console: Console) -> None:
-    """The table, and how often which verdict."""
+    """Print the table and the number of each verdict."""
     table = Table(title=f"compute-sanitizer {measured['sanitizer']} on {measured['device']}")
     table.add_column("kernel", no_wrap=True)
     for column in ("simulator", "compute-sanitizer", "verdict", "other tools", "twin"):
@@ -188,7 +188,7 @@ def print_rows(rows: Sequence[Row], measured: dict, console: Console) -> None:
 
 
 def result(rows: Sequence[Row], measured: dict) -> str:
-    """The content of the result's file."""
+    """The content of the results file."""
     content = {
         "device": measured["device"],
         "sanitizer": measured["sanitizer"],
@@ -218,9 +218,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m simulator.compare --sanitizer", description=__doc__.splitlines()[0]
     )
     parser.add_argument(
-        "file", type=Path, nargs="?", help="sanitizer.json of simulator.compare.sanitize"
+        "file", type=Path, nargs="?", help="sanitizer.json from simulator.compare.sanitize"
     )
-    parser.add_argument("--json", type=Path, help="where the result goes (default: docs/results)")
+    parser.add_argument("--json", type=Path, help="folder for the result (default: docs/results)")
     arguments = parser.parse_args(argv)
     measured = json.loads(arguments.file.read_text()) if arguments.file else measure()
     rows = compare(simulate_all(), measured)

@@ -1,6 +1,6 @@
-"""The kernels that are wrong on purpose, and their right twins: tests/kernels/wrong/*.cu.
+"""The deliberately wrong kernels and their right twins: tests/kernels/wrong/*.cu.
 
-The sources describe themselves: a comment "name (in N, out M): what is wrong" in front of a kernel,
+The sources are self-describing: a comment "name (in N, out M): what is wrong" before a kernel,
 WRONG name at the faulty line, OTHER name at the other side of a race. A file is named after the
 check that finds its kernels. The kernels of tests/kernels/right have no wrong twin.
 """
@@ -25,7 +25,7 @@ CHECKS = ("memcheck", "racecheck", "initcheck", "synccheck", "async")
 RIGHT = ("ordered",)  # files without wrong kernels
 FILES = (*CHECKS, *RIGHT)
 PERIOD = 7  # inputs are 0, 1, ..., 6, 0, 1, ...
-WEIGHTS = 13  # a checksum multiplies element i by 1 + i % 13
+WEIGHTS = 13  # a checksum weights element i by 1 + i % 13
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,13 @@ class Wrong:
     """A kernel with a mistake, launched by <name>_wrong, and its twin <name>_right.
 
     Attributes:
-        check: the file it is in: one of CHECKS, or one of those that are right.
-        name: in launchers and marks.
+        check: its file: one of CHECKS, or one of those with right kernels only.
+        name: its name in launchers and marks.
         sizes: elements of the launchers' input and output.
-        type: of these elements, "float" or "int".
-        mistake: what is wrong, a sentence.
+        type: type of these elements, "float" or "int".
+        mistake: what is wrong, as a sentence.
         wrong: the lines at fault; a finding is at one of them.
-        other: lines of the other side of a race; either side may be the one that is found.
+        other: lines of the other side of a race; either side may be found.
     """
 
     check: str
@@ -52,12 +52,12 @@ class Wrong:
 
     @property
     def kind(self) -> str:
-        """The kind of its finding: what is asynchronous races, too; so might a right one."""
+        """The kind of its finding: asynchronous and right kernels count as racecheck."""
         return "racecheck" if self.check in ("async", *RIGHT) else self.check
 
     @property
     def launchers(self) -> tuple[str, ...]:
-        """Which ones there are."""
+        """The variants that exist."""
         return ("right",) if self.check in RIGHT else ("right", "wrong")
 
     @property
@@ -66,7 +66,7 @@ class Wrong:
         return self.wrong | self.other
 
     def names_both(self, line: int, other_line: int) -> bool:
-        """Whether these are the lines of the two sides; 0 stands for a side that is not known."""
+        """Whether these are the lines of the two sides; 0 stands for an unknown side."""
         if not self.other:
             return line in self.wrong and other_line in {0, *self.wrong}
         either = (line, other_line), (other_line, line)
@@ -128,7 +128,7 @@ def build() -> dict[str, ModuleType]:
 
 
 def inputs(kernel: Wrong) -> np.ndarray:
-    """What its launchers read."""
+    """The input of its launchers."""
     import numpy as np
 
     dtype = np.int32 if kernel.type == "int" else np.float32
@@ -136,7 +136,7 @@ def inputs(kernel: Wrong) -> np.ndarray:
 
 
 def launch(module: ModuleType, kernel: Wrong, which: str) -> np.ndarray:
-    """Run the "wrong" or the "right" one in the simulator; its output."""
+    """Run the "wrong" or the "right" variant in the simulator; return its output."""
     import torch
 
     data = torch.from_numpy(inputs(kernel))
@@ -146,5 +146,5 @@ def launch(module: ModuleType, kernel: Wrong, which: str) -> np.ndarray:
 
 
 def checksum(out: np.ndarray) -> float:
-    """A number that tells one output from another; exact for the twins."""
+    """A number that distinguishes outputs; exact for the twins."""
     return float(sum(float(x) * (1 + i % WEIGHTS) for i, x in enumerate(out)))

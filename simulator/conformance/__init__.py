@@ -1,12 +1,11 @@
-"""Every instruction form against references that are not the simulator's own code.
+"""Tests every instruction form against references independent of the simulator's code.
 
     python -m simulator.conformance            # on the simulator
-    python -m simulator.conformance --gpu      # the same on a GPU, and both compared
+    python -m simulator.conformance --gpu      # also on a GPU, and both compared
 
-A family of instructions is one module: it has a `SUITE` of forms that work on each lane by itself
-(micro.py), or `CASES` with a name and a `check(full, target)`, or both. What a family must cover
-stands in forms.tsv. Adding an opcode is one entry in the family's C++ table, one function, and one
-row here.
+A family of instructions is one module: it has a `SUITE` of forms that work lane by lane (micro.py),
+or `CASES` with a name and a `check(full, target)`, or both. forms.tsv lists what a family must
+cover. Adding an opcode takes one entry in the family's C++ table, one function, and one row here.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from .micro import Program
 
-# One line a family: the module of that name with "_ops" behind it, and its rows of forms.tsv.
+# One line per family: the module named <family>_ops, and its rows in forms.tsv.
 FAMILIES = (
     "integer",
     "float",
@@ -48,23 +47,23 @@ FAMILIES = (
 
 
 class Checked(Protocol):
-    """What a family's CASES hold."""
+    """An element of a family's CASES."""
 
     name: str
 
     def check(self, full: bool = False, target: str = "simulator") -> None:
-        """Run on a target; AssertionError where it does something wrong."""
+        """Run on a target; AssertionError if the target is wrong."""
 
 
 def cases(family: str) -> list[Checked]:
-    """Everything that a family checks."""
+    """All checks of a family."""
     module = _module(family)
     suite = getattr(module, "SUITE", None)
     return [*(suite.cases() if suite else ()), *getattr(module, "CASES", ())]
 
 
 def programs(families: Iterable[str]) -> list[Program]:
-    """What the cases of some families run, to be compiled together."""
+    """The programs of some families' cases, to be compiled together."""
     from .micro import programs_of
 
     return programs_of(map(_module, families))

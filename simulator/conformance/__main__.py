@@ -1,7 +1,7 @@
 """``python -m simulator.conformance``: which instruction forms run, and whether they are right.
 
-Exit status 0: every case passes, every form of forms.tsv was executed by one that passes, and no
-other form was. Else 1.
+Exit status 0: every case passes, and passing cases executed every form of forms.tsv and no other.
+Otherwise 1.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ from simulator.conformance.micro import compile_together
 from workbench.toolchain import BuildError
 
 RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results"
-SHOWN = 12  # of a long list
+SHOWN = 12  # items of a long list
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came out of one case."""
+    """The outcome of one case."""
 
     family: str
     name: str
     error: str = ""  # empty if it passed
-    forms: frozenset[str] = frozenset()  # that the simulator executed
+    forms: frozenset[str] = frozenset()  # executed by the simulator
     distance: int = 0  # between two targets, in units of the last place
 
 
 @dataclass
 class Report:
-    """All outcomes of a run, and what follows from them."""
+    """All outcomes of a run, and a summary."""
 
     device: str
     full: bool
-    whole: bool  # every case there is has run, so that missing forms mean something
+    whole: bool  # all cases ran, so that missing forms are meaningful
     outcomes: list[Outcome] = field(default_factory=list)
 
     @property
@@ -61,17 +61,17 @@ class Report:
 
     @property
     def not_covered(self) -> list[str]:
-        """Forms of the table that no passing case executed."""
+        """Forms in the table that no passing case executed."""
         return sorted(set(listed()) - self.executed)
 
     @property
     def unlisted(self) -> list[str]:
-        """Forms that were executed and do not stand in the table."""
+        """Executed forms that are not in the table."""
         return sorted(self.executed - set(listed()))
 
     @property
     def ok(self) -> bool:
-        """Whether nothing fails and, after a whole run, nothing is missing."""
+        """Whether nothing fails and, after a full run, nothing is missing."""
         return not self.failing and not (self.whole and (self.not_covered or self.unlisted))
 
     def families(self) -> dict[str, dict[str, int]]:
@@ -89,7 +89,7 @@ class Report:
         return rows
 
     def to_json(self) -> str:
-        """The result as a file: the same for the same outcomes."""
+        """The result as a file, deterministic for given outcomes."""
         content: dict[str, object] = {
             "device": self.device,
             "operands": "more" if self.full else "standard",
@@ -107,9 +107,9 @@ class Report:
 
 
 def run_case(family: str, case: Checked, full: bool, targets: Sequence[str]) -> Outcome:
-    """Run a case on each target; with two, compare them where the case can.
+    """Run a case on each target; with two, compare them if the case can.
 
-    What a launch would count at its addresses is counted if `full`.
+    If `full`, launches also count what depends on addresses.
     """
     error, distance = "", 0
     with simulator.record(addresses=full) as launches:
@@ -127,7 +127,7 @@ def run_case(family: str, case: Checked, full: bool, targets: Sequence[str]) -> 
 
 
 def chosen(patterns: Sequence[str]) -> list[tuple[str, Checked]]:
-    """The cases whose "family/name" any of the patterns is found in; all without patterns."""
+    """The cases whose "family/name" matches any of the patterns; all without patterns."""
     every = [(family, case) for family in FAMILIES for case in cases(family)]
     if not patterns:
         return every
@@ -136,7 +136,7 @@ def chosen(patterns: Sequence[str]) -> list[tuple[str, Checked]]:
 
 
 def print_report(report: Report, console: Console) -> None:
-    """A table of the families, then what fails and what is missing."""
+    """Print a table of the families, then what fails and what is missing."""
     table = Table(title=f"Conformance on {report.device}")
     table.add_column("family")
     for column in ("cases", "failing", "forms", "covered"):
@@ -148,7 +148,7 @@ def print_report(report: Report, console: Console) -> None:
     for outcome in report.failing[:SHOWN]:
         console.print(f"FAILS {outcome.family}/{outcome.name}\n{outcome.error}\n", markup=False)
     if len(report.failing) > SHOWN:
-        console.print(f"... and {len(report.failing) - SHOWN} more that fail")
+        console.print(f"... and {len(report.failing) - SHOWN} more failures")
     if report.whole:
         _print_forms("not covered", report.not_covered, console)
         _print_forms("executed, but not in forms.tsv", report.unlisted, console)
@@ -165,17 +165,19 @@ def _print_forms(what: str, forms: list[str], console: Console) -> None:
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m simulator.conformance", description=__doc__)
     parser.add_argument("names", nargs="*", help='regular expressions for "family/form"')
-    parser.add_argument("--full", action="store_true", help="more operands")
-    parser.add_argument("--gpu", action="store_true", help="on the GPU, too, and compare")
-    parser.add_argument("--json", type=Path, help="where the result goes (default: docs/results)")
+    parser.add_argument("--full", action="store_true", help="run more operands")
+    parser.add_argument("--gpu", action="store_true", help="also run on the GPU, and compare")
+    parser.add_argument("--json", type=Path, help="folder for the result (default: docs/results)")
     args = parser.parse_args(argv)
     if args.gpu and not torch.cuda.is_available():
-        parser.error("--gpu: PyTorch finds no GPU here; without it the simulator alone is checked")
+        parser.error(
+            "--gpu: PyTorch finds no GPU here; without --gpu only the simulator is checked"
+        )
     return args
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the chosen cases, print and write the result; the exit status."""
+    """Run the chosen cases, print and write the result; return the exit status."""
     args = _arguments(argv)
     console = Console()
     selected = chosen(args.names)

@@ -1,4 +1,4 @@
-"""cp.async (PTX ISA 9.7.9.25): copies of a thread, their groups, mbarriers that track them."""
+"""cp.async (PTX ISA 9.7.9.25): per-thread copies, their groups, mbarriers that track them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from simulator.conformance.asynchronous import Case, Program, tensor
 
-# Every lane copies one piece; what is in shared memory before the wait and after it.
+# Every lane copies one piece; outputs shared memory before and after the wait.
 COPY = """
 __global__ void NAME_kernel(const uint8_t* in, const int* from, const unsigned* size,
                             const int* run, uint8_t* out) {
@@ -31,7 +31,7 @@ void NAME(const uint8_t* in, const int* from, const unsigned* size, const int* r
 }
 """
 
-FORMS = {  # launcher: bytes, form, further operands
+FORMS = {  # launcher: bytes, form, additional operands
     "ca4": (4, "ca.shared.global", ""),
     "ca8": (8, "ca.shared::cta.global.L2::64B", ""),
     "ca16": (16, "ca.shared.global.L2::128B", ""),
@@ -54,8 +54,8 @@ def copy_kernel(name: str) -> str:
 
 
 GROUPS = """
-// Three groups of two copies each, waited for one after the other; thread t commits its groups only
-// if bit g of its mask is set, so that lanes differ in what they wait for.
+// Three groups of two copies each, waited for in sequence; thread t commits group g only
+// if bit g of its mask is set, so that lanes wait for different copies.
 __global__ void groups_kernel(const int* in, const unsigned* masks, int* out) {
   __shared__ int data[6][32];
   const int t = threadIdx.x;
@@ -81,7 +81,7 @@ void groups(const int* in, const unsigned* masks, int* out) {
   groups_kernel<<<1, 32>>>(in, masks, out);
 }
 
-// A barrier that completes when the copies of all threads have; with noinc the count includes them.
+// A barrier that completes with the copies of all threads; with noinc the count includes them.
 #define ARRIVE(FORM) \\
   asm volatile("cp.async.mbarrier." FORM ".b64 [%0];" : : "r"(smem(&bar)) : "memory");
 template <bool NOINC>
@@ -209,7 +209,7 @@ LIBRARY = Program(
 
 
 def operands(launcher: str, seed: int) -> list[np.ndarray]:
-    """Source, offsets in it, sizes and which threads copy; pieces of no bytes lie anywhere."""
+    """Source, offsets in it, sizes and which threads copy; empty pieces are anywhere."""
     rng = np.random.default_rng(seed)
     n = FORMS[launcher][0]
     data = rng.integers(0, 256, 4096).astype(np.uint8)

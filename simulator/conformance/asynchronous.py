@@ -1,4 +1,4 @@
-"""Programs of asynchronous instructions: kernels compiled together, and the cases that run them."""
+"""Programs for asynchronous instructions: kernels compiled together, and cases that run them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from simulator.conformance import micro
 
 ALIGN = 128  # bytes
 
-# What the kernels of these tests share.
+# Helpers for the kernels of these tests.
 HELPERS = """
 #include <cstdint>
 using u64 = unsigned long long;
@@ -58,7 +58,7 @@ __device__ inline unsigned cluster_rank() {
 
 
 class Program(micro.Program):
-    """CUDA source behind HELPERS, and the launchers that it defines."""
+    """CUDA source after HELPERS, and the launchers that it defines."""
 
     def __init__(
         self, name: str, source: str, functions: tuple[str, ...], alone: bool = False
@@ -70,7 +70,7 @@ class Program(micro.Program):
 class Case:
     """Runs kernels of a program and compares what they computed with a model.
 
-    run: from the compiled module and the device of its tensors; raises AssertionError.
+    run: takes the compiled module and the device of its tensors; raises AssertionError.
     """
 
     name: str
@@ -81,12 +81,12 @@ class Case:
         return self.name
 
     def check(self, full: bool = False, target: str = "simulator") -> None:
-        del full  # every case always runs whole
+        del full  # every case always runs in full
         self.run(self.program.module(target), "cpu" if target == "simulator" else "cuda")
 
 
 def tensor(values: np.ndarray, device: str) -> torch.Tensor:
-    """A tensor of its own with these values, at an address that every instruction takes."""
+    """A separate tensor with these values, at an address valid for every instruction."""
     made = torch.from_numpy(np.ascontiguousarray(values).copy())
     room = torch.empty(made.numel() + ALIGN // made.element_size(), dtype=made.dtype, device=device)
     skip = -room.data_ptr() % ALIGN // made.element_size()

@@ -1,9 +1,9 @@
 """Atomic operations in global and shared memory, also by generic address (PTX ISA 9.7.13).
 
-Each form runs with a cell for every lane, against a reference, and with a few cells that the lanes
-of many warps and blocks fight for. There the order is not known, but every operation must have seen
-the result of another one: the old values and the final one are the initial one and the new ones.
-atom.add.f32 flushes subnormal numbers in global memory and not in shared memory.
+Each form runs with one cell per lane, against a reference, and with a few cells that the lanes of
+many warps and blocks compete for. There the order is unknown, but every operation must have seen
+another one's result: the old values and the final one must be the initial one and the new ones.
+atom.add.f32 flushes subnormal numbers in global memory but not in shared memory.
 """
 
 # ruff: noqa: E731 (references are short enough for a lambda)
@@ -42,14 +42,14 @@ COMMUTATIVE = ("add", "min", "max", "and", "or", "xor")
 
 @dataclass(frozen=True)
 class Atomic:
-    """One form: what it does to a cell, from the decoded old value and operands to the new one."""
+    """One form: its effect on a cell, from the decoded old value and operands to the new value."""
 
     op: str
     type: str
     space: str
     red: bool
     update: Callable[..., object] = field(compare=False)
-    order: str = ""  # memory ordering and scope; with "+" it stands behind the operation
+    order: str = ""  # memory ordering and scope; with "+" it follows the operation
 
     def __str__(self) -> str:
         return f"{self.name} ({self.space})" if self.space.startswith("generic") else self.name
@@ -89,7 +89,7 @@ def halves(pair: int) -> tuple[int, int]:
 
 
 def pair_of(low: object, high: object) -> object:
-    """Two results in one register; a bit pattern if both are."""
+    """Two results in one register; a bit pattern if both are bit patterns."""
     return low | high << 16 if isinstance(low, int) and isinstance(high, int) else Pair(low, high)
 
 
@@ -136,7 +136,7 @@ def forms() -> list[Atomic]:
             found.append(Atomic("add", "u32", "global", False, integers["add"], f"{order}.{scope}"))
         for order, space in itertools.product(("relaxed", "release"), ("global", "shared")):
             found.append(Atomic("max", "s32", space, True, max, f"{order}.{scope}"))
-    # The order may also stand behind the operation.
+    # The ordering may also follow the operation.
     for order, t in (("acquire.cta", "u32"), ("release.gpu", "u32"), ("relaxed.gpu", "f32")):
         update = integers["add"] if t == "u32" else float_sum("f32", flushes=True)
         found.append(Atomic("add", t, "generic global", False, update, f"+{order}"))
@@ -149,8 +149,8 @@ FORMS = forms()
 def body(form: Atomic) -> str:
     """The CUDA of one form.
 
-    in: the cells' initial values, the operands b and c, the number of the lane's cell (of its block
-    in shared memory). out: the old values, the cells.
+    in: the cells' initial values, the operands b and c, the number of the lane's cell (within its
+    block in shared memory). out: the old values, the cells.
     """
     o = form.operand
     inputs = ", ".join(
@@ -193,7 +193,7 @@ PROGRAM = Program("atomic_ops", source)
 
 
 def operands_of(form: Atomic) -> np.ndarray:
-    """[initial, b, c, cell] for every lane: those with their own cell, then those that compete."""
+    """[initial, b, c, cell] for every lane: lanes with their own cell, then competing lanes."""
     rng = random.Random(zlib.crc32(str(form).encode()))
     o = form.operand
     edges = edge_cases(o)
@@ -203,7 +203,7 @@ def operands_of(form: Atomic) -> np.ndarray:
     if form.op == "cas":  # hits and misses
         for i in range(0, count, 2):
             columns[1][i] = columns[0][i]
-    for i in range(OWN, count):  # what competes must neither be NaN nor make one
+    for i in range(OWN, count):  # competing values must neither be NaN nor produce one
         if is_float(o):
             for column in columns:
                 column[i] = competing_number(o.type, rng)
@@ -224,7 +224,7 @@ def is_float(o: Operand) -> bool:
 
 
 def competing_number(type_: str, rng: random.Random) -> int:
-    """A number above one, or a pair of them; of a narrow type below four."""
+    """A number above one, or a pair of them; below four for a narrow type."""
     f = FLOATS[type_.removesuffix("x2")]
     if type_.endswith("x2"):
         return pair_of(*(competing_number(type_.removesuffix("x2"), rng) for _ in range(2)))
@@ -251,7 +251,7 @@ def check_atomic(form: Atomic, target: str) -> None:
     old, cells = out.tolist()
     for i in range(count):
         if form.red or not active[i]:
-            assert old[i] == sentinel & ((1 << o.bits) - 1), f"lane {i}: a result nobody asked for"
+            assert old[i] == sentinel & ((1 << o.bits) - 1), f"lane {i}: an unexpected result"
     every = list(range(count))
     check_own_cells(form, inputs.tolist(), old, cells, [i for i in every[:OWN] if active[i]])
     blocks = [every[i : i + BLOCK] for i in range(OWN, count, BLOCK)]
@@ -266,7 +266,7 @@ def check_atomic(form: Atomic, target: str) -> None:
 
 
 def new_value(form: Atomic, old: int, inputs: list[list[int]], lane: int) -> object:
-    """What the lane makes of an old value."""
+    """The lane's new value for an old one."""
     o = form.operand
     arguments = [o.decode(inputs[1 + k][lane]) for k in range(form.operands)]
     result = form.update(o.decode(old), *arguments)
@@ -274,7 +274,7 @@ def new_value(form: Atomic, old: int, inputs: list[list[int]], lane: int) -> obj
 
 
 def check_own_cells(form: Atomic, inputs: list, old: list, cells: list, lanes: list[int]) -> None:
-    """Lanes that are alone with their cell."""
+    """Check lanes with their own cell."""
     o = form.operand
     for i in lanes:
         initial = inputs[0][i]
@@ -289,7 +289,7 @@ def check_own_cells(form: Atomic, inputs: list, old: list, cells: list, lanes: l
 def check_competition(
     form: Atomic, inputs: list, old: list, cells: list, cell: int, lanes: list[int]
 ) -> None:
-    """Lanes that compete for one cell; `cell` is the lane whose value it started with."""
+    """Check lanes that compete for one cell; `cell` is the lane with its initial value."""
     o = form.operand
     initial, final = inputs[0][cell], cells[cell] & ((1 << o.bits) - 1)
     if not form.red:
@@ -311,7 +311,7 @@ def check_competition(
 
 
 LOCK = """
-// Increments that are no atomics, under a spin lock: every lane gets its turn.
+// Non-atomic increments under a spin lock: every lane gets its turn.
 __global__ void locked(unsigned* lock, unsigned* counter, int rounds) {
   for (int round = 0; round < rounds; round++) {
     bool done = false;
@@ -330,7 +330,7 @@ __global__ void locked(unsigned* lock, unsigned* counter, int rounds) {
     }
   }
 }
-// A counter of the block, in shared memory, taken without a result.
+// A block counter in shared memory, also updated without a result.
 __global__ void tickets(unsigned* out) {
   __shared__ unsigned next;
   if (threadIdx.x == 0) next = 0;

@@ -1,9 +1,9 @@
 """Atomic operations on vectors and on 128 bits (PTX ISA, atom, red).
 
-A vector's elements are updated one by one: the operation is not one on the whole vector. Each form
-runs with a cell of 16 bytes for every lane, against a reference, and with a few cells that the
-lanes of many warps and blocks fight for. Where the result has the registers of the operand, rotated
-by one, the operands must be read before a result is written.
+A vector's elements are updated individually: the operation is not atomic for the whole vector. Each
+form runs with a 16-byte cell per lane, against a reference, and with a few cells that the lanes of
+many warps and blocks compete for. Where the result has the registers of the operand, rotated by
+one, the operands must be read before a result is written.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ WORD = (1 << 64) - 1
 
 @dataclass(frozen=True)
 class VectorAtomic:
-    """One form: what it does to an element, from the old value and the operands to the new one."""
+    """One form: its effect on an element, from the old value and the operands to the new value."""
 
     name: str
     type: str
     count: int
     update: Callable[..., object] = field(compare=False)
-    space: str = "global"  # "generic" and "shared" too
+    space: str = "global"  # also "generic" and "shared"
     rotated: bool = False  # the result has the registers of the operand
 
     def __str__(self) -> str:
@@ -145,8 +145,8 @@ def instructions(form: VectorAtomic) -> list[str]:
 def body(form: VectorAtomic) -> str:
     """The CUDA of one form.
 
-    in: the number of the lane's cell (of its block in shared memory), b and c, of two words each.
-    out: the old values, of two words each, then the cells.
+    in: the number of the lane's cell (within its block in shared memory), b and c, of two words
+    each. out: the old values, of two words each, then the cells.
     """
     shared = form.space == "shared"
     text = "; ".join(instructions(form))
@@ -173,7 +173,7 @@ PROGRAM = Program("atomic_vector_ops", lambda: grouped_source([body(form) for fo
 
 
 def random_words(form: VectorAtomic, rng: random.Random, competes: bool) -> tuple[int, int]:
-    """16 bytes: edge cases and other numbers; of lanes that compete, numbers from 1 to 4."""
+    """16 bytes: edge cases and other numbers; for competing lanes, numbers from 1 to 4."""
     if form.type == "b128":
         value = rng.randrange(5) << 63 if competes else rng.getrandbits(128)
         return value & WORD, value >> 64
@@ -214,7 +214,7 @@ def check_form(form: VectorAtomic, full: bool, target: str) -> None:
     untouched = form.elements(0x1234567890ABCDEF, 0x1234567890ABCDEF)
     for i in range(n):
         if form.red or not active[i]:
-            assert old[i] == untouched, f"lane {i}: a result nobody asked for"
+            assert old[i] == untouched, f"lane {i}: an unexpected result"
     lanes_of: dict[int, list[int]] = {i: [] for i in range(n)}
     for i in range(n):
         if active[i]:
@@ -226,7 +226,7 @@ def check_form(form: VectorAtomic, full: bool, target: str) -> None:
 
 
 def check_element(form: VectorAtomic, first: int, last: int, lanes: list[tuple[int, ...]]) -> None:
-    """One element of one cell: each lane has seen the result of another one."""
+    """Check one element of one cell: each lane has seen another one's result."""
     update = form.update if form.type == "b128" else lambda old, b, c: form.update(old, b)
     if len(lanes) == 1:
         old, b, c = lanes[0]

@@ -16,8 +16,8 @@ LOADS = """
                " [%0], [%1], %2, [%3]" POLICY ";"                                               \\
                : : "r"(smem(data)), "l"(in), "r"(bytes), "r"(smem(&bar)), "l"(u64{0}) : "memory")
 
-// What is in shared memory before the wait, and after it. order: whether the phase hears of the
-// bytes before the copy is issued, or behind it.
+// Outputs shared memory before and after the wait. order: whether the phase is told the bytes
+// before the copy is issued, or after.
 __global__ void load_kernel(const uint8_t* in, uint8_t* out, unsigned bytes, int form, int order) {
   extern __shared__ __align__(16) uint8_t data[];
   __shared__ u64 bar;
@@ -49,7 +49,7 @@ void load(const uint8_t* in, uint8_t* out, unsigned bytes, int form, int order) 
   load_kernel<<<1, 32, bytes>>>(in, out, bytes, form, order);
 }
 
-// A ring of stages: one thread copies, two warps sum up what has come.
+// A ring of stages: one thread copies, two warps sum what has arrived.
 __global__ void ring_kernel(const int* in, int* out, int tiles) {
   constexpr int STAGES = 3, N = 64;
   __shared__ alignas(16) int data[STAGES][2][N];
@@ -115,7 +115,7 @@ void multicast(const int* in, int* out, unsigned mask) {
   multicast_kernel<<<4, 32>>>(in, out, mask);
 }
 
-// Each block sends its numbers to the next one of the cluster.
+// Each block sends its numbers to the next block of the cluster.
 __global__ void __cluster_dims__(4) send_kernel(int* out) {
   __shared__ alignas(16) int mine[32], got[32];
   __shared__ u64 bar;
@@ -143,7 +143,7 @@ void send(int* out) { send_kernel<<<4, 32>>>(out); }
 """
 
 STORES = """
-// Three groups of one store each. seen: what is in global memory after each wait. The source is
+// Three groups of one store each. seen: the content of global memory after each wait. The source is
 // overwritten once the wait says that it has been read.
 __global__ void store_kernel(int* out, int* seen, int waits) {
   __shared__ alignas(16) int data[3][4];
@@ -166,7 +166,7 @@ __global__ void store_kernel(int* out, int* seen, int waits) {
 }
 void store(int* out, int* seen, int waits) { store_kernel<<<1, 1>>>(out, seen, waits); }
 
-// Two stores of one group to the same place: the later one wins. A load nobody waits for.
+// Two stores in one group to the same place: the later one wins. A load without a wait.
 __global__ void order_kernel(int* out, const int* in) {
   __shared__ alignas(16) int data[3][4];
   __shared__ u64 bar;
@@ -185,7 +185,7 @@ __global__ void order_kernel(int* out, const int* in) {
 void order(int* out, const int* in) { order_kernel<<<1, 1>>>(out, in); }
 """
 
-# A block of shared memory reduced into global memory.
+# A region of shared memory reduced into global memory.
 REDUCE = """
 __global__ void NAME_kernel(const uint4* in, uint4* out) {
   __shared__ uint4 data[BYTES / 16];
@@ -416,18 +416,18 @@ def values(type_: str, seed: int) -> np.ndarray:
         special = bits.copy()
         special[::2] = plain.astype(dtype)[::2]
         return special
-    if seed % 2:  # small ones, which wrap at inc and dec
+    if seed % 2:  # small ones, which wrap with inc and dec
         return (bits % 5).astype(dtype)
     return bits
 
 
 def flushed(v: np.ndarray) -> np.ndarray:
-    """Denormals become zeros of their sign."""
+    """Flush denormals to zeros of their sign."""
     return np.where(np.abs(v) < np.finfo(np.float32).tiny, np.copysign(np.float32(0), v), v)
 
 
 def reduced(op: str, type_: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """op(a, b) of each element; NaN for every NaN."""
+    """op(a, b) for each element; canonical NaN for every NaN."""
     if type_ == "bf16":
         a, b = (torch.from_numpy(v.view(np.int16)).view(torch.bfloat16) for v in (a, b))
         if op == "add":

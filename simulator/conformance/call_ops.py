@@ -1,4 +1,4 @@
-"""Calls of device functions, their parameters, and memory from the stack (PTX ISA 7, 9.7.12).
+"""Device function calls, their parameters, and stack memory (PTX ISA 7, 9.7.12).
 
 A function takes 16 bytes and returns them in reverse order, changed by a key. Each form of st.param
 and ld.param writes its argument and reads its result, in elements of its type.
@@ -12,7 +12,7 @@ import numpy as np
 
 from simulator.conformance.micro import BLOCK, Case, Program, grouped_source
 
-# Types that parameters are written and read with, and the elements of a vector.
+# Types for writing and reading parameters, and the elements of a vector.
 SCALARS = ("b8", "u8", "s8", "b16", "u16", "s16", "b32", "u32", "s32", "f32", "b64", "u64", "s64",
            "f64")  # fmt: skip
 VECTORS = ("v2.b8", "v2.b16", "v2.b32", "v2.f32", "v2.b64", "v2.f64", "v4.b8", "v4.b16", "v4.b32",
@@ -104,7 +104,7 @@ MASKS = (0xFFFFFFFF, 0x80000001, 0x0F3C55AA, 0)
 
 
 def check_parameters(type_: str, target: str) -> None:
-    """Every lane has its own argument; those that do not call keep what they had."""
+    """Every lane has its own argument; lanes that do not call keep their values."""
     n = 4 * BLOCK
     inputs = np.random.default_rng(5).integers(0, 1 << 64, (3, n), np.uint64)
     active = [MASKS[i // 32 % len(MASKS)] >> i % 32 & 1 for i in range(n)]
@@ -117,10 +117,10 @@ def check_parameters(type_: str, target: str) -> None:
         assert got == (wanted if active[i] else b"\x78\x56\x34\x12" * 4), f"lane {i}: {got.hex()}"
 
 
-# ---- What does not fit the table -----------------------------------------------------------------
+# ---- Cases outside the table ---------------------------------------------------------------------
 
 SCENARIOS = """
-// call.uni, through a name that stands in a parameter list of its own.
+// call.uni, through a name in a separate parameter list.
 __global__ void uniform(uint4* out, unsigned key) {
   const unsigned i = threadIdx.x;
   uint4 x = make_uint4(i, 2 * i, 3 * i, 4 * i), y;
@@ -132,7 +132,7 @@ __global__ void uniform(uint4* out, unsigned key) {
   out[i] = y;
 }
 
-// The ways out of a function: a return of some lanes, an exit of others.
+// Ways out of a function: some lanes return, others exit.
 __device__ __noinline__ unsigned leave(unsigned i, unsigned* out) {
   if (i % 3 == 0) {
     out[i] = 1000 + i;
@@ -150,8 +150,8 @@ __global__ void ways_out(unsigned* out) {
 #define ALLOCA(TO, BYTES) \\
   asm volatile("alloca.u64 %0, %1, 16; cvta.local.u64 %0, %0;" : "=l"(TO) : "l"(BYTES) : "memory")
 
-// Memory of a size that only the lane knows, in every activation of a function that calls itself:
-// each fills its own, goes deeper, and finds it as it was.
+// Memory of a lane-dependent size, in every activation of a recursive function: each fills its own,
+// recurses, and finds it unchanged.
 __device__ __noinline__ unsigned deeper(unsigned depth, unsigned lane) {
   const unsigned long long size = 16 + 16 * ((lane + depth) % 3);
   unsigned char* memory;
@@ -159,7 +159,7 @@ __device__ __noinline__ unsigned deeper(unsigned depth, unsigned lane) {
   unsigned wrong = reinterpret_cast<unsigned long long>(memory) % 16 != 0;
   for (unsigned k = 0; k < size; k++) memory[k] = lane * 7 + depth * 31 + k;
   unsigned below = depth ? deeper(depth - 1, lane) : 0;
-  const uint4 other = mix(make_uint4(depth, lane, 3, 4), depth);  // its frame lies behind
+  const uint4 other = mix(make_uint4(depth, lane, 3, 4), depth);  // its frame follows
   wrong += (other.x & 255) != depth;  // the highest byte of 4, changed by the key
   for (unsigned k = 0; k < size; k++) {
     wrong += memory[k] != static_cast<unsigned char>(lane * 7 + depth * 31 + k);
@@ -171,7 +171,7 @@ __global__ void recursive(unsigned* out) {
   out[lane] = deeper(lane % 4, lane);
 }
 
-// A stack that is set back has room again; what lies before stays.
+// Restoring the stack frees space; earlier data stays.
 __global__ void set_back(unsigned* out) {
   const unsigned lane = threadIdx.x;
   unsigned long long start, end, first, again, keep;
@@ -241,18 +241,18 @@ def check_uniform(full: bool, target: str) -> None:
 
 
 def check_ways_out(full: bool, target: str) -> None:
-    """Lanes that exit in a function write nothing behind the call."""
+    """Lanes that exit in a function write nothing after the call."""
     wanted = [(1000 + i, 2 * i + 5, 3 * i + 6)[i % 3] for i in range(64)]
     assert run("ways_out", target, 64) == wanted
 
 
 def check_recursive(full: bool, target: str) -> None:
-    """As many activations as asked for, none of which lost its memory."""
+    """The requested number of activations, none of which lost its memory."""
     assert run("recursive", target, 64) == [i % 4 + 1 for i in range(64)]
 
 
 def check_set_back(full: bool, target: str) -> None:
-    """The same place again in each of 500 rounds."""
+    """The same address in each of 500 rounds."""
     assert run("set_back", target, (2, 32)) == [[500] * 32, [0] * 32]
 
 

@@ -1,7 +1,7 @@
 """Clusters: blocks that see each other's shared memory (PTX ISA, mapa, barrier.cluster).
 
 Each form of an access to shared::cluster goes to the next block of the cluster, at addresses that
-differ from lane to lane. Barriers are right if what a block wrote before is there after them.
+differ between lanes. Barriers are right if they make visible what a block wrote before.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from simulator.conformance import exact
 from simulator.conformance.exact import F32
 from simulator.conformance.micro import BLOCK, Case, Operand, Program
 
-BLOCKS = 4  # of a cluster, where nothing else is said
+BLOCKS = 4  # per cluster, unless noted
 CELL = 16  # bytes
 
 
@@ -26,7 +26,7 @@ class Remote:
     op: str  # "ld", "st", "atom.add", ...
     type: str
     count: int = 1
-    address: str = "u32"  # or "u64", and "generic" for what mapa without .shared::cluster returns
+    address: str = "u32"  # or "u64", or "generic" for the result of mapa without .shared::cluster
 
     def __str__(self) -> str:
         return self.name + ("" if self.address == "u32" else f" ({self.address})")
@@ -91,7 +91,7 @@ ADDRESSES = {
 
 
 def access(form: Remote) -> str:
-    """Inline assembly: the lane's value is read from, or goes to, `value`."""
+    """Inline assembly that reads the lane's value from, or writes it to, `value`."""
     width = max(form.bits, 16)
     names = [f"t{k}" for k in range(form.count)]
     kind = "f" if form.type[0] == "f" else "b"
@@ -179,14 +179,14 @@ def _with(whole: bytes, place: slice, value: int, size: int) -> bytes:
 
 
 def target_cell(thread: int) -> int:
-    """The cell that a thread accesses: one of the next block of its cluster."""
+    """The cell that a thread accesses, in the next block of its cluster."""
     block, lane = divmod(thread, BLOCK)
     first = block // BLOCKS * BLOCKS
     return (first + (block + 1) % BLOCKS) * BLOCK + lane * 5 % BLOCK
 
 
 def check_access(form: Remote, target: str) -> None:
-    """Two clusters; each lane has a cell of the next block for itself."""
+    """Two clusters; each lane has its own cell in the next block."""
     n = 2 * BLOCKS * BLOCK
     rng = np.random.default_rng(len(form.name))
     data = rng.integers(0, 1 << 32, (2, n, 4), np.uint32)
@@ -340,8 +340,8 @@ __global__ void __cluster_dims__(4) tickets(unsigned* out) {
 }
 void run_tickets(unsigned* out) { tickets<<<8, 96>>>(out); }
 
-// Who has left is not waited for: some lanes, a warp, a whole block. Those who stay arrive by two
-// ways, and do something else before they wait.
+// Exited threads are not waited for: some lanes, a warp, a whole block. The others arrive on two
+// paths, and do other work before they wait.
 __global__ void __cluster_dims__(3) leavers(unsigned* out) {
   const unsigned lane = threadIdx.x, block = blockIdx.x % 3;
   unsigned rounds = 0;
@@ -361,7 +361,7 @@ __global__ void __cluster_dims__(3) leavers(unsigned* out) {
 }
 void run_leavers(unsigned* out) { leavers<<<6, 96>>>(out); }
 
-// A kernel that may start before the one before it has ended, and waits for what that wrote.
+// A kernel that may start before the previous one has ended, and waits for what that wrote.
 __global__ void first(unsigned* out) {
   asm volatile("griddepcontrol.launch_dependents;");
   out[threadIdx.x] = threadIdx.x + 1;
@@ -384,7 +384,7 @@ def source() -> str:
     for index, (arrive, wait) in enumerate(BARRIERS):
         fence = "fence.acq_rel.cluster; " if "relaxed" in arrive else ""
         barrier = f'asm volatile("{fence}{arrive};" : : : "memory");'
-        if "aligned" not in arrive:  # lanes arrive by two ways
+        if "aligned" not in arrive:  # lanes arrive on two paths
             barrier = f"if (lane % 3) {{ {barrier} }} else {{ {barrier} }}"
         barrier += f' asm volatile("{wait};" : : : "memory");'
         rings.append(RING_KERNEL.format(index=index, barrier=barrier))
@@ -417,7 +417,7 @@ def check_ring(index: int, target: str) -> None:
 
 
 def check_special(full: bool, target: str) -> None:
-    """Without clusters, with those of __cluster_dims__, and with those of a launch attribute."""
+    """Without clusters, with __cluster_dims__, and with a launch attribute."""
     grid = (4, 6, 2)
     fixed = (1, (2, 1, 2))
     for how, dims in ((0, (1, 1, 1)), fixed, (2, (1, 3, 1)), (2, (2, 3, 1)), (2, (4, 1, 2))):
@@ -433,7 +433,7 @@ def check_special(full: bool, target: str) -> None:
 
 
 def check_addresses(full: bool, target: str) -> None:
-    """Every form of an address says the same."""
+    """Every form of an address gives the same result."""
     for blocks in (1, 2, 5, 8):
         out = run("addresses", target, (2 * blocks, 64, 10), blocks)
         for block, lane in itertools.product(range(2 * blocks), range(64)):
@@ -443,7 +443,7 @@ def check_addresses(full: bool, target: str) -> None:
 
 
 def check_tickets(full: bool, target: str) -> None:
-    """Tickets of a cluster are all different; the counter saw them and as many more."""
+    """A cluster's tickets are all different; the counter counted them and as many more."""
     out = run("tickets", target, (2, 4, 97))
     for cluster in out:
         assert len(set(cluster[:, :96].ravel().tolist())) == 4 * 96

@@ -1,4 +1,4 @@
-"""Branches, barriers of the block, fences: what a warp does next (PTX ISA 9.7.12, 9.7.13).
+"""Branches, block barriers, fences: control flow of a warp (PTX ISA 9.7.12, 9.7.13).
 
 Lanes that arrive at warp-wide instructions at different times are in
 tests/simulator/test_divergent_callers.py.
@@ -30,7 +30,7 @@ FENCES = (
 )
 
 SOURCE = """
-// Every lane takes its own number of rounds, leaves by its own way, and writes what it did.
+// Every lane runs its own number of rounds, leaves on its own path, and writes what it did.
 __global__ void branches(unsigned* out) {
   const unsigned i = threadIdx.x;
   unsigned rounds = 0, way = 0;
@@ -43,7 +43,7 @@ __global__ void branches(unsigned* out) {
   out[2 * i] = rounds;
   out[2 * i + 1] = way;
 }
-// Lanes that leave do not write; one warp leaves as a whole.
+// Lanes that exit do not write; one warp exits as a whole.
 __global__ void leave(unsigned* out) {
   const unsigned i = threadIdx.x;
   asm volatile("{.reg .pred p, q; .reg .b32 t; and.b32 t, %0, 5; setp.eq.u32 p, t, 4;"
@@ -75,7 +75,7 @@ __global__ void fences(unsigned* out) {
   FENCES
   mine[1] = i + 1;
 }
-// A machine per lane, whose next step is in a table: n -> n / 2 or 3 n + 1, until 1.
+// A state machine per lane with a jump table: n -> n / 2 or 3 n + 1, until 1.
 __global__ void jump_tables(unsigned* out) {
   const unsigned i = threadIdx.x;
   unsigned steps = 0, way = 0;
@@ -86,7 +86,7 @@ __global__ void jump_tables(unsigned* out) {
                "HALF: shr.u32 n, n, 1; add.u32 %0, %0, 1; mov.u32 next, 0; brx.idx.uni next, STEPS;"
                "MORE: mad.lo.u32 n, n, 3, 1; add.u32 %0, %0, 1; bra TURN;"
                "DONE: mov.u32 n, 0;}" : "+r"(steps) : "r"(i));
-  // Only some lanes take the branch; the others go on behind it.
+  // Only some lanes take the branch; the others continue after it.
   asm volatile("{.reg .pred p; WAYS: .branchtargets ONE, TWO; setp.lt.u32 p, %1, 2;"
                "@p brx.idx %1, WAYS; mov.u32 %0, 30; bra.uni END;"
                "ONE: mov.u32 %0, 10; bra END; TWO: mov.u32 %0, 20; END: add.u32 %0, %0, 1;}"
@@ -94,8 +94,8 @@ __global__ void jump_tables(unsigned* out) {
   out[2 * i] = steps;
   out[2 * i + 1] = way;
 }
-// Each warp sleeps until the one before it has been there. What no lane executes has no effect; an
-// event for a profiler has none either.
+// Each warp sleeps until the previous one has passed. Instructions that no lane executes have no
+// effect; neither do profiler events.
 __global__ void sleepers(unsigned* out) {
   __shared__ volatile unsigned turn;
   const unsigned warp = threadIdx.x / 32;
@@ -122,7 +122,7 @@ void run(int which, unsigned* out) {
 }
 """
 
-# What the first half of a block says, and what the second half says.
+# The instructions of the first and of the second half of a block.
 BARRIERS = {
     "bar.sync": ("bar.sync %0;", "bar.sync 3;"),
     "bar.sync a, n": ("bar.sync %0, %1;", "bar.sync 3, 128;"),
@@ -167,11 +167,11 @@ __global__ void reduce_{index}(int way, const unsigned* in, unsigned* out) {{
   unsigned result = 7, value = in[i];
   if (way == 0) {{  // everyone
     {everyone}
-  }} else if (way == 1) {{  // each half of the block at a barrier of its own, not the value
+  }} else if (way == 1) {{  // each half of the block at its own barrier, with the value negated
     {halves}
   }} else if (way == 2) {{  // the first two warps; the others' guard is false
     {guarded}
-  }} else {{  // the lanes of a warp come by two ways
+  }} else {{  // the lanes of a warp arrive on two paths
     if (i % 2) {{
       {odd}
     }} else {{

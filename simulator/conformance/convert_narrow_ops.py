@@ -1,9 +1,9 @@
 """Conversions to and from f16, bf16, tf32 and fp8 (PTX ISA 9.7.9.21, cvt; 9.7.9.22, cvt.pack).
 
-Every result is rounded once, from the exact value. .sat clamps to [+0, 1] and makes +0 of a NaN;
-.satfinite gives the largest number in place of an infinity; .relu gives +0 in place of a negative
-number. A NaN becomes the canonical one, every bit but the sign; as an f32 or f64 it is any. What
-.relu makes of -0 is not said; both zeros are taken.
+Every result is rounded once, from the exact value. .sat clamps to [+0, 1] and turns NaN into +0;
+.satfinite gives the largest number instead of an infinity; .relu gives +0 instead of a negative
+number. A NaN becomes the canonical one, every bit set except the sign; as an f32 or f64, any NaN.
+The result of .relu for -0 is unspecified; both zeros are accepted.
 """
 
 # ruff: noqa: E731 (references are short enough for a lambda)
@@ -84,11 +84,11 @@ def to_integral(f: Format, mode: str, sat: bool) -> Callable[[int], object]:
     return reference
 
 
-# ---- Operands at which rounding decides --------------------------------------------------------
+# ---- Operands at which rounding matters --------------------------------------------------------
 
 
 def close_calls(f: Format, g: Format) -> list[int]:
-    """Numbers of f: some of g's, the points halfway to their neighbours, and those beside them."""
+    """Numbers of f: some of g's, the midpoints between neighbours, and those next to them."""
     patterns = [0, 1, 2, 3, g.smallest_normal - 1, g.smallest_normal, g.smallest_normal + 1]
     patterns += [g.one - 1, g.one, g.one + 1, g.one + 2, g.largest - 1, g.largest]
     values = []
@@ -155,7 +155,7 @@ def rounding_forms() -> list[Form]:
 
 
 def same_forms() -> list[Form]:
-    """Of a type to itself: a copy, or the nearest integral number."""
+    """From a type to itself: a copy, or the nearest integral number."""
     forms = []
     for t, sats in (("f16", (False, True)), ("bf16", (False,))):
         f = FORMATS[t]
@@ -214,7 +214,7 @@ def wide_register_forms() -> list[Form]:
 
 
 def both(reference: Callable[[int], object], bits: int) -> Callable[[int], Pair]:
-    """Of the halves of a register, each `bits` wide."""
+    """For the halves of a register, each `bits` wide."""
     low = (1 << bits) - 1
     return lambda a: Pair(reference(a & low), reference(a >> bits))
 
@@ -254,7 +254,7 @@ def pair_forms() -> list[Form]:
 
 
 def reordered_forms() -> list[Form]:
-    """.satfinite in front of .relu, which ptxas takes as well."""
+    """.satfinite before .relu, which ptxas also accepts."""
     of_f32, of_f16 = [], []
     for t, modes in (("f16", "rn rz"), ("bf16", "rn rz"), ("e4m3", "rn"), ("e5m2", "rn")):
         for mode in modes.split():

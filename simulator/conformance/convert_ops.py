@@ -1,9 +1,9 @@
 """Conversions between integers and f32/f64 (PTX ISA 9.7.9.21, cvt), and between address spaces.
 
-A narrow operand may be in a wide register: its upper bits do not count, and a narrow result is
+A narrow operand may be in a wide register: its upper bits are ignored, and a narrow result is
 extended to its register, with its sign if the type has one. A float is rounded to an integer, then
-clamped to the range of its type; a NaN gives 0, or where f64 or a 64-bit integer takes part, the
-top bit of the result alone.
+clamped to the range of its type; a NaN gives 0 or, if f64 or a 64-bit integer is involved, only the
+top bit of the result set.
 """
 
 # ruff: noqa: E731 (references are short enough for a lambda)
@@ -48,7 +48,7 @@ def truncated(value: int, t: str) -> int:
 
 
 def conversion(modifiers: str, to: str, of: str, reference: Callable, widths: str = "") -> Form:
-    """A form of cvt; widths: of the registers, "32<-64", where they are not the smallest ones."""
+    """A form of cvt; widths: register widths, "32<-64", unless they are the smallest ones."""
     d, _, a = widths.partition("<-")
     name = ".".join(filter(None, ("cvt", modifiers, to, of)))
     return Form(
@@ -80,7 +80,7 @@ def integer_forms() -> list[Form]:
 
 
 def integer_of(f: Format, to: str, mode: str, ftz: bool = False) -> Callable[[int], int]:
-    """The reference of a conversion of a float to an integer."""
+    """The reference for a conversion from float to integer."""
     n = int(to[1:])
 
     def reference(a: int) -> int:
@@ -96,7 +96,7 @@ def integer_of(f: Format, to: str, mode: str, ftz: bool = False) -> Callable[[in
 
 
 def float_edges(f: Format) -> list[int]:
-    """Numbers around every limit of an integer type, and halves, where rounding decides."""
+    """Numbers around every limit of an integer type, and halves, where rounding matters."""
     values = [Fraction(0), Fraction(1, 2), Fraction(1), Fraction(3, 2), Fraction(5, 2)]
     values += [Fraction(1, 3), Fraction(2, 3), Fraction(254, 4), Fraction(511, 2)]
     values += [
@@ -160,7 +160,7 @@ def to_float_forms() -> list[Form]:
 
 
 def rounded_to(to: Format, of: Format, mode: str, ftz: bool, sat: bool) -> Callable[[int], object]:
-    """The reference of a conversion of a float to a float."""
+    """The reference for a conversion from float to float."""
 
     def convert(_: Format, a: int, mode: str) -> object:
         if of.is_nan(a):
@@ -176,7 +176,7 @@ def rounded_to(to: Format, of: Format, mode: str, ftz: bool, sat: bool) -> Calla
     def reference(a: int) -> object:
         if ftz and of is F32:
             a = of.flushed(a)
-        # Only an f32 is ever flushed.
+        # Only f32 is ever flushed.
         if ftz and to is F32 and of is F64:
             tiny = exact.flushing(to, lambda f, x, m: convert(f, a, m), 0, mode=mode)
             return exact.saturated(to, tiny) if sat else tiny
@@ -236,7 +236,7 @@ ADDRESSES = """
 __device__ int global_variable[4];
 __constant__ int constant_variable[4] = {5, 6, 7, 8};
 
-// out[row * 32 + lane]: what each query says of the lane's address.
+// out[row * 32 + lane]: the result of each query for the lane's address.
 struct Parameter { unsigned values[32]; };
 __global__ void addresses(unsigned long long* out, const unsigned long long* buffer,
                           const __grid_constant__ Parameter parameter) {
@@ -256,7 +256,7 @@ __global__ void addresses(unsigned long long* out, const unsigned long long* buf
                : "=l"(l) : "l"(local + lane % 4));
   asm volatile("cvta.to.global.u64 %0, %1;" : "=l"(g) : "l"(buffer + lane));
   asm volatile("cvta.to.shared.u64 %0, %1;" : "=l"(back) : "l"(s));
-  // Each address is read through its generic form; lanes that are off keep the 1.
+  // Each address is read through its generic form; inactive lanes keep the 1.
   unsigned read = 1;
   asm volatile("{.reg .pred p; setp.lt.u32 p, %2, 20; @p ld.u32 %0, [%1];}"
                : "+r"(read) : "l"(s), "r"(lane));
@@ -297,7 +297,7 @@ void run(unsigned long long* out, const unsigned long long* buffer) {
 """
 
 
-# One query of ADDRESSES: lane 31 is off and keeps the 2.
+# One query of ADDRESSES: lane 31 is inactive and keeps the 2.
 QUERY = """{
     unsigned yes = 2;
     asm volatile("{.reg .pred p, q; setp.ne.u32 p, %2, 31; setp.eq.u32 q, %0, 3;"
@@ -324,7 +324,7 @@ MIXED = [(100 + i, i * 10 + i % 4, 1000 + i, 5 + i % 4, 500 + i)[i % 5] for i in
 
 
 def lanes_of(residue: int) -> list[int]:
-    """What a query finds; lane 31 does not ask."""
+    """The result of a query; lane 31 is inactive."""
     return [int(i % 5 == residue) if i < 31 else 2 for i in LANES]
 
 
@@ -344,7 +344,7 @@ WANTED = {
 
 
 def check_addresses(full: bool, target: str) -> None:
-    """What the lanes of ADDRESSES found, by query."""
+    """The results of the lanes of ADDRESSES, by query."""
     out = np.zeros((len(WANTED), 32), dtype=np.uint64)
     PROGRAM.run(target, out, np.arange(1000, 1032, dtype=np.uint64))
     for (query, wanted), got in zip(WANTED.items(), out.tolist(), strict=True):

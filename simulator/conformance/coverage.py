@@ -1,4 +1,4 @@
-"""Which forms there are, and which of them a launch executed."""
+"""The instruction forms, and which of them a launch executed."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 
 TABLE = Path(__file__).with_name("forms.tsv")
 
-# Hints to caches have no effect on results, and come in any combination: they are no part of a
-# form's name. What is: everything else, in the order it is written in.
+# Cache hints have no effect on results, and come in any combination: they are not part of a form's
+# name. Everything else is, in the order it is written in.
 _HINT = re.compile(r"\.(L1::\w+|L2::\w+|level::\w+)")
 
 
@@ -20,7 +20,7 @@ def form_name(text: str) -> str:
 
 
 def expanded(pattern: str) -> list[str]:
-    """All names of a pattern: "add.{f32,f64}" is two, "n{8..24..8}" three, "{.sat,}" an option."""
+    """All names of a pattern: "add.{f32,f64}" is two, "n{8..24..8}" three, "{.sat,}" optional."""
     match = re.search(r"\{([^{}]*)\}", pattern)
     if not match:
         return [pattern]
@@ -36,7 +36,7 @@ def expanded(pattern: str) -> list[str]:
 
 @cache
 def listed(path: Path = TABLE) -> dict[str, str]:
-    """Form -> family, for every form of the table."""
+    """Form -> family, for every form in the table."""
     found: dict[str, str] = {}
     for line in path.read_text().splitlines():
         if line and not line.startswith("#"):

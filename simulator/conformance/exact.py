@@ -1,7 +1,7 @@
 """Floating-point arithmetic in exact integers: what a correctly rounded instruction must return.
 
 Numbers are bit patterns of a Format, such as f32 or e4m3. Nothing here computes in floating point,
-so every rounding mode is as simple as the others: an exact value, one rounding.
+so all rounding modes are equally simple: an exact value, one rounding.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NAN = Nan()
 
 @dataclass(frozen=True)
 class OneOf:
-    """Any of several results."""
+    """Any one of several results."""
 
     choices: tuple[object, ...]
 
@@ -35,15 +35,15 @@ class Format:
     """A binary floating-point format."""
 
     bits: int
-    precision: int  # bits of the significand, the leading one included
-    infinities: bool = True  # without them the largest pattern is the only NaN, as in e4m3
+    precision: int  # bits of the significand, including the leading one
+    infinities: bool = True  # without infinities the largest pattern is the only NaN, as in e4m3
 
     @cached_property
     def sign(self) -> int:
         return 1 << (self.bits - 1)
 
     def distance(self, a: int, b: int) -> int:
-        """How many numbers two of them are apart; -0 and +0 are one."""
+        """The distance of two numbers in representable numbers; -0 and +0 are one."""
         x, y = (-(v & ~self.sign) if v & self.sign else v for v in (a, b))
         return abs(x - y)
 
@@ -61,7 +61,7 @@ class Format:
 
     @cached_property
     def lowest_exponent(self) -> int:
-        """Of the last bit of a subnormal number."""
+        """The exponent of the last bit of a subnormal number."""
         return 3 - self.precision - (1 << (self.bits - self.precision - 1))
 
     @cached_property
@@ -95,12 +95,12 @@ class Format:
         return (-significand if bits & self.sign else significand), exponent + self.lowest_exponent
 
     def value(self, bits: int) -> Fraction:
-        """A finite number exactly."""
+        """A finite number, exactly."""
         significand, exponent = self.parts(bits)
         return Fraction(significand) * Fraction(2) ** exponent
 
     def float(self, bits: int) -> float:
-        """Any number as Python's float, which holds every number of the formats here."""
+        """Any number as a Python float, which can represent all numbers of these formats."""
         if self.bits < 32:
             if self.is_nan(bits):
                 return math.nan
@@ -110,7 +110,7 @@ class Format:
         return struct.unpack(kind, struct.pack(integer, bits))[0]
 
     def ordered(self, bits: int) -> int:
-        """An integer that counts representable numbers: neighbours differ by one."""
+        """An integer index of representable numbers: neighbours differ by one."""
         return -(bits & ~self.sign) if bits & self.sign else bits
 
     def encode(
@@ -118,8 +118,8 @@ class Format:
     ) -> int:
         """The number nearest to significand * 2**exponent in the direction of `mode`.
 
-        significand is not negative. sticky: the true value is a little larger, by less than one
-        unit of the significand; the significand then has spare bits below the result's last.
+        significand is not negative. sticky: the true value is larger by less than one unit of the
+        significand, which then has spare bits below the result's last.
         """
         last = max(significand.bit_length() + exponent - self.precision, self.lowest_exponent)
         shift = last - exponent

@@ -1,7 +1,7 @@
-"""Arithmetic of f32 and f64 (PTX ISA 9.7.3): correctly rounded bit for bit, the rest in bounds.
+"""f32 and f64 arithmetic (PTX ISA 9.7.3): bit-exact if correctly rounded, else within bounds.
 
 Correctly rounded: add, sub, mul, fma, mad, and div, rcp, sqrt with a rounding mode, against exact
-integer arithmetic. The .approx family against the error that the ISA documents:
+integer arithmetic. The .approx family, against the error bounds that the ISA documents:
 
     div.approx, div.full  2 ulp; div.approx gives 0 (NaN for an infinite dividend) where
                           2**126 < |b| < 2**128                                       (9.7.3.8)
@@ -9,7 +9,7 @@ integer arithmetic. The .approx family against the error that the ISA documents:
     rcp.approx.ftz.f64    the upper 32 bits of 1 / (upper 32 bits of a), lower ones 0; taken here
                           as 1 unit of the last of the upper bits                     (9.7.3.14)
     sqrt.approx           relative 2**-23                                             (9.7.3.15)
-    rsqrt.approx          relative 2**-22.9; f64: no bound is given, 2 ulp asked here  (9.7.3.16)
+    rsqrt.approx          relative 2**-22.9; f64: no bound is given, 2 ulp used here  (9.7.3.16)
     rsqrt.approx.ftz.f64  as rcp.approx.ftz.f64                                       (9.7.3.17)
     sin, cos              absolute 2**-20.5 in [-2 pi, 2 pi], 2**-14.7 in [-100 pi, 100 pi], no
                           bound outside                                       (9.7.3.18, 9.7.3.19)
@@ -17,9 +17,8 @@ integer arithmetic. The .approx family against the error that the ISA documents:
     ex2                   2 ulp                                                       (9.7.3.21)
     tanh                  relative 2**-11; subnormal numbers pass through             (9.7.3.22)
 
-Relative bounds hold for results that are normal numbers; a subnormal one may be off by one more
-unit of its last place. The payload of a NaN is not looked at: single-precision instructions return
-an unspecified one (9.7.3).
+Relative bounds hold for normal results; a subnormal one may be off by one more unit in its last
+place. NaN payloads are ignored: single-precision instructions return an unspecified one (9.7.3).
 """
 
 # ruff: noqa: E731 (references are short enough for a lambda)
@@ -49,7 +48,7 @@ def f32(value: float) -> int:
 
 
 def correctly_rounded(t: str, operation: Callable, mode: str, ftz: bool, sat: bool) -> Callable:
-    """The reference of an operation of exact.py."""
+    """The reference for an operation of exact.py."""
     f = FORMATS[t]
 
     def reference(*operands: int) -> object:
@@ -110,7 +109,7 @@ def nan_or(bits: int) -> object:
 
 
 def extremum(f: Format, pick: Callable, ftz: bool, nan: bool, xorsign: bool) -> Callable:
-    """The reference of min or max (9.7.3.11, 9.7.3.12); .NaN gives the canonical one."""
+    """The reference for min or max (9.7.3.11, 9.7.3.12); .NaN gives the canonical NaN."""
     canonical = f.sign - 1
 
     def reference(a: int, b: int) -> int:
@@ -163,7 +162,7 @@ def class_forms() -> list[Form]:
 
 
 def near(f: Format, bits: object, ulps: int) -> object:
-    """Any number at most `ulps` away from a correctly rounded result."""
+    """Any number within `ulps` of a correctly rounded result."""
     if not isinstance(bits, int):
         return bits
     if f.is_infinite(bits) or f.is_zero(bits):
@@ -187,7 +186,7 @@ def relative(value: float, bound: float, ftz: bool) -> object:
 def special(
     function: Callable[[float], object], table: dict[float, object], ftz: bool
 ) -> Callable[[int], object]:
-    """A reference from special operands and a function of the others.
+    """A reference from a table of special operands and a function for the others.
 
     table: results for -inf, -0, +0, +inf and "-normal" (every other negative number).
     """
@@ -285,7 +284,7 @@ def approximate_forms() -> list[Form]:
 
 
 def flushed_or_near(result: object, ulps: int, ftz: bool) -> object:
-    """Near a correctly rounded result; under .ftz the subnormal neighbours are zeros."""
+    """Near a correctly rounded result; under .ftz subnormal neighbours become zeros."""
     if isinstance(result, OneOf):
         return OneOf(tuple(near(F32, r, ulps) for r in result.choices))
     allowed = near(F32, result, ulps)
@@ -298,7 +297,7 @@ ANYTHING = OneOf((NAN, Within(-math.inf, math.inf)))
 
 
 def quotient(kind: str, ftz: bool) -> Callable[[int, int], object]:
-    """The reference of div.approx and div.full."""
+    """The reference for div.approx and div.full."""
     divide = correctly_rounded("f32", exact.div, "rn", ftz, False)
     large = f32(2.0**126)
 
@@ -314,7 +313,7 @@ def quotient(kind: str, ftz: bool) -> Callable[[int, int], object]:
 
 
 def upper_word(operation: Callable[[Format, int, str], object]) -> Callable[[int], object]:
-    """The reference of the .approx.ftz.f64 forms: they see and give the upper 32 bits only."""
+    """The reference for the .approx.ftz.f64 forms, which only use and return the upper 32 bits."""
     low = (1 << 32) - 1
 
     def reference(a: int) -> object:
@@ -332,7 +331,7 @@ def upper_word(operation: Callable[[Format, int, str], object]) -> Callable[[int
 
 
 def reciprocal_root(f: Format, a: int, mode: str) -> object:
-    """1 / sqrt(a), with a few bits more than the format has."""
+    """1 / sqrt(a), with a few more bits than the format has."""
     if f.is_nan(a) or (a & f.sign and not f.is_zero(a)):
         return NAN
     if f.is_infinite(a) or f.is_zero(a):
@@ -356,7 +355,7 @@ def double_forms() -> list[Form]:
 
 
 def immediate_forms() -> list[Form]:
-    """Constants in place of registers, in each of the notations of PTX."""
+    """Constants instead of registers, in each of PTX's notations."""
     third = F64.round(Fraction(1, 3), "rn")
     half = f32(0.5)
     return [

@@ -1,7 +1,7 @@
-"""Matrices as the lanes of a warp hold them: element formats, packing, and what a product may be.
+"""Matrices as held by the lanes of a warp: element formats, packing, and error bounds of products.
 
 A matrix is an array of bit patterns (uint64). A fragment says which element each lane holds at each
-place; a register is an array of 32 words.
+position; a register is an array of 32 words.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def encode(type_: str, values: np.ndarray) -> np.ndarray:
 class Fragment:
     """Where the elements of a matrix are.
 
-    place: from a lane and the number of an element in it to (row, column).
-    count: elements in a lane.
+    place: maps a lane and the index of an element in it to (row, column).
+    count: elements per lane.
     """
 
     type: str
@@ -107,9 +107,9 @@ def operands(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Bit patterns of A [m, k], B [k, n] and C [m, n] for types of A, B and C.
 
-    kind: "small" integers, whose products are exact in every format; "normal" numbers; numbers
-    that "cancel"; "tiny" ones, denormal where the format has them; "special" ones: infinities,
-    NaNs and zeros of both signs; "extreme" integers.
+    kind: "small" integers, whose products are exact in every format; "normal" numbers; numbers that
+    "cancel"; "tiny" ones, denormal if the format has denormals; "special" ones: infinities, NaNs
+    and zeros of both signs; "extreme" integers.
     """
     rng = np.random.default_rng(seed)
     shapes = ((m, k), (k, n), (m, n))
@@ -145,7 +145,7 @@ def _matrix(type_: str, shape: tuple[int, int], kind: str, rng: np.random.Genera
             some = [0.0, -0.0, np.inf, -np.inf, np.nan, 1.0]
             chosen = encode(type_, rng.choice(some, shape, p=[0.3, 0.3, 0.1, 0.1, 0.1, 0.1]))
             bits = np.where(rng.random(shape) < 0.15, chosen, bits)
-    if type_ == "tf32":  # what lies in the lower bits is not read
+    if type_ == "tf32":  # the lower bits are not read
         nan = np.isnan(decode(type_, bits))
         noise = rng.integers(0, 1 << 13, shape).astype(np.uint64)
         bits = np.where(nan, bits, (bits & ~np.uint64(0x1FFF)) | noise)
@@ -168,10 +168,10 @@ def check_product(
     """Assert that D = A B + C, with types of (D, A, B, C) and bit patterns of all.
 
     Integers are exact: wrapped, or saturated. Floating point: on the simulator the sum in f32 errs
-    by at most K * 2^-24 times the sum of all magnitudes, on a GPU by eight times that (its sums
-    are truncated and aligned to the largest term), and is rounded to the type of D.
+    by at most K * 2^-24 times the sum of all magnitudes, on a GPU by eight times that (its sums are
+    truncated and aligned to the largest term), and is rounded to the type of D.
 
-    held: which elements of a sparse A take part.
+    held: which elements of a sparse A participate.
     """
     a, b, c = (decode(t, x) for t, x in zip(types[1:], matrices, strict=True))
     k = a.shape[1]

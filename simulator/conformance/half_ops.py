@@ -1,7 +1,7 @@
-"""f16, bf16 and pairs of them (PTX ISA 9.7.4, 9.7.7): bit for bit, but for approximations.
+"""f16, bf16 and pairs of them (PTX ISA 9.7.4, 9.7.7): bit-exact, except for approximations.
 
-add, sub, mul and fma round once, to nearest, against exact integer arithmetic. A NaN that comes out
-of arithmetic is the canonical one, 0x7fff. Subnormal numbers count unless .ftz is there, which only
+add, sub, mul and fma round once, to nearest, against exact integer arithmetic. A NaN from
+arithmetic is the canonical one, 0x7fff. Subnormal numbers are kept unless .ftz is given, which only
 f16 has. Errors that the ISA allows:
 
     ex2.approx.f16        relative 2**-9.9, subnormal results included      (9.7.4.10)
@@ -9,7 +9,7 @@ f16 has. Errors that the ISA allows:
     tanh.approx.f16       absolute 2**-10.987                               (9.7.4.9)
     tanh.approx.bf16      relative 2**-8
 
-What .relu makes of -0 is not said; both zeros are taken.
+The result of .relu for -0 is unspecified; both zeros are accepted.
 """
 
 # ruff: noqa: E731 (references are short enough for a lambda)
@@ -30,7 +30,7 @@ QUIET = 0x7FFF
 
 
 def both(reference: Callable[..., object]) -> Callable[..., Pair]:
-    """The reference of a packed form: the scalar one on the low halves and on the high ones."""
+    """The reference for a packed form: the scalar one on the low and the high halves."""
 
     def pair(*operands: int) -> Pair:
         halves = [[o >> shift & 0xFFFF for o in operands] for shift in (0, 16)]
@@ -94,7 +94,7 @@ def arithmetic_forms() -> list[Form]:
 
 
 def tie_forms() -> list[Form]:
-    """Products halfway between two numbers, and c that moves them by more or less."""
+    """Products halfway between two numbers, and values of c that tip them either way."""
     forms = []
     for t, f in FORMATS.items():
         step = f.smallest_normal
@@ -116,7 +116,7 @@ def tie_forms() -> list[Form]:
 
 
 def sign_forms() -> list[Form]:
-    """Neg and abs: the payload and the sign of a NaN are not defined."""
+    """Neg and abs: the payload and sign of a NaN are undefined."""
     forms = []
     for t, f in FORMATS.items():
         for ftz in (False, True) if t == "f16" else (False,):
@@ -270,7 +270,7 @@ def compare_forms() -> list[Form]:
 
 
 def combined_forms() -> list[Form]:
-    """A comparison and a predicate operand, plain and negated; every type of result of set."""
+    """A comparison and a predicate operand, plain and negated; every result type of set."""
     forms = []
     for (t, f), (word, combine) in itertools.product(FORMATS.items(), COMBINE.items()):
         test = holds(f, "lt", False)
@@ -307,7 +307,7 @@ TRUE = {"f16": 0x3C00, "bf16": 0x3F80, "u16": 0xFFFF, "s16": -1, "u32": 0xFFFFFF
 
 
 def set_forms() -> list[Form]:
-    """Every type of result of set, with every comparison; integers and f32 compared."""
+    """Every result type of set, with every comparison; also of integers and f32."""
     forms = []
     for (t, f), op in itertools.product(FORMATS.items(), COMPARISONS):
         for ftz in (False, True) if t == "f16" else (False,):

@@ -1,7 +1,7 @@
 """Integer arithmetic, extended precision, logic, shifts and bit fields against Python integers.
 
-PTX ISA 9.7.1 (integer arithmetic), 9.7.2 (extended precision), 9.7.7 (logic and shift). Two results
-that the ISA leaves to the machine are those of sm_90, as its compiler writes the instruction: a
+PTX ISA 9.7.1 (integer arithmetic), 9.7.2 (extended precision), 9.7.7 (logic and shift). Where the
+ISA leaves a result to the machine, it is that of sm_90 as its compiler generates the instruction: a
 division by zero gives all ones, and so does its remainder.
 """
 
@@ -32,7 +32,7 @@ def ones(bits: int) -> int:
 
 
 def wrapped(value: int, type_: str) -> int:
-    """An integer as its type holds it."""
+    """An integer wrapped to its type."""
     value &= ones(bits_of(type_))
     return value - (value >> (bits_of(type_) - 1) << bits_of(type_)) if type_[0] == "s" else value
 
@@ -43,7 +43,7 @@ def clamped(value: int) -> int:
 
 
 def quotient(a: int, b: int) -> int:
-    """Division that rounds towards zero."""
+    """Division rounding towards zero."""
     if b == 0:
         return -1
     return abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)
@@ -54,7 +54,7 @@ def remainder(a: int, b: int) -> int:
 
 
 def same(op: str, type_: str, count: int, reference: Callable[..., int], **options) -> Form:
-    """A form whose operands and result are all of one type."""
+    """A form whose operands and result all have one type."""
     return Form(f"{op}.{type_}", type_, " ".join([type_] * count), reference, **options)
 
 
@@ -308,8 +308,9 @@ def nth_set(value: int, base: int, offset: int) -> int:
     return on_the_way[abs(offset) - 1] if abs(offset) <= len(on_the_way) else -1
 
 
-# What prmt's modes pick, as the bytes of (b:a) from the lowest of the result to the highest, for
-# each value of the selector's two low bits (9.7.9.7).
+# The bytes of (b:a) that prmt's modes select, from the lowest of the result to the highest, for
+# each
+# value of the selector's two low bits (9.7.9.7).
 PERMUTE_MODES = {
     "f4e": [[s, s + 1, s + 2, s + 3] for s in range(4)],
     "b4e": [[s, (s - 1) % 8, (s - 2) % 8, (s - 3) % 8] for s in range(4)],
@@ -367,7 +368,7 @@ def dot(x: int, y: int, c: int, a: tuple[str, int], b: tuple[str, int], first: i
 
 
 def carry_forms() -> list[Form]:
-    """Sums and products of two words, and the carry flag as a result of its own."""
+    """Sums and products of two words, and the carry flag as a separate result."""
     forms = []
     for t in ("u32", "s32", "u64", "s64"):
         n = bits_of(t)
@@ -444,7 +445,7 @@ def madc_chain(a: int, b: int, c: int, d: int, n: int) -> tuple[int, int, int]:
 
 
 def immediate_forms() -> list[Form]:
-    """Constants in place of registers."""
+    """Constants instead of registers."""
     table = [
         ("add.s16", "s16", "%1, -3", lambda a: a - 3),
         ("add.s32", "s32", "%1, -2147483648", lambda a: a - 2**31),
@@ -505,7 +506,7 @@ def lop3_operands() -> np.ndarray:
 
 
 def check_lop3(full: bool, target: str) -> None:
-    """Every table; the second warp's even lanes are off."""
+    """Every table; the second warp's even lanes are inactive."""
     out = np.zeros((256, 64), dtype=np.uint64)
     active = np.array([1] * 32 + [0, 1] * 16, dtype=np.int32)
     LOP3.run(target, 0, lop3_operands(), out, active, 64)

@@ -1,8 +1,8 @@
 """ldmatrix, stmatrix and movmatrix (PTX ISA 9.7.14.5.15 to 9.7.14.5.17), and who may execute them.
 
-Lane 8 i + r gives the address of row r of matrix i; element (row, column) of a matrix is in lane
-4 row + column / 2, in the lower half of its register if column is even. With .trans it is the
-element (column, row).
+Lane 8 i + r gives the address of row r of matrix i; element (row, column) of a matrix is in lane 4
+row + column / 2, in the lower half of its register if column is even. With .trans it is element
+(column, row).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ WORDS = 1024  # of shared memory in the kernels below
 
 @dataclass(frozen=True)
 class Form:
-    """One form; `address` is how it comes: "u32", "u64" (of shared memory) or "generic"."""
+    """One form; `address` is its kind: "u32", "u64" (of shared memory) or "generic"."""
 
     op: str  # "ldmatrix", "stmatrix", "movmatrix"
     count: int = 1
@@ -69,9 +69,9 @@ class Form:
         )
 
     def check(self, full: bool = False, target: str = "simulator") -> None:
-        """Run with rows at random places, which overlap in loads.
+        """Run with rows at random places, which overlap for loads.
 
-        Lanes whose addresses do not count hold anything.
+        Lanes whose addresses do not count hold arbitrary values.
         """
         rng = np.random.default_rng(zlib.crc32(self.name.encode()))
         for _ in range(20 if full else 3):
@@ -89,7 +89,7 @@ class Form:
     def reference(
         self, memory: np.ndarray, registers: np.ndarray, rows: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Memory and registers afterwards."""
+        """The expected memory and registers afterwards."""
         halves = memory.copy().view(np.uint16).reshape(-1, 8)
         held = registers.copy().view(np.uint16).reshape(4, 32, 2)
         before = held.copy()

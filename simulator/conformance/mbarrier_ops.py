@@ -11,7 +11,8 @@ import numpy as np
 from simulator.conformance.asynchronous import Case, Program, tensor
 
 # One thread executes a list of operations, each in one of three forms: with a 32-bit shared::cta
-# address, a generic address, and as for another block of the cluster, which gives no state.
+# address, with a generic address, and as for another block of the cluster, which returns no
+# state.
 SEQUENCE = """
 #define STATE(NAME, TEXT)                                                                       \\
   case NAME * 3: asm volatile("mbarrier." TEXT ".shared::cta.b64 %0, [%1], %2;"                 \\
@@ -100,7 +101,7 @@ void run_ring(const unsigned* in, unsigned* out, int steps, int consumers) {
   ring<<<2, 32 * (consumers + 1)>>>(in, out, steps, consumers);
 }
 
-// Each lane of warp 0 waits for a barrier of its own, which warp 1 completes in another order.
+// Each lane of warp 0 waits for its own barrier; warp 1 completes them in another order.
 __global__ void lanes(const int* order, unsigned* seen) {
   __shared__ u64 bars[32];
   __shared__ unsigned turn;
@@ -121,7 +122,7 @@ __global__ void lanes(const int* order, unsigned* seen) {
 }
 void run_lanes(const int* order, unsigned* seen) { lanes<<<1, 64>>>(order, seen); }
 
-// A loop around test_wait lets the other warps go on.
+// A loop around test_wait lets the other warps proceed.
 __global__ void spin(unsigned* out) {
   __shared__ u64 bar;
   if (threadIdx.x == 0) make_barrier(&bar, 32);
@@ -139,7 +140,7 @@ __global__ void spin(unsigned* out) {
 }
 void run_spin(unsigned* out) { spin<<<1, 64>>>(out); }
 
-// Every block of the cluster arrives at a barrier of block 0, with bytes and without.
+// Every block of the cluster arrives at a barrier of block 0, with and without bytes.
 __global__ void __cluster_dims__(4) remote(unsigned* out) {
   __shared__ u64 bar;
   if (threadIdx.x == 0) make_barrier(&bar, 4 * 32);
@@ -209,8 +210,8 @@ void run_rounds(int* out, int threads, int n) { rounds<<<1, threads>>>(out, n); 
 void run_bytes(const int* in, int* out) { bytes<<<1, 64>>>(in, out); }
 """
 
-# Every form of an operation on a barrier of its own, with what the ones around it show. VALUE is
-# an operand with the form's number of arrivals or bytes.
+# Every form of an operation on its own barrier, with what the surrounding ones show. VALUE is an
+# operand with the form's number of arrivals or bytes.
 EVERY = """
 __device__ inline unsigned complete(u64* bar, unsigned parity) {
   unsigned done;
@@ -218,7 +219,7 @@ __device__ inline unsigned complete(u64* bar, unsigned parity) {
                "selp.u32 %0, 1, 0, p;}" : "=r"(done) : "r"(smem(bar)), "r"(parity) : "memory");
   return done;
 }
-// Whether the phase is complete behind the form, behind one more arrival, and behind 16 bytes.
+// Whether the phase is complete after the form, after one more arrival, and after 16 bytes.
 __global__ void every_kernel(unsigned* out) {
   __shared__ u64 bar;
   u64 state = 0;
@@ -233,7 +234,7 @@ WINDOWS = ("", ".shared", ".shared::cta")
 
 
 def change_forms() -> list[tuple[str, list[int]]]:
-    """Instructions on a barrier for two arrivals, and whether its phase is complete thereafter."""
+    """Instructions on a barrier for two arrivals, and whether its phase is then complete."""
     found = []
     for op in ("arrive", "arrive_drop"):
         for order in ORDERS:
@@ -268,7 +269,7 @@ def wait_forms() -> list[str]:
 
 
 def addressed(form: str) -> str:
-    """With the address in the register that the form's window takes."""
+    """The form with the address in the register for its window."""
     return form.replace("ADDRESS", "%2" if "shared" in form else "%1")
 
 
@@ -331,7 +332,7 @@ class Model:
             self.pending = self.expected
 
     def choose(self, rng: random.Random) -> tuple[int, int]:
-        """An operation that is allowed now, and its value."""
+        """A currently legal operation, and its value."""
         if self.pending == 0:  # only bytes are missing
             return (COMPLETE, rng.randint(1, self.tx)) if self.tx > 0 else (EXPECT, -self.tx)
         op = rng.choice((ARRIVE, ARRIVE, ARRIVE_TX, NO_COMPLETE, EXPECT, COMPLETE, DROP, DROP_TX))

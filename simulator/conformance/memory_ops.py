@@ -1,9 +1,9 @@
 """Loads and stores: ld, ldu, st and prefetch in every state space (PTX ISA 9.7.9).
 
-Each form of ld and st runs with address patterns that an implementation may treat apart: rows,
-one address for all, steps of either sign, another pattern in each half of the warp, permutations;
+Each form of ld and st runs with address patterns that an implementation may special-case: rows, one
+address for all, strides of either sign, a different pattern in each half of the warp, permutations;
 with all lanes and with some. A narrow value in a wide register is extended, with its sign if its
-type has one; a store changes its own bytes and no others.
+type has one; a store changes only its own bytes.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import numpy as np
 from simulator.conformance.micro import BLOCK, Case, Operand, Program, asm_block, grouped_source
 
 LANES = 32
-WINDOW = 8 * BLOCK  # bytes: of the buffer that the lanes of a block access
-LOCAL = 64  # bytes: of a lane's local array
+WINDOW = 8 * BLOCK  # bytes: the buffer that the lanes of a block access
+LOCAL = 64  # bytes: a lane's local array
 MASKS = (0xFFFFFFFF, 0x80000000, 0x0000FFFF, 0x13579BDF, 0)
 
 
@@ -54,7 +54,7 @@ class Access:
 
     @property
     def wide(self) -> bool:
-        """Whether it is one register of 128 bits, not a vector."""
+        """Whether it is one 128-bit register, not a vector."""
         return self.type == "b128"
 
     @cached_property
@@ -66,7 +66,7 @@ class Access:
         return self.count * self.operand.bits // 8
 
 
-# Of 128 bits: a register that enters and leaves a kernel as two of 64.
+# 128 bits: a register that enters and leaves a kernel as two of 64.
 WIDE = ("b128", 64, 2)
 SCALARS = [(f"{kind}{bits}", width) for bits in (8, 16, 32, 64) for kind in "usb"
            for width in (16, 32, 64) if width >= bits]  # fmt: skip
@@ -83,7 +83,7 @@ SOME += [("s8", 32, 1), ("s32", 64, 1), ("b8", 16, 4), ("u16", 16, 2), ("u64", 6
          ("f32", 32, 4), WIDE]  # fmt: skip
 SCOPES = ("cta", "cluster", "gpu", "sys")
 ORDERS = {"ld": ("relaxed", "acquire"), "st": ("relaxed", "release")}
-# Of global accesses: modifiers and type, with the number of elements if there are several.
+# For global accesses: modifiers and type, with the number of elements if there are several.
 CACHES = {
     "ld": ("ca u32", "cg u32", "cs u32", "lu u32", "cv u32", "nc u32", "cg b32", "cg s32 4",
            "cs b16", "cs f32", "cs f32 4", "cs s32 4", "nc f32", "nc u64", "nc f64 2", "nc u64 2",
@@ -141,8 +141,8 @@ CONSTANT = [(0x0123456789ABCDEF * (k + 1)) % (1 << 64) for k in range(BLOCK)]
 def body(form: Access) -> str:
     """The CUDA of one form.
 
-    in: each lane's place (a multiple of the access in the block's window), then what lies in memory
-    (ld) or the elements to store (st). out: the loaded elements (ld), or the memory (st).
+    in: each lane's place (a multiple of the access size in the block's window), then the memory's
+    contents (ld) or the elements to store (st). out: the loaded elements (ld), or the memory (st).
     """
     o, store, local = form.operand, form.op == "st", form.window == "local"
     source = "out" if store else "in + n"
@@ -159,7 +159,7 @@ def body(form: Access) -> str:
         lines += [f"const unsigned long long* {name} = {source} + (i - lane);"]
     else:
         name = "constant"
-    # The address is 16 bytes off on one side or the other, and the instruction takes that back.
+    # The address is off by 16 bytes either way, and the instruction's offset compensates.
     offset = 16 if len(form.type) % 2 else -16
     lines += [
         f"const char* pointer = reinterpret_cast<const char*>({name}) + place * size - {offset};"
@@ -207,7 +207,7 @@ PROGRAM = Program("memory_ops", source)
 
 
 def patterns(form: Access, rng: random.Random) -> list[list[int]]:
-    """Places in the window for the 64 lanes of a block; those of a store are all different."""
+    """Places in the window for the 64 lanes of a block; all different for a store."""
     places = (LOCAL if form.window == "local" else WINDOW) // form.bytes
     lanes = range(BLOCK)
     private = form.window == "local"
@@ -234,7 +234,7 @@ def patterns(form: Access, rng: random.Random) -> list[list[int]]:
 def check_load(form: Access, target: str) -> None:
     rng = random.Random(zlib.crc32(str(form).encode()))
     blocks = patterns(form, rng)
-    blocks += blocks[-4:]  # once more, with some of the lanes
+    blocks += blocks[-4:]  # again, with some of the lanes
     n = BLOCK * len(blocks)
     o = form.operand
     rows = 9 if form.window == "local" else 2
@@ -270,7 +270,7 @@ def check_store(form: Access, target: str) -> None:
     inputs = numbers.integers(0, 1 << 64, (1 + form.count, n), np.uint64)
     inputs[0] = [p for block in blocks for p in (block * BLOCK)[:BLOCK]]
     active = activity(n, full)
-    if form.window != "local":  # what has no place of its own in the window stays off
+    if form.window != "local":  # lanes without a separate place in the window stay inactive
         size = WINDOW // form.bytes
         active = [on if i % BLOCK < size else 0 for i, on in enumerate(active)]
     rows = 8 if form.window == "local" else 1
@@ -292,7 +292,7 @@ def check_store(form: Access, target: str) -> None:
 
 
 def distinct(form: Access, places: list[int]) -> bool:
-    """Whether the lanes that store have a place of their own; else any of them might win."""
+    """Whether storing lanes have separate places; otherwise any of them might win."""
     stored = (places * BLOCK)[: min(BLOCK, WINDOW // form.bytes)]
     return len(set(stored)) == len(stored)
 
@@ -307,7 +307,7 @@ def access_case(form: Access) -> Case:
     return Case(str(form), lambda full, target: check(form, target))
 
 
-# ---- What does not fit the tables ----------------------------------------------------------------
+# ---- Cases outside the tables --------------------------------------------------------------------
 
 SCENARIOS = """
 #include <cstdint>
@@ -316,7 +316,7 @@ extern "C" {
 __device__ unsigned module_variable[4] = {11, 22, 33, 44};
 }
 
-// Parameters by an index that only the kernel knows.
+// Parameters by a dynamic index.
 __global__ void parameters(unsigned* out, Table table, unsigned shift) {
   const unsigned lane = threadIdx.x;
   out[lane] = table.values[(lane + shift) % 6];
@@ -339,7 +339,7 @@ extern "C" __global__ void typed(Table table, unsigned long long* out) {
                : "=l"(out[15]));
 }
 
-// Variables by name, with an offset; constants as stored values; parts that nobody wants.
+// Variables by name, with an offset; constants as stored values; discarded parts.
 __global__ void named(unsigned* out) {
   const unsigned lane = threadIdx.x;
   unsigned a, b, c;
@@ -364,8 +364,8 @@ __global__ void named(unsigned* out) {
   asm volatile("st.global.v4.u8 [%0], {1, 2, 3, 4};" : : "l"(out + 160 + lane) : "memory");
 }
 
-// The address register takes the loaded value: a walk along a chain of pointers, which lane k makes
-// point at element order[k].
+// The address register receives the loaded value: pointer chasing, with lane k's pointer set to
+// element order[k].
 __global__ void chain(unsigned long long* out, const unsigned long long* order) {
   const unsigned lane = threadIdx.x;
   unsigned long long* next = out + 96;
@@ -380,8 +380,8 @@ __global__ void chain(unsigned long long* out, const unsigned long long* order) 
   out[64 + lane] = high;
 }
 
-// What concerns caches changes nothing, except that a discarded line of 128 bytes is lost until it
-// is written again.
+// Cache instructions change nothing, except that a discarded line of 128 bytes is lost until it is
+// written again.
 __device__ __align__(128) unsigned lines[5 * 32];
 __global__ void caches(unsigned* result) {
   const unsigned lane = threadIdx.x;
@@ -470,7 +470,7 @@ TYPES = [f"{kind}{bits}" for bits in (8, 16, 32, 64) for kind in "bus"] + ["f32"
 
 
 def scenarios() -> str:
-    """SCENARIOS with one load of a parameter for each type."""
+    """SCENARIOS with one parameter load per type."""
     loads = []
     for k, t in enumerate(TYPES):
         bits = int(t[1:])
@@ -500,7 +500,7 @@ def check_parameters(full: bool, target: str) -> None:
 
 
 def check_typed(full: bool, target: str) -> None:
-    """Parameters of every type; a signed one is extended to its register of 16 bits or more."""
+    """Parameters of every type; signed ones are extended to registers of 16 bits or more."""
     out = np.zeros(18, dtype=np.uint64)
     SCENARIO_PROGRAM.run(target, out, function="run_typed")
     whole = 0xFEDCBA9889ABCDEF
@@ -513,7 +513,7 @@ def check_typed(full: bool, target: str) -> None:
 
 
 def check_named(full: bool, target: str) -> None:
-    """Variables by their names, and constants as stored values."""
+    """Variables by name, and constants as stored values."""
     out = np.zeros((6, 32), dtype=np.uint32)
     SCENARIO_PROGRAM.run(target, out, function="run_named")
     rows = [row[0] for row in out.tolist()]
@@ -522,7 +522,7 @@ def check_named(full: bool, target: str) -> None:
 
 
 def check_chain(full: bool, target: str) -> None:
-    """The address register is a destination, too."""
+    """The address register is also a destination."""
     order = np.array([(7 * k + 3) % 32 for k in range(32)], dtype=np.uint64)
     out = np.zeros((4, 32), dtype=np.uint64)
     SCENARIO_PROGRAM.run(target, out, order, function="run_chain")
@@ -534,7 +534,7 @@ def check_chain(full: bool, target: str) -> None:
 
 
 def check_caches(full: bool, target: str) -> None:
-    """Of five lines the third is lost; the second is written after it was."""
+    """Of five lines the third is lost; the second is rewritten after its discard."""
     out = np.zeros((5, 32), dtype=np.uint32)
     SCENARIO_PROGRAM.run(target, out, function="run_caches")
     lanes = np.arange(32)
@@ -568,7 +568,7 @@ def check_special_registers(full: bool, target: str) -> None:
 def check_clocks(full: bool, target: str) -> None:
     out = np.zeros(3, dtype=np.int64)
     SCENARIO_PROGRAM.run(target, out, function="run_clocks")
-    assert all(value > 0 for value in out.tolist()), "a clock does not go forward"
+    assert all(value > 0 for value in out.tolist()), "a clock does not advance"
 
 
 CASES = [

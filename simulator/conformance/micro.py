@@ -1,9 +1,9 @@
 """Micro-kernels: one PTX instruction each, run by every lane and compared with a reference.
 
-A family of instructions lists its forms and makes one Suite of them; the suite compiles them
-together, once for each target.
+A family of instructions lists its forms and makes one Suite of them, which compiles them together,
+once per target.
 Every form runs on edge cases and seeded random operands, with all lanes active and with some: the
-results of inactive lanes must stay as they were. Where the types allow it, it runs again with the
+results of inactive lanes must stay unchanged. Where the types allow it, it runs again with the
 result in the register of an operand.
 """
 
@@ -29,13 +29,13 @@ from workbench.toolchain.inline.together import Source, inline_together
 LANES = 32
 BLOCK = 64
 MASKS = (0x00000001, 0x80000000, 0x55555555, 0xFFFF0000, 0x7FFFFFFF, 0x12480F3C, 0x00000000)
-GROUP = 12  # forms that share a kernel, so that the host compiler sees few of them
+GROUP = 12  # forms that share a kernel, so that the host compiler sees few kernels
 FLOATS = {"f32": F32, "f64": F64, "f16": F16, "bf16": BF16, "e4m3": E4M3, "e5m2": E5M2}
 
 
 @dataclass(frozen=True)
 class Within:
-    """Any number of a closed interval."""
+    """Any number in a closed interval."""
 
     low: float
     high: float
@@ -53,9 +53,9 @@ class Pair:
 class Operand:
     """The type of a result or an operand, and the width of the register it is in.
 
-    Written "s8@32": an s8 in a 32-bit register. Without a width the register is the smallest one.
-    "f16x2" is a pair of f16 in one register. A "pred" is a predicate, which enters and leaves the
-    kernel as 0 or 1.
+    Written "s8@32": an s8 in a 32-bit register. Without a width the register is the smallest that
+    fits. "f16x2" is a pair of f16 in one register. A "pred" is a predicate, which enters and leaves
+    the kernel as 0 or 1.
     """
 
     type: str
@@ -90,7 +90,7 @@ class Operand:
         return {16: "h", 32: "r", 64: "l"}[self.register]
 
     def decode(self, register: int) -> int:
-        """What an instruction of this type sees; floats stay bit patterns."""
+        """The value that an instruction of this type sees; floats stay bit patterns."""
         value = register & ((1 << self.bits) - 1)
         if self.type[0] == "s" and not self.element and value >> (self.bits - 1):
             value -= 1 << self.bits
@@ -111,7 +111,7 @@ class Operand:
         return register == wanted & ((1 << self.register) - 1)
 
     def apart(self, a: int, b: int, wanted: object) -> int | None:
-        """How many numbers two results are apart; None: they differ where only one is allowed."""
+        """The distance of two results in numbers; None if they differ where only one is allowed."""
         if isinstance(wanted, Pair):
             half = self.bits // 2
             one = Operand(self.element.type, half)
@@ -127,7 +127,7 @@ class Operand:
         return 0 if f.is_nan(a) or f.is_nan(b) else f.distance(a, b)
 
     def text(self, value: object) -> str:
-        """A register or an expected result for a person."""
+        """A register or an expected result in readable form."""
         if not isinstance(value, int):
             return str(value)
         value &= (1 << self.register) - 1
@@ -143,13 +143,13 @@ class Form:
 
     name: opcode and modifiers; also the instruction itself unless `ptx` is given.
     results, operands: types, see Operand, separated by spaces.
-    reference: from decoded operands to the result, or a tuple of results. A result is an integer
+    reference: maps decoded operands to the result, or a tuple of results. A result is an integer
         (a bit pattern for floats), NAN, OneOf or Within.
     ptx: instructions with %0, %1, ... for the results and then the operands. Each is predicated
         by `run` unless one of them says so itself.
-    edges: values for an operand in place of its type's edge cases, by its position; `only`
-        says that there are no random ones.
-    rows: about how many combinations of edge cases to run.
+    edges: values for an operand instead of its type's edge cases, by its position; `only` says that
+        there are no random ones.
+    rows: approximate number of combinations of edge cases to run.
     """
 
     name: str
@@ -184,7 +184,7 @@ class Form:
 
     @cached_property
     def shared_register(self) -> int | None:
-        """The operand whose register takes the result in the second run, if there is one."""
+        """The operand whose register receives the result in the second run, if any."""
         result = self.outs[0]
         same = [i for i, o in enumerate(self.ins) if o.register == result.register]
         if len(self.statements) > 1 or "pred" in (result.type, *(self.ins[i].type for i in same)):
@@ -195,9 +195,9 @@ class Form:
 
 
 def together(name: str, forms: Sequence[Form]) -> Form:
-    """Forms with the same operands as one form: many combinations for the price of one run.
+    """Forms with the same operands as one form: many combinations for the cost of one run.
 
-    A form may lack the last ones of the operands.
+    A form may omit trailing operands.
     """
     total, first, statements = sum(len(form.outs) for form in forms), 0, []
     for form in forms:
@@ -222,7 +222,7 @@ def together(name: str, forms: Sequence[Form]) -> Form:
 
 @cache
 def edge_cases(operand: Operand) -> tuple[int, ...]:
-    """The values of a type at which instructions tend to be wrong."""
+    """The values of a type at which implementations tend to be wrong."""
     if operand.type == "pred":
         return 0, 1
     if operand.element:
@@ -269,9 +269,9 @@ def random_value(operand: Operand, rng: random.Random) -> int:
 
 
 def cases(form: Form, count: int) -> list[tuple[int, ...]]:
-    """Operands: every combination of edge cases, or a sample where there are too many; random ones.
+    """Operands: all combinations of edge cases, or a sample if there are too many; random ones.
 
-    Registers that are wider than the operand's type are filled up with random bits.
+    Registers wider than the operand's type are filled with random bits.
     """
     rng = random.Random(zlib.crc32(form.name.encode()))
     columns = [list(form.edges.get(i, edge_cases(o))) for i, o in enumerate(form.ins)]
@@ -297,7 +297,7 @@ def cases(form: Form, count: int) -> list[tuple[int, ...]]:
 
 
 def _spread(column: list[int], count: int, rng: random.Random) -> list[int]:
-    """`count` values of a column, each as often as any other."""
+    """`count` values of a column, all equally often."""
     values: list[int] = []
     while len(values) < count:
         values += rng.sample(column, len(column))
@@ -305,9 +305,9 @@ def _spread(column: list[int], count: int, rng: random.Random) -> list[int]:
 
 
 class Program:
-    """CUDA source that is compiled when it is first run, once for each target.
+    """CUDA source that is compiled when it first runs, once per target.
 
-    alone: never in one unit with others; see workbench.toolchain.inline.together.
+    alone: never in a unit with others; see workbench.toolchain.inline.together.
     """
 
     def __init__(
@@ -330,7 +330,7 @@ class Program:
                     self.source, self.functions, target=target, name=self.name
                 )
             except BuildError as error:
-                self._modules[target] = error  # not once more for every form
+                self._modules[target] = error  # not again for every form
         module = self._modules[target]
         if isinstance(module, BuildError):
             raise module
@@ -350,17 +350,17 @@ class Program:
 
 
 def programs_of(modules: Iterable[ModuleType]) -> list[Program]:
-    """The programs and those of the suites that Python modules name, each once."""
+    """The programs in Python modules, including those of suites, each once."""
     named = [value for module in modules for value in vars(module).values()]
     found = [v.program if isinstance(v, Suite) else v for v in named]
     return list(dict.fromkeys(v for v in found if isinstance(v, Program)))
 
 
 def compile_together(programs: Sequence[Program], target: str, name: str) -> None:
-    """Compile programs into one library, in a fraction of the time that they take one by one.
+    """Compile programs into one library, in a fraction of the time they take one by one.
 
-    Those that are compiled already stay as they are. If it fails, each of the others is compiled
-    when it is first run: then those at fault say so.
+    Already compiled programs stay as they are. If it fails, each of the others is compiled when it
+    first runs, so that the faulty ones are reported.
     """
     programs = [p for p in programs if target not in p._modules]
     if not programs:
@@ -380,9 +380,9 @@ def _is_array(argument: object) -> bool:
 
 @dataclass(frozen=True)
 class Case:
-    """What is checked at once: `run` raises AssertionError where a target does something wrong.
+    """A unit of checking: `run` raises AssertionError if a target is wrong.
 
-    It gets whether to run more operands, and the target.
+    Its arguments: whether to run more operands, and the target.
     """
 
     name: str
@@ -438,10 +438,10 @@ class Suite:
     def compare(self, form: Form, full: bool, targets: Sequence[str]) -> int:
         """Run a form on two targets with the same operands, and compare each with its reference.
 
-        Where the reference is one bit pattern, the registers must be equal, those of inactive lanes
-        too. Where it allows several, each target is held to the reference, so that two results are
-        at most twice its bound apart. Returns the largest distance found, in units of the last
-        place.
+        Where the reference is one bit pattern, the registers must be equal, including those of
+        inactive lanes. Where it allows several, each target is compared with the reference, so that
+        two results are at most twice its bound apart. Returns the largest distance found, in units
+        in the last place.
         """
         rows = cases(form, 8192 if full else form.rows)
         lanes, active = _lanes(len(rows))
@@ -520,7 +520,7 @@ class Suite:
 def _registers(
     operand: Operand, wanted: Sequence[object], lanes: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What each lane's register should hold, and whether the reference allows anything else."""
+    """The expected register of each lane, and whether the reference allows anything else."""
     mask = (1 << operand.register) - 1
     exact = np.array([w & mask if isinstance(w, int) else 0 for w in wanted], dtype=np.uint64)
     several = np.array([not isinstance(w, int) for w in wanted])
@@ -540,7 +540,7 @@ def _lanes(rows: int) -> tuple[list[int], list[int]]:
 
 
 def before(form: Form, lanes: int) -> np.ndarray:
-    """What the result registers hold before the instruction: [result, lane]."""
+    """The result registers before the instruction: [result, lane]."""
     numbers = 3 * np.arange(len(form.outs))[:, None] + np.arange(1, lanes + 1)
     masks = [1 if o.type == "pred" else (1 << o.register) - 1 for o in form.outs]
     patterns = numbers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
@@ -552,7 +552,7 @@ def _decoded(form: Form, row: tuple[int, ...]) -> list[int]:
 
 
 def results_of(result: object) -> tuple[object, ...]:
-    """What a reference gives, one by one."""
+    """The results of a reference, one by one."""
     return result if isinstance(result, tuple) else (result,)
 
 
@@ -621,7 +621,7 @@ __global__ void group_{index}(int form, const unsigned long long* in, unsigned l
 
 
 def grouped_source(bodies: Sequence[str]) -> str:
-    """Kernels of a few bodies each, and a launcher run(form, in, out, active, n) for them."""
+    """Kernels with a few bodies each, and a launcher run(form, in, out, active, n) for them."""
     kernels, launches = [], []
     for first in range(0, len(bodies), GROUP):
         index = first // GROUP

@@ -1,7 +1,7 @@
-"""Products of matrices in the registers of a warp: mma.sync and mma.sp (PTX ISA 9.7.14.5, .6).
+"""Matrix products in the registers of a warp: mma.sync and mma.sp (PTX ISA 9.7.14.5, .6).
 
-The places of elements are those of the ISA's formulas, form by form. Every form runs on integers,
-whose result is exact, on numbers with a bound for the error, and on ugly ones.
+Element positions follow the ISA's formulas, form by form. Every form runs on integers, whose result
+is exact, on numbers with an error bound, and on special values.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ from simulator.conformance.micro import Program
 Place = Callable[[int, int], tuple[int, int]]
 
 # ---- Fragments -----------------------------------------------------------------------------------
-# By (shape, bits of an element), as the ISA writes them: from a lane and the number of an element
-# in it to row and column.
+# By (shape, bits per element), as in the ISA: maps a lane and the index of an element in it to row
+# and
+# column.
 
 A_PLACES: dict[tuple[str, int], Place] = {
     ("m8n8k4", 64): lambda lane, i: (lane >> 2, lane % 4),
@@ -91,7 +92,7 @@ B_PLACES: dict[tuple[str, int], Place] = {
     ("m16n8k8", 64): lambda lane, i: (lane % 4 + (0 if i == 0 else 4), lane >> 2),
     ("m16n8k16", 16): lambda lane, i: (lane % 4 * 2 + (i & 1) + (0 if i < 2 else 8), lane >> 2),
     ("m16n8k16", 64): lambda lane, i: (lane % 4 + i * 4, lane >> 2),
-    ("m16n8k16", 32): lambda lane, i: (lane % 4 + i * 4, lane >> 2),  # of mma.sp, as those below
+    ("m16n8k16", 32): lambda lane, i: (lane % 4 + i * 4, lane >> 2),  # of mma.sp, like those below
     ("m16n8k16", 8): lambda lane, i: (lane % 4 * 4 + i, lane >> 2),
     ("m16n8k32", 4): lambda lane, i: (lane % 4 * 8 + (i & 7), lane >> 2),
     ("m16n8k32", 8): lambda lane, i: (lane % 4 * 4 + (i & 3) + (0 if i < 4 else 16), lane >> 2),
@@ -105,17 +106,17 @@ B_PLACES: dict[tuple[str, int], Place] = {
         lane >> 2,
     ),
 }
-# A of mma.sp holds half of the columns, laid out like the product with half the k.
+# A of mma.sp holds half of the columns, laid out as for the product with half the k.
 HALF_K = {"m16n8k8": "m16n8k4", "m16n8k16": "m16n8k8", "m16n8k32": "m16n8k16",
           "m16n8k64": "m16n8k32", "m16n8k128": "m16n8k64"}  # fmt: skip
 
 
 def c_place(lane: int, i: int) -> tuple[int, int]:
-    """C and D of every form but m8n8k4 with f16."""
+    """C and D of every form except m8n8k4 with f16."""
     return (lane >> 2) + (0 if i < 2 else 8), lane % 4 * 2 + (i & 1)
 
 
-# m8n8k4 with f16: the four products lie below (A, C) or beside (B) each other.
+# m8n8k4 with f16: the four products are stacked vertically (A, C) or side by side (B).
 QUAD_PLACES: dict[str, Place] = {
     "a row": lambda lane, i: (lane % 16 // 4 * 8 + lane % 4 + (0 if lane < 16 else 4), i),
     "a col": lambda lane, i: (lane % 16 // 4 * 8 + i % 4 + (0 if lane < 16 else 4), lane % 4),
@@ -171,7 +172,7 @@ class Mma:
 
     @cached_property
     def fragments(self) -> tuple[Fragment, Fragment, Fragment, Fragment]:
-        """Of D, A, B, C."""
+        """The fragments of D, A, B, C."""
         (m, n, k), (d, a, b, c) = self.mnk, self.types
         if self.quads > 1:
             return (
@@ -234,7 +235,7 @@ class Mma:
     def run(
         self, module: ModuleType, a: np.ndarray, b: np.ndarray, c: np.ndarray, *extra: np.ndarray
     ) -> np.ndarray:
-        """D for matrices of bit patterns; A as it is held."""
+        """D for matrices of bit patterns; A as held in registers."""
         d, *inputs = self.fragments
         packed = [f.pack(x) for f, x in zip(inputs, (a, b, c), strict=True)]
         registers = np.concatenate([*packed, *extra])
@@ -293,7 +294,7 @@ class Mma:
     def check_sparse(self, module: ModuleType, kind: str, seed: int, target: str) -> None:
         """A is made dense here, from the elements that are held and their places.
 
-        What stands in B where A holds nothing does not matter, not even if it is infinite.
+        Elements of B where A holds nothing do not matter, even if infinite.
         """
         m, n, k = self.mnk
         bits = BITS[self.types[1]]
@@ -322,12 +323,12 @@ class Mma:
         self.compare((dense, b, c), got, f"{self.name} ({kind})", target, is_held)
 
     def metadata(self, codes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """The register of metadata; lanes that are not asked hold anything.
+        """The metadata register; lanes that are not read hold arbitrary values.
 
-        PTX ISA, figures "Sparse MMA metadata layout": of 16-bit and tf32 elements, a lane of group
+        PTX ISA, figures "Sparse MMA metadata layout": for 16-bit and tf32 elements, a lane of group
         g holds four chunks of row g in bits 0-15 and those of row g + 8 in bits 16-31, the next
-        lane the next four; of narrower elements it holds eight chunks of row g, the next lane those
-        of row g + 8, the two behind them the next eight.
+        lane the next four; for narrower elements it holds eight chunks of row g, the next lane
+        those of row g + 8, the two after them the next eight.
         """
         register = rng.integers(0, 1 << 32, LANES).astype(np.uint64)
         chunks = codes.shape[1]
@@ -361,7 +362,7 @@ def check_chain(matrices: tuple, got: np.ndarray, mode: str, what: str) -> None:
 
 
 def _forms() -> list[Mma]:
-    """Every form that ptxas takes for sm_90a."""
+    """Every form that ptxas accepts for sm_90a."""
     forms = [Mma(s, (t, "f16", "f16", t)) for s in ("m16n8k8", "m16n8k16") for t in ("f16", "f32")]
     for layouts in itertools.product(("row", "col"), repeat=2):
         for d, c in (("f16", "f16"), ("f32", "f16"), ("f32", "f32")):
@@ -370,7 +371,7 @@ def _forms() -> list[Mma]:
     forms += [Mma(s, ("f32", "tf32", "tf32", "f32")) for s in ("m16n8k4", "m16n8k8")]
     for shape in ("m8n8k4", "m16n8k4", "m16n8k8", "m16n8k16"):
         forms.append(Mma(shape, ("f64",) * 4))
-        for mode in (".rn", ".rz", ".rm", ".rp"):  # ptxas takes it at either place
+        for mode in (".rn", ".rz", ".rm", ".rp"):  # ptxas accepts it in either place
             forms += [Mma(shape, ("f64",) * 4, before=mode), Mma(shape, ("f64",) * 4, after=mode)]
     for width, shapes in (("8", ("m8n8k16", "m16n8k16", "m16n8k32")),
                           ("4", ("m8n8k32", "m16n8k32", "m16n8k64"))):  # fmt: skip

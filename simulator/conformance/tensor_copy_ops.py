@@ -26,7 +26,7 @@ struct alignas(128) TensorMap {
                "h"(static_cast<short>(at[6])), "h"(static_cast<short>(at[7])), "l"(u64{0})        \
                : "memory")
 
-// at: coordinates, then offsets. out: shared memory before the wait and after it.
+// at: coordinates, then offsets. out: shared memory before and after the wait.
 __device__ void load_box(const void* map, const int* at, uint8_t* out, int bytes, int tx, int form,
                          int offset) {
   extern __shared__ __align__(1024) uint8_t data[];
@@ -56,7 +56,7 @@ __global__ void load_global(const void* map, const int* at, uint8_t* out, int by
                             int form, int offset) {
   load_box(map, at, out, bytes, tx, form, offset);
 }
-// data: the tensor, which the kernel knows by its map alone.
+// data: the tensor, which the kernel only knows by its map.
 void load(const void* data, const void* map, const int* at, uint8_t* out, int bytes, int tx,
           int form, int offset, int param) {
   if (param) {
@@ -70,7 +70,7 @@ void load(const void* data, const void* map, const int* at, uint8_t* out, int by
   }
 }
 
-// in: shared memory of the box.
+// in: the box in shared memory.
 __global__ void store_kernel(const void* map, const int* at, const uint8_t* in, int bytes, int form,
                              int offset) {
   extern __shared__ __align__(1024) uint8_t data[];
@@ -116,8 +116,8 @@ __global__ void __cluster_dims__(2) multicast_kernel(const void* map, int* out) 
 }
 void multicast(const void* map, const int* in, int* out) { multicast_kernel<<<2, 32>>>(map, out); }
 
-// A map of another tensor made from a template: every field is replaced, in shared memory (by a
-// shared or a generic address) or in global memory.
+// Another tensor's map made from a template: every field is replaced, in shared memory (by a shared
+// or a generic address) or in global memory.
 #define FIELD(NAME, TYPE, LETTER, VALUE)                                            \
   asm volatile("tensormap.replace.tile." NAME SPACE ".b1024." TYPE " [%0], %1;"     \
                : : AT, LETTER(VALUE) : "memory")
@@ -191,7 +191,7 @@ void replace(const int* from, int* made, const short* in, short* out, int where)
   replace_kernel<<<1, 32>>>(from, made, in, out, where);
 }
 
-// A parameter that is no __grid_constant__ is copied to local memory when its address is taken.
+// A parameter without __grid_constant__ is copied to local memory when its address is taken.
 __global__ void copied_kernel(TensorMap map, const int* at, uint8_t* out) {
   load_box(&map, at, out, 64, 64, 0, 0);
 }
@@ -207,7 +207,7 @@ OPS = ("add", "min", "max", "inc", "dec", "and", "or", "xor")
 
 @dataclass(frozen=True)
 class Form:
-    """A form of a copy between a tensor and shared memory, and its operands behind the first."""
+    """A form of a copy between a tensor and shared memory, and its operands after the first."""
 
     text: str
     rank: int
@@ -336,7 +336,7 @@ def random_im2col(rng: np.random.Generator, rank: int, type_: str = "") -> Map:
 
 
 def random_place(rng: np.random.Generator, m: Map) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Where a box begins, also outside of the tensor, and the offsets of im2col."""
+    """The origin of a box, which may be outside the tensor, and the offsets of im2col."""
     if not m.corners:
         low = [-b for b in m.box]
         return tuple(int(rng.integers(a, n + 2)) for a, n in zip(low, m.sizes, strict=True)), ()
@@ -365,7 +365,7 @@ class Copy:
         return np.array(at + [0] * (8 - len(at)), np.int32)
 
     def elements(self) -> tuple[np.ndarray, np.ndarray]:
-        """Byte by byte: where the box lies in the tensor (-1: outside) and in shared memory."""
+        """Byte by byte: the box's place in the tensor (-1: outside) and in shared memory."""
         offsets = self.map.offsets(self.at, self.shifts)
         each = np.arange(self.map.item)
         source = np.where(offsets[:, None] < 0, -1, offsets[:, None] + each).ravel()
@@ -427,7 +427,7 @@ def many(check, make, rank: int):
     return run
 
 
-# Whole tiles as kernels use them.
+# Whole tiles, as used by kernels.
 TILES = [
     Map("bf16", (200, 300), (400,), (64, 128), swizzle=128),
     Map("f16", (64, 64), (128,), (32, 64), swizzle=64),
@@ -505,7 +505,7 @@ def reduce_box(op: str, m: Map, form: int, seed: int, module: ModuleType, device
 
 
 def check_prefetch(module: ModuleType, device: str) -> None:
-    """A prefetch, and the wait for no bytes behind it."""
+    """A prefetch, followed by a wait for no bytes."""
     for i, form in enumerate(PREFETCHES):
         make = random_im2col if form.im2col else random_map
         copy = Copy(make(np.random.default_rng(i), form.rank), i)
@@ -516,7 +516,7 @@ def check_prefetch(module: ModuleType, device: str) -> None:
 
 
 def check_converted(module: ModuleType, device: str) -> None:
-    """f32 to tf32 and denormals to zero, on the way in."""
+    """f32 to tf32, and denormals to zero, on loading."""
     rng = np.random.default_rng(0)
     values = rng.integers(0, 1 << 32, 64, dtype=np.uint64).astype(np.uint32)
     values[::5] &= 0x807FFFFF  # denormals

@@ -1,4 +1,4 @@
-"""Tensor maps for tests, and what a copy of a box of a tensor should do: an independent model."""
+"""Tensor maps for tests, and an independent model of copying a box of a tensor."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from itertools import islice, product
 
 import numpy as np
 
-# CUtensorMapDataType: element bytes and the value that fills out-of-bounds elements on request.
+# CUtensorMapDataType: element bytes and the optional fill value for out-of-bounds elements.
 TYPES = {
     "u8": (0, 1),
     "u16": (1, 2),
@@ -27,7 +27,7 @@ TYPES = {
     "tf32_ftz": (12, 4),
 }
 SWIZZLES = {0: 0, 32: 1, 64: 2, 128: 3}  # bytes: CUtensorMapSwizzle
-# What the simulator keeps in a CUtensorMap: simulator/src/tensor_map.h.
+# The simulator's layout of a CUtensorMap: simulator/src/tensor_map.h.
 LAYOUT = np.dtype(
     [
         ("magic", "<u8"),
@@ -56,7 +56,7 @@ MAGIC = 0x70614D726F736E54
 class Map:
     """A tensor and its box; dimension 0 is the contiguous one.
 
-    strides: bytes, of the dimensions from 1 on. With corners it is an im2col map: box is (channels
+    strides: in bytes, for dimensions from 1 on. With corners it is an im2col map: box is (channels
     of a pixel, pixels of a column), corners the lower and the upper one, each W, H, D.
     """
 
@@ -99,7 +99,7 @@ class Map:
         return last + self.sizes[0] * self.item
 
     def offsets(self, at: tuple[int, ...], shifts: tuple[int, ...] = ()) -> np.ndarray:
-        """Where the box's elements lie in the tensor, in bytes and dense order; -1: outside."""
+        """Byte offsets of the box's elements in the tensor, in dense order; -1: outside."""
         if self.corners:
             points = self._pixels(at, shifts)
         else:
@@ -124,7 +124,7 @@ class Map:
         )
 
     def positions(self, start: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
-        """The pixels of the bounding box from one of them on, image by image."""
+        """The pixels of the bounding box from a given one on, image by image."""
         lower, upper = self.corners
         spatial = zip(lower, upper, self.sizes[1:-1], self.steps[1:-1], strict=True)
         ranges = [range(low, size + up, step) for low, up, size, step in spatial]
@@ -137,7 +137,7 @@ class Map:
                     yield position
 
     def swizzled(self, base: int) -> np.ndarray:
-        """Where each byte of the dense box lies, from the start of the box at address `base`."""
+        """The offset of each byte of the dense box from the start of the box at address `base`."""
         address = base + np.arange(self.bytes)
         line, unit, byte = address // 128, address % 128 // 16, address % 16
         unit = unit ^ line % max(1, self.swizzle // 16)

@@ -1,7 +1,7 @@
 """Scalar and SIMD video instructions (PTX ISA 9.7.19, 9.7.20), against Python's integers.
 
-Parts of the operands are extended by their type's sign, computed without a limit, clamped if .sat
-is there, then combined with the third operand.
+Parts of the operands are extended by their type's sign, computed with unlimited precision, clamped
+with .sat, then combined with the third operand.
 """
 
 # ruff: noqa: E731 (references are short enough for a lambda)
@@ -28,7 +28,7 @@ SECOND = {"add": operator.add, "min": min, "max": max}
 
 
 def average(a: int, b: int) -> int:
-    """Rounded half up from zero on; a negative sum is rounded down."""
+    """Round half up if nonnegative; round a negative sum down."""
     return (a + b + 1) // 2 if a + b >= 0 else (a + b) // 2
 
 
@@ -39,7 +39,7 @@ def number(bits: int, width: int, t: str) -> int:
 
 
 def selected(bits: int, selector: str, t: str) -> int:
-    """The part of a register that a selector such as "h1" names; "" is all of it."""
+    """The part of a register named by a selector such as "h1"; "" is all of it."""
     if not selector:
         return number(bits, 32, t)
     width = WIDTHS[selector[0]]
@@ -52,7 +52,7 @@ def clamped(value: int, width: int, t: str) -> int:
 
 
 def merged(value: int, c: int, selector: str) -> int:
-    """The value in the place of c that the selector names."""
+    """The value inserted into c at the place that the selector names."""
     if not selector:
         return value
     width = WIDTHS[selector[0]]
@@ -140,7 +140,7 @@ def compare_forms() -> list[Form]:
 
 
 def multiply_forms() -> list[Form]:
-    """Negated operands stand with a minus: (a * b) is negated if one of a and b is."""
+    """Negated operands have a minus sign: (a * b) is negated if one of a and b is."""
     forms = []
     signs = [("", "", ""), ("-", "", ""), ("", "-", ""), ("-", "-", ""), ("", "", "-")]
     every = itertools.product(itertools.product(TYPES, repeat=2), signs, (False, True))
@@ -148,7 +148,7 @@ def multiply_forms() -> list[Form]:
     for ((a_type, b_type), sign, sat), shift in zip(every, shifts, strict=False):
         negative = (sign[0] != sign[1]) or sign[2] == "-"
         t = "s32" if "s32" in (a_type, b_type) or negative else "u32"
-        plus_one = sign == ("-", "-", "")  # the slot of a form that changes nothing: .po instead
+        plus_one = sign == ("-", "-", "")  # instead of a form that negates nothing: .po
 
         def reference(
             a: int, b: int, c: int, a_type: str = a_type, b_type: str = b_type, sign: tuple = sign,
@@ -225,11 +225,11 @@ def simd_forms() -> list[Form]:
     return forms
 
 
-# ---- Every combination of types and modifiers, many to a case ----------------------------------
+# ---- Every combination of types and modifiers, many per case ----------------------------------
 
 
 def combinations() -> list[Form]:
-    """On whole operands, or their usual elements."""
+    """On whole operands, or their default elements."""
     forms = []
     ends = list(itertools.product((False, True), ("", *SECOND)))
     for (op, compute), d, a in itertools.product(OPERATIONS.items(), TYPES, TYPES):

@@ -2,8 +2,8 @@
 
 shfl (PTX ISA 9.7.9.6); vote, match, redux, activemask and bar.warp.sync (9.7.13).
 Every form runs with all lanes, with the lanes of a mask (by predicate and by branch), and with a
-mask per tile of the warp, as cooperative groups write it. test_divergent_callers.py has lanes that
-arrive at different times, by different ways, or have left.
+mask per tile of the warp, as in cooperative groups. test_divergent_callers.py covers lanes that
+arrive at different times, on different paths, or have exited.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ Warp = list[tuple[int, ...]]  # operands of each lane; the last one is its mask
 class Collective:
     """An instruction, its operands and what it returns to the lanes of one mask.
 
-    reference: from the operands of every lane and the lanes that take part to the results of those
+    reference: maps the operands of every lane and the participating lanes to the results of those
         lanes. A result of None is undefined.
-    operands: makes the operands of a warp, without the masks.
+    operands: generates the operands of a warp, without the masks.
     """
 
     form: Form
@@ -44,7 +44,7 @@ class Collective:
 def both_ways(
     name: str, results: str, operands: str, ptx: str, reference: Callable, rows: Callable
 ) -> list[Collective]:
-    """The form with inactive lanes by predicate, and by a branch around it."""
+    """The form with lanes disabled by predicate, and by a branch around it."""
     label = f"SKIP_{zlib.crc32(name.encode()):x}"
     around = f"@!run bra {label}; {ptx}; {label}: mov.b32 unused, 0"
     declared = ".reg .b32 unused; "
@@ -60,7 +60,7 @@ def both_ways(
 
 
 def source_lane(mode: str, lane: int, b: int, c: int) -> tuple[int, bool]:
-    """Where a lane reads from, and whether that is inside its segment."""
+    """The lane to read from, and whether it is inside the segment."""
     width = segment_width(mode, c)
     b %= 32
     if width is None:
@@ -77,14 +77,14 @@ def source_lane(mode: str, lane: int, b: int, c: int) -> tuple[int, bool]:
 
 
 def segment_width(mode: str, c: int) -> int | None:
-    """The width that __shfl_sync would have made this operand of, or None."""
+    """The width from which __shfl_sync would generate this operand, or None."""
     clamp = 0 if mode == "up" else 31
     widths = {(32 - width) << 8 | clamp: width for width in (1, 2, 4, 8, 16, 32)}
     return widths.get(c)
 
 
 def raw_source_lane(mode: str, lane: int, b: int, c: int) -> tuple[int, bool]:
-    """The definition of the ISA, for any clamp and segment mask."""
+    """The ISA's definition, for any clamp and segment mask."""
     clamp, segment = c & 31, c >> 8 & 31
     last = (lane & segment) | (clamp & ~segment & 31)
     j = {
@@ -111,7 +111,7 @@ def shuffled(mode: str, with_predicate: bool) -> Callable:
 
 
 def shuffle_operands(mode: str) -> Callable[[random.Random], list[Warp]]:
-    """Every width with several distances; clamps that no width has; a distance per lane."""
+    """Every width with several distances; clamps that no width produces; per-lane distances."""
 
     def warps(rng: random.Random) -> list[Warp]:
         found: list[Warp] = []
@@ -144,7 +144,7 @@ def shuffle_forms() -> list[Collective]:
 
 
 def same_for_all(f: Callable[[list[int], int], int | tuple[int, ...]]) -> Callable:
-    """A reference for instructions that give every lane the same results."""
+    """A reference for instructions that return the same results to every lane."""
 
     def reference(warp: Warp, lanes: list[int]) -> dict[int, tuple[int | None, ...]]:
         result = f([warp[lane][0] for lane in lanes], sum(1 << lane for lane in lanes))
@@ -243,7 +243,7 @@ def redux_forms() -> list[Collective]:
 
 
 def elect_forms() -> list[Collective]:
-    """The ISA leaves the leader open; hardware and simulator take the lowest lane of the set."""
+    """The ISA leaves the leader open; hardware and simulator choose the lowest lane of the set."""
 
     def elected(warp: Warp, lanes: list[int]) -> dict[int, tuple]:
         return {lane: (min(lanes), int(lane == min(lanes))) for lane in lanes}
@@ -276,7 +276,7 @@ def groups_of_lanes(mask: int) -> list[list[int]]:
 def check(
     collective: Collective, warps: list[Warp], groups: list[list[list[int]]], target: str
 ) -> None:
-    """Run warps whose lanes take part in groups, and compare each lane with the reference."""
+    """Run warps whose lanes participate in groups, and compare each lane with the reference."""
     while len(warps) % 2:
         warps, groups = [*warps, warps[0]], [*groups, groups[0]]
     rows, active, expected = [], [], []
@@ -304,7 +304,7 @@ def check(
 
 
 def check_collective(collective: Collective, target: str) -> None:
-    """A full warp; the lanes of some masks; a mask per tile of the warp, each of its own lanes."""
+    """A full warp; the lanes of some masks; a mask per tile of the warp, of the tile's lanes."""
     full, some, tiled = (collective.operands(random.Random(seed)) for seed in (1, 2, 3))
     check(collective, full, [groups_of_lanes(FULL)] * len(full), target)
     masks = [MASKS[i % len(MASKS)] for i in range(len(some))]
@@ -322,7 +322,7 @@ def collective_case(collective: Collective) -> Case:
 
 
 ACTIVE = """
-// The lanes that are here: all, and those of each way of a branch.
+// The active lanes: all, and those on each path of a branch.
 __global__ void active(unsigned* out) {
   const unsigned lane = threadIdx.x;
   unsigned all, some;
@@ -342,7 +342,7 @@ ACTIVE_PROGRAM = Program("activemask", ACTIVE)
 
 
 def check_active(full: bool, target: str) -> None:
-    """Each lane finds itself, and none that went another way."""
+    """Each lane sees itself, and none on the other path."""
     out = np.zeros((32, 2), dtype=np.uint32)
     ACTIVE_PROGRAM.run(target, out)
     for lane, (whole, part) in enumerate(out.tolist()):

@@ -1,7 +1,7 @@
-"""Matrix products of four warps: wgmma.mma_async, and setmaxnreg (PTX ISA 9.7.15).
+"""Matrix products by four warps: wgmma.mma_async, and setmaxnreg (PTX ISA 9.7.15).
 
 A kernel copies an image of shared memory into place, executes one product and stores the
-accumulators. Matrices are laid into the image by the formulas of the PTX ISA ("Asynchronous
+accumulators. Matrices are laid out in the image by the formulas of the PTX ISA ("Asynchronous
 Warpgroup Level Matrix Shared Memory Layout"), swizzles by the tables of its figures. Every number
 of columns of every combination of types runs, and some forms in every layout and with every
 modifier.
@@ -23,7 +23,7 @@ M = 64
 THREADS = 128
 UNIT = 16  # bytes
 ROW_BYTES = 32  # of a row of A, or a column of B
-BEHIND = 16 * 1024  # where B begins: behind A
+BEHIND = 16 * 1024  # the start of B, after A
 MAX_SHARED_BYTES = 200 * 1024
 ALL_N = range(8, 257, 8)
 INTEGER_N = (8, 16, 24, 32, *range(48, 257, 16))
@@ -68,8 +68,8 @@ def numbers_of(type_: str, rows: np.ndarray) -> np.ndarray:
 
 # ---- Layouts ------------------------------------------------------------------------------------
 
-# Which 16-byte unit of a row lies at each place, for the eight rows of a pattern (figures of the
-# swizzling modes). A row is as long as the swizzle is wide.
+# The 16-byte unit of a row at each place, for the eight rows of a pattern (figures of the swizzling
+# modes). A row is as long as the swizzle is wide.
 PATTERNS = {
     32: [[0, 1]] * 4 + [[1, 0]] * 4,
     64: [[0, 1, 2, 3]] * 2 + [[1, 0, 3, 2]] * 2 + [[2, 3, 0, 1]] * 2 + [[3, 2, 1, 0]] * 2,
@@ -80,15 +80,15 @@ LAYOUT_TYPES = {0: 0, 128: 1, 64: 2, 32: 3}
 
 @dataclass(frozen=True)
 class Layout:
-    """How a matrix lies in shared memory.
+    """The layout of a matrix in shared memory.
 
     swizzle: bytes of a swizzled row, or 0.
     along_k: K-major; otherwise MN-major, for 16-bit types.
     at: the byte where the tile's first swizzle pattern starts.
-    skip: bytes along a swizzled row from there to the product's first K element (K-major), as in
-        a loop over a row.
-    gap: patterns left free between one and the next.
-    base_offset: of the descriptor, in 128-byte lines.
+    skip: bytes along a swizzled row from there to the product's first K element (K-major), as in a
+        loop over a row.
+    gap: unused patterns between one and the next.
+    base_offset: the descriptor's, in 128-byte lines.
     """
 
     swizzle: int = 0
@@ -108,11 +108,11 @@ class Layout:
         step = self.period * (1 + self.gap)
         if self.along_k:
             return (step * (rows // 8) if not self.swizzle else 16), step
-        along_rows = 4 * step  # behind four steps along k, as many as any B has
+        along_rows = 4 * step  # after four steps along k, as many as any B has
         return (along_rows, step) if self.swizzle else (step, along_rows)
 
     def units(self, rows: int, bytes_: int) -> np.ndarray:
-        """Where the 16-byte units [line, unit] of a matrix lie, counted in units.
+        """The positions of a matrix's 16-byte units [line, unit], counted in units.
 
         Lines are its rows along K (K-major), or its columns along the rows.
         """
@@ -122,7 +122,7 @@ class Layout:
         return self.place(line, UNIT * unit, rows) // UNIT
 
     def place(self, line: np.ndarray, byte: np.ndarray, rows: int) -> np.ndarray:
-        """Where bytes of lines lie."""
+        """The positions of the bytes of lines."""
         leading, stride = self.strides(rows)
         wide = self.swizzle or UNIT
         along, outer = byte, byte // wide
@@ -139,7 +139,7 @@ class Layout:
         return self.at + blocks + wide * (line % 8) + UNIT * unit
 
     def lay(self, matrix: np.ndarray, image: np.ndarray) -> int:
-        """Put rows of bytes into an image of shared memory; the byte behind the last one."""
+        """Put rows of bytes into an image of shared memory; return the end offset."""
         rows, bytes_ = matrix.shape
         lines = matrix
         if not self.along_k:
@@ -220,7 +220,7 @@ class Form:
 
 
 def kernel(n: int, forms: list[Form]) -> str:
-    """All forms of n columns, of which it executes one. %0 is D in memory."""
+    """A kernel with all forms of n columns, of which it executes one. %0 is D in memory."""
     d, a = range(n // 2), range(4)
     lines = [".reg .b32 d<128>, a<4>, e;", ".reg .pred p, q;", "setp.ne.b32 p, %4, 0;"]
     lines += [f"ld.global.b32 d{i}, [%0 + {4 * THREADS * i}];" for i in d]
@@ -246,7 +246,7 @@ PROLOGUE = """
 #include <cstdint>
 using u64 = unsigned long long;
 extern __shared__ __align__(1024) uint4 shared[];
-// Copies the image; the start of shared memory, as descriptors count it.
+// Copies the image; returns the start of shared memory in descriptor units.
 __device__ u64 fill(const uint4* image, int units) {
   for (int i = threadIdx.x; i < units; i += blockDim.x) shared[i] = image[i];
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
@@ -278,7 +278,7 @@ def sweeps() -> Iterator[list[Form]]:
 
 
 def variants() -> Iterator[Form]:
-    """What runs in every layout."""
+    """The forms that run in every layout."""
     yield from (Form("f32", "bf16", "bf16", n) for n in (8, 16, 256))
     yield from (Form(*types, 8) for types in FLOAT_TYPES + INTEGER_TYPES)
     yield from (Form("s32", "b1", "b1", n) for n in (8, 256))
@@ -367,7 +367,8 @@ def a_registers(rows: np.ndarray) -> np.ndarray:
 
 
 # ---- Sparse A -----------------------------------------------------------------------------------
-# A row holds two of each four elements along k (a chunk), and their places as two bits each. Of
+# A row holds two of every four elements along k (a chunk), and their positions as two bits each.
+# For
 # tf32 it holds one of two: 0b0100 is the first, 0b1110 the second (PTX ISA 9.7.15.6.1).
 
 PAIRS = [first | last << 2 for first, last in itertools.combinations(range(4), 2)]
@@ -375,10 +376,10 @@ CODES = {False: PAIRS, True: [0b0100, 0b1110]}
 
 
 def metadata(form: Form, codes: np.ndarray) -> np.ndarray:
-    """The register of metadata [thread]; threads that are not asked hold anything.
+    """The metadata register [thread]; threads that are not read hold arbitrary values.
 
-    Of 16-bit and tf32 elements, two lanes of each four count, those that the selector names: they
-    hold four chunks of row g in bits 0-15 and those of row g + 8 in bits 16-31. Of 8-bit elements
+    For 16-bit and tf32 elements, two lanes of every four count, those that the selector names: they
+    hold four chunks of row g in bits 0-15 and those of row g + 8 in bits 16-31. For 8-bit elements
     all four do: lane 0 holds eight chunks of row g, lane 1 those of row g + 8, lanes 2 and 3 the
     next eight.
     """
@@ -395,7 +396,7 @@ def metadata(form: Form, codes: np.ndarray) -> np.ndarray:
 
 
 def places(form: Form, codes: np.ndarray) -> np.ndarray:
-    """Where along k the elements are that A holds [64, held]."""
+    """The positions along k of the elements that A holds [64, held]."""
     chunk = np.arange(codes.shape[1])
     if form.a == "tf32":
         return 2 * chunk + (codes == 0b1110)
@@ -421,7 +422,7 @@ class Operands:
     a: np.ndarray  # [64, 32] bytes
     b: np.ndarray  # [n, 32 or, if A is sparse, 64] bytes
     d: np.ndarray  # [64, n]
-    # Of sparse A: [64, chunks], 4 bits of metadata each.
+    # For sparse A: [64, chunks], 4 bits of metadata each.
     codes: np.ndarray = field(default_factory=lambda: np.zeros((M, 8), int))
 
 
@@ -448,7 +449,7 @@ def run(
     image = noise().copy()
     size = max(a.lay(values.a, image), b.lay(values.b, image))
     before = to_registers(form, values.d)
-    registers = np.zeros((form.n // 2, THREADS), np.int32)  # as many as any form of n has
+    registers = np.zeros((form.n // 2, THREADS), np.int32)  # the maximum over the forms of n
     registers[: len(before)] = before
     device = "cuda" if target == "gpu" else "cpu"
     a_and_metadata = np.vstack([a_registers(values.a), metadata(form, values.codes)])
@@ -473,7 +474,7 @@ def signed(bits: int) -> int:
 
 
 def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """A B^T, without BLAS: it would start threads, and these matrices are not worth one."""
+    """A B^T without BLAS, whose threads are not worth starting for these small matrices."""
     return np.einsum("ik,jk->ij", a, b)
 
 
@@ -500,7 +501,7 @@ def expect(form: Form, values: Operands, scale_d: int, actual: np.ndarray, what:
     )
 
 
-# Of A and of B; tiles of B stand behind those of A.
+# Of A and of B; tiles of B follow those of A.
 def layouts(form: Form) -> Iterator[tuple[Layout, Layout]]:
     a_k, b_k = (not major for major in form.majors)
     b_32 = 64 if form.sparse and b_k else 32  # a swizzled row has a whole column of B
@@ -524,13 +525,13 @@ def layouts(form: Form) -> Iterator[tuple[Layout, Layout]]:
 
 @dataclass(frozen=True)
 class Case:
-    """Something to check, on a target."""
+    """Something to check on a target."""
 
     name: str
     run: Callable[[str], None]
 
     def check(self, full: bool = False, target: str = "simulator") -> None:
-        del full  # every case always runs whole
+        del full  # every case always runs in full
         self.run(target)
 
 
@@ -560,7 +561,7 @@ def check_sweep(forms: list[Form]) -> Case:
 
 
 def check_special_values(target: str) -> None:
-    """Infinities, NaNs, denormals, overflow and signed zeros, in rows and columns of their own."""
+    """Infinities, NaNs, denormals, overflow and signed zeros, in separate rows and columns."""
     form = Form("f32", "bf16", "bf16", 8)
     a, b = torch.ones(M, 16), torch.ones(8, 16)
     a[0, 3], a[1, 3], a[2, 3] = float("inf"), float("-inf"), float("nan")
@@ -572,7 +573,7 @@ def check_special_values(target: str) -> None:
     b[1] = 0.0  # infinity times zero
     b[2] = -1.0
     b[3, 0] = float("inf")
-    b[4] = 2.0**-16  # products below the smallest denormal, f32 holds their sum
+    b[4] = 2.0**-16  # products below the smallest denormal, but f32 holds their sum
     d = np.zeros((M, 8), np.float32)
     d[6] = -0.0
     d[8:16] = np.array([np.nan, np.inf, -np.inf, 1e-45, -1e-45, 3.4e38, -3.4e38, 1], np.float32)

@@ -1,6 +1,6 @@
-"""Products of matrices in opaque fragments: wmma.load, wmma.mma, wmma.store (PTX ISA 9.7.14.4).
+"""Matrix products in opaque fragments: wmma.load, wmma.mma, wmma.store (PTX ISA 9.7.14.4).
 
-Nothing is assumed about where a fragment has its elements, but what a program may rely on: that
+Nothing is assumed about where a fragment has its elements, except what a program may rely on: that
 load, mma and store agree; that c and d of one shape and type have one layout; and that a kernel may
 treat all elements alike.
 """
@@ -37,9 +37,9 @@ AB_REGISTERS = {
 class Wmma:
     """A load of A, B and C, a product, and a store of D.
 
-    layouts: of A, B, C and D in memory. space: "global", "shared" (with addresses of 32 bits),
-    "shared::cta" (of 64 bits) or "" (generic, of global memory). padding: 16-byte units
-    between the lines; None leaves the stride out.
+    layouts: those of A, B, C and D in memory. space: "global", "shared" (with 32-bit addresses),
+    "shared::cta" (64-bit) or "" (generic, to global memory). padding: 16-byte units between the
+    lines; None omits the stride.
     """
 
     shape: str
@@ -47,7 +47,7 @@ class Wmma:
     layouts: tuple[str, str, str, str] = ("row", "col", "row", "row")
     space: str = "global"
     padding: int | None = 0
-    before: str = ""  # in front of .sync: ".xor.popc"
+    before: str = ""  # before .sync: ".xor.popc"
     after: str = ""  # at the end: ".satfinite", ".rz"
 
     @property
@@ -148,7 +148,7 @@ class Wmma:
         return memory
 
     def from_memory(self, memory: np.ndarray) -> np.ndarray:
-        """D, and that nothing beside it was written."""
+        """D; checks that nothing around it was written."""
         rows, columns = self.size("d")
         by_row = self.layouts[3] == "row"
         count, length = (rows, columns) if by_row else (columns, rows)
@@ -160,7 +160,7 @@ class Wmma:
             untouched[at : at + length * width] = False
             raw = memory[at : at + length * width].copy()
             lines.append(raw.view({2: np.uint16, 4: np.uint32, 8: np.uint64}[width]))
-        assert (memory[untouched] == FILL).all(), f"{self.name}: wrote beside D"
+        assert (memory[untouched] == FILL).all(), f"{self.name}: wrote outside D"
         matrix = np.array(lines).astype(np.uint64)
         return matrix if by_row else matrix.T
 
@@ -203,7 +203,7 @@ SPACES = ("global", "shared", "", "shared::cta")
 
 
 def _forms() -> list[Wmma]:
-    """Every product with every layout; every access with every space; padding of any kind."""
+    """Every product with every layout; every access with every space; any padding."""
     every = list(itertools.product(("row", "col"), repeat=4))
     layouts_of_ab = every[::5]  # row row, row col, col row and col col; C like A, D like B
     paddings = itertools.cycle((1, None, 2, 0, 3))
@@ -232,7 +232,7 @@ def _forms() -> list[Wmma]:
     add("m8n8k4", ("f64",) * 4, every)
     for mode in (".rn", ".rz", ".rm", ".rp"):
         add("m8n8k4", ("f64",) * 4, layouts_of_ab, after=mode)
-    # Below a byte A has rows and B columns, so that the spaces take turns.
+    # Below a byte A is by rows and B by columns, so the spaces alternate.
     narrow = [x for x in every if x[:2] == ("row", "col")]
     for i, (t, after) in enumerate(itertools.product(("s4", "u4"), ("", ".satfinite"))):
         forms += [Wmma("m8n8k32", ("s32", t, t, "s32"), x, space(x, i), 1, after=after)

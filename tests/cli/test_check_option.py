@@ -1,4 +1,4 @@
-"""``--check`` and ``check=``: the checks as scripts, functions and programs take them."""
+"""``--check`` and ``check=``: the checks in scripts, functions and programs."""
 
 import re
 
@@ -146,8 +146,8 @@ def test_inline_refuses_what_it_cannot_check() -> None:
     ("flags", "message"),
     [
         (["--check=race"], "--check is 'race'; expected 'all', or some of memcheck, racecheck"),
-        (["--check", "--target", "gpu"], "--check runs on the simulator: leave --target gpu out"),
-        (["--check", "--explain", "naive"], "leave --check out"),
+        (["--check", "--target", "gpu"], "--check runs on the simulator: omit --target gpu"),
+        (["--check", "--explain", "naive"], "omit --check"),
     ],
 )
 def test_a_script_refuses_what_it_cannot_check(flags, message, capsys) -> None:
@@ -156,7 +156,7 @@ def test_a_script_refuses_what_it_cannot_check(flags, message, capsys) -> None:
 
 
 def test_a_script_reports_what_the_checks_find(capsys, monkeypatch) -> None:
-    """A kernel with a race in the place of one rung's; the other is right."""
+    """A kernel with a race instead of one rung's; the other is right."""
     racing = inline(RACE + LAUNCHER, "reverse", target="simulator").reverse
     launch = builds.launch
     numbers, out = torch.arange(64, dtype=torch.int32), torch.zeros(64, dtype=torch.int32)
@@ -185,7 +185,7 @@ def test_a_script_reports_what_the_checks_find(capsys, monkeypatch) -> None:
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A program with a race, which is compiled once."""
+    """A program with a race, compiled once."""
     file = tmp_path_factory.mktemp("program") / "race.cu"
     file.write_text(RACE + MAIN)
     return str(file)
@@ -200,7 +200,7 @@ def test_a_program_with_a_race_fails(flag: str, program: str) -> None:
 
 def test_a_program_is_checked_for_what_is_asked_alone(program: str) -> None:
     memcheck = python("build.py", "run", "--check", "memcheck", program)
-    assert finished(memcheck, 120)[0] != 0  # memcheck is taken for a file: NAMES stand behind =
+    assert finished(memcheck, 120)[0] != 0  # memcheck is taken for a file: NAMES must follow =
     silent = python("build.py", "run", "--check=memcheck", program)
     assert finished(silent, 120)[:2] == (0, "cudaSuccess cudaSuccess")
 
@@ -209,7 +209,7 @@ def test_a_program_is_checked_for_what_is_asked_alone(program: str) -> None:
     ("flags", "message"),
     [
         (["--check=race"], "--check is 'race'; expected 'all', or some of"),
-        (["--target", "gpu", "--check"], "--check runs on the simulator: leave --target gpu out"),
+        (["--target", "gpu", "--check"], "--check runs on the simulator: omit --target gpu"),
     ],
 )
 def test_a_program_refuses_what_it_cannot_check(flags, message) -> None:

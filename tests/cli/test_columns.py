@@ -1,4 +1,4 @@
-"""The tables of results: in a terminal, in 100 plain columns, and on a page."""
+"""Result tables: in a terminal, in 100 plain columns, and on a page."""
 
 import dataclasses
 import io
@@ -66,7 +66,7 @@ def of_bytes(kernel, **fields) -> Row:
 
 
 def printed(rows, previous=None) -> list[str]:
-    """The lines of the rows' table where the output is not a terminal."""
+    """The lines of the rows' table if the output is not a terminal."""
     file = io.StringIO()
     entries = [columns.Entry(row, (previous or {}).get(row.kernel)) for row in rows]
     shown = columns.columns(rows[0], columns.baselines_of(rows))
@@ -93,7 +93,7 @@ def test_a_simulator_s_table_fits_100_plain_columns():
     assert "\x1b" not in "".join(lines)
     assert "…" not in "".join(lines)
     assert lines[0] == "title"
-    assert len(lines) == 8  # title, two of head, five rows: nothing is wrapped
+    assert len(lines) == 8  # title, two heading lines, five rows: nothing is wrapped
     assert line_of("tiled", lines) == (
         "tiled 1.2% 123 M 16.5/4 528 MB x672 x2.50 x1.00 50% 41.2 us -50% latency".split()
     )
@@ -107,7 +107,7 @@ def test_a_table_of_bytes_fits_100_plain_columns():
         of_bytes("row_in_registers"),
         of_bytes("cub", estimate=None),
         of_bytes("slow", estimate=dataclasses.replace(ESTIMATE, time_ms=50.0)),
-        of_bytes("naive", checked=False, refused="takes float32; got bfloat16"),
+        of_bytes("naive", checked=False, refused="supports float32; got bfloat16"),
     ]
     less = BYTES | {"estimated_ms_h200": 0.0824}
     lines = printed(rows, {"row_in_registers": Previous(None, None, less)})
@@ -121,7 +121,7 @@ def test_a_table_of_bytes_fits_100_plain_columns():
     )
     assert lines[4].split()[-4:] == ["-"] * 4
     assert lines[5].split()[-4:] == ["ms", "<0.1%", "new", "latency"]
-    assert lines[6].split() == "naive takes float32; got bfloat16".split()
+    assert lines[6].split() == "naive supports float32; got bfloat16".split()
 
 
 def test_a_reason_may_be_longer_than_a_table_is_wide():
@@ -174,7 +174,7 @@ def test_a_page_s_table_has_as_many_cells_in_every_line():
     head, rule, naive, tiled, flash = text.splitlines()
     assert len({line.count("|") for line in (head, rule, naive, tiled, flash)}) == 1
     assert head.startswith("| rung | error | warp instr. | sectors/request | bytes moved |")
-    assert "change" not in head  # a page knows no earlier run
+    assert "change" not in head  # a page has no previous run
     assert rule.startswith("| --- | ---: |")
     assert naive.endswith("| 16.5/4 | 528 MB x672 | x2.50 | x1.00 | 50% | 41.2 us | latency |")
     assert tiled.startswith("| tiled | WRONG |")

@@ -1,4 +1,4 @@
-"""The scripts with kernels that were edited: mistakes and what is said of them."""
+"""The scripts with edited kernels: mistakes and their reports."""
 
 import re
 from pathlib import Path
@@ -54,7 +54,7 @@ def test_a_wrong_rung_has_exit_status_1(edited):
 def test_mistakes_that_a_square_shape_hides_and_a_copied_rung(edited):
     """A swapped guard and a wrong row stride: right for M = N = K, in multiples of a tile.
 
-    A copy of another rung is built, checked and listed beside them.
+    A copy of another rung is built, checked and listed along with them.
     """
     kernels = edited(
         ("if (row < p.M && col < p.N) C[row", "if (row < p.N && col < p.M) C[row"),

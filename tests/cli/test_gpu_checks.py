@@ -1,4 +1,4 @@
-"""Tallies of the checks on a GPU, with a checker that is pretended."""
+"""Tallies of the checks on a GPU, with a fake checker."""
 
 import json
 import os

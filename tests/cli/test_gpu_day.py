@@ -1,4 +1,4 @@
-"""A day with a GPU that is pretended: its steps are short Python programs."""
+"""gpu_day with a fake GPU: its steps are short Python programs."""
 
 import json
 import os
@@ -29,7 +29,7 @@ INTERRUPT = "import os, signal, time; os.kill(os.getppid(), signal.SIGINT); time
 
 
 class Pretended:
-    """Runs gpu_day with steps of a test's own."""
+    """Runs gpu_day with a test's own steps."""
 
     def __init__(self, tmp_path, monkeypatch, capsys) -> None:
         self.results, self.monkeypatch, self.capsys = tmp_path / "results", monkeypatch, capsys
@@ -42,13 +42,13 @@ class Pretended:
         return Step(name, f"does {name}", commands, (self.source,), seconds, **more)
 
     def run(self, steps: list[Step], *arguments: str) -> tuple[int, dict[str, str], str]:
-        """Exit status, result by step in the table's order, everything printed."""
+        """Exit status, result by step in the table's order, all output."""
         self.monkeypatch.setattr(gpu_day, "steps", lambda stem="": steps)
         status = gpu_day.main(["--results", str(self.results), *arguments])
         captured = self.capsys.readouterr()
         out = captured.out
         rows = [re.split(r"  +", line) for line in out[out.rfind("\nstep ") :].splitlines()[2:]]
-        # A step that was not begun has no seconds.
+        # A step that was not started has no seconds.
         table = {row[0]: row[2 if row[1].isdigit() else 1] for row in rows}
         return status, table, out + captured.err
 
@@ -106,13 +106,13 @@ def test_a_failing_step_shows_its_last_lines_and_the_others_run(pretended):
     status, table, out = pretended.run(steps)
     assert status == 1
     assert table == {"first": "FAILED: matmul naive is wrong", "second": "ok"}
-    assert "  first\n  matmul naive is wrong\n  (all that it printed: " in out
+    assert "  first\n  matmul naive is wrong\n  (full output: " in out
 
 
 def test_a_step_without_enough_time_is_not_begun(pretended):
     steps = [pretended.step("first", seconds=1000), pretended.step("second")]
     status, table, _ = pretended.run(steps, "--minutes", "1")
-    assert (status, table) == (0, {"first": "no time left: takes about 1000 s", "second": "ok"})
+    assert (status, table) == (0, {"first": "not enough time: takes about 1000 s", "second": "ok"})
 
 
 def test_a_step_that_runs_over_keeps_what_it_has_and_is_thought_longer(pretended):

@@ -46,7 +46,7 @@ class Run:
         return self.run["rows"]
 
     def recorded(self, fields: str = "kernel") -> list[tuple]:
-        """All that is in the history of its folder."""
+        """All rows in the history of its folder."""
         with sqlite3.connect(self.cache / "history.db") as database:
             return database.execute(f"SELECT {fields} FROM rows ORDER BY id").fetchall()
 
@@ -57,7 +57,7 @@ class Run:
 
 
 def script(cache: Path, op: str, *arguments: str) -> Run:
-    """Run a script with a history of its own, while builds stay in the common cache."""
+    """Run a script with its own history, while builds stay in the common cache."""
     out, err = io.StringIO(), io.StringIO()
     command = [*arguments, "--target", "simulator", "--json", str(cache / "x.json")]
     with (
@@ -76,7 +76,7 @@ def made_up(launches, op, gpu) -> Estimated:
 
 @contextlib.contextmanager
 def without_estimates():
-    """Let nothing be compiled for a GPU: a few tests of matmul.cu show that estimates work."""
+    """Compile nothing for a GPU: a few tests of matmul.cu show that estimates work."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(estimate, "prepare", lambda op, gpu: None)
         patch.setattr(estimate, "estimated", made_up)
@@ -109,7 +109,7 @@ def of_attention(tmp_path_factory) -> Run:
 
 def test_a_table_has_every_rung(of_matmul):
     assert of_matmul.status == 0
-    assert of_matmul.out.startswith("target: simulator (asked for)\n")
+    assert of_matmul.out.startswith("target: simulator (requested)\n")
     assert "matmul M=40,N=50,K=60 float32\n" in of_matmul.out
     assert "matmul M=1,N=1,K=1 float32\n" in of_matmul.out
     for rung in rungs("matmul"):
@@ -132,7 +132,7 @@ def test_json(of_matmul):
 
 
 def test_torch_is_measured_by_the_same_budget(of_matmul):
-    assert "torch's own kernel on the CPU has an error of" in of_matmul.out
+    assert "torch's own CPU kernel uses " in of_matmul.out
     assert 0 < measure.torch_share(MATMUL, MATMUL.case("M=40,N=50,K=60")) < 1
 
 
@@ -141,7 +141,7 @@ def test_each_dtype_has_tables_of_the_rungs_that_take_it(of_softmax):
     ladder = rungs("softmax")
     without = [rung.name for rung in ladder if "bfloat16" not in rung.dtypes]
     assert without
-    assert of_softmax.out.count(f"these do not take bfloat16: {', '.join(without)}\n") == 1
+    assert of_softmax.out.count(f"these do not support bfloat16: {', '.join(without)}\n") == 1
     listed = [(row["dtype"], row["shape"], row["kernel"]) for row in of_softmax.rows]
     assert listed == [
         (dtype, shape, rung.name)
@@ -198,7 +198,7 @@ def test_a_rung_that_is_named_is_listed_for_every_dtype(no_estimates, tmp_path):
     arguments = ("--shape", "rows=5,cols=70", "--kernel", "naive", "--dtype", "bfloat16")
     run = script(tmp_path, "softmax", *arguments)
     assert run.status == 0
-    assert run.line("naive") == "naive  takes float32; got bfloat16"
+    assert run.line("naive") == "naive  supports float32; got bfloat16"
 
 
 def test_options_are_timed_and_kept_by_themselves(no_estimates, tmp_path):
@@ -370,7 +370,7 @@ def bad(op, arguments, words, capsys) -> None:
         (["--kernel", "fast"], "--kernel fast: matmul has naive, "),
         (
             ["--kernel", "fast"],
-            "a rung needs its line in the table at the end of kernels/matmul.cu",
+            "a rung needs a line in the table at the end of kernels/matmul.cu",
         ),
         (["--shape", "64"], "write M=..,N=..,K=.., for example M=64,N=64,K=64"),
         (["--shape", ""], "--shape '': '' is not NAME=NUMBER; write M=..,N=..,K=.."),
@@ -380,7 +380,7 @@ def bad(op, arguments, words, capsys) -> None:
             ["--layout", "huge_a", "--shape", "M=1,N=1,K=1"],
             "--layout huge_a: placement 'huge' needs a dimension above 1 before the last: [1, 1]",
         ),
-        (["--dtype", "float16"], "--dtype float16: matmul takes float32"),
+        (["--dtype", "float16"], "--dtype float16: matmul supports float32"),
         (["--target", "tpu"], "--target: invalid choice: 'tpu'"),
         (["--gpu", "h300"], "--gpu: invalid choice: 'h300'"),
         (["--json", "/no/such/folder/x.json"], "there is no folder /no/such/folder"),
@@ -392,7 +392,7 @@ def bad(op, arguments, words, capsys) -> None:
         (["--speed"], "unrecognized arguments: --speed"),
         (["--backward"], "unrecognized arguments: --backward"),
         (["--option", "causal"], "unrecognized arguments: --option causal"),
-        (["--dtype", "float32", "float16"], "--dtype float16: matmul takes float32"),
+        (["--dtype", "float32", "float16"], "--dtype float16: matmul supports float32"),
     ],
 )
 def test_bad_flags_are_one_line(no_estimates, capsys, arguments, words):

@@ -1,4 +1,4 @@
-"""The tables of the documentation come from the kept results."""
+"""The tables of the documentation come from the saved results."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_results_are_of_right_rungs_alone() -> None:
         rows = json.loads(file.read_text()).get("rows")
         if rows is None:  # comparisons, not runs
             continue
-        # A copy stands for the memory's speed: it computes nothing that could be checked.
+        # A copy represents the memory's speed: it computes nothing that could be checked.
         right = [row["checked"] or row["kernel"] in goals.COPIES or row["refused"] for row in rows]
         assert rows and all(right), file
 
@@ -61,7 +61,10 @@ def test_a_table_is_replaced_between_its_markers(
     new = pages.updated(page)
     assert "`M=1,N=1,K=1 nt`, float32:\n\n| rung | error |" in new
     assert "| naive | 25% | 2.5 ms | 4% | 12.2 | 50% | 0.75x |" in new
-    assert "What the columns mean: error: largest, of what is allowed; time: median;" in new
+    assert (
+        "What the columns mean: error: largest, as a share of the allowed error; time: median;"
+        in new
+    )
     assert "Measured on: a GPU, by `python test.py`.\n" in new
     assert "old" not in new and new.startswith("before\n") and new.endswith("after\n")
     assert pages.updated(new) == new
@@ -107,7 +110,7 @@ def test_goals_are_those_of_the_runs_with_libraries(
     monkeypatch.setattr(pages, "RESULTS", tmp_path)
     page = "<!-- goals: softmax -->\n<!-- end -->\n"
     run(tmp_path / "old-softmax.json", softmax_row("naive"))
-    assert "\nNot measured yet.\n<!-- end -->" in pages.updated(page)
+    assert pages.updated(page) == page
     cluster = softmax_row(
         "cluster",
         traffic=Traffic(8388608, 1.0, 1.02),
@@ -121,7 +124,7 @@ def test_goals_are_those_of_the_runs_with_libraries(
     assert new.count("Measured on: a GPU, by `python test.py`.") == 1  # nothing of the old run
     assert pages.updated(new) == new
     times = pages.updated("<!-- results: new-softmax -->\n<!-- end -->\n")
-    assert "| bytes asked | bytes moved | vs torch | vs compile | vs copy |" in times
+    assert "| bytes requested | bytes moved | vs torch | vs compile | vs copy |" in times
     cells = "cluster | 10 us | 0% | 839 | 25% | x1.00 | x1.02 | 1.50x | 1.25x | 0.80x"
     assert f"| {cells} |" in times
     assert "| compile | 10 us | 0% | 839 | 25% |  |  |  |  |  |" in times
@@ -170,7 +173,7 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, monkeypatch, capsys) -> None:
     assert capsys.readouterr().out == "page.md: not up to date\n"
     monkeypatch.setattr(sys, "argv", ["pages"])
     assert pages.main() == 0
-    assert "Not measured yet." in page.read_text()
+    assert page.read_text() == "<!-- goals: softmax -->\n<!-- end -->\n"
     assert capsys.readouterr().out == "page.md: updated\n"
     monkeypatch.setattr(sys, "argv", ["pages", "--dry-run"])
     assert (pages.main(), capsys.readouterr().out) == (0, "")

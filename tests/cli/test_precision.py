@@ -1,4 +1,4 @@
-"""Errors in ulp: how they are counted, and that the rungs' are of the size one expects."""
+"""Errors in ulp: how they are counted, and that the rungs' errors are of the expected size."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Estimated times: what must hold of them whatever the kernel, and what was published of some."""
+"""Estimated times: what must hold for any kernel, and the published times of some."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ SECTORS = 1 << 20  # 32 MB
 
 
 def launch(**counted: Any) -> simulator.Launch:
-    """A launch that counted nothing but this; 1320 blocks of 256 threads."""
+    """A launch with only these counters; 1320 blocks of 256 threads."""
     about = {"kernel": "k", "block": (256, 1, 1), "shared_bytes": 0, "num_blocks": 1320}
     return records.launch(**about | counted)
 
 
 def machine(*ops: Op, rounds: int = 1) -> Resources:
-    """A kernel of 32 registers without loops."""
+    """A kernel with 32 registers and no loops."""
     return Resources(32, 0, machine=(Region(0, ops * rounds),))
 
 
@@ -60,7 +60,7 @@ def test_moved_bytes_take_the_memorys_time() -> None:
 
 
 def test_fmas_take_the_pipes_time() -> None:
-    """1320 blocks are 10 for each SM; 8 warps of 1000 FMAs, 4 issued a clock."""
+    """1320 blocks are 10 per SM; 8 warps of 1000 FMAs, 4 issued per clock."""
     busy = launch(warp_instructions=1320 * 8 * 1000)
     found = of(busy, machine(FFMA, rounds=1000))
     least = 1e3 * H200.seconds(10 * 8 * 1000 / 4)
@@ -70,7 +70,7 @@ def test_fmas_take_the_pipes_time() -> None:
 
 
 def test_a_last_wave_counts_whole() -> None:
-    """A block more than the SMs hold takes as long as a block for each of them."""
+    """One block more than the SMs hold takes as long as one more for each of them."""
     busy, code = launch(warp_instructions=10**9), machine(FFMA, rounds=4000)
     one = of(dataclasses.replace(busy, num_blocks=132), code).parts["FMA"]
     for blocks, rounds in ((131, 1), (132, 1), (133, 2), (264, 2), (265, 3), (8 * 132 + 1, 9)):
@@ -92,7 +92,7 @@ def test_more_warps_hide_latency() -> None:
 
 
 def test_lanes_far_apart_cost_more() -> None:
-    """32 lines a request instead of one."""
+    """32 lines per request instead of one."""
     near = launch(
         global_load_requests=10**6, global_load_sectors=4 * 10**6, global_load_lines=10**6,
         global_load_bytes=128 * 10**6, warp_instructions=10**6,
@@ -115,7 +115,7 @@ def test_bank_conflicts_cost_more() -> None:
 
 
 def test_wider_machine_loads_are_fewer() -> None:
-    """PTX loads 4 bytes a lane, the compiler joined four of them; no lane is slower for it."""
+    """PTX loads 4 bytes per lane, the compiler merged four of them; no lane gets slower."""
     scalar = launch(
         shared_load_requests=10**6, shared_load_wavefronts=10**6, shared_load_bytes=128 * 10**6,
         warp_instructions=10**6,
@@ -149,7 +149,7 @@ def test_what_does_not_run_there() -> None:
     tf32 = launch(tensor_flops=1, forms={"mma.sync.tf32": 1}, warp_instructions=1)
     with pytest.raises(ValueError, match="the Tesla T4 has no tensor cores for"):
         of(tf32, machine(FFMA), T4)
-    with pytest.raises(estimate.EstimateError, match="no source has the kernel k"):
+    with pytest.raises(estimate.EstimateError, match="no source file has the kernel k"):
         estimate.estimate_launches([launch()], (), H200)
 
 
@@ -162,7 +162,7 @@ def test_launches_add_up() -> None:
 
 
 def test_data_that_l2_cannot_hold_comes_from_dram_again() -> None:
-    """Every block moves its data twice. On a T4 the resident ones together have 100 MB."""
+    """Every block moves its data twice. On a T4 the resident blocks together have 100 MB."""
     twice = launch(
         l2_read_sectors=4 * SECTORS, l2_repeated_sectors=2 * SECTORS,
         dram_read_bytes=2 * SECTORS * 32, num_blocks=160, warp_instructions=8,
@@ -176,7 +176,7 @@ def test_data_that_l2_cannot_hold_comes_from_dram_again() -> None:
 
 
 def test_loops_run_as_often_as_bytes_and_barriers_tell() -> None:
-    """64 rounds of a loop with 2 barriers, 8 rounds of a loop inside; a rest that never runs."""
+    """64 rounds of a loop with 2 barriers, 8 rounds of an inner loop; a remainder never runs."""
     load = dataclasses.replace(LDG, width=16)
     lds, bar = Op("LDS", "lsu", "shared", 16), Op("BAR", "control")
     regions = (
@@ -211,7 +211,7 @@ void run_far(const float* x, float* y, int rows, int n) { far<<<rows, 256>>>(x, 
 
 
 def test_from_source_to_estimate(tmp_path) -> None:
-    """Two kernels that read the same bytes, in two orders."""
+    """Two kernels that read the same bytes in different orders."""
     kernels = inline(GRADED, ["run_near", "run_far"], target="simulator", name="graded")
     source = tmp_path / "graded.cu"
     source.write_text(GRADED)
@@ -251,7 +251,7 @@ def comparisons() -> dict[str, validate.Comparison]:
 
 
 def test_published_ladders(comparisons: dict[str, validate.Comparison]) -> None:
-    """Order and error, as docs/estimate.md has them."""
+    """Order and error, as stated in docs/estimate.md."""
     for comparison in comparisons.values():
         steps = comparison.steps
         assert validate.wrong_pairs(steps) == [], comparison
@@ -260,7 +260,7 @@ def test_published_ladders(comparisons: dict[str, validate.Comparison]) -> None:
 
 
 def test_the_kept_validation_is_the_code_s(comparisons: dict[str, validate.Comparison]) -> None:
-    """docs/results/estimate-validation.json was made by this model and these kernels."""
+    """docs/results/estimate-validation.json is from this model and these kernels."""
     kept = json.loads((REPO / "docs" / "results" / "estimate-validation.json").read_text())
     published = {ladder.name: ladder for ladder in ladders()}
     for ladder in kept["ladders"]:
@@ -274,7 +274,7 @@ def test_the_kept_validation_is_the_code_s(comparisons: dict[str, validate.Compa
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
 def test_tensors_are_aligned_as_on_a_gpu(dtype: torch.dtype) -> None:
-    """Else a row would touch a line more than there."""
+    """Otherwise a row would touch an extra line."""
     for elements in (0, 1, 1000, 1 << 20):
         placed = inputs.empty(elements, dtype, torch.device("cpu"))
         assert placed.numel() == elements
@@ -293,7 +293,7 @@ def test_order_and_error() -> None:
     turned = steps((3, 1), (2, 2), (1, 3))
     assert validate.rank_correlation(turned) == -1
     assert len(validate.wrong_pairs(turned)) == 3
-    near = steps((1.0, 1.1), (1.01, 1.0))  # 1% apart is no order
+    near = steps((1.0, 1.1), (1.01, 1.0))  # 1% apart is unordered
     assert validate.wrong_pairs(near) == []
     assert validate.median_error(near) == pytest.approx((0.1 + 0.01 / 1.01) / 2)
 
@@ -303,13 +303,13 @@ def write_results(file: Path, device: str, rows: Iterable[Row]) -> None:
 
 
 def timed(op: str, kernel: str, shape: str, **more: Any) -> Row:
-    """A row as a GPU's results have it."""
+    """A row as in a GPU's results."""
     about = {"dtype": "float32", "target": "gpu", "checked": True, "time_ms": 0.01} | more
     return Row(op=op, kernel=kernel, shape=shape, **about)
 
 
 def test_measured_files_are_found(tmp_path) -> None:
-    """Of GPUs in the table, the rungs that were timed."""
+    """The timed rungs, for GPUs in the table."""
     row, names = functools.partial(timed, "matmul", shape="M=64,N=64,K=64"), ["naive", "coalesced"]
     rows = [row(kernel=name) for name in names]
     rows.append(row(kernel="tiled", checked=False, time_ms=None, refused="declines"))

@@ -1,4 +1,4 @@
-"""What the compiler says of a kernel, and what is read from its machine code."""
+"""The compiler's report on a kernel, and what is read from its machine code."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_resources_of_a_ladder() -> None:
 
 @pytest.mark.parametrize("arch", ARCHS)
 def test_the_machine_code_of_a_tile(arch: str) -> None:
-    """What the source says: 64 FMAs for a tile of 8 steps, 8 floats of B and 64 of A loaded."""
+    """As in the source: 64 FMAs for a tile of 8 steps, 8 floats of B and 64 of A loaded."""
     kernel = resources.of_file(SGEMM.file, arch)["tile_1d_kernel<64, 64, 8, 8>"]
     (loop,) = (region for region in kernel.machine if region.depth == 1)
     names = Counter(op.name for op in loop.ops)
@@ -42,7 +42,7 @@ def test_the_machine_code_of_a_tile(arch: str) -> None:
     assert {op.width for op in loads} <= {4, 8, 16}
     assert loop.bytes == 4 * (2 + 2 + 8 + 64)
     assert all(1 <= op.stall <= 15 for op in loop.ops)
-    # A load tells by one of six counters when it, and those before it, are done; an FMA waits.
+    # A load signals by one of six counters that it, and earlier ones, are done; an FMA waits.
     assert any(op.sets for op in loads)
     assert all(number < 6 for op in loop.ops for number in op.sets)
     assert any(op.waits for op in loop.ops if op.name == "FFMA")
@@ -64,7 +64,7 @@ def test_loops_are_sorted_by_depth() -> None:
 
 
 def test_what_unrolling_left_over_is_known() -> None:
-    """A quarter of another loop's work is a rest of it; the same loads for other sums are not."""
+    """A quarter of another loop's work is its remainder; the same loads for other sums are not."""
     load, sums, back = Op("LDS", "lsu", "shared", 4), Op("FFMA", "fma"), Op("BRA", "control")
 
     def looped(*ops: Op) -> list[Op]:
@@ -103,8 +103,8 @@ def test_names_are_those_of_the_simulator(mangled: str, name: str) -> None:
         ("h200", 256, 32, 100 * 1024, 2, "shared memory"),
         ("h200", 128, 168, 226 * 1024, 1, "shared memory"),
         ("a100", 256, 64, 0, 4, "registers"),  # 65536 / (64 * 256)
-        ("a6000", 1024, 36, 0, 1, "warps"),  # 1536 threads an SM
-        ("a6000", 256, 109, 8192, 2, "registers"),  # 32 * 109 -> 3584: 4 warps a scheduler
+        ("a6000", 1024, 36, 0, 1, "warps"),  # 1536 threads per SM
+        ("a6000", 256, 109, 8192, 2, "registers"),  # 32 * 109 -> 3584: 4 warps per scheduler
         ("a6000", 256, 152, 8192, 1, "registers"),
         ("a6000", 128, 222, 16384, 2, "registers"),
         ("a6000", 512, 48, 4096, 2, "registers"),

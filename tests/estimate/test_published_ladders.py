@@ -1,4 +1,4 @@
-"""The kernels that stand for published ladders are right and free of races, in every order."""
+"""The kernels for the published ladders are right and race-free, in every order."""
 
 from __future__ import annotations
 

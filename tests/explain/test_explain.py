@@ -1,4 +1,4 @@
-"""--explain and --html: the source that is shown, the findings and their order, the page."""
+"""--explain and --html: the source shown, the findings and their order, the page."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def finding(kind: str, *lines, **more):
     return found[0]
 
 
-# The source and what it costs.
+# The source and its cost.
 
 
 def test_functions_are_found_around_comments_strings_and_scopes(kernel_file):
@@ -106,7 +106,7 @@ def test_launches_of_a_kernel_are_added_up_over_ways_to_write_its_file(kernel_fi
 
 
 def test_costs_are_those_of_the_gpu():
-    """A T4 has 2 lanes for double precision where an H200 has 64."""
+    """A T4 has 2 double-precision lanes where an H200 has 64."""
     load = {"global_load_requests": 400, "global_load_lines": 400, "global_load_sectors": 1600}
     record = launch(line("k.cuh", 1, **load), line("k.cuh", 2, fp64_instructions=200))
     for gpu, hottest in ((H200, 1), (T4, 2)):
@@ -116,7 +116,7 @@ def test_costs_are_those_of_the_gpu():
 
 
 def test_accesses_cost_what_they_do_in_the_estimate():
-    """Of one block on each SM; the machine code has the widths of PTX."""
+    """For one block per SM; the machine code has PTX's widths."""
     counted = {"global_load_requests": 10**6, "global_load_lines": 3 * 10**6}
     counted |= {"global_store_requests": 10**6, "global_store_lines": 10**6}
     counted |= {"shared_load_requests": 10**6, "shared_load_wavefronts": 2 * 10**6}
@@ -205,7 +205,7 @@ def test_loads_off_the_boundary_are_not_called_a_stride(kernel_file):
     counts |= {"global_load_sectors_ideal": 400, "global_load_bytes": 12800}
     counts |= {"global_load_lines": 200}
     found = finding("stride", line(kernel_file, 1, **counts))
-    assert found.title.startswith("global memory is read off the sectors' boundaries: 5 sectors")
+    assert found.title.startswith("global memory is read across sector boundaries: 5 sectors")
 
 
 def test_idle_lanes(kernel_file):
@@ -224,7 +224,7 @@ def test_what_is_loaded_again_and_again(kernel_file):
     lines = line(kernel_file, LOAD, warp_instructions=1000, **loads)
     found = finding("reuse", lines, dram_read_bytes=4000)
     assert found.title == (
-        "every element of in is loaded 32 times from global memory: 128 kB asked for, 4.00 kB "
+        "every element of in is loaded 32 times from global memory: 128 kB requested, 4.00 kB "
         "would do"
     )
     assert not [f for f in only(lines, dram_read_bytes=128000).findings if f.kind == "reuse"]
@@ -242,9 +242,9 @@ def test_arithmetic_that_waits_for_shared_memory(kernel_file):
         **loads,
     )
     found = finding("shared memory", product)
-    # 1000 FMA instructions at 4 a cycle are 250 of the 2000 cycles of the loads.
+    # 1000 FMA instructions at 4 per cycle are 250 of the loads' 2000 cycles.
     assert found.title == (
-        "2 loads of tile for each arithmetic instruction, 0.25 FLOP for each byte of shared "
+        "2 loads of tile per arithmetic instruction, 0.25 FLOP per byte of shared "
         "memory: the arithmetic units are busy 12% of the time at most"
     )
 
@@ -267,7 +267,7 @@ def test_arithmetic_that_waits_for_shared_memory(kernel_file):
         (
             "overhead",
             {"integer_instructions": 20, "fp32_instructions": 4, "control_instructions": 4},
-            "75% of the instructions compute addresses and count loops, 12% the result",
+            "75% of the instructions compute addresses and control loops, 12% the result",
         ),
         (
             "narrow loads",
@@ -338,7 +338,7 @@ def test_a_wrong_rung_is_explained_and_said_to_be_wrong(kernel_file, capsys):
 
 
 class Page(HTMLParser):
-    """Checks that tags are balanced, and collects ids, links, and the cells of table rows."""
+    """Checks that tags are balanced, and collects ids, links, and table cells."""
 
     def __init__(self, text: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -454,8 +454,9 @@ CUBE = "M=128,N=128,K=128"
 def test_naive_matmul_is_slow_because_lanes_lie_apart():
     found = findings_of("matmul", "naive", CUBE)
     assert list(found)[:2] == ["stride", "reuse"]
-    # A step of a warp loads 32 floats of A, each in a sector of its own, and one of B: 33 sectors
-    # for 2 requests. Side by side the floats of A would fill 4 sectors: 5 for 2 requests.
+    # A step of a warp loads 32 floats of A, each in a separate sector, and one of B: 33 sectors for
+    # 2
+    # requests. Contiguous, the floats of A would fill 4 sectors: 5 for 2 requests.
     assert found["stride"].startswith(
         "A is read with a stride of p.lda: 16.5 sectors per request, 2.5 would do; 99"
     )
@@ -467,7 +468,7 @@ def test_coalesced_matmul_is_slow_because_it_loads_everything_again():
     assert next(iter(found)) == "reuse"
     # 128^3 steps of 8 bytes, of 2 matrices of 128^2 floats.
     assert found["reuse"] == (
-        "every element of A and B is loaded 128 times from global memory: 16.8 MB asked for, "
+        "every element of A and B is loaded 128 times from global memory: 16.8 MB requested, "
         "131 kB would do"
     )
 
@@ -477,7 +478,7 @@ def test_tiled_matmul_is_slow_because_arithmetic_waits_for_shared_memory(rung, t
     found = findings_of("matmul", rung, CUBE)
     assert next(iter(found)) == "shared memory"
     assert found["shared memory"].startswith(
-        "2 loads of A_smem and B_smem for each arithmetic instruction, 0.25 FLOP for each byte"
+        "2 loads of A_smem and B_smem per arithmetic instruction, 0.25 FLOP per byte"
     )
     # Each float is loaded once by each of the 128 / TILE blocks of its row or column.
     assert f"is loaded {times} times from global memory" in found["reuse"]
@@ -524,7 +525,7 @@ def test_time_and_occupancy_are_estimated():
 def test_explain_prints_one_rung(capsys):
     assert cli.main("matmul", ["--explain", "naive", *SMALL]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("target: simulator (what explains a kernel is counted there)\n")
+    assert out.startswith("target: simulator (kernels are counted there to be explained)\n")
     assert "matmul naive, M=64,N=64,K=64 float32" in out
     assert "coalesced" not in out
     assert max(map(len, out.splitlines())) <= 100
@@ -552,7 +553,7 @@ def test_a_rung_that_does_not_take_the_shape(capsys):
     shape = "B=1,H=1,Nq=9,Nk=10,D=20"
     assert cli.main("attention", ["--explain", "flash", "--shape", shape]) == 0
     assert (
-        "flash was not run: it declines: its tiles are made for D = 32" in capsys.readouterr().out
+        "flash did not run: it declines: its tiles are made for D = 32" in capsys.readouterr().out
     )
 
 
@@ -563,7 +564,7 @@ def test_a_rung_that_does_not_take_the_shape(capsys):
         (["--explain", "naive", "--kernel", "naive"], "--explain names the rungs itself"),
         (["--html", "/no/such/folder/x.html"], "--html /no/such/folder/x.html: there is no folder"),
         (["--html", "/tmp"], "--html /tmp: this is a folder"),
-        (["--explain", "naive", "--json", "x.json"], "--json keeps the table"),
+        (["--explain", "naive", "--json", "x.json"], "--json saves the table"),
     ],
 )
 def test_bad_flags_are_one_line(capsys, arguments, words):

@@ -1,4 +1,4 @@
-"""Figures as text, and what follows from counters."""
+"""Figures as text, and values derived from counters."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Whether a measured ladder reaches what it should."""
+"""Whether a measured ladder meets its goals."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""The history: what is kept, what is found again, and what happens when that fails."""
+"""The history: what is stored, what is found again, and what happens on failure."""
 
 import dataclasses
 import json
@@ -106,7 +106,7 @@ def test_an_older_schema_is_brought_up_to_date(path, monkeypatch):
 
 
 def schema_1(path) -> None:
-    """A file as the first schema has it: options stand among the sizes, layouts nowhere."""
+    """A file with the first schema: options are among the sizes, layouts nowhere."""
     path.parent.mkdir()
     shapes = {
         ("matmul", "M=1,N=1,K=1"): 1.0,
@@ -183,7 +183,7 @@ def _record(path, name, runs):
 
 
 def test_several_processes_write_at_once(path):
-    """They race to make the file, and no row is lost."""
+    """They race to create the file, and no row is lost."""
     context = multiprocessing.get_context("spawn")
     names = [f"rung_{i}" for i in range(4)]
     workers = [context.Process(target=_record, args=(path, name, 10)) for name in names]

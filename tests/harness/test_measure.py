@@ -1,4 +1,4 @@
-"""The flow of a benchmark on a GPU, with a CPU in the place of the GPU and a clock that is made up.
+"""The flow of a GPU benchmark, with a CPU instead of the GPU and a fake clock.
 
 What needs a real GPU (events, streams, clocks) is timed by ``python test_matmul.py`` on one.
 """
@@ -37,7 +37,7 @@ def made_up_times(runs, device, budget_ms=0.0):
 @pytest.fixture
 def pretended_gpu(monkeypatch, tmp_path):
     launch = builds.launch
-    builds.refresh("simulator")  # the rungs are known before a GPU seems to be there
+    builds.refresh("simulator")  # the rungs are known before a GPU appears to be present
     here = Environment("a GPU", "1", "2", "3", None, "python test_matmul.py", "1980, 3201")
     monkeypatch.setitem(DEVICES, "gpu", "cpu")
     monkeypatch.setattr(builds, "launch", lambda target, *args: launch("simulator", *args))
@@ -53,7 +53,7 @@ def pretended_gpu(monkeypatch, tmp_path):
 
 
 def spoil(monkeypatch, kernel, change) -> None:
-    """Let ``change(tensors)`` follow, or come in the place of, the launches of one rung."""
+    """Let ``change(tensors)`` follow, or replace, the launches of one rung."""
     launch = builds.launch
 
     def spoiled(target, op, tensors, options, name="", called=""):
@@ -107,7 +107,9 @@ def test_softmax_has_baselines_bytes_and_goals(pretended_gpu, capsys, tmp_path):
     assert main.main("softmax", [*shape, "--json", str(file)]) == 0
     out = capsys.readouterr().out
     assert "softmax rows=20,cols=1000 float32\n" in out
-    assert re.search(r"^rung .* GB/s +roof +asked +moved +torch +compile +copy +change$", out, re.M)
+    assert re.search(
+        r"^rung .* GB/s +roof +requested +moved +torch +compile +copy +change$", out, re.M
+    )
     assert re.search(r"^block_per_row .* x2.00 +x1.00 +0.50x +0.75x +0.25x +new$", out, re.M)
     line = r"^rows=20,cols=1000 +float32 +row_in_registers +0\.08 +25% +0.50x +0.75x .*MISSED$"
     assert re.search(line, out, re.M)
@@ -124,7 +126,7 @@ def test_softmax_has_baselines_bytes_and_goals(pretended_gpu, capsys, tmp_path):
 
 
 def test_a_large_case_is_one_of_repeated_rows(pretended_gpu, capsys, monkeypatch):
-    """Rungs, libraries and the look behind the timing are held against a few rows' references."""
+    """Rungs, libraries and the check after timing are compared with a few rows' references."""
     monkeypatch.setattr(rows, "MANY_ELEMENTS", 4096)
     verify.expected.cache_clear()
 
@@ -154,7 +156,7 @@ def test_bytes_that_cannot_be_counted_are_a_note(pretended_gpu, capsys, monkeypa
     arguments = ["--shape", "rows=4,cols=100", "--kernel", "naive", "--dtype", "float32"]
     assert main.main("softmax", arguments) == 0
     out = capsys.readouterr().out
-    assert "naive: its bytes are not counted: no compiler\n" in out
+    assert "naive: its bytes were not counted: no compiler\n" in out
     assert re.search(r"^naive .* 16% +0.50x +0.75x +0.25x +new$", out, re.M)
 
 
@@ -173,7 +175,7 @@ def test_torch_compile_that_fails_is_not_run(pretended_gpu, capsys, monkeypatch)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
 @pytest.mark.parametrize("operator", [SOFTMAX, SOFTMAX_BACKWARD], ids=lambda o: o.name)
 def test_baselines_compute_the_same(operator, dtype, monkeypatch):
-    """Of the cases they say they apply to."""
+    """For the cases they claim to apply to."""
     monkeypatch.setattr(baselines, "compiled", lambda make, case: make(case))
     statistic = "lse" if operator is SOFTMAX else "dlse"
     for option, scale in itertools.product(("", "log", statistic), (1.0, -0.5)):
@@ -191,7 +193,7 @@ def test_baselines_compute_the_same(operator, dtype, monkeypatch):
             got = baseline.run(given, {main_output: out}, case)
             assert got.dtype == out.dtype
             if baseline.comparable:
-                # torch's own log_softmax of bfloat16 rounds on the way on a CPU
+                # torch's own bfloat16 log_softmax on a CPU rounds intermediate results
                 most = 1.5 if (option, dtype) == ("log", "bfloat16") else 1.0
                 assert verify.compare(got, expected).share <= most, (baseline.name, case)
 
@@ -222,7 +224,7 @@ def test_a_rate_above_the_roof_is_an_alarm(pretended_gpu, capsys, monkeypatch):
 
 
 def test_a_rung_that_goes_wrong_while_timed(pretended_gpu, capsys, monkeypatch):
-    """Right when checked, wrong later: its figures are gone."""
+    """Right when checked, wrong later: its figures are dropped."""
     calls = []
 
     def later_wrong(tensors):

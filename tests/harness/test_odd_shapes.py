@@ -1,4 +1,4 @@
-"""Shapes nobody thought of, on every rung; --full tries many more."""
+"""Random shapes, on every rung; --full tries many more."""
 
 import pytest
 from hypothesis import given

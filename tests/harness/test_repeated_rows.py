@@ -1,4 +1,4 @@
-"""Large cases of what works on rows: a few rows, repeated, stand for all of them."""
+"""Large cases of operators on rows: a few rows, repeated, represent all of them."""
 
 import dataclasses
 import math
@@ -15,13 +15,13 @@ CASE = SOFTMAX.case("rows=23,cols=9")
 
 
 def few_rows(monkeypatch, elements: int = 64) -> None:
-    """Let cases of more elements repeat their rows."""
+    """Let cases with more elements repeat their rows."""
     monkeypatch.setattr(rows, "MANY_ELEMENTS", elements)
     verify.expected.cache_clear()
 
 
 def launched(spoil) -> verify.Verdict:
-    """What the checker says of a right softmax whose result ``spoil`` then changes."""
+    """The checker's verdict on a right softmax whose result ``spoil`` then changes."""
 
     def launch(given, out):
         out["out"].copy_(torch.softmax(given["x"], dim=-1))

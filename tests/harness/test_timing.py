@@ -1,4 +1,4 @@
-"""Timing: summaries, turns and budgets; and the peaks that rates are held against."""
+"""Timing: summaries, turns and budgets; and the peaks that rates are compared with."""
 
 import itertools
 from contextlib import nullcontext

@@ -1,4 +1,4 @@
-"""The checker proves on itself that it catches what wrong kernels do.
+"""Proves that the checker catches what wrong kernels do.
 
 The kernels here are Python functions that compute the right result and then spoil it.
 """
@@ -155,9 +155,9 @@ def test_report_names_everything():
     ("layout", "index", "words"),
     [
         ("nn", -1, "1 before the first element"),
-        ("nn", 64, "1 behind the last element"),
+        ("nn", 64, "1 after the last element"),
         ("offset", -1, "1 before the first element"),
-        ("padded", 8, "8 behind the first element, in the padding"),
+        ("padded", 8, "8 after the first element, in the padding"),
     ],
 )
 def test_rejects_writes_around_the_output(layout, index, words):
@@ -184,7 +184,7 @@ def test_rejects_writes_around_huge_rows(slab):
         beyond[slab, 8] = 0.0
 
     report = run(MATMUL, case, launch).report()
-    assert f"1 behind the last element of slab {slab}" in report
+    assert f"1 after the last element of slab {slab}" in report
 
 
 def test_rejects_a_changed_input():
@@ -234,7 +234,7 @@ def test_unwritten_is_wrong_even_where_nan_is_right():
 
 
 def test_the_second_fill_finds_what_copies_its_output():
-    """NaN rows 'computed' from what the output held before pass one fill, not two."""
+    """NaN rows 'computed' from the output's initial content pass one fill, not two."""
     case = SOFTMAX.case("rows=6,cols=5", fill="masked_rows")
 
     def launch(given, out):
@@ -247,7 +247,7 @@ def test_the_second_fill_finds_what_copies_its_output():
 
 
 def test_constant_rows_show_a_missing_element():
-    """The smallest of many exponentials hides in rounding; in a constant row it cannot."""
+    """The smallest of many exponentials disappears in rounding; in a constant row it cannot."""
     case = SOFTMAX.case("rows=3,cols=4096", fill="constant_rows")
     assert run(SOFTMAX, case, right_softmax).ok
 
@@ -267,7 +267,7 @@ def test_softmax_without_the_maximum_is_wrong():
 
 
 def options_launch(given, out, *, scale=0.5, log_base=1.0, lse_of=1.0):
-    """Log-softmax and log-sum-exp of 0.5 x with parts that can be got wrong."""
+    """Log-softmax and log-sum-exp of 0.5 x with parts that can be made wrong."""
     x = scale * given["x"].float()
     out["out"].copy_(torch.log_softmax(x, dim=-1) * log_base)
     out["lse"].copy_(torch.logsumexp(lse_of * x, dim=-1))
@@ -296,7 +296,7 @@ def test_a_rung_has_to_refuse_what_it_does_not_take():
         others = tuple(other for other in rung.options if other != option)
         other = dataclasses.replace(rung, options=others)
         report = verify.check_rung(SOFTMAX, other, case, "simulator").report()
-        assert f"accepted an input it does not take: does not support {option}" in report
+        assert f"accepted an input it does not support: does not support {option}" in report
     first, *_ = rungs("softmax")
     refused = verify.check_rung(SOFTMAX, first, case, "simulator")
     assert (refused.ok, refused.refused) == (True, "does not support scale")
@@ -312,7 +312,7 @@ def test_a_rung_may_decline_what_its_idea_is_of_no_use_for():
 
 
 def attention_launch(q_k_v, out, *, diagonal=None, scale=None, lse_base=1.0):
-    """Attention in fp32 with parts that can be got wrong."""
+    """Attention in fp32 with parts that can be made wrong."""
     q, k, v = (q_k_v[name] for name in "qkv")
     scores = (q @ k.mT) * (1 / math.sqrt(q.shape[-1]) if scale is None else scale)
     if diagonal is not None:

@@ -1,8 +1,8 @@
 // sgemm_ladder.cu: eight steps of an fp32 matmul, C = A B, for which times on an A6000 are known.
 //
 // The steps, their tiles and their thread layouts are those of a published ladder
-// (github.com/siboehm/SGEMM_CUDA); the code is our own. workbench/estimate compares what it says of
-// these kernels with what was published. Without alpha and beta: C is written, never read.
+// (github.com/siboehm/SGEMM_CUDA); the code is our own. workbench/estimate compares its estimates for
+// these kernels with the published times. Without alpha and beta: C is written, never read.
 //
 // A [M, K], B [K, N], C [M, N], row-major, contiguous. The sizes are multiples of the tiles.
 #include <cstdint>
@@ -12,8 +12,8 @@ static void require(bool holds, const char* what) {
   if (!holds) throw std::invalid_argument(what);
 }
 
-// naive: a thread per element; the lanes of a warp take 32 rows of C, so every lane of a load of A
-// is in a line of its own.
+// naive: one thread per element; the lanes of a warp take 32 rows of C, so every lane's load of A
+// is in a separate line.
 __global__ void naive_kernel(const float* A, const float* B, float* C, int M, int N, int K) {
   const unsigned row = blockIdx.x * blockDim.x + threadIdx.x;
   const unsigned col = blockIdx.y * blockDim.y + threadIdx.y;
@@ -161,7 +161,7 @@ void tile_2d(const float* A, const float* B, float* C, int M, int N, int K, cuda
       <<<dim3(N / BN, M / BM), (BM * BN) / (TM * TN), 0, stream>>>(A, B, C, N, K);
 }
 
-// Loads a tile of A, which is turned over on its way, and a tile of B, four floats at a time.
+// Loads a tile of A, transposing it on the way, and a tile of B, four floats at a time.
 template <int BM, int BN, int BK, int NUM_THREADS>
 __device__ void load_tiles(const float* A, const float* B, float* A_smem, float* B_smem, int N,
                            int K) {
@@ -182,8 +182,8 @@ __device__ void load_tiles(const float* A, const float* B, float* A_smem, float*
   }
 }
 
-// vectorised: loads of four floats; A lies turned over in shared memory, so that a thread's floats
-// of A are neighbours, too.
+// vectorised: loads of four floats; A is transposed in shared memory, so that a thread's floats
+// of A are adjacent, too.
 template <int BM, int BN, int BK, int TM, int TN, int NUM_THREADS>
 __global__ void __launch_bounds__(NUM_THREADS)
     vectorised_kernel(const float* A, const float* B, float* C, int N, int K) {

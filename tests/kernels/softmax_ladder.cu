@@ -2,8 +2,8 @@
 //
 // The steps and their block sizes are those of a published ladder
 // (github.com/tobiasvanderwerff/flash-attention, README); the code is our own, and where the
-// original forgets a barrier, ours has it. workbench/estimate compares what it says of these
-// kernels with what was published. The published times include torch::zeros for the output:
+// original lacks a barrier, ours has it. workbench/estimate compares its estimates for these
+// kernels with the published times, which include torch::zeros for the output:
 // `zeros` here, launched before each step.
 //
 // x, y [rows, cols], contiguous; a block takes a row, and cols is a multiple of 1024.
@@ -30,7 +30,7 @@ static void zeros(float* y, int rows, int cols, cudaStream_t stream) {
 // shared_tree: each piece of a row is reduced by a tree in shared memory.
 template <int BLOCK, class Combine>
 __device__ float tree(float* smem, float value, Combine combine) {
-  __syncthreads();  // the result of the tree before was read by all
+  __syncthreads();  // all threads have read the previous tree's result
   smem[threadIdx.x] = value;
   __syncthreads();
   for (int stride = BLOCK / 2; stride >= 1; stride /= 2) {
@@ -79,19 +79,19 @@ __device__ float warp_sum(float v) {
   return v;
 }
 
-// `value` reduced over the block by `reduce`; `empty` stands for warps that there are not. smem has a
-// float for each warp and one for the result.
+// `value` reduced over the block by `reduce`; `empty` stands for absent warps. smem has a
+// float per warp and one for the result.
 template <int BLOCK, class Reduce>
 __device__ float across_warps(float* smem, float value, float empty, Reduce reduce) {
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   value = reduce(value);
   if (lane == 0) smem[warp] = value;
-  __syncthreads();  // every warp has left its value
+  __syncthreads();  // every warp has written its value
   if (warp == 0) {
     value = reduce(lane < BLOCK / 32 ? smem[lane] : empty);
     if (lane == 0) smem[BLOCK / 32] = value;
   }
-  __syncthreads();  // the block's value is there
+  __syncthreads();  // the block's value is written
   value = smem[BLOCK / 32];
   __syncthreads();  // all have read it
   return value;
@@ -131,7 +131,7 @@ __device__ float4 divided(float4 v, float sum) {
   return make_float4(v.x / sum, v.y / sum, v.z / sum, v.w / sum);
 }
 
-// float4: the same with four floats a load, and one warp a row.
+// float4: the same with four floats per load, and one warp per row.
 template <int BLOCK>
 __global__ void float4_kernel(const float4* x, float4* y, int quads) {
   __shared__ float smem[BLOCK / 32 + 1];
@@ -157,7 +157,7 @@ void float4_shared(const float* x, float* y, int rows, int cols, cudaStream_t st
                                              reinterpret_cast<float4*>(y), cols / 4);
 }
 
-// float4_registers: a warp a row needs no shared memory.
+// float4_registers: one warp per row needs no shared memory.
 __global__ void float4_registers_kernel(const float4* x, float4* y, int quads) {
   x += blockIdx.x * quads;
   y += blockIdx.x * quads;
@@ -190,9 +190,9 @@ __global__ void cub_reduce_kernel(const float* x, float* y, int cols) {
   float m = -INFINITY;
   for (int c = threadIdx.x; c < cols; c += BLOCK) {
     m = fmaxf(m, Reduce(storage).Reduce(x[c], cuda::maximum<>{}));
-    __syncthreads();  // the storage is used again
+    __syncthreads();  // the storage is reused
   }
-  if (threadIdx.x == 0) shared = m;  // thread 0 alone has the whole row's
+  if (threadIdx.x == 0) shared = m;  // only thread 0 has the whole row's
   __syncthreads();
   m = shared;
   float sum = 0.0f;
@@ -200,7 +200,7 @@ __global__ void cub_reduce_kernel(const float* x, float* y, int cols) {
     const float e = expf(x[c] - m);
     y[c] = e;
     sum += Reduce(storage).Sum(e);
-    __syncthreads();  // the storage is used again, and m was read by all
+    __syncthreads();  // the storage is reused, and m was read by all
   }
   if (threadIdx.x == 0) shared = sum;
   __syncthreads();

@@ -1,4 +1,4 @@
-"""What the compiler says of every kernel: machine code without spills, for old and new GPUs."""
+"""The compiler's report on every kernel: machine code without spills, for old and new GPUs."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def report(ladder: Path, arch: str) -> str:
 
 @pytest.fixture(scope="module")
 def reports(request: pytest.FixtureRequest) -> Iterator[dict[tuple[Path, str], Future[str]]]:
-    """The compiler's words, (file, architecture) -> text, for all that this run asks for.
+    """The compiler's output, (file, architecture) -> text, for everything this run needs.
 
-    They are those that the estimates read: what an estimate has compiled is not compiled again.
+    The estimates read the same output: what one has compiled is not compiled again.
     """
     asked = [item.callspec.params for item in request.session.items if item.path == request.path]
     pairs = [(params["ladder"], params["arch"]) for params in asked]

@@ -1,4 +1,4 @@
-"""Kernels that are wrong on purpose, each of which the checker has to report.
+"""Deliberately wrong kernels, each of which the checker must report.
 
 The mistakes are in wrong_edits.py. The edited rungs run in a child process with a timeout.
 """
@@ -40,8 +40,9 @@ from workbench.operators.builds import Rung
 
 Request = tuple[str, str, str, str]  # operator, rung, shape, layout
 
-# The first one fails, and the simulator finds something in the third. With them, rungs that no edit
-# has touched: what is said of all the others is the edits' doing.
+# The first one fails, and the simulator finds something in the third. With them run rungs that no
+# edit
+# touches: what is reported on all others is due to the edits.
 UNCHECKED_LAUNCHES = [("matmul", name) for name in ("naive", "tiled", "coalesced", "tiled")]
 UNTOUCHED = [("softmax", "vectorized"), ("softmax_backward", "naive"), ("attention", "flash")]
 
@@ -61,11 +62,11 @@ def request_of(edit: Edit) -> Request:
 
 
 class Laboratory:
-    """Builds edited kernels and checks their rungs: everything a run asks for, in one child.
+    """Builds edited kernels and checks their rungs: everything a run needs, in one child process.
 
-    All builds are made in one folder, and a ladder file stays as it is until another edit of it
-    comes, so that only what changed is compiled again. Headers are put right for every build, and
-    where one is edited, all files.
+    All builds use one folder, and a ladder file stays as it is until another edit of it comes, so
+    that only what changed is recompiled. Headers are restored for every build, and where one is
+    edited, all files.
     """
 
     def __init__(self, environment: dict[str, str], edits: list[Edit]) -> None:
@@ -77,7 +78,7 @@ class Laboratory:
         self.begun: subprocess.Popen[str] | None = None
 
     def begin(self) -> subprocess.Popen[str]:
-        """Start the child for the simulator, beside other tests."""
+        """Start the child for the simulator, alongside other tests."""
         steps = self._steps("simulator")
         self.begun = self._start("simulator", steps)
         return self.begun
@@ -88,7 +89,7 @@ class Laboratory:
         return self.of_edits[target].get(edit, unknown)
 
     def of_launches(self, target: str) -> list[Verdict]:
-        """Of UNCHECKED_LAUNCHES and UNTOUCHED; a GPU has no third launch, which would harm it."""
+        """For UNCHECKED_LAUNCHES and UNTOUCHED; a GPU skips the third launch, which harms it."""
         self._run(target)
         return self.of_last_build[target]
 
@@ -102,7 +103,7 @@ class Laboratory:
         self.of_last_build[target] = list(found)
 
     def _steps(self, target: str) -> list[dict]:
-        """The builds and what is asked of each, as tests.ladders.wrong_kernels reads them."""
+        """The builds and their requests, in the format of tests.ladders.wrong_kernels."""
         files = [self._files(build) for build in (*self.packed, UNCHECKED)]
         files[-1]["attention.cu"] = self.texts["attention.cu"]
         files[0] = self.texts | files[0]
@@ -120,14 +121,14 @@ class Laboratory:
         file = Path(self.environment["WORKBENCH_KERNELS"]).with_name("builds.json")
         file.write_text(json.dumps(steps))
         words = ("-m", "tests.ladders.wrong_kernels", target, str(file))
-        # into a file: nobody may read it for minutes
+        # into a file: it may remain unread for minutes
         with open(file.with_name("verdicts"), "w") as verdicts:
             return python(*words, into=verdicts, **self.environment)
 
     def _verdicts(self, child: subprocess.Popen[str]) -> list[Verdict]:
         status, _, err = finished(child, seconds=600)
         if status != 0:
-            print(err)  # pytest shows it with the failures to come
+            print(err)  # pytest shows it with later failures
         text = Path(self.environment["WORKBENCH_KERNELS"]).with_name("verdicts").read_text()
         return [Verdict(**json.loads(line)) for line in text.splitlines()]
 
@@ -135,7 +136,7 @@ class Laboratory:
         if target == "simulator":
             return self._verdicts(self.begun or self.begin())
         verdicts = []
-        for step in self._steps(target):  # a wrong kernel may take the context: a child for each
+        for step in self._steps(target):  # a wrong kernel may break the context: one child each
             for asked in step["requests"]:
                 found = self._verdicts(self._start(target, [step | {"requests": [asked]}]))
                 verdicts += found
@@ -144,11 +145,11 @@ class Laboratory:
         return verdicts
 
 
-LABORATORIES: list[Laboratory] = []  # one, where the run begins it
+LABORATORIES: list[Laboratory] = []  # one, if the run starts it
 
 
 def begin(session: pytest.Session) -> subprocess.Popen[str]:
-    """Begin to build and check, in a folder and a cache of its own."""
+    """Start building and checking, in a separate folder and cache."""
     simulator.library()
     root = Path(tempfile.mkdtemp(prefix="wrong_kernels"))
     atexit.register(shutil.rmtree, root, ignore_errors=True)
@@ -160,7 +161,7 @@ def begin(session: pytest.Session) -> subprocess.Popen[str]:
 
 
 def edits_of(session: pytest.Session) -> list[Edit]:
-    """Those that this run asks for."""
+    """The edits that this run needs."""
     here = [item for item in session.items if item.path == Path(__file__)]
     edits = [item.callspec.params.get("edit") for item in here if hasattr(item, "callspec")]
     return [edit for edit in dict.fromkeys(edits) if edit]
@@ -193,7 +194,7 @@ def test_wrong_arithmetic(laboratory, target, edit):
 
 @pytest.mark.parametrize("edit", UNGUARDED, ids=lambda edit: edit.name)
 def test_missing_guard(laboratory, target, edit):
-    """The simulator names tensor and line; a GPU shows what the access did to the result."""
+    """The simulator names tensor and line; a GPU shows the effect on the result."""
     verdict = laboratory.of_edit(edit, target)
     assert_reported(verdict, edit, target)
     if target == "simulator":
@@ -217,7 +218,7 @@ def test_a_rung_that_takes_what_it_cannot_do(laboratory, target, edit):
     ],
 )
 def test_missing_barrier(laboratory, edit):
-    """On the simulator alone, which sees that nothing orders the accesses; a GPU may be lucky."""
+    """Only on the simulator, which sees that nothing orders the accesses; a GPU may be lucky."""
     verdict = laboratory.of_edit(edit, "simulator")
     assert_reported(verdict, edit, "simulator")
     found = (
@@ -234,7 +235,7 @@ def test_rungs_that_no_edit_has_touched_are_right(laboratory, target):
 
 
 def test_a_launcher_without_a_check(laboratory, target):
-    """Its error is its own and not the next operator's."""
+    """Its error is reported for it, not for the next operator."""
     verdicts = laboratory.of_launches(target)[: -len(UNTOUCHED)]
     assert [v.ok for v in verdicts] == [False, True] * (2 if target == "simulator" else 1)
     assert "raised" in verdicts[0].report
@@ -243,7 +244,7 @@ def test_a_launcher_without_a_check(laboratory, target):
 
 
 def test_a_lost_context_counts_as_reported(monkeypatch):
-    """A kernel that takes the GPU's context with it was noticed, however the check ended."""
+    """A kernel that breaks the GPU's context was noticed, however the check ended."""
 
     def lost(*args):
         raise StickyError("matmul naive on the GPU: M=8,N=8,K=8: an illegal memory access")

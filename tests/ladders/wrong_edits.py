@@ -1,7 +1,7 @@
-"""The mistakes of test_wrong_kernels.py: what is replaced in which ladder file.
+"""The mistakes of test_wrong_kernels.py: replacements in ladder files.
 
-Every edit replaces exact text and fails loudly if that text is gone. Edits that do not touch the
-same rung share a build.
+Every edit replaces exact text and fails loudly if that text is missing. Edits of different rungs
+share a build.
 """
 
 import functools
@@ -29,17 +29,17 @@ class Edit:
     Attributes:
         op: the operator.
         rung: the rung to check.
-        old: the text to be replaced, at its first place behind ``behind``.
+        old: the text to replace, at its first occurrence after ``behind``.
         new: what replaces it.
-        behind: text in front of it, which says which function is meant.
+        behind: text before it, which identifies the function.
         touches: other rungs that the edit changes: "rung" of ``op``, or "operator/rung".
-        shape: of the check, with its options; empty for SHAPES.
-        layout: of the check; empty for the operator's first.
+        shape: the check's, with options; empty for SHAPES.
+        layout: the check's; empty for the operator's first.
         tensor: the tensor that is accessed out of bounds, if one is.
-        line_of: text in the line that does it, behind ``behind``; empty for the edited line.
+        line_of: text in the line at fault, after ``behind``; empty for the edited line.
         file: in kernels/; empty for <op>.cu.
-        says: a pattern, which the report has because of this edit and of no other.
-        kernel: whether it changes the kernel, rather than what the kernel is let have.
+        says: a pattern that is in the report because of this edit and no other.
+        kernel: whether it changes the kernel, rather than the inputs it is given.
     """
 
     op: str
@@ -83,7 +83,7 @@ class Edit:
 
     def _find(self, text: str, part: str, start: int) -> int:
         at = text.find(part, start)
-        assert at >= 0, f"{self.source} has no {part!r} behind {self.behind!r}: update this test"
+        assert at >= 0, f"{self.source} has no {part!r} after {self.behind!r}: update this test"
         return at
 
 
@@ -121,7 +121,7 @@ SWAPPED = (
         "swizzled",
         "tile_smem[threadIdx.x][i ^ threadIdx.x]",
         "tile_smem[i][threadIdx.x]",
-        shape="M=64,N=96",  # whole tiles: in a ragged one this reads what nobody wrote
+        shape="M=64,N=96",  # whole tiles: in a ragged one this reads unwritten memory
     ),
     Edit("transpose", "vectorized", "tile_smem[i][lane ^ i / E]", "tile_smem[i][lane]"),
 )
@@ -133,7 +133,7 @@ UNGUARDED = (
         "if (row >= p.M || col >= p.N) return;",
         "",
         behind="matmul_coalesced_kernel(",
-        shape="M=95,N=64,K=40",  # one row too many, which lies in the guard band
+        shape="M=95,N=64,K=40",  # one row too many, in the guard band
         tensor="a",
         line_of="acc +=",
     ),
@@ -151,7 +151,7 @@ UNGUARDED = (
         "if (row < p.M && col < p.N) C[row",
         "C[row",
         touches=("tiled_16",),
-        shape="M=95,N=64,K=40",  # one row too many, which lies in the guard band
+        shape="M=95,N=64,K=40",  # one row too many, in the guard band
         tensor="out",
     ),
     Edit(
@@ -168,7 +168,7 @@ UNGUARDED = (
         "col + (COARSENING - 1) * NUM_THREADS < cols",
         "col < cols",
         touches=("warp_shuffles", "online"),
-        shape="rows=1,cols=2298",  # what is written too far lies in no other row
+        shape="rows=1,cols=2298",  # so that writes out of bounds hit no other row
         tensor="x",
         line_of="x_frag[i] = x[col",
     ),
@@ -186,7 +186,7 @@ UNGUARDED = (
         "if (threadIdx.x < split.edges) {",
         "{",
         behind="softmax_backward_vectorized_kernel(",
-        shape="rows=1,cols=2101",  # what is read too far lies in no other row
+        shape="rows=1,cols=2101",  # so that reads out of bounds hit no other row
         tensor="dy|y",
         line_of="sum = term(",
     ),
@@ -195,7 +195,7 @@ UNGUARDED = (
         "row_in_registers",
         "exists ? p.cols : 0",
         "p.cols",
-        shape="rows=9,cols=64",  # eight rows in a block
+        shape="rows=9,cols=64",  # eight rows per block
         tensor="dy|y",
         line_of="dy_frag[v] = load_vector(",
     ),
@@ -204,7 +204,7 @@ UNGUARDED = (
         "naive",
         "if (m < p.M && n < p.N) tile.y",
         "if (n < p.N) tile.y",
-        shape="M=95,N=64",  # one row too many, which lies in the guard band
+        shape="M=95,N=64",  # one row too many, in the guard band
         tensor="x|out",
     ),
     Edit(
@@ -236,7 +236,7 @@ WRONG_FORMULA = (
     ),
 )
 
-# The table or `declines` lets a rung have what its kernel cannot take.
+# The table or `declines` accepts inputs that the rung's kernel does not support.
 TOO_MUCH = (
     Edit(
         "softmax",
@@ -287,7 +287,7 @@ TOO_MUCH = (
     ),
 )
 
-# Launches that nobody checks: one that fails, and one in which the simulator finds something.
+# Unchecked launches: one that fails, and one in which the simulator finds something.
 UNCHECKED = (
     Edit("matmul", "naive", "CUDA_CHECK_LAUNCH(matmul_naive_kernel);", ""),
     Edit("matmul", "naive", "block(NAIVE_TILE, NAIVE_TILE)", "block(99, 99)"),  # too many
@@ -302,8 +302,8 @@ UNCHECKED = (
 )
 
 
-# Which rungs run the barriers of a file: the one whose kernel has it, else all of these, of which
-# the first is checked.
+# The rungs that run the barriers of a file: the one whose kernel has it, otherwise all of these, of
+# which the first is checked.
 BARRIER_USERS = {
     "matmul.cu": ("matmul/tiled", "matmul/tiled_16"),
     "softmax.cu": ("softmax/block_per_row", "softmax/coarsened"),
@@ -330,7 +330,7 @@ BARRIER_USERS = {
 
 @functools.cache
 def barriers() -> tuple[Edit, ...]:
-    """The removal of each barrier and each wait for copies in turn."""
+    """The removal of each barrier and each wait for copies, in turn."""
     edits = []
     for file, rungs in BARRIER_USERS.items():
         text = (kernels_dir() / file).read_text()
@@ -338,7 +338,7 @@ def barriers() -> tuple[Edit, ...]:
             checked, *others = [r for r in rungs if _in_kernel(text, match.start(), r)] or rungs
             op, _, rung = checked.partition("/")
             shape = LONG_ROW if rung.startswith("cluster") else ""
-            own = f" {op}_{rung}_kernel(const"  # kernels may have barriers of the same words
+            own = f" {op}_{rung}_kernel(const"  # kernels may have textually identical barriers
             behind = own if _in_kernel(text, match.start(), checked) else ""
             edits.append(
                 Edit(op, rung, match[0], "", behind, tuple(others), shape=shape, file=file)
@@ -348,15 +348,15 @@ def barriers() -> tuple[Edit, ...]:
 
 
 def _in_kernel(text: str, at: int, rung: str) -> bool:
-    """Whether a place lies in a rung's kernel. ``rung``: operator/name."""
+    """Whether a position is in a rung's kernel. ``rung``: operator/name."""
     start = text.find(f" {rung.replace('/', '_')}_kernel(const")
     return 0 <= start < at < text.find("\n}", start)
 
 
-EACH = 3  # of so many barriers one is removed without --full
+EACH = 3  # without --full, one of this many barriers is removed
 
 
-# What the copies of the kernels leave out: no edit needs it, and most of the time goes into it.
+# Left out of the copies of the kernels: no edit needs it, and it takes most of the time.
 CUB = '    {"cub", softmax_cub},\n'
 LEFT_OUT = {
     "attention.cu": (
@@ -373,7 +373,7 @@ LEFT_OUT = {
 
 
 def copies(edits: Iterable[Edit]) -> dict[str, str]:
-    """The files that a build of these edits needs, by name; nothing is edited yet."""
+    """The files that a build of these edits needs, by name, still unedited."""
     cub = any(edit.source == "softmax_cub.cu" for edit in edits)
     texts = {}
     for file in kernels_dir().iterdir():
@@ -388,7 +388,7 @@ def copies(edits: Iterable[Edit]) -> dict[str, str]:
 
 
 def edited(texts: dict[str, str], edits: Iterable[Edit]) -> dict[str, str]:
-    """The files that the edits change, as they are then."""
+    """The files that the edits change, after the edits."""
     changed: dict[str, str] = {}
     for edit in edits:
         changed[edit.source] = edit.apply(changed.get(edit.source, texts[edit.source]))
@@ -396,7 +396,7 @@ def edited(texts: dict[str, str], edits: Iterable[Edit]) -> dict[str, str]:
 
 
 def builds(edits: Iterable[Edit]) -> list[list[Edit]]:
-    """Edits packed into as few builds as may be: no two of a build change the same rung."""
+    """Edits packed into as few builds as possible: no two in a build change the same rung."""
     packed: list[list[Edit]] = []
     for edit in edits:
         for build in packed:

@@ -4,9 +4,9 @@
 
     {"files": {name: text}, "requests": [[op, rung, shape, layout], ...]}
 
-The files go to WORKBENCH_KERNELS, over those of the build before. It prints each request's verdict,
-a line of JSON, as soon as there is one. A process of its own, because a wrong kernel may end it or
-never return.
+The files go to WORKBENCH_KERNELS, over those of the previous build. It prints each request's
+verdict, a line of JSON, as soon as it is known. It is a separate process because a wrong kernel may
+end it or never return.
 """
 
 import json

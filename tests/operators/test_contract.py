@@ -1,7 +1,7 @@
-"""A rung is its kernel: what every rung of every ladder launches, by the simulator's records.
+"""A rung is its kernel: what every rung of every ladder launches, from the simulator's records.
 
-A kernel belongs to a rung if its name begins with ``<op>_<rung>_``; of two such rungs, to that with
-the longer name.
+A kernel belongs to a rung if its name starts with ``<op>_<rung>_``; of two such rungs, to the one
+with the longer name.
 """
 
 import pytest
@@ -15,7 +15,7 @@ LADDERS = [(operator, rung) for operator in operators.every() for rung in rungs(
 
 
 def kernels_of(operator, rung) -> set[str]:
-    """The kernels that a rung launches on the operator's edge cases, long rows among them."""
+    """The kernels that a rung launches on the operator's edge cases, including long rows."""
     with simulator.record() as launches:
         for case in operator.edge_cases(rung.dtypes[0]):
             verify.check_rung(operator, rung, case, "simulator").require()

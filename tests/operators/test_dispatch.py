@@ -1,4 +1,4 @@
-"""Which rung runs: the one that was asked for, or the last of the table that does not decline."""
+"""Which rung runs: the requested one, or the last of the table that does not decline."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ import simulator
 from workbench import attention, rungs, softmax, softmax_backward
 from workbench.operators.builds import Declined
 
-SHORT, LONG = (4, 100), (2, 20_000)  # a row of LONG is more than a block's registers hold
+SHORT, LONG = (4, 100), (2, 20_000)  # a row of LONG exceeds a block's registers
 
 
 def alike(rows: int, cols: int) -> torch.Tensor:
@@ -15,7 +15,7 @@ def alike(rows: int, cols: int) -> torch.Tensor:
 
 
 def differently(rows: int, cols: int) -> torch.Tensor:
-    """Rows that begin between the 16-byte boundaries, where those of the output do not."""
+    """Rows that are not 16-byte aligned, while those of the output are."""
     return torch.randn(rows, cols + 4)[:, 1 : cols + 1]
 
 

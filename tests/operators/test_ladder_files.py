@@ -1,4 +1,4 @@
-"""Which files a ladder is made of."""
+"""Which files make up a ladder."""
 
 import pytest
 

@@ -1,6 +1,6 @@
 """The public operators as PyTorch sees them: errors, opcheck, torch.compile, autograd.
 
-Errors name the operator, the argument, what was expected and what came.
+Errors name the operator, the argument, what was expected and what was given.
 """
 
 import pytest
@@ -17,11 +17,11 @@ def tensor(*shape, device="cpu", dtype=torch.float32):
 
 
 def raises(*words):
-    """Expect one error that has all the words, in this order."""
+    """Expect an error that has all the words, in this order."""
     return pytest.raises(RuntimeError, match="(?s)" + ".*".join(words))
 
 
-# Every operator by a call on tensors of a device; the first argument's name leads the list.
+# A call of every operator on tensors of a device; the first argument's name leads the list.
 CALLS = {
     "matmul": lambda d, t=tensor: (matmul, (t(5, 6, device=d), t(6, 7, device=d))),
     "matmul_nt": lambda d, t=tensor: (matmul_nt, (t(5, 6, device=d), t(7, 6, device=d))),
@@ -74,7 +74,7 @@ def test_mixed_dtypes(name, target, device, position):
         return
     mixed = [arg.double() if i == position else arg for i, arg in enumerate(args)]
     came = f"got {NAMES[name][0]} float32", f", {NAMES[name][position]} float64"
-    with raises(name, "one dtype, and the kernels take float32", *came):
+    with raises(name, "same dtype, and the kernels support float32", *came):
         call(*mixed)
 
 
@@ -171,15 +171,15 @@ def test_matmul_out_must_not_overlap(target, device):
     memory = tensor(200, device=device)
     a, b = memory[:25].view(5, 5), memory[25:50].view(5, 5)
     for first, other in ((0, "a"), (30, "b"), (24, "a")):
-        with raises("matmul", "out spans", f"overlaps what {other} spans", "memory of its own"):
+        with raises("matmul", "out spans", f"overlaps that of {other};", "its own memory"):
             matmul_out(a, b, memory[first : first + 25].view(5, 5))
     with raises("matmul", "out", "share memory"):
         matmul_out(a, b, memory[100:105].expand(5, 5))
     with raises("matmul", "out", "share memory"):
         matmul_out(a, b, memory[100:].as_strided((5, 5), (4, 1)))
-    matmul_out(a, b, memory[50:75].view(5, 5))  # side by side is no overlap
+    matmul_out(a, b, memory[50:75].view(5, 5))  # adjacent is not overlapping
     halves = tensor(5, 10, device=device)
-    with raises("matmul", "out spans", "overlaps what a spans"):  # though no element is shared
+    with raises("matmul", "out spans", "overlaps that of a;"):  # though no element is shared
         matmul_out(halves[:, :5], b, halves[:, 5:])
 
 
@@ -194,15 +194,15 @@ def test_an_expanded_input_is_read_in_place(target, device):
 
 
 def test_more_than_an_int_can_count(target):
-    """No dimension may pass what an int and its roundings up hold; views of one element."""
+    """No dimension may exceed an int after rounding up; tested with views of one element."""
     one = torch.zeros(1)
-    with raises("matmul", "a", "largest a kernel takes", str(HUGE + 5)):
+    with raises("matmul", "a", "most a kernel supports", str(HUGE + 5)):
         matmul(one.expand(3, HUGE + 5), one.expand(HUGE + 5, 2))
-    with raises("matmul", "b", "largest a kernel takes"):
+    with raises("matmul", "b", "most a kernel supports"):
         matmul_nt(one.expand(0, 2), one.expand(HUGE + 5, 2))
-    with raises("softmax", "x", "largest a kernel takes", str(HUGE + 5)):
+    with raises("softmax", "x", "most a kernel supports", str(HUGE + 5)):
         softmax(one.expand(0, HUGE + 5))
-    with raises("attention", "k", "largest a kernel takes"):
+    with raises("attention", "k", "most a kernel supports"):
         attention(one.expand(0, 32), one.expand(HUGE + 5, 32), one.expand(HUGE + 5, 32))
 
 
@@ -275,7 +275,7 @@ def test_a_head_dimension_that_flash_is_not_made_for(target, device):
     with raises("attention", "flash", "declines", "D = 32, 64 and 128", "D = 20") as caught:
         attention(q, q, q, kernel="flash")
     assert isinstance(caught.value, Declined)
-    assert attention(q, q, q).shape == q.shape  # another rung takes it
+    assert attention(q, q, q).shape == q.shape  # another rung accepts it
 
 
 def test_empty_inputs(target, device):
@@ -345,7 +345,7 @@ def test_compiles_with_an_output_argument(target, device):
 
 @pytest.mark.gpu
 def test_runs_on_the_current_stream():
-    """The result is ready for what follows on the same stream, without a synchronisation."""
+    """The result is ready for later work on the same stream, without synchronisation."""
     a, b = tensor(512, 512, device="cuda"), tensor(512, 512, device="cuda")
     expected = matmul(a, b)
     stream = torch.cuda.Stream()

@@ -1,4 +1,4 @@
-"""Softmax in PyTorch's autograd: gradients, with every option, and what has none."""
+"""Softmax in PyTorch's autograd: gradients, with every option, and what is unsupported."""
 
 import contextlib
 
@@ -22,7 +22,7 @@ def leaf(*shape, device, dtype=torch.float64):
 
 
 def of_torch(x, log, scale=1.0, return_lse=False):
-    """The same by torch's own operators."""
+    """The same with torch's own operators."""
     y = (torch.log_softmax if log else torch.softmax)(scale * x, dim=-1)
     return (y, torch.logsumexp(scale * x, dim=-1)) if return_lse else y
 
@@ -48,12 +48,12 @@ def test_gradients_are_torch_s(target, device, log, options, dtype):
     torch.autograd.backward(results, grads)
     torch.autograd.backward(expected, [grad.double() for grad in grads])
     assert x.grad.dtype == dtype
-    bound = 4 * torch.finfo(dtype).eps  # y, from which the gradient is made, is rounded
+    bound = 4 * torch.finfo(dtype).eps  # y, from which the gradient is computed, is rounded
     assert float((x.grad.double() - wide.grad).abs().max()) < bound * float(wide.grad.abs().max())
 
 
 def test_a_gradient_that_no_kernel_can_read(target, device):
-    """Expanded from one number, transposed, or of every second column: autograd copies it."""
+    """Expanded from one number, transposed, or every other column: autograd copies it."""
     x = leaf(4, 6, device=device)
     other = torch.randn(6, 4, device=device, dtype=torch.float64).mT
     wide = torch.randn(4, 12, device=device, dtype=torch.float64)
@@ -86,7 +86,7 @@ def test_of_the_log_sum_exp_alone(target, device, call):
     (expected,) = torch.autograd.grad(torch.logsumexp(0.5 * x, dim=-1).pow(2).sum(), x)
     assert torch.allclose(got, expected)
     _, lse = call(x, return_lse=True)
-    (got,) = torch.autograd.grad(lse.sum(), x)  # of which every row has the same gradient
+    (got,) = torch.autograd.grad(lse.sum(), x)  # whose rows all have the same gradient
     assert torch.allclose(got, torch.softmax(x, dim=-1))
 
 
@@ -105,7 +105,9 @@ def test_no_gradient_where_none_is_asked_for(target, device):
 def test_a_second_derivative_is_an_error(target, device):
     x = leaf(3, 5, device=device)
     for loss in (softmax(x).pow(2).sum(), log_softmax(x, return_lse=True)[1].sum()):
-        with pytest.raises(RuntimeError, match="(?s)softmax.*no gradient of its own.*create_graph"):
+        with pytest.raises(
+            RuntimeError, match="(?s)softmax.*its gradient is not differentiable.*create_graph"
+        ):
             torch.autograd.grad(loss, x, create_graph=True)
 
 
@@ -121,7 +123,7 @@ def test_of_torch_func_only_vmap_is_known(target, device, transform):
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # what jvp itself uses
 @pytest.mark.parametrize("call", [softmax, log_softmax, lambda x: matmul(x, x)])
 def test_a_tangent_is_not_dropped(target, device, call):
-    """PyTorch takes the derivative of an operator that says nothing of it to be zero."""
+    """PyTorch assumes a zero derivative for an operator that does not define one."""
     x = torch.randn(5, 5, device=device)
     for differentiate in (lambda: torch.func.jvp(call, (x,), (x,)), lambda: of_a_dual(call, x)):
         with pytest.raises(RuntimeError, match="dual number"):

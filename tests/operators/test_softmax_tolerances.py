@@ -1,4 +1,4 @@
-"""Error models of softmax, its options and its gradient: torch fits them, a bit more does not."""
+"""Error models of softmax, its options and its gradient: torch fits, slightly more does not."""
 
 import math
 
@@ -32,8 +32,8 @@ ULPS = {"float32": 40, "float64": 80, "float16": 1.5, "bfloat16": 1.5}
 def forward(given: Tensors, case: Case) -> Tensors:
     """Torch's own kernels.
 
-    A scaled x is not rounded, as it is not in a kernel; and on a CPU torch's log_softmax of 16-bit
-    numbers rounds on the way.
+    A scaled x is not rounded, as in a kernel; and on a CPU torch's log_softmax of 16-bit numbers
+    rounds intermediate results.
     """
     x, scale, log = given["x"], case.option("scale", 1.0), case.option("log")
     wide = scale * x.to(torch.promote_types(x.dtype, torch.float32))
@@ -43,7 +43,7 @@ def forward(given: Tensors, case: Case) -> Tensors:
 
 
 def backward(given: Tensors, case: Case) -> Tensors:
-    """Torch's own kernel where it knows the options, else the formula in the kernels' type."""
+    """Torch's own kernel if it supports the options, else the formula in the kernels' type."""
     dy, y, log = given["dy"], given["y"], case.option("log")
     scale, dlse = case.option("scale", 1.0), given.get("dlse")
     if scale == 1 and dlse is None:
@@ -68,7 +68,7 @@ def compared(operator, case: Case, spoil=lambda out: out) -> dict[str, verify.Co
 
 
 def wrong(operator, shape, options, dtype) -> dict[str, verify.Comparison]:
-    """What of torch's results with any fill is out of bounds, by fill and output."""
+    """Which of torch's results are out of bounds, by fill and output."""
     found = {}
     for fill in FILLS:
         if fill == "single_huge" and "scale=-2" in shape:
@@ -96,7 +96,7 @@ def test_torch_fits_backward(shape, options, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("options", ["", "log", "lse"])
 def test_a_few_ulp_do_not(dtype, options):
-    """Short rows, so that the bound is that of some operations and not of a long sum."""
+    """Short rows, so that the bound is from a few operations and not a long sum."""
     factor = 1 + ULPS[dtype] * torch.finfo(getattr(torch, dtype)).eps
     case = SOFTMAX.case("rows=30,cols=7", options=options, dtype=dtype)
 
@@ -120,7 +120,7 @@ def test_a_few_ulp_do_not_backward(dtype, options):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("columns", [2000, 32769])
 def test_a_missing_term_does_not(dtype, columns):
-    """One element of thousands, of average size, left out of a row's sum."""
+    """One of thousands of elements, of average size, left out of a row's sum."""
     for fill in ("constant_rows", "zeros"):
         case = SOFTMAX.case(f"rows=3,cols={columns} lse", fill=fill, dtype=dtype)
         less = (columns - 1) / columns
@@ -130,7 +130,7 @@ def test_a_missing_term_does_not(dtype, columns):
 
         comparisons = compared(SOFTMAX, case, spoil)
         assert comparisons["lse"].wrong == 3
-        if dtype in ("float32", "float64"):  # 16 bits tell no thousandths
+        if dtype in ("float32", "float64"):  # 16 bits do not resolve thousandths
             assert comparisons["out"].wrong > 0
 
 

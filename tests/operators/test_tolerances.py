@@ -1,4 +1,4 @@
-"""Error models: torch's own fp32 kernels fit them, and they are not slack."""
+"""Error models: torch's own fp32 kernels fit them, and they are not loose."""
 
 import math
 

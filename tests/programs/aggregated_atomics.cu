@@ -1,4 +1,4 @@
-// aggregated_atomics.cu: one atomic per warp in place of one per thread.
+// aggregated_atomics.cu: one atomic per warp instead of one per thread.
 //
 // A filter appends its survivors to a list. The threads of a warp that append at the same time
 // elect a leader, which reserves room for all of them: see "CUDA Pro Tip: Optimized Filtering with
@@ -51,7 +51,7 @@ __global__ void distribute_kernel(const int* in, int n, int* out, int* counts) {
   }
 }
 
-// The order within a list is free, its content is not.
+// The order within a list is arbitrary, its content is not.
 void expect_same_set(const char* what, int* got, int count, std::vector<int> want) {
   CHECK(count == int(want.size()));
   std::sort(got, got + count);

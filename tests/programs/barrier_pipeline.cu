@@ -1,4 +1,4 @@
-// barrier_pipeline.cu: cuda::barrier and cuda::pipeline: asynchronous copies and who waits for them.
+// barrier_pipeline.cu: cuda::barrier and cuda::pipeline: asynchronous copies and waiting for them.
 // slow to compile
 #include <cooperative_groups.h>
 #include <cuda/barrier>
@@ -19,7 +19,7 @@ using Barrier = cuda::barrier<cuda::thread_scope_block>;
 
 constexpr int NUM_THREADS = 128;
 
-// Arrive early, wait late: between the two a thread does what needs nobody else.
+// Arrive early, wait late: in between, a thread does independent work.
 __global__ void split_kernel(const int* in, int* out) {
   __shared__ Barrier barrier;
   __shared__ int values[NUM_THREADS];
@@ -45,7 +45,7 @@ __global__ void memcpy_kernel(const int* in, int* out, int n) {
   block.sync();  // the barrier is initialised
   for (int first = 0; first < n; first += 4 * NUM_THREADS) {
     cuda::memcpy_async(block, tile, in + first, cuda::aligned_size_t<16>(sizeof tile), barrier);
-    barrier.arrive_and_wait();  // the tile is there
+    barrier.arrive_and_wait();  // the tile has arrived
     for (int i = threadIdx.x; i < 4 * NUM_THREADS; i += NUM_THREADS) {
       out[first + i] = tile[4 * NUM_THREADS - 1 - i];
     }
@@ -71,7 +71,7 @@ __global__ void bulk_kernel(const int* in, int* out, int n) {
     } else {
       token = barrier.arrive();
     }
-    barrier.wait(std::move(token));  // the tile is there
+    barrier.wait(std::move(token));  // the tile has arrived
     for (int i = threadIdx.x; i < 4 * NUM_THREADS; i += NUM_THREADS) {
       tile[i] = 3 * tile[i] + 1;
     }
@@ -82,11 +82,11 @@ __global__ void bulk_kernel(const int* in, int* out, int n) {
       ptx::cp_async_bulk_commit_group();
       ptx::cp_async_bulk_wait_group_read(ptx::n32_t<0>());
     }
-    __syncthreads();  // the tile may be filled again
+    __syncthreads();  // the tile may be refilled
   }
 }
 
-// A pipeline of the block: STAGES - 1 tiles are on their way while one is used.
+// A pipeline of the block: STAGES - 1 tiles are in flight while one is used.
 template <int STAGES>
 __global__ void pipeline_kernel(const int* in, int* out, int n) {
   __shared__ alignas(16) int tiles[STAGES][NUM_THREADS];
@@ -96,12 +96,12 @@ __global__ void pipeline_kernel(const int* in, int* out, int n) {
   int num_tiles = n / NUM_THREADS, fetched = 0;
   for (int tile = 0; tile < num_tiles; tile++) {
     for (; fetched < num_tiles && fetched < tile + STAGES; fetched++) {
-      pipeline.producer_acquire();  // nobody uses the stage any more
+      pipeline.producer_acquire();  // the stage is no longer in use
       cuda::memcpy_async(block, tiles[fetched % STAGES], in + fetched * NUM_THREADS,
                          cuda::aligned_size_t<16>(sizeof tiles[0]), pipeline);
       pipeline.producer_commit();
     }
-    pipeline.consumer_wait();  // the oldest tile is there
+    pipeline.consumer_wait();  // the oldest tile has arrived
     out[tile * NUM_THREADS + threadIdx.x] = tiles[tile % STAGES][NUM_THREADS - 1 - threadIdx.x];
     pipeline.consumer_release();
   }

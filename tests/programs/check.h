@@ -1,4 +1,4 @@
-// check.h: what the programs in this folder check themselves with.
+// check.h: the self-checks of the programs in this folder.
 #pragma once
 
 #include <cuda_runtime.h>

@@ -26,14 +26,14 @@ __device__ void scaled_product(const float* A, const float* x, const CUtensorMap
   if (threadIdx.x == 0) {
     mbarrier_init(&arrived, 1);
     fence_mbarrier_init();
-    mbarrier_arrive_expect(&arrived, sizeof scale_smem);  // whoever sends them
+    mbarrier_arrive_expect(&arrived, sizeof scale_smem);  // from any block
   }
   cluster.sync();  // every block's barrier expects its bytes
   if (rank == 0 && threadIdx.x == 0) {
     tma_load_multicast(scale_smem, scale, m0, 0, &arrived, (1 << CLUSTER) - 1);
   }
 
-  // A warp for each row, again and again: a quarter of the row's products.
+  // One warp per row, in turn: a quarter of the row's products.
   for (int row = threadIdx.x / 32; row < BM; row += NUM_THREADS / 32) {
     float sum = 0;
     for (int k = rank * BK + threadIdx.x % 32; k < (rank + 1) * BK; k += 32) {
@@ -42,7 +42,7 @@ __device__ void scaled_product(const float* A, const float* x, const CUtensorMap
     for (int offset = 16; offset > 0; offset /= 2) sum += __shfl_xor_sync(~0u, sum, offset);
     if (threadIdx.x % 32 == 0) partial[row] = sum;
   }
-  mbarrier_wait(&arrived, 0);  // the scales are there
+  mbarrier_wait(&arrived, 0);  // the scales have arrived
   cluster.sync();              // every block's partial sums are written
 
   // Block r finishes every fourth row. It reads the others' sums through generic addresses, ...
@@ -60,7 +60,7 @@ __device__ void scaled_product(const float* A, const float* x, const CUtensorMap
     asm volatile("ld.shared::cluster.f32 %0, [%1];" : "=f"(last) : "r"(address));
     out[m0 + row] = scale_smem[row] * (sum + last);
   }
-  cluster.sync();  // nobody leaves while others read its sums
+  cluster.sync();  // no block exits while others read its sums
 }
 
 __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(NUM_THREADS)

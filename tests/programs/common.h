@@ -7,7 +7,7 @@
 
 #include "check.h"
 
-// n zeroed elements that the host and the device both see. Nobody frees them: programs end soon.
+// n zeroed elements visible to host and device. They are never freed: programs end soon.
 template <class T>
 T* zeros(size_t n) {
   T* data;

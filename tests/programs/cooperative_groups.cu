@@ -1,4 +1,4 @@
-// cooperative_groups.cu: tiles of a warp, threads that happen to be together, the grid, a cluster.
+// cooperative_groups.cu: tiles of a warp, coalesced threads, the grid, a cluster.
 #include <cooperative_groups.h>
 #include <cooperative_groups/reduce.h>
 #include <cooperative_groups/scan.h>
@@ -9,12 +9,12 @@
 
 namespace cg = cooperative_groups;
 
-// Row sums and running sums of rows of WIDTH numbers, a tile for each row.
+// Row sums and prefix sums of rows of WIDTH numbers, one tile per row.
 template <int WIDTH>
 __global__ void tile_kernel(const float* in, int rows, float* sums, float* by_hand, int* scans) {
   auto tile = cg::tiled_partition<WIDTH>(cg::this_thread_block());
   int row = blockIdx.x * tile.meta_group_size() + tile.meta_group_rank();
-  if (row >= rows) return;  // whole tiles leave
+  if (row >= rows) return;  // whole tiles exit
   float value = in[row * WIDTH + tile.thread_rank()];
   float sum = cg::reduce(tile, value, cg::plus<float>());
   int scan = cg::inclusive_scan(tile, int(value * 1024));
@@ -46,7 +46,7 @@ void tiles(const float* in, int n) {
   }
 }
 
-// Each branch counts the threads that took it, and each thread knows its place among them.
+// Each branch counts the threads that took it, and each thread knows its rank among them.
 __global__ void coalesced_kernel(const int* kind, int* sizes, int* ranks, int* largest) {
   int i = threadIdx.x;
   if (kind[i] % 2) {
@@ -125,7 +125,7 @@ void whole_grid(float* in, int n) {
   expect_close("grid", out, want.data(), n, 1e-5);
 }
 
-// Each block of a cluster of four reads what its neighbour holds in shared memory.
+// Each block of a cluster of four reads its neighbour's shared memory.
 __global__ void __cluster_dims__(4, 1, 1) cluster_kernel(int* out) {
   auto cluster = cg::this_cluster();
   __shared__ int mine;
@@ -134,7 +134,7 @@ __global__ void __cluster_dims__(4, 1, 1) cluster_kernel(int* out) {
   unsigned next = (cluster.block_rank() + 1) % cluster.num_blocks();
   int value = *cluster.map_shared_rank(&mine, next);
   if (threadIdx.x == 0) out[blockIdx.x] = value;
-  cluster.sync();  // nobody leaves while its shared memory is being read
+  cluster.sync();  // no block exits while its shared memory is being read
 }
 
 int main() {

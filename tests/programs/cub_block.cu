@@ -1,5 +1,5 @@
 // slow to compile
-// cub_block.cu: what CUB does with a block: reduce, scan, sort, and exchange between layouts.
+// cub_block.cu: CUB's block algorithms: reduce, scan, sort, and exchange between layouts.
 #include <cub/block/block_load.cuh>
 #include <cub/block/block_radix_sort.cuh>
 #include <cub/block/block_reduce.cuh>

@@ -1,5 +1,5 @@
 // slow to compile
-// cub_sort.cu: CUB's radix sort of the whole device, keys with their values.
+// cub_sort.cu: CUB's device-wide radix sort, keys with their values.
 #include <cub/device/device_radix_sort.cuh>
 
 #include <algorithm>
@@ -14,7 +14,7 @@ int main() {
   int *values = zeros<int>(n), *sorted_values = zeros<int>(n);
   Random random;
   for (int i = 0; i < n; i++) {
-    keys[i] = random.uniform();  // 2048 different ones: the sort has to be stable
+    keys[i] = random.uniform();  // 2048 distinct ones: the sort must be stable
     values[i] = i;
   }
   size_t bytes = 0;

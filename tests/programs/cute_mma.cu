@@ -4,7 +4,7 @@
 //
 // C [M, N] = A [M, K] * B [N, K]^T, half in, float out: tensor cores of sm_80, swizzled shared
 // memory, cp.async and ldmatrix. Shapes and layouts are types; the comment at the end of a line
-// says what a tensor's modes are.
+// gives a tensor's modes.
 #include <cute/tensor.hpp>
 
 #include <vector>
@@ -53,7 +53,7 @@ __global__ void __launch_bounds__(128)
   Tensor acc = of_thread.make_fragment_C(tCgC);
   clear(acc);
 
-  // ldmatrix deals the shared tiles out in the order that the tensor cores want.
+  // ldmatrix distributes the shared tiles in the order that the tensor cores need.
   Copy_Atom<SM75_U32x4_LDSM_N, Half> ldmatrix;
   auto load_A = make_tiled_copy_A(ldmatrix, mma);
   auto load_B = make_tiled_copy_B(ldmatrix, mma);
@@ -67,11 +67,11 @@ __global__ void __launch_bounds__(128)
     copy(GlobalCopy{}, tBgB(_, _, _, k), tBsB);
     cp_async_fence();
     cp_async_wait<0>();
-    __syncthreads();  // both tiles are there
+    __syncthreads();  // both tiles have arrived
     copy(load_A, tXsA, tXrA);
     copy(load_B, tXsB, tXrB);
     gemm(mma, tCrA, tCrB, acc);
-    __syncthreads();  // nobody still reads the tiles
+    __syncthreads();  // no thread still reads the tiles
   }
   copy(acc, tCgC);
 }

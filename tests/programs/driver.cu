@@ -1,5 +1,5 @@
 // nvcc: -lcuda
-// driver.cu: the driver's calls, on PTX that the program holds; tensor maps; the library calls.
+// driver.cu: the driver API, on PTX embedded in the program; tensor maps; the library calls.
 #include <cuda.h>
 
 #include <cstring>
@@ -159,7 +159,7 @@ void modules() {
 }
 
 void tensor_maps() {
-  // As CUTLASS finds it.
+  // The way CUTLASS looks it up.
   void* entry = nullptr;
   cudaDriverEntryPointQueryResult found;
   OK(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &entry, 12000, cudaEnableDefault,

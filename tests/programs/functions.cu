@@ -15,7 +15,7 @@ __global__ void recursion_kernel(int* out) {
 
 void recursion() {
   OK(cudaDeviceSetLimit(cudaLimitStackSize,
-                        4096));  // nobody can tell the compiler how deep it gets
+                        4096));  // the compiler cannot know the depth
   int* out = zeros<int>(32);
   recursion_kernel<<<1, 32>>>(out);
   finish();
@@ -46,7 +46,7 @@ void pointers() {
   for (int i = 0; i < 65; i++) {
     in[i] = random.uniform();
   }
-  Operation operation;  // an address that means something on the device only
+  Operation operation;  // an address that is only valid on the device
   OK(cudaMemcpyFromSymbol(&operation, host_visible, sizeof operation));
   pointer_kernel<<<1, 64>>>(in, out, operation);
   finish();
@@ -56,7 +56,7 @@ void pointers() {
   }
 }
 
-// ---- Virtual members: objects must be made on the device, where their tables are.
+// ---- Virtual members: objects must be created on the device, where their tables are.
 
 struct Shape {
   __device__ virtual float area() const = 0;
@@ -110,7 +110,7 @@ __global__ void list_kernel(int** lists) {
 }
 __global__ void gather_kernel(int** lists, int* out) {
   out[blockIdx.x * blockDim.x + threadIdx.x] = lists[blockIdx.x][threadIdx.x];
-  __syncthreads();  // everybody has read
+  __syncthreads();  // all threads have read
   if (threadIdx.x == 0) free(lists[blockIdx.x]);
 }
 

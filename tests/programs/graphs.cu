@@ -88,7 +88,7 @@ void capture() {
   EXPECT(cudaErrorCapturedEvent, cudaEventQuery(join));
   OK(cudaStreamEndCapture(a, &graph));
   (void)cudaGetLastError();
-  CHECK(first() == 0);  // nothing ran yet
+  CHECK(first() == 0);  // nothing has run yet
   size_t nodes = 0, edges = 0, roots = 0;
   OK(cudaGraphGetNodes(graph, nullptr, &nodes));
   OK(cudaGraphGetEdges(graph, nullptr, nullptr, nullptr, &edges));
@@ -112,7 +112,7 @@ void capture() {
   OK(cudaGraphLaunch(exec, a));
   CHECK(first() == 120);
   OK(cudaGraphDestroy(other));
-  // A thread may allow itself what a capture forbids.
+  // A thread may permit itself what a capture forbids.
   cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
   void* memory;
   OK(cudaStreamBeginCapture(a, cudaStreamCaptureModeGlobal));
@@ -169,7 +169,7 @@ void build() {
   OK(cudaGraphAddHostNode(&host_node, graph, &copy_node, 1, &host));
   OK(cudaGraphAddEmptyNode(&empty, graph, &host_node, 1));
   OK(cudaGraphAddEventRecordNode(&record, graph, &empty, 1, event));
-  value = 1000;  // nodes keep the values of their creation
+  value = 1000;  // nodes keep the values from their creation
   cudaGraphNodeType type;
   OK(cudaGraphNodeGetType(child_node, &type));
   CHECK(type == cudaGraphNodeTypeGraph);

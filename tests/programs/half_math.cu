@@ -80,7 +80,7 @@ void scalars(const char* name, T (*rounded)(double)) {
     bool negative = std::signbit(x);
     same(i, "min", out[i].minimum, x == y ? (negative ? x : y) : std::fmin(x, y));
     same(i, "max", out[i].maximum, x == y ? (negative ? y : x) : std::fmax(x, y));
-    // Division and square root are one step away from the rounded result at most.
+    // Division and square root are at most one step from the rounded result.
     constexpr bool IS_HALF = std::is_same_v<T, __half>;
     constexpr float STEP = IS_HALF ? 1e-3f : 8e-3f, SMALLEST = IS_HALF ? 6e-8f : 0;
     if (std::isnormal(float(rounded(x / y)))) {
@@ -134,7 +134,7 @@ void pairs() {
   expect_close("dot", dot, &want, 1, 0.05);
 }
 
-// Every fp8 number survives the way to half and back; floats saturate to the largest one.
+// Every fp8 number survives the round trip to half; floats saturate to the largest one.
 __global__ void fp8_kernel(__half* as_half, uint8_t* back, const float* in, uint8_t* e4m3,
                            uint8_t* e5m2) {
   int i = threadIdx.x;

@@ -15,8 +15,8 @@ __global__ void histogram_shared(const uint8_t* data, int n, unsigned* bins) {
   for (int b = threadIdx.x; b < BINS; b += blockDim.x) {
     mine[b] = 0;
   }
-  __syncthreads();  // nobody counts before all bins are zero
-  // Four bytes at a time; a thread's neighbours read the words beside its own.
+  __syncthreads();  // all bins are zero before any thread counts
+  // Four bytes at a time; neighbouring threads read neighbouring words.
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n / 4; i += gridDim.x * blockDim.x) {
     uchar4 four = reinterpret_cast<const uchar4*>(data)[i];
     atomicAdd(&mine[four.x], 1u);

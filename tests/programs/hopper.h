@@ -1,4 +1,4 @@
-// hopper.h: the PTX that programs for sm_90a share: mbarriers, TMA, and how to get a tensor map.
+// hopper.h: the PTX shared by programs for sm_90a: mbarriers, TMA, and creating a tensor map.
 #pragma once
 
 #include <cuda.h>
@@ -42,7 +42,7 @@ __device__ inline void mbarrier_wait(uint64_t* barrier, int parity) {
       : "memory");
 }
 
-// ---- TMA: one thread copies a box of a tensor; what lies outside reads as zero, is not written.
+// ---- TMA: one thread copies a box of a tensor; elements outside read as zero and are not written.
 
 __device__ inline void tma_load(void* smem, const CUtensorMap* map, int x, int y,
                                 uint64_t* barrier) {
@@ -76,7 +76,7 @@ __device__ inline void tma_store_wait() {
 }
 
 // A row-major [rows, columns] matrix of floats, taken in boxes of [box_rows, box_columns]. The
-// driver's function is asked for by name, so that nothing links with libcuda.
+// driver's function is looked up by name, so that nothing links with libcuda.
 inline CUtensorMap tensor_map(float* data, uint64_t rows, uint64_t columns, uint32_t box_rows,
                               uint32_t box_columns) {
   void* function;

@@ -29,7 +29,7 @@ void copies() {
   OK(cudaMemset(a, 0x01, 8));
   OK(cudaMemcpy(back.data(), a, 400, cudaMemcpyDeviceToHost));
   CHECK(back[0] == 0x01010101 && back[2] == 2);
-  // Beyond an allocation, and memory of the host where the device's belongs.
+  // Beyond an allocation, and host memory instead of device memory.
   EXPECT(cudaErrorInvalidValue, cudaMemcpy(a, h.data(), 404, cudaMemcpyHostToDevice));
   EXPECT(cudaErrorInvalidValue, cudaMemset(a, 0, 500));
   EXPECT(cudaErrorInvalidValue, cudaMemcpy(back.data(), h.data(), 4, cudaMemcpyHostToDevice));
@@ -55,7 +55,7 @@ void pitched() {
   OK(cudaMemcpy2DAsync(back, 5, d, pitch, 5, 6, cudaMemcpyDeviceToHost, 0));
   CHECK(std::memcmp(h, back, 30) == 0);
   EXPECT(cudaErrorInvalidPitchValue, cudaMemcpy2D(d, 4, h, 5, 5, 6, cudaMemcpyHostToDevice));
-  // Sizes whose products do not fit into 64 bits.
+  // Sizes whose products do not fit in 64 bits.
   size_t huge = size_t{1} << 40;
   CHECK(cudaMemcpy2D(d, huge, h, huge, 4, (size_t{1} << 24) + 1, cudaMemcpyHostToDevice));
   CHECK(cudaMemset2D(d, huge, 0, 4, (size_t{1} << 24) + 1));

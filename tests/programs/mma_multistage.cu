@@ -78,7 +78,7 @@ __global__ void __launch_bounds__(NUM_THREADS)
   float acc[WM / 16][WN / 8][4] = {};
   for (int tile = 0; tile < tiles; tile++) {
     cp_async_wait<STAGES - 2>();
-    __syncthreads();  // everybody's part of this tile is there; nobody still reads the one before
+    __syncthreads();  // all of this tile has arrived; no thread still reads the previous one
     load(tile + STAGES - 1);
     int stage = tile % STAGES;
     for (int k = 0; k < BK; k += 16) {

@@ -1,9 +1,9 @@
 // tma_ring.cu: a producer warp and consumer warps around a ring of shared-memory stages.
 //
 // C [M, N] = A [M, K] * B [K, N] in float, on CUDA cores: what matters here is how tiles come and
-// go. full[s]: stage s holds its tiles. empty[s]: nobody reads stage s any more. The k-th use of a
-// stage is phase k of its barriers; a barrier is asked for the parity of a phase. No dimension has
-// to be a multiple of a tile: TMA fills with zeros, and does not write what is outside of C.
+// go. full[s]: stage s holds its tiles. empty[s]: stage s is no longer read. The k-th use of a
+// stage is phase k of its barriers; a wait names the parity of a phase. No dimension has
+// to be a multiple of a tile: TMA fills with zeros, and does not write outside C.
 #include <vector>
 
 #include "hopper.h"
@@ -63,7 +63,7 @@ __global__ void __launch_bounds__(NUM_THREADS)
     }
     fence_mbarrier_init();
   }
-  __syncthreads();  // the barriers are there
+  __syncthreads();  // the barriers are initialised
   if (threadIdx.x < CONSUMERS) {
     consume(smem, tiles);
     fence_proxy_async();  // before the store reads what this thread wrote
@@ -78,7 +78,7 @@ __global__ void __launch_bounds__(NUM_THREADS)
 }
 
 int main() {
-  constexpr int M = 75, N = 84, K = 116;  // rows of 16-byte multiples, as TMA wants them
+  constexpr int M = 75, N = 84, K = 116;  // rows are multiples of 16 bytes, as TMA requires
   float *A = zeros<float>(M * K), *B = zeros<float>(K * N), *C = zeros<float>(M * N);
   Random random;
   for (int i = 0; i < M * K; i++) A[i] = random.uniform();

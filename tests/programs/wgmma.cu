@@ -2,7 +2,7 @@
 //
 // Both operands are K-major: A [64, K], B [N, K]. An instruction takes 32 bytes of every row. Every
 // shared-memory layout is tried with bf16, half, tf32 and e4m3; the layout is a formula below and
-// two distances in the matrix descriptor.
+// two offsets in the matrix descriptor.
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_fp8.h>
@@ -27,7 +27,7 @@ __host__ __device__ int place(int row, int k, int rows) {
 template <int W>
 __device__ uint64_t descriptor(const void* smem, int k, int rows) {
   constexpr uint64_t swizzle = W == 128 ? 1 : W == 64 ? 2 : W == 32 ? 3 : 0;
-  // Start: within a swizzled column K advances by bytes, as if nothing was swizzled.
+  // Start: within a swizzled column K advances by bytes, as if nothing were swizzled.
   uint64_t start = __cvta_generic_to_shared(smem) + k / W * rows * W + k % W;
   uint64_t leading = W == 16 ? rows * 16 : 16;  // no swizzle: from 16 bytes of K to the next 16
   uint64_t stride = 8 * W;                      // from eight rows to the next eight

@@ -9,7 +9,7 @@
 
 namespace wmma = nvcuda::wmma;
 
-// C [M, N] = A [M, K] * B [K, N], all row-major. A warp makes 32x32 of the block's 64x64.
+// C [M, N] = A [M, K] * B [K, N], all row-major. A warp computes 32x32 of the block's 64x64.
 constexpr int BM = 64, BN = 64, BK = 32, NUM_THREADS = 128;
 constexpr int PAD = 8;  // halves: rows start in other banks
 
@@ -31,7 +31,7 @@ __global__ void __launch_bounds__(NUM_THREADS)
     for (int i = threadIdx.x; i < BK * BN; i += NUM_THREADS) {
       B_smem[i / BN][i % BN] = B[(k0 + i / BN) * N + n0 + i % BN];
     }
-    __syncthreads();  // both tiles are there
+    __syncthreads();  // both tiles have arrived
     for (int k = 0; k < BK; k += 16) {
       wmma::fragment<wmma::matrix_a, 16, 16, 16, __half, wmma::row_major> a[2];
       wmma::fragment<wmma::matrix_b, 16, 16, 16, __half, wmma::row_major> b[2];
@@ -99,7 +99,7 @@ int main() {
 
   float *A_tf32 = zeros<float>(16 * 8), *B_tf32 = zeros<float>(8 * 16), *C_tf32 = zeros<float>(256);
   for (int i = 0; i < 128; i++) {
-    A_tf32[i] = random.uniform();  // ten bits behind the point: tf32 holds them
+    A_tf32[i] = random.uniform();  // ten fractional bits: tf32 holds them
     B_tf32[i] = random.uniform();
   }
   for (int i = 0; i < 256; i++) {

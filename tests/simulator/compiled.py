@@ -1,4 +1,4 @@
-"""The CUDA programs of the simulator's tests: compiled together, in a fraction of the time."""
+"""The CUDA programs of the simulator's tests, compiled together in a fraction of the time."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from simulator.conformance.micro import compile_together, programs_of
 
 
 def compile_programs(modules: Sequence[ModuleType]) -> None:
-    """Compile what files of tests name: each Program and Suite, and several as PROGRAMS."""
+    """Compile what test files define: each Program and Suite, and lists named PROGRAMS."""
     named = [*programs_of(modules), *(p for m in modules for p in getattr(m, "PROGRAMS", ()))]
     compile_together(list(dict.fromkeys(named)), "simulator", "tests")

@@ -11,7 +11,7 @@ from tests.simulator.compiled import compile_programs
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled(request: pytest.FixtureRequest) -> None:
-    """Compile what the chosen files name."""
+    """Compile what the selected files define."""
     here = Path(__file__).parent
     items = [item for item in request.session.items if item.path.parent == here]
     compile_programs(list(dict.fromkeys(item.getparent(pytest.Module).obj for item in items)))

@@ -1,9 +1,9 @@
 """Broken modules for the simulator: `python fuzz.py LIBRARY SEEDS FIRST COUNT` runs some of them.
 
-A case is a number: it chooses a seed (a file of the folder SEEDS, PTX text or a fat binary) and how
+A case is a number: it selects a seed (a file of the folder SEEDS, PTX text or a fat binary) and how
 that is broken, the same way every time. The case's number is printed before it runs, so the last
-line tells which one ended the process. The image lies at the end of a page, and nothing may be read
-behind it; the process has 6 GB of address space.
+line names the one that ended the process. The image is at the end of a page, and nothing after it
+may be read; the process has 6 GB of address space.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def truncate(data: bytes, rng: random.Random) -> bytes:
 
 
 def break_tokens(data: bytes, rng: random.Random) -> bytes:
-    """Delete, double, swap or replace a few tokens."""
+    """Delete, duplicate, swap or replace a few tokens."""
     tokens = TOKEN.findall(data)
     for _ in range(rng.randint(1, 4)):
         i, j = rng.randrange(len(tokens)), rng.randrange(len(tokens))
@@ -71,7 +71,7 @@ def _from_the_end(match: re.Match) -> int:
 
 
 def break_lines(data: bytes, rng: random.Random) -> bytes:
-    """Delete, double or move a few lines."""
+    """Delete, duplicate or move a few lines."""
     lines = data.split(b"\n")
     for _ in range(rng.randint(1, 4)):
         i = rng.randrange(len(lines))
@@ -83,7 +83,7 @@ def break_lines(data: bytes, rng: random.Random) -> bytes:
 
 
 def break_operands(data: bytes, rng: random.Random) -> bytes:
-    """Give an instruction the operands, or the modifiers, of another one."""
+    """Give an instruction another one's operands or modifiers."""
     lines = data.split(b"\n")
     instructions = [i for i, line in enumerate(lines) if re.match(rb"\s*(@!?\S+\s+)?[a-z]", line)]
     if len(instructions) < 2:
@@ -128,7 +128,7 @@ def broken(seeds: list[bytes], case: int) -> bytes:
 
 
 class Guarded:
-    """Memory whose end is followed by a page that nothing can read."""
+    """Memory followed by an unreadable page."""
 
     def __init__(self, most: int) -> None:
         self.bytes = (most + PAGE - 1) // PAGE * PAGE
@@ -140,7 +140,7 @@ class Guarded:
             raise OSError(ctypes.get_errno(), "mprotect")
 
     def put(self, data: bytes) -> int:
-        """Copy data to the end; its address. Raises ValueError if there is no room."""
+        """Copy data to the end; return its address. Raises ValueError if it does not fit."""
         if len(data) > self.bytes:
             raise ValueError(f"{len(data)} bytes do not fit into {self.bytes}")
         ctypes.memmove(self.end - len(data), data, len(data))

@@ -1,4 +1,4 @@
-"""The checks: each wrong kernel is found at its line, each right twin is silent and right.
+"""The checks: each wrong kernel is found at its line, each right twin has no finding and is right.
 
 The kernels are those of tests/kernels/wrong, and the right ones of tests/kernels/right; every input
 is 0, 1, ..., 6, 0, 1, ...
@@ -95,7 +95,7 @@ def test_the_sides_of_a_race() -> None:
     assert alone.names_both(3, 3) and alone.names_both(3, 0) and not alone.names_both(4, 3)
 
 
-# What the right twins compute, from their input: one array for all threads.
+# What the right twins compute from their input: one array for all threads.
 
 
 def ragged_row(x: np.ndarray) -> np.ndarray:
@@ -146,7 +146,7 @@ def summed_uses(x: np.ndarray, size: int) -> np.ndarray:
 
 
 def early_break(x: np.ndarray) -> np.ndarray:
-    """The latest round in which a value, one less each round, is still positive."""
+    """The last round in which a value, decremented each round, is still positive."""
     return x.max() - 1
 
 
@@ -203,12 +203,12 @@ def store_read_back(x: np.ndarray) -> np.ndarray:
 
 
 def operand(x: np.ndarray) -> np.ndarray:
-    """A matrix [rows, 8] from columns of four floats, one behind the other."""
+    """A matrix [rows, 8] from consecutive columns of four floats."""
     return x.reshape(2, -1, 4).transpose(1, 0, 2).reshape(-1, 8)
 
 
 def products(x: np.ndarray) -> np.ndarray:
-    """The sum of A * B^T over all A [64, 8] in front of B [8, 8]."""
+    """The sum of A * B^T over all A [64, 8] before B [8, 8]."""
     b = operand(x[-64:])
     return sum(operand(a) @ b.T for a in x[:-64].reshape(-1, 512)).reshape(-1)
 

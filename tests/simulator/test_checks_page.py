@@ -1,4 +1,4 @@
-"""docs/checks.md: its reports are what the simulator says, each of the kind of its section."""
+"""docs/checks.md: its reports are the simulator's, each of its section's kind."""
 
 import re
 
@@ -19,7 +19,7 @@ def test_the_page_says_what_the_simulator_says() -> None:
 
 
 def without_ptx(page: str) -> str:
-    """Registers are named as the compiler likes."""
+    """Register names are the compiler's choice."""
     return re.sub(r"^  PTX: .*\n", "", page, flags=re.M)
 
 
@@ -35,7 +35,7 @@ def test_each_check_has_reports_in_its_section() -> None:
 def test_names_that_are_explained_exist() -> None:
     from simulator.compare import wrong
 
-    _, _, text = checks_page.PAGE.read_text().partition("## Beside compute-sanitizer")
+    _, _, text = checks_page.PAGE.read_text().partition("## Compared with compute-sanitizer")
     known = {kernel.name for file in wrong.FILES for kernel in wrong.kernels(file)}
     named = set(re.findall(r"`(\w+_\w+|[a-z]+)`", text))
     assert named - known <= {"atomicAdd", "cudaMalloc", "ldmatrix"}

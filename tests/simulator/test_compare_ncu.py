@@ -1,4 +1,4 @@
-"""The comparison with Nsight Compute: reading what ncu writes, and putting both sides together."""
+"""The comparison with Nsight Compute: parsing ncu's output, and combining both sides."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_log_of_ncu(tmp_path):
 
 
 def test_unknown_metrics_are_left_out(tmp_path, monkeypatch):
-    # Like ncu, it measures nothing if one metric is unknown, and says which.
+    # Like ncu, it measures nothing if a metric is unknown, and names it.
     executable(
         tmp_path / "ncu",
         "#!/usr/bin/env python3\n"

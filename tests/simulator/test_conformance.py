@@ -12,7 +12,7 @@ from simulator.conformance.coverage import expanded, form_name, listed
 from simulator.conformance.micro import Form, FormCase, Suite
 
 PROGRAMS = programs(FAMILIES)
-EARLY = ("async_copy", "bulk_copy", "tensor_copy")  # look at what a copy brings before their wait
+EARLY = ("async_copy", "bulk_copy", "tensor_copy")  # read what a copy brings before their wait
 outcomes: dict[str, list[__main__.Outcome]] = {}
 
 
@@ -28,7 +28,7 @@ def test_family(family: str, pytestconfig: pytest.Config):
 
 
 def require_right(family: str, full: bool, targets: tuple[str, ...]) -> None:
-    """Run every case of a family; fail with the name and the error of each that is wrong."""
+    """Run every case of a family; fail with the name and error of each wrong one."""
     __tracebackhide__ = True
     found = [__main__.run_case(family, case, full, targets) for case in cases(family)]
     outcomes[family] = found
@@ -45,9 +45,9 @@ def test_family_on_gpu(family: str, pytestconfig: pytest.Config):
 
 
 def test_what_runs_is_listed_and_what_ran_still_runs():
-    """Against the recorded result: `python -m simulator.conformance` writes it anew."""
+    """Against the recorded result, which `python -m simulator.conformance` rewrites."""
     if len(outcomes) < len(FAMILIES):
-        return  # a selection: nothing can be said about what is missing
+        return  # a selection: says nothing about what is missing
     report = __main__.Report("simulator", False, True, sum(outcomes.values(), []))
     recorded = json.loads((__main__.RESULTS / "conformance-simulator.json").read_text())
     assert report.unlisted == []
@@ -68,7 +68,7 @@ def test_patterns():
     assert len(listed()) > 4000
 
 
-# ---- Comparing two targets; here the simulator with itself, and with what a wrong one would give.
+# ---- Comparing two targets; here the simulator with itself, and with wrong results.
 
 
 WRONG = Suite(

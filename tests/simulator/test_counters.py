@@ -1,4 +1,4 @@
-"""Counters of memory accesses against numbers worked out by hand."""
+"""Counters of memory accesses against numbers computed by hand."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support import REPO
 ALL = 0xFFFFFFFF
 Shape = Callable[[int], int]
 
-# The patterns are single accesses, of what nobody wrote and to the same place.
+# The patterns are single accesses, to unwritten memory and to the same place.
 pytestmark = pytest.mark.checks("memcheck")
 
 
@@ -42,12 +42,12 @@ def counted(cases: dict[str, tuple[str, Shape, int]], *counters: str) -> dict[st
 
 # operation, lane -> byte offset, mask, sectors, ideal sectors. A sector is 32 bytes, aligned.
 GLOBAL_LOADS: dict[str, tuple[str, Shape, int, int, int]] = {
-    "stride 1": ("ldg4", lambda i: 4 * i, ALL, 4, 4),  # 128 bytes side by side
+    "stride 1": ("ldg4", lambda i: 4 * i, ALL, 4, 4),  # 128 contiguous bytes
     "reversed": ("ldg4", lambda i: 4 * (31 - i), ALL, 4, 4),  # order does not matter
     "permuted": ("ldg4", lambda i: 4 * (i * 13 % 32), ALL, 4, 4),
-    "stride 2": ("ldg4", lambda i: 8 * i, ALL, 8, 4),  # 256 bytes, half of them asked for
+    "stride 2": ("ldg4", lambda i: 8 * i, ALL, 8, 4),  # 256 bytes, half of them requested
     "stride 3": ("ldg4", lambda i: 12 * i, ALL, 12, 4),  # 31 * 12 + 4 = 376 bytes: 11.75 sectors
-    "stride 8": ("ldg4", lambda i: 32 * i, ALL, 32, 4),  # a sector for each lane
+    "stride 8": ("ldg4", lambda i: 32 * i, ALL, 32, 4),  # one sector per lane
     "stride 32": ("ldg4", lambda i: 128 * i, ALL, 32, 4),
     "broadcast": ("ldg4", lambda i: 0, ALL, 1, 1),  # 4 bytes
     "two addresses": ("ldg4", lambda i: 4096 * (i % 2), ALL, 2, 1),  # 8 bytes, far apart
@@ -79,8 +79,9 @@ def test_global_stores():
     assert got == {name: (1, *case[3:]) for name, case in GLOBAL_LOADS.items()}
 
 
-# Wavefronts and ideal ones. There are 32 banks of 4 bytes; 8 bytes take a pass for each half of the
-# warp, 16 bytes one for each quarter.
+# Wavefronts and ideal wavefronts. There are 32 banks of 4 bytes; 8 bytes take a pass for each half
+# of
+# the warp, 16 bytes one for each quarter.
 SHARED: dict[str, tuple[str, Shape, int, int, int]] = {
     "stride 1": ("lds4", lambda i: 4 * i, ALL, 1, 1),
     "reversed": ("lds4", lambda i: 4 * (31 - i), ALL, 1, 1),
@@ -106,7 +107,7 @@ SHARED: dict[str, tuple[str, Shape, int, int, int]] = {
     "column, padded": ("lds4", lambda i: 4 * (33 * i + 5), ALL, 1, 1),
     "column, swizzled": ("lds4", lambda i: 4 * (32 * i + (5 ^ i)), ALL, 1, 1),
     "row, swizzled": ("lds4", lambda i: 4 * (32 * 7 + (i ^ 7)), ALL, 1, 1),
-    # A 16 x 16 tile by blocks of 16 x 16 threads: a warp reads two of its columns, or rows.
+    # A 16 x 16 tile with blocks of 16 x 16 threads: a warp reads two of its columns, or rows.
     "16 x 16 columns": ("lds4", lambda i: 4 * (16 * (i % 16) + i // 16), ALL, 8, 1),
     "16 x 16 columns, padded": ("lds4", lambda i: 4 * (17 * (i % 16) + i // 16), ALL, 2, 1),
     "16 x 16 rows": ("lds4", lambda i: 4 * i, ALL, 1, 1),
@@ -115,7 +116,7 @@ SHARED: dict[str, tuple[str, Shape, int, int, int]] = {
     "x2, rows of 16 bytes": ("ldsm2", lambda i: 16 * i, ALL, 2, 2),
     "x4, rows of 16 bytes": ("ldsm4", lambda i: 16 * i, ALL, 4, 4),
     "x4, rows of 128 bytes": ("ldsm4", lambda i: 128 * i, ALL, 32, 4),  # 8 rows, 4 banks
-    "x4, rows of 64 bytes": ("ldsm4", lambda i: 64 * i, ALL, 16, 4),  # two rows a line
+    "x4, rows of 64 bytes": ("ldsm4", lambda i: 64 * i, ALL, 16, 4),  # two rows per line
     "x4, swizzled": ("ldsm4", lambda i: 128 * i + 16 * (i % 8), ALL, 4, 4),
     "x4, padded": ("ldsm4", lambda i: 144 * i, ALL, 4, 4),  # 36 words: 4 banks further each row
     "x4 transposed, rows of 128 bytes": ("ldsmt4", lambda i: 128 * i, ALL, 32, 4),
@@ -166,7 +167,7 @@ def test_shared_stores_are_not_merged():
 
 
 def test_atomics():
-    # Lanes with one address take turns, each of which asks for its sectors.
+    # Lanes with one address are serialised, and each turn requests its sectors.
     cases = {
         "row": ("redg4", lambda i: 4 * i, ALL),
         "one address": ("redg4", lambda i: 0, ALL),
@@ -189,7 +190,7 @@ def test_shared_atomics():
         "one address": ("reds4", lambda i: 0, ALL),
         "stride 2": ("exchs4", lambda i: 8 * i, ALL),
         "compare and swap": ("cass4", lambda i: 4 * i, ALL),  # reads in one pass, then writes
-        "8 bytes, compare and swap": ("cass8", lambda i: 8 * i, ALL),  # that for each half
+        "8 bytes, compare and swap": ("cass8", lambda i: 8 * i, ALL),  # the same for each half
     }
     assert counted(cases, "shared_atomic_requests", "shared_atomic_wavefronts") == {
         "row": (1, 1),
@@ -201,11 +202,12 @@ def test_shared_atomics():
 
 
 def test_local_memory_is_interleaved():
-    # Word i of all lanes lies side by side: the same index in each lane is a row of 128 bytes. A
-    # store to word 0 comes first: 4 sectors. There is a request for each word.
+    # Word i of all lanes is contiguous: the same index in each lane is a row of 128 bytes. A store
+    # to word
+    # 0 comes first: 4 sectors. There is one request per word.
     cases = {
         "same index": ("local4", lambda i: 8, ALL),
-        "a word further each lane": ("local4", lambda i: 4 * i, ALL),  # each in a line of its own
+        "a word further each lane": ("local4", lambda i: 4 * i, ALL),  # each in a separate line
         "16 bytes": ("local16", lambda i: 0, ALL),  # and 4 words are stored
     }
     assert counted(cases, "local_requests", "local_sectors") == {
@@ -216,7 +218,7 @@ def test_local_memory_is_interleaved():
 
 
 def test_asynchronous_copies():
-    # cp.async reads global memory and writes shared memory; .cg leaves L1 out, .ca fills it.
+    # cp.async reads global memory and writes shared memory; .cg bypasses L1, .ca fills it.
     cases = {
         "4 bytes": ("copy4", lambda i: 4 * i, ALL),
         "16 bytes": ("copy16", lambda i: 16 * i, ALL),
@@ -233,7 +235,7 @@ def test_asynchronous_copies():
     assert got == {
         "4 bytes": (4, 1, 4, 0),
         "16 bytes": (16, 4, 16, 0),
-        "16 bytes, one source": (1, 32, 1, 0),  # which its lanes read one after the other
+        "16 bytes, one source": (1, 32, 1, 0),  # which its lanes read in turn
         "16 bytes, past L1": (32, 0, 32, 0),
     }
 
@@ -250,7 +252,7 @@ def test_bulk_copies():
     }
 
 
-# Where the GPU's number is not the simulator's, and why: docs/counters.md.
+# Where the GPU's number differs from the simulator's, and why: docs/counters.md.
 EXPLAINED = ("walk 2", "walk 32K", "copy16cg broadcast>row")
 
 

@@ -1,4 +1,4 @@
-"""Warp-wide instructions whose lanes come one after the other, or never."""
+"""Warp-wide instructions whose lanes arrive one after the other, or never."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LANES = range(32)
 
 SCENARIOS = """
 #include <cstdint>
-// Lanes with late != 0 come to the instruction by a jump back, after the others have reached it.
+// Lanes with late != 0 reach the instruction by a backward jump, after the others.
 #define LATE(NAME, INSTRUCTION)                                                                  \\
   asm volatile("{.reg .pred late, p; setp.ne.b32 late, %1, 0; setp.ne.b32 p, %2, 0;"             \\
                "@late bra LATE_" NAME "; HERE_" NAME ": " INSTRUCTION "; bra DONE_" NAME ";"     \\
@@ -36,7 +36,7 @@ __global__ void late(unsigned* out, const unsigned* masks, const unsigned* lates
   out[lane] = d;
 }
 
-// bar.warp.sync of tiles: what a lane wrote before is there after it.
+// bar.warp.sync of tiles: what a lane wrote before is visible after it.
 __global__ void barrier(unsigned* out, const unsigned* masks, const unsigned* lates) {
   __shared__ unsigned slot[32];
   const int lane = threadIdx.x;
@@ -55,7 +55,7 @@ __global__ void barrier(unsigned* out, const unsigned* masks, const unsigned* la
   out[lane] = d;
 }
 
-// Two halves, each at an instruction of its own.
+// Two halves, each at its own instruction.
 __global__ void halves(unsigned* out) {
   const unsigned lane = threadIdx.x;
   unsigned d;
@@ -67,7 +67,7 @@ __global__ void halves(unsigned* out) {
   out[lane] = d;
 }
 
-// Not allowed: lanes that name different masks, and lanes that name others that never come.
+// Illegal: lanes that name different masks, and lanes that name others that never arrive.
 __global__ void disagree(unsigned* out) {
   const unsigned lane = threadIdx.x;
   const unsigned mask = lane < 16 ? 0x0001ffff : 0xffff0000;
@@ -84,7 +84,7 @@ __global__ void alone(unsigned* out) {
   out[lane] = d;
 }
 
-// Lanes that have left do not count, and neither do those that never were.
+// Exited lanes do not count, and neither do lanes that never existed.
 __global__ void left(unsigned* out, unsigned first_to_leave) {
   const unsigned lane = threadIdx.x % 32;
   if (lane >= first_to_leave) return;
@@ -98,7 +98,7 @@ __global__ void left(unsigned* out, unsigned first_to_leave) {
   out[threadIdx.x * 3 + 2] = d;
 }
 
-// activemask in a loop that the lanes leave one after the other, and in the two ways of a branch.
+// activemask in a loop that the lanes leave one by one, and on both paths of a branch.
 __global__ void active(unsigned* out) {
   const unsigned lane = threadIdx.x;
   unsigned m;

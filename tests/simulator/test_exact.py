@@ -1,4 +1,4 @@
-"""The exact arithmetic that the references of conformance are written with."""
+"""The exact arithmetic behind the conformance references."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from simulator.conformance.micro import Operand, edge_cases, random_value
 
 
 def test_exact_arithmetic_agrees_with_this_machine():
-    """The references themselves, rounding to nearest, against the processor's own arithmetic."""
+    """The references, rounding to nearest, against the processor's arithmetic."""
     o, rng = Operand.parse("f64"), random.Random(0)
     values = [*edge_cases(o), *(random_value(o, rng) for _ in range(200))]
     finite = [v for v in values if not F64.is_nan(v)]

@@ -1,4 +1,4 @@
-"""What holds for every instruction: an unknown one stops the launch, a known one is listed."""
+"""What holds for every instruction: unknown ones stop the launch, known ones are listed."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from simulator.conformance.coverage import listed
 from simulator.conformance.micro import Program
 from tests.support import REPO
 
-# Instructions that the simulator does not have: textures, surfaces, and some more. What gets
-# implemented leaves this list.
+# Instructions that the simulator lacks: textures, surfaces, and a few more. Newly implemented ones
+# leave this list.
 UNSUPPORTED = {
     "texture": ("tex.1d.v4.f32.s32 {f0, f1, f2, f3}, [handle, {r0}]", "tex.1d.v4.f32.s32"),
     "texture query": ("txq.width.b32 r0, [handle]", "txq.width.b32"),
@@ -74,7 +74,7 @@ def test_unsupported_instruction_stops_the_launch(unsupported, which: str):
     assert finding.thread == (1, 0, 0)
     assert re.search(rf"^\s*PTX: .*{re.escape(opcode)}", str(finding), re.M), str(finding)
     assert "does not implement" in str(finding)
-    # What came before has happened, what comes after has not.
+    # Earlier instructions have executed, later ones have not.
     lanes = out.tolist()
     assert lanes[:32] == [1] * 32
     assert [lanes[32 + lane] for lane in range(1, 32, 2)] == [0] * 16
@@ -89,7 +89,7 @@ def test_unsupported_instruction_that_nobody_reaches_does_no_harm(unsupported, w
 
 
 def test_every_opcode_is_listed():
-    """No opcode is in the C++ tables without a form that conformance asks for."""
+    """Every opcode in the C++ tables has a form that conformance requires."""
     tables = set()
     for file in sorted((REPO / "simulator/src/ops").glob("*_ops.cpp")):
         _, _, table = file.read_text().partition("constexpr Opcode OPCODES[] = {")

@@ -1,4 +1,4 @@
-"""Broken PTX and broken fat binaries: an error each, and never a crash, a hang or a memory hog."""
+"""Broken PTX and fat binaries: an error each, and never a crash, a hang or excessive memory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SECONDS = 60  # for a batch
 
 @pytest.fixture(scope="session")
 def seeds(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of sound modules: the project's kernels, every lane-wise form, a text by hand."""
+    """A folder of valid modules: the project's kernels, every lane-wise form, handwritten PTX."""
     folder = tmp_path_factory.mktemp("seeds")
     (folder / "hand.ptx").write_bytes((REPO / "tests/simulator/seeds.ptx").read_bytes())
     library = load_extension("simulator").read_bytes()
@@ -65,7 +65,7 @@ def module_of(forms: list[Form]) -> str:
 
 
 def run_cases(seeds: Path, first: int, count: int) -> list[str]:
-    """The answers to some cases; fails where the process does not come to the end of them."""
+    """The answers to some cases; fails if the process does not complete them."""
     library = str(process_simulator().library)
     command = [sys.executable, fuzz.__file__, library, str(seeds), str(first), str(count)]
     try:
@@ -82,7 +82,7 @@ def run_cases(seeds: Path, first: int, count: int) -> list[str]:
 
 
 def test_sound_modules_run(seeds: Path):
-    """The seeds themselves are no nonsense: what they meet is the end of the memory they have."""
+    """The seeds themselves are valid: their only obstacle is the end of their memory."""
     image = fuzz.Guarded(1 << 20)
     try_module = simulator.library().wbsim_try_module
     try_module.restype, try_module.argtypes = ctypes.c_char_p, [ctypes.c_void_p, ctypes.c_size_t]

@@ -1,4 +1,4 @@
-"""ldmatrix, stmatrix, movmatrix: rows that are not where they may be, and who may execute them."""
+"""ldmatrix, stmatrix, movmatrix: invalid row addresses, and which lanes may execute them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from simulator import SimulatorError
 from simulator.conformance.matrix_memory_ops import FORMS, LANES, PROGRAM, WORDS, Form
 from simulator.conformance.micro import Program
 
-# ---- Rows that are not where they may be ---------------------------------------------------------
+# ---- Invalid row addresses -----------------------------------------------------------------------
 
 SHARED = [f for f in FORMS if f.count == 4 and not f.trans]
 
@@ -82,7 +82,7 @@ __device__ unsigned transposed(unsigned v) {
   asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %0;" : "+r"(v));
   return v;
 }
-// Lanes from `late` on come by a jump back, when the others are there.
+// Lanes from `late` on arrive by a backward jump, after the others.
 __global__ void late(unsigned* out, unsigned first) {
   unsigned v = threadIdx.x;
   asm volatile("{.reg .pred late; setp.ge.u32 late, %0, %1; @late bra LATE;"
@@ -133,7 +133,7 @@ def callers() -> ModuleType:
 
 
 def _transposed() -> list[int]:
-    """What movmatrix makes of registers that hold the lane's number."""
+    """The result of movmatrix for registers that hold the lane's number."""
     low = [4 * (2 * (lane % 4)) + lane // 8 for lane in LANES]  # element (2t, g), if g is even
     high = [4 * (2 * (lane % 4) + 1) + lane // 8 for lane in LANES]
     return [0 if lane // 4 % 2 else low[lane] | high[lane] << 16 for lane in LANES]

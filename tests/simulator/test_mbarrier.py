@@ -19,7 +19,7 @@ def test_ring_in_any_order_of_warps(order: str):
 
 # ---- Misuse --------------------------------------------------------------------------------------
 
-# What thread 5 of 32 does with `bar` (2 arrivals), and what the report says.
+# What thread 5 of 32 does with `bar` (2 arrivals), and the report.
 MISUSE = {
     "count 0": ("make_barrier(&bar, 0);", "synccheck", "for 0 arrivals"),
     "count too large": ("make_barrier(&bar, 1 << 20);", "synccheck", "for 1048576 arrivals"),

@@ -1,4 +1,4 @@
-"""What a launch says about mistakes: kind, line, block, thread, and what to do."""
+"""What a launch reports on mistakes: kind, line, block, thread, and what to do."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_mistake(kernels, name: str, order: str) -> None:
         assert error.line > 0 and "block (0, 0, 0)" not in text
         return
     marks = [i for i, line in enumerate(SOURCE.splitlines(), 1) if f"MISTAKE {name}" in line]
-    if marks:  # an instruction of several lines is placed at its first
+    if marks:  # a multi-line instruction is placed at its first line
         assert marks[0] - 3 <= error.line <= marks[0], text
     assert "block (" in text and "thread (" in text and "PTX: " in text
     if order == "ascending":

@@ -1,4 +1,4 @@
-"""Atomics, barriers, clusters, jumps and stacks that a kernel uses wrongly: each is a finding."""
+"""Misused atomics, barriers, clusters, jumps and stacks: each is a finding."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from simulator.conformance.micro import Program
 
 @dataclass(frozen=True)
 class Misuse:
-    """What a kernel does wrong, in lane `lane` of block `block`, and what is said about it.
+    """What a kernel does wrong, in lane `lane` of block `block`, and the report.
 
     code: CUDA; `out` has 64 words, `in` is an input of 64 words, both at a multiple of 128 bytes.
     """

@@ -1,4 +1,4 @@
-"""What the counters say about matrix products."""
+"""Counters of matrix products."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PTX as a hand writes it: names of blocks, vector registers, constant expressions, directives."""
+"""Handwritten PTX: block-scoped names, vector registers, constant expressions, directives."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import simulator
 from simulator.conformance.micro import Program
 
 TEXTS = """
-// The same names in blocks side by side and inside of each other.
+// The same names in sibling and nested blocks.
 __global__ void scopes(int* out) {
   int a, b, c;
   asm volatile("{.reg .pred p; mov.u32 %0, 0;"
@@ -95,11 +95,11 @@ def test_text(name: str, wanted: list[int]):
     assert out.tolist()[: len(wanted)] == wanted
 
 
-# ---- What is no PTX ----------------------------------------------------------------------------
+# ---- Invalid PTX -------------------------------------------------------------------------------
 
 
 def problem_of(text: str) -> str:
-    """What the simulator says about a module; "" if all of it runs."""
+    """The simulator's error for a module; "" if all of it runs."""
     try_module = simulator.library().wbsim_try_module
     try_module.restype, try_module.argtypes = ctypes.c_char_p, [ctypes.c_char_p, ctypes.c_size_t]
     image = text.encode()
@@ -146,7 +146,7 @@ def test_sound_text_runs():
 
 
 def test_a_range_of_registers_may_be_huge():
-    """As text: nvcc lets ptxas look at its PTX, which takes half a minute for so many."""
+    """As text: nvcc runs ptxas on its PTX, which takes half a minute for this many."""
     body = ".reg .b32 r<1000000000>; mov.b32 r999999999, 22; "
     body += "setp.ne.u32 p, r999999999, {}; @p trap;"
     assert problem_of(ENTRY.format(body.format(22))) == ""

@@ -1,4 +1,4 @@
-"""Records of whole kernels: lines, L1, units, sampling, against numbers worked out by hand."""
+"""Records of whole kernels: lines, L1, units, sampling, against numbers computed by hand."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def line_with(text: str) -> int:
 
 
 def test_what_was_loaded_is_in_l1(kernels):
-    # 16 KB are 512 sectors; the second and third round find them. 128 threads write 16 sectors.
+    # 16 KB are 512 sectors; the second and third rounds hit. 128 threads write 16 sectors.
     x, y = torch.ones(4096), torch.zeros(128)
     launch = recorded(lambda: kernels.walk(x, y, 4096, 3, 1))
     assert launch.global_load_sectors == 3 * 512
@@ -86,7 +86,7 @@ def test_what_was_loaded_is_in_l1(kernels):
 
 
 def test_what_is_larger_than_l1_comes_again(kernels):
-    # 1 MB in order: the least recently used line goes, so nothing is there when it is needed.
+    # 1 MB in order: the least recently used line is evicted, so nothing ever hits.
     x, y = torch.ones(1 << 18), torch.zeros(128)
     launch = recorded(lambda: kernels.walk(x, y, 1 << 18, 2, 1))
     assert launch.l2_read_sectors == launch.global_load_sectors == 2 * (1 << 20) // 32
@@ -144,11 +144,11 @@ def test_a_sampled_grid_is_scaled(kernels):
         some = recorded(lambda: kernels.walk(x, y, 1024, 1, 1000))
     assert (whole.num_blocks, whole.sampled_blocks) == (1000, 1000)
     assert (some.num_blocks, some.sampled_blocks) == (1000, 10)
-    # All blocks do the same, so that scaling is exact.
+    # All blocks do the same, so scaling is exact.
     for name in ("warp_instructions", "global_load_sectors", "l2_read_sectors", "barriers"):
         assert getattr(some, name) == getattr(whole, name), name
     assert some.forms == whole.forms
-    # x was read whole by each block: there is no more of it than that.
+    # each block read all of x: there is no more of it than that.
     assert some.dram_read_bytes == whole.dram_read_bytes == 4096
     assert some.dram_write_bytes == whole.dram_write_bytes == 1000 * 512
     assert some.lines[0].warp_instructions == whole.lines[0].warp_instructions
@@ -160,7 +160,7 @@ def test_a_sample_is_spread_over_the_grid(kernels):
         kernels.walk(torch.ones(128), y, 128, 1, 1024)
     ran = y.reshape(1024, 128)[:, 0].nonzero().flatten().tolist()
     assert len(ran) == 64
-    assert [block // 16 for block in ran] == list(range(64))  # one of each stretch
+    assert [block // 16 for block in ran] == list(range(64))  # one of each segment
     assert len({block % 32 for block in ran}) > 16  # and not in a column of blocks
 
 
@@ -173,7 +173,7 @@ def test_a_sample_of_a_small_grid_is_the_grid(kernels):
 
 
 def test_what_was_stored_is_in_l1(kernels):
-    # The block stores 16 sectors whole; later it loads what it stored.
+    # The block stores 16 full sectors; later it loads what it stored.
     x = torch.ones(128)
     launch = recorded(lambda: kernels.walk(x, x, 128, 1, 1))
     assert (launch.l2_read_sectors, launch.l2_write_sectors) == (16, 16)

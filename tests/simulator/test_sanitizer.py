@@ -91,7 +91,7 @@ cat "{reports}/$2-$last" 2>/dev/null || printf "error 0\\nsum 7\\n"
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A GPU machine that finds two mistakes and hangs in a third kernel; the folder for results."""
+    """A fake GPU machine that finds two mistakes and hangs in a third; the results folder."""
     kernel = next(k for k in wrong.kernels("racecheck") if k.name == "transpose")
     edge = next(k for k in wrong.kernels("memcheck") if k.name == "tile_edge")
     race = RACE.format(file="racecheck.cu", a=min(kernel.other), b=min(kernel.wrong))

@@ -108,7 +108,7 @@ def test_a_warp_that_waits_for_another_lets_it_run(kernels) -> None:
     assert out.tolist() == [1] * 32
 
 
-@pytest.mark.checks("memcheck")  # 65536 turns of a loop, each an acquire
+@pytest.mark.checks("memcheck")  # 65536 loop iterations, each an acquire
 def test_a_lane_that_waits_for_another_lets_it_run(kernels) -> None:
     lock, total = torch.zeros(1, dtype=torch.int32), torch.zeros(1, dtype=torch.int32)
     kernels.spin_lock(lock, total, 4)
@@ -171,7 +171,7 @@ def test_denormals_whatever_the_host_has_set(kernels) -> None:
     assert y.item() == pytest.approx(5e-40, rel=1e-4)
 
 
-@pytest.mark.checks("memcheck")  # reads what nobody wrote
+@pytest.mark.checks("memcheck")  # reads unwritten memory
 def test_unwritten_shared_memory_is_nan_in_every_block(kernels) -> None:
     y = torch.zeros(6 * 32)
     kernels.unwritten(y, 6)

@@ -1,4 +1,4 @@
-"""Copies of boxes of tensors: misuse."""
+"""Copies of tensor boxes: misuse."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ IM2COL = next(i for i, f in enumerate(LOAD_FORMS) if f.rank == 4 and f.im2col)
 def launch(
     m: Map, form: int | None = None, offset: int = 0, sizes: tuple[int, ...] | None = None
 ) -> None:
-    """Loads a box; sizes: of the tensor that the map is made for, larger than there is memory."""
+    """Loads a box; sizes: those of the map's tensor, larger than the allocation."""
     data = tensor(np.zeros(m.tensor_bytes, np.uint8), "cpu")
     out = tensor(np.zeros((2, 1024), np.uint8), "cpu")
     at = tensor(np.zeros(8, np.int32), "cpu")
@@ -30,7 +30,7 @@ def launch(
 
 
 def store_beyond() -> None:
-    """Stores to a tensor that is 8 rows high, with a map that says 20."""
+    """Stores to a tensor of 8 rows, with a map that says 20."""
     m = Map("s32", (64, 8), (256,), (32, 16))
     data = tensor(np.zeros(m.tensor_bytes, np.uint8), "cpu")
     claimed = Map("s32", (64, 20), (256,), (32, 16))

@@ -1,4 +1,4 @@
-"""wgmma: when a product takes effect, and what is found in wrong uses of it."""
+"""wgmma: when a product takes effect, and the findings for misuse."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ __device__ Tiles tiles() {
   return t;
 }
 
-// In PTX: nvcc would copy the accumulators that are stored too early, and these copies wait.
+// In PTX: nvcc would copy the accumulators that are stored too early, and the copies wait.
 #define PRODUCT(d, b) "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {" \\
   #d "0, " #d "1, " #d "2, " #d "3}, %1, " #b ", 1, 1, 1, 0, 0;"
 #define COMMIT "wgmma.commit_group.sync.aligned;"
@@ -75,7 +75,7 @@ __global__ void groups(float* out) {
 }
 void run_groups(float* out) { groups<<<1, 128, 4096>>>(out); }
 
-// Each stage of shared memory is filled again: before its product was waited for, and after.
+// Each stage of shared memory is refilled: before its product was waited for, and after.
 __global__ void overwritten(float* out) {
   const Tiles t = tiles();
   float x[4] = {}, y[4] = {};
@@ -96,7 +96,7 @@ __global__ void overwritten(float* out) {
 }
 void run_overwritten(float* out) { overwritten<<<1, 128, 4096>>>(out); }
 
-// nvcc copies the accumulators of the first product, which is still on its way.
+// nvcc copies the accumulators of the first product, which is still in flight.
 __global__ void copied(float* out, int two) {
   const Tiles t = tiles();
   float x[4] = {}, y[4];
@@ -113,7 +113,7 @@ __global__ void copied(float* out, int two) {
 }
 void run_copied(float* out) { copied<<<1, 128, 4096>>>(out, 2); }
 
-// A in registers that are used again at once; nobody waits for the last product.
+// A in registers that are reused immediately; nobody waits for the last product.
 __global__ void captured(float* out) {
   const Tiles t = tiles();
   float x[4] = {}, y[4] = {};
@@ -137,7 +137,7 @@ __global__ void mistaken(int how, float* out) {
   u64 a = descriptor(shared), b = a;
   if (how == 1) b += (4096 - 256) / 16;      // fits exactly
   if (how == 2) b += (4096 - 256) / 16 + 1;  // the last unit does not
-  if (how == 3) b = b - 1;                   // in front of shared memory
+  if (how == 3) b = b - 1;                   // before shared memory
   if (how == 4) a += u64{64} << 32;          // a stride that is too long, for A
   if (how == 5 && threadIdx.x == 37) return;
   if (how == 6 && threadIdx.x % 32 >= 16) {
@@ -173,7 +173,7 @@ def scenarios() -> ModuleType:
 
 
 def output(name: str, rows: int) -> list[set[float]]:
-    """The different values in each row of 128 that a scenario writes."""
+    """The distinct values in each row of 128 that a scenario writes."""
     out = torch.zeros(rows, THREADS)
     getattr(scenarios(), f"run_{name}")(out)
     return [set(row.tolist()) for row in out]
@@ -181,7 +181,7 @@ def output(name: str, rows: int) -> list[set[float]]:
 
 @pytest.mark.checks("memcheck")  # reads accumulators before their wait
 def test_groups_complete_in_order():
-    # One product is 16. Each wait leaves the youngest groups with their old values.
+    # One product is 16. Each wait leaves the newest groups with their old values.
     assert output("groups", 5) == [{32.0}, {0.0}, {16.0}, {0.0}, {16.0}]
 
 

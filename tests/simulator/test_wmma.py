@@ -1,4 +1,4 @@
-"""wmma as programs use it, through nvcuda::wmma, and what it refuses."""
+"""wmma as used by programs, through nvcuda::wmma, and its errors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from simulator import SimulatorError
 from simulator.conformance.micro import Program
 
-# ---- What programs do with fragments -------------------------------------------------------------
+# ---- Operations on fragments ---------------------------------------------------------------------
 
 PRODUCTS = """
 #include <cuda_bf16.h>

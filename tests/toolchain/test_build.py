@@ -1,4 +1,4 @@
-"""Builds that hang, go stale, or bury their errors: a section for each symptom users report."""
+"""Builds that hang, go stale, or bury their errors: a section per symptom that users report."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support import REPO, Project, build_folder, finished, python, wait_fo
 from workbench import toolchain
 from workbench.toolchain import extension, fingerprints, locks
 
-# Builds hang for ever after a killed build.
+# Builds hang forever after a killed build.
 
 
 def test_rerun_after_kill_in_the_middle_of_a_build(new_project: Project, cache: Path):
@@ -26,13 +26,13 @@ def test_rerun_after_kill_in_the_middle_of_a_build(new_project: Project, cache: 
     def compiling() -> bool:
         folders = list((cache / "build").glob("workbench_simulator_*"))
         compilers[:] = locks._working_in(folders[0]) if folders else []
-        return len(compilers) > 2  # ninja and what it started
+        return len(compilers) > 2  # ninja and its children
 
     wait_for(compiling)
     child.send_signal(signal.SIGKILL)
     child.wait()
     folder = build_folder(cache)
-    assert (folder / "lock").exists(), "PyTorch's lock was to be left behind"
+    assert (folder / "lock").exists(), "PyTorch's lock should be left behind"
     assert (folder / "owner").exists()
 
     status, out, err = finished(python("-c", new_project.script()))
@@ -190,7 +190,7 @@ def test_only_the_changed_file_is_compiled_again(project: Project, module_cache:
 
 
 def test_an_edit_counts_for_the_files_that_include_it(tmp_path: Path):
-    """Of the workbench's own files, without a compilation."""
+    """For the workbench's own files, without a compilation."""
     kernels = shutil.copytree(REPO / "kernels", tmp_path / "kernels")
     sources = [*kernels.glob("*.cu"), *(REPO / "bindings").glob("*.cpp"), REPO / "bindings.cpp"]
     objects = {source.name: source for source in sources}
@@ -343,7 +343,7 @@ def test_simulator_compile_error_names_the_line(tmp_path: Path, cache: Path):
 
 
 def test_one_simulator_serves_the_extension_even_beside_another_libcudart(project: Project):
-    """The extension's CUDA calls are its own: -Bsymbolic, from the archive."""
+    """The extension resolves CUDA calls to its own archive: -Bsymbolic."""
     path = project.build()
     symbols = subprocess.run(["nm", "-D", path], capture_output=True, text=True).stdout
     assert not re.search(r" [UT] (cuda|__cuda)\w+", symbols), symbols

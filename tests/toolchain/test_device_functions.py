@@ -156,7 +156,7 @@ def test_printf_of_sizes_that_a_gpu_does_not_know_and_of_endless_widths(kernels)
     assert printed(kernels.print_odd) == "abc|  x|1.500000|%2147483640d|\n"
 
 
-# ---- Jumps and stacks gone wrong -----------------------------------------------------
+# ---- Invalid jumps and stacks --------------------------------------------------------
 
 
 def test_a_loop_whose_jumps_always_split_the_warp_ends_at_the_limit(kernels) -> None:

@@ -1,4 +1,4 @@
-"""inline(): kernels from a string, on every target there is."""
+"""inline(): kernels from strings, on every available target."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_same_source_is_not_compiled_again(saxpy, target: str, capfd):
     assert again.__file__.endswith(".so")
 
 
-# One source for many launchers, as each compilation takes a second or more.
+# One source for many launchers, as each compilation takes at least a second.
 MANY = """
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -75,7 +75,7 @@ void numbers(double* __restrict__ out, /* an (int) */ int a, unsigned int b, std
 
 // Every kind of tensor.
 template <class T> __global__ void twice(T* y, const T* x) { y[0] = y[1] = x[0]; }
-// PyTorch's flags would forbid half's operators and conversions.
+// PyTorch's flags would disable half's operators and conversions.
 __global__ void half_operators(__half* x, float* y) { y[0] = x[0] * x[1] + __half(1.5f); }
 void f16(__half* y, const __half* x) { twice<<<1, 1>>>(y, x); }
 void bf16(__nv_bfloat16* y, const __nv_bfloat16* x) { twice<<<1, 1>>>(y, x); }
@@ -142,7 +142,7 @@ def test_every_kind_of_tensor_arrives(many, device):
         ({"n": 4.0}, TypeError, "n is 4.0; expected an integer for int"),
         ({"n": 2**31}, OverflowError, "n is 2147483648; int holds -2147483648 to 2147483647"),
         ({"a": "2"}, TypeError, "a is str; expected a number"),
-        ({"a": 1e39}, OverflowError, "a is 1e[+]39; a float ends at"),
+        ({"a": 1e39}, OverflowError, "a is 1e[+]39; float is limited to"),
         ({"b": 1}, TypeError, r"saxpy\(y, x, a, n\): got an unexpected keyword argument 'b'"),
     ],
 )  # fmt: skip
@@ -211,7 +211,7 @@ def test_include_paths_and_flags(target: str, device, module_cache, tmp_path):
     assert y.item() == 14
 
 
-# On the simulator alone.
+# Only on the simulator.
 
 
 def test_out_of_bounds_names_the_argument(module_cache):

@@ -1,10 +1,10 @@
-"""The programs in tests/programs: unmodified CUDA that checks itself, on the simulator and a GPU.
+"""The programs in tests/programs: unmodified, self-checking CUDA, on the simulator and a GPU.
 
-What a program needs stands in the comments of its first lines:
+The comments in a program's first lines give its requirements:
 
-    // nvcc: -lcuda                              more words for nvcc's command line
+    // nvcc: -lcuda                              more arguments for nvcc
     // needs: package/folder                     headers in a folder of a Python package
-    // slow to compile                           more than 3 s: with --full only
+    // slow to compile                           more than 3 s: only with --full
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ SOURCES = [Source.read(path) for path in sorted((REPO / "tests" / "programs").gl
 
 
 def cases(*orders: str) -> list:
-    """(source, order); the slow ones and all orders but the first are for --full."""
+    """(source, order); slow programs and all orders except the first need --full."""
     return [
         pytest.param(
             source,
@@ -80,7 +80,7 @@ def ahead() -> None:
 
 @pytest.fixture(scope="module")
 def builds(request: pytest.FixtureRequest) -> Iterator[dict[tuple[Source, str], Future[Path]]]:
-    """What this run will need, compiled on all cores while the first programs already run."""
+    """The programs of this run, compiled on all cores while the first ones already run."""
     process_simulator()
     wanted = {
         (item.callspec.params["source"], item.callspec.params["target"]): None
@@ -102,7 +102,7 @@ def missing(item: pytest.Item) -> bool:
 @pytest.mark.parametrize(("source", "order"), cases(*WARP_ORDERS))
 def test_program(source: Source, order: str, target: str, builds: dict) -> None:
     if target == "gpu" and order != WARP_ORDERS[0]:
-        pytest.skip("a GPU has an order of its own")
+        pytest.skip("a GPU has its own order")
     if (source, target) not in builds:
         pytest.skip(f"needs the Python package of {source.package}: pip install --group cute")
     status, out, err = run(builds[source, target].result(), order)
@@ -125,7 +125,7 @@ def run(program: Path, order: str = WARP_ORDERS[0]) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
-# A mistake in a program, and what is said about it: the tests above prove something.
+# A mistake in a program, and its report: the tests above can fail.
 MISTAKES = [
     ("cooperative_groups", "  grid.sync();", "", "racecheck"),
     ("mma_multistage", "wait<STAGES - 2>", "wait<STAGES - 1>", "while cp.async is still writing"),

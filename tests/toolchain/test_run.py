@@ -1,4 +1,4 @@
-"""`build.py run`: programs of their own, compiled unmodified and run on the simulator."""
+"""`build.py run`: standalone programs, compiled unmodified and run on the simulator."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def source(folder: Path, text: str, name: str = "program.cu") -> Path:
 
 @pytest.fixture(scope="module")
 def several(tmp_path_factory) -> Path:
-    """One program for many questions: what it does is its first argument."""
+    """One program for many tests: its first argument selects what it does."""
     return source(
         tmp_path_factory.mktemp("run"),
         """
@@ -240,7 +240,7 @@ def test_what_the_programs_own_code_lacks_is_not_called_unsupported() -> None:
         (["a.cu", "-c"], "compiled, linked and run"),
         (["a.cu", "b.cu", "-rdc=true"], "separate compilation"),
         (["a.cu", "b.cu", "-rdc", "true"], "separate compilation"),
-        (["a.cu", "5"], "there is no 5; .* behind --"),
+        (["a.cu", "5"], "there is no 5; .* after --"),
         (["a.cu", "-I"], "-I needs a value"),
     ],
 )

@@ -15,18 +15,18 @@ from tests.support import REPO, Project, build_folder, executable, finished, pyt
 from workbench import toolchain
 from workbench.toolchain import extension, toolkit, tools
 
-# Architecture flags are dropped silently; IndexError where there is no GPU.
+# Architecture flags are dropped silently; IndexError without a GPU.
 
 
 def targets(library: Path) -> list[bytes]:
-    """The architectures of the PTX in a library, which has to name its source lines."""
+    """The architectures of the PTX in a library, which must have line information."""
     data = library.read_bytes()
     assert b".loc" in data
     return re.findall(rb"\.target (sm_\w+)", data)
 
 
 def test_architecture_does_not_depend_on_paths(project: Project):
-    """PyTorch drops its -gencode where a flag says "arch"; the workbench gives its own."""
+    """PyTorch drops its -gencode if a flag contains "arch"; the workbench sets its own."""
     assert "research-arch" in str(project.kernels)
     assert targets(project.build()) == [b"sm_90a"]
 
@@ -74,7 +74,7 @@ def test_toolkit_of_the_wrong_version_is_passed_over(project: Project, tmp_path:
     project.set_answer(33)
     assert project.answer() == 33
     status, out, _ = finished(python("build.py", "doctor"))
-    assert f"passed over: CUDA_HOME={tmp_path}/old: CUDA 12.4.131, but CUDA 13" in out
+    assert f"skipped: CUDA_HOME={tmp_path}/old: CUDA 12.4.131, but CUDA 13" in out
 
 
 @pytest.mark.parametrize("variable", ["CUDA_HOME", "CUDA_PATH"])
@@ -112,7 +112,7 @@ def test_no_toolkit_gives_one_message_with_the_pip_line(tmp_path: Path, monkeypa
 
 
 def test_compiler_of_the_wheels_builds(new_project: Project, monkeypatch):
-    """The wheels' toolkit, which lacks lib64 and libcudart.so, and a nvcc elsewhere on PATH."""
+    """The wheels' toolkit, which lacks lib64 and libcudart.so, and an nvcc elsewhere on PATH."""
     wheel = next(c for c in tools.candidates(13) if "wheels" in c.place)
     assert wheel.toolkit is not None, f"{wheel.place}: {wheel.problem}"
     monkeypatch.setenv("CUDA_HOME", str(wheel.toolkit.root))
@@ -183,7 +183,7 @@ def test_gpu_target_builds_for_the_device(new_project: Project, cache: Path):
 
 
 def bare_environment(tmp_path: Path, programs: list[str], share_packages: bool = True) -> str:
-    """A Python without a ninja beside it; PATH has only `programs`. Returns the interpreter."""
+    """A Python without ninja next to it; PATH has only `programs`. Returns the interpreter."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
     (site,) = (tmp_path / "venv/lib").glob("python*/site-packages")
     if share_packages:
@@ -252,7 +252,7 @@ def test_doctor_says_what_will_be_used(cache: Path, monkeypatch):
 
 @pytest.mark.full
 def test_ccache_is_used_where_it_is_installed(new_project: Project, tmp_path: Path, monkeypatch):
-    """PyTorch 2.13 and later puts ccache before nvcc; the workbench sets what makes it hit."""
+    """PyTorch 2.13 and later puts ccache before nvcc; the workbench configures it to hit."""
     log = tmp_path / "ccache.log"
     executable(
         tmp_path / "bin/ccache",
@@ -280,8 +280,8 @@ def test_cache_that_cannot_be_written(tmp_path: Path, new_project: Project, monk
 
 
 def test_read_only_cache(tmp_path: Path, project: Project, module_cache: Path):
-    """What is built already is used; what is not gives one clear error."""
-    become = (  # root may write everywhere, until it gives that right up
+    """Existing builds are used; missing ones give one clear error."""
+    become = (  # root may write anywhere until it drops that capability
         "import ctypes\n"
         "header, data = (ctypes.c_uint * 2)(0x20080522, 0), (ctypes.c_uint * 6)()\n"
         "assert ctypes.CDLL(None).capset(header, data) == 0\n"

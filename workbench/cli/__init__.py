@@ -1,1 +1,1 @@
-"""Command lines: of the test scripts, of the pages of docs/, of a study of rounding errors."""
+"""Command lines: the test scripts, the pages of docs/, the study of rounding errors."""

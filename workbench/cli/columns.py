@@ -1,7 +1,7 @@
-"""What the tables of results show: their columns, each with its title, its legend and its cells.
+"""The columns of result tables, each with its title, legend and cells.
 
-A table is a list of columns (``columns``) over entries, a row of results each. Two renderers make
-text of both: workbench.harness.terminal and ``markdown``.
+A table is a list of columns (``columns``) over entries, one row of results each. Two renderers turn
+both into text: workbench.harness.terminal and ``markdown``.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from workbench.harness.results import Row
 from workbench.harness.terminal import PLAIN_WIDTH
 from workbench.operators.operator import Case, Operator
 
-SAME_ESTIMATE = 0.005  # where tensors lie in memory moves an estimate by so much
+SAME_ESTIMATE = 0.005  # an estimate varies this much with the tensors' addresses
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of results, and what the run before it measured, if there was one."""
+    """A row of results, and what the previous run measured, if any."""
 
     row: Row
     previous: Previous | None = None
 
     @property
     def operator(self) -> Operator:
-        """Whose rung the row is about."""
+        """The operator that the row's rung belongs to."""
         return operators.get(self.row.op)
 
     @property
     def case(self) -> Case:
-        """The input that it had."""
+        """The row's input."""
         layout = {"layout": self.row.layout} if self.row.layout else {}
         return self.operator.case(
             self.row.shape, options=self.row.options, dtype=self.row.dtype, **layout
@@ -47,11 +47,11 @@ class Entry:
 
     @property
     def ideal_bytes(self) -> int:
-        """Of every input read once and every output written once."""
+        """The bytes of reading every input once and writing every output once."""
         return self.operator.ideal_bytes(self.case)
 
     def counted(self, name: str) -> float | None:
-        """A counter, or what follows from counters (workbench.harness.counters)."""
+        """A counter, or a value derived from counters (workbench.harness.counters)."""
         return counters.value(self.row.counters, name)
 
 
@@ -60,10 +60,10 @@ class Column:
     """A column of a table.
 
     Attributes:
-        title: its head, in lines.
-        legend: what it means, for the legend below the table; empty if its title says it.
-        cell: an entry's figure as text.
-        only_terminal: it compares with the run before, and is of no use on a page.
+        title: its heading, in lines.
+        legend: its entry in the legend below the table; empty if the title is enough.
+        cell: an entry's value as text.
+        only_terminal: it compares with the previous run, so it has no place on a page.
     """
 
     title: str
@@ -73,11 +73,11 @@ class Column:
 
 
 def columns(row: Row, baselines: Sequence[str] = ()) -> tuple[Column, ...]:
-    """The columns of the tables in which a row stands.
+    """The columns of the table that a row belongs to.
 
     Args:
-        row: one of the table's.
-        baselines: those that rungs of the table are compared with.
+        row: any row of the table.
+        baselines: the ones that the table's rungs are compared with.
     """
     operator = operators.get(row.op)
     of_bytes = operator.flops is None
@@ -97,11 +97,11 @@ def baselines_of(rows: Sequence[Row]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for row in rows for name in row.ratios))
 
 
-# What the cells say.
+# Cells.
 
 
 def sectors_per_request(counted: Mapping[str, float]) -> str:
-    """Sectors that a global load or store touches on average, and the least: ``16.5/4``."""
+    """Sectors that a global load or store touches on average, and the minimum: ``16.5/4``."""
     requests = counters.value(counted, "global_requests")
     if not requests:
         return "-"
@@ -111,7 +111,7 @@ def sectors_per_request(counted: Mapping[str, float]) -> str:
 
 
 def bandwidth(entry: Entry) -> float | None:
-    """Share of the peak of the memory that moving the ideal bytes in the estimated time is."""
+    """The rate of moving the ideal bytes in the estimated time, as a share of the peak."""
     estimate = entry.row.estimate
     if estimate is None:
         return None
@@ -136,7 +136,7 @@ def _estimate_change(entry: Entry) -> str:
 
 
 def time_change(entry: Entry) -> str:
-    """Change of the time against the previous run; ``same`` if within the spreads."""
+    """Change of the time since the previous run; ``same`` if within the spreads."""
     row, last = entry.row, entry.previous
     if last is None or not last.time_ms or row.time_ms is None:
         return "new"
@@ -197,38 +197,40 @@ def _ratio(name: str) -> Column:
 # The columns.
 
 KERNEL = Column("\nrung", "", lambda e: e.row.kernel)
-ERROR = Column("\nerror", "error: largest, of what is allowed", lambda e: percent(e.row.share))
+ERROR = Column(
+    "\nerror", "error: largest, as a share of the allowed error", lambda e: percent(e.row.share)
+)
 INSTRUCTIONS = Column("warp\ninstr.", "", lambda e: amount(e.counted("warp_instructions")))
 SECTORS = Column(
     "sectors\n/request",
-    "sectors/request: of global memory, and the least",
+    "sectors/request: of global memory, and the minimum",
     lambda e: sectors_per_request(e.row.counters),
 )
 BYTES_MOVED = Column(
     "bytes\nmoved",
-    "bytes moved: in those sectors; x: times the ideal, each input read once and each output "
+    "bytes moved: in those sectors; x: relative to the ideal, each input read once and each output "
     "written once",
     _moved("global_moved_bytes"),
 )
 BANK_CONFLICTS = Column(
-    "bank\nconf.", "bank conf.: shared memory's wavefronts, times the least", _conflicts
+    "bank\nconf.", "bank conf.: shared-memory wavefronts, relative to the minimum", _conflicts
 )
-FLOP = Column("\nFLOP", "FLOP: times what the mathematics needs", _flops)
+FLOP = Column("\nFLOP", "FLOP: relative to the mathematical minimum", _flops)
 OCCUPANCY = Column(
     "\nocc.", "occ.: occupancy", _of_estimate(lambda estimate: percent(estimate.occupancy))
 )
 ESTIMATE = Column("estim.\ntime", "", _of_estimate(lambda estimate: duration(estimate.time_ms)))
 ESTIMATE_CHANGE = Column(
     "\nchange",
-    "change: of the time against the previous run",
+    "change: of the time since the previous run",
     _estimate_change,
     only_terminal=True,
 )
-LIMIT = Column("\nlimit", "limit: what holds it up", _of_estimate(lambda e: e.limiter))
+LIMIT = Column("\nlimit", "limit: the bottleneck", _of_estimate(lambda e: e.limiter))
 ASKED = Column(
-    "bytes\nasked",
-    "bytes asked: by the lanes; x: times the ideal, each input read once and each output written "
-    "once",
+    "bytes\nrequested",
+    "bytes requested: by the lanes; x: relative to the ideal, each input read once and each output "
+    "written once",
     _moved("asked_bytes"),
 )
 L2_MOVED = Column(
@@ -238,40 +240,40 @@ L2_MOVED = Column(
 )
 BANDWIDTH = Column(
     "band-\nwidth",
-    "bandwidth: ideal bytes in the estimated time, of the memory's peak",
+    "bandwidth: ideal bytes over the estimated time, as a share of the memory's peak",
     _bandwidth,
 )
 
-# Of the simulator's tables: what comes before the occupancy, and what behind the estimated time.
+# The simulator's tables: columns before the occupancy, and columns after the estimated time.
 _FLOPS = (SECTORS, BYTES_MOVED, BANK_CONFLICTS, FLOP)
 _FLOPS_TIMES = (ESTIMATE_CHANGE, LIMIT)
 _BYTES = (ASKED, L2_MOVED)
 _BYTES_TIMES = (BANDWIDTH, ESTIMATE_CHANGE, LIMIT)
-# What an operator may add (``Operator.columns``).
+# Columns that an operator may add (``Operator.columns``).
 MORE = {"bank conflicts": BANK_CONFLICTS, "sectors": SECTORS}
 
 TIME = Column("\ntime", "time: median", lambda e: duration(e.row.time_ms))
-SPREAD = Column("\n+-", "+-: interquartile range, of the median", _spread)
+SPREAD = Column("\n+-", "+-: interquartile range, as a share of the median", _spread)
 ROOF = Column(
     "\nroof", "roof: share of the hardware's peak", lambda e: percent(e.row.roof_fraction)
 )
 ROOF_OF_MEMORY = Column("\nroof", "roof: share of the memory's peak", ROOF.cell)
 TIME_CHANGE = Column(
     "\nchange",
-    "change: against the previous run, 'same' if within the interquartile ranges",
+    "change: since the previous run, 'same' if within the interquartile ranges",
     time_change,
     only_terminal=True,
 )
 _TRAFFIC = (
     Column(
-        "bytes\nasked",
-        "bytes asked: by the lanes, times the ideal (each input read once, each output written "
-        "once); counted on the simulator for a smaller input",
+        "bytes\nrequested",
+        "bytes requested: by the lanes, relative to the ideal (each input read once, each output "
+        "written once); counted on the simulator for a smaller input",
         _of_traffic("asked"),
     ),
     Column(
         "bytes\nmoved",
-        "bytes moved: between multiprocessors and L2, likewise",
+        "bytes moved: between multiprocessors and L2, also relative to the ideal",
         _of_traffic("moved"),
     ),
 )
@@ -284,7 +286,7 @@ ESTIMATE_LEGEND = (
 
 
 def legend(shown: Sequence[Column], gpu: str | None = None) -> str:
-    """What the columns mean; with the ``--gpu`` whose times are estimated, that they are."""
+    """The meaning of the columns; given the ``--gpu``, also that its times are estimates."""
     meanings = "; ".join(column.legend for column in shown if column.legend)
     lines = textwrap.wrap(meanings, PLAIN_WIDTH, break_on_hyphens=False)
     if gpu is not None:
@@ -298,7 +300,7 @@ def legend(shown: Sequence[Column], gpu: str | None = None) -> str:
 
 
 def figureless(row: Row) -> str:
-    """What stands in the place of the figures of a row that has none; empty if it has some."""
+    """The text that replaces the figures of a row without any; empty if it has figures."""
     if row.refused:
         return row.refused
     has_figures = row.checked if row.target == "simulator" else row.time_ms is not None
@@ -306,7 +308,7 @@ def figureless(row: Row) -> str:
 
 
 def cells(shown: Sequence[Column], entries: Sequence[Entry]) -> Iterator[list[str | Text]]:
-    """The rows of a table for a terminal; of two cells where a row has no figures."""
+    """The rows of a table for a terminal; a row without figures has two cells."""
     for entry in entries:
         words = figureless(entry.row)
         if words:
@@ -317,7 +319,7 @@ def cells(shown: Sequence[Column], entries: Sequence[Entry]) -> Iterator[list[st
 
 
 def markdown(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of a page: the first column to the left, all others to the right."""
+    """A page's table: the first column left-aligned, the others right-aligned."""
     lines = [
         "| " + " | ".join(map(_in_one_line, titles)),
         "| ---" + " | ---:" * (len(titles) - 1),
@@ -333,10 +335,10 @@ def _in_one_line(title: str) -> str:
 
 
 def page_columns(rows: Sequence[Row]) -> list[Column]:
-    """The columns of the tables of a page that are to show these rows.
+    """The columns of a page's tables for these rows.
 
-    Left out is what compares them with an earlier run, and what none of them has a figure for:
-    results that were kept by an older workbench may lack some.
+    Columns that compare with an earlier run are left out, and so are those that no row has a value
+    for: results kept by an older workbench may lack some.
     """
     every = columns(rows[0], baselines_of(rows))
     shown = [column for column in every if not column.only_terminal]
@@ -347,7 +349,7 @@ def page_columns(rows: Sequence[Row]) -> list[Column]:
 
 
 def page_table(rows: Sequence[Row], shown: Sequence[Column]) -> str:
-    """Results as a table of a page."""
+    """Results as a page's table."""
     body = [
         [entry.row.kernel, words] if words else [column.cell(entry) for column in shown]
         for entry in map(Entry, rows)

@@ -1,9 +1,9 @@
-"""Every rung of an operator on the GPU: right, refused or wrong.
+"""Checks every rung of an operator on the GPU: right, refused or wrong.
 
 ``python -m workbench.cli.gpu_checks OP --json FILE`` checks the operator's edge cases in every
-dtype and the samples of its tests' grids. FILE is written after each check, so that it also names
-the rung that hangs. A rung that breaks the GPU's context ends the process; a new one in its place
-checks the others. Exit status 1 if a rung is wrong.
+dtype and samples of its test grids. FILE is written after each check, so it also names a rung that
+hangs. A rung that breaks the GPU's context ends the process; a new process checks the others. Exit
+status 1 if a rung is wrong.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from workbench.operators import builds
 from workbench.operators.operator import DEVICES, Case, Operator
 from workbench.toolchain import REPO, BuildError
 
-REPORTS = 5  # that are kept of a rung
+REPORTS = 5  # kept per rung
 TITLES = ("rung", "right", "refused", "no memory", "wrong", "error / allowed")
 
 
 @dataclass
 class Tally:
-    """What the checks of a rung found.
+    """The results of checking a rung.
 
     Attributes:
         kernel: its name.
-        right: in how many cases it is right.
-        refused: in how many it refuses the input, by reason.
-        no_memory: in how many there was not enough memory.
-        wrong: in how many it is wrong.
-        share: the largest error over the error allowed.
+        right: number of cases in which it is right.
+        refused: number of cases whose input it refuses, by reason.
+        no_memory: number of cases that did not fit in memory.
+        wrong: number of cases in which it is wrong.
+        share: the largest error over the allowed error.
         reports: on the first wrong cases.
     """
 
@@ -55,7 +55,7 @@ class Tally:
 
     @property
     def result(self) -> str:
-        """Of all its cases in one word."""
+        """The result over all its cases, in one word."""
         if self.wrong:
             return "wrong"
         if self.right:
@@ -85,7 +85,7 @@ class Tally:
 
 
 class Results:
-    """The tallies of all rungs, and their file."""
+    """The tallies of all rungs, and the file that holds them."""
 
     def __init__(
         self, operator: Operator, target: str, path: Path, broken: Collection[str] = ()
@@ -103,13 +103,13 @@ class Results:
         self.head = head | {"command": command, "op": operator.name}
 
     def write(self, checking: str | None) -> None:
-        """Keep what there is; ``checking`` is what runs next, None at the end."""
+        """Save the results so far; ``checking`` is what runs next, None at the end."""
         rows = [{**asdict(tally), "result": tally.result} for tally in self.tallies.values()]
         document = {**self.head, "checking": checking, "rungs": rows}
         self.path.write_text(json.dumps(document, indent=1) + "\n")
 
     def of(self, result: str) -> list[str]:
-        """The rungs with that result."""
+        """The rungs with the given result."""
         return [tally.kernel for tally in self.tallies.values() if tally.result == result]
 
 
@@ -119,14 +119,14 @@ def ladder(operator: Operator, target: str) -> tuple[builds.Rung, ...]:
 
 
 def cases(operator: Operator, rungs: Sequence[builds.Rung]) -> list[Case]:
-    """The edge cases in every dtype that a rung takes, then the samples of the tests' grids."""
+    """The edge cases in every dtype that a rung supports, then samples of the test grids."""
     dtypes = dict.fromkeys(dtype for rung in rungs for dtype in rung.dtypes)
     edges = [case for dtype in dtypes for case in operator.edge_cases(dtype)]
     return list(dict.fromkeys([*edges, *_grids(operator)]))
 
 
 def _grids(operator: Operator) -> Iterator[Case]:
-    """What the ``grid`` markers of the scripts say: (operator, sample, ...)."""
+    """The arguments of the scripts' ``grid`` markers: (operator, sample, ...)."""
     for script in sorted(REPO.glob("test_*.py")):
         for test in vars(importlib.import_module(script.stem)).values():
             for mark in getattr(test, "pytestmark", ()):
@@ -137,10 +137,10 @@ def _grids(operator: Operator) -> Iterator[Case]:
 def check_all(
     operator: Operator, target: str, results: Results, broken: Collection[str] = ()
 ) -> str | None:
-    """Check every rung but the broken ones on every case.
+    """Check every rung except the broken ones on every case.
 
     Returns:
-        The rung that broke the GPU's context, after which nothing runs in this process; else None.
+        The rung that broke the GPU's context, which ends this process; None otherwise.
     """
     rungs = ladder(operator, target)
     checked = [rung for rung in rungs if rung.name not in broken]
@@ -163,18 +163,18 @@ def check_all(
 
 
 def main(arguments: Sequence[str] | None = None, target: str = "gpu") -> int:
-    """The command line; the exit status."""
+    """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m workbench.cli.gpu_checks", description=__doc__.splitlines()[0]
     )
     parser.add_argument("op", choices=operators.OPERATORS)
-    parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="the results")
+    parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="the results file")
     parser.add_argument(
         "--broken",
         nargs="+",
         default=[],
         metavar="NAME",
-        help="rungs that broke the GPU's context: what FILE says of them stays",
+        help="rungs that broke the GPU's context: keep what FILE says about them",
     )
     asked = parser.parse_args(arguments)
     operator = operators.get(asked.op)

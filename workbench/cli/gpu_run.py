@@ -1,4 +1,4 @@
-"""Running the steps of workbench.gpu_day in the time there is, and remembering their results."""
+"""Runs the steps of workbench.gpu_day within the time limit and records their results."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from workbench.cli.gpu_steps import Step, file_stem, relative
 from workbench.harness.results import Environment
 from workbench.toolchain import REPO, cache_dir
 
-GRACE_SECONDS = 10.0  # for a step that is interrupted to end by itself
-# A step that takes so many times as long as expected hangs, and the others shall have their turn;
-# but a step may always take so many seconds: last time it may have found everything compiled.
+GRACE_SECONDS = 10.0  # for an interrupted step to end on its own
+# A step that takes this many times as long as expected is considered hung, so that the others get
+# their turn; but a step always gets this many seconds: last time all may have been compiled.
 PATIENCE, LEAST_SECONDS = 3, 180.0
-GPU_SHARE = 0.6  # of a step's time for what it measures; then it compares
-TAIL = 12  # lines of a failed step's output that are shown
-WHY = 50  # characters of the last of them in the table
-MACHINE = ("device", "driver", "cuda", "torch")  # what results depend on besides their sources
+GPU_SHARE = 0.6  # of a step's time for measuring; the rest is for comparing
+TAIL = 12  # lines shown of a failed step's output
+WHY = 50  # characters of the last one in the table
+MACHINE = ("device", "driver", "cuda", "torch")  # what results depend on besides sources
 NO_PERMISSION = "ERR_NVGPUCTRPERM"
 ADVICE = {
     "ncu": "install Nsight Compute, or add its folder to PATH",
@@ -41,15 +41,15 @@ ADVICE = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a step.
+    """The outcome of a step.
 
     Attributes:
         step: the step.
-        result: in a few words.
-        seconds: that it took; None if it was not begun.
+        result: the outcome in a few words.
+        seconds: how long it took; None if it was not started.
         file: its results, if this run wrote them or they are up to date.
-        more: what to do about it, or the end of what it printed.
-        failed: something is wrong: a rung, or the step itself.
+        more: what to do about it, or the end of its output.
+        failed: a rung is wrong, or the step itself failed.
     """
 
     step: Step
@@ -66,10 +66,10 @@ class Outcome:
 
 
 class Record:
-    """Which results on a device are up to date: <device>-gpu_day.json among them.
+    """Which results for a device are up to date: the file <device>-gpu_day.json.
 
-    Of each step it has the fingerprint of the sources, the machine, and the seconds that it took.
-    It is committed with the results, so that a fresh clone knows, too.
+    For each step it has the fingerprint of the sources, the machine, and the seconds that it took.
+    It is committed with the results, so that a fresh clone knows them, too.
     """
 
     def __init__(self, results: Path, machine: dict[str, Any]) -> None:
@@ -81,36 +81,36 @@ class Record:
 
     @classmethod
     def of(cls, here: Environment, results: Path) -> Record:
-        """The record of the device that is here."""
+        """The record for this machine's device."""
         return cls(results, {name: getattr(here, name) for name in MACHINE})
 
     @classmethod
     def every(cls, results: Path) -> list[Record]:
-        """Those of all devices, each as if on the machine of its last run."""
+        """The records of all devices, each as if on the machine of its last run."""
         files = sorted(results.glob("*-gpu_day.json"))
         return [cls(results, json.loads(file.read_text())["machine"]) for file in files]
 
     def file(self, step: Step) -> Path:
-        """A step's results."""
+        """The file of a step's results."""
         return self.results / f"{self.stem}-{step.name}.json"
 
     def is_current(self, step: Step) -> bool:
-        """Whether its results are there and nothing that they depend on has changed."""
+        """Whether its results exist and nothing they depend on has changed."""
         known = self.steps.get(step.name, {})
         now = step.fingerprint(), self.machine
         return (known.get("sources"), known.get("machine")) == now and self.file(step).exists()
 
     def seconds(self, step: Step) -> float:
-        """About how long it takes: as long as last time."""
+        """The expected duration: as long as last time."""
         return self.steps.get(step.name, {}).get("seconds", step.seconds)
 
     def forget(self, step: Step) -> None:
-        """Its results are about to be written anew: they are not up to date any more."""
+        """Mark a step's results as out of date: they are about to be rewritten."""
         if self.steps.get(step.name, {}).pop("sources", None):
             self._write()
 
     def set(self, step: Step, seconds: float, **sources: str) -> None:
-        """Remember a run; ``sources`` is the fingerprint, if all is well."""
+        """Record a run; ``sources`` is the fingerprint, if it succeeded."""
         self.steps[step.name] = {**sources, "machine": self.machine, "seconds": seconds}
         self._write()
 
@@ -120,7 +120,7 @@ class Record:
 
 
 class Day:
-    """One run of the steps."""
+    """A run of the steps."""
 
     def __init__(self, record: Record, seconds: float, force: bool) -> None:
         self.record, self.force = record, force
@@ -129,11 +129,11 @@ class Day:
 
     @property
     def left(self) -> float:
-        """Seconds that a step may take."""
+        """The seconds that a step may take."""
         return self.end - time.monotonic() - GRACE_SECONDS
 
     def run(self, steps: Sequence[Step]) -> None:
-        """Run what is not up to date and has the time. KeyboardInterrupt ends step and day."""
+        """Run what is out of date and fits the time. KeyboardInterrupt ends step and run."""
         for step in steps:
             self.outcomes.append(self._not_begun(step) or self._run(step))
             print(self.outcomes[-1], flush=True)
@@ -146,7 +146,7 @@ class Day:
             return Outcome(step, f"there is no {missing[0]}", more=ADVICE[missing[0]])
         seconds = self.record.seconds(step)
         if seconds > self.left:
-            return Outcome(step, f"no time left: takes about {seconds:.0f} s")
+            return Outcome(step, f"not enough time: takes about {seconds:.0f} s")
         return None
 
     def _run(self, step: Step) -> Outcome:
@@ -175,8 +175,8 @@ class Day:
             return Outcome(step, "ok", spent, file)
         file = _if_new(file, spent)
         if status is None:
-            self.record.set(step, spent)  # so that it is not begun again with as little time
-            return Outcome(step, "ran out of time", spent, file, f"what it printed: {log}")
+            self.record.set(step, spent)  # so that it is not started again with as little time
+            return Outcome(step, "ran out of time", spent, file, f"output: {log}")
         return _failure(step, status, spent, file, log)
 
 
@@ -186,31 +186,31 @@ def _failure(step: Step, status: int, spent: float, file: Path | None, log: Path
         result = "no permission to read counters"
         return Outcome(step, result, spent, more=ADVICE[NO_PERMISSION])
     lines = [line for line in text.splitlines() if line.strip()] or [f"exit status {status}"]
-    more = "\n".join([*lines[-TAIL:], f"(all that it printed: {log})"])
+    more = "\n".join([*lines[-TAIL:], f"(full output: {log})"])
     why = textwrap.shorten(lines[-1], WHY, placeholder=" ...")
     return Outcome(step, f"FAILED: {why}", spent, file, more, failed=True)
 
 
 def _if_new(file: Path, seconds: float) -> Path | None:
-    """The file if it was written in the last seconds."""
+    """The file, if it was written in the last ``seconds``."""
     return file if file.exists() and time.time() - file.stat().st_mtime <= seconds + 1 else None
 
 
 def missing_tools(step: Step) -> list[str]:
-    """The programs that a step needs and PATH does not have."""
+    """The programs that a step needs and that are not on PATH."""
     return [tool for tool in step.tools if shutil.which(tool) is None]
 
 
 def execute(commands: Sequence[Sequence[str]], log: Path, seconds: float) -> int | None:
-    """Run Python in the repository, one command after the other, while they succeed.
+    """Run Python commands in the repository, one after the other, while they succeed.
 
     Args:
         commands: the arguments of each.
-        log: gets all output.
-        seconds: for all of them together; what still runs then is ended.
+        log: receives all output.
+        seconds: for all of them together; whatever is still running is then ended.
 
     Returns:
-        The exit status of the last that ran; None if time ran out.
+        The exit status of the last one that ran; None if time ran out.
     """
     end = time.monotonic() + seconds
     status = 0
@@ -223,7 +223,7 @@ def execute(commands: Sequence[Sequence[str]], log: Path, seconds: float) -> int
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # a group of its own: it ends with all that it started
+                start_new_session=True,  # its own group: it ends with everything it started
             )
             try:
                 status = child.wait(max(end - time.monotonic(), 0.0))
@@ -237,7 +237,7 @@ def execute(commands: Sequence[Sequence[str]], log: Path, seconds: float) -> int
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
-    """Interrupt a process that still runs, so that it keeps what it has; kill it if need be."""
+    """Interrupt a process so that it saves what it has; kill it if that fails."""
     if child.poll() is not None:
         return
     os.killpg(child.pid, signal.SIGINT)

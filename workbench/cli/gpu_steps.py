@@ -1,4 +1,4 @@
-"""The steps of workbench.gpu_day: what each runs, what it writes and what its result depends on."""
+"""The steps of workbench.gpu_day: what each runs, writes, and depends on."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ LADDERS = ("tests/kernels/published.json", "tests/kernels/*.cu")
 
 @dataclass(frozen=True)
 class Step:
-    """One thing that only a GPU can tell.
+    """Something that only a GPU can answer.
 
     Attributes:
-        name: in tables, and at the end of its results file: <device>-<name>.json.
+        name: in tables, and in the name of its results file: <device>-<name>.json.
         about: what it does, in a few words.
-        commands: arguments of Python, run in the repository one after the other. In them stand
-            {file} for the results file, {scratch} for a folder that outlives the step and
-            {seconds} for how long it may measure.
+        commands: arguments of Python, run in the repository one after the other. {file} stands for
+            the results file, {scratch} for a folder that outlives the step and {seconds} for how
+            long it may measure.
         sources: the files that its result depends on.
-        seconds: about how long it takes; a guess that the first run replaces.
-        tools: programs that it needs on PATH.
-        leaves: its results file where no command takes {file}.
+        seconds: a guess of how long it takes, until the first run replaces it.
+        tools: programs that must be on PATH.
+        leaves: its results file, if no command takes {file}.
     """
 
     name: str
@@ -43,29 +43,29 @@ class Step:
     leaves: Path | None = None
 
     def fingerprint(self) -> str:
-        """What changes whenever its commands or sources do; the same wherever the files lie."""
+        """Changes whenever its commands or sources do; independent of where the files are."""
         files = [(relative(path), fingerprints.content(path)) for path in sorted(self.sources)]
         return fingerprints.digest(self.commands, files)
 
 
 def relative(path: Path) -> str:
-    """A path as seen from the repository, or in full where it lies elsewhere."""
+    """A path relative to the repository, or in full if it is elsewhere."""
     return str(path.relative_to(REPO) if path.is_relative_to(REPO) else path)
 
 
 def file_stem(device: str) -> str:
-    """How the results files of a device begin: ``nvidia-h200`` of "NVIDIA H200"."""
+    """The start of a device's results files: ``nvidia-h200`` for "NVIDIA H200"."""
     return re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")
 
 
 def steps(stem: str = "") -> list[Step]:
-    """All steps, in the order in which they matter; ``stem`` is the device's (``file_stem``)."""
+    """All steps, most important first; ``stem`` is the device's (``file_stem``)."""
     names = tuple(operators.OPERATORS)
     return [
         *(_check(name) for name in names),
         Step(
             "conformance",
-            "the simulator's instructions, beside the GPU's",
+            "the simulator's instructions, compared with the GPU's",
             (("-m", "simulator.conformance", "--gpu", "--json", "{file}"),),
             _files("simulator/conformance/*", *SIMULATOR, "workbench/toolchain/**/*.py"),
             300,
@@ -73,7 +73,7 @@ def steps(stem: str = "") -> list[Step]:
         *(_table(name) for name in names),
         Step(
             "ncu",
-            "the simulator's counters, beside Nsight Compute's",
+            "the simulator's counters, compared with Nsight Compute's",
             (
                 ("-m", "simulator.compare.measure", "{scratch}", "--seconds", "{seconds}"),
                 ("-m", "simulator.compare", "--ncu", "{scratch}/ncu.json"),
@@ -85,7 +85,7 @@ def steps(stem: str = "") -> list[Step]:
         ),
         Step(
             "sanitizer",
-            "the simulator's findings, beside compute-sanitizer's",
+            "the simulator's findings, compared with compute-sanitizer's",
             (
                 ("-m", "simulator.compare.sanitize", "{scratch}", "--seconds", "{seconds}"),
                 (
@@ -113,7 +113,7 @@ def steps(stem: str = "") -> list[Step]:
 def _check(op: str) -> Step:
     return Step(
         f"{op}-check",
-        f"every rung of {op} on the edge cases and the grids of the tests",
+        f"every rung of {op} on the edge cases and the test grids",
         (("-m", "workbench.cli.gpu_checks", op, "--json", "{file}"),),
         (*_of_operator(op, "test_*.py"), *_files("workbench/cli/gpu_checks.py", *HARNESS)),
         90,
@@ -121,7 +121,7 @@ def _check(op: str) -> Step:
 
 
 def _table(op: str) -> Step:
-    """Its script's table; a gradient is timed by the script of its operator."""
+    """The table of its script; a gradient is timed by the script of its operator."""
     base = op.removesuffix("_backward")
     backward = ("--backward",) if base != op else ()
     return Step(
@@ -137,7 +137,7 @@ def _table(op: str) -> Step:
 
 
 def _files(*patterns: str) -> tuple[Path, ...]:
-    """The files of the repository that match; kernels are those that builds use."""
+    """The files of the repository that match; kernels are the ones that builds use."""
     found: list[Path] = []
     for pattern in patterns:
         folder, _, rest = pattern.partition("/")
@@ -147,9 +147,9 @@ def _files(*patterns: str) -> tuple[Path, ...]:
 
 
 def _of_operator(op: str, *more: str) -> list[Path]:
-    """What an operator is made of, and ``more``: no file of operators that it does not use.
+    """The files of an operator, and ``more``; none of operators that it does not use.
 
-    An edit of one ladder shall not cost the GPU's time for all of them.
+    An edit of one ladder must not cost GPU time for all of them.
     """
     every = _files(*OPERATORS, *more)
     used: set[str] = set()
@@ -162,7 +162,7 @@ def _of_operator(op: str, *more: str) -> list[Path]:
 
 
 def _owner(path: Path) -> str:
-    """The operator whose name a file has, ``<op>.*``, ``<op>_<more>.*``, ``test_<op>.*``; or ""."""
+    """The operator a file is named after, ``<op>.*``, ``<op>_<more>.*``, ``test_<op>.*``; or ""."""
     stem = path.stem.removeprefix("test_")
     names = (name for name in operators.OPERATORS if f"{stem}_".startswith(f"{name}_"))
     return max(names, key=len, default="")

@@ -7,9 +7,9 @@ the simulator and estimates a GPU's time: of a sample of the blocks, at a GPU's 
 ``--shape`` asks for others.
 With ``--check`` the simulator also looks for races, reads of what nobody wrote and the like.
 ``--explain NAME ...`` prints a rung's source with its counters instead, and ``--html FILE`` writes
-that as a page (workbench.explain). ``--backward`` takes the ladder of the gradient, where there is
+that as a page (workbench.explain). ``--backward`` selects the ladder of the gradient, if there is
 one. The exit status is 0 if all rungs are right, 1 if one is wrong or does not build or memory runs
-out, 2 for a command line that makes no sense (workbench.cli.request).
+out, 2 for an invalid command line (workbench.cli.request).
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ from workbench.operators import builds
 from workbench.operators.operator import DEVICES, Case, Operator
 from workbench.toolchain import REPO, BuildError, cache_dir, kernels_dir
 
-ROOF_SLACK = 1.02  # clocks and timers are this exact; a rate above is an error of measurement
+ROOF_SLACK = 1.02  # accuracy of clocks and timers; a rate above it is a measurement error
 
 
 def main(name: str, arguments: Sequence[str] | None = None) -> int:
-    """Run an operator's script; its exit status.
+    """Run an operator's script; return its exit status.
 
     Args:
         name: the operator whose script it is.
@@ -112,7 +112,7 @@ def _run(asked: Request) -> int:
 
 
 def _show_goals(rows: Sequence[Row]) -> None:
-    """Print what the last rung should reach, and whether it does, where there are such goals."""
+    """Print the goals of the last rung, if any, and whether it meets them."""
     found = goals.goals(rows)
     if found:
         print()
@@ -154,7 +154,7 @@ def _sampled(asked: Request, cases: Sequence[Case]) -> str:
 
 
 class _Results:
-    """What was measured so far. Kept after every shape, so that no later error can lose it."""
+    """The results so far. Saved after every shape, so that no later error can lose them."""
 
     def __init__(
         self, history: History | None, here: Environment, json: Path | None, source: str | None
@@ -162,7 +162,7 @@ class _Results:
         self.history, self.here, self.json, self.source = history, here, json, source
         self.rows: list[Row] = []
         self.run: int | None = None
-        self.failed = False  # a rung is wrong, or a shape could not be run
+        self.failed = False  # a rung is wrong, or a shape could not run
 
     def previous(self, rows: Sequence[Row]) -> dict[str, Previous | None]:
         """What the last run measured, by kernel."""
@@ -202,7 +202,7 @@ def _show(
     previous: dict[str, Previous | None],
     told: set[str],
 ) -> None:
-    """Print a case's table and its notes but for those ``told`` already."""
+    """Print a case's table and its notes, except for those already ``told``."""
     entries = [columns.Entry(row, previous.get(row.kernel)) for row in rows]
     shown = columns.columns(rows[0], columns.baselines_of(rows))
     print()

@@ -1,7 +1,7 @@
-"""Writes the tables of the documentation from the results that are kept: never typed.
+"""Writes the tables of the documentation from the saved results.
 
-``python -m workbench.cli.pages`` reads docs/results/<device>-<op>.json, as ``--json`` of the test
-scripts writes them, and puts each table between the markers of its page:
+``python -m workbench.cli.pages`` reads docs/results/<device>-<op>.json, written by ``--json`` of
+the test scripts, and puts each table between the markers of its page:
 
     <!-- results: simulator-<op> -->
     ...
@@ -50,7 +50,7 @@ def pages() -> list[Path]:
 def table(run: Mapping[str, Any]) -> str:
     """The Markdown of one run: a table per shape, and where and how it was measured.
 
-    Of a comparison with Nsight Compute: how far its counters and the simulator's agree. Of
+    For a comparison with Nsight Compute: how far its counters and the simulator's agree. For
     precisions: a table per dtype.
     """
     if "precision" in run:
@@ -110,7 +110,7 @@ def _agreement(run: Mapping[str, Any]) -> str:
 
 
 def _public(command: str) -> str:
-    """The command without the option that names the file it was kept in."""
+    """The command without the option that names its output file."""
     return re.sub(r" --json \S+", "", command)
 
 
@@ -127,7 +127,7 @@ def _precisions(run: Mapping[str, Any]) -> str:
 
 
 def _goals(op: str) -> str:
-    """What the runs of an operator on GPUs, torch.compile beside them, say of its goals."""
+    """The goals of an operator, from its GPU runs that include torch.compile; else nothing."""
     parts = []
     for file in sorted(RESULTS.glob(f"*-{op}.json")):
         run = json.loads(file.read_text())
@@ -138,7 +138,7 @@ def _goals(op: str) -> str:
         table = markdown(goals.TITLES, [goal.cells() for goal in found])
         parts += [table, goals.mean_line(found)]
         parts.append(f"Measured on: {run['device']}, by `{_public(run['command'])}`.")
-    return "\n\n".join(parts or ["Not measured yet."]) + "\n"
+    return "\n\n".join(parts) + "\n" if parts else ""
 
 
 def _has_libraries(rows: Sequence[Row]) -> bool:
@@ -146,7 +146,7 @@ def _has_libraries(rows: Sequence[Row]) -> bool:
 
 
 def _ladder_lines(ladder: Mapping[str, Any]) -> list[str]:
-    """A published ladder beside its estimates."""
+    """A published ladder alongside its estimates."""
     lines = [
         "| step | measured | estimated | error | occupancy | limit |",
         "| --- | ---: | ---: | ---: | ---: | --- |",
@@ -186,7 +186,7 @@ def _comparisons(run: Mapping[str, Any]) -> str:
 
 
 def updated(text: str) -> str:
-    """A page's text with every table as the results have it.
+    """A page's text with every table updated from the results.
 
     Raises FileNotFoundError, naming the file, for a marker without results.
     """
@@ -205,7 +205,7 @@ def updated(text: str) -> str:
 
 
 def main() -> int:
-    """Update the pages, or with ``--dry-run`` name those that are not up to date."""
+    """Update the pages, or with ``--dry-run`` name those that are out of date."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dry-run", action="store_true", help="write nothing")
     dry = parser.parse_args().dry_run

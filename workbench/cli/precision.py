@@ -1,10 +1,10 @@
-"""How exact the rungs of a ladder are, measured and not bounded.
+"""Measures the accuracy of the rungs of a ladder.
 
-``python -m workbench.cli.precision [OP] [--json FILE]`` runs every rung that takes a dtype on the
-kinds of input of the operator's study, on the simulator, and compares with the result in 80-bit
-arithmetic. The error is counted in ulp: the distance of two neighbouring numbers of the dtype,
-where the right result lies. A result that is rounded once, and nothing else, is off by half of it
-at most. Beside the rungs stands what else the study looks at, such as torch's kernel on the CPU.
+``python -m workbench.cli.precision [OP] [--json FILE]`` runs every rung that supports a dtype on
+the inputs of the operator's study, on the simulator, and compares with the result in 80-bit
+arithmetic. Errors are in ulp: the distance between two adjacent numbers of the dtype at the exact
+result. A result that is only rounded once is off by at most half an ulp. The table also has the
+study's other subjects, such as torch's kernel on the CPU.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class Precision:
     """The error of one rung, or of what it is compared with, on one kind of input.
 
     Attributes:
-        kernel: the rung's name, or that of what it is compared with.
-        dtype: torch's name of it.
+        kernel: the name of the rung, or of what it is compared with.
+        dtype: torch's name for it.
         input: a key of the study's inputs.
-        max_ulp: largest error; None if a result is no finite number where the right one is.
-        mean_ulp: mean of the errors' sizes; None likewise.
+        max_ulp: largest error; None if a result is not finite where the exact one is.
+        mean_ulp: mean absolute error; None likewise.
     """
 
     kernel: str
@@ -52,15 +52,15 @@ class Precision:
 
 
 def errors_in_ulp(got: torch.Tensor, expected: np.ndarray) -> np.ndarray:
-    """Size of the error of each element, in ulp of its dtype where ``expected`` lies.
+    """The absolute error of each element, in ulp of its dtype at ``expected``.
 
-    Elements whose right value is below the normal numbers of the dtype are left out: float32
+    Elements whose exact value is below the normal numbers of the dtype are left out: float32
     results are flushed to zero there.
     """
     info = torch.finfo(got.dtype)
     normal = expected >= info.tiny
     right = expected[normal]
-    _, exponent = np.frexp(right)  # right = a number in [0.5, 1) * 2^exponent
+    _, exponent = np.frexp(right)  # exact = a number in [0.5, 1) * 2^exponent
     ulp = np.ldexp(np.longdouble(info.eps), exponent - 1)
     values = got.double().numpy().astype(np.longdouble)[normal]
     return (np.abs(values - right) / ulp).astype(float)
@@ -73,7 +73,7 @@ def _run(operator: Operator, kernel: str, case: Case, given: Tensors) -> torch.T
 
 
 def measure(operator: Operator, dtype: str, kind: str) -> Iterator[Precision]:
-    """The precision of everything that takes a dtype, on one kind of input; rungs last."""
+    """The precision of everything that supports a dtype, on one kind of input; rungs last."""
     study = operator.precision
     text, fill = study.inputs[kind]
     case = operator.case(text, dtype=dtype, fill=fill)
@@ -105,7 +105,7 @@ def _short(value: float) -> str:
 
 
 def lines(found: list[Precision], dtype: str) -> tuple[list[str], list[list[str]]]:
-    """A dtype's table: its titles, and a row for everything that was measured."""
+    """A dtype's table: its titles, and a row for everything measured."""
     mine = [one for one in found if one.dtype == dtype]
     kinds = list(dict.fromkeys(one.input for one in mine))
     kernels = dict.fromkeys(one.kernel for one in mine)
@@ -115,9 +115,9 @@ def lines(found: list[Precision], dtype: str) -> tuple[list[str], list[list[str]
 
 
 def main() -> int:
-    """Measure, print the tables, write the JSON; the exit status."""
+    """Measure, print the tables, write the JSON; return the exit status."""
     studied = [operator.name for operator in operators.every() if operator.precision]
-    parser = argparse.ArgumentParser(description="How exact the rungs of a ladder are, in ulp.")
+    parser = argparse.ArgumentParser(description="Measure the accuracy of a ladder, in ulp.")
     parser.add_argument("op", choices=studied, nargs="?", default=studied[0])
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results to FILE")
     asked = parser.parse_args()

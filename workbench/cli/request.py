@@ -1,4 +1,4 @@
-"""What the command line of a script asks for: the operator, its cases, its rungs, the target."""
+"""What a script's command line requests: the operator, its cases, its rungs, the target."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from workbench.toolchain.paths import shown
 
 
 class UsageError(ValueError):
-    """A command line that makes no sense; the text is one line."""
+    """An invalid command line; the text is one line."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -36,7 +36,7 @@ class _Parser(argparse.ArgumentParser):
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line asks for."""
+    """What the command line requests."""
 
     operator: Operator
     target: str
@@ -52,7 +52,7 @@ class Request:
     sample: int = 0  # blocks of each launch to simulate; 0: all of them
 
     def rungs_for(self, dtype: str) -> tuple[builds.Rung, ...]:
-        """Those to list for a dtype: the named ones, or all that take it."""
+        """The rungs to list for a dtype: the named ones, or all that support it."""
         return tuple(rung for rung in self.rungs if self.named or dtype in rung.dtypes)
 
 
@@ -63,7 +63,7 @@ def parser(operator: Operator) -> argparse.ArgumentParser:
         description=f"Check and time the {operator.name} ladder. pytest runs its tests.",
     )
     made.add_argument(
-        "--kernel", nargs="+", action="extend", metavar="NAME", help="these rungs alone"
+        "--kernel", nargs="+", action="extend", metavar="NAME", help="only these rungs"
     )
     made.add_argument(
         "--shape",
@@ -85,7 +85,7 @@ def parser(operator: Operator) -> argparse.ArgumentParser:
         nargs="+",
         action="extend",
         metavar="NAME",
-        help=f"how the tensors lie: {', '.join(operator.layouts)}",
+        help=f"memory layout of the tensors: {', '.join(operator.layouts)}",
     )
     made.add_argument(
         "--dtype", nargs="+", action="extend", metavar="DTYPE", help=_default_dtypes(operator)
@@ -118,10 +118,10 @@ def parser(operator: Operator) -> argparse.ArgumentParser:
         nargs="+",
         action="extend",
         metavar="NAME",
-        help="print these rungs' source with what each line costs, and what to change",
+        help="print these rungs' source with the cost of each line, and what to change",
     )
     made.add_argument(
-        "--html", type=Path, metavar="FILE", help="write that to FILE, a page for a browser"
+        "--html", type=Path, metavar="FILE", help="write that to FILE as an HTML page"
     )
     return made
 
@@ -134,9 +134,9 @@ def _default_dtypes(operator: Operator) -> str:
 
 
 def choose_target(asked: str | None) -> tuple[str, str]:
-    """The target and why it is used. Raises UsageError if a GPU is asked for and there is none."""
+    """The target and why it is used. Raises UsageError if a GPU is requested but missing."""
     if asked == "simulator":
-        return asked, "asked for"
+        return asked, "requested"
     if torch.cuda.is_available():
         return "gpu", torch.cuda.get_device_name()
     if torch.version.cuda is None:
@@ -161,18 +161,18 @@ def choose_rungs(
         if name not in known:
             file = shown(kernels_dir() / f"{operator.name}.cu")
             raise UsageError(
-                f"{flag} {name}: {operator.name} has {', '.join(known)}; a rung needs its "
+                f"{flag} {name}: {operator.name} has {', '.join(known)}; a rung needs a "
                 f"line in the table at the end of {file}"
             )
     taken = list(dict.fromkeys(d for rung in ladder for d in rung.dtypes))
     for dtype in dtypes:
         if dtype not in taken:
-            raise UsageError(f"--dtype {dtype}: {operator.name} takes {', '.join(taken)}")
+            raise UsageError(f"--dtype {dtype}: {operator.name} supports {', '.join(taken)}")
     return tuple(rung for rung in ladder if names is None or rung.name in names)
 
 
 def request(operator: Operator, arguments: Sequence[str] | None) -> Request:
-    """Read the command line; builds the kernels, to know the rungs. Raises UsageError."""
+    """Parse the command line; builds the kernels to find the rungs. Raises UsageError."""
     asked = parser(operator).parse_args(arguments)
     if getattr(asked, "backward", False):
         operator = operators.get(f"{operator.name}_backward")
@@ -197,7 +197,7 @@ def request(operator: Operator, arguments: Sequence[str] | None) -> Request:
         estimate.prepare(operator.name, gpu)
     names, flag = (asked.explain, "--explain") if asked.explain else (asked.kernel, "--kernel")
     rungs = choose_rungs(operator, names, asked.dtype or (), flag)
-    if not asked.dtype:  # a default that none of them takes is none
+    if not asked.dtype:  # skip a default that none of them supports
         taken = {dtype for rung in rungs for dtype in rung.dtypes}
         cases = [case for case in cases if case.dtype in taken]
     for case in cases:
@@ -222,9 +222,9 @@ def request(operator: Operator, arguments: Sequence[str] | None) -> Request:
 def choose_cases(
     operator: Operator, asked: argparse.Namespace, target: str, few: int | None
 ) -> list[Case]:
-    """Every shape in every layout and dtype; ``few`` of those that are default.
+    """Every shape in every layout and dtype; ``few`` of the defaults.
 
-    --option takes the place of the options that default cases have. Raises UsageError.
+    --option replaces the options of the default cases. Raises UsageError.
     """
     dtypes = dict.fromkeys(asked.dtype or operator.default_dtypes[target][:few])
     options = getattr(asked, "option", None)
@@ -264,11 +264,11 @@ def choose_sample(operator: Operator, asked: argparse.Namespace, target: str) ->
 
 
 def choose_checks(asked: argparse.Namespace) -> tuple[str, ...]:
-    """The checks of --check, none without it. Raises UsageError."""
+    """The checks of --check; none without it. Raises UsageError."""
     if asked.check is None:
         return ()
     if asked.target == "gpu":
-        raise UsageError("--check runs on the simulator: leave --target gpu out")
+        raise UsageError("--check runs on the simulator: omit --target gpu")
     try:
         return simulator.check_names(asked.check, "--check")
     except ValueError as error:
@@ -276,13 +276,13 @@ def choose_checks(asked: argparse.Namespace) -> tuple[str, ...]:
 
 
 def _check_explain(asked: argparse.Namespace) -> None:
-    """Raise UsageError for options that make no sense together."""
+    """Raise UsageError for options that cannot be combined."""
     if asked.json is not None:
-        raise UsageError("--json keeps the table, and --explain and --html make none")
+        raise UsageError("--json saves the table, which --explain and --html do not produce")
     if asked.explain and asked.kernel:
-        raise UsageError("--explain names the rungs itself: leave --kernel out")
+        raise UsageError("--explain names the rungs itself: omit --kernel")
     if asked.check is not None:
-        raise UsageError("--explain and --html count and do not look for races: leave --check out")
+        raise UsageError("--explain and --html only count: omit --check")
 
 
 def _check_file(flag: str, path: Path) -> None:
@@ -290,7 +290,7 @@ def _check_file(flag: str, path: Path) -> None:
     if not path.absolute().parent.is_dir():
         raise UsageError(f"{flag} {path}: there is no folder {path.parent}")
     if path.is_dir():
-        raise UsageError(f"{flag} {path}: this is a folder; give a file")
+        raise UsageError(f"{flag} {path}: this is a folder; name a file")
     if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
         raise UsageError(f"{flag} {path}: it cannot be written")
 

@@ -1,10 +1,10 @@
-"""How long a kernel might take on a GPU that is not there: docs/estimate.md.
+"""Estimates how long a kernel might take on a GPU that is not available: docs/estimate.md.
 
     launches = counters.record(lambda: torch.ops.workbench.<op>(x))
     found = estimate_launches(launches, ladder_sources("<op>"), GPUS["t4"])
     print(found.time_ms, found.limiter)
 
-``python -m workbench.estimate --validate`` sets estimates beside times that were measured.
+``python -m workbench.estimate --validate`` compares estimates with measured times.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = [
 
 
 class EstimateError(ValueError):
-    """There is no estimate; the text says why."""
+    """No estimate is possible; the text says why."""
 
 
 def ladder_sources(op: str) -> tuple[Path, ...]:
@@ -49,7 +49,7 @@ def ladder_sources(op: str) -> tuple[Path, ...]:
 
 
 def prepare(op: str, gpu: Gpu) -> None:
-    """Begin to compile an operator's ladder for a GPU, while other things are done."""
+    """Start compiling an operator's ladder for a GPU in the background."""
     for source in builds.sources(op):
         resources.prepare(source, gpu.arch)
 
@@ -61,7 +61,7 @@ def estimate_launches(
 
     Args:
         launches: in order.
-        sources: where their kernels are; compiled for the GPU's architecture if need be.
+        sources: the files of their kernels; compiled for the GPU's architecture if needed.
         gpu: the GPU.
 
     Raises:
@@ -79,7 +79,7 @@ def estimate_launches(
             problem = f"{source.name} does not compile for sm_{gpu.arch}: " + str(error)
     missing = sorted(wanted - known.keys())
     if missing:
-        raise EstimateError(problem or f"no source has the kernel {missing[0]}")
+        raise EstimateError(problem or f"no source file has the kernel {missing[0]}")
     try:
         return estimate(launches, known, gpu)
     except ValueError as error:
@@ -87,7 +87,7 @@ def estimate_launches(
 
 
 def estimated(launches: Sequence[simulator.Launch], op: str, gpu: Gpu) -> Estimated | str:
-    """The estimate of a rung's launches as a row of results has it; or why there is none."""
+    """The estimate of a rung's launches for a row of results; or why there is none."""
     try:
         found = estimate_launches(launches, ladder_sources(op), gpu)
     except EstimateError as error:

@@ -1,4 +1,4 @@
-"""``python -m workbench.estimate --validate``: estimates beside times measured on GPUs.
+"""``python -m workbench.estimate --validate``: estimates compared with times measured on GPUs.
 
 ``--measure FILE`` times the kernels of the published ladders on the GPU of this machine.
 """
@@ -39,10 +39,14 @@ def cells(comparison: validate.Comparison) -> list[tuple[str, ...]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; the exit status."""
+    """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m workbench.estimate", description=__doc__)
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--validate", action="store_true", help=f"and write {RESULT.name}")
+    what.add_argument(
+        "--validate",
+        action="store_true",
+        help=f"compare estimates with measured times, and write {RESULT.name}",
+    )
     what.add_argument(
         "--measure",
         type=Path,
@@ -82,7 +86,7 @@ def _validate() -> int:
         )
     left_out = validate.left_out(results)
     for case in left_out:
-        print(f"{case}: left out, too large to be simulated")
+        print(f"{case}: left out, too large to simulate")
     steps = [step for comparison in every for step in comparison.steps]
     inside = sum(abs(step.error) <= BAND for step in steps)
     print(

@@ -1,6 +1,6 @@
-"""The GPUs that times are estimated for: what their parts can do, from published figures.
+"""The GPUs that times are estimated for: the rates of their units, from published figures.
 
-Sources, named behind the figures:
+Sources, named after the figures:
 
     [H100] [A100] [GA102] [AD102] [TU102]  NVIDIA's architecture whitepapers
     [guide]  CUDA C++ Programming Guide: "Arithmetic Instructions", "Technical Specifications"
@@ -10,7 +10,7 @@ Sources, named behind the figures:
     [chips]  Chips and Cheese, measurements of L2 bandwidth, rounded
     [here]   measured with this workbench
 
-An A6000 has no published latencies; it has those of the RTX 4090, whose caches are built alike.
+No latencies are published for the A6000; those of the RTX 4090, with similar caches, are used.
 """
 
 from __future__ import annotations
@@ -31,37 +31,37 @@ class Latencies:
     alu: int = 4  # [jia]: 4 since Volta
     special: int = 20  # ex2, rcp, ..., conversions; [jia] 17 to 23
     shuffle: int = 23  # [jia] 22 to 24
-    barrier: int = 25  # all warps are there; our own guess from [jia]'s figures for one warp
+    barrier: int = 25  # once all warps have arrived; our guess from [jia]'s figures for one warp
     tensor: int = 33  # mma.sync m16n8k16; [luo] 32.6
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """What a GPU's parts can do. Rates are per clock and multiprocessor (SM) unless named others.
+    """The rates of a GPU's units, per clock and multiprocessor (SM) unless noted.
 
     Attributes:
-        name: what --gpu calls it.
-        title: what people call it.
-        device: the name that CUDA gives it, without "NVIDIA" in front; a pattern for all of it.
+        name: its name for --gpu.
+        title: its product name.
+        device: a pattern for CUDA's full name of it, without the leading "NVIDIA".
         arch: as in sm_90a.
         sms: multiprocessors.
         clock_ghz: boost clock.
-        dram_gbps: peak of the memory, GB/s.
-        dram_reach: share of that peak which a plain copy reaches.
+        dram_gbps: peak memory bandwidth, GB/s.
+        dram_reach: share of that peak that a plain copy reaches.
         l2_bytes: size of the L2 cache.
-        l2_gbps: what the L2 cache delivers, GB/s.
-        shared_bytes: most shared memory of one SM.
-        shared_reserved: shared memory that the system takes of each block.
-        shared_unit: shared memory is given out in such steps.
-        lsu_lanes: lanes whose addresses the load-store unit takes in a clock.
+        l2_gbps: bandwidth of the L2 cache, GB/s.
+        shared_bytes: maximum shared memory of an SM.
+        shared_reserved: shared memory that the system reserves per block.
+        shared_unit: granularity of shared memory allocation.
+        lsu_lanes: lane addresses that the load-store unit accepts per clock.
         fp32, fp64: fused multiply-adds.
         fp16: fused multiply-adds of half precision, outside the tensor cores.
-        tensor: FLOP of the tensor cores by type of the inputs; absent where there are none.
+        tensor: FLOP of the tensor cores by input type; unsupported types are absent.
         alu: lanes of integer, logic and compare instructions.
-        special: lanes of the special function units.
-        warps, blocks: most that an SM holds.
+        special: lanes of the special-function units.
+        warps, blocks: maximum resident on an SM.
         latency: in cycles.
-        launch_us: what a kernel takes that has next to nothing to do.
+        launch_us: duration of a kernel that does next to nothing.
     """
 
     name: str
@@ -89,15 +89,15 @@ class Gpu:
     special: int = 16  # [guide]
     registers: int = 65536  # [guide]
     register_unit: int = 256  # of a warp; [guide]
-    issue: int = 4  # one warp instruction for each of the four schedulers
+    issue: int = 4  # one warp instruction per scheduler, of which there are four
     launch_us: float = 4.0  # [here], H100: what copies take beyond their bytes, 3.7 to 4.3 us
 
     def seconds(self, cycles: float) -> float:
-        """The time that so many clocks take."""
+        """The time that a number of clocks takes."""
         return cycles / (self.clock_ghz * 1e9)
 
     def cycles(self, seconds: float) -> float:
-        """The clocks of a time."""
+        """The number of clocks in a time."""
         return seconds * self.clock_ghz * 1e9
 
 
@@ -226,6 +226,6 @@ DEFAULT_GPU = "h200"
 
 
 def by_device(name: str) -> Gpu | None:
-    """The GPU that CUDA calls so, as in ``NVIDIA H200``; None if it is not in the table."""
+    """The GPU with that CUDA name, such as ``NVIDIA H200``; None if it is not in the table."""
     matching = (gpu for gpu in GPUS.values() if re.fullmatch(f"(NVIDIA )?{gpu.device}", name))
     return next(matching, None)

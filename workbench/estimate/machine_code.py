@@ -1,9 +1,9 @@
-"""Reads a cubin: the machine instructions of every kernel, as far as an estimate needs them.
+"""Reads from a cubin the machine instructions of every kernel, as far as an estimate needs them.
 
-Since Volta an instruction has 128 bits: the opcode in the lowest nine, the width of a memory
-access in bits 73-75, and at the top what the compiler tells the hardware about when to issue it
+Since Volta an instruction has 128 bits: the opcode in the lowest nine, the width of a memory access
+in bits 73-75, and at the top the compiler's instructions to the hardware about when to issue it
 (Jia et al., arXiv:1804.06826): cycles to wait before the next instruction, which of six counters
-("barriers") the result will decrement, and which counters to wait for first.
+("barriers") its result will decrement, and which counters to wait for first.
 """
 
 from __future__ import annotations
@@ -35,28 +35,28 @@ OPCODES: dict[int, tuple[str, str]] = {
     0x145: ("BSSY", "control"), 0x147: ("BRA", "control"), 0x14D: ("EXIT", "control"),
     0x150: ("RET", "control"), 0x118: ("NOP", "none"),
 }  # fmt: skip
-UNIFORM = range(0x080, 0x0C0)  # the uniform datapath: once a warp, beside the lanes
+UNIFORM = range(0x080, 0x0C0)  # the uniform datapath: once per warp, alongside the lanes
 SPACES = {
     "LDG": "global", "STG": "global", "LD": "global", "ST": "global", "LDGSTS": "global",
     "LDS": "shared", "STS": "shared", "LDSM": "shared", "LDL": "local", "STL": "local",
 }  # fmt: skip
-WIDTHS = (1, 1, 2, 2, 4, 8, 16, 16)  # bytes a lane, by the field in bits 73-75
+WIDTHS = (1, 1, 2, 2, 4, 8, 16, 16)  # bytes per lane, by the field in bits 73-75
 NO_BARRIER = 7
 
 
 @dataclass(frozen=True)
 class Op:
-    """One instruction, of the machine or of PTX.
+    """One instruction, of machine code or PTX.
 
     Attributes:
-        name: LDS, FFMA; of PTX the first word, as in ld.
-        unit: what executes it: fma, alu, lsu, special, tensor, fp64, fp16, control, other, uniform.
-        space: global, shared or local where it reads or writes memory.
-        width: bytes a lane reads or writes.
+        name: LDS, FFMA; for PTX the first word, as in ld.
+        unit: its unit: fma, alu, lsu, special, tensor, fp64, fp16, control, other, uniform.
+        space: global, shared or local if it accesses memory.
+        width: bytes read or written per lane.
         target: index of the instruction it may branch to.
         stall: cycles before the next instruction may issue.
-        sets: counters that it decrements when its result is there, or its sources are free.
-        waits: counters that must be zero before it issues, a mask.
+        sets: counters that it decrements when its result is ready, or its sources are free.
+        waits: mask of the counters that must be zero before it issues.
     """
 
     name: str
@@ -71,13 +71,13 @@ class Op:
 
 @dataclass(frozen=True)
 class Region:
-    """The instructions of one loop but for the loops inside it.
+    """The instructions of one loop, excluding the loops inside it.
 
     Attributes:
-        depth: loops around an instruction; 0 is outside all.
+        depth: loops around an instruction; 0 is outside all loops.
         ops: the instructions.
-        rest: it does what another loop of that depth does several times a round: it is what
-            unrolling left over, and runs seldom.
+        rest: whether it is the remainder of an unrolled loop: another loop of that depth does the
+            same several times per round, and this one rarely runs.
     """
 
     depth: int
@@ -86,13 +86,13 @@ class Region:
 
     @property
     def bytes(self) -> int:
-        """What a lane reads and writes in global and shared memory; 16 for a tensor instruction."""
+        """Bytes a lane reads and writes in global and shared memory; 16 per tensor instruction."""
         tensor = sum(16 for op in self.ops if op.unit == "tensor")
         return tensor + sum(op.width for op in self.ops if op.space in ("global", "shared"))
 
     @property
     def loaded(self) -> int:
-        """What a lane loads from global memory in a round."""
+        """Bytes a lane loads from global memory in a round."""
         return sum(op.width for op in self.ops if op.name in ("LDG", "LDGSTS"))
 
 
@@ -107,7 +107,7 @@ def kernels(cubin: bytes, sm: int) -> dict[str, tuple[Region, ...]]:
 
 
 def regions(ops: list[Op]) -> tuple[Region, ...]:
-    """Sort instructions by the innermost loop they stand in; a loop is a branch backwards."""
+    """Group instructions by their innermost loop; a loop is a backward branch."""
     loops: dict[int, int] = {}
     for i, op in enumerate(ops):
         if op.target is not None and op.target < i:
@@ -142,10 +142,10 @@ def _is_rest(
     work: dict[tuple[int, int], Counter[str]],
     depth: dict[tuple[int, int], int],
 ) -> bool:
-    """Whether another loop at the depth does all that this one does, and equally often more."""
+    """Whether another loop at that depth does all that this one does, each the same multiple."""
     own = work[loop]
     if not own:
-        return True  # a detour of a loop, not one itself
+        return True  # a detour within a loop, not a loop
     for other, more in work.items():
         if other != loop and depth[other] == depth[loop] and set(own) == set(more):
             times = {more[key] / n for key, n in own.items()}
@@ -155,7 +155,7 @@ def _is_rest(
 
 
 def _functions(cubin: bytes) -> Iterator[tuple[str, bytes]]:
-    """(name, code) of every kernel, without the helpers behind it that it calls."""
+    """(name, code) of every kernel, without the helper functions that follow it."""
     (table,) = struct.unpack_from("<Q", cubin, 0x28)
     size, count, names = struct.unpack_from("<HHH", cubin, 0x3A)
     sections = [struct.unpack_from("<IIQQQQIIQQ", cubin, table + i * size) for i in range(count)]
@@ -183,7 +183,7 @@ def _decode(code: bytes, sm: int) -> Iterator[Op]:
     last = 0
     words = list(struct.iter_unpack("<QQ", code))
     for i, (low, _) in enumerate(words):
-        if low & 0x1FF == 0x14D:  # what follows the last EXIT is a trap and padding
+        if low & 0x1FF == 0x14D:  # after the last EXIT come a trap and padding
             last = i
     for i, (low, high) in enumerate(words[: last + 1]):
         opcode = low & 0x1FF
@@ -207,9 +207,9 @@ def _decode(code: bytes, sm: int) -> Iterator[Op]:
 
 
 def _offset(low: int, high: int, sm: int) -> int:
-    """A branch's distance in words of four bytes."""
+    """A branch's distance in four-byte words."""
     offset = (high & 0x3FFFF) << 30 | low >> 34
-    if sm >= 90:  # eight bits more, lower down
+    if sm >= 90:  # eight more bits, lower down
         offset = offset << 8 | low >> 16 & 0xFF
         return offset - (1 << 56) if offset >> 55 else offset
     return offset - (1 << 48) if offset >> 47 else offset

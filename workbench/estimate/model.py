@@ -1,15 +1,15 @@
-"""From counters, machine code and a GPU's rates to a time: pure functions.
+"""Computes a time from counters, machine code and a GPU's rates: pure functions.
 
 The model, which docs/estimate.md explains:
 
-1. What each unit of an SM has to do for a block, in cycles (units.py): issue slots, FMA, integer,
-   special function and tensor pipes, and the load-store unit.
-2. How much of that the resident warps keep going. A warp alone spends a share s of its time
-   waiting, as the compiler's schedule and the latencies say; n warps of a scheduler leave it idle
-   for s^n of the time.
-3. Waves: the blocks go to the SMs in rounds of as many as are resident; the last may be smaller.
-4. L2 and DRAM move bytes for the whole GPU. The slowest of all sets the time; what comes close to
-   it adds a little.
+1. The work of each unit of an SM per block, in cycles (units.py): issue slots, FMA, integer,
+   special-function and tensor pipes, and the load-store unit.
+2. How busy the resident warps keep them. A warp alone spends a share s of its time waiting,
+   according to the compiler's schedule and the latencies; n warps of a scheduler leave it idle for
+   s^n of the time.
+3. Waves: the blocks run on the SMs in waves of all resident blocks; the last may be smaller.
+4. L2 and DRAM move bytes for the whole GPU. The slowest unit sets the time; those close to it add
+   a little.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ from .units import MEMORY_OVERLAP, SECTOR_BYTES, UNIT_OVERLAP, Cycles, overlappe
 if TYPE_CHECKING:
     import simulator
 
-BAND = 0.3  # the error band that is printed; docs/estimate.md says what lies inside
+BAND = 0.3  # the error band that is printed; docs/estimate.md says what is inside it
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """The estimated time of a launch, or of several one after the other.
+    """The estimated time of a launch, or of several in sequence.
 
     Attributes:
-        gpu: what --gpu calls the GPU.
-        time_ms: in all.
-        limiter: what takes longest: a key of ``parts``.
-        parts: what each unit would take alone, in ms, what waiting adds to the SMs ("latency"),
-            and the launch.
-        occupancy: of the launch that takes longest.
-        waves: its blocks over those that the GPU holds.
-        band: relative error to expect.
-        registers: of a thread of the launch that takes longest.
-        spill_bytes: that its code stores and loads because registers are too few.
+        gpu: the GPU's name for --gpu.
+        time_ms: in total.
+        limiter: the bottleneck: a key of ``parts``.
+        parts: what each unit would take alone, in ms, what waiting adds to the SMs ("latency"), and
+            the launch.
+        occupancy: of the longest launch.
+        waves: its blocks divided by the blocks resident on the GPU.
+        band: expected relative error.
+        registers: per thread of the longest launch.
+        spill_bytes: bytes that its code stores and loads for lack of registers.
     """
 
     gpu: str
@@ -62,11 +62,11 @@ class Estimate:
 def estimate(
     launches: Sequence[simulator.Launch], resources: Mapping[str, Resources], gpu: Gpu
 ) -> Estimate:
-    """The estimated time of launches that follow one another.
+    """The estimated time of consecutive launches.
 
     Args:
         launches: what the simulator recorded.
-        resources: of their kernels on the GPU's architecture, by name.
+        resources: those of their kernels on the GPU's architecture, by name.
         gpu: the GPU.
 
     Raises:
@@ -118,13 +118,13 @@ def _of_launch(launch: simulator.Launch, resources: Resources, gpu: Gpu) -> Esti
 def _rounds(
     of_block: Cycles, code: Code, blocks: int, resident: int, warps: int, gpu: Gpu
 ) -> tuple[float, dict[str, float]]:
-    """The SMs' time in s, and its parts: each unit's alone, and that for which all warps wait.
+    """The SMs' time in s, and its parts: each unit's alone, and the time for which all warps wait.
 
     Args:
-        of_block: cycles that a block keeps each unit busy.
-        code: of a warp.
-        blocks: of the grid.
-        resident: blocks that an SM holds.
+        of_block: cycles for which a block keeps each unit busy.
+        code: what a warp executes.
+        blocks: number in the grid.
+        resident: resident blocks per SM.
         warps: of a block.
         gpu: the GPU.
     """
@@ -134,32 +134,32 @@ def _rounds(
     total = waiting = 0.0
     for count, held in rounds:
         if count and held:
-            alone = max(1.0, 4 / (held * warps))  # few warps leave schedulers without any
+            alone = max(1.0, 4 / (held * warps))  # with few warps some schedulers have none
             busy = alone * held * pipe / (1 - _idle(pipe, code, warps, held * warps))
             waiting += count * (busy - held * pipe)
             total += count * overlapped([busy, held * load_store], UNIT_OVERLAP)
-    most = sum(count * held for count, held in rounds)  # blocks of the SM that has most
+    most = sum(count * held for count, held in rounds)  # blocks of the busiest SM
     parts = {unit: gpu.seconds(most * cycles) for unit, cycles in of_block.by_name().items()}
     return gpu.seconds(total), parts | {"latency": gpu.seconds(waiting)}
 
 
 def _idle(pipe: float, code: Code, warps: int, resident_warps: int) -> float:
-    """The share of time for which no warp of a scheduler can go on.
+    """The share of time for which every warp of a scheduler is stalled.
 
     Args:
-        pipe: cycles of the busiest pipe for a block.
-        code: of a warp.
+        pipe: cycles of the busiest pipe per block.
+        code: what a warp executes.
         warps: of a block.
         resident_warps: of an SM.
     """
-    if code.wgmma:  # asynchronous: the schedule does not tell
+    if code.wgmma:  # asynchronous: the schedule says nothing
         return 0.0
-    alone = min(1.0, 4 * pipe / warps / code.walk)  # the share for which a warp alone has work
+    alone = min(1.0, 4 * pipe / warps / code.walk)  # share for which a warp alone has work
     return (1 - alone) ** max(1.0, resident_warps / 4)
 
 
 def _units(launch: simulator.Launch, code: Code, warps: int, gpu: Gpu) -> Cycles:
-    """Cycles that a block keeps each unit of its SM busy."""
+    """Cycles for which a block keeps each unit of its SM busy."""
     of_launch = units.accesses(launch, gpu, code.load_width, code.store_width)
     if launch.tensor_flops:
         of_launch += Cycles(tensor=launch.tensor_flops / units.tensor(launch, gpu))
@@ -169,7 +169,7 @@ def _units(launch: simulator.Launch, code: Code, warps: int, gpu: Gpu) -> Cycles
 def _memory(launch: simulator.Launch, resident: int, gpu: Gpu) -> dict[str, float]:
     """Seconds that L2 and DRAM need for their bytes."""
     sectors = launch.l2_read_sectors + launch.l2_write_sectors
-    # What blocks move again is still in L2, unless that cannot hold what all resident blocks moved.
+    # Data moved again is still in L2, unless all that the resident blocks moved does not fit.
     again = SECTOR_BYTES * launch.l2_repeated_sectors
     once = SECTOR_BYTES * sectors - again
     at_once = min(1.0, gpu.sms * resident / launch.num_blocks) * once

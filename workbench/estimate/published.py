@@ -1,4 +1,4 @@
-"""Ladders whose times on a GPU were published, with kernels of our own that do the same work.
+"""Ladders with published GPU times, and kernels of our own that do the same work.
 
 tests/kernels/published.json lists them, with the source of each figure.
 """
@@ -27,11 +27,11 @@ class Ladder:
     """A published ladder.
 
     Attributes:
-        name: what it is called here.
+        name: its name here.
         op: the operator that it computes.
         case: the input; its launchers take the sizes after the tensors.
-        gpu: what it ran on, as --gpu calls it.
-        source: where the figures stand.
+        gpu: what it ran on, by its name for --gpu.
+        source: where the figures are from.
         file: our kernels.
         published_ms: time by launcher, slowest first in the source's order.
     """
@@ -46,29 +46,29 @@ class Ladder:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Of the problem, as the launchers' last arguments."""
+        """The sizes of the problem, the launchers' last arguments."""
         return self.case.shape.numbers()
 
     @property
     def written(self) -> str:
-        """The sizes as the results have them: ``1024 x 1024``."""
+        """The sizes as in the results: ``1024 x 1024``."""
         return " x ".join(map(str, self.sizes))
 
     def tensor_shapes(self) -> list[tuple[int, ...]]:
-        """Of the launchers' tensors: the inputs, then the output."""
+        """Shapes of the launchers' tensors: the inputs, then the output."""
         operator = operators.get(self.op)
         tensors = operator.inputs(self.case) | operator.outputs(self.case)
         return [tensor.shape for tensor in tensors.values()]
 
     def expected(self, given: Sequence[torch.Tensor]) -> torch.Tensor:
-        """What torch makes of the inputs."""
+        """What torch computes from the inputs."""
         operator = operators.get(self.op)
         names = operator.inputs(self.case)
         return operator.by_torch(dict(zip(names, given, strict=True)), self.case)
 
 
 def ladders() -> tuple[Ladder, ...]:
-    """All of them."""
+    """All published ladders."""
     return tuple(_ladder(**entry) for entry in json.loads((KERNELS / "published.json").read_text()))
 
 

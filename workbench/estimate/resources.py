@@ -1,7 +1,6 @@
-"""What the compiler says of a kernel on a GPU: registers, shared memory, spills, machine code.
+"""What the compiler reports on a kernel for a GPU: registers, shared memory, spills, code.
 
-One compilation for each source file and architecture, kept in the cache folder under the hash of
-everything it depends on.
+One compilation per source file and architecture, cached under the hash of everything it depends on.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from . import machine_code
 from .gpus import Gpu
 from .machine_code import Region
 
-VERSION = 1  # of what is kept in the cache
+VERSION = 1  # version of the cached data
 _ENTRY = re.compile(r"Compiling entry function '([\w$]+)' for")
 _SPILLS = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 _USED = re.compile(r"Used (\d+) registers")
@@ -36,10 +35,10 @@ class Resources:
     """One kernel, compiled for one architecture.
 
     Attributes:
-        registers: of a thread.
-        shared_bytes: static shared memory of a block.
-        stack_bytes: local memory of a thread.
-        spill_bytes: spill stores and loads of a thread, counted once each in the code.
+        registers: per thread.
+        shared_bytes: static shared memory per block.
+        stack_bytes: local memory per thread.
+        spill_bytes: bytes of spill stores and loads per thread, counted once each in the code.
         machine: the loops of the machine code.
     """
 
@@ -52,7 +51,7 @@ class Resources:
 
 @dataclass(frozen=True)
 class Occupancy:
-    """How many blocks and warps of a kernel an SM holds, and what keeps it from more."""
+    """How many blocks and warps of a kernel are resident on an SM, and what limits them."""
 
     blocks: int
     warps: int
@@ -65,9 +64,9 @@ def occupancy(gpu: Gpu, threads: int, registers: int, shared_bytes: int) -> Occu
 
     Args:
         gpu: the GPU.
-        threads: of a block.
-        registers: of a thread.
-        shared_bytes: of a block, static and dynamic.
+        threads: per block.
+        registers: per thread.
+        shared_bytes: per block, static and dynamic.
     """
     warps = -(-threads // 32)
     of_warp = _round_up(32 * max(1, registers), gpu.register_unit)
@@ -89,7 +88,7 @@ def _round_up(value: int, unit: int) -> int:
 
 
 def prepare(source: Path, arch: str) -> None:
-    """Begin to compile a file that ``of_file`` is about to be asked for, beside other work."""
+    """Start compiling in the background a file that ``of_file`` will need."""
     done: Future[Path] = Future()
     if _prepared.setdefault((source, arch), done) is done:
         threading.Thread(target=_finish, args=(done, source, arch), daemon=True).start()
@@ -101,12 +100,12 @@ _prepared: dict[tuple[Path, str], Future[Path]] = {}
 def _finish(done: Future[Path], source: Path, arch: str) -> None:
     try:
         done.set_result(_kept(source, arch))
-    except BaseException as error:  # whoever asks for the file gets it
+    except BaseException as error:  # whoever requests the file gets it
         done.set_exception(error)
 
 
 def of_file(source: Path, arch: str) -> Mapping[str, Resources]:
-    """The resources of every kernel of a .cu file by the name the simulator gives it.
+    """The resources of every kernel of a .cu file, by the simulator's name for it.
 
     Args:
         source: the file.
@@ -126,7 +125,7 @@ def of_file(source: Path, arch: str) -> Mapping[str, Resources]:
 
 
 def _kept(source: Path, arch: str) -> Path:
-    """The folder with what the compiler made of a file; compiled if it is not there."""
+    """The folder with the compiler's output for a file; compiles it if missing."""
     flags = ("-std=c++20", "-lineinfo")
     kept = cache_dir() / "estimate" / f"{source.stem}_{arch}_{_key(source, arch, flags)}"
     if not (kept / "report.txt").exists():
@@ -162,7 +161,7 @@ def _compile(source: Path, arch: str, flags: tuple[str, ...], kept: Path) -> Non
 
 
 def _entries(report: str) -> list[tuple[str, str]]:
-    """(mangled name, the compiler's lines on it) of every kernel."""
+    """(mangled name, the compiler's lines about it) for every kernel."""
     found = list(_ENTRY.finditer(report))
     ends = [entry.start() for entry in found[1:]] + [len(report)]
     return [(entry[1], report[entry.end() : end]) for entry, end in zip(found, ends, strict=True)]
@@ -180,7 +179,7 @@ def _resources(text: str, machine: tuple[Region, ...]) -> Resources:
 
 
 def display_name(mangled: str) -> str:
-    """A kernel's name as the simulator's records have it: tiled<32> of _Z5tiledILi32EEvPKfi."""
+    """A kernel's name as in the simulator's records: tiled<32> for _Z5tiledILi32EEvPKfi."""
     demangle = ctypes.CDLL("libstdc++.so.6").__cxa_demangle
     demangle.restype = ctypes.c_void_p
     status = ctypes.c_int()
@@ -193,7 +192,7 @@ def display_name(mangled: str) -> str:
 
 
 def _without_types(name: str) -> str:
-    """Drop the parameters, which begin outside <>, and the return type of a template."""
+    """Drop the parameters, which start outside <>, and the return type of a template."""
     depth = 0
     for i, char in enumerate(name):
         depth += (char == "<") - (char == ">")

@@ -1,7 +1,7 @@
-"""What a warp executes of a kernel's machine code, and how long it takes when it is alone.
+"""What a warp executes of a kernel's machine code, and how long it takes alone.
 
-The simulator counts PTX. The machine code says what the compiler made of it, but not how often a
-loop runs: that is found from what was counted.
+The simulator counts PTX. The machine code shows what the compiler made of it, but not how often a
+loop runs: that is derived from the counters.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from .units import Instructions
 if TYPE_CHECKING:
     import simulator
 
-LOOP_TRIPS = 16  # a loop inside a loop runs so often a round, where nothing tells
+LOOP_TRIPS = 16  # rounds of an inner loop per outer round, if nothing tells
 STORE_CYCLES = 15  # until a store has read its registers
-OTHER_CYCLES = 25  # latency of what has none in the table: special registers, constants
-MOST_PER_PTX = 1.25  # machine instructions for one of PTX, at most: more were jumped over
+OTHER_CYCLES = 25  # latency of what is not in the table: special registers, constants
+MOST_PER_PTX = 1.25  # machine instructions per PTX instruction, at most: more were jumped over
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ class Code:
     """What a warp executes.
 
     Attributes:
-        instructions: of an average warp.
-        walk: cycles that the warp with most to do needs when it is alone.
-        load_width: bytes of a lane for a load from shared memory, on average.
+        instructions: those of an average warp.
+        walk: cycles that the busiest warp needs when it is alone.
+        load_width: bytes per lane for a load from shared memory, on average.
         store_width: the same for stores.
-        wgmma: the code waits for asynchronous tensor instructions.
+        wgmma: whether the code waits for asynchronous tensor instructions.
     """
 
     instructions: Instructions
@@ -48,10 +48,10 @@ def code_of(launch: simulator.Launch, machine: Sequence[Region], warps: int, gpu
     """What a warp of a launch executes.
 
     Args:
-        launch: what was counted.
+        launch: the counters.
         machine: the kernel's loops.
-        warps: of the launch.
-        gpu: whose latencies count.
+        warps: number in the launch.
+        gpu: the GPU whose latencies apply.
 
     Raises:
         ValueError: there is no machine code.
@@ -60,7 +60,7 @@ def code_of(launch: simulator.Launch, machine: Sequence[Region], warps: int, gpu
         raise ValueError(f"{launch.kernel} has no machine code")
     trips = _trips(launch, machine, warps)
     memory = load_latency(launch, gpu)
-    units: Counter[str] = Counter()  # a shuffle stands for itself
+    units: Counter[str] = Counter()  # a shuffle is one instruction in both
     for region, count in zip(machine, trips, strict=True):
         for op in region.ops:
             if op.unit != "none":
@@ -86,7 +86,7 @@ def code_of(launch: simulator.Launch, machine: Sequence[Region], warps: int, gpu
 
 
 def _width(name: str, machine: Sequence[Region], trips: Sequence[float]) -> float:
-    """Bytes of a lane for an access of that name, on average; 0 if there are none."""
+    """Bytes per lane for an access of that name, on average; 0 if there are none."""
     total = count = 0.0
     for region, n in zip(machine, trips, strict=True):
         for op in region.ops:
@@ -96,13 +96,13 @@ def _width(name: str, machine: Sequence[Region], trips: Sequence[float]) -> floa
 
 
 def _trips(launch: simulator.Launch, machine: Sequence[Region], warps: int) -> list[float]:
-    """How often the warp with most to do runs each region.
+    """How often the busiest warp runs each region.
 
-    What is outside all loops runs once, what unrolling left over never. Loops at the same depth go
-    over the same data: one that loads twice as much a round runs half as often. All are scaled so
-    that bytes, barriers and shuffles are those that were counted; where these disagree, because
-    some warps jump over some, by the most. Where the barriers stand in outer loops alone, they tell
-    of those, and the bytes of the loops inside.
+    Code outside all loops runs once, remainders of unrolling never. Loops at the same depth process
+    the same data: one that loads twice as much per round runs half as often. All are scaled to
+    match the counted bytes, barriers and shuffles; where these disagree, because some warps skip
+    some, the largest counts. Where only outer loops have barriers, the barriers determine those,
+    and the bytes the loops inside.
     """
     weights = [_weight(region, machine) for region in machine]
     asked = _asked_bytes(launch.forms) / warps
@@ -139,7 +139,7 @@ def _trips(launch: simulator.Launch, machine: Sequence[Region], warps: int) -> l
 
 
 def _weight(region: Region, machine: Sequence[Region]) -> float:
-    """How often a loop runs, beside the others."""
+    """How often a loop runs, relative to the others."""
     if region.depth == 0 or region.rest:
         return 0.0
     others = [r.loaded for r in machine if r.depth == region.depth and r.loaded and not r.rest]
@@ -148,7 +148,7 @@ def _weight(region: Region, machine: Sequence[Region]) -> float:
 
 
 def _asked_bytes(forms: Mapping[str, int]) -> float:
-    """Bytes of one lane that loads, stores and tensor instructions ask for, by Region's rules."""
+    """Bytes per lane of loads, stores and tensor instructions, by Region's rules."""
     total = 0.0
     for form, count in forms.items():
         words = form.split(".")
@@ -166,7 +166,7 @@ def _asked_bytes(forms: Mapping[str, int]) -> float:
 
 
 def load_latency(launch: simulator.Launch, gpu: Gpu) -> float:
-    """Cycles of an average load from global memory: L1, L2 or DRAM."""
+    """Latency of an average load from global memory, in cycles: L1, L2 or DRAM."""
     cycles = gpu.latency
     if not launch.global_load_sectors:
         return cycles.l1
@@ -179,7 +179,7 @@ def load_latency(launch: simulator.Launch, gpu: Gpu) -> float:
 def _walk(region: Region, memory: float, gpu: Gpu) -> float:
     """Cycles that a warp alone takes for a round of a region, as the compiler scheduled it."""
     ready = [0.0] * 8
-    rounds = 2 if region.depth else 1  # a loop's second round has the first one's loads in flight
+    rounds = 2 if region.depth else 1  # a loop's second has the first one's loads in flight
     now = before = 0.0
     for _ in range(rounds):
         before = now

@@ -1,7 +1,7 @@
-"""Times our kernels of the published ladders on the GPU of this machine.
+"""Times our kernels for the published ladders on this machine's GPU.
 
-``python -m workbench.estimate --measure FILE`` checks each of them, times all of a ladder in
-turns and writes FILE. Kept as docs/results/<device>-ladders.json, ``--validate`` reads it.
+``python -m workbench.estimate --measure FILE`` checks each of them, times the kernels of a ladder
+in turns and writes FILE. Saved as docs/results/<device>-ladders.json, it is read by ``--validate``.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from workbench.harness.environment import environment
 from workbench.toolchain.inline import inline
 from workbench.toolchain.paths import REPO
 
-TOLERANCE = 1e-3  # of the largest element: these are checks of a measurement, not of a rung
+TOLERANCE = 1e-3  # relative to the largest element: this checks a measurement, not a rung
 
 
 def measure(path: Path) -> None:
     """Time the ladders and write the file.
 
     Raises:
-        RuntimeError: there is no GPU, or a kernel computes something else than torch.
+        RuntimeError: there is no GPU, or a kernel's result differs from torch's.
     """
     if not torch.cuda.is_available():
-        raise RuntimeError("--measure times kernels on a GPU, and PyTorch finds none here")
+        raise RuntimeError("--measure times kernels on a GPU, but PyTorch finds none here")
     if not path.absolute().parent.is_dir():
         raise RuntimeError(f"--measure {path}: there is no folder {path.parent}")
     device = torch.device("cuda")

@@ -1,8 +1,8 @@
-"""What counted work costs: the cycles for which it keeps each unit of an SM busy.
+"""The cost of counted work: the cycles for which it keeps each unit of an SM busy.
 
-The only place that knows what a unit takes for an instruction or an access. The estimate of a
-launch (model.py) gets the instructions from the machine code; ``explain`` ranks source lines, which
-only the counters of PTX tell apart, by the same functions.
+The only place that knows what an instruction or access costs a unit. The estimate of a launch
+(model.py) gets the instructions from the machine code; ``explain`` ranks source lines, which only
+the PTX counters distinguish, with the same functions.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from .gpus import Gpu
 if TYPE_CHECKING:
     import simulator
 
-# The model's own constants, the same for all kernels and GPUs; docs/estimate.md says why.
-UNIT_OVERLAP = 1.25  # exponent: the load-store unit beside the pipes of an SM; 1 adds, large hides
+# The model's constants, the same for all kernels and GPUs; docs/estimate.md says why.
+UNIT_OVERLAP = 1.25  # exponent: load-store unit and pipes of an SM; 1 adds, large overlaps
 MEMORY_OVERLAP = 3.0  # the same for the SMs, L2 and DRAM
 LANES = 32  # of a warp
-SHUFFLE_LANES = 32  # lanes that a shuffle serves in a clock; CUDA C++ Programming Guide
-PORT_BYTES = 64  # between an SM and the L2, a clock
+SHUFFLE_LANES = 32  # lanes that a shuffle serves per clock; CUDA C++ Programming Guide
+PORT_BYTES = 64  # between an SM and the L2, per clock
 SECTOR_BYTES = 32
 LINE_SECTORS = 4
 
 
 class Summed:
-    """Figures that are added up, or scaled, field by field."""
+    """Figures that are added or scaled field by field."""
 
     def __add__(self, other: Self) -> Self:
         return type(self)(*(a + b for a, b in zip(_values(self), _values(other), strict=True)))
 
     def __sub__(self, other: Self) -> Self:
-        """What is left, at least nothing."""
+        """The difference, at least zero."""
         pairs = zip(_values(self), _values(other), strict=True)
         return type(self)(*(max(0.0, a - b) for a, b in pairs))
 
@@ -50,12 +50,12 @@ def _values(figures: Summed) -> list[float]:
 
 @dataclass(frozen=True)
 class Instructions:
-    """Instructions of warps, all and by the unit that executes them.
+    """Warp instructions, in total and by execution unit.
 
     Attributes:
         issued: all.
-        fma: of the pipe for fused multiply-adds.
-        fp16: of the same pipe, for pairs of half precision.
+        fma: on the pipe for fused multiply-adds.
+        fp16: on the same pipe, for pairs of half precision.
         integer: integers, logic, comparisons.
         fp64: double precision.
         special: exponentials, roots, reciprocals, conversions.
@@ -72,7 +72,7 @@ class Instructions:
 
 
 def ptx(counted: simulator.Counters) -> Instructions:
-    """The instructions as the simulator counts them. Those of a line do not tell shuffles apart."""
+    """The instructions as the simulator counts them. A line's do not count shuffles separately."""
     return Instructions(
         issued=counted.warp_instructions,
         fma=counted.fp32_instructions,
@@ -86,12 +86,12 @@ def ptx(counted: simulator.Counters) -> Instructions:
 
 @dataclass(frozen=True)
 class Cycles(Summed):
-    """Cycles that each unit of one SM is busy.
+    """Cycles for which each unit of one SM is busy.
 
     Attributes:
         issue: the four warp schedulers.
         fma, integer, fp64, special, tensor: the pipes.
-        l1, shared: the load-store unit, for global and local or for shared memory and shuffles.
+        l1, shared: the load-store unit, for global and local, or for shared memory and shuffles.
     """
 
     issue: float = 0.0
@@ -105,7 +105,7 @@ class Cycles(Summed):
 
     @property
     def pipe(self) -> float:
-        """The busiest unit but for the load-store unit."""
+        """The busiest unit except the load-store unit."""
         return max(self.issue, self.fma, self.integer, self.fp64, self.special, self.tensor)
 
     @property
@@ -114,7 +114,7 @@ class Cycles(Summed):
         return self.l1 + self.shared
 
     def by_name(self) -> dict[str, float]:
-        """The units by what a limit calls them."""
+        """The units by their name as a limit."""
         return {
             "issue": self.issue,
             "FMA": self.fma,
@@ -128,7 +128,7 @@ class Cycles(Summed):
 
 
 def pipes(work: Instructions, gpu: Gpu) -> Cycles:
-    """The cycles that instructions take, accesses to memory aside."""
+    """The cycles that instructions take, without memory accesses."""
     return Cycles(
         issue=work.issued / gpu.issue,
         fma=work.fma * LANES / gpu.fp32 + work.fp16 * (2 * LANES / gpu.fp16),
@@ -144,12 +144,12 @@ class Traffic(Summed):
     """Requests of one kind to one memory.
 
     Attributes:
-        requests: instructions of warps.
-        bytes: that their lanes ask for.
+        requests: warp instructions.
+        bytes: requested by their lanes.
         pieces: sectors of global memory, wavefronts of shared memory.
-        ideal: pieces that would do.
+        ideal: the minimum number of pieces.
         passes: of the load-store unit: lines of global memory, wavefronts of shared memory.
-        ideal_passes: passes that would do.
+        ideal_passes: the minimum number of passes.
     """
 
     requests: float
@@ -164,12 +164,12 @@ class Traffic(Summed):
         return busy(self.requests, self.passes, gpu)
 
     def ideal_cycles(self, gpu: Gpu) -> float:
-        """Cycles if the lanes asked for each byte once, side by side."""
+        """Cycles if the lanes requested each byte once, contiguously."""
         return busy(self.requests, self.ideal_passes, gpu)
 
 
 def busy(requests: float, passes: float, gpu: Gpu) -> float:
-    """Cycles of the load-store unit: for the lanes' addresses or for its passes, if more."""
+    """Cycles of the load-store unit: for the lanes' addresses or its passes, whichever is more."""
     return max(requests * LANES / gpu.lsu_lanes, passes)
 
 
@@ -200,7 +200,7 @@ def shared_stores(c: simulator.Counters) -> Traffic:
 
 
 def atomics(c: simulator.Counters, gpu: Gpu) -> Cycles:
-    """Atomic operations. Lanes with one address take turns, and each turn asks for its sectors."""
+    """Atomics. Lanes with one address are serialised, and each turn requests its sectors."""
     return Cycles(
         l1=busy(c.atomic_requests, c.atomic_sectors, gpu),
         shared=busy(c.shared_atomic_requests, c.shared_atomic_wavefronts, gpu),
@@ -215,12 +215,12 @@ def local(c: simulator.Counters, gpu: Gpu) -> Cycles:
 def accesses(
     c: simulator.Counters, gpu: Gpu, load_width: float = 0.0, store_width: float = 0.0
 ) -> Cycles:
-    """The cycles that all accesses to memory take.
+    """The cycles that all memory accesses take.
 
     Args:
-        c: what was counted.
+        c: the counters.
         gpu: the GPU.
-        load_width: bytes of a lane for a load from shared memory in machine code; 0 as in PTX.
+        load_width: bytes per lane for a load from shared memory in machine code; 0: as in PTX.
         store_width: the same for stores.
     """
     loads = Cycles(l1=global_loads(c).cycles(gpu), shared=_joined(shared_loads(c), load_width, gpu))
@@ -231,7 +231,7 @@ def accesses(
 
 
 def _joined(traffic: Traffic, width: float, gpu: Gpu) -> float:
-    """The cycles if the compiler joined accesses of PTX: fewer requests for the same bytes."""
+    """The cycles if the compiler merged PTX accesses: fewer requests for the same bytes."""
     asked = traffic.bytes / (LANES * traffic.requests) if traffic.requests else 0.0
     return traffic.cycles(gpu) / (max(1.0, width / asked) if asked else 1.0)
 
@@ -246,7 +246,7 @@ TYPES = (
 
 
 def tensor(launch: simulator.Launch, gpu: Gpu) -> int:
-    """FLOP of an SM's tensor cores in a clock, for the type that a launch uses most.
+    """FLOP per clock of an SM's tensor cores, for the type that a launch uses most.
 
     Raises:
         ValueError: the GPU has no tensor cores for that type.
@@ -261,18 +261,18 @@ def tensor(launch: simulator.Launch, gpu: Gpu) -> int:
 
 
 def l2_seconds(sectors: float, sms: int, gpu: Gpu) -> float:
-    """The time in which L2 moves sectors from and to so many SMs."""
+    """The time in which L2 moves sectors from and to a number of SMs."""
     moved = SECTOR_BYTES * sectors
     return max(moved / (gpu.l2_gbps * 1e9), gpu.seconds(moved / sms / PORT_BYTES))
 
 
 def dram_seconds(moved: float, gpu: Gpu) -> float:
-    """The time in which DRAM moves so many bytes."""
+    """The time in which DRAM moves a number of bytes."""
     return moved / (gpu.dram_reach * gpu.dram_gbps * 1e9)
 
 
 def overlapped(parts: Sequence[float], exponent: float) -> float:
-    """The slowest, and a part of the others: the norm of that exponent."""
+    """The slowest plus a part of the others: the norm with that exponent."""
     most = max(parts)
     if most == 0:
         return 0.0

@@ -1,6 +1,6 @@
-"""Sets estimated times beside times that were measured on a GPU.
+"""Compares estimated times with times measured on a GPU.
 
-Two kinds of measurements: published ladders, whose kernels stand in tests/kernels, and the files
+Two kinds of measurements: published ladders, whose kernels are in tests/kernels, and the files
 docs/results/<device>-<op>.json that the test scripts wrote on a GPU. Each kernel runs here on the
 simulator with a few of its blocks, and its counters are scaled to the whole grid.
 """
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from workbench.operators.operator import Case
 
 SAMPLE_BLOCKS = 24
-# Elements of a tensor, of the largest cases that are run. A rung whose blocks take many rows each
-# runs nearly all of a case, although it is a sample.
+# Elements of the largest tensor in the largest cases that run. A rung whose blocks take many rows
+# each runs nearly all of a case, although it is a sample.
 LARGEST = 2**26
-TIE = 0.05  # measured times this close to each other may come in any order
+TIE = 0.05  # measured times this close may come in any order
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Comparison:
     steps: tuple[Step, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """The comparison as docs/results/estimate-validation.json has it."""
+        """The comparison as in docs/results/estimate-validation.json."""
         steps = [
             {
                 "kernel": step.kernel,
@@ -84,12 +84,12 @@ class Comparison:
 
 
 def median_error(steps: Sequence[Step]) -> float:
-    """The median of the errors, whatever their sign."""
+    """The median of the absolute errors."""
     return statistics.median(abs(step.error) for step in steps)
 
 
 def rank_correlation(steps: Sequence[Step]) -> float:
-    """Spearman's: 1 if the estimates put the steps in the order that was measured."""
+    """Spearman's: 1 if the estimates order the steps as measured."""
     n = len(steps)
     if n < 2:
         return 1.0
@@ -102,9 +102,9 @@ def rank_correlation(steps: Sequence[Step]) -> float:
 
 
 def wrong_pairs(steps: Sequence[Step]) -> list[tuple[str, str]]:
-    """Pairs of steps, the faster first, that the estimates put in the other order.
+    """Pairs of steps, the faster first, that the estimates order the other way.
 
-    Pairs whose measured times are within TIE of each other have no order.
+    Pairs whose measured times are within TIE of each other are unordered.
     """
     return [
         (a.kernel, b.kernel)
@@ -115,7 +115,7 @@ def wrong_pairs(steps: Sequence[Step]) -> list[tuple[str, str]]:
 
 
 def published(sample_blocks: int = SAMPLE_BLOCKS) -> Iterator[Comparison]:
-    """The published ladders beside their estimates, of which so many blocks are run."""
+    """The published ladders alongside their estimates, from a number of blocks."""
     for ladder in ladders():
         steps = _ladder_steps(ladder, ladder.published_ms, GPUS[ladder.gpu], sample_blocks)
         yield Comparison(ladder.name, ladder.gpu, ladder.source, ladder.written, tuple(steps))
@@ -130,7 +130,7 @@ def _ladder_steps(
 
 
 def runner(ladder: Ladder) -> Callable[[str], None]:
-    """A function that calls a launcher of a ladder, by its name, on the simulator."""
+    """A function that calls a ladder's launcher by name, on the simulator."""
     import torch
 
     from workbench.harness import inputs
@@ -174,7 +174,7 @@ class _Timed:
         return f"{case}, {dtype}"
 
     def elements(self) -> int:
-        """Those of its largest tensor."""
+        """Elements of its largest tensor."""
         operator, case = operators.get(self.op), self.case()
         tensors = operator.inputs(case) | operator.outputs(case)
         return max(tensor.numel() for tensor in tensors.values())
@@ -193,7 +193,7 @@ def _results(results: Path) -> Iterator[_Timed]:
 def measured(results: Path) -> Iterator[Comparison]:
     """The rungs that were timed on a known GPU, by shape, from docs/results/<device>-<op>.json.
 
-    Without the cases that ``left_out`` tells of.
+    Without the cases of ``left_out``.
     """
     for timed in _results(results):
         steps = tuple(_rung_steps(timed)) if timed.elements() <= LARGEST else ()
@@ -211,7 +211,7 @@ def left_out(results: Path) -> list[str]:
 
 
 def timed(results: Path, sample_blocks: int = SAMPLE_BLOCKS) -> Iterator[Comparison]:
-    """Our kernels of the published ladders where --measure has timed them on a known GPU."""
+    """Our kernels for the published ladders where --measure has timed them on a known GPU."""
     for file in sorted(results.glob("*-ladders.json")):
         run = json.loads(file.read_text())
         gpu = by_device(run["device"])

@@ -1,4 +1,4 @@
-"""Where the time of a kernel goes: its source with counters beside it, and what to change.
+"""Shows where a kernel's time goes: its source with counters alongside, and what to change.
 
 ``python test_<op>.py --explain NAME`` prints it, ``--html FILE`` writes it as a page. From Python,
 ``explain(launches)`` takes what ``simulator.record()`` yields.

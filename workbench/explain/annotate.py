@@ -1,4 +1,4 @@
-"""The stretches of source that a kernel executed: its function and the helpers it calls."""
+"""The regions of source that a kernel executed: its function and the helpers it calls."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from simulator import LineCounters
 from workbench.explain.kernels import Kernel
 from workbench.toolchain.paths import shown
 
-CONTEXT = 2  # lines shown around lines that lie in no function
-NEAR = 3  # stretches that are at most this many lines apart are shown as one
-LONGEST_GAP = 16  # a longer stretch of one function that did not run is left out
+CONTEXT = 2  # lines shown around lines outside any function
+NEAR = 3  # regions at most this many lines apart are shown as one
+LONGEST_GAP = 16  # a longer stretch of a function that did not run is left out
 
 _NO_FUNCTION = re.compile(r"\b(namespace|struct|class|union|enum|extern)\b(?!.*\))", re.DOTALL)
 _NOT_CODE = re.compile(
@@ -48,7 +48,7 @@ class Region:
 
     @property
     def file(self) -> str:
-        """The file as a message shows it."""
+        """The file as messages show it."""
         return shown(self.path)
 
 
@@ -59,7 +59,7 @@ class Source:
     Attributes:
         path: the file.
         lines: its text; empty if it cannot be read.
-        functions: first and last line of every function, from its head to its closing brace.
+        functions: first and last line of every function, from its signature to its closing brace.
     """
 
     path: Path
@@ -67,7 +67,7 @@ class Source:
     functions: tuple[tuple[int, int], ...]
 
     def text(self, number: int) -> str:
-        """A line; empty where there is none."""
+        """A line; empty if there is none."""
         return self.lines[number - 1] if 0 < number <= len(self.lines) else ""
 
     def function(self, number: int) -> tuple[int, int] | None:
@@ -79,7 +79,7 @@ class Source:
 
 
 def read(path: Path) -> Source:
-    """Read a source file; one that cannot be read has no lines."""
+    """Read a source file; an unreadable one has no lines."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -88,17 +88,17 @@ def read(path: Path) -> Source:
 
 
 def sources(kernel: Kernel) -> dict[str, Source]:
-    """The files in which a kernel's lines lie, by path."""
+    """The files that contain a kernel's lines, by path."""
     return {path: read(Path(path)) for path in dict.fromkeys(path for path, _ in kernel.lines)}
 
 
 def without_comments(text: str) -> str:
-    """The text with comments, literals and preprocessor lines blanked, lines and columns kept."""
+    """The text with comments, literals and preprocessor lines blanked; positions are kept."""
     return _NOT_CODE.sub(lambda found: re.sub(r"[^\n]", " ", found[0]), text)
 
 
 def functions(text: str) -> Iterator[tuple[int, int]]:
-    """First and last line of every function: the outermost braces but those of a scope."""
+    """First and last line of every function: the outermost braces except those of a scope."""
     code = without_comments(text)
     stack: list[bool] = []  # for each open brace: does it belong to a function?
     head, start = 0, 0
@@ -119,7 +119,7 @@ def functions(text: str) -> Iterator[tuple[int, int]]:
 
 
 def regions(kernel: Kernel, files: Mapping[str, Source]) -> tuple[Region, ...]:
-    """What to show of the files: the functions that ran, the kernel's own first."""
+    """The parts of the files to show: the functions that ran, the kernel's own first."""
     made = []
     for path, source in files.items():
         counters = {line: c for (file, line), c in kernel.lines.items() if file == path}

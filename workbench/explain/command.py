@@ -15,7 +15,7 @@ from workbench.harness.environment import command_line
 from workbench.operators.builds import Rung
 from workbench.operators.operator import Case, Operator
 
-WHY = "what explains a kernel is counted there"
+WHY = "kernels are counted there to be explained"
 
 
 def run(
@@ -27,11 +27,11 @@ def run(
     gpu: str = DEFAULT_GPU,
     sample: int = 0,
 ) -> int:
-    """Explain rungs; the exit status, 1 if one is wrong or the page cannot be written.
+    """Explain rungs; return the exit status, 1 if one is wrong or the page cannot be written.
 
     Args:
         operator: what the rungs compute.
-        rungs: the rungs.
+        rungs: the rungs to explain.
         cases: the inputs.
         html: the file of the page, None for no page.
         printed: print the explanation.

@@ -1,6 +1,6 @@
-"""The detectors: each looks for one way to waste time and words what it finds.
+"""The detectors: each looks for one way to waste time and describes what it finds.
 
-``find`` asks them all for the findings that matter most in a kernel.
+``find`` runs all of them and returns the findings that matter most in a kernel.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from workbench.explain.work import Work
 from workbench.harness.figures import amount, number, of, percent, share
 
 SHOWN = 3  # findings of a kernel
-LEAST_GAIN = 0.001  # less of the time is not worth a word
+LEAST_GAIN = 0.001  # a smaller share of the time is not reported
 LEAST_GAIN_AGAIN = 0.1  # of a second finding of one kind
-AVOIDABLE = 0.25  # of the instructions for addresses and loops; the compiler avoids some by itself
+AVOIDABLE = 0.25  # of address and loop instructions; the compiler eliminates some by itself
 
 
 def idle_lanes(s: Subject) -> Iterator[Finding]:
-    """Instructions that only some lanes of a warp take part in."""
+    """Instructions that only some lanes of a warp execute."""
 
     def idle(c: Counters) -> float:
         return c.warp_instructions - c.thread_instructions / LANES
@@ -43,10 +43,12 @@ def idle_lanes(s: Subject) -> Iterator[Finding]:
         f"{percent(share(issued, s.total.warp_instructions))} of the kernel's instructions"
     )
     why = (
-        "The lanes of a warp share one instruction. Where a branch parts them, or where some have "
-        "nothing to do, the others still take the whole warp's slot."
+        "The lanes of a warp execute one instruction together. Where they diverge, or some have "
+        "nothing to do, the others still take the whole warp's issue slot."
     )
-    fix = "Branch by whole warps: give work to consecutive threads, and none to whole warps."
+    fix = (
+        "Branch by whole warps: assign work to consecutive threads, leaving other warps fully idle."
+    )
     saved = (
         units.pipes(units.ptx(line), s.gpu) * share(idle(line), line.warp_instructions)
         for line in lines.each
@@ -55,7 +57,7 @@ def idle_lanes(s: Subject) -> Iterator[Finding]:
 
 
 def barriers(s: Subject) -> Iterator[Finding]:
-    """Barriers that follow each other closely."""
+    """Barriers in quick succession."""
     warps = -(-s.kernel.threads // LANES)
     if not s.total.barriers or warps == 1:
         return
@@ -68,19 +70,19 @@ def barriers(s: Subject) -> Iterator[Finding]:
         "wait for the slowest"
     )
     why = (
-        "While warps wait at a barrier they neither load nor compute, and only another block on "
-        "the same SM can fill the gap."
+        "Warps that wait at a barrier neither load nor compute, and only another block on the "
+        "same SM can fill the gap."
     )
     fix = (
-        "More work between barriers: more than one element per thread, warp shuffles in place of "
-        "the last steps of a reduction, two buffers so that one barrier per trip is enough."
+        "Do more work between barriers: several elements per thread, warp shuffles instead of "
+        "the last steps of a reduction, double buffering so that an iteration needs one barrier."
     )
     gain = s.gain(Work(waiting=s.kernel.work.waiting))
     yield Finding("barriers", lines.places, title, why, fix, gain)
 
 
 def special(s: Subject) -> Iterator[Finding]:
-    """Exponentials, sines, roots and reciprocals, of which an SM computes few in a cycle."""
+    """Exponentials, sines, roots and reciprocals, of which an SM computes few per cycle."""
     lines = s.worst(lambda c: c.special_function_instructions)
     operations = lines.total.special_function_ops
     if not operations:
@@ -96,7 +98,7 @@ def special(s: Subject) -> Iterator[Finding]:
         f"units {s.gpu.fp32}."
     )
     fix = (
-        "Compute each value once and keep it, use exp2f with a scale folded in before, divide once "
+        "Compute each value once and keep it, use exp2f with the scale folded in, divide once "
         "and multiply by the result."
     )
     issue = s.total.special_function_instructions / s.gpu.issue
@@ -105,7 +107,7 @@ def special(s: Subject) -> Iterator[Finding]:
 
 
 def atomics(s: Subject) -> Iterator[Finding]:
-    """Atomic operations, of which those on one address take turns."""
+    """Atomic operations, which are serialised if they share an address."""
     lines = s.worst(lambda c: c.atomics)
     c = lines.total
     requests = c.atomic_requests + c.shared_atomic_requests
@@ -119,7 +121,7 @@ def atomics(s: Subject) -> Iterator[Finding]:
         f"{amount(c.atomics)} atomic operations{who}: {number(c.atomics / requests)} lanes of a "
         f"warp in {of(groups / requests, 'wavefront' if shared else 'sector')} at a time"
     )
-    why = "Atomic operations on one address take turns, and so do all warps that want it."
+    why = "Atomic operations on one address are serialised, across all warps that use it."
     fix = (
         "Reduce within the warp (shuffles) and the block (shared memory) first, then one atomic "
         "operation per block."
@@ -142,12 +144,12 @@ def overhead(s: Subject) -> Iterator[Finding]:
     lines = s.worst(rest)
     title = (
         f"{percent(share(rest(c), c.warp_instructions))} of the instructions compute addresses and "
-        f"count loops, {percent(share(useful, c.warp_instructions))} the result"
+        f"control loops, {percent(share(useful, c.warp_instructions))} the result"
     )
-    why = "A warp scheduler starts one instruction per cycle, whatever it is for."
+    why = "A warp scheduler issues one instruction per cycle, whatever it is for."
     fix = (
-        "Let a pointer move along instead of computing an index anew, unroll loops, let a thread "
-        "compute several elements so that they share an address."
+        "Increment a pointer instead of recomputing an index, unroll loops, compute several "
+        "elements per thread so that they share an address."
     )
     integer = s.kernel.work.sm.integer
     saved = Cycles(issue=rest(c) / s.gpu.issue, integer=integer) * AVOIDABLE
@@ -170,7 +172,7 @@ DETECTORS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
 
 
 def find(kernel: Kernel, files: Mapping[str, Source]) -> tuple[Finding, ...]:
-    """At most SHOWN findings on a kernel, the costliest first."""
+    """At most SHOWN findings for a kernel, the costliest first."""
     subject = Subject(kernel, files)
     found = [finding for detect in DETECTORS for finding in detect(subject)]
     chosen: list[Finding] = []

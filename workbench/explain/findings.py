@@ -1,4 +1,4 @@
-"""What a finding is: what a kernel wastes, on which line, and what to do about it."""
+"""Findings: what a kernel wastes, on which line, and what to do about it."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class Finding:
     """Something that costs time.
 
     Attributes:
-        kind: a word for it, such as ``stride`` or ``bank conflict``.
-        places: the lines it happens on, the costliest first.
+        kind: its category, such as ``stride`` or ``bank conflict``.
+        places: the lines where it happens, the costliest first.
         title: what happens, with numbers.
-        why: why that costs time.
+        why: why it costs time.
         fix: what to do.
-        gain: the share of the kernel's cycles that is saved without it, roughly; ranks findings.
+        gain: roughly the share of the kernel's cycles that fixing it saves; ranks findings.
     """
 
     kind: str
@@ -50,7 +50,7 @@ class Lines:
 
     Attributes:
         each: their counters.
-        total: the sums of these.
+        total: their sums.
     """
 
     each: tuple[LineCounters, ...]
@@ -58,11 +58,11 @@ class Lines:
 
     @property
     def places(self) -> tuple[Place, ...]:
-        """Where they are."""
+        """The places of the lines."""
         return tuple((line.file, line.line) for line in self.each)
 
     def sum(self, cost: Callable[[LineCounters], float]) -> float:
-        """What they cost together."""
+        """Their total cost."""
         return sum(cost(line) for line in self.each)
 
 
@@ -80,19 +80,19 @@ class Subject:
 
     @property
     def gpu(self) -> Gpu:
-        """By whose rates costs are compared."""
+        """The GPU whose rates determine costs."""
         return self.kernel.gpu
 
     def gain(self, saved: Work) -> float:
-        """The share of the kernel's cycles that is saved if this need not be done.
+        """The share of the kernel's cycles that is saved without this work.
 
-        Little if the kernel waits for something else.
+        Small if the kernel is limited by something else.
         """
         whole = self.kernel.work
         return share(whole.cycles - (whole - saved).cycles, whole.cycles)
 
     def worst(self, cost: Callable[[LineCounters], float]) -> Lines:
-        """The lines that cost something, the costliest first, without the negligible."""
+        """The lines that cost something, the costliest first; negligible ones are left out."""
         costs = [(cost(line), line) for line in self.kernel.lines.values()]
         most = max((own for own, _ in costs), default=0.0)
         ranked = sorted(costs, key=lambda item: -item[0])
@@ -100,7 +100,7 @@ class Subject:
         return Lines(each, added(each))
 
     def accesses(self, lines: Lines, shared: bool, store: bool) -> list[Access]:
-        """The arrays that the lines load, or store to, in shared or in another memory."""
+        """The arrays that the lines load from, or store to, in shared or other memory."""
         found = []
         for path, line in lines.places:
             source = self.files.get(path)
@@ -115,5 +115,5 @@ def listed(words: Sequence[str]) -> str:
 
 
 def names(found: Sequence[Access]) -> list[str]:
-    """The arrays' names, each once."""
+    """The arrays' names, without duplicates."""
     return list(dict.fromkeys(access.name for access in found))

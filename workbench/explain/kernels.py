@@ -1,4 +1,4 @@
-"""The launches of a run, brought together by kernel: counters of the whole and of each line."""
+"""The launches of a run, grouped by kernel: counters in total and per line."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ Place = tuple[str, int]  # file, as an absolute path, and line
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel and what its launches counted together.
+    """A kernel and the summed counters of its launches.
 
     Attributes:
         total: its launches as one, with the grid of the first.
         records: its launches.
         lines: the counters of each source line.
-        gpu: by whose rates the lines are ranked.
+        gpu: the GPU whose rates rank the lines.
     """
 
     total: Launch
@@ -37,12 +37,12 @@ class Kernel:
 
     @property
     def name(self) -> str:
-        """As the simulator reports it, template arguments included."""
+        """The name as the simulator reports it, including template arguments."""
         return self.total.kernel
 
     @property
     def launches(self) -> int:
-        """How often it was launched."""
+        """The number of launches."""
         return len(self.records)
 
     @property
@@ -57,7 +57,7 @@ class Kernel:
 
     @cached_property
     def work(self) -> Work:
-        """What all of it has to do."""
+        """The work of the whole kernel."""
         dram_bytes = self.total.dram_read_bytes + self.total.dram_write_bytes
         return work(self.total, self._tensor_rate, self.gpu, dram_bytes)
 
@@ -78,14 +78,14 @@ class Kernel:
     def _tensor_rate(self) -> float:
         try:
             return units.tensor(self.total, self.gpu)
-        except ValueError:  # it does not run there, as its estimate says; rank what else it does
+        except ValueError:  # it does not run there, as its estimate says; rank its other work
             return math.inf
 
 
 def by_kernel(launches: Sequence[Launch], gpu: Gpu) -> tuple[Kernel, ...]:
     """The kernels of launches, in the order they were first launched.
 
-    Launches of one kernel with blocks of one size are added up.
+    Launches of one kernel with the same block size are added up.
     """
     groups: dict[tuple[str, tuple[int, int, int]], list[Launch]] = {}
     for launch in launches:

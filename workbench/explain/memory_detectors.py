@@ -1,4 +1,4 @@
-"""Detectors of what wastes memory traffic: global, shared and local."""
+"""Detectors of wasted memory traffic: global, shared and local."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from workbench.explain.names import Access
 from workbench.explain.work import Work, l2_cycles
 from workbench.harness.figures import amount, number, of, percent, share
 
-WASTEFUL = 1.1  # sectors or wavefronts over the ideal that are worth a word
-REUSED = 1.5  # how often a byte is asked for, worth a word
-FEW = 5  # times: rather passes over the data than threads that share it
+WASTEFUL = 1.1  # ratio of sectors or wavefronts to the ideal from which to report
+REUSED = 1.5  # requests per byte from which to report
+FEW = 5  # up to this ratio: passes over the data rather than threads that share it
 WIDEST = 16  # bytes that a lane can load at once
 IN_FLIGHT = 0.1  # of the time, by loads that are four times as wide
 
@@ -28,7 +28,7 @@ def _named(found: Sequence[Access], one: str, many: str, nobody: str) -> str:
 
 
 def scattered(s: Subject) -> Iterator[Finding]:
-    """Loads and stores of global memory that touch more sectors than their bytes fill."""
+    """Global loads and stores that touch more sectors than their bytes fill."""
     traffic = units.global_loads(s.total) + units.global_stores(s.total)
     for kind, done in ((units.global_loads, "read"), (units.global_stores, "written")):
         excess = _excess(kind, s.gpu)
@@ -40,9 +40,9 @@ def scattered(s: Subject) -> Iterator[Finding]:
         apart = [access for access in found if access.stride not in (None, "1")] or found
         step = _step(apart)
         verb = _named(apart, f"is {done}", f"are {done}", f"global memory is {done}")
-        how = f"with a stride of {step}" if step else "by lanes that lie apart"
+        how = f"with a stride of {step}" if step else "by scattered lanes"
         if asked.pieces - asked.ideal <= 1.01 * asked.requests and not step:
-            how = "off the sectors' boundaries"
+            how = "across sector boundaries"
         title = (
             f"{verb} {how}: {of(asked.pieces / asked.requests, 'sector')} per request, "
             f"{number(asked.ideal / asked.requests)} would do; "
@@ -53,18 +53,18 @@ def scattered(s: Subject) -> Iterator[Finding]:
 
 
 def _excess(kind: Callable[[Counters], Traffic], gpu: Gpu) -> Callable[[Counters], float]:
-    """The cycles that a line's requests of a kind take beyond the ideal."""
+    """The cycles that a line's requests of one kind take beyond the ideal."""
     return lambda c: kind(c).cycles(gpu) - kind(c).ideal_cycles(gpu)
 
 
 _COALESCE = (
-    "Let neighbouring lanes take neighbouring elements: threadIdx.x belongs in the part of the "
+    "Let neighbouring lanes access neighbouring elements: threadIdx.x belongs in the part of the "
     "index that nothing multiplies."
 )
 
 
 def _step(found: Sequence[Access]) -> str | None:
-    """The stride, if the arrays agree in one."""
+    """The stride, if the arrays share one."""
     strides = {access.stride for access in found} - {None, "1", "?"}
     return strides.pop() if len(strides) == 1 else None
 
@@ -78,15 +78,15 @@ def _why_scattered(found: Sequence[Access]) -> str:
             f"{found[0].text} moves by {step} with it. "
         )
         if found[0].lane == found[0].name:
-            text = f"{found[0].name} points to another place, {step} further, for each lane. "
+            text = f"{found[0].name} points {step} further for each lane. "
     return text + (
-        "A request is one instruction of a warp. Memory answers in sectors of 32 bytes: lanes that "
-        "lie side by side share them, lanes that lie apart have one fetched each and use a part."
+        "A request is one warp instruction. Memory is transferred in sectors of 32 bytes: "
+        "contiguous lanes share them, while scattered lanes fetch one each and use part of it."
     )
 
 
 def reuse(s: Subject) -> Iterator[Finding]:
-    """Global memory that is asked for more often than there is of it."""
+    """Global memory that is requested several times."""
     asked, different = s.total.global_load_bytes, s.total.dram_read_bytes
     if not different or asked < REUSED * different:
         return
@@ -101,7 +101,7 @@ def reuse(s: Subject) -> Iterator[Finding]:
     times = asked / different
     title = (
         f"{_each(found)} is loaded {number(times)} times from global memory: {amount(asked, 'B')} "
-        f"asked for, {amount(different, 'B')} would do"
+        f"requested, {amount(different, 'B')} would do"
     )
     why = _why_reused(s.total, loads.requests / max(1, lines.total.fp32_instructions))
     yield Finding("reuse", lines.places, title, why, _keep(s, found, times), s.gain(saved))
@@ -110,16 +110,16 @@ def reuse(s: Subject) -> Iterator[Finding]:
 def _why_reused(c: Counters, loads: float) -> str:
     hits = 1 - min(1.0, share(c.l2_read_sectors, c.global_load_sectors))
     text = (
-        f"The L1 cache answers {percent(hits)} of it, but each load is an instruction, with an "
+        f"The L1 cache serves {percent(hits)} of it, but each load is an instruction, with an "
         "address to compute and a tag to look up"
     )
     if hits < 0.1:
-        text = "Hardly any of it is still in the L1 cache, so the L2 cache has to answer"
+        text = "Hardly any of it hits in the L1 cache, so the L2 cache has to serve it"
     parts = []
     if c.fp32_instructions and 0.2 < loads < 20:
-        parts.append(f"{of(loads, 'load')} for each arithmetic instruction")
+        parts.append(f"{of(loads, 'load')} per arithmetic instruction")
     if c.flops:
-        parts.append(f"{number(c.flops / c.global_load_bytes)} FLOP for each byte")
+        parts.append(f"{number(c.flops / c.global_load_bytes)} FLOP per byte")
     return f"{text}: {', '.join(parts)}." if parts else f"{text}."
 
 
@@ -130,22 +130,22 @@ def _each(found: Sequence[Access]) -> str:
 
 def _keep(s: Subject, found: Sequence[Access], times: float) -> str:
     if s.total.shared_load_bytes > s.total.global_load_bytes:
-        return "A larger tile per block: what is loaded once then serves more threads."
+        return "Use a larger tile per block: each load then serves more threads."
     known = names(found)
     if times < FEW:
-        what = listed(known) if known else "what is read again"
+        what = listed(known) if known else "the data read again"
         return (
-            f"Keep {what} in registers or shared memory between the passes, or do the work of "
-            "several passes in one."
+            f"Keep {what} in registers or shared memory between the passes, or combine "
+            "several passes into one."
         )
     return (
-        "Let the threads of a block load a tile into shared memory together, once, and use it "
+        "Let the threads of a block load a tile into shared memory together, once, and read it "
         "from there: global memory is read less often, and shared memory has no tags."
     )
 
 
 def shared_bound(s: Subject) -> Iterator[Finding]:
-    """Arithmetic that waits for its operands from shared memory."""
+    """Arithmetic that waits for operands from shared memory."""
 
     def loading(c: Counters) -> float:
         waves = c.shared_load_wavefronts_ideal
@@ -162,17 +162,17 @@ def shared_bound(s: Subject) -> Iterator[Finding]:
     known = names(s.accesses(lines, shared=True, store=False))
     title = (
         f"{of(c.shared_load_requests / c.fp32_instructions, 'load')} of "
-        f"{listed(known) if known else 'shared memory'} for each arithmetic instruction, "
-        f"{intensity} FLOP for each byte of shared memory: the arithmetic units are busy "
+        f"{listed(known) if known else 'shared memory'} per arithmetic instruction, "
+        f"{intensity} FLOP per byte of shared memory: the arithmetic units are busy "
         f"{percent(min(1.0, computing(s.total) / cycles))} of the time at most"
     )
     starts = s.gpu.fp32 * units.busy(1, 1, s.gpu) / LANES
     why = (
-        f"While shared memory serves one load of a warp, the SM could start {number(starts)} "
+        f"While shared memory serves one load of a warp, the SM could issue {number(starts)} "
         "multiply-adds. Here they wait for their operands."
     )
     fix = (
-        "Let a thread own several elements of the result (a register tile): a value read from "
+        "Let a thread compute several elements of the result (a register tile): a value read from "
         "shared memory then serves several multiply-adds."
     )
     gain = s.gain(Work(Cycles(shared=cycles - computing(c))))
@@ -180,7 +180,7 @@ def shared_bound(s: Subject) -> Iterator[Finding]:
 
 
 def conflicts(s: Subject) -> Iterator[Finding]:
-    """Lanes of a request that ask one bank for different words."""
+    """Lanes of a request that access different words of one bank."""
     whole = s.kernel.work.sm.shared
     for kind, done in ((units.shared_loads, "read"), (units.shared_stores, "written")):
         excess = _excess(kind, s.gpu)
@@ -202,25 +202,25 @@ def conflicts(s: Subject) -> Iterator[Finding]:
 
 
 _BANKS = (
-    "Shared memory has 32 banks of 4 bytes, and each gives one word per wavefront. Lanes that want "
-    "different words of one bank take turns; the same word is given to all at once."
+    "Shared memory has 32 banks of 4 bytes, and each delivers one word per wavefront. Lanes that "
+    "access different words of one bank take turns; the same word goes to all of them at once."
 )
 _PAD = (
-    "Pad the rows ([32][33] in place of [32][32]), or permute the columns (swizzle), so that the "
-    "lanes of a warp fall on different banks. Where a thread takes several words side by side, let "
-    "it take them at once (float4); the compiler may do so by itself."
+    "Pad the rows ([32][33] instead of [32][32]), or permute the columns (swizzle), so that the "
+    "lanes of a warp access different banks. Where a thread accesses several adjacent words, let "
+    "it access them at once (float4); the compiler may do so by itself."
 )
 
 
 def local_memory(s: Subject) -> Iterator[Finding]:
-    """Arrays of a thread that lie in memory rather than in registers."""
+    """Per-thread arrays that are in memory rather than in registers."""
     lines = s.worst(lambda c: c.local_bytes)
     moved = lines.total.local_bytes
     if not moved:
         return
-    title = f"{amount(moved, 'B')} of local memory: an array of a thread does not fit registers"
-    why = "Local memory is global memory that belongs to a thread; registers cannot be indexed."
-    fix = "Index arrays of a thread by constants only: unroll the loops over them (#pragma unroll)."
+    title = f"{amount(moved, 'B')} of local memory: a per-thread array is not in registers"
+    why = "Local memory is global memory private to a thread; registers cannot be indexed."
+    fix = "Index per-thread arrays by constants only: unroll the loops over them (#pragma unroll)."
     gain = s.gain(Work(units.local(lines.total, s.gpu)))
     yield Finding("local memory", lines.places, title, why, fix, gain)
 
@@ -238,7 +238,7 @@ def narrow(s: Subject) -> Iterator[Finding]:
         f"{listed(known) if known else 'global memory'} is loaded {number(size)} bytes at a time: "
         f"{amount(loads.requests)} requests where {amount(wide.requests)} of 16 bytes would do"
     )
-    why = "A load instruction of 16 bytes costs the issue of one and keeps four times in flight."
+    why = "A 16-byte load costs one issue slot and keeps four times as many bytes in flight."
     fix = "Load a float4 where the address is a multiple of 16 bytes."
     fewer = loads.requests - wide.requests
     saved = Cycles(issue=fewer / s.gpu.issue, l1=loads.cycles(s.gpu) - wide.cycles(s.gpu))
@@ -250,7 +250,7 @@ def narrow(s: Subject) -> Iterator[Finding]:
 
 
 def _is_narrow(loads: Traffic) -> bool:
-    """Lanes side by side fill their sectors; a broadcast does not, and has nothing to widen."""
+    """Contiguous lanes fill their sectors; a broadcast does not, and has nothing to widen."""
     side_by_side = loads.pieces < WASTEFUL * loads.ideal
     return (
         0 < loads.bytes <= 4 * LANES * loads.requests

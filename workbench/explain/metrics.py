@@ -1,4 +1,4 @@
-"""The figures beside a source line: what they are called, what they mean, how they are written."""
+"""The metrics shown for a source line: their names, meanings and formats."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class Metric:
 
     Attributes:
         key: its name in the page.
-        head: the column's head.
-        title: what it says, in a sentence.
-        value: the figure of a line, given the line's counters and the kernel; None if the line
+        head: the column's heading.
+        title: its meaning, in a sentence.
+        value: the value for a line, given the line's counters and the kernel; None if the line
             has none.
-        text: how the figure is written.
-        heat: it can colour the lines.
+        text: how the value is formatted.
+        heat: whether it can colour the lines.
         shown: whether it is shown for a kernel, given all its lines' values.
     """
 
@@ -37,7 +37,7 @@ class Metric:
     shown: Callable[[list[float]], bool] = any
 
     def of(self, line: SourceLine, kernel: Kernel) -> float | None:
-        """The figure of a line of source; None if it has none, or was not executed."""
+        """The value for a source line; None if it has none or was not executed."""
         return None if line.counters is None else self.value(line.counters, kernel)
 
 
@@ -45,7 +45,7 @@ Value = Callable[[LineCounters, Kernel], float | None]
 
 
 def _part(of: Callable[[Counters], float]) -> Value:
-    """The line's share of what the kernel has."""
+    """The line's share of the kernel's total."""
 
     def value(line: LineCounters, kernel: Kernel) -> float | None:
         return share(of(line), of(kernel.total)) if of(line) else None
@@ -93,7 +93,7 @@ METRICS = (
     Metric(
         "lanes",
         "lanes",
-        "Active lanes of an instruction on average; a warp has 32.",
+        "Active lanes per instruction on average; a warp has 32.",
         _ratio(lambda c: c.thread_instructions, lambda c: c.warp_instructions),
         lambda value: f"{value:.1f}",
         shown=lambda values: min(values, default=32) < 31.95,
@@ -101,7 +101,7 @@ METRICS = (
     Metric(
         "sectors",
         "sectors",
-        "32-byte sectors of global memory for each request of a warp.",
+        "32-byte sectors of global memory per warp request.",
         _ratio(lambda c: _global(c).pieces, lambda c: _global(c).requests),
         number,
         heat=True,
@@ -109,7 +109,7 @@ METRICS = (
     Metric(
         "sectors_ideal",
         "ideal",
-        "Sectors for each request if the bytes asked for lay side by side.",
+        "Sectors per request if the requested bytes were contiguous.",
         _ratio(lambda c: _global(c).ideal, lambda c: _global(c).requests),
         number,
     ),
@@ -124,7 +124,7 @@ METRICS = (
     Metric(
         "wavefronts",
         "waves",
-        "Shared-memory wavefronts for each request of a warp; more than the ideal are conflicts.",
+        "Shared-memory wavefronts per warp request; more than the ideal are conflicts.",
         _ratio(lambda c: _shared(c).pieces, lambda c: _shared(c).requests),
         number,
         heat=True,
@@ -132,7 +132,7 @@ METRICS = (
     Metric(
         "wavefronts_ideal",
         "ideal",
-        "Wavefronts for each request without bank conflicts.",
+        "Wavefronts per request without bank conflicts.",
         _ratio(lambda c: _shared(c).ideal, lambda c: _shared(c).requests),
         number,
     ),
@@ -154,7 +154,7 @@ METRICS = (
     Metric(
         "global_bytes",
         "bytes",
-        "Global bytes that the lanes asked for.",
+        "Global bytes requested by the lanes.",
         _amount(lambda c: _global(c).bytes),
         _bytes,
         heat=True,
@@ -162,7 +162,7 @@ METRICS = (
     Metric(
         "l2",
         "L2",
-        "Share of the sectors that the L1 cache does not answer and the L2 cache has to.",
+        "Share of the sectors that miss in the L1 cache and go to the L2 cache.",
         _part(lambda c: c.l2_read_sectors + c.l2_write_sectors),
         part,
         heat=True,
@@ -185,16 +185,16 @@ METRICS = (
     Metric(
         "atomics",
         "atomics",
-        "Atomic operations of lanes.",
+        "Atomic operations, counted per lane.",
         _amount(lambda c: c.atomics),
         heat=True,
     ),
-    Metric("barriers", "barriers", "Barriers that warps arrive at.", _amount(lambda c: c.barriers)),
+    Metric("barriers", "barriers", "Barrier arrivals of warps.", _amount(lambda c: c.barriers)),
 )
 
 
 def columns(kernel: Kernel) -> tuple[Metric, ...]:
-    """The metrics that say something about a kernel."""
+    """The metrics that are informative for a kernel."""
     return tuple(metric for metric in METRICS if metric.shown(_values(metric, kernel)))
 
 

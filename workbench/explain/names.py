@@ -1,7 +1,7 @@
-"""What a source line says about its memory accesses: which arrays, and how lanes step in them.
+"""What a source line reveals about its memory accesses: which arrays, and the step between lanes.
 
-Read off the text, so it may not know: then the names are missing and the findings say less. The
-counters never depend on it.
+This is read from the text, so it may be unknown: then the names are missing and the findings say
+less. The counters never depend on it.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ class Access:
 
     Attributes:
         name: the array.
-        text: as it is written, ``A[row * p.lda + k]``.
-        store: it is assigned to.
-        lane: the variable by which the lanes of a warp differ in the index; None if unknown.
-        stride: by what that variable is multiplied; "1" for neighbours, None if unknown.
+        text: as written, ``A[row * p.lda + k]``.
+        store: whether it is assigned to.
+        lane: the variable in the index that differs between the lanes of a warp; None if unknown.
+        stride: the factor of that variable; "1" for neighbours, None if unknown.
     """
 
     name: str
@@ -49,7 +49,7 @@ def accesses(source: Source, number: int, shared: bool | None = None) -> tuple[A
     Args:
         source: the file.
         number: the line.
-        shared: only those in shared memory, only those that are not; None for all.
+        shared: True for those in shared memory only, False for the others only, None for all.
     """
     first, last = source.function(number) or (number, number)
     body = without_comments("\n".join(source.lines[first - 1 : last])).splitlines()
@@ -70,14 +70,14 @@ def accesses(source: Source, number: int, shared: bool | None = None) -> tuple[A
 
 
 def _registers(body: str) -> set[str]:
-    """Arrays that the function declares for itself, but those in shared memory."""
+    """Arrays that the function declares, except those in shared memory."""
     lists = (found[1] for found in _DECLARATION.finditer(body) if "__shared__" not in found[0])
     names = {name for text in lists for name in _SUBSCRIPT.findall(text)}
     return names | set(_REGISTERS.findall(body))
 
 
 def _statement(body: Sequence[str], index: int) -> str:
-    """The statement that a line is part of, in one line."""
+    """The statement that a line is part of, as one line."""
     first = last = index
     while first > 0 and not re.search(r"[;{}]\s*$", body[first - 1]):
         first -= 1
@@ -87,7 +87,7 @@ def _statement(body: Sequence[str], index: int) -> str:
 
 
 def _closing(text: str, opening: int) -> int:
-    """Position of the bracket that closes the one at ``opening``; -1 if it is not there."""
+    """Position of the bracket that closes the one at ``opening``; -1 if there is none."""
     depth = 0
     for position in range(opening, len(text)):
         depth += (text[position] in "[(") - (text[position] in "])")
@@ -97,7 +97,7 @@ def _closing(text: str, opening: int) -> int:
 
 
 def _subscripts(line: str) -> Iterator[tuple[str, list[str], str, bool]]:
-    """Name, indices, text and whether it is assigned to, of each subscripted name of a line."""
+    """Name, indices, text and whether it is assigned to, for each subscripted name of a line."""
     for found in _SUBSCRIPT.finditer(line):
         indices, position = [], found.end() - 1
         while position < len(line) and line[position] == "[":

@@ -16,8 +16,8 @@ from workbench.harness.figures import percent, share
 
 HERE = Path(__file__).parent
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
-MINOR = {"sectors_ideal", "wavefronts_ideal"}  # columns that the one before them is compared with
-FIRST = "cost"  # the column in front of the source, and the first choice of heat
+MINOR = {"sectors_ideal", "wavefronts_ideal"}  # columns that the preceding one is compared with
+FIRST = "cost"  # the column before the source, and the default choice for colours
 
 _TOKENS = re.compile(
     r"(?P<comment>//.*|/\*.*?\*/)|(?P<text>\"(?:\\.|[^\"\\])*\")|(?P<keyword>\b(?:__\w+|auto|bool|"
@@ -70,7 +70,7 @@ def _top(subject: Report, reports: Sequence[Report]) -> str:
 
 
 def _label(report: Report, reports: Sequence[Report]) -> str:
-    """The rung; with its shape where that is needed to tell it apart."""
+    """The rung, with its shape if needed to distinguish it."""
     same = sum(report.rung == other.rung for other in reports)
     return report.rung if same == 1 else f"{report.rung} {report.case}"
 
@@ -118,7 +118,7 @@ def _kernel(explained: Explained, name: str) -> str:
             f"<h3>{_escaped(kernel.name)}{_part(explained.part)}</h3>",
             f'<ol class="findings{few}">\n{findings}\n</ol>'
             if findings
-            else "<p>Nothing stands out: what it does, it does once and in order.</p>",
+            else "<p>Nothing stands out: no work is wasted or repeated.</p>",
             f'<dl class="facts">\n{facts}\n</dl>',
             _table(explained, name, ids),
         )
@@ -126,14 +126,14 @@ def _kernel(explained: Explained, name: str) -> str:
 
 
 def _part(part: float) -> str:
-    """How much of the rung a kernel is, if it is not all of it."""
+    """A kernel's share of the rung, if it is not all of it."""
     if part == 1:
         return ""
     return f' <span class="quiet">{percent(part)} of the rung\'s cycles</span>'
 
 
 def _line_ids(explained: Explained, name: str) -> dict[Place, str]:
-    """The id of every source line that is shown, by its place."""
+    """The id of every source line shown, by its place."""
     files = {region.path: 0 for region in explained.regions}
     number = {path: i for i, path in enumerate(files)}
     return {
@@ -164,7 +164,7 @@ def _finding(finding: Finding, ids: dict[Place, str], texts: dict[Place, str]) -
 
 
 def _code(text: str) -> str:
-    """A source line as HTML, comments and keywords marked."""
+    """A source line as HTML, with comments and keywords marked."""
     parts, end = [], 0
     for found in _TOKENS.finditer(text):
         parts.append(_escaped(text[end : found.start()]))
@@ -176,11 +176,11 @@ def _code(text: str) -> str:
 
 
 def _table(explained: Explained, name: str, ids: dict[Place, str]) -> str:
-    """The source of a kernel, a row for each line."""
+    """The source of a kernel, one row per line."""
     kernel = explained.kernel
     metrics = columns(kernel)
     ordered = [m for m in metrics if m.key == FIRST] + [m for m in metrics if m.key != FIRST]
-    heads = [_head("line", "The line's number: the source in its own order.", "pin", "ascending")]
+    heads = [_head("line", "The line number: the source in its own order.", "pin", "ascending")]
     for i, metric in enumerate(ordered):
         heads.append(_head(metric.head, metric.title, "pin2" if i == 0 else ""))
         if i == 0:
@@ -243,7 +243,7 @@ def _cells(line: SourceLine, kernel: Kernel, metrics: Sequence[Metric]) -> Itera
 
 
 def _tools(metrics: Sequence[Metric], name: str) -> str:
-    """The choice of what colours the lines; the values are the columns' positions."""
+    """The selector for what colours the lines; its values are column positions."""
     options = "".join(
         f'<option value="{1 if i == 0 else i + 2}">{_escaped(_choice(metric))}</option>'
         for i, metric in enumerate(metrics)
@@ -274,7 +274,7 @@ def _terms(metrics: Sequence[Metric]) -> str:
 def _footer(made_by: str) -> str:
     return (
         "<footer>\n<p>Counted by the simulator, which executes the instructions (PTX) that the "
-        "compiler made of the source. Counters have the names and definitions of Nsight Compute. "
+        "compiler generated. Counters have the names and definitions of Nsight Compute. "
         "The cost and the order of the findings are rough estimates.</p>\n"
         f"<p>Made by <code>{_escaped(made_by)}</code></p>\n</footer>"
     )

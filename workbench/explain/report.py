@@ -1,4 +1,4 @@
-"""What --explain says of a rung: kernels with their source, findings and totals."""
+"""What --explain says about a rung: kernels with their source, findings and totals."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from workbench.harness.figures import amount, duration, number, per, percent, sh
 
 @dataclass(frozen=True)
 class Fact:
-    """A figure of the whole kernel: its name, itself, and what is to be said of it."""
+    """A figure for the whole kernel: its name, value and a note."""
 
     name: str
     value: str
@@ -35,7 +35,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class Explained:
-    """A kernel, explained; ``part`` is its share of the rung's cycles, roughly."""
+    """A kernel, explained; ``part`` is roughly its share of the rung's cycles."""
 
     kernel: Kernel
     regions: tuple[annotate.Region, ...]
@@ -52,10 +52,10 @@ class Report:
         op: the operator's name.
         rung: the rung's name.
         case: sizes, options and layout.
-        dtype: torch's name of it.
+        dtype: torch's name for it.
         kernels: what it launched.
-        note: why it was not run, or that its result is wrong.
-        wrong: its result is wrong.
+        note: why it did not run, or that its result is wrong.
+        wrong: whether its result is wrong.
     """
 
     op: str
@@ -79,10 +79,11 @@ def explained(
 
     Args:
         launches: what ``simulator.record()`` yields.
-        gpu: whose rates rank lines and findings, and for which time and occupancy are estimated,
-            which needs the kernels' files to compile alone; None ranks by the default GPU's.
-        op: whose ladder the kernels are of, which tells their files where all of a kernel's
-            lines are in headers.
+        gpu: the GPU whose rates rank lines and findings, and for which time and occupancy are
+            estimated, which requires the kernels' files to compile on their own; None ranks by the
+            default GPU.
+        op: the operator of the kernels' ladder, which names their files if all of a kernel's lines
+            are in headers.
     """
     kernels = by_kernel(launches, gpu or GPUS[DEFAULT_GPU])
     cycles = [kernel.work.cycles for kernel in kernels]
@@ -103,7 +104,7 @@ def _explained(kernel: Kernel, part: float, gpu: Gpu | None, op: str | None) -> 
 
 
 def _estimated(kernel: Kernel, gpu: Gpu, op: str | None) -> list[Fact]:
-    """Time and occupancy on a GPU; none where they cannot be told."""
+    """Time and occupancy on a GPU; nothing if they cannot be estimated."""
     own = [Path(path) for path, _ in kernel.lines if path.endswith(".cu")]
     files = dict.fromkeys([*own, *(ladder_sources(op) if op else ())])
     try:
@@ -117,12 +118,12 @@ def _estimated(kernel: Kernel, gpu: Gpu, op: str | None) -> list[Fact]:
     return [
         Fact("estimated time", duration(found.time_ms), band),
         Fact("occupancy", percent(held.fraction), f"{fits}; limit: {held.limiter}"),
-        Fact("registers", str(found.registers), f"of each thread; {spills}"),
+        Fact("registers", str(found.registers), f"per thread; {spills}"),
     ]
 
 
 def _size(numbers: tuple[int, int, int]) -> str:
-    """``8 x 8``: without the dimensions of one at the end."""
+    """``8 x 8``: without trailing dimensions of 1."""
     last = max((i for i, n in enumerate(numbers) if n != 1), default=0)
     return " x ".join(str(n) for n in numbers[: last + 1])
 
@@ -147,9 +148,9 @@ def _facts(kernel: Kernel) -> list[Fact]:
         facts.append(Fact("sampled", ran, f"of {amount(c.num_blocks)} ran; the rest as they"))
     facts += [*_arithmetic(c), *_global(c), *_shared(c)]
     if c.barriers:
-        facts.append(Fact("barriers", amount(c.barriers), "arrivals of warps"))
+        facts.append(Fact("barriers", amount(c.barriers), "warp arrivals"))
     if c.atomics:
-        facts.append(Fact("atomics", amount(c.atomics), "operations of lanes"))
+        facts.append(Fact("atomics", amount(c.atomics), "per-lane operations"))
     return facts
 
 
@@ -169,14 +170,14 @@ def _global(c: Launch) -> list[Fact]:
     asked = units.global_loads(c) + units.global_stores(c)
     if not asked.bytes:
         return []
-    facts = [Fact("global memory", amount(asked.bytes, "B"), "asked for by the lanes")]
+    facts = [Fact("global memory", amount(asked.bytes, "B"), "requested by the lanes")]
     if asked.requests:
-        each = f"{number(asked.pieces / asked.requests)} for each request"
+        each = f"{number(asked.pieces / asked.requests)} per request"
         ideal = f"{number(asked.ideal / asked.requests)} ideal"
         facts.append(Fact("sectors", amount(asked.pieces), f"of 32 B; {each}, {ideal}"))
         l2 = SECTOR_BYTES * (c.l2_read_sectors + c.l2_write_sectors)
         different = c.dram_read_bytes + c.dram_write_bytes
-        note = f"not answered by L1; {amount(different, 'B')} of it different"
+        note = f"missed in L1; {amount(different, 'B')} of it distinct"
         facts.append(Fact("L2 cache", amount(l2, "B"), note))
     return facts
 
@@ -185,7 +186,7 @@ def _shared(c: Launch) -> list[Fact]:
     asked = units.shared_loads(c) + units.shared_stores(c)
     if not c.shared_bytes and not c.shared_load_bytes:
         return []
-    facts = [Fact("shared memory", amount(c.shared_bytes, "B"), "of each block")]
+    facts = [Fact("shared memory", amount(c.shared_bytes, "B"), "per block")]
     if asked.pieces:
         lost = asked.pieces - asked.ideal
         note = f"{amount(lost) if lost > 0 else 'no'} bank conflicts"

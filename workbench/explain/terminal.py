@@ -18,18 +18,18 @@ from workbench.harness.figures import part, percent
 from workbench.harness.terminal import PLAIN_WIDTH, console
 
 COLUMNS = ("cost", "instructions", "lanes", "sectors", "global", "wavefronts", "shared")
-IDEALS = {"sectors": "sectors_ideal", "wavefronts": "wavefronts_ideal"}  # beside it, in brackets
+IDEALS = {"sectors": "sectors_ideal", "wavefronts": "wavefronts_ideal"}  # alongside it, in brackets
 HOT, WARM = 0.2, 0.05  # of the kernel's cycles
 
 LEGEND = """\
 >> and > mark the lines that take most of the cycles (cost, a rough estimate). instr: share of the
-instructions; lanes: active of 32; sectors: of 32 bytes for each request to global memory; waves:
-wavefronts for each request to shared memory; in brackets how many would do; global, shared: share
-of all sectors and of all wavefronts"""
+instructions; lanes: active of 32; sectors: of 32 bytes per request to global memory; waves:
+wavefronts per request to shared memory; in brackets the minimum; global, shared: share of all
+sectors and of all wavefronts"""
 
 
 def show(reports: Sequence[Report], file: TextIO | None = None) -> None:
-    """Print what was found out about rungs."""
+    """Print explained rungs."""
     to = console(file)
     for report in reports:
         to.print(Text(f"\n{report.title}", style="bold"), soft_wrap=True)
@@ -57,14 +57,14 @@ def _show_kernel(to: Console, explained: Explained) -> None:
         for line in _finding(number, finding, explained, min(_width(to), PLAIN_WIDTH)):
             to.print(line, soft_wrap=True)
     if not explained.findings:
-        to.print("\nnothing stands out: what it does, it does once and in order", soft_wrap=True)
+        to.print("\nnothing stands out: no work is wasted or repeated", soft_wrap=True)
     to.print()
     for fact in explained.facts:
         to.print(Text(f"  {fact.name:<14} {fact.value} {fact.note}".rstrip()), soft_wrap=True)
 
 
 def _diverges(kernel: Kernel) -> bool:
-    """Whether a line that matters leaves lanes idle."""
+    """Whether a significant line leaves lanes idle."""
     least = 0.02 * kernel.total.warp_instructions
     return any(
         c.warp_instructions > least and c.thread_instructions < 28 * c.warp_instructions
@@ -95,7 +95,7 @@ def _source(
     shown: dict[str, Metric],
     width: int,
 ) -> Iterator[Text]:
-    """The lines of a region, the figures in front of them."""
+    """The lines of a region, preceded by their figures."""
     rows = [[_cell(line, metric, shown, kernel) for metric in metrics] for line in region.lines]
     heads = [metric.head.rstrip(".") for metric in metrics]
     widths = [max(map(len, cells)) for cells in zip(heads, *rows, strict=True)]
@@ -118,7 +118,7 @@ def _source(
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    """A source line, in several if it is too long; the rest is indented further."""
+    """A source line, wrapped if it is too long; the rest is indented further."""
     text = text.rstrip().expandtabs(4)
     width = max(width, 30)
     if len(text) <= width:

@@ -1,4 +1,4 @@
-"""What a line or a kernel has to do, by the estimate's units, and the cycles that takes in all."""
+"""The work of a line or a kernel, by the estimate's units, and the cycles it takes in total."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 class Work:
     """Cycles of one SM, as if it did everything.
 
-    L2 and DRAM, which all SMs share, count as if each SM had its part of their rates: as in a grid
+    L2 and DRAM, which all SMs share, count as if each SM had its share of their rates: as in a grid
     that fills the GPU, whatever the size of the one that ran.
 
     Attributes:
-        sm: by unit.
-        waiting: for which the SM's warps stand at barriers.
-        l2: for the sectors that go to L2 and come from there.
-        dram: for the bytes of DRAM.
+        sm: cycles by unit.
+        waiting: cycles for which the SM's warps wait at barriers.
+        l2: cycles for the sectors that go to and come from L2.
+        dram: cycles for the bytes of DRAM.
     """
 
     sm: Cycles = Cycles()
@@ -34,18 +34,18 @@ class Work:
 
     @property
     def cycles(self) -> float:
-        """In all; the units overlap as in the estimate of a launch."""
+        """The total; the units overlap as in the estimate of a launch."""
         core = (self.sm.pipe + self.waiting, self.sm.load_store)
         sm = units.overlapped(core, units.UNIT_OVERLAP)
         return units.overlapped((sm, self.l2, self.dram), units.MEMORY_OVERLAP)
 
     @property
     def slowest(self) -> float:
-        """What the busiest unit takes alone."""
+        """The cycles of the busiest unit alone."""
         return max(self.sm.pipe, self.sm.load_store, self.l2, self.dram)
 
     def __sub__(self, other: Self) -> Self:
-        """What is left, at least nothing."""
+        """The difference, at least zero."""
         return type(self)(
             self.sm - other.sm,
             max(0.0, self.waiting - other.waiting),
@@ -58,10 +58,10 @@ def work(counted: simulator.Counters, tensor_rate: float, gpu: Gpu, dram_bytes: 
     """The work behind counters.
 
     Args:
-        counted: of a line or a kernel; its instructions are those of PTX.
-        tensor_rate: FLOP of an SM's tensor cores in a clock.
+        counted: counters of a line or a kernel; its instructions are PTX.
+        tensor_rate: FLOP per clock of an SM's tensor cores.
         gpu: the GPU.
-        dram_bytes: what DRAM moves; only known of whole kernels.
+        dram_bytes: bytes moved by DRAM; only known for whole kernels.
     """
     sm = units.pipes(units.ptx(counted), gpu) + units.accesses(counted, gpu)
     return Work(
@@ -73,14 +73,14 @@ def work(counted: simulator.Counters, tensor_rate: float, gpu: Gpu, dram_bytes: 
 
 
 def barrier_cycles(gpu: Gpu) -> float:
-    """What a warp's barrier costs its SM.
+    """The cost of a warp's barrier for its SM.
 
-    A warp waits for the barrier, and for what the slowest of its block still has in flight, mostly
-    an access to shared memory. All warps of the SM share that time.
+    A warp waits for the barrier, and for what the slowest warp of its block still has in flight,
+    mostly an access to shared memory. All warps of the SM share that time.
     """
     return (gpu.latency.barrier + gpu.latency.shared) / gpu.warps
 
 
 def l2_cycles(sectors: float, gpu: Gpu) -> float:
-    """Cycles of an SM's part of L2."""
+    """Cycles of an SM's share of L2."""
     return gpu.sms * gpu.cycles(units.l2_seconds(sectors, gpu.sms, gpu))

@@ -1,1 +1,1 @@
-"""What checks and measures any operator: it knows none by name."""
+"""Checks and measures any operator, knowing none by name."""

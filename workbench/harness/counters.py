@@ -1,4 +1,4 @@
-"""Counters of simulated launches: what a rung did, whatever the machine it was simulated on."""
+"""Counters of simulated launches: what a rung did, independent of the simulating machine."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ SECTOR_BYTES = 32
 
 
 def summed() -> tuple[str, ...]:
-    """The counters of ``simulator.Launch`` that are added up over launches."""
-    import simulator  # needed by this target alone
+    """The counters of ``simulator.Launch`` that are summed over launches."""
+    import simulator  # only this target needs it
 
     of_launches = ("l2_repeated_sectors", "dram_read_bytes", "dram_write_bytes")
     return (*(f.name for f in fields(simulator.Counters)), *of_launches)
 
 
 def record(run: Callable[[], None]) -> list[simulator.Launch]:
-    """Run something on the simulator; its launches, counted."""
+    """Run something on the simulator; return its launches with counters."""
     import simulator
 
     with simulator.record() as launches:
@@ -41,7 +41,7 @@ def totals(launches: Sequence[simulator.Launch]) -> dict[str, float]:
 
 
 def estimate_key(gpu: str) -> str:
-    """The name of the estimated time on a GPU, in ms, among the counters of a row."""
+    """The key of the estimated time on a GPU, in ms, among the counters of a row."""
     return f"estimated_ms_{gpu}"
 
 
@@ -55,8 +55,8 @@ def _moved(counters: Mapping[str, float]) -> float:
     return SECTOR_BYTES * sectors + counters["bulk_load_bytes"] + counters["bulk_store_bytes"]
 
 
-# What follows from the counters. asked_bytes: what lanes and bulk copies ask for, loads and
-# stores; l2_moved_bytes: what goes between the multiprocessors and L2.
+# Derived from the counters. asked_bytes: requested by lanes and bulk copies, loads and stores;
+# l2_moved_bytes: transferred between the multiprocessors and L2.
 DERIVED: dict[str, Callable[[Mapping[str, float]], float | None]] = {
     "asked_bytes": _sum(
         "global_load_bytes", "global_store_bytes", "bulk_load_bytes", "bulk_store_bytes"
@@ -74,7 +74,7 @@ DERIVED: dict[str, Callable[[Mapping[str, float]], float | None]] = {
 
 
 def value(counters: Mapping[str, float], name: str) -> float | None:
-    """A counter, or one of DERIVED; None if it, or what it follows from, was not counted."""
+    """A counter, or one of DERIVED; None if it, or its inputs, were not counted."""
     if name not in DERIVED:
         return counters.get(name)
     try:
@@ -86,7 +86,7 @@ def value(counters: Mapping[str, float], name: str) -> float | None:
 def change(now: Mapping[str, float], last: Mapping[str, float], name: str) -> float | None:
     """Relative change of a counter since the last run: 0.1 is ten percent more.
 
-    None where the last run did not count it, or counted none of what there is now.
+    None if the last run did not count it, or counted zero where there is something now.
     """
     new, old = value(now, name), value(last, name)
     if new is None or old is None or (old == 0 and new != 0):

@@ -1,4 +1,4 @@
-"""What a run was made on: device, driver, clocks, versions, commit."""
+"""The environment of a run: device, driver, clocks, versions, commit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SIMULATED_DEVICE = "simulator"
 
 
 def _output(*command: str, folder: Path | None = None) -> str | None:
-    """What a command prints; None if it is missing, fails or takes too long."""
+    """The output of a command; None if it is missing, fails or takes too long."""
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
@@ -35,7 +35,7 @@ def commit(folder: Path) -> str | None:
 
 
 def smi(field: str, device: torch.device) -> str | None:
-    """One field that nvidia-smi knows about a CUDA device, such as ``driver_version``."""
+    """An nvidia-smi field of a CUDA device, such as ``driver_version``."""
     properties = torch.cuda.get_device_properties(device)
     query = ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader,nounits"]
     uuid = getattr(properties, "uuid", None)
@@ -46,7 +46,7 @@ def smi(field: str, device: torch.device) -> str | None:
 
 
 def smi_number(field: str, device: torch.device) -> float | None:
-    """A field of nvidia-smi as a number; None where it is not known."""
+    """An nvidia-smi field as a number; None if unknown."""
     try:
         return float(smi(field, device) or "")
     except ValueError:
@@ -54,19 +54,19 @@ def smi_number(field: str, device: torch.device) -> float | None:
 
 
 def memory_bytes(target: str) -> int:
-    """All the memory that a target's tensors can have: the GPU's or the machine's."""
+    """The total memory for a target's tensors: the GPU's or the machine's."""
     if target == "gpu":
         return torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def command_line() -> str:
-    """This process as one would type it."""
+    """This process's command line, as typed."""
     return shlex.join(["python", os.path.basename(sys.argv[0]), *sys.argv[1:]])
 
 
 def environment(target: str, device: torch.device, folder: Path) -> Environment:
-    """The environment of a run of this process; ``cuda`` is the compiler's on the simulator.
+    """The environment of a run of this process; on the simulator ``cuda`` is the compiler's.
 
     Args:
         target: gpu or simulator.

@@ -16,7 +16,7 @@ def amount(value: float | None, unit: str = "") -> str:
 
 
 def times(value: float | None, ideal: float | None) -> str:
-    """How often ``value`` is the ideal: ``x4.00``; empty without one."""
+    """The ratio of ``value`` to the ideal: ``x4.00``; empty without an ideal."""
     if value is None or not ideal:
         return ""
     ratio = value / ideal
@@ -24,13 +24,13 @@ def times(value: float | None, ideal: float | None) -> str:
 
 
 def against(value: float | None, unit: str, ideal: float | None) -> str:
-    """An amount and how often it is the ideal: ``134 MB  x171``."""
+    """An amount and its ratio to the ideal: ``134 MB  x171``."""
     ratio = times(value, ideal)
     return amount(value, unit) + (f" {ratio:>5}" if ratio else "")
 
 
 def duration(ms: float | None) -> str:
-    """A time in a readable unit, given in ms."""
+    """A time, given in ms, in a readable unit."""
     if ms is None:
         return "-"
     return (
@@ -53,7 +53,7 @@ def part(value: float) -> str:
 
 
 def number(value: float) -> str:
-    """Three significant digits at most, without needless zeros: ``16.5``, ``32``, ``0.25``."""
+    """At most three significant digits, without trailing zeros: ``16.5``, ``32``, ``0.25``."""
     if value >= 99.95:
         return f"{value:.0f}"
     digits = 1 if value >= 9.995 else 2

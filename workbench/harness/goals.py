@@ -1,9 +1,9 @@
-"""Goals: what the last rung of a ladder without FLOPs should reach, and whether it does.
+"""Goals for the last rung of a ladder without FLOPs, and whether it meets them.
 
-Where the data (read and written) is over LARGE_BYTES, a kernel can only be as fast as memory: it
-has to reach COPY_SHARE of the speed of a copy. Below, the L2 cache and the launch matter too: it
-has to be no slower than the better of torch's kernel and torch.compile's. Over all cases its
-speed is to be TORCH_MEAN times torch's, as a geometric mean.
+If the data (read and written) exceed LARGE_BYTES, a kernel can only be as fast as memory: it must
+reach COPY_SHARE of the speed of a copy. Below that, the L2 cache and the launch matter too: it must
+be no slower than the better of torch's kernel and torch.compile's. Over all cases its speed must be
+TORCH_MEAN times torch's, as a geometric mean.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ class Goal:
 
     Attributes:
         case: sizes, options and layout.
-        dtype: torch's name of it.
-        kernel: the last rung that was measured.
-        data_bytes: read and written once.
-        gbps: those bytes per second.
-        copy: the ratio to the copy, None if that was not measured; likewise the others.
+        dtype: torch's name for it.
+        kernel: the last rung measured.
+        data_bytes: bytes to read and write, each once.
+        gbps: the rate of these bytes.
+        copy: the ratio to the copy, None if it was not measured; likewise the others.
     """
 
     case: str
@@ -57,19 +57,19 @@ class Goal:
 
     @property
     def large(self) -> bool:
-        """Whether the copy is what it is compared with."""
+        """Whether the goal is relative to the copy."""
         return self.data_bytes > LARGE_BYTES
 
     @property
     def met(self) -> bool | None:
-        """Whether the goal is met; None without what it is to be compared with."""
+        """Whether the goal is met; None without a measurement to compare with."""
         if self.large:
             return None if self.copy is None else self.copy >= COPY_SHARE
         found = [ratio for ratio in (self.torch, self.compile) if ratio is not None]
         return min(found) >= BEST_RATIO if found else None
 
     def cells(self) -> tuple[str, ...]:
-        """A table's row, as TITLES name it."""
+        """A table row with the columns of TITLES."""
         least = f"{100 * COPY_SHARE:.0f}% of copy" if self.large else f"{BEST_RATIO:.1f}x better"
         verdict = {True: "met", False: "MISSED", None: "not measured"}[self.met]
         return (
@@ -90,7 +90,7 @@ def _ratio(value: float | None) -> str:
 
 
 def goals(rows: Sequence[Row]) -> list[Goal]:
-    """Those of the last rung that was timed on a GPU, for every case and dtype among rows."""
+    """The goals of the last rung timed on a GPU, for every case and dtype among the rows."""
     last: dict[str, Row] = {}
     for row in rows:
         if row.target == "gpu" and not row.baseline and row.unit == "gbps" and row.time_ms:

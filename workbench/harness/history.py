@@ -1,7 +1,7 @@
-"""Every measured row of every run, in an SQLite file that several runs may use at once.
+"""The history: every measured row of every run, in an SQLite file that runs may share.
 
-The file is ``history.db`` in the cache folder. ``PRAGMA user_version`` numbers its schema; an
-older file is brought up to date when it is opened, a newer one is refused.
+The file is ``history.db`` in the cache folder. ``PRAGMA user_version`` numbers its schema; an older
+file is migrated when it is opened, a newer one is refused.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from workbench.harness.results import Environment, Row
 
 BUSY_SECONDS = 30.0  # how long to wait for another run that is writing
 
-# MIGRATIONS[i] takes a file from schema i to i + 1. Never edit one that was released: append.
+# MIGRATIONS[i] takes a file from schema i to i + 1. Never edit a released one: append.
 MIGRATIONS = (
     """
     CREATE TABLE runs(
@@ -89,15 +89,15 @@ def source_hash(*paths: Path) -> str | None:
 
 
 class History:
-    """The history file at ``path``; made, with its folder, if it is not there.
+    """The history file at ``path``; created, with its folder, if missing.
 
     Raises:
-        HistoryError: the folder cannot be written, the file is no history, or a newer
+        HistoryError: the folder is not writable, the file is not a history, or a newer
             workbench wrote it.
     """
 
     def __init__(self, path: Path) -> None:
-        """Open the file and bring its schema up to date."""
+        """Open the file and migrate its schema."""
         self.path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -108,7 +108,7 @@ class History:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """A connection of its own, holding the write lock until the end of the block."""
+        """A separate connection, holding the write lock until the end of the block."""
         database = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
         try:
             database.execute("BEGIN IMMEDIATE")
@@ -137,7 +137,7 @@ class History:
     def previous(self, row: Row, device: str) -> Previous | None:
         """The newest recorded row of the same rung, case, target and device.
 
-        Counters that it lacks, such as the estimate for another GPU, are those of the newest row
+        Counters that it lacks, such as the estimate for another GPU, come from the newest row
         that has them.
         """
         same = ("op", "kernel", "shape", "options", "layout", "dtype", "target")
@@ -166,13 +166,13 @@ class History:
         source: str | None,
         run: int | None = None,
     ) -> int:
-        """Append measured rows to a run, all or none; the run's number.
+        """Append measured rows to a run, all or none; return the run's number.
 
         Args:
-            environment: of the run.
-            rows: only those that were measured are kept.
+            environment: the run's.
+            rows: only measured ones are kept.
             source: hash of the kernel files.
-            run: what an earlier call returned, to add to its run; None begins one.
+            run: the number that an earlier call returned, to add to its run; None starts one.
         """
         measured = [row for row in rows if row.counters or row.time_ms]
         try:

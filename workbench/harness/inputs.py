@@ -1,7 +1,7 @@
-"""Test inputs: what values tensors hold (fills) and how they lie in memory (placements).
+"""Test inputs: tensor values (fills) and memory layouts (placements).
 
-Every tensor lies in a larger buffer whose other elements, the guard bands before, after and
-between the rows, hold a NaN of a fixed bit pattern. A kernel that reads one gets NaN into its
+Every tensor is part of a larger buffer whose other elements, the guard bands before, after and
+between the rows, hold a NaN with a fixed bit pattern. A kernel that reads one gets NaN into its
 result; a kernel that writes one changes the pattern.
 """
 
@@ -16,21 +16,21 @@ import torch
 from workbench.operators.operator import Case, Operator, Tensors
 
 GUARD = 64  # elements in the band before and after a tensor; keeps 256-byte alignment in fp32
-ALIGNMENT = 512  # bytes; of memory that PyTorch allocates on a GPU
+ALIGNMENT = 512  # bytes; that of PyTorch's GPU allocations
 PAD = 5  # elements between the rows of the "padded" placement; odd, so that rows lose alignment
-HUGE = 2**31  # elements that the last row of a "huge" tensor lies behind the first, at least
+HUGE = 2**31  # minimum distance, in elements, of the last row of a "huge" tensor from the first
 
-LARGEST_INTEGER = 60  # that a fill has for a dtype of integers; the marks below are no such number
+LARGEST_INTEGER = 60  # of integer fills; the marks below are outside this range
 
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 # NaNs that no arithmetic produces: quiet, with a payload that spells what they mark. A byte has no
-# NaN: its marks are integers that no fill has.
+# NaN: its marks are integers that no fill contains.
 _GUARD = {1: 0xBE, 2: 0x7FBE, 4: 0x7FC0BEEF, 8: 0x7FF80000DEADBEEF}
 _UNWRITTEN = {1: 0xAD, 2: 0x7FAD, 4: 0x7FC0DEAD, 8: 0x7FF8000000C0DEAD}
 
 
 def bits(tensor: torch.Tensor) -> torch.Tensor:
-    """The same memory as integers, so that NaNs compare by their bit pattern."""
+    """The same memory as integers, so that NaNs compare by bit pattern."""
     return tensor.view(_BITS[tensor.element_size()])
 
 
@@ -40,17 +40,17 @@ def fill_guard(tensor: torch.Tensor) -> None:
 
 
 def fill_unwritten(tensor: torch.Tensor) -> None:
-    """Set every element to the pattern that means: no kernel wrote this yet."""
+    """Set every element to the pattern that means "not yet written"."""
     bits(tensor).fill_(_UNWRITTEN[tensor.element_size()])
 
 
 def is_guard(tensor: torch.Tensor) -> torch.Tensor:
-    """Where the guard pattern stands, bit for bit."""
+    """Where the guard pattern is intact, bit for bit."""
     return bits(tensor) == _GUARD[tensor.element_size()]
 
 
 def is_unwritten(tensor: torch.Tensor) -> torch.Tensor:
-    """Where the unwritten pattern still stands, bit for bit."""
+    """Where the unwritten pattern is intact, bit for bit."""
     return bits(tensor) == _UNWRITTEN[tensor.element_size()]
 
 
@@ -65,12 +65,12 @@ class Placed:
 def place(
     shape: tuple[int, ...], placement: str, dtype: torch.dtype, device: torch.device
 ) -> Placed:
-    """Room for a tensor in one of the PLACEMENTS, every element of the buffer a guard.
+    """Space for a tensor in one of the PLACEMENTS, with every element of the buffer a guard.
 
     Args:
         shape: the tensor's shape.
         placement: a name in PLACEMENTS.
-        dtype: of floating-point numbers or integers.
+        dtype: floating point or integer.
         device: where the buffer is allocated.
 
     Raises:
@@ -84,9 +84,9 @@ def place(
 
 
 def empty(elements: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """Room for so many elements, aligned as PyTorch aligns memory on a GPU, on a CPU too.
+    """Space for a number of elements, aligned as on a GPU, even on a CPU.
 
-    There it is aligned to 64 bytes only, and a row would lie in other lines of a cache.
+    PyTorch's CPU alignment is only 64 bytes, so a row would span different cache lines.
     """
     if device.type != "cpu":
         return torch.empty(elements, dtype=dtype, device=device)
@@ -114,7 +114,7 @@ def _offset(shape, dtype, device) -> Placed:
 
 
 def _padded(shape, dtype, device) -> Placed:
-    """PAD elements between rows, one more row between matrices."""
+    """PAD elements between rows, an extra row between matrices."""
     *batch, rows, cols = shape
     outer = (*batch, rows + 1, cols + PAD)
     elements = math.prod(outer)
@@ -132,9 +132,9 @@ def _heads_inside(shape, dtype, device) -> Placed:
 
 
 def _huge(shape, dtype, device) -> Placed:
-    """The last slab along the first dimension above 1 begins HUGE elements behind the first.
+    """The last slab along the first dimension above 1 starts HUGE elements after the first.
 
-    The memory between is never touched, so on a CPU it costs addresses, not memory.
+    The memory in between is never touched, so on a CPU it costs address space, not memory.
     """
     axis = next((i for i, size in enumerate(shape[:-1]) if size > 1), None)
     if axis is None:
@@ -169,7 +169,7 @@ def place_values(
 ) -> Placed:
     """A copy of ``values`` on ``device`` in the given placement, guards around it.
 
-    A ``shape`` that is longer in its first dimension holds the values again and again.
+    A ``shape`` that is longer in its first dimension repeats the values.
     """
     shape = shape or tuple(values.shape)
     placed = place(shape, placement, values.dtype, device)
@@ -182,7 +182,7 @@ def place_values(
     return placed
 
 
-# A fill gets the shape, the random numbers and the dtype; values are rounded to that afterwards.
+# A fill gets the shape, the random generator and the dtype, to which values are rounded afterwards.
 
 
 def _randn(shape, generator, dtype):
@@ -195,7 +195,7 @@ def _times(factor: float):
 
 
 def _spiky(shape, generator, dtype):
-    """Normal, but one element in sixteen is a hundred times larger."""
+    """Normal, with one element in sixteen a hundred times larger."""
     values = _randn(shape, generator, dtype)
     spikes = torch.rand(shape, generator=generator) < 1 / 16
     return torch.where(spikes, 100 * values, values)
@@ -207,7 +207,7 @@ def _integers(shape, generator, dtype):
 
 
 def _denormal(shape, generator, dtype):
-    """Normal, times a hundredth of the dtype's smallest normal number: most are below it."""
+    """Normal, scaled to a hundredth of the dtype's smallest normal number: mostly below it."""
     values = torch.randn(shape, generator=generator, dtype=torch.float64)
     return 0.01 * torch.finfo(dtype).smallest_normal * values
 
@@ -222,14 +222,14 @@ def _sprinkled(value: float, chance: float = 1 / 24):
 
 
 def _masked_rows(shape, generator, dtype):
-    """Every second row is all -inf; the others have some -inf."""
+    """Every other row is all -inf; the rest have some -inf."""
     values = _sprinkled(-math.inf, 1 / 4)(shape, generator, dtype)
     values[..., ::2, :] = -math.inf
     return values
 
 
 def _single_huge(shape, generator, dtype):
-    """One element of every row is near the dtype's largest number (3e38 in fp32), one near -it."""
+    """One element per row is near the dtype's largest number (3e38 in fp32), one near -it."""
     values = _randn(shape, generator, dtype)
     huge = 0.88 * torch.finfo(dtype).max
     if shape[-1] > 0:
@@ -262,7 +262,7 @@ FILLS: dict[str, Fill] = {
 
 
 def fill_values(kind: str, shape: tuple[int, ...], seed: int, dtype: torch.dtype) -> torch.Tensor:
-    """Values of one of the FILLS on the CPU: the same for the same arguments."""
+    """Values of one of the FILLS, on the CPU; deterministic."""
     if kind not in FILLS:
         raise ValueError(f"fill {kind!r}: one of {', '.join(FILLS)}")
     generator = torch.Generator().manual_seed(seed)
@@ -276,7 +276,7 @@ def fill_values(kind: str, shape: tuple[int, ...], seed: int, dtype: torch.dtype
 def values(operator: Operator, case: Case) -> Tensors:
     """The inputs' values by name, contiguous, on the CPU; equal for equal cases.
 
-    They are those of ``operator.distinct(case)``.
+    They are the inputs of ``operator.distinct(case)``.
     """
     case = operator.distinct(case)
     seed = case.random_seed()
@@ -288,9 +288,9 @@ def values(operator: Operator, case: Case) -> Tensors:
 
 
 def check_layout(operator: Operator, case: Case) -> None:
-    """Raise ValueError if a tensor of the case cannot lie as the case's layout wants it.
+    """Raise ValueError if a tensor of the case cannot have the case's layout.
 
-    Takes neither memory nor time: on the "meta" device tensors have no elements.
+    Costs neither memory nor time: tensors on the "meta" device have no elements.
     """
     lies, meta = operator.layout(case).lies, torch.device("meta")
     for name, tensor in (operator.inputs(case) | operator.outputs(case)).items():
@@ -298,7 +298,7 @@ def check_layout(operator: Operator, case: Case) -> None:
 
 
 def place_inputs(operator: Operator, case: Case, device: torch.device) -> dict[str, Placed]:
-    """The inputs on the device as the case's layout wants them, guards around each."""
+    """The inputs on the device in the case's layout, with guards around each."""
     lies, specs = operator.layout(case).lies, operator.inputs(case)
     return {
         name: place_values(value, lies.get(name, "contiguous"), device, specs[name].shape)
@@ -307,7 +307,7 @@ def place_inputs(operator: Operator, case: Case, device: torch.device) -> dict[s
 
 
 def place_outputs(operator: Operator, case: Case, device: torch.device) -> dict[str, Placed]:
-    """Room for the outputs, guards around each, every element marked unwritten."""
+    """Space for the outputs, with guards around each and every element marked unwritten."""
     lies = operator.layout(case).lies
     placed = {
         name: place(tensor.shape, lies.get(name, "contiguous"), tensor.dtype(case), device)
@@ -319,5 +319,5 @@ def place_outputs(operator: Operator, case: Case, device: torch.device) -> dict[
 
 
 def views(placed: Mapping[str, Placed]) -> Tensors:
-    """The tensors themselves, by name."""
+    """The tensors without their buffers, by name."""
     return {name: tensor.view for name, tensor in placed.items()}

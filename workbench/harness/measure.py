@@ -1,4 +1,4 @@
-"""Rows of a benchmark: each rung checked first, then timed (GPU) or counted (simulator)."""
+"""Rows of a benchmark: each rung is checked first, then timed (GPU) or counted (simulator)."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def try_rungs(
 ) -> dict[str, Tried]:
     """Check every rung on small cases, until it gets one wrong; by its name.
 
-    Cases that a rung does not take are left out. A benchmark's own shapes are multiples of
+    Cases that a rung does not support are left out. A benchmark's own shapes are multiples of
     everything and would hide a missing guard.
 
     Raises:
@@ -119,7 +119,7 @@ def simulate(
     sample: int = 0,
     step: Step = no_step,
 ) -> list[Row]:
-    """Check every rung on the simulator, count what it does meanwhile, estimate a GPU's time.
+    """Check every rung on the simulator, count what it does, and estimate a GPU's time.
 
     Args:
         operator: what the rungs compute.
@@ -194,7 +194,7 @@ def _counted(
     launches: Sequence[simulator.Launch],
     estimator: Estimator,
 ) -> Row:
-    """A right row with its counters and estimate; the note says if there is none."""
+    """The row of a right rung with its counters and estimate; the note says if there is none."""
     row = dataclasses.replace(row, counters=counters.totals(launches))
     if not launches:
         return row
@@ -209,7 +209,7 @@ def _counted(
 
 
 def torch_share(operator: Operator, case: Case) -> float:
-    """The error of torch's own CPU kernel over the error allowed to a rung."""
+    """The error of torch's own CPU kernel, relative to the error allowed for a rung."""
     expected = verify.expected(operator.name, case, "cpu")[operator.main_output(case)]
     got = operator.by_torch(inputs.values(operator, case), operator.distinct(case))
     return verify.compare(got.contiguous(), expected).share
@@ -217,7 +217,7 @@ def torch_share(operator: Operator, case: Case) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """Something to be timed: its row so far and what runs it."""
+    """Something to time: its row so far and how to run it."""
 
     row: Row
     run: Callable[[], None]
@@ -232,7 +232,7 @@ def time_on_gpu(
     roofs: Roofs,
     step: Step = no_step,
 ) -> list[Row]:
-    """Check every rung, time the right ones and the vendor's in turns, check once more.
+    """Check every rung, time the right ones and the baselines in turns, check again.
 
     Args:
         operator: what the rungs compute.
@@ -244,7 +244,7 @@ def time_on_gpu(
 
     Raises:
         verify.StickyError: a rung broke the GPU's context; the message names it.
-        torch.OutOfMemoryError: the inputs and outputs do not fit on the GPU together.
+        torch.OutOfMemoryError: the inputs and outputs together do not fit on the GPU.
     """
     device = torch.device(DEVICES["gpu"])
     rows = []
@@ -270,13 +270,13 @@ def time_on_gpu(
 
 
 def _with_traffic(operator: Operator, row: Row, case: Case) -> Row:
-    """A timed rung's row with the bytes that the simulator counts; the note says why if not."""
+    """A timed rung's row with the bytes counted by the simulator; if none, the note says why."""
     if row.baseline or row.time_ms is None:
         return row
     try:
         return dataclasses.replace(row, traffic=traffic.simulated(operator, row.kernel, case))
-    except RuntimeError as error:  # BuildError is one
-        note = f"{row.kernel}: its bytes are not counted: {verify.first_line(error)}"
+    except RuntimeError as error:  # includes BuildError
+        note = f"{row.kernel}: its bytes were not counted: {verify.first_line(error)}"
         return dataclasses.replace(row, note=note)
 
 
@@ -323,7 +323,7 @@ def _baseline_candidate(
 
 
 def _compared(row: Row, main: str, comparison: verify.Comparison) -> Row:
-    """A baseline's row with what its comparison with the reference says."""
+    """A baseline's row with the result of its comparison with the reference."""
     lines = [f"{row.kernel} differs from the reference:"]
     lines += [f"  {line}" for line in verify.comparison_lines(main, comparison)]
     right = comparison.wrong == 0
@@ -379,7 +379,7 @@ def _check_again(
     case: Case,
     device: torch.device,
 ) -> Row:
-    """Run a timed rung once more and look at what it left; a wrong row loses its figures."""
+    """Run a timed rung again and check its outputs; a wrong row loses its figures."""
     if not candidate.written:
         return row
     expected = verify.expected(operator.name, case, str(device))

@@ -1,4 +1,4 @@
-"""What a benchmark run yields: one ``Row`` for a rung or baseline on a shape, and its JSON form.
+"""Benchmark results: one ``Row`` per rung or baseline and shape, and its JSON form.
 
 The JSON of a run is ``{"device", "driver", "torch", "cuda", "commit", "command", "rows": [...]}``;
 a row has the fields of ``Row.as_json``.
@@ -15,7 +15,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Environment:
-    """Where and from what source a run was made; ``clocks`` goes to the history alone."""
+    """The machine and source version of a run; ``clocks`` is only kept in the history."""
 
     device: str
     driver: str | None
@@ -28,13 +28,13 @@ class Environment:
 
 @dataclass(frozen=True)
 class Estimated:
-    """What a GPU might take for a row that the simulator ran (workbench.estimate).
+    """The time a GPU might take for a row that ran on the simulator (workbench.estimate).
 
     Attributes:
-        gpu: what --gpu calls it.
+        gpu: its name for --gpu.
         time_ms: the estimate.
-        band: its relative error, as it was found against published times.
-        limiter: what holds the kernel up.
+        band: its relative error, as found in comparison with published times.
+        limiter: the kernel's bottleneck.
         occupancy: theoretical, a fraction.
         occupancy_limiter: what keeps it from more.
         parts: what each unit would take alone, in ms, and what waiting adds ("latency").
@@ -51,11 +51,11 @@ class Estimated:
 
 @dataclass(frozen=True)
 class Traffic:
-    """Bytes of an operator that is all about memory, as the simulator counts them.
+    """Bytes of a memory-bound operator, as the simulator counts them.
 
     Attributes:
         ideal_bytes: every input read once and every output written once.
-        asked: bytes that lanes and bulk copies ask for, over the ideal.
+        asked: bytes that lanes and bulk copies request, over the ideal.
         moved: bytes between the multiprocessors and the L2 cache, in sectors, over the ideal.
     """
 
@@ -66,22 +66,22 @@ class Traffic:
 
 @dataclass(frozen=True)
 class Row:
-    """One rung, or one vendor baseline, on one shape.
+    """One rung, or one library baseline, on one shape.
 
     Attributes:
         op: the operator's name.
         kernel: the rung's name, or the baseline's.
         shape: the sizes, as workbench.operators.shapes writes them.
-        dtype: torch's name of it.
+        dtype: torch's name for it.
         target: gpu or simulator.
-        checked: it was checked and found right; nothing else is known of it if not.
-        options: those asked for, as the command line has them.
-        layout: how the tensors lie; "" is the operator's first.
-        time_ms: median time on the GPU; None on the simulator, whose time says nothing.
+        checked: it was checked and found right; if not, nothing else is known about it.
+        options: those requested, as on the command line.
+        layout: memory layout of the tensors; "" is the operator's first.
+        time_ms: median time on the GPU; None on the simulator, whose own time is meaningless.
         spread: interquartile range of that time, in ms.
         rate: TFLOP/s or GB/s, as ``unit`` ("tflops" or "gbps") says.
         roof_fraction: rate over the hardware's peak.
-        ratios: baseline's time over ours by baseline; above 1 is faster.
+        ratios: each baseline's time over ours; above 1 is faster.
         counters: what the simulator counted (workbench.harness.counters).
         share: largest error over the error allowed; None if not checked.
         note: a report about a wrong rung or baseline, or why a figure is missing.
@@ -123,7 +123,7 @@ class Row:
         return " ".join(filter(None, (self.shape, self.options, self.layout, self.dtype)))
 
     def as_json(self) -> dict[str, Any]:
-        """The row as it stands in JSON files; fields without a value are null."""
+        """The row as stored in JSON files; fields without a value are null."""
         fields = asdict(self)
         row = {name: fields[name] for name in _SAME}
         row[self.unit] = self.rate
@@ -142,7 +142,7 @@ class Row:
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Row:
-        """What ``as_json`` made the row of."""
+        """The row from the output of ``as_json``."""
         unit = "gbps" if "gbps" in row else "tflops"
         estimate, traffic = row.get("estimate"), row.get("traffic")
         return cls(
@@ -169,7 +169,7 @@ _RATIO = "ratio_vs_"
 
 
 def write_json(path: Path, environment: Environment, rows: Sequence[Row]) -> None:
-    """Write a run to ``path``. Raises OSError where that is not possible."""
+    """Write a run to ``path``. Raises OSError if that fails."""
     head = asdict(environment)
     del head["clocks"]
     document = head | {"rows": [row.as_json() for row in rows]}

@@ -1,4 +1,4 @@
-"""Hardware roofs: the most a device can compute and move, from data sheets and its properties."""
+"""Hardware roofs: peak compute and memory rates, from data sheets and device properties."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-# fp32 lanes of one multiprocessor by compute capability; CUDA C++ Programming Guide,
+# fp32 lanes per multiprocessor by compute capability; CUDA C++ Programming Guide,
 # "Throughput of Native Arithmetic Instructions".
 FP32_LANES = {
     (7, 0): 64,
@@ -23,8 +23,8 @@ FP32_LANES = {
     (12, 0): 128,
 }
 
-# Memory bandwidth in GB/s by the device's name (a pattern for all of it behind "NVIDIA" and the
-# brand: an RTX 4090 is no RTX 4090 D), from NVIDIA's data sheets.
+# Memory bandwidth in GB/s by device name (a pattern for all of it after "NVIDIA" and the brand: an
+# RTX 4090 is not an RTX 4090 D), from NVIDIA's data sheets.
 MEMORY_GBPS = {
     "H200": 4800.0,
     "GH200 480GB": 4000.0,
@@ -46,7 +46,7 @@ MEMORY_GBPS = {
 
 @dataclass(frozen=True)
 class Roofs:
-    """Peak rates of a device; None where they are not known."""
+    """Peak rates of a device; None where unknown."""
 
     tflops: float | None
     gbps: float | None
@@ -57,12 +57,12 @@ class Roofs:
 
 
 def fp32_tflops(sms: int, lanes: int, clock_khz: float) -> float:
-    """Two operations (one FMA) a lane and clock."""
+    """Two operations (one FMA) per lane and clock."""
     return sms * lanes * 2 * clock_khz * 1e3 / 1e12
 
 
 def memory_gbps(name: str, clock_khz: float, bus_bits: int) -> float | None:
-    """Two transfers a memory clock where that is known, else by name; None if not known."""
+    """Two transfers per memory clock if that is known, else by name; None if unknown."""
     if clock_khz and bus_bits:
         return 2 * clock_khz * 1e3 * bus_bits / 8 / 1e9
     for pattern, gbps in MEMORY_GBPS.items():
@@ -76,7 +76,7 @@ def device_roofs(device: torch.device, max_sm_mhz: float | None) -> Roofs:
 
     Args:
         device: a CUDA device.
-        max_sm_mhz: its highest clock, used where torch's properties do not tell.
+        max_sm_mhz: its highest clock, used if torch's properties do not include it.
     """
     properties = torch.cuda.get_device_properties(device)
     clock_khz = getattr(properties, "clock_rate", 0) or 1e3 * (max_sm_mhz or 0)

@@ -1,4 +1,4 @@
-"""Text and tables on a terminal, in a file or a pipe."""
+"""Text and tables for a terminal, a file or a pipe."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-PLAIN_WIDTH = 100  # columns where the output is not a terminal
+PLAIN_WIDTH = 100  # columns if the output is not a terminal
 
 
 def console(file: TextIO | None = None) -> Console:
-    """A console: plain where ``file`` is no terminal."""
+    """A console: plain unless ``file`` is a terminal."""
     file = file or sys.stdout
     width = None if file.isatty() else PLAIN_WIDTH
     return Console(file=file, width=width, highlight=False)
@@ -48,15 +48,15 @@ def show(
     file: TextIO | None = None,
     left: Sequence[int] = (0,),
 ) -> None:
-    """Print a table; where it does not go to a terminal, in full however wide it is.
+    """Print a table; in full, however wide, unless it goes to a terminal.
 
     Args:
         title: above it; may be empty.
-        titles: of its columns; line breaks in them are aligned at the bottom.
-        rows: their cells. A row of two cells in a table of more has text that may be as long as it
-            likes in the second.
+        titles: those of its columns; multi-line ones are aligned at the bottom.
+        rows: their cells. In a table with more than two columns, a row of two cells may have text
+            of any length in the second.
         file: where to; None is stdout.
-        left: the columns that are aligned to the left.
+        left: the left-aligned columns.
     """
     to = console(file)
     table = Table(title=title or None, title_justify="left", box=None, padding=(0, 2, 0, 0))

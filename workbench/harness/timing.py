@@ -1,8 +1,8 @@
 """Timing on a GPU: CUDA events, cold L2 cache, medians, everything interleaved.
 
-Speeds are comparable only side by side, so all the candidates of a shape are timed in turns:
-one run of each, then the next round. A slow one sits out most rounds, so that the others can be
-measured often. Before every run the L2 cache is overwritten.
+Speeds are only comparable side by side, so all candidates for a shape are timed in turns: one run
+of each, then the next round. A slow one sits out most rounds, so that the others can be measured
+often. The L2 cache is overwritten before every run.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from rich.console import Console
 from rich.progress import track
 
 WARM_UPS = 3
-ROUNDS = (10, 100)  # fewest, most
-SLOW_MS = 50.0  # a run that takes longer warms up once and is measured SLOW_ROUNDS times or more
+ROUNDS = (10, 100)  # minimum, maximum
+SLOW_MS = 50.0  # a slower run warms up once and is measured at least SLOW_ROUNDS times
 SLOW_ROUNDS = 3
-# Overwritten before a run: cools the L2 cache, and lets the host queue the run meanwhile, so that
-# its own overhead is not timed. Twice the L2 cache where that is more.
+# Overwritten before a run: this evicts the L2 cache and lets the host queue the run meanwhile, so
+# that its own overhead is not timed. Twice the L2 cache if that is more.
 FLUSH_BYTES = 512 * 2**20
 
 
@@ -42,7 +42,7 @@ def summarize(times_ms: Sequence[float]) -> Timing:
 
 
 def rounds_for(run_ms: float, budget_ms: float) -> int:
-    """How often a run fits the budget, within ROUNDS; down to SLOW_ROUNDS if above SLOW_MS."""
+    """How many runs fit the budget, within ROUNDS; down to SLOW_ROUNDS if above SLOW_MS."""
     fewest, most = ROUNDS
     if run_ms <= 0:
         return most
@@ -52,7 +52,7 @@ def rounds_for(run_ms: float, budget_ms: float) -> int:
 
 
 def takes_part(turn: int, turns: int, wanted: int) -> bool:
-    """Whether a run that is wanted so often is in this turn; evenly spread over all turns."""
+    """Whether a run wanted that often takes part in this turn; spread evenly over all turns."""
     return (turn + 1) * wanted // turns > turn * wanted // turns
 
 
@@ -66,7 +66,7 @@ def time_interleaved(
     Args:
         runs: what to time, by name; each only launches work on ``device``.
         device: a CUDA device.
-        budget_ms: GPU time to spend on all of them together, about, evenly shared.
+        budget_ms: approximate GPU time for all of them together, evenly shared.
     """
     cache = torch.cuda.get_device_properties(device).L2_cache_size
     flush = torch.empty(max(FLUSH_BYTES, 2 * cache), dtype=torch.uint8, device=device)
@@ -86,7 +86,7 @@ def time_interleaved(
 
 
 def _with_progress(rounds: int) -> Iterable[int]:
-    """Count the rounds, and show that on stderr where it is a terminal; the line goes away."""
+    """Count the rounds; if stderr is a terminal, show progress there and erase it at the end."""
     console = Console(stderr=True)
     return track(
         range(rounds),

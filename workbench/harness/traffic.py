@@ -1,7 +1,7 @@
-"""How many bytes a rung asks for and moves, against the least: what memory-bound kernels are about.
+"""Bytes that a rung requests and moves, relative to the minimum: what limits memory-bound kernels.
 
-A GPU does not tell a program its own counters. So what is timed on a GPU is counted on the
-simulator, for a smaller case that moves as many bytes per element (``Operator.few``).
+A program cannot read its own counters on a GPU. So the bytes of a case timed on a GPU are counted
+on the simulator, for a smaller case that moves as many bytes per element (``Operator.few``).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from workbench.operators.operator import Case, Operator
 
 
 def counted(counts: Mapping[str, float], ideal_bytes: int) -> Traffic | None:
-    """The traffic that counters tell; None for an empty input."""
+    """The traffic according to the counters; None for an empty input."""
     asked = counters.value(counts, "asked_bytes")
     moved = counters.value(counts, "l2_moved_bytes")
     if not ideal_bytes or asked is None or moved is None:
@@ -25,7 +25,7 @@ def counted(counts: Mapping[str, float], ideal_bytes: int) -> Traffic | None:
 
 
 def simulated(operator: Operator, kernel: str, case: Case) -> Traffic | None:
-    """The traffic of a rung on a smaller case, as shares of the ideal of all.
+    """The traffic of a rung on a smaller case, relative to its ideal, with the full case's ideal.
 
     Raises:
         workbench.toolchain.BuildError: the simulator or its kernels cannot be built here.

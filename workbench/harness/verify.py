@@ -1,11 +1,11 @@
 """The checker: does a rung compute what it should, everywhere it should, and nowhere else?
 
 ``check_rung`` runs one rung on one case and returns a ``Verdict``. A right rung writes every
-element of its outputs within the error allowed (``Operator.expect``), nothing around them
-(guard bands before, after and between rows), and leaves its inputs as they were. NaN is right
-only where the reference is NaN, an infinity only where the reference is the same infinity, and
-an element that still holds what the output was filled with is never right.
-tests/test_verify.py proves that on the checker itself.
+element of its outputs within the allowed error (``Operator.expect``), nothing around them (guard
+bands before, after and between rows), and leaves its inputs unchanged. NaN is right only where the
+reference is NaN, an infinity only where the reference is the same infinity, and an element that
+still holds the output's initial pattern is never right.
+tests/harness/test_verify.py proves that on the checker itself.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from workbench.harness import inputs
 from workbench.operators.builds import Declined, Rung
 from workbench.operators.operator import DEVICES, Case, Expected, Operator, Tensors
 
-SECOND_FILL = 12345.0  # finds elements left unwritten where the reference is NaN
-# Compared at once: what a CPU's cache holds, and what keeps a GPU busy.
+SECOND_FILL = 12345.0  # finds unwritten elements where the reference is NaN
+# Elements compared at a time: what fits a CPU's cache, and what keeps a GPU busy.
 PART_ELEMENTS = {"cpu": 2**15, "cuda": 2**24}
 LAUNCH_ERRORS = (RuntimeError, ValueError, TypeError, NotImplementedError)
 
@@ -31,15 +31,15 @@ Launch = Callable[[Tensors, Tensors], None]  # (inputs, outputs)
 
 
 class StickyError(RuntimeError):
-    """The GPU's context is lost: nothing can run on it in this process any more."""
+    """The GPU's context is lost: nothing more can run on it in this process."""
 
 
 @dataclass(frozen=True)
 class Comparison:
     """How one output compares with its reference.
 
-    ``share`` is the largest error over the error allowed among the finite elements (0 if there
-    are none). The fields from ``index`` on describe the worst element, if any is wrong.
+    ``share`` is the largest error over the allowed error among the finite elements (0 if there are
+    none). The fields from ``index`` on describe the worst element, if any is wrong.
     """
 
     total: int
@@ -50,18 +50,18 @@ class Comparison:
     got: float = 0.0
     expected: float = 0.0
     allowed: float = 0.0
-    worst: float = -1.0  # how wrong that element is: its error over the error allowed
+    worst: float = -1.0  # how wrong that element is: its error over the allowed error
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the checker found about one rung on one case; ``findings`` is empty if all is well.
+    """The checker's result for one rung on one case; ``findings`` is empty if the rung is right.
 
     Attributes:
         subject: operator, kernel, target and case in words.
         findings: one line for everything that is wrong.
-        share: the largest error over the error allowed, 0..1 for a right rung.
-        refused: why the rung does not take this input, as it should say; "" if it does.
+        share: the largest error over the allowed error, 0..1 for a right rung.
+        refused: why the rung rightly does not support this input; "" if it does.
     """
 
     subject: str
@@ -75,7 +75,7 @@ class Verdict:
         return not self.findings
 
     def report(self) -> str:
-        """Several lines: what was run, the worst element, what else is wrong."""
+        """Several lines: what ran, the worst element, what else is wrong."""
         if self.ok:
             return f"right  {self.subject}"
         lines = [line for finding in self.findings for line in finding.splitlines()]
@@ -91,12 +91,12 @@ class Verdict:
 def check_rung(operator: Operator, rung: Rung, case: Case, target: str) -> Verdict:
     """Run a rung on a case, on the target's device, and check everything it did.
 
-    A rung whose needs the input does not meet has to raise instead; one that has no use for the
-    input may decline it.
+    A rung whose requirements the input does not meet must raise instead; one whose idea does not
+    help the input may decline it.
 
     Raises:
         StickyError: the rung broke the GPU's context.
-        torch.OutOfMemoryError: no memory for the tensors, or for what the rung works in.
+        torch.OutOfMemoryError: no memory for the tensors or the rung's workspace.
     """
     device = torch.device(DEVICES[target])
 
@@ -120,7 +120,7 @@ def describe(op: str, kernel: str, target: str, case: Case) -> str:
 
 @functools.lru_cache(maxsize=2)
 def expected(op: str, case: Case, device: str) -> dict[str, Expected]:
-    """The references of an operator's case, computed on ``device`` and kept for the next rung."""
+    """The references of an operator's case, computed on ``device`` and cached for the next rung."""
     operator = operators.get(op)
     case = operator.distinct(case)
     tensors = {key: tensor.to(device) for key, tensor in inputs.values(operator, case).items()}
@@ -187,11 +187,11 @@ def _run_once(
 def run_launch(
     launch: Launch, given: Tensors, outputs: Tensors, device: torch.device, subject: str
 ) -> Exception | None:
-    """Launch and wait; what the launch raised, or None.
+    """Launch and wait; return what the launch raised, or None.
 
     Raises:
-        StickyError: afterwards the GPU answers with an error whatever it is asked.
-        torch.OutOfMemoryError: there is no memory for what the launch works in.
+        StickyError: every later GPU call returns an error.
+        torch.OutOfMemoryError: there is no memory for the launch's workspace.
     """
     try:
         launch(given, outputs)
@@ -206,7 +206,7 @@ def run_launch(
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether it says that memory, or bindings.cpp's workspace, could not be allocated."""
+    """Whether the error says that memory, or bindings.cpp's workspace, could not be allocated."""
     words = ("no memory for a workspace", "can't allocate memory", "CUDA out of memory")
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
         word in str(error) for word in words
@@ -234,7 +234,7 @@ def raise_if_sticky(error: Exception, device: torch.device, subject: str) -> Non
 def compare(got: torch.Tensor, expected: Expected) -> Comparison:
     """Compare a contiguous output with its reference, element by element.
 
-    An output with more rows than the reference holds the same rows again and again
+    An output with more rows than the reference repeats the same rows
     (``Operator.distinct``).
     """
     flat, shape = got.flatten(), got.shape
@@ -257,7 +257,7 @@ def compare(got: torch.Tensor, expected: Expected) -> Comparison:
 
 
 def _parts(flat: torch.Tensor, period: int) -> Iterator[tuple[int, slice]]:
-    """Where parts of ``flat`` begin, and which of the ``period`` elements before they repeat."""
+    """Where parts of ``flat`` start, and which of the first ``period`` elements they repeat."""
     step = PART_ELEMENTS[flat.device.type]
     for begin in range(0, len(flat), max(1, period)):
         size = min(period, len(flat) - begin)
@@ -266,7 +266,7 @@ def _parts(flat: torch.Tensor, period: int) -> Iterator[tuple[int, slice]]:
 
 
 def _compare(got: torch.Tensor, expected: Expected) -> Comparison:
-    """Compare a part, of one dimension."""
+    """Compare a one-dimensional part."""
     values = got.double()
     reference, allowed = expected.reference, expected.allowed
     error = (values - reference).abs()
@@ -309,7 +309,7 @@ def comparison_lines(name: str, comparison: Comparison) -> Iterator[str]:
 
 
 def guard_lines(name: str, placed: inputs.Placed) -> Iterator[str]:
-    """Say if memory around a tensor was overwritten. Overwrites the tensor itself."""
+    """Report whether memory around a tensor was overwritten. Overwrites the tensor itself."""
     inputs.fill_guard(placed.view)
     spoiled = (~inputs.is_guard(placed.buffer)).nonzero()
     if len(spoiled):
@@ -335,14 +335,14 @@ def _where(position: list[int], placed: inputs.Placed) -> str:
     if offset < 0:
         return f"{-offset} before the first element{place}"
     if offset >= span:
-        return f"{offset - span + 1} behind the last element{place}"
-    return f"{offset} behind the first element, in the padding between rows"
+        return f"{offset - span + 1} after the last element{place}"
+    return f"{offset} after the first element, in the padding between rows"
 
 
 def unmet_need(operator: Operator, rung: Rung, case: Case, device: torch.device) -> str | None:
-    """Which of its needs (kernels/ladder.h) this case does not meet, or None."""
+    """The requirement (kernels/ladder.h) that this case does not meet, or None."""
     if case.dtype not in rung.dtypes:
-        return f"takes {', '.join(rung.dtypes)}; got {case.dtype}"
+        return f"supports {', '.join(rung.dtypes)}; got {case.dtype}"
     for option in operator.asked(case):
         if option not in rung.options:
             return f"does not support {option}"
@@ -356,12 +356,12 @@ def unmet_need(operator: Operator, rung: Rung, case: Case, device: torch.device)
         placed |= inputs.place_outputs(operator, case, device)
         for name, tensor in inputs.views(placed).items():
             if not specs[name].statistic and not is_aligned(tensor, rung.alignment):
-                return f"needs multiples of {rung.alignment} bytes; {name} is not aligned so"
+                return f"needs multiples of {rung.alignment} bytes; {name} is not aligned to that"
     return None
 
 
 def is_aligned(tensor: torch.Tensor, alignment: int) -> bool:
-    """Whether a tensor's first element and all its rows lie on multiples of ``alignment``."""
+    """Whether a tensor's first element and all its rows start at multiples of ``alignment``."""
     strides = [
         stride * tensor.element_size()
         for size, stride in zip(tensor.shape[:-1], tensor.stride()[:-1], strict=True)
@@ -382,5 +382,5 @@ def _check_refusal(
     outputs = inputs.views(inputs.place_outputs(operator, case, device))
     error = run_launch(launch, given, outputs, device, subject)
     if error is None:
-        return Verdict(subject, (f"accepted an input it does not take: {unmet}",))
+        return Verdict(subject, (f"accepted an input it does not support: {unmet}",))
     return Verdict(subject, refused=unmet)

@@ -1,8 +1,8 @@
-"""The operators: all that Python knows of each stands in the module of its name.
+"""The operators: all that Python knows about each is in the module of its name.
 
-A module has the operator's schema and public functions, its sizes, options and layouts, reference,
+A module has the operator's schema and public functions, sizes, options, layouts, reference,
 tolerance, FLOPs, baselines and default shapes: ``OPERATOR``, an ``operators.operator.Operator``.
-Nothing else asks for an operator by name.
+Nothing else refers to an operator by name.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .operator import Operator
 
-# The one list: an operator's name, that of its module and its ladder, and its public functions.
+# The only list: each operator's name, also that of its module and ladder, and its public functions.
 OPERATORS: dict[str, tuple[str, ...]] = {
     "matmul": ("matmul", "matmul_nt", "matmul_out", "matmul_nt_out"),
     "softmax": ("softmax", "log_softmax"),
@@ -24,7 +24,7 @@ OPERATORS: dict[str, tuple[str, ...]] = {
 
 
 def get(name: str) -> Operator:
-    """The description of one of OPERATORS. Raises ValueError for another name."""
+    """The description of one of OPERATORS. Raises ValueError for any other name."""
     if name not in OPERATORS:
         raise ValueError(f"op is {name!r}; expected one of {', '.join(OPERATORS)}")
     return importlib.import_module(f".{name}", __name__).OPERATOR

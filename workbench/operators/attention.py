@@ -66,13 +66,13 @@ def attention(
     """Scaled dot-product attention, O = softmax(scale * Q K^T) V.
 
     q: float32 [..., Nq, D]; k, v: float32 [..., Nk, D]; rank 2 to 4, the same leading dimensions
-    (batch, heads). Any strides, elements of a row adjacent.
+    (batch, heads). Any strides, with the elements of a row adjacent.
     causal: query i sees the keys 0 .. i + Nk - Nq; one that sees none gets O = 0, LSE = -inf.
     scale: None takes 1 / sqrt(D).
-    kernel: a rung of ``rungs("attention")``; None takes the last that takes the input.
-    check: as of ``matmul``.
+    kernel: a rung of ``rungs("attention")``; None selects the last one that accepts the input.
+    check: as for ``matmul``.
     Returns O [..., Nq, D], and with return_lse also LSE = log(sum(exp(scale * Q K^T))), [..., Nq].
-    RuntimeError names the argument, what was expected, what came.
+    RuntimeError names the argument, what was expected and what was given.
 
     The formula is that of "Attention Is All You Need" (3.2.1); ``flash`` follows algorithm 1 of
     "FlashAttention-2" (3.1), with LSE as stored there.
@@ -82,9 +82,9 @@ def attention(
     return (out, lse) if return_lse else out
 
 
-# What it should compute, and how exactly.
+# What it should compute, and how accurately.
 
-CHUNK_ELEMENTS = 2**25  # scores held at once; bounds the memory of the reference
+CHUNK_ELEMENTS = 2**25  # scores held at once; bounds the reference's memory
 
 
 def visible(queries: int, keys: int, causal: bool, device: torch.device) -> torch.Tensor:
@@ -94,12 +94,12 @@ def visible(queries: int, keys: int, causal: bool, device: torch.device) -> torc
 
 
 def default_scale(head_dim: int) -> float:
-    """1 / sqrt(D), what attention uses where no scale is given; 1 for D = 0."""
+    """1 / sqrt(D), attention's default scale; 1 for D = 0."""
     return 1 / math.sqrt(head_dim) if head_dim else 1.0
 
 
 def heads(*tensors: torch.Tensor) -> Iterator[tuple[slice, tuple[torch.Tensor, ...]]]:
-    """Walk [B, H, ...] tensors in slices of B * H that bound the size of the score matrices.
+    """Iterate over [B, H, ...] tensors in slices of B * H that bound the score matrices' size.
 
     The first two tensors are Q and K. Yields the slice of the flattened B * H and the float64
     tensors ``[slice, N, D]``.
@@ -157,7 +157,7 @@ def tolerance(
 
     |LSE - ref| <= max_j (e_j where p_j > 0) + gamma(2n + 16) + 4u |LSE|
 
-    n is counted three times: the sum of exponentials, the running rescale, the product with
+    n counts three times: the sum of exponentials, the running rescale, the product with
     V. A query that sees no key has bounds of 0.
     """
     factor = default_scale(q.shape[-1]) if scale is None else scale
@@ -223,7 +223,7 @@ def _same_mask(case: Case) -> bool:
     return case.shape["Nq"] == case.shape["Nk"] or not _causal(case)
 
 
-# What the harness asks.
+# The operator as the harness sees it.
 
 
 def _tensors(case: Case, layout: Layout) -> dict[str, TensorSpec]:
@@ -238,7 +238,7 @@ def _tensors(case: Case, layout: Layout) -> dict[str, TensorSpec]:
 
 
 def visible_pairs(case: Case) -> int:
-    """How many (query, key) pairs one head computes: all, or those a causal mask leaves."""
+    """The number of (query, key) pairs per head: all, or those a causal mask leaves."""
     nq, nk = case.shape["Nq"], case.shape["Nk"]
     if not _causal(case):
         return nq * nk
@@ -259,7 +259,7 @@ OPERATOR = Operator(
     sizes=("B", "H", "Nq", "Nk", "D"),
     options=(
         Option("causal", "query i sees the keys 0 .. i + Nk - Nq"),
-        Option("scale", "in place of 1 / sqrt(D)", number=True),
+        Option("scale", "instead of 1 / sqrt(D)", number=True),
     ),
     layouts={
         "contiguous": Layout(),

@@ -1,4 +1,4 @@
-"""torch.compile as a baseline: what it makes of a formula."""
+"""torch.compile as a baseline: the kernel it generates from a formula."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ Formula = Callable[[Tensors], tuple[torch.Tensor, ...]]
 
 
 def wide(case: Case) -> torch.dtype:
-    """What a formula computes in: float32 for narrower types."""
+    """The type that a formula computes in: float32 for narrower types."""
     return torch.promote_types(getattr(torch, case.dtype), torch.float32)
 
 
 @functools.lru_cache(maxsize=1)
 def compiled(make: Callable[[Case], Formula], case: Case) -> Formula:
-    """What torch.compile makes of a formula for this case alone, its shapes being constants."""
-    torch._dynamo.reset()  # after a few other shapes it would give up, and run the formula itself
+    """The kernel torch.compile generates from a formula for this case, with constant shapes."""
+    torch._dynamo.reset()  # after a few other shapes it would run the formula uncompiled
     return torch.compile(make(case), dynamic=False)
 
 
 def compile_baseline(make: Callable[[Case], Formula]) -> Baseline:
-    """The baseline ``compile`` of a formula; RuntimeError where there is no compiler for it."""
+    """The baseline ``compile`` of a formula; RuntimeError if no compiler is available."""
 
     def run(given: Tensors, outputs: Tensors, case: Case) -> torch.Tensor:
         try:

@@ -1,7 +1,7 @@
-"""The builds that the operators call, and the rungs in them.
+"""The builds that the operators call, and their rungs.
 
-Each target has an extension of its own (bindings.cpp and the ladders), built and loaded on first
-use. An edited kernel becomes another extension in another namespace (``reset``).
+Each target has its own extension (bindings.cpp and the ladders), built and loaded on first use. An
+edited kernel becomes another extension in another namespace (``reset``).
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ from . import OPERATORS, get
 
 @dataclass(frozen=True)
 class Rung:
-    """A line of a ladder's table: a kernel and what it needs (kernels/ladder.h)."""
+    """A line of a ladder's table: a kernel and its requirements (kernels/ladder.h)."""
 
     op: str
     name: str
     dtypes: tuple[str, ...]
-    options: tuple[str, ...] = ()  # of the operator's, those that it supports
-    alignment: int = 1  # bytes: data pointers and strides are multiples of it
-    compute_capability: int = 0  # the smallest, as 10 * major + minor; 0: any
-    composed_of: tuple[str, ...] = ()  # ladders whose kernels it launches on purpose
+    options: tuple[str, ...] = ()  # those of the operator's that it supports
+    alignment: int = 1  # bytes: data pointers and strides must be multiples of it
+    compute_capability: int = 0  # minimum, as 10 * major + minor; 0: any
+    composed_of: tuple[str, ...] = ()  # ladders whose kernels it launches by design
 
 
 @dataclass(frozen=True)
 class Extension:
-    """One loaded build: its operators are ``ops``, which is ``torch.ops.<namespace>``."""
+    """A loaded build: its operators are ``ops``, which is ``torch.ops.<namespace>``."""
 
     target: str  # "gpu" or "simulator"
     namespace: str
     path: Path
     ops: Any
-    ladders: dict[str, tuple[Rung, ...]]  # of the operators that the folder of kernels holds
+    ladders: dict[str, tuple[Rung, ...]]  # of the operators in the kernels folder
 
 
 class Declined(RuntimeError):
-    """A rung has no use for the input; ``reason`` says why, in words."""
+    """A rung declines the input; ``reason`` says why."""
 
     def __init__(self, text: str, reason: str) -> None:
         super().__init__(text)
@@ -58,7 +58,7 @@ _DECLINES = re.compile(r"[^:\n]+: kernel '\w+' declines: (.*) \(")
 
 _lock = threading.RLock()
 _current: dict[str, Extension] = {}
-_loaded: dict[Path, Extension] = {}  # for ever: a namespace can be registered once in a process
+_loaded: dict[Path, Extension] = {}  # never emptied: a process can register a namespace only once
 
 
 def extension(target: str) -> Extension:
@@ -71,22 +71,22 @@ def extension(target: str) -> Extension:
 
 
 def refresh(target: str) -> Extension:
-    """The build of a target from the kernels as they are now, which becomes the current one.
+    """Build a target from the kernels as they are now, and make that build the current one.
 
-    Takes some milliseconds if nothing was edited. Raises workbench.toolchain.BuildError.
+    Takes a few milliseconds if nothing was edited. Raises workbench.toolchain.BuildError.
     """
     with _lock:
         path = load_extension(target)
         if path not in _loaded:
             _loaded[path] = _load(target, path)
         if _current.get(target) is not _loaded[path]:
-            _current.clear()  # the other target's build may be of the old kernels
+            _current.clear()  # the other target's build may have the old kernels
         _current[target] = _loaded[path]
         return _current[target]
 
 
 def reset() -> None:
-    """Forget the current builds: the next use builds again what was edited."""
+    """Forget the current builds: the next use rebuilds what was edited."""
     with _lock:
         _current.clear()
 
@@ -94,7 +94,7 @@ def reset() -> None:
 def rungs(op: str) -> tuple[Rung, ...]:
     """The ladder of an operator, slowest idea first.
 
-    Raises ValueError for an unknown name, BuildError where there is no such file of kernels.
+    Raises ValueError for an unknown name, BuildError if its kernel file is missing.
     """
     get(op)
     with _lock:
@@ -106,9 +106,9 @@ def rungs(op: str) -> tuple[Rung, ...]:
 
 
 def sources(op: str) -> tuple[Path, ...]:
-    """The files that hold a ladder's kernels, headers left out; the first has its table.
+    """The files with a ladder's kernels, without headers; the first has its table.
 
-    ``<op>.cu`` and every ``<op>_<more>.cu`` that is no other ladder's.
+    ``<op>.cu`` and every ``<op>_<more>.cu`` that is not another ladder's.
     """
     folder = kernels_dir()
     files = (folder / f"{op}.cu", *sorted(folder.glob(f"{op}_*.cu")))
@@ -130,16 +130,16 @@ def launch(
     Args:
         target: "gpu" or "simulator".
         op: the operator.
-        tensors: its arguments by name, data before statistics; those that are None are left out.
-        options: the values of those that are asked for.
-        kernel: a rung; "" takes the last that takes the input.
-        called: the name that messages have; the operator's if empty.
+        tensors: its arguments by name, data before statistics; None means absent.
+        options: the values of the requested options.
+        kernel: a rung; "" selects the last one that accepts the input.
+        called: the name for messages; the operator's if empty.
 
     Raises:
-        Declined: the named rung has no use for the input.
+        Declined: the named rung declines the input.
         simulator.SimulatorError: what the simulator found in a kernel.
         KeyboardInterrupt: the kernel was interrupted.
-        RuntimeError: all other errors; the text names the argument, what was expected, what came.
+        RuntimeError: any other error; the text names the argument, what was expected and given.
     """
     given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
     operator = extension(target).ops.launch
@@ -170,7 +170,7 @@ def _load(target: str, path: Path) -> Extension:
     if target == "simulator":
         import simulator
 
-        simulator.library()  # attaches it: reports become exceptions, and no error is sticky
+        simulator.library()  # loads it, so that reports become exceptions and errors are not sticky
     library = ctypes.CDLL(str(path))
     namespace = path.stem
     library.workbench_rungs.restype = ctypes.c_char_p
@@ -182,9 +182,9 @@ def _load(target: str, path: Path) -> Extension:
 
 
 def _parse(op: str, table: bytes | None) -> tuple[Rung, ...]:
-    """The rungs of a ladder's table. Raises BuildError for a name that cannot be one."""
+    """The rungs of a ladder's table. Raises BuildError for an invalid name."""
     if table is None:
-        raise BuildError(f"bindings/{op}.cpp announces no operator {op!r}")
+        raise BuildError(f"bindings/{op}.cpp registers no operator {op!r}")
     found: dict[str, Rung] = {}
     for line in table.decode().split("\n")[:-1]:
         name, *fields = line.rsplit("\t", 5)
@@ -207,9 +207,9 @@ def _parse(op: str, table: bytes | None) -> tuple[Rung, ...]:
 def _problem(op: str, name: str, taken: Container[str]) -> str | None:
     """What is wrong with a rung's name, or None."""
     if name in taken:
-        return f"two rungs named {name!r}; every rung needs a name of its own"
+        return f"two rungs named {name!r}; rung names must be unique"
     if not re.fullmatch("[A-Za-z0-9_]+", name):
         return f"a rung named {name!r}; names are letters, digits and _"
     if name in (baseline.name for baseline in get(op).baselines):
-        return f"a rung named {name!r}, which is the name of a library it is compared with"
+        return f"a rung named {name!r}, which is the name of a baseline"
     return None

@@ -1,8 +1,8 @@
-"""How an operator of ``torch.ops.workbench`` is defined, and what all operators check.
+"""Defines the operators of ``torch.ops.workbench``, with the checks common to all.
 
-CPU tensors go to the simulator, CUDA tensors to the GPU. The argument called ``kernel`` in public
-is ``rung`` here: torch.compile's default backend fails on operators with an argument named
-"kernel" (its FallbackKernel.create has one of its own).
+CPU tensors go to the simulator, CUDA tensors to the GPU. The public argument ``kernel`` is named
+``rung`` here: torch.compile's default backend fails on operators with an argument named "kernel"
+(its FallbackKernel.create has its own).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch.autograd import forward_ad
 Checks = str | Sequence[str] | None
 
 _TARGETS = {"CPU": "simulator", "CUDA": "gpu"}
-_library = torch.library.Library("workbench", "DEF")  # lives as long as its operators
+_library = torch.library.Library("workbench", "DEF")  # must outlive its operators
 
 
 def define(
@@ -29,18 +29,18 @@ def define(
     """Define one operator.
 
     Args:
-        schema: as torch.library has it.
-        implementation: what a call does; gets the target before the operator's arguments.
-        fake: what torch.compile is told of the result: its shape, for inputs of the right shapes.
-        differentiable: called in the operator's place where a tensor requires grad; None if it
-            has no backward, and then raises.
+        schema: in torch.library's syntax.
+        implementation: performs a call; gets the target before the operator's arguments.
+        fake: tells torch.compile the result's shape, for inputs of valid shapes.
+        differentiable: called instead of the operator if a tensor requires grad; None if it has no
+            backward, in which case that raises.
     """
     name = schema.partition("(")[0]
     _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
 
     def on_target(target: str) -> Callable:
         def run(*args: Any, **kwargs: Any) -> Any:
-            check_tensors(name, args, kwargs)  # where autograd is off nothing else has
+            check_tensors(name, args, kwargs)  # with autograd off nothing else has checked
             return implementation(target, *args, **kwargs)
 
         return run
@@ -52,7 +52,7 @@ def define(
 
 
 def _autograd(name: str, differentiable: Callable | None) -> Callable:
-    """What runs before the implementation."""
+    """Checks that run before the implementation."""
 
     def autograd(*args: Any, **kwargs: Any) -> Any:
         tensors = check_tensors(name, args, kwargs).values()
@@ -66,7 +66,7 @@ def _autograd(name: str, differentiable: Callable | None) -> Callable:
                 _check_no_transform(name)
                 return differentiable(*args, **kwargs)
             raise RuntimeError(
-                f"{name}: an input requires grad, and this operator has no backward; call it "
+                f"{name}: an input requires grad, but this operator has no backward; call it "
                 "under torch.no_grad() or on .detach()ed tensors"
             )
         return below_autograd(name, *args, **kwargs)
@@ -77,9 +77,9 @@ def _autograd(name: str, differentiable: Callable | None) -> Callable:
 def check_tensors(
     name: str, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> dict[str, torch.Tensor]:
-    """The tensors of a call by name, all dense and on one device; else RuntimeError.
+    """The tensors of a call by name; RuntimeError unless all are dense and on one device.
 
-    What the shapes must be is checked in bindings/<op>.cpp, and nowhere else.
+    Shapes are checked only in bindings/<op>.cpp.
     """
     schema = getattr(torch.ops.workbench, name).default._schema
     names = (argument.name for argument in schema.arguments)
@@ -101,27 +101,27 @@ def check_tensors(
 
 
 def _check_no_transform(name: str) -> None:
-    """Raise under torch.func's grad and the like: they keep a graph of the gradient itself."""
+    """Raise under torch.func.grad and the like, which record a graph of the gradient itself."""
     if torch._C._are_functorch_transforms_active():
         raise RuntimeError(
-            f"{name}: its gradient has no gradient of its own, which torch.func.grad, vjp and "
-            "jacrev prepare for; call torch.autograd.grad"
+            f"{name}: its gradient is not differentiable, which torch.func.grad, vjp and jacrev "
+            "require; call torch.autograd.grad"
         )
 
 
 def below_autograd(name: str, *args: Any, **kwargs: Any) -> Any:
-    """Call an operator without a record for autograd."""
+    """Call an operator without recording for autograd."""
     with torch._C._AutoDispatchBelowAutograd():
         return getattr(torch.ops.workbench, name)(*args, **kwargs)
 
 
 def text(tensor: torch.Tensor) -> str:
-    """``float32 [4, 3]``, as messages have it."""
+    """``float32 [4, 3]``, for messages."""
     return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
 def checking(name: str, check: Checks, **tensors: torch.Tensor | None) -> AbstractContextManager:
-    """The simulator's settings for the time of a call with ``check``. Raises ValueError."""
+    """The simulator's settings during a call with ``check``. Raises ValueError."""
     if check is None:
         return nullcontext()
     import simulator

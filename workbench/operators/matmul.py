@@ -48,11 +48,11 @@ def matmul(
     """Multiply matrices: C = A B in fp32, sums in order of k.
 
     a: float32 [..., M, K], rank 2 to 4. b: float32 [..., K, N] with a's leading dimensions, or
-    [K, N] for all of them. Rows may be any stride apart; elements of a row are adjacent.
-    kernel: a rung of ``rungs("matmul")``; None takes the last that takes the input.
-    check: what the simulator looks for meanwhile, "all" or names such as ["racecheck"]; what it
-    finds is raised as simulator.SimulatorError. ValueError for other names and for CUDA tensors.
-    Returns [..., M, N], contiguous. RuntimeError names the argument, what was expected, what came.
+    [K, N] for all of them. Rows may have any stride; the elements of a row are adjacent.
+    kernel: a rung of ``rungs("matmul")``; None selects the last one that accepts the input.
+    check: the simulator's checks for this call, "all" or names such as ["racecheck"]; findings are
+    raised as simulator.SimulatorError. ValueError for other names and for CUDA tensors.
+    Returns [..., M, N], contiguous. RuntimeError names the argument, what was expected and given.
     """
     with checking("matmul", check, a=a, b=b):
         return torch.ops.workbench.matmul(a, b, kernel or "")
@@ -61,9 +61,9 @@ def matmul(
 def matmul_nt(
     a: torch.Tensor, b: torch.Tensor, *, kernel: str | None = None, check: Checks = None
 ) -> torch.Tensor:
-    """Multiply by a transpose: C = A B^T, b being [..., N, K]. Else as ``matmul``.
+    """Multiply by a transpose: C = A B^T, with b [..., N, K]. Otherwise as ``matmul``.
 
-    The product of queries and keys, Q K^T, without a copy of K.
+    Computes the product of queries and keys, Q K^T, without a copy of K.
     """
     with checking("matmul_nt", check, a=a, b=b):
         return torch.ops.workbench.matmul_nt(a, b, kernel or "")
@@ -79,8 +79,8 @@ def matmul_out(
 ) -> torch.Tensor:
     """``matmul`` into ``out`` [..., M, N], which is returned.
 
-    out: float32, its rows any stride apart; it may share memory with neither input, and its
-    elements not with each other.
+    out: float32, with any row stride; it must not overlap either input, and its elements must not
+    overlap each other.
     """
     with checking("matmul_out", check, a=a, b=b, out=out):
         torch.ops.workbench.matmul_out(a, b, out, kernel or "")
@@ -101,7 +101,7 @@ def matmul_nt_out(
     return out
 
 
-# What it should compute, and how exactly.
+# What it should compute, and how accurately.
 
 
 def reference(a: torch.Tensor, b: torch.Tensor, trans_b: bool) -> torch.Tensor:
@@ -111,7 +111,7 @@ def reference(a: torch.Tensor, b: torch.Tensor, trans_b: bool) -> torch.Tensor:
 
 
 def tolerance(a: torch.Tensor, b: torch.Tensor, trans_b: bool) -> torch.Tensor:
-    """Bound on the error of C = A B (or A B^T) with K terms to a sum.
+    """Bound on the error of C = A B (or A B^T) with K terms per sum.
 
     |C - C_ref| <= (gamma(K) + u_out') (|A| |B|) + K 2^-126, where u_out' = u_out for outputs
     narrower than fp32 and 0 for fp32. Where all inputs are integers and |A| |B| <= 2^24,
@@ -155,7 +155,7 @@ def _cublas(given: Tensors, outputs: Tensors, case: Case) -> torch.Tensor:
         torch.backends.cuda.matmul.allow_tf32 = allowed
 
 
-# What the harness asks.
+# The operator as the harness sees it.
 
 
 def _tensors(case: Case, layout: Layout) -> dict[str, TensorSpec]:
@@ -197,7 +197,7 @@ OPERATOR = Operator(
         "huge_b_nt": Layout({"b": "huge"}, options=_NT),
         "huge_out": Layout({"out": "huge"}),
         "huge_batch": Layout({"a": "huge", "out": "huge"}, (2,)),
-        "beyond_grid": Layout(batch=(65537,)),  # a grid has 65535 blocks along z
+        "beyond_grid": Layout(batch=(65537,)),  # a grid has at most 65535 blocks along z
     },
     tensors=_tensors,
     expect=_expect,

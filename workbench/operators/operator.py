@@ -15,18 +15,18 @@ from .shapes import Option, Options, Shape, parse_options, parse_shape, written
 
 Tensors = dict[str, torch.Tensor]
 
-DEVICES = {"gpu": "cuda", "simulator": "cpu"}  # where a target's tensors live
+DEVICES = {"gpu": "cuda", "simulator": "cpu"}  # of a target's tensors
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How the tensors of one call lie in memory.
+    """The memory layout of the tensors of a call.
 
     Attributes:
-        lies: placement by tensor (workbench.harness.inputs.PLACEMENTS); contiguous where absent.
-        batch: dimensions in front of the operator's own.
+        lies: placement by tensor (workbench.harness.inputs.PLACEMENTS); contiguous if absent.
+        batch: leading dimensions before the operator's own.
         shared: tensors that lack the batch dimensions.
-        options: the operator's options that the layout asks for.
+        options: the operator's options that the layout sets.
     """
 
     lies: Mapping[str, str] = field(default_factory=dict)
@@ -37,17 +37,17 @@ class Layout:
 
 @dataclass(frozen=True)
 class Case:
-    """One input of one operator: everything but the rung and the target.
+    """One input of one operator: everything except the rung and the target.
 
     Attributes:
         shape: the sizes.
-        options: what is asked for beyond the plain operation, with its values.
+        options: the options requested, with their values.
         layout: a name in the operator's ``layouts``.
         fill: a name in workbench.harness.inputs.FILLS.
-        dtype: torch's name of it.
+        dtype: torch's name for it.
         atol: if not None, an absolute error bound on top of the error model (with ``rtol``).
         rtol: relative part of that bound.
-        seed: of the random values; None derives one from the case.
+        seed: for the random values; None derives one from the case.
     """
 
     shape: Shape
@@ -60,18 +60,18 @@ class Case:
     seed: int | None = None
 
     def __str__(self) -> str:
-        """Shape, options, layout, fill, other dtypes than fp32: what tells it apart in tests."""
+        """An id for tests: shape, options, layout, fill, and the dtype unless it is fp32."""
         options = "".join(f"-{word}" for word in self.written_options.split())
         dtype = "" if self.dtype == "float32" else f"-{self.dtype}"
         return f"{self.shape}{options}-{self.layout}-{self.fill}{dtype}"
 
     def option(self, name: str, otherwise: float = False) -> float:
-        """The value of an option; ``otherwise`` if it is not asked for."""
+        """The value of an option; ``otherwise`` if it is not set."""
         return dict(self.options).get(name, otherwise)
 
     @property
     def written_options(self) -> str:
-        """The options as the command line has them: ``causal scale=0.5``."""
+        """The options as on the command line: ``causal scale=0.5``."""
         return written(self.options)
 
     @property
@@ -81,11 +81,11 @@ class Case:
 
     @property
     def itemsize(self) -> int:
-        """Bytes of an element."""
+        """Bytes per element."""
         return getattr(torch, self.dtype).itemsize
 
     def random_seed(self) -> int:
-        """The given seed, or one that depends on shape and fill alone."""
+        """The given seed, or one that depends only on shape and fill."""
         if self.seed is not None:
             return self.seed
         return zlib.crc32(f"{self.shape} {self.fill}".encode())
@@ -97,9 +97,9 @@ class TensorSpec:
 
     Attributes:
         shape: its sizes.
-        output: the call writes it.
-        statistic: a number for each row, in the type that kernels compute in: float32, but float64
-            for float64. All others are of the case's dtype.
+        output: whether the call writes it.
+        statistic: one number per row, in the type that kernels compute in: float64 for float64,
+            else float32. All other tensors have the case's dtype.
     """
 
     shape: tuple[int, ...]
@@ -112,7 +112,7 @@ class TensorSpec:
         return torch.promote_types(dtype, torch.float32) if self.statistic else dtype
 
     def numel(self) -> int:
-        """How many elements it has."""
+        """Its number of elements."""
         return math.prod(self.shape)
 
 
@@ -124,9 +124,9 @@ class Expected:
     allowed: torch.Tensor
 
     def within(self, dtype: torch.dtype) -> Expected:
-        """The same for outputs of a narrow dtype: what is beyond its range becomes infinite.
+        """The same for outputs of a narrow dtype: values beyond its range become infinite.
 
-        Near the limit, where a right kernel may do either, everything is allowed.
+        Near the limit, where a right kernel may do either, any value is allowed.
         """
         largest, step = torch.finfo(dtype).max, torch.finfo(dtype).eps
         limit = largest + largest * step / (2 * (2 - step))  # halfway to the next number
@@ -141,14 +141,14 @@ class Expected:
 
 @dataclass(frozen=True)
 class Baseline:
-    """A library's implementation, timed beside the rungs on a GPU.
+    """A library's implementation, timed alongside the rungs on a GPU.
 
     Attributes:
-        name: as in ``ratio_vs_<name>`` of the JSON format; no rung may be called so.
-        run: computes the outputs from the inputs, written into ``outputs`` where the library
-            can and else left behind: (inputs, outputs, case).
-        applies: whether it computes the same thing on this case.
-        comparable: it computes the operation, so what it returns is checked like a rung's output.
+        name: as in ``ratio_vs_<name>`` of the JSON format; no rung may have this name.
+        run: computes the outputs from the inputs, written into ``outputs`` if the library supports
+            it and otherwise replaced there: (inputs, outputs, case).
+        applies: whether it computes the same thing for this case.
+        comparable: whether it computes the operation, so that its output is checked like a rung's.
     """
 
     name: str
@@ -159,12 +159,12 @@ class Baseline:
 
 @dataclass(frozen=True)
 class PrecisionStudy:
-    """How exact the rungs are, compared with more than float64 (workbench.cli.precision).
+    """A study of the rungs' accuracy, against more than float64 (workbench.cli.precision).
 
     Attributes:
-        inputs: what the tensors hold, by a name for it: a shape and a fill.
-        exact: the right outputs in numpy's longdouble.
-        others: what else to look at in a dtype, by name.
+        inputs: the tensors' contents, by name: a shape and a fill.
+        exact: the exact outputs in numpy's longdouble.
+        others: the other subjects of the study in a dtype, by name.
     """
 
     inputs: Mapping[str, tuple[str, str]]
@@ -184,13 +184,13 @@ class Operator:
     """One operator, for checks, benchmarks and tests.
 
     Attributes:
-        name: what ``workbench.rungs`` calls it.
+        name: its name for ``workbench.rungs``.
         sizes: the names in its shapes, in written order.
-        tensors: the tensors of a case by name, inputs first, of each kind data before statistics:
-            (case, its layout). bindings/<op>.cpp knows them by these names.
+        tensors: the tensors of a case by name, inputs first, data before statistics within each:
+            (case, its layout). bindings/<op>.cpp uses the same names.
         expect: float64 references and allowed errors by output: (inputs, case).
         by_torch: the main output as torch computes it on the CPU in the case's dtype.
-        options: what a case may ask for. One of a tensor's name asks for that tensor.
+        options: the options of a case. One with a tensor's name requests that tensor.
         layouts: its layouts by name; the first is what benchmarks use.
         flops: floating-point operations that the mathematics of a case needs; None where bytes
             matter more.
@@ -200,15 +200,15 @@ class Operator:
             ``edges``, where its defaults are sampled.
         sample_blocks: enough for blocks that do the same work; more if their work differs.
         default_dtypes: the benchmark's dtypes by target.
-        edges: small cases that a rung has to pass before it is timed, as (text, layout, fill): no
-            two sizes or strides alike, above one tile, no multiple of any.
+        edges: small cases that a rung must pass before it is timed, as (text, layout, fill): no two
+            sizes or strides equal, above one tile, no multiple of anything.
         baselines: what the rungs are compared with on a GPU.
         distinct: the case whose inputs, repeated along the first dimension, are a case's inputs;
-            itself but for large cases, whose references would not fit in memory.
-        few: a case that moves as many bytes per element and is simulated in a moment.
-        finish: makes a case's inputs of tensors that hold its fill: (tensors, case).
+            itself except for large cases, whose references would not fit in memory.
+        few: a case that moves as many bytes per element and is quick to simulate.
+        finish: turns tensors with the case's fill into its inputs: (tensors, case).
         precision: a study of its rounding errors, if there is one.
-        columns: what its table shows beside the usual columns (workbench.cli.columns.MORE).
+        columns: extra columns of its table (workbench.cli.columns.MORE).
     """
 
     name: str
@@ -232,11 +232,11 @@ class Operator:
     columns: tuple[str, ...] = ()
 
     def case(self, text: str, *, options: str | Sequence[str] = "", **settings: Any) -> Case:
-        """The case of a text, ``M=64,N=64,K=64``, options behind it, in the first layout.
+        """Parse a case, ``M=64,N=64,K=64`` followed by options, in the first layout.
 
         Args:
-            text: sizes, and options separated by spaces.
-            options: more of them: words, or one text.
+            text: sizes, then options separated by spaces.
+            options: additional options: words, or one text.
             settings: other fields of ``Case``.
 
         Raises:
@@ -260,7 +260,7 @@ class Operator:
         return [self.case(text, dtype=dtype) for text in self.small]
 
     def layout(self, case: Case) -> Layout:
-        """How the case's tensors lie. Raises ValueError for an unknown layout."""
+        """The memory layout of the case. Raises ValueError for an unknown layout."""
         if case.layout not in self.layouts:
             names = ", ".join(self.layouts)
             raise ValueError(f"{self.name}: layout {case.layout!r}: one of {names}")
@@ -281,7 +281,7 @@ class Operator:
         return next(iter(self.outputs(case)))
 
     def asked(self, case: Case) -> dict[str, float]:
-        """The options that a case and its layout ask for, as in a rung's ``options``."""
+        """The options that a case and its layout set, as in a rung's ``options``."""
         return dict(case.options) | dict.fromkeys(self.layout(case).options, True)
 
     def launch(self, target: str, given: Tensors, out: Tensors, case: Case, kernel: str) -> None:
@@ -291,11 +291,11 @@ class Operator:
         builds.launch(target, self.name, tensors, options, kernel)
 
     def ideal_bytes(self, case: Case) -> int:
-        """Every input read once and every output written once."""
+        """The bytes of reading every input once and writing every output once."""
         every = self.tensors(case, self.layout(case)).values()
         return sum(tensor.numel() * tensor.dtype(case).itemsize for tensor in every)
 
     def least_bytes(self, case: Case) -> int:
-        """Memory that checking the case takes at least: tensors, references, allowed errors."""
+        """The minimum memory for checking the case: tensors, references, allowed errors."""
         references = self.outputs(self.distinct(case)).values()
         return self.ideal_bytes(case) + 2 * 8 * sum(tensor.numel() for tensor in references)

@@ -1,22 +1,22 @@
-"""Rounding errors: what the error models of the operators are made of.
+"""Rounding errors: the building blocks of the operators' error models.
 
 Notation: u, the unit roundoff of what kernels compute in, 2^-24 (fp32) or, for float64, 2^-53;
 u_out, that of the output's dtype; tiny, the smallest normal number of the output's dtype, below
-which a result may be flushed to zero, but for fp16, computed in fp32, half the distance of its
-subnormal numbers; gamma(n), the relative error that n roundings may add up to, in any order, fused
+which a result may be flushed to zero, except for fp16, computed in fp32, half the spacing of its
+subnormal numbers; gamma(n), the relative error that n roundings can accumulate, in any order, fused
 or not: the smaller of
 
     n u / (1 - n u)                   always (Higham, Accuracy and Stability of Numerical
                                       Algorithms, lemma 3.1)
-    exp(8 sqrt(n) u + n u^2) - 1      for data without a pattern, as tests use, with a chance
-                                      below 1e-13 to be wrong (Higham and Mary, A New Approach
+    exp(8 sqrt(n) u + n u^2) - 1      for data without a pattern, as in the tests, wrong with a
+                                      probability below 1e-13 (Higham and Mary, A New Approach
                                       to Probabilistic Rounding Error Analysis, theorem 2.4,
                                       lambda = 8)
 
-Kernels accumulate in fp32, and in fp64 for float64, where references, being float64 as well, may
-err as much as a kernel: bounds are doubled there (``reference_errs_too``). A bound is a float64
-tensor of the output's shape: the largest absolute error allowed in each element, of no meaning
-where the reference is not finite.
+Kernels accumulate in fp32, and in fp64 for float64. There the references, also float64, may err as
+much as a kernel, so bounds are doubled (``reference_errs_too``). A bound is a float64 tensor of the
+output's shape: the largest absolute error allowed in each element, meaningless where the reference
+is not finite.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ EXACT_SUM = 2.0**24  # integers up to here are exact in fp32
 
 
 def gamma(n: float, u: float = U) -> float:
-    """Bound the relative error of n roundings, as the head of this file has it."""
+    """Bound the relative error of n roundings, as defined at the top of this file."""
     return min(always(n, u), math.expm1(LAMBDA * math.sqrt(n) * u + n * u * u))
 
 
@@ -53,18 +53,18 @@ def unit_roundoff(dtype: torch.dtype) -> float:
 
 
 def compute_roundoff(dtype: torch.dtype) -> float:
-    """The u of kernels on this dtype."""
+    """The u of kernels for this dtype."""
     return U_DOUBLE if dtype == torch.float64 else U
 
 
 def tiny(dtype: torch.dtype) -> float:
-    """The absolute error of results near zero, as the head of this file has it."""
+    """The absolute error of results near zero, as defined at the top of this file."""
     info = torch.finfo(dtype)
     return info.smallest_normal * (info.eps / 2 if dtype == torch.float16 else 1)
 
 
 def reference_errs_too(allowed: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Double a bound for float64, whose reference errs as well."""
+    """Double a bound for float64, whose reference also has errors."""
     return 2 * allowed if dtype == torch.float64 else allowed
 
 
@@ -74,12 +74,12 @@ def are_integers(tensor: torch.Tensor) -> bool:
 
 
 def largest(values: torch.Tensor) -> torch.Tensor:
-    """The largest of each row, 0 for an empty one, [..., 1]."""
+    """The maximum of each row, 0 for an empty one, [..., 1]."""
     if values.shape[-1] == 0:
         return values.new_zeros((*values.shape[:-1], 1))
     return values.amax(dim=-1, keepdim=True)
 
 
 def finite(values: torch.Tensor) -> torch.Tensor:
-    """The values, 0 for infinite ones."""
+    """The values, with 0 for infinite ones."""
     return torch.where(values.isinf(), 0.0, values)

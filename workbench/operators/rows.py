@@ -1,4 +1,4 @@
-"""What operators on the rows of a matrix share: softmax and its gradient."""
+"""Common parts of operators on the rows of a matrix: softmax and its gradient."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import math
 from .operator import DEVICES, Case, TensorSpec
 from .shapes import Option, Shape
 
-MANY_ELEMENTS = 2**24  # a case of rows with more repeats its rows
-FEW_ELEMENTS = 2**18  # of the rows that are simulated in the place of all, about
+MANY_ELEMENTS = 2**24  # a larger case repeats its rows
+FEW_ELEMENTS = 2**18  # approximate size of the sample that is simulated
 
 SIZES = ("rows", "cols")
 SCALE = Option("scale", "multiplies x", number=True, plain=1.0)
@@ -22,14 +22,14 @@ def matrix(case: Case, *, output: bool = False) -> TensorSpec:
 
 
 def of_rows(case: Case, *, output: bool = False) -> TensorSpec:
-    """A statistic: a number for each row."""
+    """A statistic: one number per row."""
     return TensorSpec((case.shape["rows"],), output, statistic=True)
 
 
 def distinct(case: Case) -> Case:
-    """The case itself, or of many elements one with a few rows, to be repeated.
+    """The case itself, or for a large one a case with a few rows, to be repeated.
 
-    Their number is prime, so that a row read or written in another's place shows.
+    Their number is prime, so that reading or writing the wrong row shows.
     """
     rows, cols = case.shape.numbers()
     if rows * cols <= MANY_ELEMENTS:
@@ -41,13 +41,13 @@ def distinct(case: Case) -> Case:
 
 
 def few(case: Case) -> Case:
-    """A case of the same width with few enough rows to be simulated in a moment."""
+    """A case of the same width with few enough rows to simulate quickly."""
     rows, cols = case.shape["rows"], max(1, case.shape["cols"])
     return with_rows(case, min(rows, max(1, FEW_ELEMENTS // cols)))
 
 
 def with_rows(case: Case, rows: int) -> Case:
-    """The case with another number of rows."""
+    """The case with a different number of rows."""
     shape = Shape((("rows", rows), ("cols", case.shape["cols"])))
     return dataclasses.replace(case, shape=shape)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 
 class ShapeError(ValueError):
-    """Sizes or options that do not fit their operator; the text says what does."""
+    """Invalid sizes or options for an operator; the text says what is valid."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,13 @@ class Shape:
 
 @dataclass(frozen=True)
 class Option:
-    """What a call may ask for beyond the plain operation.
+    """An option of an operator, beyond the plain operation.
 
     Attributes:
         name: as in a rung's ``options``, and in ``--option``.
         help: what it does, in a few words.
-        number: it has a value, ``scale=0.5``; else it is a flag, ``causal``.
-        plain: a number's value that asks for nothing; None if every value asks for something.
+        number: whether it has a value, ``scale=0.5``; otherwise it is a flag, ``causal``.
+        plain: a number's neutral value; None if there is none.
     """
 
     name: str
@@ -51,20 +51,20 @@ class Option:
 
     @property
     def form(self) -> str:
-        """How it is written."""
+        """Its written form."""
         return f"{self.name}=NUMBER" if self.number else self.name
 
 
-Options = tuple[tuple[str, float | bool], ...]  # those asked for, in the operator's order
+Options = tuple[tuple[str, float | bool], ...]  # those requested, in the operator's order
 
 
 def example(names: Sequence[str]) -> str:
-    """A shape of the right form, for messages."""
+    """A shape in the right format, for messages."""
     return ",".join(f"{name}=64" for name in names)
 
 
 def parse_shape(text: str, names: Sequence[str], options: Sequence[Option] = ()) -> Shape:
-    """Read ``M=64,N=64,K=64`` (any order).
+    """Parse ``M=64,N=64,K=64`` (any order).
 
     Raises ShapeError with one line that shows the format.
     """
@@ -98,7 +98,7 @@ def parse_shape(text: str, names: Sequence[str], options: Sequence[Option] = ())
 
 
 def parse_options(words: Sequence[str], options: Sequence[Option]) -> Options:
-    """Read ``["causal", "scale=0.5"]``. A number at its plain value asks for nothing.
+    """Parse ``["causal", "scale=0.5"]``. A number at its neutral value is dropped.
 
     Raises ShapeError with one line that lists the operator's options.
     """
@@ -133,7 +133,7 @@ def _number(word: str, text: str) -> float:
 
 
 def written(options: Options) -> str:
-    """``causal scale=0.5``: what ``parse_options`` reads back, to the last bit."""
+    """``causal scale=0.5``: ``parse_options`` reads it back to the last bit."""
     return " ".join(n if value is True else f"{n}={_shortest(value)}" for n, value in options)
 
 

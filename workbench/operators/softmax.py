@@ -53,7 +53,7 @@ def _softmax_lse(
 
 
 class _Differentiable(torch.autograd.Function):
-    """softmax and softmax_lse with a gradient. Keeps y and not x."""
+    """softmax and softmax_lse with a gradient. Saves y, not x."""
 
     @staticmethod
     def forward(
@@ -71,7 +71,7 @@ class _Differentiable(torch.autograd.Function):
     ) -> tuple[None, torch.Tensor | None, None, None, None]:
         if torch.is_grad_enabled():
             raise RuntimeError(
-                "softmax: its gradient has no gradient of its own; call backward without "
+                "softmax: its gradient is not differentiable; call backward without "
                 "create_graph=True"
             )
         (y,) = ctx.saved_tensors
@@ -86,9 +86,9 @@ class _Differentiable(torch.autograd.Function):
 
 
 def _readable(dy: torch.Tensor) -> torch.Tensor:
-    """``dy`` where the kernels can read its rows, else a contiguous copy.
+    """``dy`` if the kernels can read its rows, else a contiguous copy.
 
-    Autograd hands over gradients with any strides: that of ``sum()`` has all strides 0.
+    Autograd passes gradients with arbitrary strides: that of ``sum()`` has all strides 0.
     """
     ahead = list(zip(dy.shape, dy.stride(), strict=True))
     *rows, (cols, stride) = [(n, step) for n, step in ahead[:-1] if n != 1] + ahead[-1:]
@@ -131,18 +131,18 @@ def softmax(
 ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
     """Softmax over the last dimension, safe for any magnitude, as torch.softmax(scale * x, -1).
 
-    x: float32, float64, float16 or bfloat16 [..., cols], rank 1 or more; all rows one stride
-    apart, elements of a row adjacent.
+    x: float32, float64, float16 or bfloat16 [..., cols], rank 1 or more; a constant stride between
+    rows, elements of a row adjacent.
     scale: any finite number.
-    kernel: a rung of ``rungs("softmax")``, whose ``dtypes`` and ``options`` say what it takes;
-    None takes the last that takes the input. The gradient is always that of the last rung of
-    ``rungs("softmax_backward")``, also for dy of any strides, which is then copied.
-    check: as of ``matmul``.
+    kernel: a rung of ``rungs("softmax")``, whose ``dtypes`` and ``options`` say what it supports;
+    None selects the last one that accepts the input. The gradient always uses the last rung of
+    ``rungs("softmax_backward")``, after copying dy if its strides require it.
+    check: as for ``matmul``.
     Returns a contiguous tensor of x's shape, and with return_lse also log(sum(exp(scale * x))) of
-    every row, [...], in float32, float64 for float64. A row with a NaN or scaled +inf, or of
-    scaled -inf only, is NaN; its log-sum-exp is NaN, +inf or -inf, and -inf where cols is 0.
-    Both have gradients, which have none of their own.
-    RuntimeError names the argument, what was expected, what came.
+    every row, [...], in float32, or float64 for float64. A row with a NaN or scaled +inf, or only
+    scaled -inf, is NaN; its log-sum-exp is NaN, +inf or -inf, and -inf where cols is 0.
+    Both are differentiable once.
+    RuntimeError names the argument, what was expected and what was given.
     """
     return _forward("softmax", x, scale, False, return_lse, kernel, check)
 
@@ -155,9 +155,9 @@ def log_softmax(
     kernel: str | None = None,
     check: Checks = None,
 ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-    """Take the logarithm of ``softmax`` without its loss of precision; arguments as there.
+    """Logarithm of ``softmax`` without loss of precision; same arguments.
 
-    A rung takes it if its ``options`` have "log". As torch.log_softmax(scale * x, -1).
+    A rung supports it if its ``options`` have "log". As torch.log_softmax(scale * x, -1).
     """
     return _forward("log_softmax", x, scale, True, return_lse, kernel, check)
 
@@ -176,14 +176,14 @@ def _forward(
         return operator(x, scale, log, kernel or "")
 
 
-# What it should compute, and how exactly.
+# What it should compute, and how accurately.
 
 
 def reference(x: torch.Tensor, scale: float = 1.0, log: bool = False) -> torch.Tensor:
     """Softmax of scale * x over the last dimension, or its logarithm.
 
-    As torch has it: NaN for a row where scale * x has a NaN or +inf or is all -inf. What is largest
-    is subtracted before the scale rounds it, from halves, whose difference is in range.
+    As in torch: NaN for a row where scale * x has a NaN or +inf or is all -inf. The maximum is
+    subtracted before the scale rounds it, from halves, whose difference is in range.
     """
     function = torch.log_softmax if log else torch.softmax
     half = x.double() / 2
@@ -194,15 +194,15 @@ def reference(x: torch.Tensor, scale: float = 1.0, log: bool = False) -> torch.T
 
 
 def log_sum_exp(x: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
-    """log(sum(exp(scale * x))) over the last dimension; -inf for a row of nothing or of -inf."""
+    """log(sum(exp(scale * x))) over the last dimension; -inf for an empty or all -inf row."""
     return torch.logsumexp(scale * x.double(), dim=-1)
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """What the bounds of a softmax of rows are made of.
+    """The components of the error bounds of a softmax of rows.
 
-    With z = scale * x, n to a row, and p = softmax(z):
+    With z = scale * x, n elements per row, and p = softmax(z):
 
     Attributes:
         u: the unit roundoff of the kernel.
@@ -210,7 +210,7 @@ class _Rows:
         exponents: c u d_j, the error of an exponent's argument. c = 4: the subtraction, in base 2
             log2(e) and the product, and one to spare; 6 with a scale, itself rounded, and its
             product.
-        average: sum_j p_j c u d_j, what those errors add up to in the sum of a row, [..., 1].
+        average: sum_j p_j c u d_j, the effect of those errors on the sum of a row, [..., 1].
         sums: the roundings in the sum of a row, [..., 1]: adding n terms gives gamma(n), rescaling
             running sums at most as much again; 16 covers two exponentials of 2 ulp each and a
             division: gamma(2n + 16). In a row whose elements are all the maximum or -inf every sum
@@ -298,7 +298,7 @@ def _expect(given: Tensors, case: Case) -> dict[str, Expected]:
 
 
 def formula(case: Case) -> Formula:
-    """Softmax as a model's code would have it; with a log-sum-exp where the case wants one."""
+    """Softmax as in a model's code; with a log-sum-exp if the case requests it."""
     scale, log, lse = _scale(case), case.option("log"), case.option("lse")
 
     def compute(given: Tensors) -> tuple[torch.Tensor, ...]:
@@ -317,7 +317,7 @@ def _torch(given: Tensors, outputs: Tensors, case: Case) -> torch.Tensor:
 
 
 def _torch_has(case: Case) -> bool:
-    """Torch's own kernels have log-softmax, but no scale and no log-sum-exp."""
+    """Torch's own kernels support log-softmax, but neither scale nor log-sum-exp."""
     return _scale(case) == 1 and not case.option("lse")
 
 
@@ -325,7 +325,7 @@ def _copy(given: Tensors, outputs: Tensors, case: Case) -> torch.Tensor:
     return outputs["out"].copy_(given["x"])
 
 
-# How exact it is, in ulp: see workbench.cli.precision.
+# Its accuracy in ulp: see workbench.cli.precision.
 
 
 def _exact(given: Tensors) -> np.ndarray:
@@ -336,7 +336,7 @@ def _exact(given: Tensors) -> np.ndarray:
 
 
 def _fp32_steps(given: Tensors, maximum: bool) -> torch.Tensor:
-    """The definition in float32 steps; numpy adds up pairwise. Exponentials are rounded once."""
+    """The definition in float32 steps; numpy sums pairwise. Exponentials are rounded once."""
     values = given["x"].numpy()
     m = values.max(axis=-1, keepdims=True) if maximum else np.float32(0)
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
@@ -345,7 +345,7 @@ def _fp32_steps(given: Tensors, maximum: bool) -> torch.Tensor:
 
 
 def _others(dtype: str) -> dict[str, Any]:
-    """Torch's kernel and, in float32, what leaving out the maximum or a sum in a tree makes."""
+    """Torch's kernel and, in float32, variants: no maximum subtracted, and a pairwise sum."""
     found = {"torch": lambda given: torch.softmax(given["x"], dim=-1)}
     if dtype == "float32":
         found["unsafe"] = lambda given: _fp32_steps(given, maximum=False)
@@ -353,7 +353,7 @@ def _others(dtype: str) -> dict[str, Any]:
     return found
 
 
-# What the harness asks.
+# The operator as the harness sees it.
 
 
 def _tensors(case: Case, layout: Layout) -> dict[str, TensorSpec]:
@@ -364,7 +364,7 @@ def _tensors(case: Case, layout: Layout) -> dict[str, TensorSpec]:
 OPERATOR = Operator(
     name="softmax",
     sizes=rows.SIZES,
-    options=(rows.SCALE, rows.LOG, Option("lse", "the log-sum-exp of every row, too")),
+    options=(rows.SCALE, rows.LOG, Option("lse", "also the log-sum-exp of every row")),
     layouts={
         "contiguous": Layout(),
         "padded": Layout({"x": "padded", "out": "padded"}),

@@ -64,19 +64,19 @@ def softmax_backward(
 
     With log, that of ``log_softmax``: dx = scale * (dy - exp(y) * (sum(dy) - dlse)).
     dy: the gradient of y; dtypes and strides as of softmax's x.
-    y: what softmax, or log_softmax, returned; of dy's shape and dtype.
-    scale: what softmax was given.
+    y: the output of softmax or log_softmax; of dy's shape and dtype.
+    scale: as passed to softmax.
     dlse: the gradient of the log-sum-exp, of its shape and dtype, contiguous; None means zeros.
-    kernel: a rung of ``rungs("softmax_backward")``; None takes the last that takes the input.
-    check: as of ``matmul``.
+    kernel: a rung of ``rungs("softmax_backward")``; None: the last one that accepts the input.
+    check: as for ``matmul``.
     Returns a contiguous tensor of dy's shape.
-    RuntimeError names the argument, what was expected, what came.
+    RuntimeError names the argument, what was expected and what was given.
     """
     with checking("softmax_backward", check, dy=dy, y=y, dlse=dlse):
         return torch.ops.workbench.softmax_backward(dy, y, dlse, scale, log, kernel or "")
 
 
-# What it should compute, and how exactly.
+# What it should compute, and how accurately.
 
 
 def reference(
@@ -86,14 +86,14 @@ def reference(
     scale: float = 1.0,
     log: bool = False,
 ) -> torch.Tensor:
-    """The gradient of what softmax, or with ``log`` its logarithm, made y of, given that of y.
+    """The gradient of the input of softmax, or with ``log`` of log-softmax, given that of y.
 
     Args:
         dy: the gradient of y, [..., cols].
         y: the result, [..., cols].
         dlse: the gradient of the log-sum-exp, [...]; None means zeros.
         scale: what x was multiplied by.
-        log: y is a log-softmax.
+        log: whether y is a log-softmax.
 
     Returns:
         scale * y * (dy - (sum(dy * y) - dlse)), with log scale * (dy - exp(y) * (sum(dy) - dlse)).
@@ -112,7 +112,7 @@ def tolerance(
     scale: float = 1.0,
     log: bool = False,
 ) -> torch.Tensor:
-    """Bound on the error of dx, of the gradient of a softmax over rows of n elements.
+    """Bound on the error of dx, the gradient of a softmax over rows of n elements.
 
     With t = sum(dy * y) - dlse, s = |scale|, and S the same sum of magnitudes, |dlse| added,
 
@@ -126,9 +126,10 @@ def tolerance(
     |dx_i - ref_i| <= s p_i (1 + E_i) T + s p_i |t| E_i + s gamma(6) (|dy_i| + p_i |t|)
                       + u_out |ref_i| + tiny (1 + s)
 
-    Where all dy are whole numbers and S <= 2^24 that sum is exact, and T = 0 but for dlse. Where a
-    row's terms are all the same, which is a pattern (one lane that adds them up rounds in the same
-    direction again and again), gamma(n) is what always holds. For float64, 2^-126 is 2^-1022.
+    Where all dy are whole numbers and S <= 2^24 that sum is exact, and T = 0 except for dlse. Where
+    all terms of a row are equal, which is a pattern (a lane that adds them up rounds in the same
+    direction again and again), gamma(n) is the bound that always holds. For float64, 2^-126 is
+    2^-1022.
     """
     if dy.shape[-1] == 0:
         return torch.zeros_like(dy, dtype=torch.float64)
@@ -179,7 +180,7 @@ def _expect(given: Tensors, case: Case) -> dict[str, Expected]:
 
 
 def formula(case: Case) -> Formula:
-    """The gradient as its formula has it, in fp32 inside for narrower types."""
+    """The gradient by its formula, computed in fp32 for narrower types."""
     scale, log = _scale(case), case.option("log")
 
     def compute(given: Tensors) -> tuple[torch.Tensor, ...]:
@@ -203,7 +204,7 @@ def _torch(given: Tensors, outputs: Tensors, case: Case) -> torch.Tensor:
 
 
 def _torch_has(case: Case) -> bool:
-    """Torch's own kernels have log-softmax, but no scale and no log-sum-exp."""
+    """Torch's own kernels support log-softmax, but neither scale nor log-sum-exp."""
     return _scale(case) == 1 and not case.option("dlse")
 
 
@@ -211,7 +212,7 @@ def _add(given: Tensors, outputs: Tensors, case: Case) -> torch.Tensor:
     return torch.add(given["dy"], given["y"], out=outputs["dx"])
 
 
-# What the harness asks.
+# The operator as the harness sees it.
 
 
 def _tensors(case: Case, layout: Layout) -> dict[str, TensorSpec]:
@@ -221,14 +222,14 @@ def _tensors(case: Case, layout: Layout) -> dict[str, TensorSpec]:
 
 
 def _finish(filled: Tensors, case: Case) -> Tensors:
-    """Take the softmax of what was filled into y; make gradients whose differences are finite.
+    """Replace y by its softmax; make the differences of gradients finite.
 
-    Infinities and NaNs become the sine of their column, and no number is above a quarter of the
+    Infinities and NaNs become the sine of their column, and no number exceeds a quarter of the
     largest.
     """
     y = softmax.reference(filled["y"], _scale(case), bool(case.option("log"))).to(filled["y"].dtype)
     limit = torch.finfo(y.dtype).max / 4
-    sines = torch.arange(y.shape[-1]).sin().to(y.dtype)  # many equal ones would err alike
+    sines = torch.arange(y.shape[-1]).sin().to(y.dtype)  # many equal ones would have equal errors
     dy = torch.where(filled["dy"].isfinite(), filled["dy"], sines).clamp(-limit, limit)
     return {**filled, "dy": dy, "y": y}
 
@@ -258,7 +259,7 @@ OPERATOR = Operator(
     baselines=(
         Baseline("torch", _torch, _torch_has),
         compile_baseline(formula),
-        Baseline("add", _add, comparable=False),  # two reads and a write: its copy
+        Baseline("add", _add, comparable=False),  # two reads and a write: its equivalent of a copy
     ),
     distinct=rows.distinct,
     few=rows.few,

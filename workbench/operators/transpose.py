@@ -1,4 +1,4 @@
-"""transpose: a matrix's rows become its columns, by a copy."""
+"""transpose: copies a matrix so that its rows become columns."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def transpose(
 ) -> torch.Tensor:
     """Swap the last two dimensions, as ``x.mT.contiguous()``.
 
-    x: [..., M, N], rank 2 or more, of one of the dtypes of a rung; rows may be any stride apart,
-    elements of a row are adjacent, and so are matrices one stride apart.
-    rotate: turn by a quarter instead, clockwise, as ``torch.rot90(x, -1, (-2, -1))``.
-    kernel: a rung of ``rungs("transpose")``; None takes the last that takes the input.
-    check: what the simulator looks for meanwhile, "all" or names such as ["racecheck"]; what it
-    finds is raised as simulator.SimulatorError. ValueError for other names and for CUDA tensors.
-    Returns [..., N, M], contiguous. RuntimeError names the argument, what was expected, what came.
+    x: [..., M, N], rank 2 or more, of a dtype that a rung supports; rows may have any stride, the
+    elements of a row are adjacent, and matrices have a constant stride.
+    rotate: rotate by 90 degrees clockwise instead, as ``torch.rot90(x, -1, (-2, -1))``.
+    kernel: a rung of ``rungs("transpose")``; None selects the last one that accepts the input.
+    check: the simulator's checks for this call, "all" or names such as ["racecheck"]; findings are
+    raised as simulator.SimulatorError. ValueError for other names and for CUDA tensors.
+    Returns [..., N, M], contiguous. RuntimeError names the argument, what was expected and given.
     """
     with checking("transpose", check, x=x):
         return torch.ops.workbench.transpose(x, rotate, kernel or "")
@@ -50,7 +50,7 @@ def transpose(
 
 
 def turned(x: torch.Tensor, case: Case) -> torch.Tensor:
-    """What torch makes of x."""
+    """What torch computes from x."""
     return torch.rot90(x, -1, (-2, -1)) if case.option("rotate") else x.mT
 
 
@@ -70,7 +70,7 @@ def _copy(given: Tensors, outputs: Tensors, case: Case) -> torch.Tensor:
     return outputs["out"].view(given["x"].shape).copy_(given["x"])
 
 
-# What the harness asks.
+# The operator as the harness sees it.
 
 
 def _tensors(case: Case, layout: Layout) -> dict[str, TensorSpec]:
@@ -89,7 +89,7 @@ def _few(case: Case) -> Case:
 OPERATOR = Operator(
     name="transpose",
     sizes=("M", "N"),
-    options=(Option("rotate", "turn by a quarter, clockwise"),),
+    options=(Option("rotate", "rotate by 90 degrees clockwise"),),
     layouts={
         "contiguous": Layout(),
         "padded": Layout({"x": "padded", "out": "padded"}),

@@ -1,8 +1,8 @@
-"""Compilers, locks, caches and error messages: what build.py stands on.
+"""Compilers, locks, caches and error messages: the foundation of build.py.
 
 load_extension   the bindings and the ladders as a shared library, for the GPU or the simulator
-build_simulator  the simulator's library and the archive that stands in for libcudart
-BuildError       what went wrong, in the words the user shall see; main_guard turns it into exit 1
+build_simulator  the simulator's library and the archive that replaces libcudart
+BuildError       what went wrong, as shown to the user; main_guard turns it into exit status 1
 """
 
 from .errors import BuildError, main_guard

@@ -1,4 +1,4 @@
-"""One line on stderr for a build, and none for what was up to date."""
+"""One line on stderr per build, and none for what is up to date."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def announced(label: str, slow: bool = False) -> Iterator[None]:
-    """Say that `label` is being built and, when it is done, how long that took.
+    """Announce that `label` is being built and, when done, how long it took.
 
     In a terminal the second line replaces the first, and a failed build leaves neither. Elsewhere
-    only a slow build says that it has started.
+    only a slow build announces its start.
     """
     terminal = sys.stderr.isatty()
     started = time.monotonic()

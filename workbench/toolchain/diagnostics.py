@@ -1,4 +1,4 @@
-"""From a compiler's output to what is worth reading: file:line, the source, the caret, a hint."""
+"""Reduces compiler output to what is worth reading: file:line, source, caret and a hint."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _LD_OBJECT = re.compile(r"ld(?:\.\w+)?: (?P<object>[^\s:]+\.o):")
 
 @dataclass(frozen=True)
 class Diagnostic:
-    """One error. `line` and `column` count from 1; 0 where the compiler does not say."""
+    """One error. `line` and `column` count from 1; 0 if the compiler does not give them."""
 
     path: str
     line: int
@@ -49,7 +49,7 @@ def build_error(label: str, log: str, log_path: Path, objects: Mapping[str, Path
     """The exception for a failed build; `objects` maps object names to their sources."""
     log_path.write_text(log)
     each = {(d.path, d.line, d.text): d for d in reversed(list(_parse(log, objects)))}
-    found = list(reversed(each.values()))  # nvcc compiles a file twice and may say it twice
+    found = list(reversed(each.values()))  # nvcc may report an error twice
     parts = [_rendered(d) for d in found[:_SHOWN_ERRORS]]
     if len(found) > _SHOWN_ERRORS:
         parts.append(f"... and {len(found) - _SHOWN_ERRORS} more errors")
@@ -80,7 +80,7 @@ def _parse(log: str, objects: Mapping[str, Path]) -> Iterator[Diagnostic]:
 
 
 def _from_nvcc(match: re.Match[str], following: list[str]) -> Diagnostic:
-    """What nvcc prints: the preprocessed line, a caret below it, and where templates came from."""
+    """The context from nvcc: the preprocessed line, a caret below it, template instantiations."""
     block = []
     for line in following:
         if not line.strip() or _NVCC.match(line):
@@ -135,7 +135,7 @@ def _source_line(path: str, line: int) -> str:
 
 
 def _column(source: str, error: Diagnostic) -> int:
-    """Where nvcc's caret, given under the preprocessed line, belongs in the line as written."""
+    """The column in the original line for nvcc's caret under the preprocessed line."""
     printed, caret = error.printed
     position = caret.find("^")
     if position < 0:
@@ -155,12 +155,12 @@ def _column(source: str, error: Diagnostic) -> int:
 _HINTS = (
     (
         r"torch/\S+: No such file|ATen/\S+: No such file",
-        "kernels include no PyTorch headers; bindings.cpp is the file that knows PyTorch",
+        "kernels include no PyTorch headers; only bindings.cpp does",
     ),
-    (r"cannot find -l", "is the library installed? Its folder is given with -L"),
+    (r"cannot find -l", "is the library installed? Specify its folder with -L"),
     (
         r"No such file or directory",
-        "is the name spelt right? Local headers are found beside the file, in kernels/ and in the "
+        "is the name spelt right? Local headers are found next to the file, in kernels/ and in the "
         "folders of -I",
     ),
     (r"expected a \"?;", "is a ; missing at the end of the line before?"),
@@ -170,12 +170,12 @@ _HINTS = (
     ),
     (
         r"too much shared data",
-        "static shared memory ends at 48 KiB; use extern __shared__ and "
+        "static shared memory is limited to 48 KiB; use extern __shared__ and "
         "cudaFuncSetAttribute(cudaFuncAttributeMaxDynamicSharedMemorySize)",
     ),
     (
         r"unsupported GNU version",
-        "set CC and CXX to an older gcc and g++, which this CUDA version accepts",
+        "set CC and CXX to an older gcc and g++ that this CUDA version supports",
     ),
     (
         r"undefined reference to .*_rungs",

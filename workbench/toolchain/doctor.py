@@ -1,6 +1,6 @@
 """`python build.py doctor`: what is installed, what will be used, and why.
 
-Runs without PyTorch and without ninja: their absence is what it is there to tell.
+Runs without PyTorch and ninja, since reporting their absence is its purpose.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ def doctor() -> int:
             missing = True
     if missing:
         print(
-            "\nSomething that is needed is missing. All of it comes with:\n"
+            "\nSomething required is missing. Install everything with:\n"
             "  pip install -r requirements.txt\n"
-            "and the compiler alone with:\n"
+            "or only the compiler with:\n"
             f"  {tools.PIP_LINE}"
         )
     return int(missing)
@@ -64,7 +64,7 @@ def _python(torch: ModuleType | None) -> Report:
     yield (
         "ok" if sys.version_info >= (3, 11) else "NO",
         "Python",
-        f"{sys.version.split()[0]} ({sys.executable}); 3.11 or later is needed",
+        f"{sys.version.split()[0]} ({sys.executable}); 3.11 or later is required",
     )
 
 
@@ -103,11 +103,11 @@ def _compiler(torch: ModuleType | None) -> Report:
                     f"CUDA {toolkit.version}, {toolkit.nvcc}\nused: {candidate.place}",
                 )
             else:
-                why = problem or f"CUDA {toolkit.version}, not needed: another comes first"
+                why = problem or f"CUDA {toolkit.version}, not needed: another takes precedence"
                 yield (
                     "--",
                     "",
-                    f"{'passed over' if problem else 'also there'}: {candidate.place}: {why}",
+                    f"{'skipped' if problem else 'also found'}: {candidate.place}: {why}",
                 )
         if chosen is None:
             yield "NO", "nvcc", f"no CUDA {major} compiler: {tools.PIP_LINE}"
@@ -137,7 +137,7 @@ def _packages(torch: ModuleType | None) -> Report:
             yield "NO", name, f"not installed: pip install {name}=={version}"
             continue
         if found != version:
-            yield "--", name, f"{found}; requirements.txt names {version}"
+            yield "--", name, f"{found}; requirements.txt specifies {version}"
 
 
 def _ccache(torch: ModuleType | None) -> Report:
@@ -147,13 +147,13 @@ def _ccache(torch: ModuleType | None) -> Report:
             "--",
             "ccache",
             (
-                "not installed; with it, code that was compiled before is not compiled "
-                "again\n(Debian, Ubuntu: apt install ccache)"
+                "not installed; it avoids recompiling code that was compiled "
+                "before\n(Debian, Ubuntu: apt install ccache)"
             ),
         )
         return
     if torch is not None and tuple(map(int, torch.__version__.split(".")[:2])) < (2, 13):
-        yield "--", "ccache", f"{ccache}, but PyTorch uses it from 2.13 on"
+        yield "--", "ccache", f"{ccache}, but PyTorch only uses it from 2.13 on"
         return
     statistics = tools.output(ccache, "--show-stats")
     counts = [
@@ -168,7 +168,7 @@ def _cache(torch: ModuleType | None) -> Report:
     folder = cache_dir()
     used = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) if folder.exists() else 0
     writable(folder)
-    yield "ok", "cache", f"{folder} ({used / 1e6:.0f} MB); WORKBENCH_CACHE changes it"
+    yield "ok", "cache", f"{folder} ({used / 1e6:.0f} MB); set WORKBENCH_CACHE to change it"
 
 
 def _simulator(torch: ModuleType | None) -> Report:
@@ -182,7 +182,7 @@ def _simulator(torch: ModuleType | None) -> Report:
 def _environment(torch: ModuleType | None) -> Report:
     for name in IGNORED_VARIABLES:
         if name in os.environ:
-            yield "--", name, f"{os.environ[name]!r} is ignored: the workbench chooses this itself"
+            yield "--", name, f"{os.environ[name]!r} is ignored: the workbench sets this itself"
     for setting in tools.environment():
         yield "--", "environment", f"{setting} is part of every build"
     if "WORKBENCH_KERNELS" in os.environ:
@@ -195,4 +195,4 @@ def _verdict(torch: ModuleType | None) -> Report:
     elif torch.cuda.is_available():
         yield "ok", "used", "CUDA tensors: the GPU; CPU tensors: the simulator; default: the GPU"
     else:
-        yield "ok", "used", "the simulator, because PyTorch can use no GPU here"
+        yield "ok", "used", "the simulator, because PyTorch finds no usable GPU"

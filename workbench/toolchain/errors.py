@@ -1,4 +1,4 @@
-"""What goes wrong in a build, as the person at the keyboard shall see it."""
+"""Build errors, as shown to the user."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from contextlib import contextmanager
 
 
 class BuildError(RuntimeError):
-    """A build that did not work. str() is the whole message: no log, no traceback is needed."""
+    """A failed build. str() is the complete message: no log or traceback is needed."""
 
     def _render_traceback_(self) -> list[str]:
-        """What Jupyter shows in place of a traceback."""
+        """What Jupyter shows instead of a traceback."""
         return str(self).splitlines()
 
 
 @contextmanager
 def main_guard() -> Iterator[None]:
-    """Around a script's main(): a BuildError becomes its message on stderr and exit status 1."""
+    """Wrap a script's main(): a BuildError becomes its message on stderr and exit status 1."""
     try:
         yield
     except BuildError as error:

@@ -1,7 +1,7 @@
 """Compiling sources into a shared library with torch.utils.cpp_extension.load.
 
 load() alone would hang on the lock of a killed build, keep a failed build failed, miss edited
-headers and bury its errors. What is done about each stands at the place where it is done.
+headers and bury its errors. Each workaround is explained where it is implemented.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .toolkit import private_toolkit, shown_to_torch
 TARGETS = ("gpu", "simulator")
 SIMULATOR_GENCODE = "arch=compute_90a,code=compute_90a"
 _UNUSED_DAYS = 14
-# PyTorch forbids half's operators; kernels want them.
+# PyTorch disables half's operators; kernels need them.
 _HALF = tuple(
     f"-U__CUDA_NO_{name}__"
     for name in ("HALF_OPERATORS", "HALF_CONVERSIONS", "HALF2_OPERATORS", "BFLOAT16_CONVERSIONS")
@@ -38,9 +38,9 @@ _HALF = tuple(
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything one library is made from."""
+    """Everything a library is built from."""
 
-    name: str  # without a hash: the object names and command lines stay the same from edit to edit
+    name: str  # no hash: object names and command lines stay the same across edits
     label: str  # "kernels for the simulator"
     target: str
     sources: tuple[Path, ...]
@@ -53,10 +53,9 @@ class Recipe:
 
     @property
     def key(self) -> str:
-        """Everything but the contents of the files.
+        """Everything except the contents of the files.
 
-        PyTorch is not imported for it, which would take most of the time of a build that is up to
-        date.
+        Does not import PyTorch, which would dominate the time of a build that is up to date.
         """
         cxx = tools.find_cxx()
         return fingerprints.digest(
@@ -75,26 +74,26 @@ class Recipe:
 
     @property
     def folder(self) -> Path:
-        """Where objects are kept from build to build; another one for other flags or sources."""
+        """The folder that keeps objects between builds; separate for different flags or sources."""
         parents = sorted({str(s.parent) for s in self.sources})
         return cache_dir() / "build" / f"{self.name}_{fingerprints.digest(parents, self.key)}"
 
     def objects(self) -> dict[str, Path]:
-        """Object name, as load() chooses it -> source."""
+        """Object name, as chosen by load() -> source."""
         return {s.stem + (".cuda.o" if s.suffix == ".cu" else ".o"): s for s in self.sources}
 
     def wanted(self) -> dict[str, str]:
-        """Object name -> fingerprint of what it is to be made from."""
+        """Object name -> fingerprint of its current inputs."""
         return fingerprints.of_objects(self.objects(), self.include_dirs, self.key)
 
     def published(self, wanted: dict[str, str]) -> Path:
-        """Where the finished library goes; the name changes with every input."""
+        """The path of the finished library; its name changes with every input."""
         key = fingerprints.digest(sorted(wanted.items()), self.ldflags)
         return cache_dir() / "lib" / f"{self.name}_{key}.so"
 
 
 def default_target() -> str:
-    """The GPU where there is one that PyTorch can use, else the simulator."""
+    """The GPU if PyTorch can use one, else the simulator."""
     import torch
 
     return "gpu" if torch.cuda.is_available() else "simulator"
@@ -103,14 +102,14 @@ def default_target() -> str:
 def load_extension(
     target: str, kernel_dir: Path | None = None, bindings: Path | None = None
 ) -> Path:
-    """Build every ladder file and its operator's binding for `target`; the path of the library.
+    """Build every ladder file and its operator's binding for `target`; return the library's path.
 
-    `kernel_dir` (default: kernels_dir()) may hold the ladders of some operators only: the bindings
-    of the others, which would ask for ladders that are not there, are left out.
+    `kernel_dir` (default: kernels_dir()) may contain the ladders of only some operators: the
+    bindings of the others, whose ladders are missing, are left out.
 
-    Nothing is loaded. The same inputs always give the same path, at once when it exists; its name
-    carries their hash, so that two versions can be loaded into one process. Load it with
-    ctypes.CDLL (RTLD_LOCAL). Errors: BuildError, whose text is what the user shall see.
+    Nothing is loaded. The same inputs always give the same path, immediately if it exists; its name
+    contains their hash, so that two versions can be loaded into one process. Load it with
+    ctypes.CDLL (RTLD_LOCAL). Errors: BuildError, whose text is meant for the user.
     """
     kernel_dir = Path(kernel_dir or kernels_dir()).resolve()
     bindings = Path(bindings or REPO / "bindings.cpp").resolve()
@@ -141,12 +140,11 @@ def recipe(
     include_dirs: Sequence[Path],
     extra_cuda_cflags: Sequence[str] = (),
 ) -> Recipe:
-    """The flags of `target` around some sources; builds the simulator first where it is needed."""
+    """The recipe for some sources with the flags of `target`; builds the simulator if needed."""
     if target not in TARGETS:
         raise ValueError(f"target is {target!r}; expected 'gpu' or 'simulator'")
-    common = (
-        "-fno-gnu-unique",
-    )  # else a second version of a library would share the first's statics
+    # Otherwise a second version of a library would share the first's statics.
+    common = ("-fno-gnu-unique",)
     cuda = (*_HALF, "-std=c++20", "-lineinfo", "-Xcompiler", ",".join(common), *extra_cuda_cflags)
     cflags = ("-std=c++20", "-O1", *common)
     link = ("-shared", "-Wl,-Bsymbolic", "-Wl,--exclude-libs,ALL", "-Wl,-z,defs")
@@ -162,7 +160,7 @@ def recipe(
         cuda = (*cuda, "--no-compress", "-DWORKBENCH_SIMULATOR")
         link = (*link, *simulator_ldflags())
     for gencode in gencodes:
-        # With "arch" in a flag load() adds no -gencode of its own: these are the only ones.
+        # With "arch" in a flag, load() adds no -gencode of its own: these are the only ones.
         cuda = (*cuda, "-gencode", gencode)
     return Recipe(
         name,
@@ -179,14 +177,14 @@ def recipe(
 
 
 def simulator_ldflags() -> tuple[str, ...]:
-    """The simulator in place of libcudart: its archive, its library, and where that lies."""
+    """The simulator instead of libcudart: its archive, its library, and the library's folder."""
     built = process_simulator()
     folder = built.library.parent
     return (str(built.archive), str(built.library), f"-Wl,-rpath,{folder}")
 
 
 def gpu_cuda_major() -> int:
-    """The CUDA major version PyTorch was built with; BuildError where there is no usable GPU."""
+    """The CUDA major version PyTorch was built with; BuildError without a usable GPU."""
     import torch
 
     if torch.version.cuda is None:
@@ -202,7 +200,7 @@ def gpu_cuda_major() -> int:
 
 
 def gpu_gencodes() -> tuple[str, ...]:
-    """Machine code for each kind of GPU in this machine, with its architecture's own features."""
+    """Machine code for each kind of GPU in this machine, with architecture-specific features."""
     import torch
 
     kinds = {torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())}
@@ -211,7 +209,7 @@ def gpu_gencodes() -> tuple[str, ...]:
 
 
 def build_library(recipe: Recipe) -> Path:
-    """The library of `recipe`, built unless this very one exists."""
+    """The library of `recipe`, built unless it already exists."""
     path = recipe.published(recipe.wanted())
     if path.exists():
         touch(path)
@@ -220,11 +218,11 @@ def build_library(recipe: Recipe) -> Path:
         for _ in range(3):
             wanted = recipe.wanted()
             path = recipe.published(wanted)
-            if path.exists():  # built by whom we waited for
+            if path.exists():  # built by the process we waited for
                 return path
             with announced(recipe.label):
                 made = _load(recipe, wanted)
-            if recipe.wanted() == wanted:  # else a source was saved meanwhile: once more
+            if recipe.wanted() == wanted:  # otherwise a source was saved meanwhile: retry
                 publish(made, path)
                 _forget_unused()
                 return path
@@ -232,7 +230,7 @@ def build_library(recipe: Recipe) -> Path:
 
 
 def _load(recipe: Recipe, wanted: dict[str, str]) -> Path:
-    """One call of torch's load(), in its folder, under our lock; the library it made."""
+    """Call torch's load() once, in its folder, under our lock; return the library."""
     ninja = tools.find_ninja()
     torch_extension = cpp_extension()
     home = private_toolkit(recipe.toolkit, recipe.target)
@@ -242,7 +240,8 @@ def _load(recipe: Recipe, wanted: dict[str, str]) -> Path:
     try:
         with shown_to_torch(home, ninja):
             # is_standalone: build and return, do not load. (A "stand-alone program" linked with
-            # -shared is a library.) What is loaded is the copy with the hash in its name.
+            # -shared is a
+            # library.) What gets loaded is the copy with the hash in its name.
             made = torch_extension.load(
                 recipe.name,
                 [str(s) for s in recipe.sources],
@@ -265,7 +264,7 @@ def _load(recipe: Recipe, wanted: dict[str, str]) -> Path:
 
 
 def check_gencodes(folder: Path, gencodes: Sequence[str]) -> None:
-    """Make sure the architecture reached nvcc: PyTorch drops its own -gencode flags easily."""
+    """Verify that the architecture reached nvcc: PyTorch easily drops its own -gencode flags."""
     commands = (folder / "build.ninja").read_text()
     for gencode in gencodes:
         if f"-gencode {gencode}" not in commands:
@@ -275,7 +274,7 @@ def check_gencodes(folder: Path, gencodes: Sequence[str]) -> None:
 
 
 def cpp_extension():  # noqa: ANN202, a module
-    """torch.utils.cpp_extension, without its remark that there is no GPU."""
+    """torch.utils.cpp_extension, without its warning that there is no GPU."""
     logger = logging.getLogger("torch.utils.cpp_extension")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -287,23 +286,23 @@ def cpp_extension():  # noqa: ANN202, a module
 
 
 def forget_versions(module, name: str) -> None:  # noqa: ANN001
-    """Let load() ask ninja each time.
+    """Make load() run ninja every time.
 
     It remembers in this process what it built under a name: an edit then makes it build name_v1,
-    and a failed build is never tried again. The memory is private to PyTorch: where a later version
-    has none, there is nothing to forget.
+    and a failed build is never retried. The memory is private to PyTorch: if a later version has
+    none, there is nothing to forget.
     """
     versioner = getattr(module, "JIT_EXTENSION_VERSIONER", None)
     getattr(versioner, "entries", {}).pop(name, None)
 
 
 def quoted(flag: str) -> str:
-    """A flag in a ninja file: for the shell, and for ninja itself."""
+    """A flag for a ninja file, escaped for the shell and for ninja."""
     return shlex.quote(flag).replace("$", "$$")
 
 
 def _forget_unused() -> None:
-    """Delete libraries, and folders of inline kernels, that were not used for two weeks."""
+    """Delete libraries and folders of inline kernels not used for two weeks."""
     limit = time.time() - _UNUSED_DAYS * 86400
     for pattern in ("lib/*", "inline/*", "build/inline_*"):
         for path in cache_dir().glob(pattern):
@@ -311,4 +310,4 @@ def _forget_unused() -> None:
                 if path.stat().st_mtime < limit:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
             except OSError:
-                pass  # somebody else's, or gone already
+                pass  # another user's, or already gone

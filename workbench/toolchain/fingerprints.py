@@ -1,9 +1,9 @@
-"""What a build depends on, by content: never by modification time.
+"""What a build depends on, by content, never by modification time.
 
-PyTorch's load() and ninja look at modification times, and nvcc writes no dependency file when
-PyTorch is a CPU build. So each object has a fingerprint here: its source, every local header that
-the source includes, directly or not, the flags, and the tools. `Manifest` remembers the
-fingerprints that the objects of a build folder were made from; objects whose fingerprint changed
+PyTorch's load() and ninja compare modification times, and nvcc writes no dependency file if PyTorch
+is a CPU build. So each object has a fingerprint here: its source, every local header that the
+source includes, directly or indirectly, the flags, and the tools. `Manifest` stores the
+fingerprints that the objects of a build folder were built from; objects whose fingerprint changed
 are deleted before the next build.
 """
 
@@ -23,22 +23,22 @@ _HEADERS = ("*.h", "*.cuh", "*.hpp", "*.inl")
 
 
 def digest(*parts: object) -> str:
-    """16 hexadecimal digits for any values that have a stable repr()."""
+    """16 hexadecimal digits for any values with a stable repr()."""
     return hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
 
 
 def content(path: Path) -> str:
-    """The hash of a file's bytes; "absent" where there is none."""
+    """The hash of a file's bytes; "absent" if there is no file."""
     return _file(path, ())[0]
 
 
 def of_objects(
     objects: Mapping[str, Path], include_dirs: Sequence[Path], flags: str
 ) -> dict[str, str]:
-    """Object name -> what changes whenever that object, made from its source, would.
+    """Object name -> a digest that changes whenever the object built from its source would.
 
     Conditions are not evaluated: a header that may be included counts. `#include MACRO` counts as
-    every header of the include folders. Headers found nowhere here are the system's.
+    every header of the include folders. Headers not found there are the system's.
     """
     files: dict[Path, tuple[str, tuple[Path, ...]]] = {}  # each is read once
     made = {}
@@ -58,7 +58,7 @@ def of_objects(
 
 
 def _file(path: Path, include_dirs: Sequence[Path]) -> tuple[str, tuple[Path, ...]]:
-    """The hash of a file, and the files that it includes from these folders or beside itself."""
+    """The hash of a file, and the files it includes from these folders or its own."""
     try:
         text = path.read_bytes()
     except OSError:
@@ -92,10 +92,10 @@ def cpu_features() -> str:
 
 
 class Manifest:
-    """Object name -> fingerprint it was made from, in a file of the build folder.
+    """Object name -> fingerprint it was built from, in a file in the build folder.
 
-    The file is absent while a build runs. A build that was killed therefore leaves none, and the
-    next one starts over rather than trust files that may be half written.
+    The file is absent while a build runs. A killed build therefore leaves none, and the next one
+    starts over rather than trust files that may be half written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -103,7 +103,7 @@ class Manifest:
         self.path = folder / "manifest.json"
 
     def begin(self, wanted: dict[str, str], outputs: Iterable[str]) -> None:
-        """Delete every object that was not made from what it is now wanted from."""
+        """Delete every object that was not built from its current inputs."""
         try:
             known = json.loads(self.path.read_text())
         except (OSError, ValueError):
@@ -114,7 +114,7 @@ class Manifest:
             (self.folder / name).unlink(missing_ok=True)
 
     def finish(self, made: dict[str, str]) -> None:
-        """Remember the fingerprints of the objects that exist now."""
+        """Store the fingerprints of the objects that now exist."""
         kept = {name: value for name, value in made.items() if (self.folder / name).exists()}
         temporary = self.path.with_suffix(".tmp")
         temporary.write_text(json.dumps(kept, indent=1))

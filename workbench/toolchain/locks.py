@@ -1,8 +1,8 @@
-"""One build at a time in a folder, and no waiting for the dead.
+"""One build at a time per folder, and no waiting for dead processes.
 
-The lock is an OS lock (filelock): it goes with its process, however that ends. PyTorch's own lock
-is a file that a killed build leaves behind, and load() then waits for it for ever; whoever holds
-the OS lock may delete it.
+The lock is an OS lock (filelock): it is released when its process ends, however that happens.
+PyTorch's own lock is a file that a killed build leaves behind, and load() then waits for it
+forever; the holder of the OS lock may delete it.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ _COMPILERS = {
 
 @contextmanager
 def build_lock(folder: Path, label: str) -> Iterator[None]:
-    """Hold the build folder `folder`; `label` is what others are told is being built."""
+    """Lock the build folder `folder`; `label` is what waiting processes say is being built."""
     from filelock import FileLock, Timeout
 
     writable(folder)
     lock = FileLock(folder / "workbench.lock")
-    owner = folder / "owner"  # who holds the lock; left behind only by a killed build
+    owner = folder / "owner"  # names the lock's holder; only a killed build leaves it behind
     try:
         try:
             lock.acquire(timeout=0)
@@ -60,7 +60,7 @@ def build_lock(folder: Path, label: str) -> Iterator[None]:
     try:
         if owner.exists():
             _await_stragglers(folder)
-        (folder / "lock").unlink(missing_ok=True)  # PyTorch's, of a build that was killed
+        (folder / "lock").unlink(missing_ok=True)  # PyTorch's, from a killed build
         owner.write_text(f"{os.getpid()}\n{label}\n")
         yield
     finally:
@@ -77,27 +77,27 @@ def _waiting(owner: Path, label: str) -> str:
 
 
 def _await_stragglers(folder: Path) -> None:
-    """Let the compilers of a killed build end: they may still be writing into `folder`."""
+    """Wait for the compilers of a killed build: they may still be writing into `folder`."""
     end = time.monotonic() + _STRAGGLERS_SECONDS
     told = False
     while pids := _working_in(folder):
         if not told:
             print(
-                f"waiting for the compilers of a build that was killed ({pids[0]})",
+                f"waiting for the compilers of a killed build ({pids[0]})",
                 file=sys.stderr,
                 flush=True,
             )
             told = True
         if time.monotonic() > end:
             raise BuildError(
-                f"a build that was killed left processes at work in {shown(folder)}: "
+                f"a killed build left processes running in {shown(folder)}: "
                 f"{', '.join(map(str, pids))}. End them and try again."
             )
         time.sleep(0.05)
 
 
 def _working_in(folder: Path) -> list[int]:
-    """The compilers whose current folder is `folder`; ninja starts them all there."""
+    """The compilers whose working directory is `folder`; ninja starts them all there."""
     here = os.path.realpath(folder)
     pids = []
     for entry in os.listdir("/proc"):
@@ -106,5 +106,5 @@ def _working_in(folder: Path) -> list[int]:
                 if Path(f"/proc/{entry}/comm").read_text().strip() in _COMPILERS:
                     pids.append(int(entry))
         except OSError:
-            continue  # ended meanwhile, or somebody else's
+            continue  # ended meanwhile, or another user's
     return pids

@@ -1,8 +1,8 @@
 """Stand-alone CUDA programs, unmodified: compiled for the simulator or the GPU, and run.
 
-The command line is nvcc's. On the simulator, what chooses an architecture is replaced by the
-simulator's, and the CUDA runtime and driver are the simulator's own. A program is built once for
-what it is made from: sources, headers, flags, tools, simulator.
+The command line is nvcc's. On the simulator, architecture flags are replaced by the simulator's,
+and the CUDA runtime and driver are the simulator's own. A program is built once for given inputs:
+sources, headers, flags, tools, simulator.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Program:
 
 
 def default_target() -> str:
-    """The GPU where there is one, else the simulator; without importing PyTorch for the answer."""
+    """The GPU if there is one, else the simulator; does not import PyTorch to find out."""
     if not Path("/dev/nvidiactl").exists():
         return "simulator"
     from .extension import default_target as of_torch
@@ -76,7 +76,7 @@ def default_target() -> str:
 
 
 def parse(words: Sequence[str], target: str) -> Program:
-    """Sort the words of an nvcc command line; BuildError for what makes no program to run."""
+    """Sort the words of an nvcc command line; BuildError if they do not make a runnable program."""
     sources, flags, libraries, includes = [], [], [], []
     separate = ""
     rest = list(words)
@@ -88,12 +88,12 @@ def parse(words: Sequence[str], target: str) -> Program:
                 raise BuildError(f"{word} needs a value")
             group.append(rest.pop(0))
         if _COMPILE_ONLY.fullmatch(word):
-            raise BuildError(f"{word}: the program is compiled, linked and run; leave this out")
+            raise BuildError(f"{word}: the program is compiled, linked and run; omit this")
         if not word.startswith("-"):
             if Path(word).suffix in _SOURCES:
                 sources.append(Path(word).resolve())
             elif not Path(word).exists():
-                raise BuildError(f"there is no {word}; the program's own arguments stand behind --")
+                raise BuildError(f"there is no {word}; the program's own arguments go after --")
             else:
                 libraries.append(str(Path(word).resolve()))
         elif _ARCHITECTURE.fullmatch(word) and target == "simulator":
@@ -107,7 +107,7 @@ def parse(words: Sequence[str], target: str) -> Program:
             if group[0] in ("-I", "-isystem"):
                 includes.append(Path(group[1]))
     if not sources:
-        raise BuildError("which program? Give at least one source file (.cu, .cpp)")
+        raise BuildError("no program: name at least one source file (.cu, .cpp)")
     if (
         separate and sum(s.suffix == ".cu" for s in sources) > 1
     ):  # with one there is nothing to link
@@ -122,9 +122,9 @@ def parse(words: Sequence[str], target: str) -> Program:
 
 
 def _library(group: list[str], target: str) -> list[str]:
-    """The flag for one library or folder of libraries; nothing where the simulator has it itself.
+    """The flag for a library or a folder of libraries; nothing if the simulator provides it.
 
-    Libraries of NVIDIA are left out too: it is what the program uses of them that counts.
+    NVIDIA's libraries are left out too: what matters is what the program uses of them.
     """
     flag = re.sub(r"^--library(-path)?=?", lambda m: "-L" if m[1] else "-l", "".join(group))
     name = _LIBRARY.fullmatch(flag)
@@ -137,19 +137,19 @@ def _library(group: list[str], target: str) -> list[str]:
 
 
 def _absolute(group: list[str]) -> list[str]:
-    """Folders by their full path: what is compiled does not depend on where it is asked for."""
+    """Folders by full path: the result does not depend on the current folder."""
     for names, short in _FOLDER_FLAGS.items():
         for name in names:
             value = group[1] if group[0] == name else group[0][len(name) :].lstrip("=")
             if group[0].startswith(name) and value:
-                # -include finds what is not here in the folders of -I
+                # -include also searches the folders of -I
                 here = short != "-include" or Path(value).exists()
                 return [short, str(Path(value).resolve()) if here else value]
     return group
 
 
 def build_program(program: Program) -> Path:
-    """The executable, built unless this very one exists. BuildError carries the compiler's text."""
+    """The executable, built unless it already exists. BuildError carries the compiler's text."""
     plan = _plan(program)
     path = plan.published(plan.wanted())
     if path.exists():
@@ -170,9 +170,9 @@ def build_program(program: Program) -> Path:
 
 
 def run_program(program: Program, arguments: Sequence[str], checks: Sequence[str]) -> None:
-    """Become the program: its output, exit status and signals are its own. Does not return.
+    """Replace this process by the program, with its own output, exit status and signals.
 
-    checks: what the simulator looks for (simulator.CHECKS); empty for its defaults.
+    checks: the simulator's checks (simulator.CHECKS); empty for its defaults.
     """
     path = build_program(program)
     if checks:
@@ -252,7 +252,7 @@ def _build(plan: _Plan, wanted: dict[str, str]) -> None:
 
 
 def _compile(plan: _Plan, name: str, source: Path) -> str:
-    """Compile one source; what the compiler says where it fails."""
+    """Compile one source; return the compiler's output if it fails."""
     command = [str(plan.nvcc), "-c", *plan.flags, str(source), "-o", name]
     done = _run(command, plan.folder)
     if done.returncode:
@@ -276,7 +276,7 @@ def _link(plan: _Plan) -> None:
 
 
 def _host_link_flags(plan: _Plan) -> list[str]:
-    """What the host's linker is to be told of nvcc's flags: -Xlinker, -fopenmp, -pthread."""
+    """The host linker's flags among nvcc's: -Xlinker, -fopenmp, -pthread."""
     flags = list(plan.program.compile_flags)
     out = []
     for i, flag in enumerate(flags):

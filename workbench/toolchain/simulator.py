@@ -1,4 +1,4 @@
-"""Builds the simulator: one shared library for the process, and the archive extensions link.
+"""Builds the simulator: one shared library per process, and the archive that extensions link.
 
 libwbsim_<hash>.so   the simulator itself, simulator/src/**/*.cpp; only wbsim_* is exported
 libwbcudart_<hash>.a the CUDA runtime's names, forwarding to wbsim_*: simulator/src/cudart/*.cpp
@@ -36,21 +36,21 @@ rule link
 
 @dataclass(frozen=True)
 class SimulatorLibrary:
-    """A built simulator: the shared library (loaded once a process) and the runtime archive."""
+    """A built simulator: the shared library (loaded once per process) and the runtime archive."""
 
     library: Path
     archive: Path
 
     def exists(self) -> bool:
-        """Both files are there."""
+        """Whether both files exist."""
         return self.library.exists() and self.archive.exists()
 
 
 @dataclass(frozen=True)
 class _Plan:
-    source: Path  # the folder that holds src/ and include/
+    source: Path  # the folder with src/ and include/
     cxx: Path
-    cuda: tools.Toolkit  # its headers declare the runtime that the simulator stands in for
+    cuda: tools.Toolkit  # its headers declare the runtime that the simulator replaces
     library_sources: tuple[Path, ...]
     archive_sources: tuple[Path, ...]
 
@@ -77,7 +77,7 @@ class _Plan:
         return {"_".join(s.relative_to(root).with_suffix("").parts) + ".o": s for s in every}
 
     def wanted(self) -> dict[str, str]:
-        """Object name -> fingerprint of what it is to be made from."""
+        """Object name -> fingerprint of its current inputs."""
         dirs = (self.source / "include", self.source / "src")
         return fingerprints.of_objects(self.objects(), dirs, self.flags_key)
 
@@ -88,9 +88,9 @@ class _Plan:
 
 
 def process_simulator() -> SimulatorLibrary:
-    """The one simulator of this process: built on first use, and the same ever after.
+    """The one simulator of this process: built on first use, then never changed.
 
-    A process holds one simulator, so an edit of its sources counts from the next process on.
+    A process has one simulator, so an edit of its sources takes effect in the next process.
     """
     for library, archive in _of_this_process:
         here = SimulatorLibrary(cache_dir() / "lib" / library, cache_dir() / "lib" / archive)
@@ -105,7 +105,7 @@ _of_this_process: list[tuple[str, str]] = []  # empty until there is one
 
 
 def build_simulator(source: Path | None = None) -> SimulatorLibrary:
-    """Build the simulator from `source` (default simulator/) unless this very one exists."""
+    """Build the simulator from `source` (default simulator/) unless it already exists."""
     plan = _plan(Path(source or REPO / "simulator").resolve())
     built = plan.published(plan.wanted())
     if built.exists():
@@ -128,14 +128,14 @@ def build_simulator(source: Path | None = None) -> SimulatorLibrary:
 
 
 def find_simulator() -> tuple[SimulatorLibrary, bool]:
-    """Where the simulator of this source tree is or will be, and whether it is there."""
+    """Where the simulator of this source tree is or will be, and whether it exists."""
     plan = _plan(REPO / "simulator")
     built = plan.published(plan.wanted())
     return built, built.exists()
 
 
 def publish(made: Path, path: Path) -> None:
-    """Copy a finished file to its name in the cache; nobody ever sees half of it."""
+    """Copy a finished file into the cache atomically."""
     writable(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_bytes(made.read_bytes())
@@ -144,7 +144,7 @@ def publish(made: Path, path: Path) -> None:
 
 
 def touch(path: Path) -> None:
-    """Note that a file of the cache is in use; what is unused for long is deleted."""
+    """Mark a cached file as used; files unused for long are deleted."""
     try:
         os.utime(path)
     except OSError:
@@ -199,5 +199,5 @@ def _compile(plan: _Plan, wanted: dict[str, str], soname: str) -> None:
 
 
 def _escaped(path: Path) -> str:
-    """A path in a ninja file."""
+    """A path, escaped for a ninja file."""
     return str(path).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")

@@ -1,9 +1,9 @@
-"""The private toolkit folder: what PyTorch is shown as CUDA_HOME.
+"""The private toolkit folder that PyTorch gets as CUDA_HOME.
 
-PyTorch's load() looks for a CUDA toolkit in CUDA_HOME, /usr/local/cuda and beside `which nvcc`; a
+PyTorch's load() looks for a CUDA toolkit in CUDA_HOME, /usr/local/cuda and next to `which nvcc`; a
 CPU build of PyTorch looks nowhere, and none looks into the wheels. It then links -lcudart,
 -lc10_cuda and -ltorch_cuda, which the wheels and a CPU build do not have under these names. So each
-target gets a small folder with exactly what load() wants:
+target gets a small folder with exactly what load() needs:
 
   bin/nvcc   a script that runs the real nvcc (through a link, nvcc would not find its own parts)
   include    a link to the toolkit's headers
@@ -25,20 +25,20 @@ from . import fingerprints, tools
 from .errors import BuildError
 from .paths import REPO, cache_dir, writable
 
-# Variables that would lead load() elsewhere. The architecture is always given in full, so
-# TORCH_CUDA_ARCH_LIST has no say; PYTORCH_NVCC would bypass the folder.
+# Variables that would redirect load(). The architecture is always given in full, so
+# TORCH_CUDA_ARCH_LIST has no effect; PYTORCH_NVCC would bypass the folder.
 IGNORED_VARIABLES = ("TORCH_CUDA_ARCH_LIST", "PYTORCH_NVCC")
 
 
 def private_toolkit(toolkit: tools.Toolkit, target: str) -> Path:
-    """Make (once) and return the folder for `target`, "gpu" or "simulator"."""
+    """Create (once) and return the folder for `target`, "gpu" or "simulator"."""
     identity = tools.identity(toolkit.nvcc)
     folder = cache_dir() / "toolkit" / f"{target}_{fingerprints.digest(toolkit, identity)}"
     if (folder / "complete").exists():
         return folder
     writable(folder / "bin")
     writable(folder / "lib64")
-    # ccache compares scripts, not what they run: the version and time of nvcc stand in it.
+    # ccache compares scripts, not what they run, so this has nvcc's version and time.
     script = f'exec {shlex.quote(str(toolkit.nvcc))} "$@"  # {toolkit.version} {identity[2]}'
     _file(folder / "bin" / "nvcc", f"#!/bin/sh\n{script}\n")
     _link(folder / "include", toolkit.include)
@@ -79,7 +79,7 @@ def _link(path: Path, to: Path) -> None:
 
 @contextmanager
 def shown_to_torch(folder: Path, ninja: Path) -> Iterator[None]:
-    """Within, PyTorch builds with this folder as CUDA_HOME; afterwards all is as it was."""
+    """Let PyTorch build with this folder as CUDA_HOME inside the block; restore it afterwards."""
     from torch.utils import cpp_extension
 
     changes: dict[str, str | None] = {name: None for name in IGNORED_VARIABLES}

@@ -1,4 +1,4 @@
-"""Finding the programs a build needs: the CUDA compiler, the C++ compiler, ninja."""
+"""Finds the programs a build needs: the CUDA compiler, the C++ compiler, ninja."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Toolkit:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One place where a toolkit was looked for, and what was found there."""
+    """A place where a toolkit was looked for, and what was found there."""
 
     place: str
     toolkit: Toolkit | None
@@ -54,7 +54,7 @@ class Candidate:
 
 
 def identity(program: Path) -> tuple[str, int, int]:
-    """Changes whenever the program does; costs no process."""
+    """An identity that changes whenever the program does; starts no process."""
     real = Path(os.path.realpath(program))
     try:
         stat = real.stat()
@@ -65,7 +65,7 @@ def identity(program: Path) -> tuple[str, int, int]:
 
 @functools.lru_cache(maxsize=64)
 def _output(command: tuple[str, ...], _identity: tuple[str, int, int]) -> str:
-    """What `command` prints; remembered until the program behind it changes."""
+    """The output of `command`; cached until the program changes."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60)
     except (OSError, subprocess.TimeoutExpired):
@@ -74,12 +74,12 @@ def _output(command: tuple[str, ...], _identity: tuple[str, int, int]) -> str:
 
 
 def output(program: Path, *arguments: str) -> str:
-    """What a program prints on stdout and stderr, or "" where it does not run."""
+    """A program's output on stdout and stderr; "" if it does not run."""
     return _output((str(program), *arguments), identity(program))
 
 
 def _toolkit_at(nvcc: Path) -> Toolkit | str:
-    """The toolkit behind an nvcc, or what is wrong with it."""
+    """The toolkit of an nvcc, or what is wrong with it."""
     if not os.access(nvcc, os.X_OK):
         return "has no bin/nvcc"
     found = re.search(r"release [\d.]+, V([\d.]+)", output(nvcc, "--version"))
@@ -88,7 +88,7 @@ def _toolkit_at(nvcc: Path) -> Toolkit | str:
     real = Path(os.path.realpath(nvcc))
     root = real.parent.parent
     if not (root / "nvvm" / "bin" / "cicc").exists():
-        # A wrapper script: the folder it stands in says nothing, so ask the compiler.
+        # A wrapper script: its folder says nothing, so ask the compiler.
         top = re.search(r"#\$ TOP=(.*)", output(nvcc, "--dryrun", "-x", "cu", "-E", os.devnull))
         root = Path(os.path.realpath(top[1].strip())) if top else root
     if not (root / "bin" / "nvcc").exists():
@@ -102,7 +102,7 @@ def _toolkit_at(nvcc: Path) -> Toolkit | str:
 
 
 def _wheel_mismatch() -> str:
-    """Compiler wheels of different CUDA versions do not work together: say so."""
+    """Report compiler wheels of different CUDA versions, which do not work together."""
     versions = {}
     for wheel in ("nvidia-cuda-nvcc", "nvidia-nvvm", "nvidia-cuda-crt"):
         try:
@@ -115,7 +115,7 @@ def _wheel_mismatch() -> str:
 
 
 def _places() -> list[tuple[str, Path, bool]]:
-    """(what it is called, nvcc, is it a wheel) in order of preference."""
+    """(name, nvcc, is it a wheel) in order of preference."""
     places = []
     for variable in ("CUDA_HOME", "CUDA_PATH"):
         if root := os.environ.get(variable):
@@ -149,7 +149,7 @@ def candidates(major: int) -> Iterator[Candidate]:
 
 
 def find_toolkit(major: int = SIMULATOR_CUDA) -> Toolkit:
-    """The first usable toolkit of that CUDA major version; BuildError with the way out."""
+    """The first usable toolkit of that CUDA major version; otherwise BuildError with a remedy."""
     looked = []
     for candidate in candidates(major):
         if candidate.toolkit and not candidate.problem:
@@ -158,7 +158,7 @@ def find_toolkit(major: int = SIMULATOR_CUDA) -> Toolkit:
     remedy = f"Install it with:\n  {PIP_LINE}"
     if major != SIMULATOR_CUDA:
         remedy = (
-            f"Point CUDA_HOME to a CUDA {major} toolkit, or take PyTorch's CUDA {SIMULATOR_CUDA} "
+            f"Point CUDA_HOME to a CUDA {major} toolkit, or use PyTorch's CUDA {SIMULATOR_CUDA} "
             "build:\n  pip install -r requirements.txt"
         )
     raise BuildError(
@@ -169,7 +169,7 @@ def find_toolkit(major: int = SIMULATOR_CUDA) -> Toolkit:
 
 
 def find_ninja() -> Path:
-    """Ninja on PATH, or beside this interpreter (a virtual environment need not be active)."""
+    """Ninja on PATH, or next to this interpreter (a virtual environment need not be active)."""
     beside = Path(sysconfig.get_path("scripts")) / "ninja"
     found = shutil.which("ninja") or (str(beside) if os.access(beside, os.X_OK) else None)
     if not found:
@@ -178,7 +178,7 @@ def find_ninja() -> Path:
 
 
 def find_cxx() -> Path:
-    """The C++ compiler: $CXX, or c++ as PyTorch takes it."""
+    """The C++ compiler: $CXX, or c++, as for PyTorch."""
     words = shlex.split(os.environ.get("CXX") or "") or ["c++"]
     found = shutil.which(words[0]) or ("CXX" not in os.environ and shutil.which("g++")) or None
     if not found:
@@ -190,13 +190,13 @@ def find_cxx() -> Path:
 
 
 def find_ccache() -> Path | None:
-    """The program ccache, which PyTorch (2.13 and later) uses by itself where it is on PATH."""
+    """The program ccache, which PyTorch (2.13 and later) uses automatically if it is on PATH."""
     found = shutil.which("ccache")
     return Path(found) if found else None
 
 
 def environment() -> tuple[str, ...]:
-    """The environment variables that change what a compiler does, with their values."""
+    """The environment variables that affect compilers, with their values."""
     names = (
         "CC",
         "CXX",

@@ -1,10 +1,10 @@
-"""What a program uses that the simulator does not have, in one sentence instead of a page."""
+"""Names what a program uses that the simulator lacks, in one sentence instead of a page."""
 
 from __future__ import annotations
 
 import re
 
-# Names of NVIDIA's libraries, by what their functions start with.
+# Names of NVIDIA's libraries, by the prefix of their functions.
 _LIBRARIES = {
     "cublasLt": "cublas",
     "cublas": "cublas",
@@ -23,7 +23,7 @@ _LIBRARIES = {
     "cupti": "cupti",
     "nvshmem": "nvshmem",
 }
-# What some runtime and driver calls belong to, by a part of their name.
+# Features of some runtime and driver calls, by a part of their name.
 _FEATURES = (
     (r"Tex(ture|Ref|Obj)|ChannelDesc", "textures"),
     (r"Surf", "surfaces"),
@@ -43,7 +43,7 @@ _HEADER = re.compile(r"fatal error: (\S+?): No such file")
 
 
 def library_of(name: str) -> str | None:
-    """The library that a function, a header or a -l name belongs to; None if it is no such one."""
+    """The library that a function, a header or a -l name belongs to; None if unknown."""
     for prefix in sorted(_LIBRARIES, key=len, reverse=True):
         if name.lower().startswith(prefix.lower()):
             return _LIBRARIES[prefix]
@@ -51,7 +51,7 @@ def library_of(name: str) -> str | None:
 
 
 def compile_error(log: str) -> str | None:
-    """A compile error's cause, where it is a library or a feature that is not supported."""
+    """A compile error's cause, if it is an unsupported library or feature."""
     if "kernel launch from __device__ or __global__ functions" in log:
         return "not supported on the simulator: kernels that launch kernels (dynamic parallelism)"
     for header in _HEADER.findall(log):
@@ -61,7 +61,7 @@ def compile_error(log: str) -> str | None:
 
 
 def link_error(log: str) -> str | None:
-    """A link error's cause, where all that is undefined belongs to CUDA; else None."""
+    """A link error's cause, if everything undefined belongs to CUDA; else None."""
     undefined = sorted(set(_UNDEFINED.findall(log)))
     lines: dict[str, list[str]] = {}
     for name in undefined:

@@ -1,8 +1,8 @@
-"""A kernel from a string: compiled, bound and callable with tensors, on either target.
+"""Kernels from strings: compiled, bound and callable with tensors, on either target.
 
-The source is plain CUDA with host functions that launch its kernels. Their signatures are read from
-the source; a C function is generated around each, and called through ctypes: no PyTorch header is
-compiled, so an edit costs about a second.
+The source is plain CUDA with host functions that launch its kernels. Their signatures are parsed
+from the source; a C function is generated around each and called through ctypes: no PyTorch header
+is compiled, so an edit costs about a second.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .signatures import Launcher, launchers
 
 _TORCH_HEADER = re.compile(r'^[ \t]*#[ \t]*include[ \t]*[<"](torch|ATen|c10)/', re.M)
 WRAPPER_HEAD = """\
-// Generated: what Python calls, around launchers that other files hold.
+// Generated: the functions that Python calls, around launchers in other files.
 #include <cuda_runtime.h>
 
 #include <cstdio>
@@ -38,7 +38,7 @@ extern "C" int {symbol}({declared}char* error_, size_t size_) {{
     snprintf(error_, size_, "%s", thrown_.what());
     return 1;
   }} catch (...) {{
-    snprintf(error_, size_, "the launcher threw something that is no std::exception");
+    snprintf(error_, size_, "the launcher threw something that is not a std::exception");
     return 1;
   }}
   const cudaError_t last_ = cudaGetLastError();
@@ -58,22 +58,22 @@ def inline(
     check: str | Sequence[str] | None = None,
     **load_inline_arguments: object,
 ) -> ModuleType:
-    """Compile CUDA source; a module with a Python function for each launcher in `functions`.
+    """Compile CUDA source; return a module with a Python function per launcher in `functions`.
 
     cuda_source: CUDA C++ without PyTorch headers. A launcher is a host function that returns void
         or cudaError_t and takes pointers, scalars and at most one cudaStream_t.
     functions: the names of the launchers.
-    target: "gpu" or "simulator"; None takes the GPU where there is one.
-    check: what the simulator looks for in every call, "all" or names such as ["racecheck"]; then
-        None as target takes the simulator.
-    load_inline_arguments: those of torch.utils.cpp_extension.load_inline. With cpp_sources, or
-        with a source that includes PyTorch's headers, this is load_inline, and takes about a
-        minute. extra_cuda_cflags and extra_include_paths work for either kind of source.
+    target: "gpu" or "simulator"; None selects the GPU if there is one.
+    check: the simulator's checks for every call, "all" or names such as ["racecheck"]; with it,
+    target None selects the simulator.
+    load_inline_arguments: those of torch.utils.cpp_extension.load_inline. With cpp_sources, or a
+    source that includes PyTorch's headers, this becomes load_inline, and takes about a minute.
+    extra_cuda_cflags and extra_include_paths work for either kind of source.
 
-    A tensor is passed for each pointer: of the pointer's dtype, contiguous, on the CPU for the
-    simulator and on one CUDA device for the GPU; the stream is PyTorch's current one and is not
-    passed. Errors: BuildError (compiling), ValueError (signatures), TypeError and ValueError
-    (arguments of a call), simulator.SimulatorError (what the simulator finds in a kernel).
+    Pass a tensor for each pointer: of the pointer's dtype, contiguous, on the CPU for the simulator
+    and on one CUDA device for the GPU; the stream is PyTorch's current one and is not passed.
+    Errors: BuildError (compiling), ValueError (signatures), TypeError and ValueError (arguments of
+    a call), simulator.SimulatorError (findings in a kernel).
     """
     checks = _checks(check, target)
     target = target or ("simulator" if checks else default_target())
@@ -81,7 +81,7 @@ def inline(
     if cuda_source is None:
         cuda_source = _joined(options.pop("cuda_sources", None))
     elif options.get("cuda_sources"):
-        raise TypeError("give the CUDA source once: as cuda_source or as cuda_sources")
+        raise TypeError("pass the CUDA source once: as cuda_source or as cuda_sources")
     if options.get("cpp_sources") or _TORCH_HEADER.search(cuda_source):
         from .with_torch import load_inline
 
@@ -101,7 +101,7 @@ def _checks(check: str | Sequence[str] | None, target: str | None) -> tuple[str,
     if target == "gpu":
         raise ValueError(
             f"check is {check!r} and target is 'gpu'; the checks run on the simulator: "
-            "leave one of the two out"
+            "omit one of the two"
         )
     return check_names(check)
 
@@ -153,7 +153,7 @@ def module_of(
     target: str,
     checks: tuple[str, ...] = (),
 ) -> ModuleType:
-    """A module with a Python function for each of these launchers of a library."""
+    """A module with a Python function for each of a library's launchers."""
     module = ModuleType(name, f"Launchers of {name}.cu, compiled for the {target}.")
     module.__file__ = str(path)
     for launcher in found:
@@ -162,7 +162,7 @@ def module_of(
 
 
 def wrapper(launcher: Launcher) -> str:
-    """The C function around a launcher."""
+    """The C function that wraps a launcher."""
     declared, passed = "", []
     for i, p in enumerate(launcher.parameters):
         ctype = f"{'const ' if p.const else ''}{p.ctype}{'*' if p.kind == 'pointer' else ''}"
@@ -175,19 +175,19 @@ def wrapper(launcher: Launcher) -> str:
 
 
 def forbid_arch(flags: Sequence[str], target: str) -> None:
-    """The simulator's architecture is fixed; flags that would change it are refused."""
+    """Refuse flags that would change the simulator's fixed architecture."""
     for flag in flags:
         if target == "simulator" and re.match(
             r"-{1,2}(gencode|arch|gpu-architecture|code)\b", flag
         ):
             raise BuildError(
                 f"{flag}: the simulator runs code for compute_90a, and the workbench "
-                "gives that flag itself. Leave it out, or use target='gpu'."
+                "sets that flag itself. Omit it, or use target='gpu'."
             )
 
 
 def write_once(path: Path, text: str) -> None:
-    """Write a generated source unless it is there already."""
+    """Write a generated source unless it already exists."""
     try:
         if path.read_text() == text:
             return

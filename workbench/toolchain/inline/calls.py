@@ -1,4 +1,4 @@
-"""Calling a compiled launcher with tensors and numbers: every argument checked, none converted."""
+"""Calls a compiled launcher with tensors and numbers: arguments are checked, never converted."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def make_callable(
 ) -> Callable[..., None]:
     """The Python function for one launcher of the library at `path`.
 
-    checks: what the simulator looks for in every call; empty for its settings.
+    checks: the simulator's checks for every call; empty for its current settings.
     """
     if target == "simulator":
         import simulator
 
-        simulator.library()  # the one simulator of this process comes before who needs it
+        simulator.library()  # the process's one simulator must be loaded before its users
     function = getattr(ctypes.CDLL(str(path)), launcher.symbol)
     function.restype = ctypes.c_int
     signature = _signature(launcher)
@@ -53,7 +53,7 @@ def make_callable(
 
 
 def checking(checks: tuple[str, ...]) -> AbstractContextManager:
-    """The simulator's checks for the time of a call; its settings as they are if there are none."""
+    """The simulator's checks during a call; its current settings if there are none."""
     if not checks:
         return nullcontext()
     import simulator
@@ -73,7 +73,7 @@ def _signature(launcher: Launcher) -> inspect.Signature:
 
 
 def _python_name(parameter: Parameter) -> str:
-    """The parameter's name in Python, where `in` is a keyword: then `in_`."""
+    """The parameter's name in Python: `in_` for `in`, which is a keyword there."""
     return parameter.name + "_" if keyword.iskeyword(parameter.name) else parameter.name
 
 
@@ -145,7 +145,7 @@ def _check_tensor(where: str, p: Parameter, value: Any, target: str) -> None:
         )
     if value.requires_grad and torch.is_grad_enabled():
         raise ValueError(
-            f"{where} requires grad, and inline kernels have no backward; pass "
+            f"{where} requires grad, but inline kernels have no backward; pass "
             f"{p.name}.detach() or call under torch.no_grad()"
         )
 
@@ -172,13 +172,13 @@ def _stream(launcher: Launcher, target: str, device: torch.device | None) -> int
     if stream and all(p.kind != "stream" for p in launcher.parameters):
         raise ValueError(
             f"{launcher.name} takes no cudaStream_t and would run on the default "
-            "stream, which is not PyTorch's current one; add the parameter"
+            "stream, not on PyTorch's current one; add the parameter"
         )
     return stream
 
 
 def _scalar(where: str, p: Parameter, value: Any) -> Any:
-    """A number as its ctypes type; nothing is rounded to an integer or wrapped."""
+    """A number as its ctypes type; never rounded to an integer or wrapped."""
     ctype = getattr(ctypes, SCALARS[p.ctype])
     if p.ctype == "bool":
         if not isinstance(value, bool):
@@ -192,7 +192,7 @@ def _scalar(where: str, p: Parameter, value: Any) -> Any:
         if number is None or getattr(value, "ndim", 0):
             raise TypeError(f"{where} is {type(value).__name__}; expected a number")
         if p.ctype == "float" and math.isfinite(number) and abs(number) > _FLOAT_MAX:
-            raise OverflowError(f"{where} is {number}; a float ends at 3.4e38")
+            raise OverflowError(f"{where} is {number}; float is limited to 3.4e38")
         return ctype(number)
     try:
         integer = operator.index(value)
@@ -211,7 +211,7 @@ def _scalar(where: str, p: Parameter, value: Any) -> Any:
 
 @contextmanager
 def registered(tensors: list[tuple[Parameter, torch.Tensor]]) -> Iterator[None]:
-    """Tell the simulator which memory the kernels may touch, for the time of a call."""
+    """Tell the simulator which memory the kernels may access during a call."""
     import simulator
 
     library = simulator.library()
@@ -230,7 +230,7 @@ def registered(tensors: list[tuple[Parameter, torch.Tensor]]) -> Iterator[None]:
 def register(
     library: ctypes.CDLL, tensor: torch.Tensor, name: str, role: int, whole_storage: bool = False
 ) -> int:
-    """Make a tensor's memory known to the simulator's memory check; the address it is known by."""
+    """Register a tensor's memory with the simulator's memory check; return its address."""
     storage = tensor.untyped_storage()
     first, size = tensor.data_ptr(), tensor.numel() * tensor.element_size()
     if whole_storage:
@@ -249,7 +249,7 @@ def unregister(library: ctypes.CDLL, pointer: int, name: str) -> None:
 
 
 def raise_finding() -> None:
-    """Raise what the simulator found in the launches since the last call, if anything."""
+    """Raise the simulator's finding in the launches since the last call, if any."""
     import simulator
 
     report = simulator.library().wbsim_take_report()

@@ -1,11 +1,11 @@
-"""Reading the signatures of host launchers from CUDA source."""
+"""Parses the signatures of host launchers in CUDA source."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
-# C++ type of what a pointer points to -> torch dtype.
+# C++ pointee type -> torch dtype.
 ELEMENTS = {
     "float": "float32", "double": "float64", "half": "float16", "__half": "float16",
     "__nv_bfloat16": "bfloat16", "nv_bfloat16": "bfloat16", "__nv_fp8_e4m3": "float8_e4m3fn",
@@ -16,7 +16,7 @@ ELEMENTS = {
     "long": "int64", "long long": "int64", "int64_t": "int64", "unsigned long": "uint64",
     "unsigned long long": "uint64", "uint64_t": "uint64", "size_t": "uint64", "void": "",
 }  # fmt: skip
-# C++ type of a scalar -> the ctypes type that passes it.
+# C++ scalar type -> ctypes type.
 SCALARS = {
     "float": "c_float", "double": "c_double", "bool": "c_bool", "short": "c_int16",
     "int16_t": "c_int16", "int": "c_int32", "int32_t": "c_int32", "unsigned": "c_uint32",
@@ -54,13 +54,13 @@ class Launcher:
 
 
 def launchers(source: str, names: list[str]) -> list[Launcher]:
-    """The functions `names` of `source`; ValueError where one is absent or cannot be called."""
+    """The functions `names` of `source`; ValueError if one is absent or cannot be called."""
     code = _code_only(source)
     return [_launcher(code, name) for name in names]
 
 
 def _code_only(source: str) -> str:
-    """`source` with comments, literals and preprocessor lines blanked; every offset is kept."""
+    """`source` with comments, literals and preprocessor lines blanked; offsets are kept."""
     pattern = re.compile(
         r'R"(?P<tag>[^()\\\s]{0,16})\(.*?\)(?P=tag)"'  # raw strings
         r"|//(?:\\\n|[^\n])*|/\*.*?\*/"
@@ -73,7 +73,7 @@ def _code_only(source: str) -> str:
 
 def _launcher(code: str, name: str) -> Launcher:
     if not re.fullmatch(r"[A-Za-z_]\w*", name):
-        raise ValueError(f"{name!r} is no function name")
+        raise ValueError(f"{name!r} is not a function name")
     found = []
     for match in re.finditer(rf"(?<![\w:~.>]){name}\s*\(", code):
         close = _closing(code, match.end() - 1)
@@ -85,11 +85,11 @@ def _launcher(code: str, name: str) -> Launcher:
             found.append((head, scope, code[match.end() : close]))
     if not found:
         raise ValueError(f"the source defines no function {name}(...) at namespace level")
-    head, scope, text = found[-1]  # the definition comes after its declarations
+    head, scope, text = found[-1]  # the definition follows its declarations
     parameters = _parameters(name, text)
     others = {(f[1], tuple(p.ctype for p in _parameters(name, f[2]))) for f in found[:-1]}
     if others - {(scope, tuple(p.ctype for p in parameters))}:
-        raise ValueError(f"{name} is overloaded; give each launcher a name of its own")
+        raise ValueError(f"{name} is overloaded; give each launcher a unique name")
     return Launcher(name, scope, _return_type(name, head), parameters)
 
 
@@ -104,7 +104,7 @@ def _closing(code: str, position: int) -> int:
 
 
 def _scope(code: str, end: int) -> str | None:
-    """The namespaces around `end` ("a::b::"); None inside of a function or a class."""
+    """The namespaces around `end` ("a::b::"); None inside a function or class."""
     stack: list[str | None] = []
     for match in re.finditer(r"[{}]", code[:end]):
         if match[0] == "}":
@@ -121,7 +121,7 @@ def _scope(code: str, end: int) -> str | None:
 
 
 def _statement(code: str, end: int) -> str:
-    """What stands before `end` of the statement or declaration there."""
+    """The part before `end` of the statement or declaration there."""
     return code[1 + max(code.rfind(c, 0, end) for c in ";{}") : end]
 
 
@@ -158,7 +158,7 @@ def _parameters(name: str, text: str) -> tuple[Parameter, ...]:
 
 
 def _split(text: str) -> list[str]:
-    """Split at the commas outside of brackets."""
+    """Split at the commas outside brackets."""
     pieces, depth, start = [], 0, 0
     for i, c in enumerate(text):
         depth += (c in "<([{") - (c in ">)]}")

@@ -1,7 +1,7 @@
-"""Several sources in one library, compiled on every core.
+"""Several sources in one library, compiled on all cores.
 
-A compiler works for more than a second on a source that only includes the CUDA runtime. So the
-sources share a few units, one for each core, in which each has a namespace of its own.
+Compiling a source that only includes the CUDA runtime takes more than a second. So the sources
+share a few units, one per core, where each has its own namespace.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _INCLUDE = re.compile(r"^[ \t]*#[ \t]*include\b.*\n", re.M)
 
 @dataclass(frozen=True)
 class Source:
-    """CUDA source, as `inline` takes it, and the launchers to call.
+    """CUDA source, as for `inline`, and the launchers to call.
 
-    It may stand in a namespace, once its headers have been included outside. What declares names of
-    C stands outside itself: there must be one of each.
+    It may be put in a namespace, once its headers have been included outside. What declares C names
+    stays outside: there must be one of each.
 
-    alone: it has a unit for itself. On the simulator the static shared memory of a kernel ends at
-        a multiple of the strictest alignment that dynamic shared memory has in its unit: an access
-        just behind its own is found only where no other source is so strict.
+    alone: it gets its own unit. On the simulator the static shared memory of a kernel is rounded up
+    to the strictest alignment of dynamic shared memory in its unit: an access just past the end is
+    only found if no other source in the unit is that strict.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Source:
 
     @property
     def namespace(self) -> str:
-        """The one it stands in, if any."""
+        """The namespace it is in, if any."""
         return "" if 'extern "C"' in self.text else f"in_{self.name}"
 
     def launchers(self) -> list[Launcher]:
@@ -61,9 +61,9 @@ class Source:
 def inline_together(
     sources: Sequence[Source], target: str, name: str, include_dirs: Sequence[Path] = ()
 ) -> list[ModuleType]:
-    """A module for each of the sources, whose names differ; `name` is the library's.
+    """A module for each source; their names must differ; `name` is the library's.
 
-    Raises BuildError and ValueError as `inline`, whichever of the sources is at fault.
+    Raises BuildError and ValueError like `inline`, whichever source is at fault.
     """
     texts = {f"{name}_{i}": _unit(some) for i, some in enumerate(_shares(sources))}
     files = {f"{source.name}.cu": source.text for source in sources}
@@ -79,7 +79,7 @@ def inline_together(
 
 
 def _shares(sources: Sequence[Source]) -> list[list[Source]]:
-    """The sources for each core: about equally long, those with the same headers side by side."""
+    """The sources for each core: of similar total length, grouped by headers."""
     cores = len(os.sched_getaffinity(0))
     ordered = sorted((s for s in sources if not s.alone), key=lambda source: source.headers)
     ends = list(accumulate(len(source.text) for source in ordered))

@@ -1,7 +1,7 @@
 """torch.utils.cpp_extension.load_inline, with the workbench's toolkit, locks and messages.
 
-On the simulator its functions run under a dispatch mode that makes tensors known to the simulator:
-those that are passed, and those that the C++ code makes.
+On the simulator its functions run under a dispatch mode that registers tensors with the simulator:
+those that are passed, and those that the C++ code creates.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ def load_inline(
     checks: tuple[str, ...],
     options: dict[str, Any],
 ) -> ModuleType:
-    """As PyTorch's load_inline; `options` are its other arguments. Errors: BuildError.
+    """Like PyTorch's load_inline; `options` are its other arguments. Errors: BuildError.
 
-    checks: what the simulator looks for in every call; empty for its settings.
+    checks: the simulator's checks for every call; empty for its current settings.
     """
     from . import forbid_arch
 
@@ -50,7 +50,7 @@ def load_inline(
     forbid_arch(cuda_flags, target)
     name = options.pop("name", None) or "inline_extension"
     if options.pop("build_directory", None):
-        raise TypeError("build_directory: the workbench chooses it; set WORKBENCH_CACHE")
+        raise TypeError("build_directory: set by the workbench; use WORKBENCH_CACHE")
     options.pop("with_cuda", None)
     includes = tuple(Path(p).resolve() for p in options.pop("extra_include_paths", None) or ())
     plan = recipe(name, f"{name} with PyTorch's headers", target, (), includes, cuda_flags)
@@ -109,7 +109,8 @@ def _load(
     manifest.begin(wanted, (f"{plan.name}.so",))
     forget_versions(torch_extension, plan.name)
     own = {k: list(options.pop(k, None) or ()) for k in ("extra_cflags", "extra_ldflags")}
-    link = [f for f in plan.ldflags if f not in ("-shared", "-Wl,-z,defs")]  # Python's are open
+    # Python's symbols stay undefined.
+    link = [f for f in plan.ldflags if f not in ("-shared", "-Wl,-z,defs")]
     try:
         with shown_to_torch(home, tools.find_ninja()), _visible(options.get("verbose")):
             torch_extension.load_inline(
@@ -131,7 +132,7 @@ def _load(
 
 @contextmanager
 def _visible(verbose: Any) -> Iterator[None]:
-    """With verbose=True ninja writes to file descriptor 1, which a notebook does not show."""
+    """With verbose=True ninja writes to file descriptor 1, which notebooks do not show."""
     with ExitStack() as stack:
         try:
             lost = verbose and sys.stdout.fileno() != 1
@@ -145,7 +146,7 @@ def _visible(verbose: Any) -> Iterator[None]:
 
 
 def _imported(name: str, path: Path) -> ModuleType:
-    """The module; each version has a file name of its own, so Python never reuses an old one."""
+    """The module; each version has its own file name, so Python never reuses an old one."""
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -174,13 +175,13 @@ def _on_simulator(
             try:
                 return function(*arguments, **named)
             finally:
-                raise_finding()  # in place of what the code made of the failed launch
+                raise_finding()  # instead of what the code raised for the failed launch
 
     return call
 
 
 class _Tensors:
-    """Registers tensors with the simulator while it is entered, those made meanwhile included."""
+    """Registers tensors with the simulator while active, including newly created ones."""
 
     def __init__(self) -> None:
         from torch.utils._python_dispatch import TorchDispatchMode
