@@ -83,7 +83,7 @@ def test_a_finding_in_a_sampled_block_is_a_wrong_row(monkeypatch):
 def test_rungs_that_decline_or_lack_a_dtype_say_so():
     rows = simulated(SOFTMAX, "rows=4,cols=1024", sample=1, dtype="bfloat16")
     assert rows["cluster"].refused.startswith("declines: rows of 1024 columns fit into")
-    assert rows["naive"].refused == "takes float32; got bfloat16"
+    assert rows["naive"].refused == "supports float32; got bfloat16"
 
 
 def test_every_rung_takes_a_small_case():

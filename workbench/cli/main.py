@@ -5,7 +5,7 @@
 [--json FILE]`` checks every rung and, if it is right, times it on a GPU, or counts what it does on
 the simulator and estimates a GPU's time: of a sample of the blocks, at a GPU's sizes, unless
 ``--shape`` asks for others.
-With ``--check`` the simulator also looks for races, reads of what nobody wrote and the like.
+With ``--check`` the simulator also looks for races, reads of unwritten memory and the like.
 ``--explain NAME ...`` prints a rung's source with its counters instead, and ``--html FILE`` writes
 that as a page (workbench.explain). ``--backward`` selects the ladder of the gradient, if there is
 one. The exit status is 0 if all rungs are right, 1 if one is wrong or does not build or memory runs
@@ -121,19 +121,19 @@ def _show_goals(rows: Sequence[Row]) -> None:
 
 
 class _Small:
-    """What small cases show of the rungs, found out when a dtype is first asked for."""
+    """What small cases show of the rungs, computed when a dtype is first requested."""
 
     def __init__(self, asked: Request) -> None:
         self.asked = asked
         self.found: dict[str, dict[str, measure.Tried]] = {}
 
     def of(self, dtype: str) -> dict[str, measure.Tried]:
-        """It by rung; says which rungs do not take the dtype."""
+        """The results by rung; prints which rungs do not support the dtype."""
         if dtype not in self.found:
             asked, rungs = self.asked, self.asked.rungs_for(dtype)
             without = [rung.name for rung in asked.rungs if rung not in rungs]
             if without:
-                print(f"these do not take {dtype}: {', '.join(without)}")
+                print(f"these do not support {dtype}: {', '.join(without)}")
             cases = asked.operator.edge_cases(dtype)
             if asked.sample:
                 cases += asked.operator.small_cases(dtype)
@@ -214,7 +214,7 @@ def _show(
     if asked.target == "simulator":
         small = asked.operator.small_cases(case.dtype)[0] if asked.sample else case
         share = percent(measure.torch_share(asked.operator, small))
-        print(f"torch's own kernel on the CPU has an error of {share} of what is allowed")
+        print(f"torch's own CPU kernel uses {share} of the allowed error")
     for reason in parents.reasons(rows):
         print(textwrap.fill(reason, PLAIN_WIDTH, subsequent_indent="  "))
     for row in rows:

@@ -44,11 +44,11 @@ class Request:
     cases: tuple[Case, ...]
     rungs: tuple[builds.Rung, ...]
     json: Path | None
-    gpu: Gpu  # whose time is estimated, on the simulator
-    explain: bool = False  # print the source with its counters, in place of the table
-    html: Path | None = None  # write it to this file
-    checks: tuple[str, ...] = ()  # what the simulator looks for; empty: its defaults
-    named: bool = False  # the rungs were named, not all that there are
+    gpu: Gpu  # to estimate times for, on the simulator
+    explain: bool = False  # print the source with its counters instead of the table
+    html: Path | None = None  # write that to this file
+    checks: tuple[str, ...] = ()  # the simulator's checks; empty: its defaults
+    named: bool = False  # the rungs were named
     sample: int = 0  # blocks of each launch to simulate; 0: all of them
 
     def rungs_for(self, dtype: str) -> tuple[builds.Rung, ...]:

@@ -33,9 +33,9 @@ def run(
         operator: what the rungs compute.
         rungs: the rungs to explain.
         cases: the inputs.
-        html: the file of the page, None for no page.
-        printed: print the explanation.
-        gpu: for which time and occupancy are estimated, a key of ``estimate.GPUS``.
+        html: the file for the page; None for no page.
+        printed: whether to print the explanation.
+        gpu: the GPU to estimate time and occupancy for, a key of ``estimate.GPUS``.
         sample: simulate so many blocks of each launch, and check the rungs on small cases; 0: all.
     """
     reports = [report(operator, rung, case, gpu, sample) for case in cases for rung in rungs]
@@ -79,9 +79,9 @@ def report(
         if not verify.is_out_of_memory(error):
             raise
         why = f"needs more memory than there is ({verify.first_line(error)})"
-        return Report(*about, (), f"{rung.name} was not run: {why}")
+        return Report(*about, (), f"{rung.name} did not run: {why}")
     if row.refused:
-        return Report(*about, (), f"{rung.name} was not run: it {row.refused}")
+        return Report(*about, (), f"{rung.name} did not run: it {row.refused}")
     kernels = explained(launches, GPUS[gpu], operator.name)
     if not row.checked:
         return Report(*about, kernels, row.note, wrong=True)
