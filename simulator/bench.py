@@ -118,8 +118,8 @@ def _print_slowdowns(console: Console, cases: list[Case], repeats: int) -> None:
     table = Table("workload, 1 core", "off, ms", "all checks", "factor", box=None)
     for column in ("counting", "factor"):
         table.add_column(column)
-    for column in table.columns[1:]:
-        column.justify = "right"
+    for figures in table.columns[1:]:
+        figures.justify = "right"
     for name in dict.fromkeys(case.name for case in cases):
         slow = _slowdown(next(case for case in cases if case.name == name), repeats)
         cells = [f"{slow.off * 1e3:.1f}"]

@@ -106,8 +106,8 @@ def sectors_per_request(counted: Mapping[str, float]) -> str:
     if not requests:
         return "-"
     sectors = counted["global_load_sectors"] + counted["global_store_sectors"]
-    actual, least = sectors / requests, counters.value(counted, "global_sectors_ideal") / requests
-    return f"{actual:.3g}/{least:.2g}"
+    least = counters.value(counted, "global_sectors_ideal") or 0.0
+    return f"{sectors / requests:.3g}/{least / requests:.2g}"
 
 
 def bandwidth(entry: Entry) -> float | None:
@@ -170,7 +170,8 @@ def _of_estimate(text: Callable[..., str]) -> Callable[[Entry], str]:
 
 
 def _spread(entry: Entry) -> str:
-    return percent((entry.row.spread or 0.0) / entry.row.time_ms)
+    spread, time_ms = entry.row.spread, entry.row.time_ms
+    return percent((spread or 0.0) / time_ms) if time_ms else ""
 
 
 def _rate(entry: Entry) -> str:

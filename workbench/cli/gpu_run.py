@@ -173,11 +173,11 @@ class Day:
                 shutil.copyfile(step.leaves, file)
             self.record.set(step, spent, sources=sources)
             return Outcome(step, "ok", spent, file)
-        file = _if_new(file, spent)
+        left = _if_new(file, spent)
         if status is None:
             self.record.set(step, spent)  # so that it is not started again with as little time
-            return Outcome(step, "ran out of time", spent, file, f"output: {log}")
-        return _failure(step, status, spent, file, log)
+            return Outcome(step, "ran out of time", spent, left, f"output: {log}")
+        return _failure(step, status, spent, left, log)
 
 
 def _failure(step: Step, status: int, spent: float, file: Path | None, log: Path) -> Outcome:

@@ -72,9 +72,15 @@ def _run(asked: Request) -> int:
     if asked.checks:
         print(f"checks: {', '.join(asked.checks)}")
     if asked.explain or asked.html:
-        about = asked.operator, asked.rungs, asked.cases, asked.html
-        how = {"printed": asked.explain, "gpu": asked.gpu.name, "sample": asked.sample}
-        return explain.run(*about, **how)
+        return explain.run(
+            asked.operator,
+            asked.rungs,
+            asked.cases,
+            asked.html,
+            printed=asked.explain,
+            gpu=asked.gpu.name,
+            sample=asked.sample,
+        )
     here = environment(asked.target, device, REPO)
     history = _open_history()
     roofs = Roofs(None, None)
@@ -221,9 +227,10 @@ def _show(
         if row.note and row.note not in told:
             told.add(row.note)
             print(row.note)
-        if not row.baseline and (row.roof_fraction or 0.0) > ROOF_SLACK:
+        share_of_roof = row.roof_fraction or 0.0
+        if not row.baseline and share_of_roof > ROOF_SLACK:
             print(
-                f"ALARM  {row.kernel}: {100 * row.roof_fraction:.0f}% of the roof is impossible; "
+                f"ALARM  {row.kernel}: {100 * share_of_roof:.0f}% of the roof is impossible; "
                 "the time or the roof is wrong"
             )
 

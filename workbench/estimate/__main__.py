@@ -87,16 +87,16 @@ def _validate() -> int:
     left_out = validate.left_out(results)
     for case in left_out:
         print(f"{case}: left out, too large to simulate")
-    steps = [step for comparison in every for step in comparison.steps]
-    inside = sum(abs(step.error) <= BAND for step in steps)
+    all_steps = [step for comparison in every for step in comparison.steps]
+    inside = sum(abs(step.error) <= BAND for step in all_steps)
     print(
-        f"all: median error {100 * validate.median_error(steps):.0f}%, "
-        f"{inside} of {len(steps)} within {100 * BAND:.0f}%"
+        f"all: median error {100 * validate.median_error(all_steps):.0f}%, "
+        f"{inside} of {len(all_steps)} within {100 * BAND:.0f}%"
     )
     document = {
         "device": "simulator",
         "command": "python -m workbench.estimate --validate",
-        "median_error": round(validate.median_error(steps), 4),
+        "median_error": round(validate.median_error(all_steps), 4),
         "band": BAND,
         "inside_band": inside,
         "ladders": [comparison.as_json() for comparison in every],

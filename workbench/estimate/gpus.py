@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class Gpu:
 
 KB, MB = 1024, 1024 * 1024
 
-HOPPER = {
+HOPPER: dict[str, Any] = {
     "arch": "90a",
     "sms": 132,  # [H100], SXM5
     "clock_ghz": 1.98,  # [H100]

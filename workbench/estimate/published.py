@@ -84,6 +84,6 @@ def _ladder(
 ) -> Ladder:
     operator = operators.get(op)
     of = operator.case(case)
-    if gflops:
+    if gflops and operator.flops:
         ms = {kernel: operator.flops(of) / rate / 1e6 for kernel, rate in gflops.items()}
-    return Ladder(name, op, of, gpu, source, KERNELS / file, ms)
+    return Ladder(name, op, of, gpu, source, KERNELS / file, ms or {})

@@ -7,7 +7,7 @@ loop runs: that is derived from the counters.
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -60,12 +60,12 @@ def code_of(launch: simulator.Launch, machine: Sequence[Region], warps: int, gpu
         raise ValueError(f"{launch.kernel} has no machine code")
     trips = _trips(launch, machine, warps)
     memory = load_latency(launch, gpu)
-    units: Counter[str] = Counter()  # a shuffle is one instruction in both
+    units: dict[str, float] = defaultdict(float)  # a shuffle is one instruction in both
     for region, count in zip(machine, trips, strict=True):
         for op in region.ops:
             if op.unit != "none":
                 units["SHFL" if op.name == "SHFL" else op.unit] += count
-    issued = units.total()
+    issued = sum(units.values())
     share = min(1.0, MOST_PER_PTX * launch.warp_instructions / warps / issued)
     walk = sum(n * _walk(r, memory, gpu) for r, n in zip(machine, trips, strict=True))
     return Code(

@@ -8,7 +8,7 @@ the PTX counters distinguish, with the same functions.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from .gpus import Gpu
@@ -45,7 +45,7 @@ class Summed:
 
 
 def _values(figures: Summed) -> list[float]:
-    return [getattr(figures, field.name) for field in fields(figures)]
+    return list(vars(figures).values())
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,7 +127,7 @@ def _ladder_steps(
 ) -> Iterator[Step]:
     run = runner(ladder)
     for name, ms in times.items():
-        yield _step(name, ms, lambda name=name: run(name), (ladder.file,), gpu, sample_blocks)
+        yield _step(name, ms, partial(run, name), (ladder.file,), gpu, sample_blocks)
 
 
 def runner(ladder: Ladder) -> Callable[[str], None]:
@@ -184,7 +185,9 @@ def _results(results: Path) -> Iterator[_Timed]:
     for file in sorted(results.glob("*.json")):
         run = json.loads(file.read_text())
         gpu = by_device(run.get("device", ""))
-        every = [Row.from_json(row) for row in run.get("rows", ())] if gpu else []
+        if gpu is None:
+            continue
+        every = [Row.from_json(row) for row in run.get("rows", ())]
         rows = [row for row in every if row.target == "gpu"]
         for key in dict.fromkeys((row.op, row.subject) for row in rows):
             yield _Timed(gpu, file.name, tuple(row for row in rows if (row.op, row.subject) == key))
@@ -215,7 +218,9 @@ def timed(results: Path, sample_blocks: int = SAMPLE_BLOCKS) -> Iterator[Compari
     for file in sorted(results.glob("*-ladders.json")):
         run = json.loads(file.read_text())
         gpu = by_device(run["device"])
-        for ladder in ladders() if gpu else ():
+        if gpu is None:
+            continue
+        for ladder in ladders():
             times = {r["name"]: r["time_ms"] for r in run["ladders"]}.get(ladder.name, {})
             steps = _ladder_steps(ladder, times, gpu, sample_blocks)
             yield Comparison(ladder.name, gpu.name, file.name, ladder.written, tuple(steps))
@@ -237,7 +242,7 @@ def _rung_steps(timed: _Timed) -> Iterator[Step]:
             yield _step(
                 row.kernel,
                 row.time_ms,
-                lambda kernel=row.kernel: operator.launch("simulator", given, out, case, kernel),
+                partial(operator.launch, "simulator", given, out, case, row.kernel),
                 estimate.ladder_sources(timed.op),
                 timed.gpu,
             )

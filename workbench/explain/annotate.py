@@ -133,13 +133,13 @@ def regions(kernel: Kernel, files: Mapping[str, Source]) -> tuple[Region, ...]:
                 for number in range(first, last + 1)
             )
             made.append(Region(source.path, tuple(lines)))
-    word = re.match(r"\w*", kernel.name.split("::")[-1])[0]
+    word = kernel.name.split("::")[-1].partition("<")[0]
     return tuple(sorted(made, key=lambda region: not _defines(region, word)))
 
 
 def _defines(region: Region, kernel: str) -> bool:
-    pattern = re.compile(rf"\b{re.escape(kernel)}\s*\(") if kernel else None
-    return bool(pattern) and any(pattern.search(line.text) for line in region.lines)
+    pattern = re.compile(rf"\b{re.escape(kernel)}\s*\(")
+    return bool(kernel) and any(pattern.search(line.text) for line in region.lines)
 
 
 def _stretches(source: Source, ran: Sequence[int]) -> Iterator[tuple[int, int]]:

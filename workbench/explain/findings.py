@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from simulator import Counters, LineCounters
+from simulator import Counters, Launch, LineCounters
 from workbench.estimate.gpus import Gpu
 from workbench.explain.annotate import Source
 from workbench.explain.kernels import Kernel, Place, added
@@ -74,8 +74,8 @@ class Subject:
     files: Mapping[str, Source]
 
     @property
-    def total(self) -> Counters:
-        """The kernel's counters."""
+    def total(self) -> Launch:
+        """The kernel's launches as one."""
         return self.kernel.total
 
     @property

@@ -83,7 +83,7 @@ def _cell(line: SourceLine, metric: Metric, shown: dict[str, Metric], kernel: Ke
     text = "<1%" if metric.text is part and value < 0.01 else metric.text(value)
     ideal = shown.get(IDEALS.get(metric.key, ""))
     beside = ideal.of(line, kernel) if ideal else None
-    if beside is None or ideal.text(beside) == text:
+    if ideal is None or beside is None or ideal.text(beside) == text:
         return text
     return f"{text} ({ideal.text(beside)})"
 

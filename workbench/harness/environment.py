@@ -73,13 +73,13 @@ def environment(target: str, device: torch.device, folder: Path) -> Environment:
         device: where the tensors live.
         folder: the repository.
     """
-    common = {"torch": torch.__version__, "commit": commit(folder), "command": command_line()}
-    if target != "gpu":
-        return Environment(SIMULATED_DEVICE, None, cuda=find_toolkit().version, **common)
+    gpu = target == "gpu"
     return Environment(
-        device=torch.cuda.get_device_name(device),
-        driver=smi("driver_version", device),
-        clocks=smi("clocks.sm,clocks.mem,clocks.max.sm,clocks.max.mem", device),
-        cuda=torch.version.cuda,
-        **common,
+        device=torch.cuda.get_device_name(device) if gpu else SIMULATED_DEVICE,
+        driver=smi("driver_version", device) if gpu else None,
+        torch=torch.__version__,
+        cuda=torch.version.cuda if gpu else find_toolkit().version,
+        commit=commit(folder),
+        command=command_line(),
+        clocks=smi("clocks.sm,clocks.mem,clocks.max.sm,clocks.max.mem", device) if gpu else None,
     )

@@ -100,12 +100,13 @@ def goals(rows: Sequence[Row]) -> list[Goal]:
 
 def _goal(row: Row) -> Goal:
     copies = (row.ratios.get(name) for name in COPIES)
+    rate, time_ms = row.rate or 0.0, row.time_ms or 0.0
     return Goal(
         row.subject.removesuffix(f" {row.dtype}"),
         row.dtype,
         row.kernel,
-        row.rate * 1e9 * row.time_ms * 1e-3,
-        row.rate,
+        rate * 1e9 * time_ms * 1e-3,
+        rate,
         next((ratio for ratio in copies if ratio is not None), None),
         *(row.ratios.get(name) for name in LIBRARIES),
     )

@@ -193,8 +193,10 @@ def _run_fields(environment: Environment) -> dict[str, object]:
 
 
 def _row_fields(row: Row, device: str, source: str | None) -> dict[str, object]:
-    copied = ("op", "kernel", "shape", "options", "layout", "dtype", "target")
-    copied += ("time_ms", "spread", "unit", "rate")
+    copied = (
+        *("op", "kernel", "shape", "options", "layout", "dtype", "target"),
+        *("time_ms", "spread", "unit", "rate"),
+    )
     return {name: getattr(row, name) for name in copied} | {
         "device": device,
         "source": source,
@@ -210,4 +212,4 @@ def _insert(database: sqlite3.Connection, table: str, fields: Mapping[str, objec
     cursor = database.execute(
         f"INSERT INTO {table}({names}) VALUES({marks})", tuple(fields.values())
     )
-    return cursor.lastrowid
+    return cursor.lastrowid or 0

@@ -173,15 +173,15 @@ def _sampler(
             # What other kernels read, the blocks that did not run have not written.
             with simulator.settings(sample_blocks=sample, checks=("memcheck", "synccheck")):
                 error = verify.run_launch(launch, given, outputs, device, subject)
-        except torch.OutOfMemoryError as error:
-            return _short_of_memory(row, error)
+        except torch.OutOfMemoryError as short:
+            return _short_of_memory(row, short)
         if isinstance(error, Declined):
             return _not_run(row, f"declines: {error.reason}")
         if error is not None:
             verdict = verify.Verdict(subject, (f"raised {type(error).__name__}: {error}",))
             return dataclasses.replace(row, note=verdict.report())
         if found.share is None:
-            return _not_run(row, "not checked: it takes none of the operator's small cases")
+            return _not_run(row, "not checked: it supports none of the operator's small cases")
         return dataclasses.replace(row, checked=True, share=found.share)
 
     return run
@@ -220,7 +220,7 @@ class Candidate:
     """Something to time: its row so far and how to run it."""
 
     row: Row
-    run: Callable[[], None]
+    run: Callable[[], object]
     written: bool  # its outputs can be checked after timing
 
 
@@ -351,7 +351,8 @@ def _time(
     rows = {}
     for candidate in candidates:
         row = _with_time(operator, candidate.row, case, times[candidate.row.kernel], roofs)
-        ratios = {name: ms / row.time_ms for name, ms in vendors.items() if name != row.kernel}
+        own = times[row.kernel].median_ms
+        ratios = {name: ms / own for name, ms in vendors.items() if name != row.kernel}
         row = dataclasses.replace(row, ratios=ratios)
         rows[row.kernel] = _check_again(operator, candidate, outputs, row, case, device)
     return rows

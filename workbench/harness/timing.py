@@ -57,7 +57,7 @@ def takes_part(turn: int, turns: int, wanted: int) -> bool:
 
 
 def time_interleaved(
-    runs: Mapping[str, Callable[[], None]],
+    runs: Mapping[str, Callable[[], object]],
     device: torch.device,
     budget_ms: float = 2000.0,
 ) -> dict[str, Timing]:
@@ -97,7 +97,7 @@ def _with_progress(rounds: int) -> Iterable[int]:
     )
 
 
-def _one_round(runs: Mapping[str, Callable[[], None]], flush: torch.Tensor) -> dict[str, float]:
+def _one_round(runs: Mapping[str, Callable[[], object]], flush: torch.Tensor) -> dict[str, float]:
     events = {}
     for name, run in runs.items():
         start = torch.cuda.Event(enable_timing=True)

@@ -103,7 +103,8 @@ def _compiler(torch: ModuleType | None) -> Report:
                     f"CUDA {toolkit.version}, {toolkit.nvcc}\nused: {candidate.place}",
                 )
             else:
-                why = problem or f"CUDA {toolkit.version}, not needed: another takes precedence"
+                version = toolkit.version if toolkit else ""
+                why = problem or f"CUDA {version}, not needed: another takes precedence"
                 yield (
                     "--",
                     "",

@@ -67,7 +67,7 @@ class Recipe:
             tools.identity(cxx),
             tools.output(cxx, "--version"),
             importlib.metadata.version("torch"),
-            importlib.util.find_spec("torch").origin,
+            str(importlib.util.find_spec("torch")),
             sys.version,
             tools.environment(),
         )
@@ -145,9 +145,16 @@ def recipe(
         raise ValueError(f"target is {target!r}; expected 'gpu' or 'simulator'")
     # Otherwise a second version of a library would share the first's statics.
     common = ("-fno-gnu-unique",)
-    cuda = (*_HALF, "-std=c++20", "-lineinfo", "-Xcompiler", ",".join(common), *extra_cuda_cflags)
-    cflags = ("-std=c++20", "-O1", *common)
-    link = ("-shared", "-Wl,-Bsymbolic", "-Wl,--exclude-libs,ALL", "-Wl,-z,defs")
+    cuda: tuple[str, ...] = (
+        *_HALF,
+        "-std=c++20",
+        "-lineinfo",
+        "-Xcompiler",
+        ",".join(common),
+        *extra_cuda_cflags,
+    )
+    cflags: tuple[str, ...] = ("-std=c++20", "-O1", *common)
+    link: tuple[str, ...] = ("-shared", "-Wl,-Bsymbolic", "-Wl,--exclude-libs,ALL", "-Wl,-z,defs")
     if target == "gpu":
         toolkit = tools.find_toolkit(gpu_cuda_major())
         gencodes = gpu_gencodes()

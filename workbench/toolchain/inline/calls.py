@@ -189,7 +189,7 @@ def _scalar(where: str, p: Parameter, value: Any) -> Any:
             number = float(value) if not isinstance(value, (str, bytes)) else None
         except (TypeError, ValueError):
             number = None
-        if number is None or getattr(value, "ndim", 0):
+        if number is None or getattr(value, "ndim", None):
             raise TypeError(f"{where} is {type(value).__name__}; expected a number")
         if p.ctype == "float" and math.isfinite(number) and abs(number) > _FLOAT_MAX:
             raise OverflowError(f"{where} is {number}; float is limited to 3.4e38")
