@@ -107,7 +107,7 @@ def parse(words: Sequence[str], target: str) -> Program:
             if group[0] in ("-I", "-isystem"):
                 includes.append(Path(group[1]))
     if not sources:
-        raise BuildError("no program: name at least one source file (.cu, .cpp)")
+        raise BuildError("which program? Name at least one source file (.cu, .cpp)")
     if (
         separate and sum(s.suffix == ".cu" for s in sources) > 1
     ):  # with one there is nothing to link
