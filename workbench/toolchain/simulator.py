@@ -24,7 +24,7 @@ _FLAGS = (
 )
 _RULES = """ninja_required_version = 1.5
 rule compile
-  command = {wrapper}{cxx} -MMD -MF $out.d {flags} -I{include} -isystem {cuda} -c $in -o $out
+  command = {wrapper}{cxx} -MMD -MF $out.d {flags} {includes} -c $in -o $out
   depfile = $out.d
   deps = gcc
 rule archive
@@ -69,6 +69,15 @@ class _Plan:
     def folder(self) -> Path:
         key = fingerprints.digest(str(self.source), self.flags_key)
         return cache_dir() / "build" / f"simulator_{key}"
+
+    @property
+    def includes(self) -> str:
+        where = {
+            "-I": self.source / "include",
+            "-iquote": self.source / "src",
+            "-isystem": self.cuda.include,
+        }
+        return " ".join(f"{option} {shlex.quote(str(folder))}" for option, folder in where.items())
 
     def objects(self) -> dict[str, Path]:
         """Object name -> source; names follow the path, so that equal file names can coexist."""
@@ -169,8 +178,7 @@ def _compile(plan: _Plan, wanted: dict[str, str], soname: str) -> None:
         wrapper=f"{ccache} " if ccache else "",
         cxx=shlex.quote(str(plan.cxx)),
         flags=_FLAGS,
-        include=shlex.quote(str(plan.source / "include")),
-        cuda=shlex.quote(str(plan.cuda.include)),
+        includes=plan.includes,
         soname=soname,
     )
     objects = plan.objects()

@@ -1,9 +1,9 @@
-#include "accumulators.h"
+#include "checks/accumulators.h"
 
 #include <algorithm>
 #include <bit>
 
-#include "../place.h"
+#include "decode/place.h"
 
 namespace wbsim {
 

@@ -10,7 +10,7 @@
 #include <span>
 #include <vector>
 
-#include "../warp.h"
+#include "exec/warp.h"
 
 namespace wbsim {
 

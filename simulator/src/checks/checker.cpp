@@ -1,4 +1,4 @@
-#include "checker.h"
+#include "checks/checker.h"
 
 #include <bit>
 

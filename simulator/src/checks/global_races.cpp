@@ -5,7 +5,7 @@
 #include <chrono>
 #include <thread>
 
-#include "checker.h"
+#include "checks/checker.h"
 #include "wbsim.h"
 
 namespace wbsim {

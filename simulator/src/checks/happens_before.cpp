@@ -1,4 +1,4 @@
-#include "happens_before.h"
+#include "checks/happens_before.h"
 
 #include <bit>
 

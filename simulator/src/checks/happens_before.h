@@ -7,8 +7,8 @@
 #include <map>
 #include <unordered_map>
 
-#include "../ops/shared_address.h"
-#include "clock.h"
+#include "checks/clock.h"
+#include "exec/ops/shared_address.h"
 
 namespace wbsim {
 

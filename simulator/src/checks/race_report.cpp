@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <cstdlib>
 
-#include "../place.h"
-#include "checker.h"
+#include "checks/checker.h"
+#include "decode/place.h"
 
 namespace wbsim {
 

@@ -4,8 +4,8 @@
 #include <bit>
 #include <cstring>
 
-#include "checker.h"
-#include "pieces.h"
+#include "checks/checker.h"
+#include "checks/pieces.h"
 
 namespace wbsim {
 

@@ -1,8 +1,8 @@
-#include "counting.h"
+#include "counting/counting.h"
 
 #include <bit>
 
-#include "patterns.h"
+#include "counting/patterns.h"
 
 namespace wbsim {
 namespace {

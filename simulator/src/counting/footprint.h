@@ -6,7 +6,7 @@
 #include <memory>
 #include <unordered_map>
 
-#include "../memory.h"
+#include "runtime/memory.h"
 
 namespace wbsim {
 

@@ -1,4 +1,4 @@
-#include "patterns.h"
+#include "counting/patterns.h"
 
 #include <algorithm>
 #include <bit>

@@ -1,4 +1,4 @@
-#include "units.h"
+#include "counting/units.h"
 
 #include <algorithm>
 #include <string_view>
