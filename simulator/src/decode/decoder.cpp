@@ -411,17 +411,30 @@ const Inst* unsupported(Warp& w, const Inst* in, Mask m) {
 const std::unordered_multimap<std::string_view, const Opcode*>& opcode_table() {
   static const auto table = [] {
     std::unordered_multimap<std::string_view, const Opcode*> t;
-    for (auto part : {integer_opcodes(),        float_opcodes(),
-                      compare_opcodes(),        convert_opcodes(),
-                      move_opcodes(),           memory_opcodes(),
-                      atomic_opcodes(),         control_opcodes(),
-                      warp_opcodes(),           half_opcodes(),
-                      convert_narrow_opcodes(), video_opcodes(),
-                      matrix_memory_opcodes(),  mma_opcodes(),
-                      wmma_opcodes(),           wgmma_opcodes(),
-                      mbarrier_opcodes(),       async_copy_opcodes(),
-                      bulk_copy_opcodes(),      tensor_map_opcodes(),
-                      address_opcodes(),        call_opcodes()}) {
+    for (auto part : {integer_opcodes(),
+                      carry_opcodes(),
+                      bit_opcodes(),
+                      float_opcodes(),
+                      compare_opcodes(),
+                      convert_opcodes(),
+                      move_opcodes(),
+                      memory_opcodes(),
+                      atomic_opcodes(),
+                      control_opcodes(),
+                      warp_opcodes(),
+                      half_opcodes(),
+                      convert_narrow_opcodes(),
+                      video_opcodes(),
+                      matrix_memory_opcodes(),
+                      mma_opcodes(),
+                      wmma_opcodes(),
+                      wgmma_opcodes(),
+                      mbarrier_opcodes(),
+                      async_copy_opcodes(),
+                      bulk_copy_opcodes(),
+                      tensor_map_opcodes(),
+                      address_opcodes(),
+                      call_opcodes()}) {
       for (const Opcode& op : part) {
         t.emplace(op.name, &op);
       }

@@ -81,6 +81,8 @@ struct Opcode {
 
 // The opcode tables, one a file in ops/.
 std::span<const Opcode> integer_opcodes();
+std::span<const Opcode> carry_opcodes();
+std::span<const Opcode> bit_opcodes();
 std::span<const Opcode> float_opcodes();
 std::span<const Opcode> compare_opcodes();
 std::span<const Opcode> convert_opcodes();

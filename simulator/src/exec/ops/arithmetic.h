@@ -16,6 +16,7 @@ void build_integer_neg(Decode& d, ptx::Type type);
 void build_integer_abs(Decode& d, ptx::Type type);
 void build_add_cc(Decode& d);
 void build_sub_cc(Decode& d);
+void build_mad_cc(Decode& d);
 void build_fma(Decode& d);
 
 }  // namespace wbsim
