@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "checks/finding.h"
 #include "decode/place.h"
 
 namespace wbsim {

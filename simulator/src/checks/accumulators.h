@@ -14,6 +14,8 @@
 
 namespace wbsim {
 
+struct Kernel;
+
 class AccumulatorCheck {
  public:
   void start(uint32_t num_warps, const Kernel& kernel);

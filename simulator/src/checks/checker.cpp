@@ -2,6 +2,8 @@
 
 #include <bit>
 
+#include "exec/lanes.h"
+
 namespace wbsim {
 
 using Kind = WarpAccess::Kind;

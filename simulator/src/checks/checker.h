@@ -15,6 +15,7 @@
 #include "checks/global_shadow.h"
 #include "checks/happens_before.h"
 #include "checks/shared_shadow.h"
+#include "exec/block.h"
 #include "exec/observe.h"
 
 namespace wbsim {

@@ -7,6 +7,9 @@
 
 namespace wbsim {
 
+struct Inst;
+struct Warp;
+
 struct Finding {
   // "memcheck", "racecheck", "initcheck", "synccheck", "unsupported", "limit", "trap", "assert",
   // "launch" or "interrupted"
@@ -29,6 +32,10 @@ struct Finding {
   std::array<uint32_t, 3> other_thread{};
   uint64_t address = 0;
 };
+
+// A finding at an instruction, with kernel, place, block and thread filled in. lane < 0: no single
+// thread.
+Finding finding_at(const Warp& w, const Inst* in, int lane, std::string kind, std::string message);
 
 // The report for a person: the message, then kernel, place and thread, a line each.
 std::string to_text(const Finding& finding);

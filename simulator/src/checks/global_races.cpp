@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "checks/checker.h"
+#include "exec/lanes.h"
 #include "wbsim.h"
 
 namespace wbsim {

@@ -2,6 +2,8 @@
 
 #include <bit>
 
+#include "exec/lanes.h"
+
 namespace wbsim {
 
 void HappensBefore::start(Cluster& cluster, bool late) {

@@ -8,6 +8,8 @@
 #include <unordered_map>
 
 #include "checks/clock.h"
+#include "exec/block.h"
+#include "exec/control.h"
 #include "exec/ops/shared_address.h"
 
 namespace wbsim {

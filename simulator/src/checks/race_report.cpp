@@ -6,7 +6,9 @@
 #include <cstdlib>
 
 #include "checks/checker.h"
+#include "checks/finding.h"
 #include "decode/place.h"
+#include "exec/shared_window.h"
 
 namespace wbsim {
 

@@ -6,6 +6,8 @@
 
 #include "checks/checker.h"
 #include "checks/pieces.h"
+#include "exec/block.h"
+#include "exec/lanes.h"
 
 namespace wbsim {
 

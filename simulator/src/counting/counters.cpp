@@ -4,6 +4,8 @@
 // lanes. Work follows from what the instruction is; memory accesses are counted as they are made
 // (counting/).
 
+#include "counting/counters.h"
+
 #include <charconv>
 #include <cmath>
 #include <map>
@@ -11,7 +13,6 @@
 #include "counting/counting.h"
 #include "counting/units.h"
 #include "decode/place.h"
-#include "runtime/runtime.h"
 
 namespace wbsim {
 namespace {

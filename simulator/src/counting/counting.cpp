@@ -3,6 +3,7 @@
 #include <bit>
 
 #include "counting/patterns.h"
+#include "exec/block.h"
 
 namespace wbsim {
 namespace {

@@ -8,6 +8,7 @@
 #include "counting/l1_cache.h"
 #include "counting/patterns.h"
 #include "exec/observe.h"
+#include "exec/warp.h"
 
 namespace wbsim {
 

@@ -6,7 +6,7 @@
 #include <memory>
 #include <unordered_map>
 
-#include "runtime/memory.h"
+#include "exec/memory.h"
 
 namespace wbsim {
 

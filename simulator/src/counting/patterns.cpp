@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <bit>
 
+#include "exec/lanes.h"
+
 namespace wbsim {
 namespace {
 

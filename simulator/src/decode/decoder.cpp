@@ -9,6 +9,7 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "checks/finding.h"
 #include "decode/functions.h"
 #include "decode/registers.h"
 #include "exec/warp.h"

@@ -10,7 +10,7 @@
 #include <map>
 #include <set>
 
-#include "exec/warp.h"
+#include "exec/shared_window.h"
 
 namespace wbsim {
 namespace {

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "decode/program.h"
-#include "runtime/memory.h"
+#include "exec/memory.h"
 
 namespace wbsim {
 

@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "checks/finding.h"
 #include "decode/program.h"
 
 namespace wbsim {

@@ -8,7 +8,8 @@
 #include <map>
 #include <mutex>
 
-#include "exec/warp.h"
+#include "checks/finding.h"
+#include "exec/block.h"
 #include "wbsim.h"
 
 namespace wbsim {

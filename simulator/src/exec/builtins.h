@@ -5,7 +5,8 @@
 #include <cstdint>
 #include <string>
 
-#include "runtime/memory.h"
+#include "exec/memory.h"
+#include "exec/warp.h"
 
 namespace wbsim {
 

@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <bit>
 
+#include "checks/finding.h"
+#include "exec/block.h"
+#include "exec/control.h"
 #include "exec/scheduler.h"
 
 namespace wbsim {

@@ -10,8 +10,8 @@
 #include "checks/checker.h"
 #include "counting/counting.h"
 #include "decode/place.h"
+#include "exec/block.h"
 #include "exec/ops/float_mode.h"
-#include "exec/warp.h"
 
 namespace wbsim {
 namespace {

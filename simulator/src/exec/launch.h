@@ -11,7 +11,7 @@
 
 #include "checks/finding.h"
 #include "decode/program.h"
-#include "runtime/memory.h"
+#include "exec/memory.h"
 
 namespace wbsim {
 
@@ -50,7 +50,7 @@ struct Launch {
   RegionTable regions;  // as they were when the launch began: other threads go on registering
   Settings settings;
 
-  // Whether memory instructions tell what they touch (observe.h).
+  // Whether memory instructions tell what they touch (exec/observe.h).
   bool observed() const { return counting || checked(); }
   bool checked() const { return settings.racecheck || settings.initcheck; }
   uint64_t num_blocks() const { return uint64_t{grid[0]} * grid[1] * grid[2]; }
@@ -81,9 +81,6 @@ struct Result {
 // at while the kernel runs.
 Result run_grid(const Launch& launch, const std::atomic<bool>& interrupted);
 
-struct Warp;
-struct Inst;
-
 // What a worker does with a cluster of blocks. Throw Finding.
 struct Cluster;
 struct Worker;
@@ -91,9 +88,5 @@ void start_cluster(Worker& worker, Cluster& cluster, uint64_t index);
 enum class Turn : uint8_t { Finished, Advanced, Spun };
 // Gives every warp one turn. Spun: all that ran used up their time; they may wait for other blocks.
 Turn run_turn(Cluster& cluster);
-
-// A finding at an instruction, with kernel, place, block and thread filled in. lane < 0: no single
-// thread.
-Finding finding_at(const Warp& w, const Inst* in, int lane, std::string kind, std::string message);
 
 }  // namespace wbsim

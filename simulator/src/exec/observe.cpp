@@ -4,7 +4,9 @@
 
 #include "checks/checker.h"
 #include "counting/counting.h"
+#include "exec/lanes.h"
 #include "exec/ops/access.h"
+#include "exec/shared_window.h"
 
 namespace wbsim {
 namespace {

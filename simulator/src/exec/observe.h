@@ -5,7 +5,7 @@
 // themselves.
 #pragma once
 
-#include "exec/warp.h"
+#include "exec/block.h"
 
 namespace wbsim {
 

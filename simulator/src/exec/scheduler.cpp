@@ -5,6 +5,8 @@
 #include <bit>
 
 #include "checks/checker.h"
+#include "exec/control.h"
+#include "exec/lanes.h"
 #include "exec/observe.h"
 #include "exec/scheduler.h"
 

@@ -1,7 +1,8 @@
 // scheduler.h: groups of lanes that wait.
 #pragma once
 
-#include "exec/warp.h"
+#include "checks/finding.h"
+#include "exec/block.h"
 
 namespace wbsim {
 

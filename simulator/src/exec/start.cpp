@@ -5,7 +5,7 @@
 #include "checks/checker.h"
 #include "counting/footprint.h"
 #include "counting/l1_cache.h"
-#include "exec/warp.h"
+#include "exec/block.h"
 
 namespace wbsim {
 namespace {

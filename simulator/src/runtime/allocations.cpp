@@ -1,9 +1,11 @@
-// allocations.cpp: device memory is host memory; this is who owns which.
+// allocations.cpp: what the host owns, and what kernels may touch.
+
+#include "runtime/allocations.h"
 
 #include <algorithm>
 #include <cstdlib>
 
-#include "runtime/runtime.h"
+#include "runtime/device.h"
 #include "wbsim.h"
 
 namespace wbsim {
@@ -19,7 +21,7 @@ std::string bytes_text(uint64_t bytes) {
 
 }  // namespace
 
-void* Runtime::allocate(size_t bytes, const char* name, MemoryKind kind, unsigned flags) {
+void* Allocations::allocate(size_t bytes, const char* name, MemoryKind kind, unsigned flags) {
   size_t whole = (bytes + 2 * GUARD_BYTES + 255) / 256 * 256;
   std::lock_guard lock(mutex_);
   require(whole > bytes && (kind == MemoryKind::Host || allocated_ + bytes <= Device::MEMORY),
@@ -30,14 +32,14 @@ void* Runtime::allocate(size_t bytes, const char* name, MemoryKind kind, unsigne
   allocations_[address_of(out)] = {address_of(out), bytes, name, kind, flags};
   allocated_ += kind == MemoryKind::Host ? 0 : bytes;
   Region region{address_of(out), bytes, name, "", WBSIM_INOUT};
-  if (settings_.initcheck && kind == MemoryKind::Device) {
+  if (settings_.current().initcheck && kind == MemoryKind::Device) {
     region.initialised = std::make_shared<Initialised>(region.first, bytes);
   }
   regions_.add(std::move(region));
   return out;
 }
 
-bool Runtime::release(void* pointer, bool host) {
+bool Allocations::release(void* pointer, bool host) {
   std::lock_guard lock(mutex_);
   auto found = allocations_.find(address_of(pointer));
   if (found == allocations_.end() || found->second.kind == MemoryKind::Registered ||
@@ -51,7 +53,7 @@ bool Runtime::release(void* pointer, bool host) {
   return true;
 }
 
-bool Runtime::register_host(void* pointer, size_t bytes, unsigned flags) {
+bool Allocations::register_host(void* pointer, size_t bytes, unsigned flags) {
   std::lock_guard lock(mutex_);
   uint64_t first = address_of(pointer);
   require(bytes <= UINT64_MAX - first);
@@ -66,7 +68,7 @@ bool Runtime::register_host(void* pointer, size_t bytes, unsigned flags) {
   return true;
 }
 
-bool Runtime::unregister_host(void* pointer) {
+bool Allocations::unregister_host(void* pointer) {
   std::lock_guard lock(mutex_);
   auto found = allocations_.find(address_of(pointer));
   if (found == allocations_.end() || found->second.kind != MemoryKind::Registered) {
@@ -77,7 +79,7 @@ bool Runtime::unregister_host(void* pointer) {
   return true;
 }
 
-std::optional<Allocation> Runtime::allocation_at(const void* pointer) {
+std::optional<Allocation> Allocations::find(const void* pointer) {
   std::lock_guard lock(mutex_);
   auto next = allocations_.upper_bound(address_of(pointer));
   if (next == allocations_.begin()) {
@@ -87,12 +89,12 @@ std::optional<Allocation> Runtime::allocation_at(const void* pointer) {
   return address_of(pointer) < a.first + a.bytes ? std::optional(a) : std::nullopt;
 }
 
-size_t Runtime::bytes_allocated() {
+size_t Allocations::bytes_allocated() {
   std::lock_guard lock(mutex_);
   return allocated_;
 }
 
-void Runtime::release_all() {
+void Allocations::release_all() {
   std::vector<Allocation> all;
   {
     std::lock_guard lock(mutex_);
@@ -107,17 +109,25 @@ void Runtime::release_all() {
   }
 }
 
-void Runtime::add_region(Region region) {
+void Allocations::add_region(Region region) {
   std::lock_guard lock(mutex_);
   regions_.add(std::move(region));
 }
 
-bool Runtime::remove_region(uint64_t first, const std::string& name) {
+bool Allocations::remove_region(uint64_t first, const std::string& name) {
   std::lock_guard lock(mutex_);
   return regions_.remove(first, name);
 }
 
-void Runtime::mark_initialised(const void* pointer, size_t bytes) {
+RegionTable Allocations::regions_for_launch(bool initcheck) {
+  std::lock_guard lock(mutex_);
+  if (!initcheck) {
+    regions_.forget_initialised();
+  }
+  return regions_;
+}
+
+void Allocations::mark_initialised(const void* pointer, size_t bytes) {
   std::lock_guard lock(mutex_);
   const Region* region = regions_.find(address_of(pointer), bytes, true);
   if (region && region->initialised) {
@@ -125,8 +135,8 @@ void Runtime::mark_initialised(const void* pointer, size_t bytes) {
   }
 }
 
-void Runtime::require_range(const void* pointer, size_t bytes, const std::string& does,
-                            bool on_device) {
+void Allocations::require_range(const void* pointer, size_t bytes, const std::string& does,
+                                bool on_device) {
   require(pointer || bytes == 0);
   uint64_t at = address_of(pointer);
   Finding finding;
@@ -155,7 +165,7 @@ void Runtime::require_range(const void* pointer, size_t bytes, const std::string
   }
   finding.kind = "memcheck";
   finding.address = at;
-  throw ApiError{report(finding, cudaErrorInvalidValue)};
+  throw ApiError{errors_.report(finding, cudaErrorInvalidValue)};
 }
 
 }  // namespace wbsim

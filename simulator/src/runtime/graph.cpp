@@ -44,7 +44,7 @@ uint8_t* start(const cudaPitchedPtr& p, const cudaPos& at) {
 
 struct Executor {
   void operator()(KernelWork& work) {
-    check(Runtime::get().launch(*work.function, work.shape, work.params));
+    check(Runtime::get().launches.launch(*work.function, work.shape, work.params));
   }
   void operator()(CopyWork& work) {
     const cudaMemcpy3DParms& p = work.params;
@@ -63,11 +63,13 @@ struct Executor {
     const uint8_t* from = start(p.srcPtr, p.srcPos);
     uint8_t* to = start(p.dstPtr, p.dstPos);
     Runtime& runtime = Runtime::get();
-    runtime.require_range(from, span(p.srcPtr, e), std::string(work.call) + " reads",
-                          p.kind == cudaMemcpyDeviceToHost || p.kind == cudaMemcpyDeviceToDevice);
-    runtime.require_range(to, span(p.dstPtr, e), std::string(work.call) + " writes",
-                          p.kind == cudaMemcpyHostToDevice || p.kind == cudaMemcpyDeviceToDevice);
-    runtime.mark_initialised(to, span(p.dstPtr, e));
+    runtime.memory.require_range(
+        from, span(p.srcPtr, e), std::string(work.call) + " reads",
+        p.kind == cudaMemcpyDeviceToHost || p.kind == cudaMemcpyDeviceToDevice);
+    runtime.memory.require_range(
+        to, span(p.dstPtr, e), std::string(work.call) + " writes",
+        p.kind == cudaMemcpyHostToDevice || p.kind == cudaMemcpyDeviceToDevice);
+    runtime.memory.mark_initialised(to, span(p.dstPtr, e));
     for (size_t z = 0; z < e.depth; z++) {
       for (size_t y = 0; y < e.height; y++) {
         std::memmove(to + (z * p.dstPtr.ysize + y) * p.dstPtr.pitch,
@@ -84,9 +86,9 @@ struct Executor {
     require(p.dst);
     require(p.height == 1 || width <= p.pitch, cudaErrorInvalidPitchValue);
     cudaPitchedPtr box = {p.dst, p.pitch, width, work.slice_rows};
-    Runtime::get().require_range(p.dst, span(box, {width, p.height, work.slices}),
-                                 std::string(work.call) + " writes", true);
-    Runtime::get().mark_initialised(p.dst, span(box, {width, p.height, work.slices}));
+    Runtime::get().memory.require_range(p.dst, span(box, {width, p.height, work.slices}),
+                                        std::string(work.call) + " writes", true);
+    Runtime::get().memory.mark_initialised(p.dst, span(box, {width, p.height, work.slices}));
     for (size_t z = 0; z < work.slices; z++) {
       for (size_t y = 0; y < p.height; y++) {
         uint8_t* row = static_cast<uint8_t*>(p.dst) + (z * work.slice_rows + y) * p.pitch;

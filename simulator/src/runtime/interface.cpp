@@ -9,41 +9,41 @@ using wbsim::Runtime;
 void wbsim_register_tensor(const void* first, size_t bytes, const char* name, const char* text,
                            int role) {
   wbsim::Region region{reinterpret_cast<uint64_t>(first), bytes, name, text, role};
-  if (role == WBSIM_OUT && Runtime::get().checks_initialised()) {
+  if (role == WBSIM_OUT && Runtime::get().settings.current().initcheck) {
     region.initialised = std::make_shared<wbsim::Initialised>(region.first, bytes);
   }
-  Runtime::get().add_region(std::move(region));
+  Runtime::get().memory.add_region(std::move(region));
 }
 
 void wbsim_unregister_tensor(const void* first, const char* name) {
-  Runtime::get().remove_region(reinterpret_cast<uint64_t>(first), name);
+  Runtime::get().memory.remove_region(reinterpret_cast<uint64_t>(first), name);
 }
 
-const char* wbsim_take_report(void) { return Runtime::get().take_report(); }
+const char* wbsim_take_report(void) { return Runtime::get().errors.take_report(); }
 
-const char* wbsim_last_finding_json(void) { return Runtime::get().last_finding_json(); }
+const char* wbsim_last_finding_json(void) { return Runtime::get().errors.last_finding_json(); }
 
-void wbsim_attach(void) { Runtime::get().attach(); }
+void wbsim_attach(void) { Runtime::get().errors.attach(); }
 
 const char* wbsim_set(const char* name, const char* value) {
   thread_local std::string answer;
-  answer = Runtime::get().set(name, value);
+  answer = Runtime::get().settings.set(name, value);
   return answer.empty() ? nullptr : answer.c_str();
 }
 
 const char* wbsim_get(const char* name) {
   thread_local std::string answer;
-  auto value = Runtime::get().get_setting(name);
+  auto value = Runtime::get().settings.get(name);
   answer = value.value_or("");
   return value ? answer.c_str() : nullptr;
 }
 
 uint64_t wbsim_record_start(int addresses) {
-  return Runtime::get().start_recording(addresses != 0);
+  return Runtime::get().launches.start_recording(addresses != 0);
 }
 
 const char* wbsim_record_stop(uint64_t token) {
   thread_local std::string answer;
-  answer = Runtime::get().stop_recording(token);
+  answer = Runtime::get().launches.stop_recording(token);
   return answer.c_str();
 }

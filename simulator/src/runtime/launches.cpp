@@ -1,14 +1,17 @@
 // launches.cpp: from the call that launches a kernel to run_grid.
 
+#include "runtime/launches.h"
+
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
 
+#include "counting/counters.h"
 #include "decode/place.h"
 #include "exec/builtins.h"
+#include "runtime/device.h"
 #include "runtime/interrupt.h"
 #include "runtime/occupancy.h"
-#include "runtime/runtime.h"
 
 namespace wbsim {
 namespace {
@@ -130,9 +133,9 @@ cudaError_t error_of(const Finding& finding) {
 
 }  // namespace
 
-cudaError_t Runtime::check_shape(Function& function, const LaunchShape& shape,
-                                 std::string& problem) {
-  Kernel& kernel = kernel_of(function);
+cudaError_t Launches::check_shape(Function& function, const LaunchShape& shape,
+                                  std::string& problem) {
+  Kernel& kernel = modules_.kernel_of(function);
   problem = check_geometry(kernel, shape.grid, shape.block, shape.shared_bytes);
   if (!problem.empty()) {
     return cudaErrorInvalidConfiguration;
@@ -154,8 +157,8 @@ cudaError_t Runtime::check_shape(Function& function, const LaunchShape& shape,
   return cudaSuccess;
 }
 
-std::vector<uint8_t> Runtime::pack(Function& function, void** args) {
-  Kernel& kernel = kernel_of(function);
+std::vector<uint8_t> Launches::pack(Function& function, void** args) {
+  Kernel& kernel = modules_.kernel_of(function);
   require(args || kernel.params.empty());
   std::vector<uint8_t> bytes(kernel.param_bytes);
   for (size_t i = 0; i < kernel.params.size(); i++) {
@@ -188,20 +191,20 @@ static uint64_t l1_share(const Function& function, const Launch& launch) {
   return (BOTH - aside * KIB) * 23 / 25 / std::min(fit, there);
 }
 
-cudaError_t Runtime::launch(Function& function, const LaunchShape& shape,
-                            const std::vector<uint8_t>& params) {
-  std::lock_guard launch_lock(launch_mutex_);
-  if (sticky_ != cudaSuccess) {
-    return fail(sticky_);
+cudaError_t Launches::launch(Function& function, const LaunchShape& shape,
+                             const std::vector<uint8_t>& params) {
+  std::lock_guard launching(launching_);
+  if (errors_.sticky() != cudaSuccess) {
+    return errors_.fail(errors_.sticky());
   }
   Launch launch;
   Finding problem;
   problem.kind = "launch";
-  launch.kernel = &kernel_of(function);
+  launch.kernel = &modules_.kernel_of(function);
   problem.kernel = launch.kernel->pretty;
   locate(problem, *launch.kernel);
   if (cudaError_t error = check_shape(function, shape, problem.message)) {
-    return report(problem, error);
+    return errors_.report(problem, error);
   }
   dim3 grid = shape.grid, block = shape.block, cluster = cluster_of(function, shape);
   launch.grid[0] = grid.x, launch.grid[1] = grid.y, launch.grid[2] = grid.z;
@@ -212,30 +215,27 @@ cudaError_t Runtime::launch(Function& function, const LaunchShape& shape,
   launch.stack_limit = stack_limit;
   launch.dynamic_shared = static_cast<uint32_t>(shape.shared_bytes);
   launch.params = params;
-  launch.settings = settings_;
+  launch.settings = settings_.current();
   if (launch.cooperative && launch.num_sampled() < launch.num_clusters()) {
     problem.message =
         "sample_blocks is set, but the blocks of a cooperative launch wait for each other: all "
         "have to run";
-    return report(problem, cudaErrorNotSupported);
+    return errors_.report(problem, cudaErrorNotSupported);
   }
+  launch.regions = memory_.regions_for_launch(launch.settings.initcheck);
+  if (launch.kernel->uses_heap || device_heap_exists()) {
+    Region heap = device_heap();
+    heap.watched = false;
+    launch.regions.add(heap);
+  }
+  if (launch.cooperative) {
+    launch.grid_workspace = std::make_shared<GridWorkspace>();
+    launch.regions.add({reinterpret_cast<uint64_t>(launch.grid_workspace.get()),
+                        sizeof(GridWorkspace), "grid workspace", "of grid.sync()", 2});
+  }
+  launch.number = ++num_launches_;
   {
-    std::lock_guard lock(mutex_);
-    if (!settings_.initcheck) {
-      regions_.forget_initialised();  // nobody sees what this launch writes
-    }
-    launch.regions = regions_;
-    if (launch.kernel->uses_heap || device_heap_exists()) {
-      Region heap = device_heap();
-      heap.watched = false;
-      launch.regions.add(heap);
-    }
-    if (launch.cooperative) {
-      launch.grid_workspace = std::make_shared<GridWorkspace>();
-      launch.regions.add({reinterpret_cast<uint64_t>(launch.grid_workspace.get()),
-                          sizeof(GridWorkspace), "grid workspace", "of grid.sync()", 2});
-    }
-    launch.number = ++num_launches_;
+    std::lock_guard lock(recording_);
     launch.counting = address_recordings_ > 0;
   }
   if (launch.counting) {
@@ -250,27 +250,27 @@ cudaError_t Runtime::launch(Function& function, const LaunchShape& shape,
     std::fflush(stdout);
   }
   {
-    std::lock_guard lock(mutex_);
+    std::lock_guard lock(recording_);
     if (recordings_ > 0) {
       records_[next_record_++] = record_json(launch, result);
     }
   }
   if (result.finding) {
-    return report(*result.finding, error_of(*result.finding), true);
+    return errors_.report(*result.finding, error_of(*result.finding), true);
   }
   return cudaSuccess;
 }
 
 // A token is the number of the next record, and in its lowest bit whether addresses are counted.
-uint64_t Runtime::start_recording(bool addresses) {
-  std::lock_guard lock(mutex_);
+uint64_t Launches::start_recording(bool addresses) {
+  std::lock_guard lock(recording_);
   recordings_++;
   address_recordings_ += addresses;
   return next_record_ << 1 | addresses;
 }
 
-std::string Runtime::stop_recording(uint64_t token) {
-  std::lock_guard lock(mutex_);
+std::string Launches::stop_recording(uint64_t token) {
+  std::lock_guard lock(recording_);
   std::string out = "[";
   for (auto it = records_.lower_bound(token >> 1); it != records_.end(); ++it) {
     out += (out.size() > 1 ? "," : "") + it->second;

@@ -1,24 +1,21 @@
-// module_table.cpp: the modules of the process, their kernels and variables.
+// module_table.cpp: modules are parsed, and kernels decoded, when they are first asked for.
+
+#include "runtime/module_table.h"
 
 #include <algorithm>
 
 #include "decode/module.h"
-#include "runtime/interrupt.h"
-#include "runtime/runtime.h"
 
 namespace wbsim {
-Binary* Runtime::add_binary(PtxImage image) {
+
+Binary* ModuleTable::add(PtxImage image) {
   std::lock_guard lock(mutex_);
   binaries_.push_back(std::make_unique<Binary>());
   binaries_.back()->image = std::move(image);
   return binaries_.back().get();
 }
 
-void Runtime::remove_binary(Binary* binary, bool process_ends) {
-  if (process_ends) {
-    InterruptGuard::flag() = true;  // a kernel that still runs shall not hold the end up
-  }
-  std::lock_guard launch_lock(launch_mutex_);
+void ModuleTable::remove(Binary* binary) {
   std::lock_guard lock(mutex_);
   auto of_binary = [&](auto& entry) { return entry.second.binary == binary; };
   std::erase_if(functions_, of_binary);
@@ -28,30 +25,30 @@ void Runtime::remove_binary(Binary* binary, bool process_ends) {
   }
   if (binary->module) {
     for (auto& [name, symbol] : binary->module->symbols) {
-      regions_.remove(reinterpret_cast<uint64_t>(symbol.address), name);
+      memory_.remove_region(reinterpret_cast<uint64_t>(symbol.address), name);
     }
   }
   std::erase_if(binaries_, [&](auto& b) { return b.get() == binary; });
 }
 
-bool Runtime::is_binary(const void* handle) {
+bool ModuleTable::is_binary(const void* handle) {
   std::lock_guard lock(mutex_);
   return std::any_of(binaries_.begin(), binaries_.end(),
                      [&](auto& b) { return b.get() == handle; });
 }
 
-void Runtime::add_function(Binary* binary, const void* host, const char* name) {
+void ModuleTable::add_function(Binary* binary, const void* host, const char* name) {
   std::lock_guard lock(mutex_);
   functions_[host] = {binary, name};
 }
 
-void Runtime::add_variable(Binary* binary, const void* host, const char* name) {
+void ModuleTable::add_variable(Binary* binary, const void* host, const char* name) {
   std::lock_guard lock(mutex_);
   variables_[host] = {binary, name};
 }
 
 // Called with mutex_ held.
-Module& Runtime::parse(Binary& binary) {
+Module& ModuleTable::parse(Binary& binary) {
   if (!binary.module) {
     if (binary.image.ptx.empty()) {
       throw ptx::ParseError(binary.image.problem);
@@ -59,7 +56,7 @@ Module& Runtime::parse(Binary& binary) {
     std::vector<Region> regions;
     binary.module = load_module(binary.image.ptx, regions);
     for (Region& region : regions) {
-      regions_.add(std::move(region));
+      memory_.add_region(std::move(region));
     }
   }
   return *binary.module;
@@ -72,13 +69,13 @@ static const ptx::Function* entry_named(const Module& module, const std::string&
   return is_kernel ? &found->second : nullptr;
 }
 
-Module& Runtime::module_of(Binary& binary) {
+Module& ModuleTable::module_of(Binary& binary) {
   std::lock_guard lock(mutex_);
   return parse(binary);
 }
 
 // Called with mutex_ held.
-Function& Runtime::function_in(Binary& binary, const std::string& name) {
+Function& ModuleTable::function_in(Binary& binary, const std::string& name) {
   const ptx::Function* entry = entry_named(parse(binary), name);
   if (!entry) {
     throw ptx::ParseError("the module has no kernel '" + name + "'");
@@ -95,7 +92,7 @@ Function& Runtime::function_in(Binary& binary, const std::string& name) {
   return *function;
 }
 
-Function* Runtime::find_function(const void* host_or_handle) {
+Function* ModuleTable::find_function(const void* host_or_handle) {
   std::lock_guard lock(mutex_);
   if (auto handle = handles_.find(host_or_handle); handle != handles_.end()) {
     return handle->second;
@@ -105,12 +102,12 @@ Function* Runtime::find_function(const void* host_or_handle) {
                                    : &function_in(*found->second.binary, found->second.name);
 }
 
-Function* Runtime::find_function(Binary& binary, const std::string& name) {
+Function* ModuleTable::find_function(Binary& binary, const std::string& name) {
   std::lock_guard lock(mutex_);
   return entry_named(parse(binary), name) ? &function_in(binary, name) : nullptr;
 }
 
-std::vector<Function*> Runtime::functions_of(Binary& binary) {
+std::vector<Function*> ModuleTable::functions_of(Binary& binary) {
   std::lock_guard lock(mutex_);
   std::vector<Function*> all;
   for (auto& [name, function] : parse(binary).ptx->functions) {
@@ -121,7 +118,7 @@ std::vector<Function*> Runtime::functions_of(Binary& binary) {
   return all;
 }
 
-Kernel& Runtime::kernel_of(Function& function) {
+Kernel& ModuleTable::kernel_of(Function& function) {
   std::lock_guard lock(mutex_);
   if (!function.kernel) {
     function.kernel = &wbsim::kernel_of(parse(*function.binary), function.name);
@@ -129,7 +126,7 @@ Kernel& Runtime::kernel_of(Function& function) {
   return *function.kernel;
 }
 
-const Module::Symbol* Runtime::find_variable(const void* host) {
+const Module::Symbol* ModuleTable::find_variable(const void* host) {
   std::unique_lock lock(mutex_);
   auto found = variables_.find(host);
   if (found == variables_.end()) {
@@ -140,7 +137,7 @@ const Module::Symbol* Runtime::find_variable(const void* host) {
   return find_variable(*named.binary, named.name);
 }
 
-const Module::Symbol* Runtime::find_variable(Binary& binary, const std::string& name) {
+const Module::Symbol* ModuleTable::find_variable(Binary& binary, const std::string& name) {
   std::lock_guard lock(mutex_);
   Module& module = parse(binary);
   auto symbol = module.symbols.find(name);

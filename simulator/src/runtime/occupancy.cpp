@@ -2,7 +2,8 @@
 
 #include <algorithm>
 
-#include "runtime/runtime.h"
+#include "runtime/device.h"
+#include "runtime/module_table.h"
 
 namespace wbsim {
 namespace {

@@ -1,97 +1,22 @@
-// runtime.cpp: the runtime object itself, and its errors.
+// runtime.cpp: the runtime object itself.
+
 #include "runtime/runtime.h"
 
-#include <cstdio>
+#include "runtime/interrupt.h"
 
 namespace wbsim {
-namespace {
-
-thread_local cudaError_t thread_error = cudaSuccess;
-thread_local std::string thread_report, thread_taken, thread_json;
-thread_local bool thread_has_report = false;
-thread_local cudaError_t thread_launch_error = cudaSuccess;
-thread_local int driver_depth = 0;
-
-}  // namespace
 
 Runtime& Runtime::get() {
   static Runtime* runtime = new Runtime;
   return *runtime;
 }
 
-cudaError_t Runtime::fail(cudaError_t error) {
-  if (error != cudaSuccess) {
-    thread_error = error;
+void Runtime::unload(Binary* binary, bool process_ends) {
+  if (process_ends) {
+    InterruptGuard::flag() = true;  // a kernel that still runs shall not hold the end up
   }
-  return error;
-}
-
-cudaError_t Runtime::last_error(bool clear) {
-  cudaError_t error = sticky_ != cudaSuccess ? sticky_.load() : thread_error;
-  if (clear) {
-    thread_error = thread_launch_error = cudaSuccess;
-  }
-  return error;
-}
-
-cudaError_t Runtime::launch_error() { return thread_launch_error; }
-
-Runtime::DriverScope::DriverScope() : before_(thread_error) { driver_depth++; }
-
-Runtime::DriverScope::~DriverScope() {
-  thread_error = before_;
-  driver_depth--;
-}
-
-void Runtime::note_use() {
-  if (driver_depth == 0) {
-    used_ = true;
-  }
-}
-
-void Runtime::reset_errors() {
-  sticky_ = cudaSuccess;
-  thread_error = thread_launch_error = cudaSuccess;
-}
-
-cudaError_t Runtime::report(Finding finding, cudaError_t error, bool sticks) {
-  if (attached_ && thread_has_report && thread_launch_error != cudaSuccess) {
-    return fail(error);  // what went wrong first says more than what follows from it
-  }
-  thread_report = to_text(finding);
-  thread_json = to_json(finding);
-  thread_has_report = true;
-  if (!attached_) {
-    std::fflush(stdout);  // what the program printed before comes before
-    std::fprintf(stderr, "simulator: %s\n", thread_report.c_str());
-    if (sticks) {
-      sticky_ = error;
-    }
-  } else if (sticks) {
-    thread_launch_error = error;
-  }
-  return fail(error);
-}
-
-cudaError_t Runtime::report_unreadable(const ptx::ParseError& error) {
-  Finding finding;
-  finding.kind = "launch";
-  finding.message = error.what();
-  return report(finding, cudaErrorInvalidPtx);
-}
-
-const char* Runtime::take_report() {
-  if (!thread_has_report) {
-    return nullptr;
-  }
-  thread_has_report = false;
-  thread_error = thread_launch_error = cudaSuccess;
-  thread_taken = thread_report;
-  return thread_taken.c_str();
-}
-
-const char* Runtime::last_finding_json() {
-  return thread_json.empty() ? nullptr : thread_json.c_str();
+  auto paused = launches.pause();
+  modules.remove(binary);
 }
 
 }  // namespace wbsim

@@ -1,5 +1,7 @@
 // settings.cpp: what a user may choose about a run, by name.
 
+#include "runtime/settings.h"
+
 #include <unistd.h>
 
 #include <algorithm>
@@ -7,8 +9,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <sstream>
-
-#include "runtime/runtime.h"
 
 namespace wbsim {
 namespace {
@@ -65,8 +65,8 @@ constexpr const char* ORDER_NAMES[] = {"ascending", "descending", "random"};
 
 }  // namespace
 
-std::string Runtime::set(const std::string& name, const std::string& value) {
-  std::lock_guard lock(launch_mutex_);
+std::string ProcessSettings::set(const std::string& name, const std::string& value) {
+  std::lock_guard lock(mutex_);
   if (name == "checks") {
     return set_checks(settings_, value);
   }
@@ -99,8 +99,8 @@ std::string Runtime::set(const std::string& name, const std::string& value) {
   return "";
 }
 
-std::optional<std::string> Runtime::get_setting(const std::string& name) {
-  std::lock_guard lock(launch_mutex_);
+std::optional<std::string> ProcessSettings::get(const std::string& name) {
+  std::lock_guard lock(mutex_);
   if (name == "checks") {
     return checks_text(settings_);
   }
@@ -122,8 +122,13 @@ std::optional<std::string> Runtime::get_setting(const std::string& name) {
   return std::nullopt;
 }
 
+Settings ProcessSettings::current() {
+  std::lock_guard lock(mutex_);
+  return settings_;
+}
+
 // WORKBENCH_SIMULATOR="checks=all order=random seed=1": the settings a process starts with.
-void Runtime::read_environment() {
+void ProcessSettings::read_environment() {
   const char* text = std::getenv("WORKBENCH_SIMULATOR");
   std::istringstream words(text ? text : "");
   for (std::string word; words >> word;) {

@@ -4,6 +4,8 @@
 #include <cstdio>
 #include <string>
 
+#include "checks/finding.h"
+#include "exec/lanes.h"
 #include "exec/ops/shared_address.h"
 #include "wbsim.h"
 

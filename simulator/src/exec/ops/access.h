@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "decode/decoder.h"
-#include "exec/warp.h"
+#include "exec/shared_window.h"
 
 #if defined(__AVX512F__)
 #include <immintrin.h>

@@ -2,11 +2,14 @@
 // another (PTX ISA, Data Movement and Conversion Instructions).
 //
 // Generic addresses are host addresses; global and const ones are the same. A shared address is an
-// offset in the block's window, and may name another block of the cluster (warp.h).
+// offset in the block's window, and may name another block of the cluster (exec/shared_window.h).
 
 #include <algorithm>
 
+#include "checks/finding.h"
+#include "exec/lanes.h"
 #include "exec/ops/dispatch.h"
+#include "exec/shared_window.h"
 
 namespace wbsim {
 namespace {

@@ -4,9 +4,11 @@
 // the bytes that are read, or the predicate that says that none are.
 
 #include "counting/counting.h"
+#include "exec/lanes.h"
 #include "exec/ops/access.h"
 #include "exec/ops/copy_queue.h"
 #include "exec/ops/dispatch.h"
+#include "exec/shared_window.h"
 
 namespace wbsim {
 namespace {

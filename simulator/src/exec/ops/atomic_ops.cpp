@@ -10,10 +10,12 @@
 #include <cmath>
 #include <mutex>
 
+#include "exec/lanes.h"
 #include "exec/ops/access.h"
 #include "exec/ops/dispatch.h"
 #include "exec/ops/float_mode.h"
 #include "exec/ops/half.h"
+#include "exec/shared_window.h"
 
 namespace wbsim {
 namespace {

@@ -7,6 +7,8 @@
 #include <array>
 
 #include "counting/counting.h"
+#include "exec/block.h"
+#include "exec/lanes.h"
 #include "exec/ops/access.h"
 #include "exec/ops/copy_queue.h"
 #include "exec/ops/dispatch.h"

@@ -7,8 +7,12 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "checks/finding.h"
 #include "decode/functions.h"
+#include "exec/block.h"
 #include "exec/builtins.h"
+#include "exec/control.h"
+#include "exec/lanes.h"
 #include "exec/ops/dispatch.h"
 
 namespace wbsim {

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "exec/lanes.h"
 #include "exec/ops/dispatch.h"
 #include "exec/ops/float_mode.h"
 #include "exec/ops/predicates.h"

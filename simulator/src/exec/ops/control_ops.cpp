@@ -3,6 +3,10 @@
 #include <atomic>
 
 #include "checks/checker.h"
+#include "checks/finding.h"
+#include "exec/block.h"
+#include "exec/control.h"
+#include "exec/lanes.h"
 #include "exec/ops/dispatch.h"
 #include "exec/ops/members.h"
 

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <vector>
 
+#include "exec/lanes.h"
 #include "exec/ops/dispatch.h"
 #include "exec/ops/float_mode.h"
 

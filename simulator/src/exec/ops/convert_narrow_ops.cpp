@@ -6,6 +6,7 @@
 
 #include <bit>
 
+#include "exec/lanes.h"
 #include "exec/ops/convert.h"
 #include "exec/ops/half.h"
 

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "exec/lanes.h"
 #include "exec/ops/convert.h"
 #include "exec/ops/dispatch.h"
 #include "exec/ops/float_mode.h"

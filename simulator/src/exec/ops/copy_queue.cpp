@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "exec/control.h"
+
 namespace wbsim {
 
 CopyQueue& copies_of(Block& block) {

@@ -10,6 +10,8 @@
 #include <vector>
 
 #include "checks/checker.h"
+#include "exec/block.h"
+#include "exec/lanes.h"
 #include "exec/ops/mbarrier.h"
 
 namespace wbsim {

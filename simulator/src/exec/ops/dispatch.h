@@ -4,7 +4,6 @@
 #include <type_traits>
 
 #include "decode/decoder.h"
-#include "exec/warp.h"
 
 namespace wbsim {
 

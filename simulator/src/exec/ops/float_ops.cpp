@@ -7,6 +7,7 @@
 #include <cmath>
 #include <limits>
 
+#include "exec/lanes.h"
 #include "exec/ops/arithmetic.h"
 #include "exec/ops/dispatch.h"
 #include "exec/ops/exp2.h"

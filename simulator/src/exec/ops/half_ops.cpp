@@ -8,6 +8,7 @@
 
 #include <cmath>
 
+#include "exec/lanes.h"
 #include "exec/ops/dispatch.h"
 #include "exec/ops/exp2.h"
 #include "exec/ops/half.h"

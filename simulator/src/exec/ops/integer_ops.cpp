@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "exec/lanes.h"
 #include "exec/ops/arithmetic.h"
 #include "exec/ops/dispatch.h"
 #include "exec/ops/integer.h"

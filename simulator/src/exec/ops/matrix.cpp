@@ -19,6 +19,7 @@
 #include <cstring>
 
 #include "exec/ops/half.h"
+#include "exec/warp.h"
 
 namespace wbsim {
 namespace {

@@ -12,6 +12,8 @@
 #include <string>
 #include <string_view>
 
+#include "checks/finding.h"
+#include "exec/lanes.h"
 #include "exec/ops/dispatch.h"
 #include "exec/ops/float_mode.h"
 #include "exec/ops/members.h"

@@ -6,8 +6,10 @@
 
 #include <cstring>
 
+#include "checks/finding.h"
 #include "exec/ops/access.h"
 #include "exec/ops/matrix.h"
+#include "exec/shared_window.h"
 
 namespace wbsim {
 namespace {

@@ -3,6 +3,8 @@
 #include <cstring>
 
 #include "checks/checker.h"
+#include "exec/block.h"
+#include "exec/control.h"
 #include "exec/ops/copy_queue.h"
 
 namespace wbsim {

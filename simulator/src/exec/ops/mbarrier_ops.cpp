@@ -3,6 +3,9 @@
 // inst.list: the address; inst.b: slot of the count, the bytes, the state or the parity.
 
 #include "checks/checker.h"
+#include "exec/block.h"
+#include "exec/control.h"
+#include "exec/lanes.h"
 #include "exec/ops/copy_queue.h"
 #include "exec/ops/dispatch.h"
 #include "exec/ops/mbarrier.h"

@@ -6,7 +6,8 @@
 #include <bit>
 #include <string>
 
-#include "exec/warp.h"
+#include "checks/finding.h"
+#include "exec/lanes.h"
 
 namespace wbsim {
 

@@ -2,6 +2,8 @@
 
 #include <cstring>
 
+#include "exec/block.h"
+#include "exec/lanes.h"
 #include "exec/ops/access.h"
 #include "exec/ops/dispatch.h"
 

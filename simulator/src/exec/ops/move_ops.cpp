@@ -2,6 +2,9 @@
 
 #include <chrono>
 
+#include "exec/block.h"
+#include "exec/control.h"
+#include "exec/lanes.h"
 #include "exec/ops/dispatch.h"
 
 namespace wbsim {

@@ -5,8 +5,9 @@
 #include <string>
 #include <vector>
 
+#include "checks/finding.h"
 #include "decode/decoder.h"
-#include "exec/warp.h"
+#include "exec/shared_window.h"
 
 namespace wbsim {
 

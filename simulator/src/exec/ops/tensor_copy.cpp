@@ -9,6 +9,7 @@
 #include "exec/ops/access.h"
 #include "exec/ops/float_mode.h"
 #include "exec/ops/swizzle.h"
+#include "exec/shared_window.h"
 
 namespace wbsim {
 namespace {

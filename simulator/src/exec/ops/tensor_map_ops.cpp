@@ -3,10 +3,12 @@
 
 #include <iterator>
 
+#include "exec/lanes.h"
 #include "exec/ops/access.h"
 #include "exec/ops/dispatch.h"
 #include "exec/ops/shared_address.h"
 #include "exec/ops/tensor_map.h"
+#include "exec/shared_window.h"
 
 namespace wbsim {
 namespace {

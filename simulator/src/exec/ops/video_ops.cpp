@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "exec/lanes.h"
 #include "exec/ops/dispatch.h"
 
 namespace wbsim {

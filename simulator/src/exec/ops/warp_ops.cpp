@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "exec/lanes.h"
 #include "exec/ops/dispatch.h"
 #include "exec/ops/members.h"
 

@@ -11,9 +11,12 @@
 #include <string>
 
 #include "checks/checker.h"
+#include "checks/finding.h"
+#include "exec/control.h"
 #include "exec/ops/matrix.h"
 #include "exec/ops/shared_matrix.h"
 #include "exec/ops/wgmma_multiply.h"
+#include "exec/shared_window.h"
 
 namespace wbsim {
 

@@ -8,9 +8,11 @@
 #include <cstring>
 #include <utility>
 
+#include "checks/finding.h"
 #include "exec/observe.h"
 #include "exec/ops/access.h"
 #include "exec/ops/matrix.h"
+#include "exec/shared_window.h"
 
 namespace wbsim {
 namespace {

@@ -13,6 +13,7 @@
 #include <mutex>
 #include <new>
 
+#include "runtime/device.h"
 #include "runtime/runtime.h"
 #include "wbsim.h"
 
@@ -40,20 +41,20 @@ bool is_in_host_function();  // of a stream, which must not call CUDA
 template <class Body>
 cudaError_t call(Body body) {
   Runtime& runtime = Runtime::get();
-  runtime.note_use();
-  if (cudaError_t error = runtime.sticky()) {
-    return runtime.fail(error);
+  runtime.errors.note_use();
+  if (cudaError_t error = runtime.errors.sticky()) {
+    return runtime.errors.fail(error);
   }
   try {
     require(!is_in_host_function(), cudaErrorNotPermitted);
     body();
     return cudaSuccess;
   } catch (const ApiError& error) {
-    return runtime.fail(error.code);
+    return runtime.errors.fail(error.code);
   } catch (const ptx::ParseError& error) {
-    return runtime.report_unreadable(error);
+    return runtime.errors.report_unreadable(error);
   } catch (const std::bad_alloc&) {
-    return runtime.fail(cudaErrorMemoryAllocation);
+    return runtime.errors.fail(cudaErrorMemoryAllocation);
   }
 }
 
@@ -93,7 +94,7 @@ class Handles {
 // The kernel behind a host function, a cudaKernel_t or a CUfunction.
 inline Function& function_of(const void* kernel,
                              cudaError_t error = cudaErrorInvalidDeviceFunction) {
-  Function* function = Runtime::get().find_function(kernel);
+  Function* function = Runtime::get().modules.find_function(kernel);
   require(function != nullptr, error);
   return *function;
 }

@@ -20,7 +20,7 @@ struct Limit {
 
 // By cudaLimit; values as on an H200.
 Limit limits[] = {
-    {1024, 512 << 10},           // stack of a thread; Runtime::stack_limit follows it
+    {1024, 512 << 10},           // stack of a thread; Launches::stack_limit follows it
     {8 << 20, size_t{1} << 31},  // printf's buffer
     {8 << 20, size_t{1} << 40},  // malloc's heap on the device
     {2, 2},                      // nested launches: none here
@@ -113,12 +113,12 @@ cudaError_t wbsim_cudaGetDeviceFlags(unsigned* flags) {
 cudaError_t wbsim_cudaDeviceSynchronize() {
   return call([&] {
     forbid_in_capture();
-    check(Runtime::get().launch_error());
+    check(Runtime::get().errors.of_launch());
   });
 }
 cudaError_t wbsim_cudaDeviceReset() {
-  Runtime::get().release_all();
-  Runtime::get().reset_errors();
+  Runtime::get().memory.release_all();
+  Runtime::get().errors.reset();
   return cudaSuccess;
 }
 cudaError_t wbsim_cudaRuntimeGetVersion(int* version) {
@@ -148,7 +148,7 @@ cudaError_t wbsim_cudaDeviceSetLimit(cudaLimit limit, size_t value) {
             limit == cudaLimitStackSize ? cudaErrorMemoryAllocation : cudaErrorInvalidValue);
     limits[limit].value = value;
     if (limit == cudaLimitStackSize) {
-      Runtime::get().stack_limit = value;
+      Runtime::get().launches.stack_limit = value;
     } else if (limit == cudaLimitMallocHeapSize) {
       set_device_heap_bytes(value);
     }

@@ -14,7 +14,7 @@ CUcontext current_context();  // nullptr: none
 // The body of a driver call that returns cudaError_t.
 template <class Body>
 CUresult driver_call(Body body) {
-  Runtime::DriverScope scope;
+  Errors::DriverScope scope;
   return driver_error(body());
 }
 

@@ -115,7 +115,7 @@ CUcontext primary_context() {
 }
 
 CUcontext current_context() {
-  if (stack.empty() && Runtime::get().is_used()) {
+  if (stack.empty() && Runtime::get().errors.runtime_is_used()) {
     stack.push_back(primary_context());
   }
   return stack.empty() ? nullptr : stack.back();
@@ -245,7 +245,7 @@ CUresult wbsim_cuDevicePrimaryCtxGetState(CUdevice device, unsigned* flags, int*
       require_device(device);
       std::lock_guard lock(primary_mutex);
       *flags = primary.flags;
-      *active = primary.retained > 0 || Runtime::get().is_used();
+      *active = primary.retained > 0 || Runtime::get().errors.runtime_is_used();
     });
   });
 }
@@ -409,7 +409,7 @@ CUresult wbsim_cuMemHostGetFlags(unsigned* out, void* pointer) {
 CUresult wbsim_cuMemGetAddressRange(CUdeviceptr* first, size_t* bytes, CUdeviceptr pointer) {
   return in_context([&] {
     return call([&] {
-      auto allocation = Runtime::get().allocation_at(host(pointer));
+      auto allocation = Runtime::get().memory.find(host(pointer));
       require(allocation.has_value(), cudaErrorSymbolNotFound);
       if (first) {
         *first = allocation->first;
@@ -435,7 +435,7 @@ CUresult wbsim_cuPointerGetAttribute(void* out, CUpointer_attribute attribute,
   return in_context([&] {
     return call([&] {
       require(out);
-      auto allocation = Runtime::get().allocation_at(host(pointer));
+      auto allocation = Runtime::get().memory.find(host(pointer));
       require(allocation.has_value());
       bool of_host =
           allocation->kind == MemoryKind::Host || allocation->kind == MemoryKind::Registered;

@@ -34,7 +34,7 @@ void launch_driver(CUfunction handle, const LaunchShape& shape, void** args, voi
                    CUstream stream) {
   Function& function = function_of_driver(handle);
   require(!args || !extra);
-  auto params = extra ? pack_extra(function, extra) : Runtime::get().pack(function, args);
+  auto params = extra ? pack_extra(function, extra) : Runtime::get().launches.pack(function, args);
   submit(stream, KernelWork{&function, shape, std::move(params), 0, {}});
 }
 
@@ -70,12 +70,12 @@ CUresult wbsim_cuModuleLoad(CUmodule* out, const char* path) {
   });
 }
 CUresult wbsim_cuModuleUnload(CUmodule module) {
-  return module_call([&] { Runtime::get().remove_binary(&binary_of(module), false); });
+  return module_call([&] { Runtime::get().unload(&binary_of(module), false); });
 }
 CUresult wbsim_cuModuleGetFunction(CUfunction* out, CUmodule module, const char* name) {
   return module_call([&] {
     require(out && name);
-    Function* function = Runtime::get().find_function(binary_of(module), name);
+    Function* function = Runtime::get().modules.find_function(binary_of(module), name);
     require(function != nullptr, cudaErrorSymbolNotFound);
     *out = as<CUfunction>(function);
   });
@@ -83,13 +83,13 @@ CUresult wbsim_cuModuleGetFunction(CUfunction* out, CUmodule module, const char*
 CUresult wbsim_cuModuleGetFunctionCount(unsigned* out, CUmodule module) {
   return module_call([&] {
     require(out);
-    *out = static_cast<unsigned>(Runtime::get().functions_of(binary_of(module)).size());
+    *out = static_cast<unsigned>(Runtime::get().modules.functions_of(binary_of(module)).size());
   });
 }
 CUresult wbsim_cuModuleEnumerateFunctions(CUfunction* out, unsigned count, CUmodule module) {
   return module_call([&] {
     require(out);
-    auto all = Runtime::get().functions_of(binary_of(module));
+    auto all = Runtime::get().modules.functions_of(binary_of(module));
     for (size_t i = 0; i < std::min<size_t>(count, all.size()); i++) {
       out[i] = as<CUfunction>(all[i]);
     }
@@ -99,7 +99,7 @@ CUresult wbsim_cuModuleGetGlobal(CUdeviceptr* out, size_t* bytes, CUmodule modul
                                  const char* name) {
   return module_call([&] {
     require(name);
-    auto* symbol = Runtime::get().find_variable(binary_of(module), name);
+    auto* symbol = Runtime::get().modules.find_variable(binary_of(module), name);
     require(symbol != nullptr, cudaErrorSymbolNotFound);
     if (out) {
       *out = as<CUdeviceptr>(symbol->address);
@@ -136,8 +136,7 @@ CUresult wbsim_cuLibraryLoadFromFile(CUlibrary* out, const char* path, CUjit_opt
   });
 }
 CUresult wbsim_cuLibraryUnload(CUlibrary library) {
-  return driver(
-      [&] { return call([&] { Runtime::get().remove_binary(&binary_of(library), false); }); });
+  return driver([&] { return call([&] { Runtime::get().unload(&binary_of(library), false); }); });
 }
 CUresult wbsim_cuLibraryGetKernel(CUkernel* out, CUlibrary library, const char* name) {
   return driver([&] {
@@ -271,7 +270,7 @@ CUresult wbsim_cuFuncIsLoaded(CUfunctionLoadingState* out, CUfunction function) 
   });
 }
 CUresult wbsim_cuFuncLoad(CUfunction function) {
-  return module_call([&] { Runtime::get().kernel_of(function_of_driver(function)); });
+  return module_call([&] { Runtime::get().modules.kernel_of(function_of_driver(function)); });
 }
 
 // ---- Occupancy ----------------------------------------------------------------------------------
@@ -299,7 +298,7 @@ CUresult wbsim_cuOccupancyMaxPotentialBlockSizeWithFlags(int* grid, int* block, 
   return module_call([&] {
     require(grid && block);
     Function& f = function_of_driver(handle);
-    const Kernel& kernel = Runtime::get().kernel_of(f);
+    const Kernel& kernel = Runtime::get().modules.kernel_of(f);
     int most = limit > 0 ? std::min(limit, kernel.max_threads) : kernel.max_threads;
     int best = 0;
     for (int threads = (most + LANES - 1) / LANES * LANES; threads > 0; threads -= LANES) {

@@ -52,8 +52,8 @@ CUresult driver_error(cudaError_t error) {
 
 extern "C" {
 
-cudaError_t wbsim_cudaGetLastError() { return Runtime::get().last_error(true); }
-cudaError_t wbsim_cudaPeekAtLastError() { return Runtime::get().last_error(false); }
+cudaError_t wbsim_cudaGetLastError() { return Runtime::get().errors.last(true); }
+cudaError_t wbsim_cudaPeekAtLastError() { return Runtime::get().errors.last(false); }
 
 const char* wbsim_cudaGetErrorString(cudaError_t error) {
   const ErrorText* e = find(error);

@@ -44,7 +44,8 @@ KernelWork kernel_work(void* kernel, dim3 grid, dim3 block, unsigned shared_byte
   KernelWork work;
   work.function = &function;
   work.shape = {grid, block, shared_bytes};
-  work.params = args || !extra ? Runtime::get().pack(function, args) : pack_extra(function, extra);
+  work.params =
+      args || !extra ? Runtime::get().launches.pack(function, args) : pack_extra(function, extra);
   return work;
 }
 
@@ -72,7 +73,7 @@ CopyWork copy_1d(void* to, const void* from, size_t bytes, cudaMemcpyKind kind) 
 }
 
 void* symbol_at(const void* symbol, size_t bytes, size_t offset) {
-  auto* found = Runtime::get().find_variable(symbol);
+  auto* found = Runtime::get().modules.find_variable(symbol);
   require(found != nullptr, cudaErrorInvalidSymbol);
   require(offset <= found->bytes && bytes <= found->bytes - offset);
   return found->address + offset;
@@ -95,7 +96,8 @@ AllocWork alloc_work(size_t bytes, cudaMemPoolProps properties, void** out) {
   AllocWork work;
   work.params.poolProps = properties;
   work.params.bytesize = bytes;
-  work.params.dptr = Runtime::get().allocate(bytes, "cudaGraphAddMemAllocNode", MemoryKind::Device);
+  work.params.dptr =
+      Runtime::get().memory.allocate(bytes, "cudaGraphAddMemAllocNode", MemoryKind::Device);
   *out = work.params.dptr;
   return work;
 }
@@ -188,7 +190,7 @@ cudaError_t wbsim_cudaGraphKernelNodeGetParams(cudaGraphNode_t node, cudaKernelN
   return call([&] {
     require(out);
     KernelWork& work = work_of<KernelWork>(node_of(node));
-    const Kernel& kernel = Runtime::get().kernel_of(*work.function);
+    const Kernel& kernel = Runtime::get().modules.kernel_of(*work.function);
     work.pointers.clear();
     for (auto [offset, bytes] : kernel.params) {
       work.pointers.push_back(work.params.data() + offset);

@@ -28,7 +28,8 @@ namespace wbsim {
 void launch(const void* kernel, const LaunchShape& shape, void** args, cudaStream_t stream,
             int priority) {
   Function& function = function_of(kernel);
-  submit(stream, KernelWork{&function, shape, Runtime::get().pack(function, args), priority, {}});
+  submit(stream,
+         KernelWork{&function, shape, Runtime::get().launches.pack(function, args), priority, {}});
 }
 
 std::vector<uint8_t> pack_extra(Function& function, void** extra) {
@@ -42,7 +43,7 @@ std::vector<uint8_t> pack_extra(Function& function, void** extra) {
       bytes = *static_cast<size_t*>(extra[1]);
     }
   }
-  std::vector<uint8_t> params(Runtime::get().kernel_of(function).param_bytes);
+  std::vector<uint8_t> params(Runtime::get().modules.kernel_of(function).param_bytes);
   require(bytes >= params.size() && (buffer || params.empty()));
   std::copy_n(buffer, params.size(), params.begin());
   return params;
@@ -81,7 +82,7 @@ LaunchShape shape_of(const cudaLaunchConfig_t& config) {
 }
 
 int function_attribute(Function& f, int attribute) {
-  const Kernel& kernel = Runtime::get().kernel_of(f);
+  const Kernel& kernel = Runtime::get().modules.kernel_of(f);
   switch (attribute) {
     case CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK:
       return kernel.max_threads;
@@ -119,7 +120,7 @@ int function_attribute(Function& f, int attribute) {
 }
 
 void set_function_attribute(Function& f, int attribute, int value) {
-  Kernel& kernel = Runtime::get().kernel_of(f);
+  Kernel& kernel = Runtime::get().modules.kernel_of(f);
   switch (attribute) {
     case CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES:
       require(value >= 0 && value + kernel.shared_bytes <= Device::SHARED_OPTIN);
@@ -224,7 +225,7 @@ cudaError_t wbsim_cudaFuncGetName(const char** out, const void* kernel) {
 cudaError_t wbsim_cudaFuncGetParamInfo(const void* kernel, size_t index, size_t* offset,
                                        size_t* bytes) {
   return call([&] {
-    const Kernel& k = Runtime::get().kernel_of(function_of(kernel));
+    const Kernel& k = Runtime::get().modules.kernel_of(function_of(kernel));
     require(offset && index < k.params.size());
     *offset = k.params[index].first;
     if (bytes) {
@@ -253,7 +254,7 @@ cudaError_t wbsim_cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(
     require(out && threads > 0 &&
             (flags == cudaOccupancyDefault || flags == cudaOccupancyDisableCachingOverride));
     Function& f = function_of(kernel);
-    *out = blocks_per_sm(f, Runtime::get().kernel_of(f), threads, shared_bytes);
+    *out = blocks_per_sm(f, Runtime::get().modules.kernel_of(f), threads, shared_bytes);
   });
 }
 cudaError_t wbsim_cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* out, const void* kernel,
@@ -265,7 +266,7 @@ cudaError_t wbsim_cudaOccupancyAvailableDynamicSMemPerBlock(size_t* out, const v
                                                             int blocks, int threads) {
   return call([&] {
     require(out);
-    *out = shared_left(Runtime::get().kernel_of(function_of(kernel)), blocks, threads);
+    *out = shared_left(Runtime::get().modules.kernel_of(function_of(kernel)), blocks, threads);
   });
 }
 cudaError_t wbsim_cudaOccupancyMaxActiveClusters(int* out, const void* kernel,
@@ -275,13 +276,14 @@ cudaError_t wbsim_cudaOccupancyMaxActiveClusters(int* out, const void* kernel,
     Function& f = function_of(kernel);
     LaunchShape shape = shape_of(*config);
     std::string problem;
-    check(Runtime::get().check_shape(f, shape, problem));
+    check(Runtime::get().launches.check_shape(f, shape, problem));
     int cluster = f.cluster[0] ? f.cluster[0] * f.cluster[1] * f.cluster[2] : 1;
     if (shape.cluster.x) {
       cluster = shape.cluster.x * shape.cluster.y * shape.cluster.z;
     }
     int threads = shape.block.x * shape.block.y * shape.block.z;
-    *out = clusters_on_device(f, Runtime::get().kernel_of(f), threads, shape.shared_bytes, cluster);
+    *out = clusters_on_device(f, Runtime::get().modules.kernel_of(f), threads, shape.shared_bytes,
+                              cluster);
   });
 }
 cudaError_t wbsim_cudaOccupancyMaxPotentialClusterSize(int* out, const void* kernel,
@@ -292,7 +294,7 @@ cudaError_t wbsim_cudaOccupancyMaxPotentialClusterSize(int* out, const void* ker
     LaunchShape shape = shape_of(*config);
     int threads = shape.block.x * shape.block.y * shape.block.z;
     int most = f.non_portable_cluster ? Device::MAX_CLUSTER : Device::MAX_CLUSTER_PORTABLE;
-    while (most > 0 && clusters_on_device(f, Runtime::get().kernel_of(f), threads,
+    while (most > 0 && clusters_on_device(f, Runtime::get().modules.kernel_of(f), threads,
                                           shape.shared_bytes, most) == 0) {
       most--;
     }
@@ -303,26 +305,24 @@ cudaError_t wbsim_cudaOccupancyMaxPotentialClusterSize(int* out, const void* ker
 // ---- Registration, called by nvcc's host code ---------------------------------------------------
 
 void** wbsim_register_binary(void* fat_binary) {
-  return reinterpret_cast<void**>(Runtime::get().add_binary(read_wrapper(fat_binary)));
+  return reinterpret_cast<void**>(Runtime::get().modules.add(read_wrapper(fat_binary)));
 }
-void wbsim_unregister_binary(void** handle) {
-  Runtime::get().remove_binary(binary_of(handle), true);
-}
+void wbsim_unregister_binary(void** handle) { Runtime::get().unload(binary_of(handle), true); }
 void wbsim_register_function(void** handle, const void* host, const char* name) {
-  Runtime::get().add_function(binary_of(handle), host, name);
+  Runtime::get().modules.add_function(binary_of(handle), host, name);
 }
 void wbsim_register_variable(void** handle, const void* host, const char* name) {
-  Runtime::get().add_variable(binary_of(handle), host, name);
+  Runtime::get().modules.add_variable(binary_of(handle), host, name);
 }
 // A managed variable is read through a pointer, which host code asks to be filled before main.
 void wbsim_register_managed(void** handle, void** host, const char* name) {
-  Runtime::get().add_variable(binary_of(handle), host, name);
+  Runtime::get().modules.add_variable(binary_of(handle), host, name);
   binary_of(handle)->managed.emplace_back(host, name);
 }
 void wbsim_init_module(void** handle) {
   call([&] {
     for (auto& [host, name] : binary_of(handle)->managed) {
-      *host = Runtime::get().find_variable(*binary_of(handle), name)->address;
+      *host = Runtime::get().modules.find_variable(*binary_of(handle), name)->address;
     }
   });
 }

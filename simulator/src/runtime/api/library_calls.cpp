@@ -50,7 +50,7 @@ Binary& library_of(cudaLibrary_t handle) { return binary_of(handle); }
 namespace wbsim {
 
 Binary& binary_of(const void* handle) {
-  require(Runtime::get().is_binary(handle), cudaErrorInvalidResourceHandle);
+  require(Runtime::get().modules.is_binary(handle), cudaErrorInvalidResourceHandle);
   return *static_cast<Binary*>(const_cast<void*>(handle));
 }
 
@@ -66,15 +66,15 @@ static Binary* load(const void* image, size_t bytes) {
     Finding finding;
     finding.kind = "launch";
     finding.message = found.ptx.empty() ? found.problem : "the image is no PTX";
-    throw ApiError{Runtime::get().report(finding, starts_with(ELF_MAGIC)
-                                                      ? cudaErrorNoKernelImageForDevice
-                                                      : cudaErrorInvalidKernelImage)};
+    throw ApiError{Runtime::get().errors.report(finding, starts_with(ELF_MAGIC)
+                                                             ? cudaErrorNoKernelImageForDevice
+                                                             : cudaErrorInvalidKernelImage)};
   }
-  Binary* binary = Runtime::get().add_binary(std::move(found));
+  Binary* binary = Runtime::get().modules.add(std::move(found));
   try {
-    Runtime::get().module_of(*binary);
+    Runtime::get().modules.module_of(*binary);
   } catch (...) {
-    Runtime::get().remove_binary(binary, false);
+    Runtime::get().unload(binary, false);
     throw;
   }
   return binary;
@@ -125,12 +125,12 @@ cudaError_t wbsim_cudaLibraryLoadFromFile(cudaLibrary_t* out, const char* path, 
   });
 }
 cudaError_t wbsim_cudaLibraryUnload(cudaLibrary_t library) {
-  return call([&] { Runtime::get().remove_binary(&library_of(library), false); });
+  return call([&] { Runtime::get().unload(&library_of(library), false); });
 }
 cudaError_t wbsim_cudaLibraryGetKernel(cudaKernel_t* out, cudaLibrary_t library, const char* name) {
   return call([&] {
     require(out && name);
-    Function* function = Runtime::get().find_function(library_of(library), name);
+    Function* function = Runtime::get().modules.find_function(library_of(library), name);
     require(function != nullptr, cudaErrorSymbolNotFound);
     *out = reinterpret_cast<cudaKernel_t>(function);
   });
@@ -138,14 +138,14 @@ cudaError_t wbsim_cudaLibraryGetKernel(cudaKernel_t* out, cudaLibrary_t library,
 cudaError_t wbsim_cudaLibraryGetKernelCount(unsigned* out, cudaLibrary_t library) {
   return call([&] {
     require(out);
-    *out = static_cast<unsigned>(Runtime::get().functions_of(library_of(library)).size());
+    *out = static_cast<unsigned>(Runtime::get().modules.functions_of(library_of(library)).size());
   });
 }
 cudaError_t wbsim_cudaLibraryEnumerateKernels(cudaKernel_t* out, unsigned count,
                                               cudaLibrary_t library) {
   return call([&] {
     require(out);
-    auto all = Runtime::get().functions_of(library_of(library));
+    auto all = Runtime::get().modules.functions_of(library_of(library));
     for (size_t i = 0; i < std::min<size_t>(count, all.size()); i++) {
       out[i] = reinterpret_cast<cudaKernel_t>(all[i]);
     }
@@ -155,7 +155,7 @@ cudaError_t wbsim_cudaLibraryGetGlobal(void** out, size_t* bytes, cudaLibrary_t 
                                        const char* name) {
   return call([&] {
     require(name && (out || bytes));
-    auto* symbol = Runtime::get().find_variable(library_of(library), name);
+    auto* symbol = Runtime::get().modules.find_variable(library_of(library), name);
     require(symbol != nullptr, cudaErrorSymbolNotFound);
     if (out) {
       *out = symbol->address;

@@ -18,7 +18,7 @@ void allocate_in_stream(void** out, size_t bytes, cudaStream_t stream, const cha
   if (bytes == 0) {
     return;
   }
-  void* memory = Runtime::get().allocate(bytes, call, MemoryKind::Device);
+  void* memory = Runtime::get().memory.allocate(bytes, call, MemoryKind::Device);
   if (capturing) {
     AllocWork work;
     work.params.bytesize = bytes;
@@ -31,11 +31,11 @@ void allocate_in_stream(void** out, size_t bytes, cudaStream_t stream, const cha
 void allocate(void** out, size_t bytes, const char* call, MemoryKind kind, unsigned flags = 0) {
   require(out);
   forbid_in_capture();
-  *out = bytes ? Runtime::get().allocate(bytes, call, kind, flags) : nullptr;
+  *out = bytes ? Runtime::get().memory.allocate(bytes, call, kind, flags) : nullptr;
 }
 
 const Module::Symbol& symbol_of(const void* host) {
-  auto* symbol = Runtime::get().find_variable(host);
+  auto* symbol = Runtime::get().modules.find_variable(host);
   require(symbol != nullptr, cudaErrorInvalidSymbol);
   return *symbol;
 }
@@ -130,13 +130,13 @@ cudaError_t wbsim_cudaMallocAsync(void** out, size_t bytes, cudaStream_t stream)
 cudaError_t wbsim_cudaFree(void* pointer) {
   return call([&] {
     forbid_in_capture();
-    require(!pointer || Runtime::get().release(pointer, false));
+    require(!pointer || Runtime::get().memory.release(pointer, false));
   });
 }
 cudaError_t wbsim_cudaFreeHost(void* pointer) {
   return call([&] {
     forbid_in_capture();
-    require(!pointer || Runtime::get().release(pointer, true));
+    require(!pointer || Runtime::get().memory.release(pointer, true));
   });
 }
 cudaError_t wbsim_cudaFreeAsync(void* pointer, cudaStream_t stream) {
@@ -145,7 +145,7 @@ cudaError_t wbsim_cudaFreeAsync(void* pointer, cudaStream_t stream) {
     if (stream_of(stream)->capture) {
       submit(stream, FreeWork{pointer});
     } else {
-      require(Runtime::get().release(pointer, false));
+      require(Runtime::get().memory.release(pointer, false));
     }
   });
 }
@@ -155,27 +155,27 @@ cudaError_t wbsim_cudaFreeAsync(void* pointer, cudaStream_t stream) {
 cudaError_t wbsim_cudaHostRegister(void* pointer, size_t bytes, unsigned flags) {
   return call([&] {
     require(pointer && bytes > 0);
-    require(Runtime::get().register_host(pointer, bytes, flags),
+    require(Runtime::get().memory.register_host(pointer, bytes, flags),
             cudaErrorHostMemoryAlreadyRegistered);
   });
 }
 cudaError_t wbsim_cudaHostUnregister(void* pointer) {
   return call([&] {
     require(pointer);
-    require(Runtime::get().unregister_host(pointer), cudaErrorHostMemoryNotRegistered);
+    require(Runtime::get().memory.unregister_host(pointer), cudaErrorHostMemoryNotRegistered);
   });
 }
 cudaError_t wbsim_cudaHostGetDevicePointer(void** out, void* host, unsigned flags) {
   return call([&] {
     require(out && host && flags == 0);
-    auto allocation = Runtime::get().allocation_at(host);
+    auto allocation = Runtime::get().memory.find(host);
     require(allocation && allocation->kind != MemoryKind::Device);
     *out = host;
   });
 }
 cudaError_t wbsim_cudaHostGetFlags(unsigned* flags, void* host) {
   return call([&] {
-    auto allocation = Runtime::get().allocation_at(host);
+    auto allocation = Runtime::get().memory.find(host);
     require(flags && allocation && allocation->kind == MemoryKind::Host);
     *flags = allocation->flags | cudaHostAllocMapped;  // all of it is mapped
   });
@@ -184,7 +184,7 @@ cudaError_t wbsim_cudaPointerGetAttributes(cudaPointerAttributes* out, const voi
   return call([&] {
     require(out && pointer);
     *out = {};
-    auto allocation = Runtime::get().allocation_at(pointer);
+    auto allocation = Runtime::get().memory.find(pointer);
     void* address = const_cast<void*>(pointer);
     if (!allocation) {
       out->type = cudaMemoryTypeUnregistered;
@@ -370,28 +370,28 @@ cudaError_t wbsim_cudaMemGetInfo(size_t* available, size_t* total) {
   return call([&] {
     require(available && total);
     *total = Device::MEMORY;
-    *available = Device::MEMORY - Runtime::get().bytes_allocated();
+    *available = Device::MEMORY - Runtime::get().memory.bytes_allocated();
   });
 }
 cudaError_t wbsim_cudaMemPrefetchAsync(const void* pointer, size_t bytes, cudaMemLocation,
                                        unsigned flags, cudaStream_t stream) {
   return call([&] {
     stream_of(stream);
-    auto allocation = Runtime::get().allocation_at(pointer);
+    auto allocation = Runtime::get().memory.find(pointer);
     require(bytes > 0 && flags == 0 && allocation && allocation->kind == MemoryKind::Managed);
   });
 }
 cudaError_t wbsim_cudaMemAdvise(const void* pointer, size_t bytes, cudaMemoryAdvise,
                                 cudaMemLocation) {
   return call([&] {
-    auto allocation = Runtime::get().allocation_at(pointer);
+    auto allocation = Runtime::get().memory.find(pointer);
     require(bytes > 0 && allocation && allocation->kind == MemoryKind::Managed);
   });
 }
 cudaError_t wbsim_cudaStreamAttachMemAsync(cudaStream_t stream, void* pointer, size_t, unsigned) {
   return call([&] {
     stream_of(stream);
-    auto allocation = Runtime::get().allocation_at(pointer);
+    auto allocation = Runtime::get().memory.find(pointer);
     require(allocation && allocation->kind == MemoryKind::Managed);
   });
 }

@@ -22,7 +22,7 @@ struct Pool {
   // Bytes still in use: what was freed is no longer known to the runtime.
   uint64_t used() {
     std::erase_if(taken, [](auto& entry) {
-      auto allocation = Runtime::get().allocation_at(entry.first);
+      auto allocation = Runtime::get().memory.find(entry.first);
       return !allocation || allocation->first != reinterpret_cast<uint64_t>(entry.first);
     });
     uint64_t sum = 0;

@@ -116,7 +116,7 @@ cudaError_t wbsim_cudaStreamDestroy(cudaStream_t stream) {
 cudaError_t wbsim_cudaStreamSynchronize(cudaStream_t stream) {
   return call([&] {
     forbid_while_capturing(*stream_of(stream));
-    check(Runtime::get().launch_error());
+    check(Runtime::get().errors.of_launch());
   });
 }
 cudaError_t wbsim_cudaStreamQuery(cudaStream_t stream) {

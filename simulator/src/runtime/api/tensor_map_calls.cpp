@@ -27,7 +27,7 @@ class Encoder {
       Finding finding;
       finding.kind = "argument";
       finding.message = std::string(call_) + ": " + what;
-      throw ApiError{Runtime::get().report(finding, cudaErrorInvalidValue)};
+      throw ApiError{Runtime::get().errors.report(finding, cudaErrorInvalidValue)};
     }
   }
 

@@ -1,4 +1,4 @@
-#include "runtime/memory.h"
+#include "exec/memory.h"
 
 #include <algorithm>
 
