@@ -6,8 +6,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <set>
-#include <unordered_map>
-#include <unordered_set>
 
 #include "checks/finding.h"
 #include "decode/functions.h"
@@ -408,70 +406,28 @@ const Inst* unsupported(Warp& w, const Inst* in, Mask m) {
   throw finding;
 }
 
-// The builders of each opcode. Families may share one, as integers and halves share add.
-const std::unordered_multimap<std::string_view, const Opcode*>& opcode_table() {
-  static const auto table = [] {
-    std::unordered_multimap<std::string_view, const Opcode*> t;
-    for (auto part : {integer_opcodes(),
-                      carry_opcodes(),
-                      bit_opcodes(),
-                      float_opcodes(),
-                      compare_opcodes(),
-                      convert_opcodes(),
-                      move_opcodes(),
-                      memory_opcodes(),
-                      atomic_opcodes(),
-                      control_opcodes(),
-                      warp_opcodes(),
-                      half_opcodes(),
-                      convert_narrow_opcodes(),
-                      video_opcodes(),
-                      matrix_memory_opcodes(),
-                      mma_opcodes(),
-                      wmma_opcodes(),
-                      wgmma_opcodes(),
-                      mbarrier_opcodes(),
-                      async_copy_opcodes(),
-                      bulk_copy_opcodes(),
-                      tensor_map_opcodes(),
-                      address_opcodes(),
-                      call_opcodes()}) {
-      for (const Opcode& op : part) {
-        t.emplace(op.name, &op);
-      }
-    }
-    return t;
-  }();
-  return table;
-}
-
 void decode_instruction(const ptx::Instruction& source, Kernel& kernel, FunctionCode& function,
                         FrameLayout& frame, size_t index) {
   Inst inst;
   InstInfo info;
-  auto [from, to] = opcode_table().equal_range(source.opcode);
-  for (auto it = from; it != to && !inst.run; ++it) {
-    inst = Inst{};
-    info = InstInfo{};
-    info.source = &source;
-    try {
-      Decode d(source, kernel, function, frame, inst, info);
-      it->second->build(d);
-      if (!d.empty()) {
-        throw Unsupported{};
-      }
-      if (kernel.uses_products) {
-        info.first_operand = static_cast<uint32_t>(kernel.operands.size());
-        info.num_sources = static_cast<uint16_t>(d.sources.size());
-        info.num_targets = static_cast<uint16_t>(d.targets.size());
-        kernel.operands.insert(kernel.operands.end(), d.sources.begin(), d.sources.end());
-        kernel.operands.insert(kernel.operands.end(), d.targets.begin(), d.targets.end());
-      }
-    } catch (Unsupported&) {
-      inst.run = nullptr;
+  info.source = &source;
+  info.opcode = find_opcode(source);
+  try {
+    Decode d(source, kernel, function, frame, inst, info);
+    if (info.opcode) {
+      info.opcode->build(d);
     }
-  }
-  if (!inst.run) {
+    if (!inst.run || !d.empty()) {
+      throw Unsupported{};
+    }
+    if (kernel.uses_products) {
+      info.first_operand = static_cast<uint32_t>(kernel.operands.size());
+      info.num_sources = static_cast<uint16_t>(d.sources.size());
+      info.num_targets = static_cast<uint16_t>(d.targets.size());
+      kernel.operands.insert(kernel.operands.end(), d.sources.begin(), d.sources.end());
+      kernel.operands.insert(kernel.operands.end(), d.targets.begin(), d.targets.end());
+    }
+  } catch (Unsupported&) {
     inst = Inst{};
     info = InstInfo{};
     info.source = &source;
@@ -485,21 +441,11 @@ void decode_instruction(const ptx::Instruction& source, Kernel& kernel, Function
   kernel.info[index] = info;
 }
 
-// Whether an instruction goes on to the next one, whatever its operands are. Not so are those that
-// branch, wait, or tell the time.
-bool is_plain(const Kernel& kernel, size_t index) {
-  static const std::unordered_set<std::string_view> opcodes = {
-      "abs",  "add",   "addc", "and",  "bfe",   "bfi",  "bfind", "bmsk",     "brev", "clz",
-      "cnot", "cos",   "cvt",  "cvta", "div",   "dp2a", "dp4a",  "copysign", "ex2",  "fma",
-      "fns",  "ld",    "lg2",  "lop3", "mad",   "madc", "mad24", "max",      "min",  "mov",
-      "mul",  "mul24", "neg",  "not",  "or",    "popc", "prmt",  "rcp",      "rem",  "rsqrt",
-      "sad",  "selp",  "set",  "setp", "shf",   "shl",  "shr",   "sin",      "slct", "sqrt",
-      "st",   "sub",   "subc", "tanh", "testp", "xor",
-  };
-  const ptx::Instruction& source = *kernel.info[index].source;
-  return kernel.code[index].run != unsupported && opcodes.contains(source.opcode) &&
-         source.text.find("%clock") == std::string_view::npos &&
-         source.text.find("%globaltimer") == std::string_view::npos;
+// Whether an instruction goes on to the next one. Not so are those that tell the time: it passes.
+bool is_plain(const InstInfo& info) {
+  return info.opcode && info.opcode->flow == Flow::Plain &&
+         info.source->text.find("%clock") == std::string_view::npos &&
+         info.source->text.find("%globaltimer") == std::string_view::npos;
 }
 
 // Divides the code into runs: a new one starts at each label, and around whatever is not plain.
@@ -515,7 +461,7 @@ void divide_into_runs(Kernel& kernel) {
   uint16_t length = 0;
   bool plain_behind = false;
   for (size_t i = kernel.code.size(); i-- > 0;) {
-    bool plain = is_plain(kernel, i);
+    bool plain = is_plain(kernel.info[i]);
     bool joins = plain && plain_behind && !starts[i + 1] && length < UINT16_MAX;
     length = joins ? length + 1 : 1;
     kernel.code[i].run_length = length;

@@ -1,16 +1,14 @@
 // decoder.h: what an opcode's builder works with to turn a PTX instruction into an Inst.
 //
-// Adding an opcode: one function over 32 lanes in ops/, one entry in that file's table. A builder
-// takes the modifiers it understands; one that is left over makes the instruction unsupported, so
-// that nothing is ever half-executed. Families may share an opcode: each builder is tried, and the
-// first that takes the whole instruction wins.
+// A builder takes the modifiers it understands; one that is left over makes the instruction
+// unsupported, so that nothing is ever half-executed.
 #pragma once
 
 #include <algorithm>
-#include <span>
 #include <string>
 #include <string_view>
 
+#include "decode/opcode.h"
 #include "decode/program.h"
 
 namespace wbsim {
@@ -73,36 +71,5 @@ class Decode {
  public:
   std::vector<uint32_t> sources, targets;  // slots of registers asked for so far
 };
-
-struct Opcode {
-  const char* name;
-  void (*build)(Decode&);  // fills inst.run and its operands, or throws Unsupported
-};
-
-// The opcode tables, one a file in ops/.
-std::span<const Opcode> integer_opcodes();
-std::span<const Opcode> carry_opcodes();
-std::span<const Opcode> bit_opcodes();
-std::span<const Opcode> float_opcodes();
-std::span<const Opcode> compare_opcodes();
-std::span<const Opcode> convert_opcodes();
-std::span<const Opcode> move_opcodes();
-std::span<const Opcode> memory_opcodes();
-std::span<const Opcode> atomic_opcodes();
-std::span<const Opcode> control_opcodes();
-std::span<const Opcode> warp_opcodes();
-std::span<const Opcode> half_opcodes();
-std::span<const Opcode> convert_narrow_opcodes();
-std::span<const Opcode> video_opcodes();
-std::span<const Opcode> matrix_memory_opcodes();
-std::span<const Opcode> mma_opcodes();
-std::span<const Opcode> wmma_opcodes();
-std::span<const Opcode> wgmma_opcodes();
-std::span<const Opcode> mbarrier_opcodes();
-std::span<const Opcode> async_copy_opcodes();
-std::span<const Opcode> bulk_copy_opcodes();
-std::span<const Opcode> tensor_map_opcodes();
-std::span<const Opcode> address_opcodes();
-std::span<const Opcode> call_opcodes();
 
 }  // namespace wbsim

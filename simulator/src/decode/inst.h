@@ -11,6 +11,8 @@
 
 namespace wbsim {
 
+struct Opcode;
+
 using Mask = uint32_t;  // one bit per lane
 constexpr int LANES = 32;
 constexpr Mask ALL_LANES = 0xffffffffu;
@@ -46,6 +48,7 @@ inline const Inst* const HALT = reinterpret_cast<const Inst*>(~uintptr_t{0} - 63
 // What an instruction does, for the counters. Filled by the decoder, never read while executing.
 struct InstInfo {
   const ptx::Instruction* source = nullptr;
+  const Opcode* opcode = nullptr;  // its row of the table; nullptr: none takes it
   enum Class : uint8_t { Other, Load, Store, Atomic, Barrier } kind = Other;
   ptx::Space space = ptx::Space::None;
   // How observe() finds its addresses: one for each lane, or one for each row of the matrices.

@@ -8,8 +8,8 @@
 #include <algorithm>
 #include <cstdint>
 #include <map>
-#include <string_view>
-#include <unordered_set>
+
+#include "decode/opcode.h"
 
 namespace wbsim {
 namespace {
@@ -24,26 +24,11 @@ bool contains(const Set& set, int r) { return (set[r / 64] >> (r % 64)) & 1; }
 void insert(Set& set, int r) { set[r / 64] |= uint64_t{1} << (r % 64); }
 void erase(Set& set, int r) { set[r / 64] &= ~(uint64_t{1} << (r % 64)); }
 
-// Instructions whose first operand is a destination that is overwritten whole. Of any other, every
-// register counts as read and written, which is always safe.
+// Whether its first operand is a destination that is overwritten whole. If not, every register
+// counts as read and written, which is always safe.
 bool overwrites_first(const Instruction& inst) {
-  static const std::unordered_set<std::string_view> opcodes = {
-      "abs",       "activemask",   "add",       "addc",     "and",        "atom",     "bfe",
-      "bfi",       "bfind",        "bmsk",      "brev",     "clz",        "cnot",     "copysign",
-      "cos",       "createpolicy", "cvt",       "cvta",     "div",        "dp2a",     "dp4a",
-      "elect",     "ex2",          "fma",       "fns",      "getctarank", "isspacep", "ld",
-      "ldmatrix",  "ldu",          "lg2",       "lop3",     "mad",        "mad24",    "madc",
-      "mapa",      "match",        "max",       "mbarrier", "min",        "mma",      "mov",
-      "movmatrix", "mul",          "mul24",     "neg",      "not",        "or",       "popc",
-      "prmt",      "rcp",          "redux",     "rem",      "rsqrt",      "sad",      "selp",
-      "set",       "setp",         "shf",       "shfl",     "shl",        "shr",      "sin",
-      "slct",      "sqrt",         "sub",       "subc",     "szext",      "tanh",     "testp",
-      "vabsdiff",  "vabsdiff2",    "vabsdiff4", "vadd",     "vadd2",      "vadd4",    "vavrg2",
-      "vavrg4",    "vmad",         "vmax",      "vmax2",    "vmax4",      "vmin",     "vmin2",
-      "vmin4",     "vote",         "vset",      "vset2",    "vset4",      "vshl",     "vshr",
-      "vsub",      "vsub2",        "vsub4",     "wmma",     "xor",
-  };
-  return opcodes.contains(inst.opcode);
+  const Opcode* opcode = find_opcode(inst);
+  return opcode && opcode->first == First::Written;
 }
 
 template <class F>

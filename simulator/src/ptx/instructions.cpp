@@ -8,19 +8,6 @@
 namespace wbsim::ptx {
 namespace {
 
-std::vector<std::string> split_dots(std::string_view text) {
-  std::vector<std::string> parts;
-  size_t from = 0;
-  while (from <= text.size()) {
-    size_t dot = std::min(text.find('.', from), text.size());
-    if (dot > from) {
-      parts.emplace_back(text.substr(from, dot - from));
-    }
-    from = dot + 1;
-  }
-  return parts;
-}
-
 // Cuts the selector of a video instruction off a register's name: "b0", "h10", "" for none.
 std::string take_part(std::string& name) {
   size_t dot = name.rfind('.');
@@ -35,6 +22,19 @@ std::string take_part(std::string& name) {
 }
 
 }  // namespace
+
+std::vector<std::string> parts_of(std::string_view text) {
+  std::vector<std::string> parts;
+  size_t from = 0;
+  while (from <= text.size()) {
+    size_t dot = std::min(text.find('.', from), text.size());
+    if (dot > from) {
+      parts.emplace_back(text.substr(from, dot - from));
+    }
+    from = dot + 1;
+  }
+  return parts;
+}
 
 void Parser::instruction_or_label(Function& f) {
   Instruction inst;
@@ -51,7 +51,7 @@ void Parser::instruction_or_label(Function& f) {
     label(f, name);
     return;
   }
-  std::vector<std::string> parts = split_dots(name);
+  std::vector<std::string> parts = parts_of(name);
   if (parts.empty() || name.starts_with(".")) {
     lex_.fail("expected an instruction");
   }

@@ -78,6 +78,9 @@ struct Instruction {
   std::string_view text;  // as written, without the semicolon
 };
 
+// The opcode and the modifiers in an instruction's name: "ld.global.f32" is ld, global, f32.
+std::vector<std::string> parts_of(std::string_view name);
+
 struct RegisterDecl {
   std::string name;
   Type type;

@@ -2,6 +2,7 @@
 
 #include "wbsim.h"
 
+#include "decode/opcode.h"
 #include "runtime/runtime.h"
 
 using wbsim::Runtime;
@@ -46,4 +47,15 @@ const char* wbsim_record_stop(uint64_t token) {
   thread_local std::string answer;
   answer = Runtime::get().launches.stop_recording(token);
   return answer.c_str();
+}
+
+int wbsim_count_rows(const char* form) {
+  std::vector<std::string> parts = wbsim::ptx::parts_of(form);
+  if (parts.empty()) {
+    return 0;
+  }
+  wbsim::ptx::Instruction inst;
+  inst.opcode = parts[0];
+  inst.mods.assign(parts.begin() + 1, parts.end());
+  return wbsim::count_rows(inst);
 }

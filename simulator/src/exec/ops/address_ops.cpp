@@ -215,10 +215,10 @@ void build_getctarank(Decode& d) {
 }
 
 constexpr Opcode OPCODES[] = {
-    {"cvta", build_cvta},
-    {"isspacep", build_isspacep},
-    {"mapa", build_mapa},
-    {"getctarank", build_getctarank},
+    {"cvta", build_cvta, UnitRule::Free, First::Written, Flow::Plain},
+    {"isspacep", build_isspacep, UnitRule::Free, First::Written, Flow::Other},
+    {"mapa", build_mapa, UnitRule::Free, First::Written, Flow::Other},
+    {"getctarank", build_getctarank, UnitRule::Free, First::Written, Flow::Other},
 };
 
 }  // namespace

@@ -234,7 +234,10 @@ void build_async(Decode& d) {
   }
 }
 
-constexpr Opcode OPCODES[] = {{"cp", build_async}};
+constexpr Opcode OPCODES[] = {
+    {"cp", build_async, UnitRule::Memory, First::Other, Flow::Other,
+     [](const ptx::Instruction& inst) { return !has(inst, "bulk"); }},
+};
 
 }  // namespace
 

@@ -304,8 +304,8 @@ void build_atomic(Decode& d) {
 }
 
 constexpr Opcode OPCODES[] = {
-    {"atom", build_atomic},
-    {"red", build_atomic},
+    {"atom", build_atomic, UnitRule::Memory, First::Written, Flow::Other},
+    {"red", build_atomic, UnitRule::Memory, First::Other, Flow::Other, in_order},
 };
 
 }  // namespace

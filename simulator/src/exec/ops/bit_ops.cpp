@@ -445,11 +445,25 @@ void build_prmt(Decode& d) {
   }
 }
 constexpr Opcode OPCODES[] = {
-    {"and", build_and},     {"or", build_or},     {"xor", build_xor},   {"not", build_not},
-    {"cnot", build_cnot},   {"shl", build_shl},   {"shr", build_shr},   {"shf", build_shf},
-    {"popc", build_popc},   {"clz", build_clz},   {"brev", build_brev}, {"bfind", build_bfind},
-    {"fns", build_fns},     {"bfe", build_bfe},   {"bfi", build_bfi},   {"bmsk", build_bmsk},
-    {"szext", build_szext}, {"lop3", build_lop3}, {"prmt", build_prmt},
+    {"and", build_and, UnitRule::Integer, First::Written, Flow::Plain},
+    {"or", build_or, UnitRule::Integer, First::Written, Flow::Plain},
+    {"xor", build_xor, UnitRule::Integer, First::Written, Flow::Plain},
+    {"not", build_not, UnitRule::Integer, First::Written, Flow::Plain},
+    {"cnot", build_cnot, UnitRule::Integer, First::Written, Flow::Plain},
+    {"shl", build_shl, UnitRule::Integer, First::Written, Flow::Plain},
+    {"shr", build_shr, UnitRule::Integer, First::Written, Flow::Plain},
+    {"shf", build_shf, UnitRule::Integer, First::Written, Flow::Plain},
+    {"popc", build_popc, UnitRule::Integer, First::Written, Flow::Plain},
+    {"clz", build_clz, UnitRule::Integer, First::Written, Flow::Plain},
+    {"brev", build_brev, UnitRule::Integer, First::Written, Flow::Plain},
+    {"bfind", build_bfind, UnitRule::Integer, First::Written, Flow::Plain},
+    {"fns", build_fns, UnitRule::Integer, First::Written, Flow::Plain},
+    {"bfe", build_bfe, UnitRule::Integer, First::Written, Flow::Plain},
+    {"bfi", build_bfi, UnitRule::Integer, First::Written, Flow::Plain},
+    {"bmsk", build_bmsk, UnitRule::Integer, First::Written, Flow::Plain},
+    {"szext", build_szext, UnitRule::Integer, First::Written, Flow::Other},
+    {"lop3", build_lop3, UnitRule::Integer, First::Written, Flow::Plain},
+    {"prmt", build_prmt, UnitRule::Integer, First::Written, Flow::Plain},
 };
 
 }  // namespace

@@ -560,9 +560,10 @@ void build_send(Decode& d) {
 }
 
 constexpr Opcode OPCODES[] = {
-    {"cp", build_bulk},
-    {"st", build_send},
-    {"red", build_send},
+    {"cp", build_bulk, UnitRule::Memory, First::Other, Flow::Other,
+     [](const ptx::Instruction& inst) { return has(inst, "bulk"); }},
+    {"st", build_send, UnitRule::Memory, First::Other, Flow::Plain, asynchronous},
+    {"red", build_send, UnitRule::Memory, First::Other, Flow::Other, asynchronous},
 };
 
 }  // namespace

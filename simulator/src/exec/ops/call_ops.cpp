@@ -346,11 +346,11 @@ void build_stackrestore(Decode& d) {
 }
 
 constexpr Opcode OPCODES[] = {
-    {"alloca", build_alloca},
-    {"stacksave", build_stacksave},
-    {"stackrestore", build_stackrestore},
-    {"call", build_call},
-    {"ret", build_ret},
+    {"alloca", build_alloca, UnitRule::Free, First::Other, Flow::Other},
+    {"stacksave", build_stacksave, UnitRule::Free, First::Other, Flow::Other},
+    {"stackrestore", build_stackrestore, UnitRule::Free, First::Other, Flow::Other},
+    {"call", build_call, UnitRule::Control, First::Other, Flow::Other},
+    {"ret", build_ret, UnitRule::Control, First::Other, Flow::Other},
 };
 
 }  // namespace

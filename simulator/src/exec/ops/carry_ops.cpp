@@ -2,7 +2,6 @@
 // The carry flag of each lane is a bit of Warp::carry.
 
 #include "exec/lanes.h"
-#include "exec/ops/arithmetic.h"
 #include "exec/ops/dispatch.h"
 #include "exec/ops/integer.h"
 #include "exec/ops/predicates.h"
@@ -91,19 +90,18 @@ void build_mad_carry(Decode& d) {
     return out ? mad_carry<T, false, IN, true> : mad_carry<T, false, IN, false>;
   });
 }
+bool with_carry(const ptx::Instruction& inst) { return has(inst, "cc"); }
+
 constexpr Opcode OPCODES[] = {
-    {"madc", build_mad_carry<true>},
-    {"addc", build_carry<false, true>},
-    {"subc", build_carry<true, true>},
+    {"add", build_carry<false, false>, UnitRule::ByType, First::Written, Flow::Plain, with_carry},
+    {"sub", build_carry<true, false>, UnitRule::ByType, First::Written, Flow::Plain, with_carry},
+    {"mad", build_mad_carry<false>, UnitRule::ByType, First::Written, Flow::Plain, with_carry},
+    {"madc", build_mad_carry<true>, UnitRule::ByType, First::Written, Flow::Plain},
+    {"addc", build_carry<false, true>, UnitRule::ByType, First::Written, Flow::Plain},
+    {"subc", build_carry<true, true>, UnitRule::ByType, First::Written, Flow::Plain},
 };
 
 }  // namespace
-
-void build_add_cc(Decode& d) { build_carry<false, false>(d); }
-
-void build_sub_cc(Decode& d) { build_carry<true, false>(d); }
-
-void build_mad_cc(Decode& d) { build_mad_carry<false>(d); }
 
 std::span<const Opcode> carry_opcodes() { return OPCODES; }
 

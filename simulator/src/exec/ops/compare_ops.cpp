@@ -238,10 +238,10 @@ void build_slct(Decode& d) {
 }
 
 constexpr Opcode OPCODES[] = {
-    {"setp", build_setp},
-    {"set", build_set},
-    {"selp", build_selp},
-    {"slct", build_slct},
+    {"setp", build_setp, UnitRule::Compare, First::Written, Flow::Plain, not_on_halves},
+    {"set", build_set, UnitRule::Compare, First::Written, Flow::Plain, not_on_halves},
+    {"selp", build_selp, UnitRule::Compare, First::Written, Flow::Plain},
+    {"slct", build_slct, UnitRule::Compare, First::Written, Flow::Plain},
 };
 
 }  // namespace

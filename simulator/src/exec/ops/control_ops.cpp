@@ -276,13 +276,19 @@ void build_bar(Decode& d) {
 }
 
 constexpr Opcode OPCODES[] = {
-    {"bra", build_bra},         {"brx", build_brx},
-    {"exit", build_exit},       {"nanosleep", build_nanosleep},
-    {"elect", build_elect},     {"griddepcontrol", build_griddepcontrol},
-    {"brkpt", build_brkpt},     {"trap", build_trap},
-    {"membar", build_fence},    {"fence", build_fence},
-    {"bar", build_bar},         {"barrier", build_bar},
-    {"pmevent", build_pmevent},
+    {"bra", build_bra, UnitRule::Control, First::Other, Flow::Other},
+    {"brx", build_brx, UnitRule::Control, First::Other, Flow::Other},
+    {"exit", build_exit, UnitRule::Control, First::Other, Flow::Other},
+    {"nanosleep", build_nanosleep, UnitRule::Control, First::Other, Flow::Other},
+    {"elect", build_elect, UnitRule::Control, First::Written, Flow::Other},
+    {"griddepcontrol", build_griddepcontrol, UnitRule::Control, First::Other, Flow::Other},
+    {"brkpt", build_brkpt, UnitRule::Control, First::Other, Flow::Other},
+    {"trap", build_trap, UnitRule::Control, First::Other, Flow::Other},
+    {"membar", build_fence, UnitRule::Control, First::Other, Flow::Other},
+    {"fence", build_fence, UnitRule::Control, First::Other, Flow::Other},
+    {"bar", build_bar, UnitRule::Control, First::Other, Flow::Other},
+    {"barrier", build_bar, UnitRule::Control, First::Other, Flow::Other},
+    {"pmevent", build_pmevent, UnitRule::Control, First::Other, Flow::Other},
 };
 
 }  // namespace

@@ -60,13 +60,17 @@ inline std::vector<uint32_t> conversion_operands(Decode& d, ptx::Type to, ptx::T
   return fields;
 }
 
-// An integer, or an f32 or f64 in a register of its width. A conversion from one of these to another
-// belongs to convert_ops.cpp, every other to convert_narrow_ops.cpp.
-inline bool is_plain(ptx::Type type, uint32_t register_bytes) {
-  bool full_float = (type == ptx::Type::F32 || type == ptx::Type::F64) &&
-                    static_cast<int>(register_bytes) == ptx::bytes_of(type);
-  return full_float || !ptx::is_float(type);
+// A conversion to or from a type narrower than f32, or a packed one.
+inline bool converts_narrow(const ptx::Instruction& inst) {
+  return has(inst, "pack") ||
+         std::any_of(inst.mods.begin(), inst.mods.end(), [](const std::string& modifier) {
+           ptx::Type type = ptx::type_from(modifier);
+           return ptx::is_float(type) && type != ptx::Type::F32 && type != ptx::Type::F64;
+         });
 }
+
+// A conversion of any types, also where a float lies in a register that is wider (narrow).
+void build_any_conversion(Decode& d);
 
 // ---- Integers in registers. A register may be wider than its value: 8 bits live in 16 or more.
 

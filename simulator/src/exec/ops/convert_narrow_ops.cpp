@@ -433,7 +433,9 @@ Handler pick_general(Type to, Type from, bool integral, bool full) {
   return scalar(to) && !ptx::is_float(from) ? integer_to_float : nullptr;
 }
 
-void build_cvt(Decode& d) {
+}  // namespace
+
+void build_any_conversion(Decode& d) {
   if (d.take("pack")) {
     return build_pack(d);
   }
@@ -447,9 +449,6 @@ void build_cvt(Decode& d) {
     return build_from_fp8(d, from, relu);
   }
   std::vector<uint32_t> fields = conversion_operands(d, to, from);
-  if (is_plain(to, fields[TO_BYTES]) && is_plain(from, fields[FROM_BYTES])) {
-    throw Unsupported{};
-  }
   fields[SATURATE] = sat;
   fields[FLUSH] = ftz;
   fields[RELU] = relu;
@@ -473,8 +472,10 @@ void build_cvt(Decode& d) {
   d.inst.run = d.inst.run ? d.inst.run : pick_general(to, from, integral, full);
 }
 
+namespace {
+
 constexpr Opcode OPCODES[] = {
-    {"cvt", build_cvt},
+    {"cvt", build_any_conversion, UnitRule::Convert, First::Written, Flow::Plain, converts_narrow},
 };
 
 }  // namespace

@@ -182,15 +182,28 @@ Handler pick_plain(Type to, Type from) {
   return nullptr;
 }
 
+// Whether an f32 or f64 lies in a register that is wider than it.
+bool in_wider_register(const Decode& d) {
+  size_t operand = 0;
+  for (const std::string& modifier : d.source.mods) {
+    Type type = ptx::type_from(modifier);
+    if (ptx::is_float(type) && d.register_bytes(d.arg(operand)) > ptx::bytes_of(type)) {
+      return true;
+    }
+    operand += type == Type::None ? 0 : 1;
+  }
+  return false;
+}
+
 void build_cvt(Decode& d) {
+  if (in_wider_register(d)) {
+    return build_any_conversion(d);
+  }
   Round round;
   bool integral = take_integral_round(d, round);
   bool sat = d.take("sat"), ftz = d.take("ftz");
   Type to = d.take_type(), from = d.take_type();
   std::vector<uint32_t> fields = conversion_operands(d, to, from);
-  if (!is_plain(to, fields[TO_BYTES]) || !is_plain(from, fields[FROM_BYTES])) {
-    throw Unsupported{};
-  }
   fields[SATURATE] = sat;
   d.inst.list = d.list(fields);
 
@@ -233,7 +246,8 @@ void build_cvt(Decode& d) {
 }
 
 constexpr Opcode OPCODES[] = {
-    {"cvt", build_cvt},
+    {"cvt", build_cvt, UnitRule::Convert, First::Written, Flow::Plain,
+     [](const ptx::Instruction& inst) { return !converts_narrow(inst); }},
 };
 
 }  // namespace

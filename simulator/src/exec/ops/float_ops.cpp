@@ -8,7 +8,6 @@
 #include <limits>
 
 #include "exec/lanes.h"
-#include "exec/ops/arithmetic.h"
 #include "exec/ops/dispatch.h"
 #include "exec/ops/exp2.h"
 #include "exec/ops/float_mode.h"
@@ -62,46 +61,20 @@ void build_unary(Decode& d, Type type, Round round, bool flush) {
   });
 }
 
-bool has_carry(const Decode& d) {
-  for (const std::string& m : d.source.mods) {
-    if (m == "cc") {
-      return true;
-    }
-  }
-  return false;
-}
-
 void build_add(Decode& d) {
-  if (has_carry(d)) {
-    return build_add_cc(d);
-  }
   Type type = d.take_type();
-  if (!ptx::is_float(type)) {
-    return build_integer_add(d, type);
-  }
   build_binary<[](auto a, auto b) { return a + b; }>(d, type);
 }
 
 void build_sub(Decode& d) {
-  if (has_carry(d)) {
-    return build_sub_cc(d);
-  }
   Type type = d.take_type();
-  if (!ptx::is_float(type)) {
-    return build_integer_sub(d, type);
-  }
   build_binary<[](auto a, auto b) { return a - b; }>(d, type);
 }
 
 void build_mul(Decode& d) {
   Type type = d.take_type();
-  if (!ptx::is_float(type)) {
-    return build_integer_mul(d, type);
-  }
   build_binary<[](auto a, auto b) { return a * b; }>(d, type);
 }
-
-}  // namespace
 
 void build_fma(Decode& d) {
   Type type = d.take_type();
@@ -118,8 +91,6 @@ void build_fma(Decode& d) {
   });
 }
 
-namespace {
-
 // div.approx is a * (1 / b), and 1 / b is zero for a large b (PTX ISA, div). Elsewhere correctly
 // rounded is within its bound.
 template <class T>
@@ -133,9 +104,6 @@ inline T divide_approx(T a, T b) {
 
 void build_div(Decode& d) {
   Type type = d.take_type();
-  if (!ptx::is_float(type)) {
-    return build_integer_div(d, type);
-  }
   d.take("full");  // correctly rounded is within its bounds
   if (type == Type::F32 && d.take("approx")) {
     return build_binary<[](auto a, auto b) { return divide_approx(a, b); }>(d, type);
@@ -217,17 +185,11 @@ void build_min_max(Decode& d, Type type) {
 
 void build_min(Decode& d) {
   Type type = d.take_type();
-  if (!ptx::is_float(type)) {
-    return build_integer_min(d, type);
-  }
   build_min_max<[](auto a, auto b) { return smaller(a, b); }>(d, type);
 }
 
 void build_max(Decode& d) {
   Type type = d.take_type();
-  if (!ptx::is_float(type)) {
-    return build_integer_max(d, type);
-  }
   build_min_max<[](auto a, auto b) { return larger(a, b); }>(d, type);
 }
 
@@ -252,17 +214,11 @@ void build_sign(Decode& d, Type type) {
 
 void build_neg(Decode& d) {
   Type type = d.take_type();
-  if (!ptx::is_float(type)) {
-    return build_integer_neg(d, type);
-  }
   build_sign<[](auto u, auto sign) { return static_cast<decltype(u)>(u ^ sign); }>(d, type);
 }
 
 void build_abs(Decode& d) {
   Type type = d.take_type();
-  if (!ptx::is_float(type)) {
-    return build_integer_abs(d, type);
-  }
   build_sign<[](auto u, auto sign) { return static_cast<decltype(u)>(u & ~sign); }>(d, type);
 }
 
@@ -399,25 +355,31 @@ void build_testp(Decode& d) {
 }
 
 constexpr Opcode OPCODES[] = {
-    {"add", build_add},
-    {"sub", build_sub},
-    {"mul", build_mul},
-    {"fma", build_fma},
-    {"div", build_div},
-    {"min", build_min},
-    {"max", build_max},
-    {"neg", build_neg},
-    {"abs", build_abs},
-    {"copysign", build_copysign},
-    {"sqrt", build_sqrt},
-    {"rcp", build_rcp},
-    {"rsqrt", build_rsqrt},
-    {"ex2", build_special<[](float a) { return exp2_lane(a); }>},
-    {"lg2", build_special<[](float a) { return std::log2(a); }>},
-    {"sin", build_special<[](float a) { return std::sin(a); }>},
-    {"cos", build_special<[](float a) { return std::cos(a); }>},
-    {"tanh", build_special<[](float a) { return tanh_lane(a); }>},
-    {"testp", build_testp},
+    {"add", build_add, UnitRule::ByType, First::Written, Flow::Plain, on_floats},
+    {"sub", build_sub, UnitRule::ByType, First::Written, Flow::Plain, on_floats},
+    {"mul", build_mul, UnitRule::ByType, First::Written, Flow::Plain, on_floats},
+    {"fma", build_fma, UnitRule::ByType, First::Written, Flow::Plain, on_floats},
+    {"mad", build_fma, UnitRule::ByType, First::Written, Flow::Plain, on_floats},
+    {"div", build_div, UnitRule::Divide, First::Written, Flow::Plain, on_floats},
+    {"min", build_min, UnitRule::Compare, First::Written, Flow::Plain, on_floats},
+    {"max", build_max, UnitRule::Compare, First::Written, Flow::Plain, on_floats},
+    {"neg", build_neg, UnitRule::Compare, First::Written, Flow::Plain, on_floats},
+    {"abs", build_abs, UnitRule::Compare, First::Written, Flow::Plain, on_floats},
+    {"copysign", build_copysign, UnitRule::ByType, First::Written, Flow::Plain},
+    {"sqrt", build_sqrt, UnitRule::Special, First::Written, Flow::Plain},
+    {"rcp", build_rcp, UnitRule::Special, First::Written, Flow::Plain},
+    {"rsqrt", build_rsqrt, UnitRule::Special, First::Written, Flow::Plain},
+    {"ex2", build_special<[](float a) { return exp2_lane(a); }>, UnitRule::Special, First::Written,
+     Flow::Plain, on_floats},
+    {"lg2", build_special<[](float a) { return std::log2(a); }>, UnitRule::Special, First::Written,
+     Flow::Plain},
+    {"sin", build_special<[](float a) { return std::sin(a); }>, UnitRule::Special, First::Written,
+     Flow::Plain},
+    {"cos", build_special<[](float a) { return std::cos(a); }>, UnitRule::Special, First::Written,
+     Flow::Plain},
+    {"tanh", build_special<[](float a) { return tanh_lane(a); }>, UnitRule::Special, First::Written,
+     Flow::Plain, on_floats},
+    {"testp", build_testp, UnitRule::Compare, First::Written, Flow::Plain},
 };
 
 }  // namespace

@@ -422,18 +422,19 @@ void build_set(Decode& d) {
 constexpr uint8_t EXTREMUM = FLUSH | NAN_WINS | XORSIGN;
 
 constexpr Opcode OPCODES[] = {
-    {"add", build<ADD, FLUSH | SATURATE>},
-    {"sub", build<SUB, FLUSH | SATURATE>},
-    {"mul", build_mul},
-    {"fma", build<FMA, FLUSH | SATURATE | RELU>},
-    {"min", build<MIN, EXTREMUM>},
-    {"max", build<MAX, EXTREMUM>},
-    {"neg", build<NEG, FLUSH>},
-    {"abs", build<ABS, FLUSH>},
-    {"ex2", build_approx<EX2>},
-    {"tanh", build_approx<TANH>},
-    {"setp", build_setp},
-    {"set", build_set},
+    {"add", build<ADD, FLUSH | SATURATE>, UnitRule::ByType, First::Written, Flow::Plain, on_halves},
+    {"sub", build<SUB, FLUSH | SATURATE>, UnitRule::ByType, First::Written, Flow::Plain, on_halves},
+    {"mul", build_mul, UnitRule::ByType, First::Written, Flow::Plain, on_halves},
+    {"fma", build<FMA, FLUSH | SATURATE | RELU>, UnitRule::ByType, First::Written, Flow::Plain,
+     on_halves},
+    {"min", build<MIN, EXTREMUM>, UnitRule::Compare, First::Written, Flow::Plain, on_halves},
+    {"max", build<MAX, EXTREMUM>, UnitRule::Compare, First::Written, Flow::Plain, on_halves},
+    {"neg", build<NEG, FLUSH>, UnitRule::Compare, First::Written, Flow::Plain, on_halves},
+    {"abs", build<ABS, FLUSH>, UnitRule::Compare, First::Written, Flow::Plain, on_halves},
+    {"ex2", build_approx<EX2>, UnitRule::Special, First::Written, Flow::Plain, on_halves},
+    {"tanh", build_approx<TANH>, UnitRule::Special, First::Written, Flow::Plain, on_halves},
+    {"setp", build_setp, UnitRule::Compare, First::Written, Flow::Plain, on_halves},
+    {"set", build_set, UnitRule::Compare, First::Written, Flow::Plain, on_halves},
 };
 
 }  // namespace

@@ -4,7 +4,6 @@
 #include <limits>
 
 #include "exec/lanes.h"
-#include "exec/ops/arithmetic.h"
 #include "exec/ops/dispatch.h"
 #include "exec/ops/integer.h"
 
@@ -35,7 +34,8 @@ constexpr T extremum(T a, T b) {
 
 // .relu: no less than zero; s32 and s16x2 have it.
 template <bool MAX>
-void build_integer_extremum(Decode& d, Type type) {
+void build_extremum(Decode& d) {
+  Type type = d.take_type();
   operands(d, type);
   bool relu = (type == Type::S32 || type == Type::S16x2) && d.take("relu");
   if (type == Type::U16x2) {
@@ -51,12 +51,8 @@ void build_integer_extremum(Decode& d, Type type) {
   }
 }
 
-}  // namespace
-
-void build_integer_min(Decode& d, Type type) { build_integer_extremum<false>(d, type); }
-void build_integer_max(Decode& d, Type type) { build_integer_extremum<true>(d, type); }
-
-void build_integer_add(Decode& d, Type type) {
+void build_add(Decode& d) {
+  Type type = d.take_type();
   operands(d, type);
   if (type == Type::U16x2 || type == Type::S16x2) {
     d.inst.run = PACKED<uint16_t, wrap_add<uint16_t>>;
@@ -75,7 +71,8 @@ void build_integer_add(Decode& d, Type type) {
   });
 }
 
-void build_integer_sub(Decode& d, Type type) {
+void build_sub(Decode& d) {
+  Type type = d.take_type();
   operands(d, type);
   if (d.take("sat")) {
     if (type != Type::S32) {
@@ -90,7 +87,8 @@ void build_integer_sub(Decode& d, Type type) {
   });
 }
 
-void build_integer_mul(Decode& d, Type type) {
+void build_mul(Decode& d) {
+  Type type = d.take_type();
   if (d.take("wide")) {
     int bytes = ptx::bytes_of(type);
     if (bytes == 8) {
@@ -124,7 +122,8 @@ void build_integer_mul(Decode& d, Type type) {
   });
 }
 
-void build_integer_div(Decode& d, Type type) {
+void build_div(Decode& d) {
+  Type type = d.take_type();
   operands(d, type);
   d.inst.run = with_integer(type, []<class T>(TypeTag<T>) -> Handler {
     // Division by zero gives all ones, as on the hardware; the most negative by -1 wraps.
@@ -141,21 +140,21 @@ void build_integer_div(Decode& d, Type type) {
   });
 }
 
-void build_integer_neg(Decode& d, Type type) {
+void build_neg(Decode& d) {
+  Type type = d.take_type();
   operands(d, type);
   d.inst.run = with_integer(type, []<class T>(TypeTag<T>) -> Handler {
     return map1<[](T a) { return wrap_sub<T>(0, a); }, T, T>;
   });
 }
 
-void build_integer_abs(Decode& d, Type type) {
+void build_abs(Decode& d) {
+  Type type = d.take_type();
   operands(d, type);
   d.inst.run = with_integer(type, []<class T>(TypeTag<T>) -> Handler {
     return map1<[](T a) { return a < 0 ? wrap_sub<T>(0, a) : a; }, T, T>;
   });
 }
-
-namespace {
 
 void build_rem(Decode& d) {
   Type type = d.take_type();
@@ -263,17 +262,6 @@ void build_sad(Decode& d) {
                 T, T>;
   });
 }
-void build_mad_or_carry(Decode& d) {
-  for (const std::string& m : d.source.mods) {
-    if (m == "cc") {
-      return build_mad_cc(d);
-    }
-    if (m == "f32" || m == "f64") {
-      return build_fma(d);
-    }
-  }
-  build_mad(d);
-}
 // dp4a: four 8-bit products; dp2a: two 16-bit by 8-bit products of the low or high half of b.
 template <bool A_SIGNED, bool B_SIGNED>
 uint32_t dot4(uint32_t a, uint32_t b, uint32_t c) {
@@ -319,9 +307,21 @@ void build_dot(Decode& d) {
         : (b ? dot_handler<false, true>(FOUR, high) : dot_handler<false, false>(FOUR, high));
 }
 constexpr Opcode OPCODES[] = {
-    {"rem", build_rem},           {"mad", build_mad_or_carry}, {"mul24", build_mul24<false>},
-    {"mad24", build_mul24<true>}, {"sad", build_sad},          {"dp4a", build_dot<true>},
-    {"dp2a", build_dot<false>},
+    {"add", build_add, UnitRule::ByType, First::Written, Flow::Plain, on_integers},
+    {"sub", build_sub, UnitRule::ByType, First::Written, Flow::Plain, on_integers},
+    {"mul", build_mul, UnitRule::ByType, First::Written, Flow::Plain, on_integers},
+    {"div", build_div, UnitRule::Divide, First::Written, Flow::Plain, on_integers},
+    {"min", build_extremum<false>, UnitRule::Compare, First::Written, Flow::Plain, on_integers},
+    {"max", build_extremum<true>, UnitRule::Compare, First::Written, Flow::Plain, on_integers},
+    {"neg", build_neg, UnitRule::Compare, First::Written, Flow::Plain, on_integers},
+    {"abs", build_abs, UnitRule::Compare, First::Written, Flow::Plain, on_integers},
+    {"rem", build_rem, UnitRule::Integer, First::Written, Flow::Plain},
+    {"mad", build_mad, UnitRule::ByType, First::Written, Flow::Plain, on_integers},
+    {"mul24", build_mul24<false>, UnitRule::Integer, First::Written, Flow::Plain},
+    {"mad24", build_mul24<true>, UnitRule::Integer, First::Written, Flow::Plain},
+    {"sad", build_sad, UnitRule::Integer, First::Written, Flow::Plain},
+    {"dp4a", build_dot<true>, UnitRule::Integer, First::Written, Flow::Plain},
+    {"dp2a", build_dot<false>, UnitRule::Integer, First::Written, Flow::Plain},
 };
 
 }  // namespace

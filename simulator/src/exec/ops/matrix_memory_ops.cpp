@@ -155,9 +155,9 @@ void build_movmatrix(Decode& d) {
 }
 
 constexpr Opcode OPCODES[] = {
-    {"ldmatrix", build_access<true>},
-    {"stmatrix", build_access<false>},
-    {"movmatrix", build_movmatrix},
+    {"ldmatrix", build_access<true>, UnitRule::Memory, First::Written, Flow::Other},
+    {"stmatrix", build_access<false>, UnitRule::Memory, First::Other, Flow::Other},
+    {"movmatrix", build_movmatrix, UnitRule::Integer, First::Written, Flow::Other},
 };
 
 }  // namespace

@@ -228,7 +228,9 @@ void build_mbarrier(Decode& d) {
   }
 }
 
-constexpr Opcode OPCODES[] = {{"mbarrier", build_mbarrier}};
+constexpr Opcode OPCODES[] = {
+    {"mbarrier", build_mbarrier, UnitRule::Memory, First::Written, Flow::Other},
+};
 
 }  // namespace
 

@@ -450,8 +450,7 @@ const Inst* nothing(Warp&, const Inst* in, Mask) { return next(in); }
 
 // What is said about caches has no effect that a program could see.
 void build_prefetch(Decode& d) {
-  d.drop({"global", "local", "const", "param", "tensormap", "L1", "L2", "L2::evict_last",
-          "L2::evict_normal"});
+  d.drop({"global", "local", "const", "param", "L1", "L2", "L2::evict_last", "L2::evict_normal"});
   d.inst.run = nothing;
 }
 
@@ -493,14 +492,15 @@ void build_createpolicy(Decode& d) {
 }
 
 constexpr Opcode OPCODES[] = {
-    {"ld", build_ld},
-    {"ldu", build_ld},
-    {"st", build_st},
-    {"prefetch", build_prefetch},
-    {"prefetchu", build_prefetch},
-    {"discard", build_discard},
-    {"applypriority", build_prefetch},
-    {"createpolicy", build_createpolicy},
+    {"ld", build_ld, UnitRule::Memory, First::Written, Flow::Plain},
+    {"ldu", build_ld, UnitRule::Memory, First::Written, Flow::Other},
+    {"st", build_st, UnitRule::Memory, First::Other, Flow::Plain, in_order},
+    {"prefetch", build_prefetch, UnitRule::Memory, First::Other, Flow::Other,
+     [](const ptx::Instruction& inst) { return !has(inst, "tensormap"); }},
+    {"prefetchu", build_prefetch, UnitRule::Memory, First::Other, Flow::Other},
+    {"discard", build_discard, UnitRule::Memory, First::Other, Flow::Other},
+    {"applypriority", build_prefetch, UnitRule::Free, First::Other, Flow::Other},
+    {"createpolicy", build_createpolicy, UnitRule::Free, First::Written, Flow::Other},
 };
 
 }  // namespace

@@ -33,7 +33,9 @@ void build_mma(Decode& d) {
   build_product(d, p, shape);
 }
 
-constexpr Opcode OPCODES[] = {{"mma", build_mma}};
+constexpr Opcode OPCODES[] = {
+    {"mma", build_mma, UnitRule::Tensor, First::Written, Flow::Other},
+};
 
 }  // namespace
 

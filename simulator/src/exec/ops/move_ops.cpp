@@ -193,7 +193,7 @@ void build_mov(Decode& d) {
 }
 
 constexpr Opcode OPCODES[] = {
-    {"mov", build_mov},
+    {"mov", build_mov, UnitRule::Free, First::Written, Flow::Plain},
 };
 
 }  // namespace

@@ -217,16 +217,14 @@ void build_tensormap(Decode& d) {
 const Inst* nothing(Warp&, const Inst* in, Mask) { return next(in); }
 
 void build_prefetch(Decode& d) {
-  if (!d.take("tensormap")) {
-    throw Unsupported{};
-  }
-  d.drop({"const", "param"});
+  d.drop({"tensormap", "const", "param"});
   d.inst.run = nothing;
 }
 
 constexpr Opcode OPCODES[] = {
-    {"tensormap", build_tensormap},
-    {"prefetch", build_prefetch},
+    {"tensormap", build_tensormap, UnitRule::Memory, First::Other, Flow::Other},
+    {"prefetch", build_prefetch, UnitRule::Memory, First::Other, Flow::Other,
+     [](const ptx::Instruction& inst) { return has(inst, "tensormap"); }},
 };
 
 }  // namespace

@@ -231,11 +231,11 @@ void build_active_mask(Decode& d) {
 }
 
 constexpr Opcode OPCODES[] = {
-    {"shfl", build_shfl},
-    {"vote", build_vote},
-    {"match", build_match},
-    {"redux", build_redux},
-    {"activemask", build_active_mask},
+    {"shfl", build_shfl, UnitRule::Memory, First::Written, Flow::Other},
+    {"vote", build_vote, UnitRule::Integer, First::Written, Flow::Other},
+    {"match", build_match, UnitRule::Integer, First::Written, Flow::Other},
+    {"redux", build_redux, UnitRule::Integer, First::Written, Flow::Other},
+    {"activemask", build_active_mask, UnitRule::Control, First::Written, Flow::Other},
 };
 
 }  // namespace

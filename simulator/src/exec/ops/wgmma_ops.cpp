@@ -499,8 +499,8 @@ void build_setmaxnreg(Decode& d) {
 }
 
 constexpr Opcode OPCODES[] = {
-    {"wgmma", build_wgmma},
-    {"setmaxnreg", build_setmaxnreg},
+    {"wgmma", build_wgmma, UnitRule::Tensor, First::Other, Flow::Other},
+    {"setmaxnreg", build_setmaxnreg, UnitRule::Control, First::Other, Flow::Other},
 };
 
 }  // namespace

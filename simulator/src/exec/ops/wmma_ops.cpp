@@ -246,7 +246,9 @@ void build_wmma(Decode& d) {
   }
 }
 
-constexpr Opcode OPCODES[] = {{"wmma", build_wmma}};
+constexpr Opcode OPCODES[] = {
+    {"wmma", build_wmma, UnitRule::Tensor, First::Written, Flow::Other},
+};
 
 }  // namespace
 
