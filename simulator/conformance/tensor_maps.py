@@ -27,7 +27,7 @@ TYPES = {
     "tf32_ftz": (12, 4),
 }
 SWIZZLES = {0: 0, 32: 1, 64: 2, 128: 3}  # bytes: CUtensorMapSwizzle
-# The simulator's layout of a CUtensorMap: simulator/src/tensor_map.h.
+# The simulator's layout of a CUtensorMap: simulator/src/exec/ops/tensor_map.h.
 LAYOUT = np.dtype(
     [
         ("magic", "<u8"),

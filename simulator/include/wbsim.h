@@ -51,6 +51,10 @@ WBSIM_EXPORT const char* wbsim_record_stop(uint64_t token);
 // launches each with one block and zeros as arguments, for a short time. What was wrong, or NULL.
 WBSIM_EXPORT const char* wbsim_try_module(const void* image, size_t bytes);
 
+// For tests: how many rows of the opcode table take an instruction with this opcode and these
+// modifiers, "add.f32".
+WBSIM_EXPORT int wbsim_count_rows(const char* form);
+
 #ifdef __cplusplus
 }
 #endif

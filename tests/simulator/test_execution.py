@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 from pathlib import Path
 
 import pytest
 import torch
 
-from simulator import SimulatorError
+from simulator import SimulatorError, library
 from simulator.conformance.coverage import listed
 from simulator.conformance.micro import Program
 from tests.support import REPO
@@ -91,8 +92,17 @@ def test_unsupported_instruction_that_nobody_reaches_does_no_harm(unsupported, w
 def test_every_opcode_is_listed():
     """Every opcode in the C++ tables has a form that conformance requires."""
     tables = set()
-    for file in sorted((REPO / "simulator/src/ops").glob("*_ops.cpp")):
+    for file in sorted((REPO / "simulator/src/exec/ops").glob("*_ops.cpp")):
         _, _, table = file.read_text().partition("constexpr Opcode OPCODES[] = {")
-        tables |= set(re.findall(r'\{"(\w+)",', table.partition("};")[0]))
+        tables |= set(re.findall(r'\{"(\w+)",', table.partition("\n};")[0]))
     assert len(tables) > 60
     assert sorted(tables - {form.split(".")[0] for form in listed()}) == []
+
+
+def test_every_form_has_one_row():
+    """Families that share an opcode choose by its modifiers: one of them takes it, and no other."""
+    count_rows = library().wbsim_count_rows
+    count_rows.restype, count_rows.argtypes = ctypes.c_int, [ctypes.c_char_p]
+    rows = {form: count_rows(form.encode()) for form in listed()}
+    assert {form: n for form, n in rows.items() if n != 1} == {}
+    assert count_rows(b"tex.1d.v4.f32.s32") == 0

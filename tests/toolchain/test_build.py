@@ -333,6 +333,19 @@ def test_simulator_build_is_named_by_content(tmp_path: Path, cache: Path):
     assert "wbsim_value" in symbols and "hidden" not in symbols
 
 
+def test_precompiled_header_is_remade_when_it_changes(tmp_path: Path, cache: Path, monkeypatch):
+    monkeypatch.setattr(toolchain.tools, "find_ccache", lambda: None)
+    tree = simulator_tree(tmp_path / "simulator")
+    (tree / "src/core.cpp").write_text(
+        'extern "C" __attribute__((visibility("default"))) int wbsim_value() { return VALUE; }\n'
+    )
+    header = tree / "src/precompiled.h"
+    for value in (1, 2):
+        header.write_text(f"#define VALUE {value}\n")
+        library = toolchain.build_simulator(tree).library
+        assert ctypes.CDLL(str(library)).wbsim_value() == value
+
+
 def test_simulator_compile_error_names_the_line(tmp_path: Path, cache: Path):
     tree = simulator_tree(tmp_path / "simulator")
     (tree / "src/core.cpp").write_text("int f() { return nothing; }\n")

@@ -19,14 +19,19 @@ from .locks import build_lock
 from .paths import REPO, cache_dir, writable
 
 _FLAGS = (
-    "-std=c++20 -O3 -march=native -fPIC -fvisibility=hidden -fno-gnu-unique -ffp-contract=off "
+    "-std=c++20 -march=native -fPIC -fvisibility=hidden -fno-gnu-unique -ffp-contract=off "
     "-fno-math-errno -pthread"
 )
+# Calls of the host take no time that counts, so their room is compiled quickly. It comes last in
+# the link: of a function that several rooms have inline, the linker keeps the first.
+_COLD = ("runtime",)
 _RULES = """ninja_required_version = 1.5
 rule compile
-  command = {wrapper}{cxx} -MMD -MF $out.d {flags} -I{include} -isystem {cuda} -c $in -o $out
+  command = {wrapper}{cxx} -MMD -MF $out.d {flags} {includes} $options -c $in -o $out
   depfile = $out.d
   deps = gcc
+rule precompile
+  command = {cxx} {flags} {includes} -O3 -x c++-header $in -o $out
 rule archive
   command = rm -f $out && ar crs $out $in
 rule link
@@ -58,6 +63,7 @@ class _Plan:
     def flags_key(self) -> str:
         return fingerprints.digest(
             _FLAGS,
+            _COLD,
             tools.identity(self.cxx),
             tools.output(self.cxx, "--version"),
             tools.environment(),
@@ -70,16 +76,44 @@ class _Plan:
         key = fingerprints.digest(str(self.source), self.flags_key)
         return cache_dir() / "build" / f"simulator_{key}"
 
+    @property
+    def includes(self) -> str:
+        where = {
+            "-I": self.source / "include",
+            "-iquote": self.source / "src",
+            "-isystem": self.cuda.include,
+        }
+        return " ".join(f"{option} {shlex.quote(str(folder))}" for option, folder in where.items())
+
     def objects(self) -> dict[str, Path]:
         """Object name -> source; names follow the path, so that equal file names can coexist."""
         every = (*self.library_sources, *self.archive_sources)
         root = self.source / "src"
         return {"_".join(s.relative_to(root).with_suffix("").parts) + ".o": s for s in every}
 
+    @property
+    def precompiled(self) -> Path | None:
+        """The header that is compiled once for all files: what most include, by itself seconds.
+
+        Not with ccache, which does not keep what was compiled with such a header.
+        """
+        header = self.source / "src" / "precompiled.h"
+        return header if header.exists() and not tools.find_ccache() else None
+
+    def options(self, source: Path) -> str:
+        """How one file is compiled."""
+        cold = source.relative_to(self.source / "src").parts[0] in _COLD
+        level = "-O1" if cold else "-O3"
+        return f"{level} -include {self.precompiled.name}" if self.precompiled else level
+
     def wanted(self) -> dict[str, str]:
         """Object name -> fingerprint of its current inputs."""
         dirs = (self.source / "include", self.source / "src")
-        return fingerprints.of_objects(self.objects(), dirs, self.flags_key)
+        files, flags = self.objects(), self.flags_key
+        if header := self.precompiled:
+            files[f"{header.name}.gch"] = header
+            flags = fingerprints.digest(flags, fingerprints.content(header))
+        return fingerprints.of_objects(files, dirs, flags)
 
     def published(self, wanted: dict[str, str]) -> SimulatorLibrary:
         key = fingerprints.digest(_RULES, sorted(wanted.items()))
@@ -169,13 +203,17 @@ def _compile(plan: _Plan, wanted: dict[str, str], soname: str) -> None:
         wrapper=f"{ccache} " if ccache else "",
         cxx=shlex.quote(str(plan.cxx)),
         flags=_FLAGS,
-        include=shlex.quote(str(plan.source / "include")),
-        cuda=shlex.quote(str(plan.cuda.include)),
+        includes=plan.includes,
         soname=soname,
     )
     objects = plan.objects()
+    header = plan.precompiled
+    if header:
+        text += f"build {header.name}.gch: precompile {_escaped(header)}\n"
     for name, source in objects.items():
-        text += f"build {name}: compile {_escaped(source)}\n"
+        text += f"build {name}: compile {_escaped(source)}"
+        text += f" | {header.name}.gch\n" if header else "\n"
+        text += f"  options = {plan.options(source)}\n"
     names = {s: n for n, s in objects.items()}
     text += f"build wbsim.so: link {' '.join(names[s] for s in plan.library_sources)}\n"
     text += f"build wbcudart.a: archive {' '.join(names[s] for s in plan.archive_sources)}\n"

@@ -1,9 +1,10 @@
-#include "accumulators.h"
+#include "checks/accumulators.h"
 
 #include <algorithm>
 #include <bit>
 
-#include "../place.h"
+#include "checks/finding.h"
+#include "decode/place.h"
 
 namespace wbsim {
 

@@ -10,9 +10,11 @@
 #include <span>
 #include <vector>
 
-#include "../warp.h"
+#include "exec/warp.h"
 
 namespace wbsim {
+
+struct Kernel;
 
 class AccumulatorCheck {
  public:

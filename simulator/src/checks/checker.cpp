@@ -1,6 +1,8 @@
-#include "checker.h"
+#include "checks/checker.h"
 
 #include <bit>
+
+#include "exec/lanes.h"
 
 namespace wbsim {
 

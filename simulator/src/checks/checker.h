@@ -11,11 +11,12 @@
 
 #include <span>
 
-#include "../observe.h"
-#include "accumulators.h"
-#include "global_shadow.h"
-#include "happens_before.h"
-#include "shared_shadow.h"
+#include "checks/accumulators.h"
+#include "checks/global_shadow.h"
+#include "checks/happens_before.h"
+#include "checks/shared_shadow.h"
+#include "exec/block.h"
+#include "exec/observe.h"
 
 namespace wbsim {
 

@@ -1,4 +1,4 @@
-#include "foreign.h"
+#include "checks/foreign.h"
 
 namespace wbsim {
 

@@ -10,7 +10,7 @@
 #include <mutex>
 #include <unordered_map>
 
-#include "clock.h"
+#include "checks/clock.h"
 
 namespace wbsim {
 

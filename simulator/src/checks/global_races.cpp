@@ -5,7 +5,8 @@
 #include <chrono>
 #include <thread>
 
-#include "checker.h"
+#include "checks/checker.h"
+#include "exec/lanes.h"
 #include "wbsim.h"
 
 namespace wbsim {

@@ -11,8 +11,8 @@
 #include <mutex>
 #include <unordered_map>
 
-#include "foreign.h"
-#include "shared_shadow.h"
+#include "checks/foreign.h"
+#include "checks/shared_shadow.h"
 
 namespace wbsim {
 

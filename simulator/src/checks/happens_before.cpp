@@ -1,6 +1,8 @@
-#include "happens_before.h"
+#include "checks/happens_before.h"
 
 #include <bit>
+
+#include "exec/lanes.h"
 
 namespace wbsim {
 

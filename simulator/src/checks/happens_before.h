@@ -7,8 +7,10 @@
 #include <map>
 #include <unordered_map>
 
-#include "../ops/shared_address.h"
-#include "clock.h"
+#include "checks/clock.h"
+#include "exec/block.h"
+#include "exec/control.h"
+#include "exec/ops/shared_address.h"
 
 namespace wbsim {
 

@@ -9,7 +9,7 @@
 #include <immintrin.h>
 #endif
 
-#include "../program.h"
+#include "decode/program.h"
 
 namespace wbsim {
 

@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <cstdlib>
 
-#include "../place.h"
-#include "checker.h"
+#include "checks/checker.h"
+#include "checks/finding.h"
+#include "decode/place.h"
+#include "exec/shared_window.h"
 
 namespace wbsim {
 

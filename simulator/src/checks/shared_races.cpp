@@ -4,8 +4,10 @@
 #include <bit>
 #include <cstring>
 
-#include "checker.h"
-#include "pieces.h"
+#include "checks/checker.h"
+#include "checks/pieces.h"
+#include "exec/block.h"
+#include "exec/lanes.h"
 
 namespace wbsim {
 

@@ -8,7 +8,7 @@
 #include <memory>
 #include <vector>
 
-#include "clock.h"
+#include "checks/clock.h"
 
 namespace wbsim {
 

@@ -1,8 +1,9 @@
-#include "counting.h"
+#include "counting/counting.h"
 
 #include <bit>
 
-#include "patterns.h"
+#include "counting/patterns.h"
+#include "exec/block.h"
 
 namespace wbsim {
 namespace {

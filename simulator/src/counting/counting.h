@@ -4,10 +4,11 @@
 #include <array>
 #include <vector>
 
-#include "../observe.h"
-#include "footprint.h"
-#include "l1_cache.h"
-#include "patterns.h"
+#include "counting/footprint.h"
+#include "counting/l1_cache.h"
+#include "counting/patterns.h"
+#include "exec/observe.h"
+#include "exec/warp.h"
 
 namespace wbsim {
 

@@ -1,10 +1,10 @@
-#include "footprint.h"
+#include "counting/footprint.h"
 
 #include <algorithm>
 #include <bit>
 #include <map>
 
-#include "patterns.h"
+#include "counting/patterns.h"
 
 namespace wbsim {
 

@@ -6,7 +6,7 @@
 #include <memory>
 #include <unordered_map>
 
-#include "../memory.h"
+#include "exec/memory.h"
 
 namespace wbsim {
 

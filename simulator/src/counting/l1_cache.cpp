@@ -1,9 +1,9 @@
-#include "l1_cache.h"
+#include "counting/l1_cache.h"
 
 #include <algorithm>
 #include <bit>
 
-#include "patterns.h"
+#include "counting/patterns.h"
 
 #if defined(__AVX512F__)
 #include <immintrin.h>

@@ -1,7 +1,9 @@
-#include "patterns.h"
+#include "counting/patterns.h"
 
 #include <algorithm>
 #include <bit>
+
+#include "exec/lanes.h"
 
 namespace wbsim {
 namespace {

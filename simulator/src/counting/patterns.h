@@ -2,7 +2,7 @@
 // of shared memory. Rules as measured with Nsight Compute (docs/counters.md).
 #pragma once
 
-#include "../observe.h"
+#include "exec/observe.h"
 
 namespace wbsim {
 

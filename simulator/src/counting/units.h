@@ -1,7 +1,7 @@
 // units.h: which of a multiprocessor's units executes an instruction.
 #pragma once
 
-#include "../program.h"
+#include "decode/program.h"
 
 namespace wbsim {
 

@@ -2,6 +2,6 @@
 
 #include <cuda.h>
 
-#include "forward.h"
+#include "cudart/forward.h"
 
-#include "../api/driver_calls.inc"
+#include "runtime/api/driver_calls.inc"

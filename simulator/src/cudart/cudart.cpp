@@ -3,10 +3,10 @@
 // The archive libwbcudart.a, made of this file and of cuda.cpp, is linked into every extension and
 // program in the place of NVIDIA's libcudart and libcuda.
 
-#include "../api/registration.h"
-#include "forward.h"
+#include "cudart/forward.h"
+#include "runtime/api/registration.h"
 
-#include "../api/runtime_calls.inc"
+#include "runtime/api/runtime_calls.inc"
 
 extern "C" {
 

@@ -1,0 +1,22 @@
+// registers.h: which registers may share a place in the frame.
+//
+// PTX names a new register for nearly every value: thousands in an unrolled kernel. Registers whose
+// values are never needed at the same time share a slot, so that the frames of a block's warps stay
+// in the cache.
+#pragma once
+
+#include <vector>
+
+#include "ptx/ptx.h"
+
+namespace wbsim {
+
+// For every register of the function the number of its slot, counted from 0 within the registers of
+// the same width (predicates, 16, 32, 64, 128 bits). Special registers have none: -1.
+std::vector<int> share_slots(const ptx::Function& function);
+
+// For every register of the function whether it is an accumulator of wgmma, which is written not
+// where the instruction stands, but later.
+std::vector<bool> accumulators_of(const ptx::Function& function);
+
+}  // namespace wbsim

@@ -1,0 +1,33 @@
+// builtins.h: the functions that kernels call without defining them: printf, assert, malloc, free.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "exec/memory.h"
+#include "exec/warp.h"
+
+namespace wbsim {
+
+struct Warp;
+struct Inst;
+
+constexpr size_t MAX_BUILTIN_ARGS = 8;
+
+struct Builtin {
+  const char* name;
+  // Runs it for one lane. Throws Finding.
+  uint64_t (*run)(Warp& w, const Inst* in, int lane, const uint64_t* args);
+  bool uses_heap = false;
+};
+
+const Builtin* find_builtin(const std::string& name);  // nullptr: there is none
+
+// The memory that malloc in a kernel hands out. Its size is fixed by the first kernel that uses it.
+Region device_heap();
+bool device_heap_exists();  // some kernel has used it: others may have pointers into it
+void set_device_heap_bytes(uint64_t bytes);  // of cudaLimitMallocHeapSize
+uint64_t device_heap_bytes();
+
+}  // namespace wbsim

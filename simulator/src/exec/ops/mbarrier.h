@@ -1,0 +1,53 @@
+// mbarrier.h: mbarrier objects (PTX ISA, "mbarrier"), which live in shared memory as 8 bytes.
+//
+// A phase is complete when its pending arrivals and its tx-count are both zero; then the next one
+// begins with the expected number of arrivals. A few bit patterns of the 64 are objects: memory
+// that nobody initialised (0xff everywhere, or zero) is none, and is reported.
+#pragma once
+
+#include <cstdint>
+
+#include "exec/ops/shared_address.h"
+
+namespace wbsim {
+
+struct Mbarrier {
+  static constexpr uint32_t MAX_COUNT = (1 << 20) - 1;  // of arrivals and, either way, of bytes
+
+  uint32_t pending;   // arrivals that the phase still waits for
+  uint32_t expected;  // arrivals of the next phase
+  int32_t tx;         // bytes that the phase still waits for; negative: more came than expected
+  bool phase;         // parity of the phase's number
+};
+
+// The object's bytes, which are also what mbarrier.arrive returns as its state.
+uint64_t encoded(const Mbarrier& barrier);
+bool is_mbarrier(uint64_t bits);
+Mbarrier decoded(uint64_t bits);
+
+constexpr const char* THE_MBARRIER = "the mbarrier";
+
+inline SharedPlace mbarrier_place(const Issuer& issuer, const uint32_t* words) {
+  return shared_place(issuer, words, sizeof(uint64_t), alignof(uint64_t), THE_MBARRIER);
+}
+
+// The object at a place; reports bytes that are none.
+Mbarrier load_mbarrier(const Issuer& issuer, SharedPlace at);
+
+void init_mbarrier(const Issuer& issuer, SharedPlace at, uint32_t count);
+void invalidate_mbarrier(const Issuer& issuer, SharedPlace at);
+
+struct Arrival {
+  uint32_t count = 1;
+  uint32_t expect_tx = 0;    // bytes that the phase waits for in addition
+  bool drop = false;         // the later phases do without these arrivals
+  bool no_complete = false;  // must not be the last
+};
+// Returns the state before the arrival.
+uint64_t arrive(const Issuer& issuer, SharedPlace at, const Arrival& arrival);
+void expect_tx(const Issuer& issuer, SharedPlace at, uint32_t bytes);
+void complete_tx(const Issuer& issuer, SharedPlace at, uint32_t bytes);
+// One more arrival of this phase: a copy will make it.
+void expect_arrivals(const Issuer& issuer, SharedPlace at, uint32_t count);
+
+}  // namespace wbsim

@@ -1,0 +1,26 @@
+// scheduler.h: groups of lanes that wait.
+#pragma once
+
+#include "checks/finding.h"
+#include "exec/block.h"
+
+namespace wbsim {
+
+// Calls f(warp, group) for every group of the cluster that waits.
+template <class F>
+void each_waiting(Cluster& cluster, F f) {
+  for (auto& block : cluster.blocks) {
+    for (Warp& w : block->warps) {
+      for (Group& g : w.parked) {
+        if (g.state != Group::Ready) {
+          f(w, g);
+        }
+      }
+    }
+  }
+}
+
+// The report when no thread of the cluster can go on any more (deadlock.cpp).
+Finding deadlock(Cluster& cluster);
+
+}  // namespace wbsim

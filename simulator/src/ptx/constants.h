@@ -1,0 +1,31 @@
+// constants.h: constant expressions (PTX ISA 4.5).
+#pragma once
+
+#include <cstdint>
+
+#include "ptx/lexer.h"
+#include "ptx/ptx.h"
+
+namespace wbsim::ptx {
+
+// A constant expression, in 64 bits; only integers are computed with.
+Operand constant(Lexer& lex);
+// A whole number between two bounds.
+int64_t integer(Lexer& lex, int64_t low, int64_t high);
+
+// Counts how deep a parser is inside of itself while it lives; too deep is an error.
+class Depth {
+ public:
+  Depth(const Lexer& lex, int& depth) : depth_(depth) {
+    if (++depth_ > MAX) {
+      lex.fail("nested too deeply");
+    }
+  }
+  ~Depth() { depth_--; }
+
+ private:
+  static constexpr int MAX = 200;  // blocks, lists and parentheses
+  int& depth_;
+};
+
+}  // namespace wbsim::ptx

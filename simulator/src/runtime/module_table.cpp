@@ -1,0 +1,147 @@
+// module_table.cpp: modules are parsed, and kernels decoded, when they are first asked for.
+
+#include "runtime/module_table.h"
+
+#include <algorithm>
+
+#include "decode/module.h"
+
+namespace wbsim {
+
+Binary* ModuleTable::add(PtxImage image) {
+  std::lock_guard lock(mutex_);
+  binaries_.push_back(std::make_unique<Binary>());
+  binaries_.back()->image = std::move(image);
+  return binaries_.back().get();
+}
+
+void ModuleTable::remove(Binary* binary) {
+  std::lock_guard lock(mutex_);
+  auto of_binary = [&](auto& entry) { return entry.second.binary == binary; };
+  std::erase_if(functions_, of_binary);
+  std::erase_if(variables_, of_binary);
+  for (auto& [name, function] : binary->functions) {
+    handles_.erase(function.get());
+  }
+  if (binary->module) {
+    for (auto& [name, symbol] : binary->module->symbols) {
+      memory_.remove_region(reinterpret_cast<uint64_t>(symbol.address), name);
+    }
+  }
+  std::erase_if(binaries_, [&](auto& b) { return b.get() == binary; });
+}
+
+bool ModuleTable::is_binary(const void* handle) {
+  std::lock_guard lock(mutex_);
+  return std::any_of(binaries_.begin(), binaries_.end(),
+                     [&](auto& b) { return b.get() == handle; });
+}
+
+void ModuleTable::add_function(Binary* binary, const void* host, const char* name) {
+  std::lock_guard lock(mutex_);
+  functions_[host] = {binary, name};
+}
+
+void ModuleTable::add_variable(Binary* binary, const void* host, const char* name) {
+  std::lock_guard lock(mutex_);
+  variables_[host] = {binary, name};
+}
+
+// Called with mutex_ held.
+Module& ModuleTable::parse(Binary& binary) {
+  if (!binary.module) {
+    if (binary.image.ptx.empty()) {
+      throw ptx::ParseError(binary.image.problem);
+    }
+    std::vector<Region> regions;
+    binary.module = load_module(binary.image.ptx, regions);
+    for (Region& region : regions) {
+      memory_.add_region(std::move(region));
+    }
+  }
+  return *binary.module;
+}
+
+// The kernel of that name, or nullptr.
+static const ptx::Function* entry_named(const Module& module, const std::string& name) {
+  auto found = module.ptx->functions.find(name);
+  bool is_kernel = found != module.ptx->functions.end() && found->second.is_entry;
+  return is_kernel ? &found->second : nullptr;
+}
+
+Module& ModuleTable::module_of(Binary& binary) {
+  std::lock_guard lock(mutex_);
+  return parse(binary);
+}
+
+// Called with mutex_ held.
+Function& ModuleTable::function_in(Binary& binary, const std::string& name) {
+  const ptx::Function* entry = entry_named(parse(binary), name);
+  if (!entry) {
+    throw ptx::ParseError("the module has no kernel '" + name + "'");
+  }
+  std::unique_ptr<Function>& function = binary.functions[name];
+  if (!function) {
+    function = std::make_unique<Function>();
+    function->binary = &binary;
+    function->name = name;
+    function->ptx = entry;
+    std::copy_n(entry->required_cluster, 3, function->cluster);
+    handles_[function.get()] = function.get();
+  }
+  return *function;
+}
+
+Function* ModuleTable::find_function(const void* host_or_handle) {
+  std::lock_guard lock(mutex_);
+  if (auto handle = handles_.find(host_or_handle); handle != handles_.end()) {
+    return handle->second;
+  }
+  auto found = functions_.find(host_or_handle);
+  return found == functions_.end() ? nullptr
+                                   : &function_in(*found->second.binary, found->second.name);
+}
+
+Function* ModuleTable::find_function(Binary& binary, const std::string& name) {
+  std::lock_guard lock(mutex_);
+  return entry_named(parse(binary), name) ? &function_in(binary, name) : nullptr;
+}
+
+std::vector<Function*> ModuleTable::functions_of(Binary& binary) {
+  std::lock_guard lock(mutex_);
+  std::vector<Function*> all;
+  for (auto& [name, function] : parse(binary).ptx->functions) {
+    if (function.is_entry) {
+      all.push_back(&function_in(binary, name));
+    }
+  }
+  return all;
+}
+
+Kernel& ModuleTable::kernel_of(Function& function) {
+  std::lock_guard lock(mutex_);
+  if (!function.kernel) {
+    function.kernel = &wbsim::kernel_of(parse(*function.binary), function.name);
+  }
+  return *function.kernel;
+}
+
+const Module::Symbol* ModuleTable::find_variable(const void* host) {
+  std::unique_lock lock(mutex_);
+  auto found = variables_.find(host);
+  if (found == variables_.end()) {
+    return nullptr;
+  }
+  Named named = found->second;
+  lock.unlock();
+  return find_variable(*named.binary, named.name);
+}
+
+const Module::Symbol* ModuleTable::find_variable(Binary& binary, const std::string& name) {
+  std::lock_guard lock(mutex_);
+  Module& module = parse(binary);
+  auto symbol = module.symbols.find(name);
+  return symbol == module.symbols.end() ? nullptr : &symbol->second;
+}
+
+}  // namespace wbsim

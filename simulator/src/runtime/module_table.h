@@ -1,0 +1,75 @@
+// module_table.h: the modules of the process, their kernels and variables.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "decode/program.h"
+#include "ptx/fat_binary.h"
+#include "runtime/allocations.h"
+
+namespace wbsim {
+
+struct Function;
+
+// One loaded module: of the program itself, or loaded by it (cuModuleLoadData).
+// PTX is parsed when something of the module is first asked for.
+struct Binary {
+  PtxImage image;
+  std::unique_ptr<Module> module;
+  std::map<std::string, std::unique_ptr<Function>> functions;  // those that were asked for
+  std::vector<std::pair<void**, std::string>> managed;  // host pointers to __managed__ variables
+};
+
+// A kernel with what the host has set for it: what cudaKernel_t, cudaFunction_t, CUfunction and
+// CUkernel point to.
+struct Function {
+  Binary* binary = nullptr;
+  std::string name;
+  Kernel* kernel = nullptr;  // nullptr until it is first used
+  const ptx::Function* ptx = nullptr;
+  int carveout = -1;  // cudaFuncAttributePreferredSharedMemoryCarveout
+  int scheduling_policy = 0;
+  bool non_portable_cluster = false;
+  int cluster[3] = {0, 0, 0};  // cudaFuncAttributeRequiredCluster*, or of the PTX
+};
+
+// What is unknown is nullptr; PTX that cannot be parsed is a ptx::ParseError.
+class ModuleTable {
+ public:
+  explicit ModuleTable(Allocations& memory) : memory_(memory) {}
+
+  Binary* add(PtxImage image);
+  void remove(Binary* binary);  // no kernel of it may run
+  void add_function(Binary* binary, const void* host, const char* name);
+  void add_variable(Binary* binary, const void* host, const char* name);
+  Function* find_function(const void* host_or_handle);
+  Function* find_function(Binary& binary, const std::string& name);
+  const Module::Symbol* find_variable(const void* host);
+  const Module::Symbol* find_variable(Binary& binary, const std::string& name);
+  std::vector<Function*> functions_of(Binary& binary);
+  Module& module_of(Binary& binary);  // parses it
+  Kernel& kernel_of(Function& function);
+  bool is_binary(const void* handle);
+
+ private:
+  Module& parse(Binary& binary);
+  Function& function_in(Binary& binary, const std::string& name);
+
+  Allocations& memory_;
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<Binary>> binaries_;
+  struct Named {
+    Binary* binary;
+    std::string name;
+  };
+  std::map<const void*, Named> functions_;    // by host address
+  std::map<const void*, Function*> handles_;  // live Function objects
+  std::map<const void*, Named> variables_;
+};
+
+}  // namespace wbsim
