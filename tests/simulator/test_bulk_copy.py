@@ -39,7 +39,7 @@ MISUSE = {
         "in",
         256,
         "smem(&bar)",
-        r"the destination of the copy \(256 bytes\) lies outside",
+        r"the destination of the copy \(256 bytes\) is outside",
     ),
     "store to an input": (STORE, "smem(data)", "in", 16, "smem(&bar)", "write to 'in'.*an input"),
     "no mbarrier": (LOAD, "smem(data)", "in", 16, "smem(data)", "there is no mbarrier"),
@@ -49,7 +49,7 @@ MISUSE = {
         "in",
         16,
         "peer(&bar, 1)",
-        "destination lies in block 0 of the cluster and its mbarrier in block 1",
+        "destination is in block 0 of the cluster and its mbarrier in block 1",
     ),
     "no such block": (
         LOAD,

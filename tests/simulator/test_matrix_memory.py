@@ -152,8 +152,8 @@ def test_lanes_that_come_in_the_end(callers: ModuleType, name: str, first: int):
 @pytest.mark.parametrize(
     ("name", "first", "threads", "says"),
     [
-        ("left", 20, 32, "all 32 lanes of a warp, but lane 20 has exited or never was"),
-        ("whole", 0, 16, "all 32 lanes of a warp, but lane 16 has exited or never was"),
+        ("left", 20, 32, "all 32 lanes of a warp, but lane 20 has exited or never existed"),
+        ("whole", 0, 16, "all 32 lanes of a warp, but lane 16 has exited or never existed"),
         ("guarded", 12, 32, "all 32 lanes of a warp, but the guard of lane 12 is false"),
         ("elsewhere", 7, 32, "25 at a warp-wide instruction|deadlock"),
     ],

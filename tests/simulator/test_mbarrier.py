@@ -66,14 +66,14 @@ MISUSE = {
     "in global memory": (
         'asm volatile("mbarrier.init.b64 [%0], 1;" : : "l"(out));',
         "memcheck",
-        "does not lie in shared memory",
+        "is not in shared memory",
     ),
     "parity 2": ("try_wait(&bar, 2);", "synccheck", "0 or 1, not 2"),
     "no state": (
         'asm volatile("{.reg .pred p; mbarrier.test_wait.shared::cta.b64 p, [%0], 7;}"'
         ' : : "r"(smem(&bar)));',
         "synccheck",
-        "none that an arrival returned",
+        "was not returned by an arrival",
     ),
     "nobody arrives": (
         "expect(&bar, 48); wait(&bar, 0);",

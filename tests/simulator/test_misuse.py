@@ -121,7 +121,7 @@ CASES = {
     ),
     "rank of nothing": Misuse(
         asm(".reg .b32 a; add.u32 a, %0, 0x05000000; getctarank.shared::cluster.u32 a, a;", SHARED),
-        "memcheck", "lies in no block of the cluster", cluster=2, blocks=2,
+        "memcheck", "is in no block of the cluster", cluster=2, blocks=2,
     ),
     "beyond the other block": Misuse(
         asm(".reg .b32 a;" + FAR + "st.shared::cluster.u32 [a+256], 1;", SHARED),

@@ -62,8 +62,8 @@ MISUSE = {
     ),
     "mode": (lambda: launch(TILE, IM2COL), "4-dimensional im2col tensor"),
     "alignment": (lambda: launch(TILE, offset=64), "destination.*not a multiple of 128"),
-    "destination": (lambda: launch(TILE, offset=640), r"destination.*\(512 bytes\) lies outside"),
-    "no map": (no_map, "are no tensor map"),
+    "destination": (lambda: launch(TILE, offset=640), r"destination.*\(512 bytes\) is outside"),
+    "no map": (no_map, "are not a tensor map"),
     "map in local memory": (local_map, "tensor map lies neither(?s:.)*__grid_constant__"),
     "store": (store_beyond, "out-of-bounds write of 128 bytes.*past the end of 'out'"),
 }

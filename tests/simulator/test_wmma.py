@@ -127,7 +127,7 @@ FRAGMENTS = Program("wmma_accesses", ACCESSES, "load", "store")
         ("load", (0, 24, 99), "memcheck", "across the end of 'a'|past the end of 'a'"),
         ("load", (4, 16, 99), "memcheck", "misaligned read"),
         ("load", (0, 17, 99), "memcheck", "misaligned read"),
-        ("load", (0, 16, 5), "synccheck", "lane 5 gives another address"),
+        ("load", (0, 16, 5), "synccheck", "lane 5 has a different address"),
         ("store", (0, 16), "memcheck", "write to 'a'"),
     ],
 )

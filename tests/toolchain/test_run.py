@@ -104,7 +104,7 @@ def test_a_finding_is_printed_once_and_its_error_stays(several: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pointer", "says"), [("null", "a null pointer"), ("host", "is it a pointer of the host?")]
+    ("pointer", "says"), [("null", "a null pointer"), ("host", "is it a host pointer?")]
 )
 def test_a_pointer_that_is_none_of_the_device(several: Path, pointer: str, says: str) -> None:
     status, _, err = run(several, "-O2", "-std=c++20", "--", pointer)

@@ -49,8 +49,8 @@ void AccumulatorCheck::execute(uint32_t warp, const Warp& w, const Inst* in, con
     const Register& from = at(operands[i]);
     if (from.product > state.waited) {
       report(w, in, std::countr_zero(m),
-             "an accumulator of wgmma is read while its product is under way", from.pc,
-             "wgmma.wait_group first: until then the register may hold anything");
+             "an accumulator of wgmma is read while its product is in flight", from.pc,
+             "wgmma.wait_group first: until then the register is undefined");
     }
   }
   const auto pc = static_cast<uint32_t>(in - kernel_->code.data());

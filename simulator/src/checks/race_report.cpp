@@ -92,10 +92,10 @@ constexpr Operation LANE_COPY = {
     "cp.async.wait_group or wait_all by the thread that copies, then __syncthreads() for the "
     "others"};
 constexpr Operation PRODUCT = {
-    "the product", "while wgmma still reads there",
+    "the product", "while wgmma is still reading it",
     "wgmma.wait_group by its warpgroup first; then an mbarrier or a barrier tells others"};
 constexpr Operation STORE_READS = {
-    "the copy", "while a bulk copy still reads there",
+    "the copy", "while a bulk copy is still reading it",
     "cp.async.bulk.wait_group.read by the thread that started the copy, then a barrier for the "
     "others"};
 constexpr Operation STORE_WRITES = {
@@ -106,11 +106,11 @@ constexpr Operation LOAD_WRITES = {
     "the copy", "while a bulk copy is still writing there",
     "wait for the copy's mbarrier first, with the parity of the phase that it completes"};
 constexpr Operation LOAD_READS = {
-    "the copy", "while a bulk copy still reads there",
+    "the copy", "while a bulk copy is still reading it",
     "wait for the copy's mbarrier first, with the parity of the phase that it completes"};
 
 constexpr const char* BETWEEN_BLOCKS =
-    "blocks see each other's writes at the end of the kernel, or behind a flag: write, "
+    "blocks see each other's writes at the end of the kernel, or after a flag: write, "
     "__threadfence(), atomic on one side, atomic and then read on the other. A sum of several "
     "blocks needs atomicAdd; a barrier of the grid is grid.sync() of a cooperative launch";
 
@@ -135,7 +135,8 @@ std::string Checker::ordering_hint(const Warp& w, const Inst* in, const WarpAcce
   }
   std::string hint = "__syncthreads() between the two orders them";
   if (other.who.agent() == order_.warp_agent(w)) {
-    hint += ", or __syncwarp() if no other warp uses the data: lanes of a warp do not run in step";
+    hint +=
+        ", or __syncwarp() if no other warp uses the data: lanes of a warp do not run in lockstep";
   } else if (has_opcode(kernel, "mbarrier")) {
     hint += ", or an mbarrier on which one side arrives and for whose phase the other waits";
   }
@@ -187,7 +188,7 @@ void Checker::report(const Warp& w, const Inst* in, const WarpAccess& a, int lan
   if (other.unfenced) {
     f.message += " does not see " + by + ": there is no proxy fence";
     f.hint =
-        "asynchronous operations see what threads wrote only behind fence.proxy.async: each thread "
+        "asynchronous operations see threads' writes only after fence.proxy.async: each thread "
         "that wrote executes it, and then the barrier";
   } else {
     f.message += " races with " + by;
@@ -206,9 +207,9 @@ void Checker::uninitialised(const Warp& w, const Inst* in, const WarpAccess& a, 
       what_text(*kernel.info[pc_of(w, in)].source, a.kind, a.bytes) +
       (shared ? " in shared memory" + in_shared(kernel, offset)
               : " in global memory" + in_global(launch_.regions.find(offset, 1, false), offset)) +
-      ", which nobody has written yet";
-  f.hint = shared ? "if another thread writes it: __syncthreads() behind the write and before this "
-                    "read. If nobody does: shared memory holds anything when a block starts, the "
+      ", which has not been written yet";
+  f.hint = shared ? "if another thread writes it: __syncthreads() after the write and before this "
+                    "read. Otherwise: shared memory is uninitialised when a block starts, the "
                     "padding and the ragged edge of a tile included"
                   : "memory of cudaMalloc and fresh outputs hold anything: write them first, or "
                     "clear them (cudaMemset)";

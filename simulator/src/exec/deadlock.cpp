@@ -32,7 +32,7 @@ Finding deadlock(Cluster& cluster) {
        "all threads that the barrier counts must reach it; do some leave a loop or return early?"},
       {"at a warp-wide instruction that the other threads never reach",
        "its member mask names lanes that never come; __activemask() or a tile names those that do"},
-      {"for an mbarrier or a cluster barrier that nobody completes any more",
+      {"for an mbarrier or a cluster barrier that can no longer complete",
        "every block of a cluster arrives and waits once each phase"},
   };
   each_waiting(cluster, [&](Warp& w, Group& g) {

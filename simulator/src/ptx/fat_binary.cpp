@@ -88,7 +88,7 @@ PtxImage read_fat_binary(const uint8_t* image, size_t bytes) {
   }
   return problem(compressed      ? "the object's PTX is compressed"
                  : newest > ARCH ? "the object's PTX is for sm_" + std::to_string(newest)
-                 : machine_code  ? "the object holds machine code, and no PTX"
+                 : machine_code  ? "the object holds machine code without PTX"
                                  : "the object holds no PTX");
 }
 
@@ -98,7 +98,7 @@ PtxImage read_wrapper(const void* wrapper) {
   Wrapper w;
   std::memcpy(&w, wrapper, sizeof w);
   if (w.magic != WRAPPER_MAGIC || !w.data) {
-    return {{}, "the fat binary is of a kind that the simulator does not know"};
+    return {{}, "the fat binary is of an unknown kind"};
   }
   return read_image(w.data);
 }
@@ -119,7 +119,7 @@ PtxImage read_image(const void* image, size_t bytes) {
                   "\x7f"
                   "ELF",
                   sizeof magic) == 0) {
-    return problem("the image is machine code, and no PTX");
+    return problem("the image is machine code without PTX");
   }
   length = strnlen(text, bytes);
   return length ? PtxImage{std::string(text, length), {}} : problem("the image is empty");

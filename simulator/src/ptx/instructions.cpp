@@ -43,7 +43,7 @@ void Parser::instruction_or_label(Function& f) {
     inst.guard_negated = lex_.accept("!");
     inst.guard = scopes_.find_register(f, word());
     if (inst.guard < 0 || f.registers[inst.guard].type != Type::Pred) {
-      lex_.fail("expected a predicate register behind '@'");
+      lex_.fail("expected a predicate register after '@'");
     }
   }
   std::string name = word();
@@ -74,7 +74,7 @@ void Parser::label(Function& f, const std::string& name) {
   auto& labels = !scopes_.outermost() ? scopes_.innermost().labels : f.labels;
   bool is_targets = lex_.accept(".branchtargets") || lex_.accept(".calltargets");
   if (labels.contains(name) || f.targets.contains(name) || f.prototypes.contains(name)) {
-    lex_.fail("label '" + name + "' stands twice in one block");
+    lex_.fail("label '" + name + "' appears twice in one block");
   }
   if (is_targets) {
     f.targets[name] = target_list();
@@ -110,7 +110,7 @@ Operand Parser::operand(Function& f) {
     op = name_operand(f);
     op.negated = op.kind == Operand::Register;
     if (!op.negated || negated) {
-      lex_.fail("expected a register behind '-'");
+      lex_.fail("expected a register after '-'");
     }
     return op;
   } else {
@@ -118,7 +118,7 @@ Operand Parser::operand(Function& f) {
   }
   if (negated && (op.kind != Operand::Register || (f.registers[op.reg].type != Type::Pred &&
                                                    f.registers[op.reg].type != Type::None))) {
-    lex_.fail("expected a predicate behind '!'");
+    lex_.fail("expected a predicate after '!'");
   }
   op.negated = negated;
   return op;
@@ -185,12 +185,12 @@ Operand Parser::name_operand(Function& f) {
     }
   }
   if (!op.part.empty() && op.kind != Operand::Register) {
-    lex_.fail("expected a register in front of '." + op.part + "'");
+    lex_.fail("expected a register before '." + op.part + "'");
   }
   if (lex_.accept("|")) {
     Operand second = operand(f);
     if (second.kind != Operand::Register && second.kind != Operand::Sink) {
-      lex_.fail("expected a register behind '|'");
+      lex_.fail("expected a register after '|'");
     }
     op.pair = second.reg;
   }

@@ -157,8 +157,8 @@ void Allocations::require_range(const void* pointer, size_t bytes, const std::st
       finding.message = does + " " + bytes_text(bytes) + " at byte " + std::to_string(offset) +
                         " of an allocation of " + bytes_text(near->bytes) + " (" + near->name + ")";
     } else if (on_device) {
-      finding.message = does + " " + bytes_text(bytes) + " of memory that is not the device's";
-      finding.hint = "memory of the device comes from cudaMalloc, and is gone after cudaFree";
+      finding.message = does + " " + bytes_text(bytes) + " of memory that is not device memory";
+      finding.hint = "device memory comes from cudaMalloc, and is invalid after cudaFree";
     } else {
       return;  // the host's own
     }

@@ -49,7 +49,7 @@ std::string check_geometry(const Kernel& kernel, dim3 grid, dim3 block, size_t s
   if (kernel.shared_bytes > Device::SHARED_UNASKED) {
     return std::to_string(kernel.shared_bytes) +
            " bytes of static shared memory; a kernel has at " + "most " +
-           std::to_string(Device::SHARED_UNASKED) + ". For more take dynamic shared memory " +
+           std::to_string(Device::SHARED_UNASKED) + ". For more, use dynamic shared memory " +
            "(extern __shared__) and cudaFuncSetAttribute";
   }
   // Without an opt-in, static and dynamic shared memory have 48 KB together.
@@ -82,7 +82,7 @@ std::string check_cluster(const Function& function, const LaunchShape& shape) {
   if (product(shape.cluster) > 0 && function.cluster[0] > 0 &&
       dim3_text(shape.cluster) !=
           dim3_text(dim3(function.cluster[0], function.cluster[1], function.cluster[2]))) {
-    return "cluster " + dim3_text(cluster) + ", but the kernel requires another one";
+    return "cluster " + dim3_text(cluster) + ", but the kernel requires a different one";
   }
   uint64_t limit =
       function.non_portable_cluster ? Device::MAX_CLUSTER : Device::MAX_CLUSTER_PORTABLE;

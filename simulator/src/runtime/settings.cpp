@@ -94,7 +94,7 @@ std::string ProcessSettings::set(const std::string& name, const std::string& val
     return name + ": expected a whole number, got '" + value + "'";
   } else {
     return "no such setting: '" + name +
-           "'; there are checks, order, seed, instruction_limit, threads, sample_blocks";
+           "'; expected checks, order, seed, instruction_limit, threads or sample_blocks";
   }
   return "";
 }

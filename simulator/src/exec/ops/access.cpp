@@ -170,7 +170,7 @@ std::string hint_for(const RegionTable& regions, uint64_t address) {
   }
   const Region* r = regions.nearest(address);
   if (!r || address + FAR < r->first || address > r->last() + FAR) {
-    return ": is it a pointer of the host? The device's memory comes from cudaMalloc";
+    return ": is it a host pointer? Device memory comes from cudaMalloc";
   }
   return ": check the index against the shape, and the guard of the ragged edge";
 }

@@ -195,7 +195,7 @@ const Inst* cluster_rank(Warp& w, const Inst* in, Mask m) {
         SHARED ? block_at(*w.block, static_cast<uint32_t>(a)) : block_holding(*w.block, a);
     if (!block) {
       throw finding_at(w, in, l, "memcheck",
-                       "getctarank: the address lies in no block of the cluster");
+                       "getctarank: the address is in no block of the cluster");
     }
     w.reg<uint32_t>(in->dst)[l] = block->rank;
   });

@@ -40,7 +40,7 @@ void each_destination(const Issuer& issuer, SharedPlace to, SharedPlace mbarrier
   if (!in->b) {
     if (to.block != mbarrier.block) {
       issuer.fail("memcheck",
-                  "the destination lies in block " + std::to_string(to.block->rank) +
+                  "the destination is in block " + std::to_string(to.block->rank) +
                       " of the cluster and its mbarrier in block " +
                       std::to_string(mbarrier.block->rank),
                   "a copy signals an mbarrier of the block that it writes to");

@@ -123,7 +123,7 @@ const Inst* call_pointer(Warp& w, const Inst* in, Mask m) {
       std::snprintf(text, sizeof text, "0x%llx", static_cast<unsigned long long>(address));
       throw finding_at(w, in, l, "memcheck",
                        std::string("call of the address ") + text +
-                           ", where no device function of this module is");
+                           ", which is not a device function of this module");
     }
     if ((*callee)->params.size() != site.args.size()) {
       throw finding_at(w, in, l, "memcheck",
@@ -309,7 +309,7 @@ const Inst* restore_stack(Warp& w, const Inst* in, Mask m) {
     uint64_t frame_end = w.reg<uint32_t>(function.stack_slot)[l] + uint64_t{function.stack_bytes};
     if (to < frame_end || to > w.stack_top[l]) {
       throw finding_at(w, in, l, "memcheck",
-                       "stackrestore to a place that is not behind the function's variables and "
+                       "stackrestore to an address that is not after the function's variables and "
                        "before the end of the stack");
     }
     w.stack_top[l] = static_cast<uint32_t>(to);

@@ -114,7 +114,7 @@ inline const Inst* with_whole_warp(Warp& w, const Inst* in, Mask m, F f) {
     if (lanes != ALL_LANES) {
       throw finding_at(w, in, std::countr_zero(lanes), "synccheck",
                        "this instruction is for all 32 lanes of a warp, but lane " +
-                           std::to_string(std::countr_one(lanes)) + " has exited or never was");
+                           std::to_string(std::countr_one(lanes)) + " has exited or never existed");
     }
     f();
   });

@@ -28,7 +28,7 @@ void add_tx(const Issuer& issuer, Mbarrier& barrier, int64_t bytes) {
   constexpr int64_t MAX = Mbarrier::MAX_COUNT;
   if (tx > MAX || tx < -MAX || bytes > MAX || bytes < -MAX) {
     issuer.fail("synccheck", "the tx-count of the mbarrier becomes " + number(tx) +
-                                 "; it holds from " + number(-MAX) + " to " + number(MAX));
+                                 "; its range is " + number(-MAX) + " to " + number(MAX));
   }
   barrier.tx = static_cast<int32_t>(tx);
 }
@@ -55,7 +55,7 @@ void check_unused(const Issuer& issuer, SharedPlace at, const char* what) {
   if (has_signals(at)) {
     issuer.fail(
         "synccheck",
-        std::string("the mbarrier is ") + what + " while a copy is under way that will signal it",
+        std::string("the mbarrier is ") + what + " while a copy that will signal it is in flight",
         "wait for the copy first");
   }
 }

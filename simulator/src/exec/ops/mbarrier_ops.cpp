@@ -89,7 +89,7 @@ const Inst* pending_count(Warp& w, const Inst* in, Mask m) {
   for_lanes(m, [&](int l) {
     uint64_t state = w.reg<uint64_t>(in->b)[l];
     if (!is_mbarrier(state)) {
-      Issuer{&w, in, l}.fail("synccheck", "the operand is no state that an arrival returned");
+      Issuer{&w, in, l}.fail("synccheck", "the operand is not a state returned by an arrival");
     }
     w.reg<uint32_t>(in->dst)[l] = decoded(state).pending;
   });
@@ -108,7 +108,7 @@ bool awaited_phase(const Issuer& issuer) {
   }
   uint64_t state = issuer.warp->reg<uint64_t>(in->b)[issuer.lane];
   if (!is_mbarrier(state)) {
-    issuer.fail("synccheck", "the state to wait for is none that an arrival returned");
+    issuer.fail("synccheck", "the state to wait for was not returned by an arrival");
   }
   return decoded(state).phase;
 }

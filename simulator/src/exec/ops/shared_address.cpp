@@ -51,12 +51,12 @@ SharedPlace checked(const Issuer& issuer, Block* block, uint64_t offset, uint64_
                     const char* what) {
   if (offset > block->shared_bytes || bytes > block->shared_bytes - offset) {
     issuer.fail("memcheck", std::string(what) + " (" + std::to_string(bytes) +
-                                " bytes) lies outside of the block's shared memory (" +
+                                " bytes) is outside the block's shared memory (" +
                                 std::to_string(block->shared_bytes) + " bytes)");
   }
   if (std::string trouble = trouble_with(issuer.block(), *block); !trouble.empty()) {
     issuer.fail("memcheck",
-                std::string(what) + " lies in the shared memory of the cluster's block " +
+                std::string(what) + " is in the shared memory of the cluster's block " +
                     std::to_string(block->rank) + trouble,
                 NOT_LIVE_HINT);
   }
@@ -64,7 +64,7 @@ SharedPlace checked(const Issuer& issuer, Block* block, uint64_t offset, uint64_
 }
 
 [[noreturn]] void no_such_block(const Issuer& issuer, uint32_t rank, const char* what) {
-  issuer.fail("memcheck", std::string(what) + " would lie in block " + std::to_string(rank) +
+  issuer.fail("memcheck", std::string(what) + " would be in block " + std::to_string(rank) +
                               " of the cluster, which has " +
                               std::to_string(issuer.block().cluster->blocks.size()));
 }
@@ -88,7 +88,7 @@ SharedPlace shared_place(const Issuer& issuer, const uint32_t* words, uint64_t b
     case Window::Generic:
       block = block_holding(own, address);
       if (!block) {
-        issuer.fail("memcheck", std::string(what) + " does not lie in shared memory");
+        issuer.fail("memcheck", std::string(what) + " is not in shared memory");
       }
       offset = address - reinterpret_cast<uint64_t>(block->shared);
       break;

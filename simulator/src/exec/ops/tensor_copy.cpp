@@ -270,7 +270,7 @@ TensorMap load_tensor_map(const Issuer& issuer, uint64_t address) {
       at >= block.params && within(at - block.params, sizeof(TensorMap), 0, launch.params.size());
   if (!in_params && !launch.regions.find(address, sizeof(TensorMap), false)) {
     issuer.fail("memcheck",
-                "the tensor map lies neither in global or constant memory nor in the kernel's "
+                "the tensor map is neither in global or constant memory nor in the kernel's "
                 "parameters",
                 "a kernel takes it as `const __grid_constant__ CUtensorMap map` and uses &map; "
                 "without __grid_constant__ that is a copy in local memory");
@@ -282,7 +282,7 @@ TensorMap load_tensor_map(const Issuer& issuer, uint64_t address) {
   std::memcpy(&map, at, sizeof map);
   if (map.magic != TensorMap::MAGIC || map.rank < 1 || map.rank > TensorMap::MAX_RANK ||
       map.type >= NUM_TYPES || map.swizzle >= std::size(SWIZZLES)) {
-    issuer.fail("memcheck", "the 128 bytes that the address names are no tensor map",
+    issuer.fail("memcheck", "the 128 bytes at the address are not a tensor map",
                 "cuTensorMapEncodeTiled and cuTensorMapEncodeIm2col make one");
   }
   if (std::count(map.element_strides, map.element_strides + map.rank, 0)) {

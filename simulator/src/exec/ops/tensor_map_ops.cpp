@@ -137,7 +137,7 @@ const Inst* replace(Warp& w, const Inst* in, Mask m) {
     TensorMap map;
     std::memcpy(&map, at, sizeof map);
     if (map.magic != TensorMap::MAGIC) {
-      issuer.fail("memcheck", "the 128 bytes that the address names are no tensor map",
+      issuer.fail("memcheck", "the 128 bytes at the address are not a tensor map",
                   "tensormap.replace changes a copy of one that cuTensorMapEncodeTiled made");
     }
     uint64_t value = form.type == Type::B64 ? w.reg<uint64_t>(in->a)[l] : w.reg<uint32_t>(in->a)[l];

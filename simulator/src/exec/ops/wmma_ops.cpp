@@ -71,10 +71,11 @@ Matrix find_lines(Warp& w, const Inst* in) {
   const uint32_t* stride = w.reg<uint32_t>(in->b);
   for (int lane = 1; lane < LANES; lane++) {
     if (address[lane] != address[0] || (layout.has_stride && stride[lane] != stride[0])) {
-      throw finding_at(w, in, lane, "synccheck",
-                       "lane " + std::to_string(lane) +
-                           " gives another address or stride than lane 0; all lanes of a warp must "
-                           "give the same");
+      throw finding_at(
+          w, in, lane, "synccheck",
+          "lane " + std::to_string(lane) +
+              " has a different address or stride from lane 0; all lanes of a warp must "
+              "give the same");
     }
   }
   const int bits = bits_of(layout.type);

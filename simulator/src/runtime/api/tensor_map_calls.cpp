@@ -37,7 +37,7 @@ class Encoder {
               CUtensorMapInterleave interleave, CUtensorMapSwizzle swizzle,
               CUtensorMapL2promotion promotion, CUtensorMapFloatOOBfill fill) {
     expect(out && reinterpret_cast<uint64_t>(out) % 64 == 0,
-           "tensorMap must not be null and must lie on a multiple of 64 bytes");
+           "tensorMap must not be null and must be a multiple of 64 bytes");
     expect(static_cast<unsigned>(type) < std::size(ELEMENT_BYTES),
            "tensorDataType " + std::to_string(type) + " does not exist on this device");
     expect(static_cast<unsigned>(interleave) <= CU_TENSOR_MAP_INTERLEAVE_32B, "interleave");
@@ -53,7 +53,7 @@ class Encoder {
         "tensorRank is " + std::to_string(rank) + "; expected " + (packed ? "3" : "1") + " to 5");
     unsigned align = interleave == CU_TENSOR_MAP_INTERLEAVE_32B ? 32 : 16;
     expect(address && reinterpret_cast<uint64_t>(address) % align == 0,
-           "globalAddress must lie on a multiple of " + std::to_string(align) + " bytes");
+           "globalAddress must be a multiple of " + std::to_string(align) + " bytes");
     for (unsigned i = 0; i < rank; i++) {
       std::string at = "[" + std::to_string(i) + "]";
       expect(sizes[i] > 0 && sizes[i] <= uint64_t{1} << 32,
@@ -196,7 +196,7 @@ CUresult wbsim_cuTensorMapReplaceAddress(CUtensorMap* map, void* address) {
                      "tensorMap was not made by cuTensorMapEncode");
       unsigned align = inside.interleave == CU_TENSOR_MAP_INTERLEAVE_32B ? 32 : 16;
       encoder.expect(address && reinterpret_cast<uint64_t>(address) % align == 0,
-                     "globalAddress must lie on a multiple of " + std::to_string(align) + " bytes");
+                     "globalAddress must be a multiple of " + std::to_string(align) + " bytes");
       inside.address = reinterpret_cast<uint64_t>(address);
       std::memcpy(map, &inside, sizeof inside);
     });
