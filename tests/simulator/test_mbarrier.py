@@ -61,7 +61,7 @@ MISUSE = {
     "outside": (
         "make_barrier(&bar + 1000, 1);",
         "memcheck",
-        "outside of the block's shared memory",
+        "outside the block's shared memory",
     ),
     "in global memory": (
         'asm volatile("mbarrier.init.b64 [%0], 1;" : : "l"(out));',

@@ -168,7 +168,7 @@ CASES = {
     ),
     "stackrestore": Misuse(
         asm(".reg .b64 a; alloca.u64 a, 16; stackrestore.u64 %0;", '"l"(1ull << 20)'),
-        "memcheck", "stackrestore to a place",
+        "memcheck", "stackrestore to an address",
     ),
 }  # fmt: skip
 

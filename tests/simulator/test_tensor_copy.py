@@ -64,7 +64,7 @@ MISUSE = {
     "alignment": (lambda: launch(TILE, offset=64), "destination.*not a multiple of 128"),
     "destination": (lambda: launch(TILE, offset=640), r"destination.*\(512 bytes\) is outside"),
     "no map": (no_map, "are not a tensor map"),
-    "map in local memory": (local_map, "tensor map lies neither(?s:.)*__grid_constant__"),
+    "map in local memory": (local_map, "tensor map is neither(?s:.)*__grid_constant__"),
     "store": (store_beyond, "out-of-bounds write of 128 bytes.*past the end of 'out'"),
 }
 
