@@ -165,7 +165,7 @@ SOURCE_001 = _cases((256, 256), (99, 99), (100, 2048), (100, 2047), (1024, 1024)
 
 
 def _lengths(of: Operator, lengths: tuple[int, ...], *dtypes: str, **settings) -> tuple[Case, ...]:
-    """Two rows of every length, spaced so that they lie differently towards 16 bytes."""
+    """Two rows of every length, spaced so that they differ in their address modulo 16."""
     shapes = [(2, cols) for cols in lengths]
     return tuple(
         case
