@@ -23,6 +23,22 @@ struct Device {
   std::function<Arg(size_t bytes)> allocate;  // memory that lives until the launch has finished
 };
 
+// A line of a ladder's table, without the operator's problem.
+struct Table {
+  const char* name;
+  Needs needs;
+};
+
+template <class Problem>
+std::vector<Table> tables_of(const Ladder<Problem>& ladder) {
+  std::vector<Table> tables;
+  for (const auto& rung : ladder) tables.push_back({rung.name, rung.needs});
+  return tables;
+}
+
+// As text, for Python: a line for each rung.
+std::string table_text(const std::vector<Table>& tables);
+
 class Call {
  public:
   std::string name;  // of the operator, as messages have it
@@ -68,17 +84,6 @@ class Call {
   }
 
  private:
-  struct Table {
-    const char* name;
-    Needs needs;
-  };
-  template <class Problem>
-  static std::vector<Table> tables_of(const Ladder<Problem>& ladder) {
-    std::vector<Table> tables;
-    for (const auto& rung : ladder) tables.push_back({rung.name, rung.needs});
-    return tables;
-  }
-
   template <class Problem>
   const Rung<Problem>& choose(const Ladder<Problem>& ladder, const Problem& problem) const {
     check_all_taken();
@@ -139,18 +144,6 @@ class Call {
   std::vector<std::pair<const void*, std::string>> known_;  // to the simulator
 };
 
-// A line for each rung: name, dtypes, options, alignment, compute_capability, composed_of.
-template <class Problem>
-std::string table_text(const Ladder<Problem>& ladder) {
-  std::ostringstream text;
-  for (const Rung<Problem>& rung : ladder) {
-    const Needs& needs = rung.needs;
-    text << rung.name << '\t' << needs.dtypes << '\t' << needs.options << '\t' << needs.alignment
-         << '\t' << needs.compute_capability << '\t' << needs.composed_of << '\n';
-  }
-  return text.str();
-}
-
 // An operator makes itself known when the library is loaded; no list names it.
 struct Operator {
   const char* name;
@@ -159,7 +152,7 @@ struct Operator {
 
   template <class Problem>
   Operator(const char* name, void (*run)(Call&), const Ladder<Problem>& ladder)
-      : name(name), run(run), table(table_text(ladder)) {
+      : name(name), run(run), table(table_text(tables_of(ladder))) {
     all().push_back(this);
   }
   static std::vector<const Operator*>& all();
