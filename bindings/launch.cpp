@@ -1,5 +1,12 @@
-// launch.cpp: the parts of a Call that do not depend on the operator. See launch.h.
+// launch.cpp: the part of arguments and calls that does not depend on the operator. See args.h and
+// launch.h.
 #include "launch.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <sstream>
+#include <stdexcept>
 
 #ifdef WORKBENCH_SIMULATOR
 #include "wbsim.h"
@@ -7,7 +14,7 @@
 
 namespace {
 
-// Whether `word` is in a space-separated list.
+// Is `word` one of a list whose words are separated by spaces?
 bool lists(const std::string& list, const std::string& word) {
   return (" " + list + " ").find(" " + word + " ") != std::string::npos;
 }
@@ -38,11 +45,154 @@ const char* take_report() {
 }  // namespace
 
 // ------------------------------------------------------------------------------------------------
+// Messages
+
+std::string brackets(const std::vector<int64_t>& numbers) {
+  std::string text = "[";
+  for (int64_t number : numbers) text += (text.size() > 1 ? ", " : "") + std::to_string(number);
+  return text + "]";
+}
+
+Part::Part(double number) {
+  char digits[32];
+  std::snprintf(digits, sizeof(digits), "%g", number);
+  text = digits;
+}
+
+void fail(const std::string& op, std::initializer_list<Part> parts) {
+  std::string text = op + ": ";
+  for (const Part& part : parts) text += part.text;
+  throw std::runtime_error(text);
+}
+
+// ------------------------------------------------------------------------------------------------
+// An argument (args.h)
+
+bool Arg::empty() const { return std::find(sizes.begin(), sizes.end(), 0) != sizes.end(); }
+
+std::string Arg::text() const {
+  return dtype + " " + brackets(sizes) + (contiguous ? "" : ", strides " + brackets(strides));
+}
+
+int64_t Arg::spanned_bytes() const {
+  if (empty()) return 0;
+  int64_t last = 0;
+  for (int i = 0; i < rank(); ++i) last += (sizes[i] - 1) * strides[i];
+  return (last + 1) * element_bytes;
+}
+
+void check_rank(const Arg& arg, int low, int high) {
+  if (arg.rank() >= low && arg.rank() <= high) return;
+  if (high == INT_MAX) arg.reject(arg.name, " must have at least one dimension");
+  arg.reject(arg.name, " must have ", low, " to ", high, " dimensions");
+}
+
+void check_sizes(const Arg& arg, const std::vector<int64_t>& sizes, const std::string& why) {
+  if (arg.sizes == sizes) return;
+  arg.reject(arg.name, " must be ", brackets(sizes), " (", why, ")");
+}
+
+void check_limits(const Arg& arg, int from_end) {
+  for (int i = 1; i <= std::min(from_end, arg.rank()); ++i) {
+    if (arg.size(i) <= MAX_DIM) continue;
+    arg.reject("a dimension of ", arg.name, " is above ", MAX_DIM, ", the most a kernel supports");
+  }
+}
+
+void check_rows_contiguous(const Arg& arg, const char* advice) {
+  if (arg.empty() || arg.size(1) == 1 || arg.stride(1) == 1) return;
+  fail(arg.op, "the last dimension of ", arg.name, " must be contiguous (stride 1); got ",
+       arg.text(), arg.output ? "" : advice);
+}
+
+void check_of_rows(const Arg& arg, const Arg& x) {
+  check_sizes(arg, {x.sizes.begin(), x.sizes.end() - 1},
+              "as " + x.name + " without its last dimension");
+  const char* expected = x.dtype == "float64" ? "float64" : "float32";
+  if (arg.dtype != expected) {
+    arg.reject(arg.name, " must be ", expected, " where ", x.name, " is ", x.dtype);
+  }
+  if (!arg.contiguous) arg.reject(arg.name, " must be contiguous");
+}
+
+void check_finite(const char* option, double value, const Arg& x) {
+  const bool is_double = x.dtype == "float64";
+  if (std::isfinite(is_double ? value : static_cast<float>(value))) return;
+  fail(x.op, option, " must be finite", is_double ? "" : " in float32", "; got ", value);
+}
+
+// With the dimensions sorted by stride, each must step over all that the smaller ones span.
+void check_no_self_overlap(const Arg& out) {
+  if (out.empty()) return;
+  std::vector<std::pair<int64_t, int64_t>> dims;  // stride, size
+  for (int i = 0; i < out.rank(); ++i) {
+    if (out.sizes[i] > 1) dims.emplace_back(out.strides[i], out.sizes[i]);
+  }
+  std::sort(dims.begin(), dims.end());
+  int64_t last = 0;  // the furthest element so far
+  for (auto [stride, size] : dims) {
+    if (stride <= last) out.reject("elements of ", out.name, " share memory");
+    last += (size - 1) * stride;
+  }
+}
+
+void check_no_overlap(const Arg& out, const Arg& other) {
+  const char* out_end = out.first_byte() + out.spanned_bytes();
+  const char* other_end = other.first_byte() + other.spanned_bytes();
+  if (out.spanned_bytes() == 0 || other.spanned_bytes() == 0) return;
+  if (out_end <= other.first_byte() || other_end <= out.first_byte()) return;
+  fail(out.op, "the memory that ", out.name,
+       " spans from its first element to its last overlaps that of ", other.name, "; give ",
+       out.name, " its own memory");
+}
+
+static DType dtype_of(const Arg& arg) {
+  for (auto [name, dtype] : DTYPES) {
+    if (arg.dtype == name) return dtype;
+  }
+  arg.reject("kernels do not support ", arg.dtype);
+}
+
+View view_of(const Arg& arg, int inner, const char* what) {
+  View view = {.data = arg.data, .dtype = dtype_of(arg)};
+  for (int i = 1; i <= inner; ++i) {
+    view.size[4 - i] = arg.size(i);
+    view.stride[4 - i] = arg.stride(i);
+  }
+  int64_t size = 1, stride = 0;
+  for (int i = inner + 1; i <= arg.rank(); ++i) {
+    if (arg.size(i) == 1) continue;  // its stride is never taken
+    if (size == 1) {
+      stride = arg.stride(i);
+    } else if (arg.stride(i) != size * stride && !arg.empty()) {
+      fail(arg.op, "the ", what, " of ", arg.name, " must have a constant stride; got ", arg.text(),
+           ". Call .contiguous() first");
+    }
+    size *= arg.size(i);
+  }
+  if (inner < 4) {
+    view.size[3 - inner] = size;
+    view.stride[3 - inner] = stride;
+  }
+  return view;
+}
+
+// ------------------------------------------------------------------------------------------------
 // Operators
 
 std::vector<const Operator*>& Operator::all() {
   static std::vector<const Operator*> operators;
   return operators;
+}
+
+// A line for each rung: name, dtypes, options, alignment, compute_capability, composed_of.
+std::string table_text(const std::vector<Table>& tables) {
+  std::ostringstream text;
+  for (const auto& [name, needs] : tables) {
+    text << name << '\t' << needs.dtypes << '\t' << needs.options << '\t' << needs.alignment << '\t'
+         << needs.compute_capability << '\t' << needs.composed_of << '\n';
+  }
+  return text.str();
 }
 
 const Operator* Operator::find(const std::string& name) {
@@ -86,7 +236,7 @@ Args Call::arguments(bool outputs) const {
   return found;
 }
 
-// What the caller passes and the binding does not request would be silently ignored.
+// What the caller gives and the binding does not ask for would be ignored silently.
 void Call::check_all_taken() const {
   for (const Arg& arg : args_) {
     if (!arg.taken) fail(name, "it has no argument ", arg.name);
@@ -121,7 +271,7 @@ void Call::check_arguments(const std::string& dtypes) const {
 }
 
 // ------------------------------------------------------------------------------------------------
-// Choosing a rung: its requirements against the arguments.
+// Which rung: what it needs against what came.
 
 Call::Facts Call::facts_of_call() const {
   Facts facts;
@@ -162,7 +312,7 @@ std::string Call::unmet(const Needs& needs, const Facts& facts) const {
   return why.str();
 }
 
-// All dtypes that any rung of a ladder supports.
+// All dtypes that any rung of a ladder takes.
 std::string Call::dtypes_of(const std::vector<Table>& tables) {
   std::string all;
   for (const Table& rung : tables) {
@@ -201,7 +351,7 @@ Call::~Call() {
 #endif
 }
 
-// Tells the simulator which bytes the kernels may access.
+// Tells the simulator which bytes the kernels may touch.
 void Call::make_known(const Arg& arg, bool output) {
 #ifdef WORKBENCH_SIMULATOR
   if (arg.empty()) return;
@@ -211,10 +361,10 @@ void Call::make_known(const Arg& arg, bool output) {
 #endif
 }
 
-// A launcher that does not check its launches must not leave errors for the next operator.
+// A launcher that does not check its launches must not leave their errors to the next operator.
 void Call::launch(const char* rung, const std::function<void()>& run) {
   for (const Arg& arg : args_) make_known(arg, arg.output);
-  take_report();  // drop an earlier one
+  take_report();  // one that somebody else left
   const std::string kernel = std::string("kernel '") + rung + "': ";
   std::string error;
   try {

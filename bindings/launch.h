@@ -1,5 +1,5 @@
 // launch.h: one call of an operator: its arguments and options by name, the choice of a rung, the
-// launch. An operator's binding is a function on a Call, registered by a static Operator:
+// launch. An operator's binding is a function on a Call, announced by a static Operator:
 //
 //   static void matmul(Call& call) {
 //     const Arg &a = call.input("a"), &b = call.input("b"), &out = call.output("out");
@@ -18,14 +18,30 @@
 
 // Where the call runs. bindings.cpp fills it in.
 struct Device {
-  int index = 0;  // CUDA's device number; the simulator has one device
+  int index = 0;  // CUDA's number of it; the simulator has one device
   cudaStream_t stream = nullptr;
   std::function<Arg(size_t bytes)> allocate;  // memory that lives until the launch has finished
 };
 
+// A line of a ladder's table, without the operator's problem.
+struct Table {
+  const char* name;
+  Needs needs;
+};
+
+template <class Problem>
+std::vector<Table> tables_of(const Ladder<Problem>& ladder) {
+  std::vector<Table> tables;
+  for (const auto& rung : ladder) tables.push_back({rung.name, rung.needs});
+  return tables;
+}
+
+// As text, for Python: a line for each rung.
+std::string table_text(const std::vector<Table>& tables);
+
 class Call {
  public:
-  std::string name;  // of the operator, for messages
+  std::string name;  // of the operator, as messages have it
 
   Call(std::string name, std::string kernel, std::deque<Arg> args,
        std::map<std::string, double> options, Device device)
@@ -40,7 +56,7 @@ class Call {
 
   const Arg& input(const char* name, Role role = Role::data) { return take(name, role, false); }
   const Arg& output(const char* name, Role role = Role::data) { return take(name, role, true); }
-  // nullptr if the caller left it out. Passing one is an option, with the argument's name.
+  // nullptr if the caller left it out. To be given one is an option, of the argument's name.
   const Arg* optional_input(const char* name, Role role) { return find(name, role, false, true); }
   const Arg* optional_output(const char* name, Role role) { return find(name, role, true, true); }
 
@@ -54,13 +70,13 @@ class Call {
   }
 
   // Checks that data tensors have one dtype, that outputs share memory with nothing, and that
-  // elements of a row are adjacent. Call it once the sizes are known to be right.
+  // elements of a row are adjacent. To be called when the sizes are known to be right.
   template <class Problem>
   void check(const Ladder<Problem>& ladder) const {
     check_arguments(dtypes_of(tables_of(ladder)));
   }
 
-  // Launches the requested rung or, if there is none, the last one that accepts the problem.
+  // Launches the rung that was asked for, or, if none was, the last one that takes the problem.
   template <class Problem>
   void run(const Ladder<Problem>& ladder, const Problem& problem) {
     const Rung<Problem>& rung = choose(ladder, problem);
@@ -68,17 +84,6 @@ class Call {
   }
 
  private:
-  struct Table {
-    const char* name;
-    Needs needs;
-  };
-  template <class Problem>
-  static std::vector<Table> tables_of(const Ladder<Problem>& ladder) {
-    std::vector<Table> tables;
-    for (const auto& rung : ladder) tables.push_back({rung.name, rung.needs});
-    return tables;
-  }
-
   template <class Problem>
   const Rung<Problem>& choose(const Ladder<Problem>& ladder, const Problem& problem) const {
     check_all_taken();
@@ -108,11 +113,11 @@ class Call {
     fail_none(reasons, facts.came);
   }
 
-  // What requirements are compared with.
+  // What needs are compared with.
   struct Facts {
     std::string dtype;
-    int64_t alignment = 128;           // of every pointer and stride, in bytes; no rung needs more
-    std::vector<std::string> options;  // that were requested
+    int64_t alignment = 128;  // of every pointer and stride, in bytes; no rung asks for more
+    std::vector<std::string> options;  // that were asked for
     std::string came;                  // "a float32 [4, 3], b float32 [3, 5]"
   };
 
@@ -133,25 +138,13 @@ class Call {
 
   std::string kernel_;
   std::deque<Arg> args_, scratch_;
-  std::map<std::string, double> options_;  // that the caller requests
-  std::vector<std::string> read_;          // that the binding has read
+  std::map<std::string, double> options_;  // that the caller asks for
+  std::vector<std::string> read_;          // that the binding knows
   Device device_;
   std::vector<std::pair<const void*, std::string>> known_;  // to the simulator
 };
 
-// One line per rung: name, dtypes, options, alignment, compute_capability, composed_of.
-template <class Problem>
-std::string table_text(const Ladder<Problem>& ladder) {
-  std::ostringstream text;
-  for (const Rung<Problem>& rung : ladder) {
-    const Needs& needs = rung.needs;
-    text << rung.name << '\t' << needs.dtypes << '\t' << needs.options << '\t' << needs.alignment
-         << '\t' << needs.compute_capability << '\t' << needs.composed_of << '\n';
-  }
-  return text.str();
-}
-
-// An operator registers itself when the library is loaded; no list names it.
+// An operator makes itself known when the library is loaded; no list names it.
 struct Operator {
   const char* name;
   void (*run)(Call&);
@@ -159,7 +152,7 @@ struct Operator {
 
   template <class Problem>
   Operator(const char* name, void (*run)(Call&), const Ladder<Problem>& ladder)
-      : name(name), run(run), table(table_text(ladder)) {
+      : name(name), run(run), table(table_text(tables_of(ladder))) {
     all().push_back(this);
   }
   static std::vector<const Operator*>& all();

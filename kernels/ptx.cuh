@@ -1,5 +1,5 @@
-// ptx.cuh: the only home of inline PTX. One function per instruction, named after it; what they do
-// is in NVIDIA's PTX ISA, in the chapter that each section names.
+// ptx.cuh: the only home of inline PTX. One function per instruction, named after it; the chapter of
+// NVIDIA's PTX ISA that explains it stands at the head of each section.
 #pragma once
 
 #include <cstdint>
@@ -15,10 +15,52 @@ __device__ inline float ex2(float x) {
 }
 
 // ------------------------------------------------------------------------------------------------
+// Conversions (PTX ISA, "cvt")
+
+__device__ inline float cvt_f32_f16(uint16_t bits) {
+  float value;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
+  return value;
+}
+
+// To the nearest fp16; of two that are equally near, to the even one.
+__device__ inline uint16_t cvt_rn_f16(float value) {
+  uint16_t bits;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+  return bits;
+}
+
+// Before sm_90 there is no instruction for it: the bits become the upper half of an fp32.
+__device__ inline float cvt_f32_bf16(uint16_t bits) {
+  float value;
+#if __CUDA_ARCH__ >= 900
+  asm("cvt.f32.bf16 %0, %1;" : "=f"(value) : "h"(bits));
+#else
+  asm("mov.b32 %0, {0, %1};" : "=f"(value) : "h"(bits));
+#endif
+  return value;
+}
+
+// To the nearest bf16; of two that are equally near, to the even one.
+__device__ inline uint16_t cvt_rn_bf16(float value) {
+#if __CUDA_ARCH__ >= 800
+  uint16_t bits;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+  return bits;
+#else
+  // Adding just under half a bf16, and one more if the result would be odd, carries into the upper
+  // half exactly where rounding goes up. A NaN could carry into its sign.
+  const uint32_t bits = __float_as_uint(value);
+  if (value != value) return 0x7fff;
+  return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+#endif
+}
+
+// ------------------------------------------------------------------------------------------------
 // Stores (PTX ISA, "st")
 
-// Stores 16 bytes to an address in multiples of 16. The compiler may move it: not for memory that the
-// same kernel reads.
+// Stores 16 bytes to an address that is a multiple of 16. It does not tell the compiler that memory
+// changes: not for memory that the same kernel reads.
 __device__ inline void st_global_16(void* global, uint4 value) {
   asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(global), "r"(value.x), "r"(value.y),
                "r"(value.z), "r"(value.w));
@@ -27,7 +69,7 @@ __device__ inline void st_global_16(void* global, uint4 value) {
 // ------------------------------------------------------------------------------------------------
 // Asynchronous copies, sm_80 (PTX ISA, "cp.async")
 
-// The address of shared memory as PTX takes it.
+// The 32-bit address within shared memory that PTX expects.
 __device__ inline uint32_t shared_address(const void* smem) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(smem));
 }
@@ -41,7 +83,7 @@ __device__ inline void cp_async_16(void* smem, const void* global) {
 // Closes the group of this thread's copies since the last one; it may be empty.
 __device__ inline void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
-// Waits until at most PENDING of this thread's groups, the latest, are under way.
+// Waits until at most PENDING of this thread's groups, the latest, are in flight.
 template <int PENDING>
 __device__ inline void cp_async_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
@@ -72,8 +114,8 @@ __device__ inline void cluster_sync() {
           : "memory");
 }
 
-// The same in two halves, of which the first promises nothing about memory: cluster_wait returns
-// when all threads of the cluster have arrived.
+// The same in two halves; the first orders no memory accesses. cluster_wait returns when all threads
+// of the cluster have arrived.
 __device__ inline void cluster_arrive_relaxed() {
   asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
 }
@@ -84,7 +126,7 @@ __device__ inline void cluster_wait() {
 // ------------------------------------------------------------------------------------------------
 // Barriers in shared memory, sm_90 (PTX ISA, "mbarrier", "st.async")
 
-// To be called by one thread, before cluster_sync: then all blocks see the barrier.
+// One thread calls it, before cluster_sync: then all blocks see the barrier.
 __device__ inline void mbarrier_init(uint64_t* barrier, uint32_t arrivals) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)),
                "r"(arrivals)
@@ -92,7 +134,7 @@ __device__ inline void mbarrier_init(uint64_t* barrier, uint32_t arrivals) {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
 
-// Arrives, and has the phase wait for so many bytes that other threads send.
+// Arrives, and makes the phase wait for this many bytes, which other threads send.
 __device__ inline void mbarrier_arrive_expect(uint64_t* barrier, uint32_t bytes) {
   asm volatile(
       "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)),
@@ -113,7 +155,7 @@ __device__ inline void mbarrier_wait(uint64_t* barrier, uint32_t parity) {
       : "memory");
 }
 
-// Where `smem` lies in the shared memory of the cluster's block `rank`.
+// The address of `smem` in the shared memory of the cluster's block `rank`.
 __device__ inline uint32_t address_in_block(const void* smem, uint32_t rank) {
   uint32_t address;
   asm("mapa.shared::cluster.u32 %0, %1, %2;"
@@ -122,7 +164,7 @@ __device__ inline uint32_t address_in_block(const void* smem, uint32_t rank) {
   return address;
 }
 
-// Sends two numbers to where `smem` lies in the block `rank`, and tells its `barrier` their bytes.
+// Sends two numbers to `smem` in the block `rank`, and counts their bytes at its `barrier`.
 __device__ inline void st_async(uint32_t rank, void* smem, float a, float b, uint64_t* barrier) {
   asm volatile(
       "st.async.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [%0], {%1, %2}, [%3];" ::"r"(
@@ -138,7 +180,7 @@ __device__ inline void st_async(uint32_t rank, void* smem, double a, double b, u
       : "memory");
 }
 
-// Stores a number to where `smem` lies in the shared memory of the cluster's block `rank`.
+// Stores a number to `smem` in the shared memory of the cluster's block `rank`.
 __device__ inline void store_to_block(uint32_t rank, float* smem, float value) {
   asm volatile(
       "{\n\t"

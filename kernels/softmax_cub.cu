@@ -1,22 +1,28 @@
-// softmax_cub.cu: the rung `cub` of softmax.cu, in a file of its own because CUB's headers take
-// seconds to compile.
+// softmax_cub.cu: softmax with the library's reductions. The contract is in softmax.cu.
+//
+// Rungs                                                         fp32 bytes per element, asked
+//   cub               reductions by CUB, to compare                     16
+//
+// CUB's headers take longer to compile than all rungs of softmax.cu together.
 #include <cub/block/block_reduce.cuh>
 
 #include "softmax.cuh"
 
 // cub: reductions by CUB (fp32)
 // Idea     The comparison: the library's block reduction, written by those who know the hardware.
-// Changes  vs warp_shuffles: cub::BlockReduce for block_reduce_shuffles. It gives its result to
-//          thread 0 alone, so a second trip through shared memory hands it to the others.
+// Changes  vs warp_shuffles: cub::BlockReduce in place of block_reduce_shuffles. Only thread 0 gets
+//          its result, so shared memory and a second barrier pass it on to the others.
 // Bytes    16 asked per element (floor: 8), 2 exp.
 // Shape    256 threads per row, 4 loads in flight per thread, 2 __syncthreads per reduction.
+// Trap     Reduce() may overwrite its TempStorage as soon as it is called again: each reduction has
+//          storage of its own here, because each Op instantiates the function anew.
 // Next     Nothing: reductions are a small part of the work, whoever writes them.
 constexpr int CUB_NUM_THREADS = 256;  // tunable: 64, 128, 256, 512, 1024
 constexpr int CUB_COARSENING = 4;     // tunable: 1, 2, 4, 8
 
 namespace {
 
-// As in rung coarsened.
+// The walk of rung coarsened: COARSENING loads, then their uses; what is left follows one by one.
 template <class Use>
 __device__ void walk_row(const float* x, int cols, Use use) {
   int col = threadIdx.x;
@@ -31,6 +37,7 @@ __device__ void walk_row(const float* x, int cols, Use use) {
   for (; col < cols; col += CUB_NUM_THREADS) use(col, x[col]);
 }
 
+// op over the values of all threads of the block. All of them get it.
 template <class Op>
 __device__ float block_reduce_cub(float value, Op op) {
   using Reduce = cub::BlockReduce<float, CUB_NUM_THREADS>;
@@ -38,7 +45,7 @@ __device__ float block_reduce_cub(float value, Op op) {
   __shared__ float result;
   value = Reduce(storage).Reduce(value, op);
   if (threadIdx.x == 0) result = value;
-  __syncthreads();  // thread 0 has told the result
+  __syncthreads();  // thread 0 has stored the result
   return result;
 }
 

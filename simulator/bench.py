@@ -148,7 +148,7 @@ def _decode_seconds() -> dict[str, float]:
     files = {
         "matmul.cu": lambda: workbench.matmul(x, x, kernel="tiled"),
         "softmax.cu": lambda: workbench.softmax(x, kernel="coarsened"),
-        "attention.cu": lambda: workbench.attention(*qkv, kernel="flash"),
+        "attention_flash.cu": lambda: workbench.attention(*qkv, kernel="flash"),
     }
     return {name: _seconds(run) - _seconds(run) for name, run in files.items()}
 

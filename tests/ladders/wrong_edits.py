@@ -109,12 +109,14 @@ SWAPPED = (
         "group_reduce(sum, Sum(), lanes)",
         "group_reduce(sum, Sum(), lanes / 2)",
         shape="rows=9,cols=64",
+        file="softmax_backward_row_in_registers.cu",
     ),
     Edit(
         "attention",
         "flash",
         "&KV_smem[tx + LANES * j][d]",
         "&KV_smem[tx * TN + j][d]",
+        file="attention_flash.cu",
     ),
     Edit(
         "transpose",
@@ -123,7 +125,13 @@ SWAPPED = (
         "tile_smem[i][threadIdx.x]",
         shape="M=64,N=96",  # whole tiles: in a ragged one this reads unwritten memory
     ),
-    Edit("transpose", "vectorized", "tile_smem[i][lane ^ i / E]", "tile_smem[i][lane]"),
+    Edit(
+        "transpose",
+        "vectorized",
+        "tile_smem[i][lane ^ i / E]",
+        "tile_smem[i][lane]",
+        file="transpose_vectorized.cu",
+    ),
 )
 
 UNGUARDED = (
@@ -189,6 +197,7 @@ UNGUARDED = (
         shape="rows=1,cols=2101",  # so that reads out of bounds hit no other row
         tensor="dy|y",
         line_of="sum = term(",
+        file="softmax_backward_vectorized.cu",
     ),
     Edit(
         "softmax_backward",
@@ -198,6 +207,7 @@ UNGUARDED = (
         shape="rows=9,cols=64",  # eight rows per block
         tensor="dy|y",
         line_of="dy_frag[v] = load_vector(",
+        file="softmax_backward_row_in_registers.cu",
     ),
     Edit(
         "transpose",
@@ -213,6 +223,7 @@ UNGUARDED = (
         "row < rows ? src[row * ld + d] : 0.0f",
         "src[row * ld + d]",
         tensor="q|k|v",
+        file="attention_flash.cu",
     ),
 )
 
@@ -225,7 +236,13 @@ WRONG_FORMULA = (
         "sum = term(p, dy[col], y[col])",
         behind="softmax_backward_block_per_row_kernel(",
     ),
-    Edit("attention", "flash", "acc_o[i][c] *= alpha", "acc_o[i][c] *= 1.0f"),
+    Edit(
+        "attention",
+        "flash",
+        "acc_o[i][c] *= alpha",
+        "acc_o[i][c] *= 1.0f",
+        file="attention_flash.cu",
+    ),
     Edit(
         "attention",
         "flash",
@@ -233,6 +250,7 @@ WRONG_FORMULA = (
         "<= seen ?",
         behind="attention_flash_kernel(",
         shape="B=1,H=1,Nq=40,Nk=40,D=32 causal",
+        file="attention_flash.cu",
     ),
 )
 
@@ -245,26 +263,29 @@ TOO_MUCH = (
         "if (false) {",
         behind="softmax_row_in_registers_declines(",
         shape=LONG_ROW,
-        file="softmax_vectorized.cu",
+        file="softmax_row_in_registers.cu",
         says="launch",
         kernel=False,
     ),
     Edit(
         "softmax_backward",
         "row_in_registers",
-        "if (vectors_of_a_row(p) > ROW_IN_REGISTERS_MAX_VECTORS) {",
+        "if (!fits_in_registers(p)) {",
         "if (false) {",
+        behind="softmax_backward_row_in_registers_declines(",
         shape=LONG_ROW,
+        file="softmax_backward_row_in_registers.cu",
         says="launch",
         kernel=False,
     ),
     Edit(
         "softmax_backward",
         "row_in_registers",
-        "tensors_lie_alike(p) ? nullptr : LIE_DIFFERENTLY",
+        "tensors_aligned_alike(p) ? nullptr : NOT_ALIGNED_ALIKE",
         "nullptr",
-        behind="row_in_registers_declines(",
+        behind="softmax_backward_row_in_registers_declines(",
         layout="offset_dy",
+        file="softmax_backward_row_in_registers.cu",
         says="misaligned",
         kernel=False,
     ),
@@ -274,6 +295,7 @@ TOO_MUCH = (
         "if (D == 32 || D == 64 || D == 128) return nullptr;",
         "return nullptr;",
         shape="B=1,H=1,Nq=40,Nk=40,D=48",
+        file="attention_flash.cu",
         says="D must be 32, 64 or 128",
         kernel=False,
     ),
@@ -308,8 +330,9 @@ BARRIER_USERS = {
     "matmul.cu": ("matmul/tiled", "matmul/tiled_16"),
     "softmax.cu": ("softmax/block_per_row", "softmax/coarsened"),
     "softmax_cub.cu": ("softmax/cub",),
-    "softmax_vectorized.cu": ("softmax/cluster", "softmax/cluster_pipelined"),
-    "softmax_backward.cu": ("softmax_backward/cluster",),
+    "softmax_cluster.cu": ("softmax/cluster",),
+    "softmax_cluster_pipelined.cu": ("softmax/cluster_pipelined",),
+    "softmax_backward_cluster.cu": ("softmax_backward/cluster",),
     "softmax.cuh": (
         "softmax_backward/block_per_row",
         "softmax_backward/vectorized",
@@ -321,10 +344,9 @@ BARRIER_USERS = {
         "softmax/cluster",
         "softmax/cluster_pipelined",
     ),
-    "attention.cu": ("attention/flash",),
-    "transpose.cu": tuple(
-        f"transpose/{rung}" for rung in ("tiled", "padded", "swizzled", "vectorized")
-    ),
+    "attention_flash.cu": ("attention/flash",),
+    "transpose.cu": tuple(f"transpose/{rung}" for rung in ("tiled", "padded", "swizzled")),
+    "transpose_vectorized.cu": ("transpose/vectorized",),
 }
 
 
@@ -359,15 +381,15 @@ EACH = 3  # without --full, one of this many barriers is removed
 # Left out of the copies of the kernels: no edit needs it, and it takes most of the time.
 CUB = '    {"cub", softmax_cub},\n'
 LEFT_OUT = {
-    "attention.cu": (
+    "attention_flash.cu": (
         "  if (p.D == 64) return launch_flash<64>(p, stream);\n",
         "  if (p.D == 128) return launch_flash<128>(p, stream);\n",
     ),
     "softmax.cu": (CUB,),
-    "softmax.cuh": (
+    "softmax_vectors.cuh": (
         "    case DType::float64:\n      return run(double());\n",
-        "    case DType::float16:\n      return run(__half());\n",
-        "    case DType::bfloat16:\n      return run(__nv_bfloat16());\n",
+        "    case DType::float16:\n      return run(fp16());\n",
+        "    case DType::bfloat16:\n      return run(bf16());\n",
     ),
 }
 
