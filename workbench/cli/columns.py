@@ -199,18 +199,20 @@ def _ratio(name: str) -> Column:
 
 KERNEL = Column("\nrung", "", lambda e: e.row.kernel)
 ERROR = Column(
-    "\nerror", "error: largest, as a share of the allowed error", lambda e: percent(e.row.share)
+    "error\n/allowed",
+    "error/allowed: the largest error of an element, as a share of the error allowed there",
+    lambda e: percent(e.row.share),
 )
 INSTRUCTIONS = Column("warp\ninstr.", "", lambda e: amount(e.counted("warp_instructions")))
 SECTORS = Column(
     "sectors\n/request",
-    "sectors/request: of global memory, and the minimum",
+    "sectors/request: 32-byte sectors of global memory, actual/minimum",
     lambda e: sectors_per_request(e.row.counters),
 )
 BYTES_MOVED = Column(
-    "bytes\nmoved",
-    "bytes moved: in those sectors; x: relative to the ideal, each input read once and each output "
-    "written once",
+    "sector\nbytes",
+    "sector bytes: of those sectors, before any cache; x: relative to the ideal, each input read "
+    "once and each output written once",
     _moved("global_moved_bytes"),
 )
 BANK_CONFLICTS = Column(

@@ -164,7 +164,7 @@ def shared_bound(s: Subject) -> Iterator[Finding]:
         f"{of(c.shared_load_requests / c.fp32_instructions, 'load')} of "
         f"{listed(known) if known else 'shared memory'} per arithmetic instruction, "
         f"{intensity} FLOP per byte of shared memory: the arithmetic units are busy "
-        f"{percent(min(1.0, computing(s.total) / cycles))} of the time at most"
+        f"about {percent(min(1.0, computing(s.total) / cycles))} of the time"
     )
     starts = s.gpu.fp32 * units.busy(1, 1, s.gpu) / LANES
     why = (

@@ -67,7 +67,7 @@ class Recipe:
             tools.identity(cxx),
             tools.output(cxx, "--version"),
             importlib.metadata.version("torch"),
-            str(importlib.util.find_spec("torch")),
+            getattr(importlib.util.find_spec("torch"), "origin", None),
             sys.version,
             tools.environment(),
         )
