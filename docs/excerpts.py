@@ -1,11 +1,12 @@
 """Writes docs/results/excerpts.json: what README.md shows of the scripts' output.
 
 ``python -m docs.excerpts`` runs them; ``python -m workbench.cli.pages`` then puts the
-excerpts into the page.
+excerpts into the page. ``--dry-run`` writes nothing and exits with 1 if one is not up to date.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -63,10 +64,18 @@ def _script(*arguments: str, status: int = 0, **environment: str) -> str:
 
 
 def main() -> int:
-    """Run the scripts and write the file."""
+    """Run the scripts and write the file, or with ``--dry-run`` say what is not up to date."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dry-run", action="store_true", help="write nothing")
+    dry = parser.parse_args().dry_run
     excerpts = {"explain": explained(), "race": race()}
-    FILE.write_text(json.dumps(excerpts, indent=2) + "\n")
-    return 0
+    kept = json.loads(FILE.read_text()) if FILE.exists() else {}
+    stale = [name for name, text in excerpts.items() if kept.get(name) != text]
+    for name in stale:
+        print(f"{FILE.relative_to(REPO)}: {name} is {'not up to date' if dry else 'updated'}")
+    if not dry:
+        FILE.write_text(json.dumps(excerpts, indent=2) + "\n")
+    return int(dry and bool(stale))
 
 
 if __name__ == "__main__":

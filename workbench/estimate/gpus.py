@@ -61,6 +61,8 @@ class Gpu:
         alu: lanes of integer, logic and compare instructions.
         special: lanes of the special-function units.
         warps, blocks: maximum resident on an SM.
+        registers, register_unit: of an SM, and the unit in which a warp is given them.
+        issue: warp instructions that an SM starts per clock.
         latency: in cycles.
         launch_us: duration of a kernel that does next to nothing.
     """
