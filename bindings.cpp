@@ -77,7 +77,7 @@ cudaStream_t current_stream(int device) {
 
 // Runs an operator.
 //
-// called: the operator's name in messages. kernel: a rung, or "" for the table's choice. names,
+// called: the operator's name in messages. kernel: a rung, or "" to let the table choose. names,
 // tensors: the arguments, data before statistics. options, values: the requested options, 1 for a
 // flag. The caller has checked that all tensors are dense and on one device.
 void launch(std::string op, std::string called, std::string kernel, std::vector<std::string> names,
@@ -120,8 +120,8 @@ EXPORT const char* workbench_rungs(const char* op) {
 }
 
 // Defines torch.ops.<ns>.launch, once per loaded copy of this library; 0 on success. The macro
-// STABLE_TORCH_LIBRARY would fix the namespace at compile time: every edited build needs another
-// one, and a name that changes on the command line would recompile every file for an edit of one.
+// STABLE_TORCH_LIBRARY would fix the namespace at compile time: every edited build needs a new one,
+// and passing it on the command line would recompile every file for an edit to one.
 // These are the objects the macro creates, never deleted: an operator may be called until exit.
 EXPORT int workbench_register(const char* ns) {
   using torch::stable::detail::StableLibrary;

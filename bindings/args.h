@@ -46,12 +46,12 @@ constexpr std::pair<const char*, DType> DTYPES[] = {
 // ------------------------------------------------------------------------------------------------
 // An argument.
 
-// data: of the operator's dtype, moved in whole rows. statistic: a number for each row, in the type
+// data: of the operator's dtype, moved in whole rows. statistic: one number per row, in the type
 // that kernels compute in: float64 for float64, float32 for all others.
 enum class Role { data, statistic };
 
 struct Arg {
-  std::string op;  // whose argument it is, for messages
+  std::string op;  // the operator it belongs to, for messages
   std::string name;
   void* data = nullptr;
   std::string dtype;  // torch's name
@@ -60,15 +60,15 @@ struct Arg {
   bool contiguous = false;
   Role role = Role::data;  // as the operator's binding says
   bool output = false;
-  bool optional = false;  // that it was given is an option, of its name
-  bool taken = false;     // the binding has asked for it
+  bool optional = false;  // passing it counts as an option with its name
+  bool taken = false;     // the binding has requested it
 
   int rank() const { return static_cast<int>(sizes.size()); }
   bool empty() const;  // has a dimension of size 0
 
-  // Counted from the end: size(1) is the last dimension, and one that is missing has size 1.
+  // Counted from the end: size(1) is the last dimension; a missing one has size 1.
   int64_t size(int from_end) const { return from_end <= rank() ? *(sizes.end() - from_end) : 1; }
-  // 0 where the dimension has no second element to stride to.
+  // 0 if the dimension has no second element to stride to.
   int64_t stride(int from_end) const {
     return size(from_end) > 1 ? *(strides.end() - from_end) : 0;
   }
@@ -77,7 +77,7 @@ struct Arg {
   std::string text() const;
 
   const char* first_byte() const { return static_cast<const char*>(data); }
-  // From the first byte to behind the last one that an index can reach.
+  // From the first byte to just past the last one that an index can reach.
   int64_t spanned_bytes() const;
 
   // Throws "<op>: <what is wrong>; got <this argument>".
@@ -97,7 +97,7 @@ void check_sizes(const Arg& arg, const std::vector<int64_t>& sizes, const std::s
 // Every dimension fits a kernel's int. Rows of softmax are 64-bit: they pass `from_end` = 1.
 void check_limits(const Arg& arg, int from_end);
 void check_rows_contiguous(const Arg& arg, const char* advice = ". Call .contiguous() first");
-// A number for each row of x.
+// One number per row of x.
 void check_of_rows(const Arg& arg, const Arg& x);
 // An option has to be finite in the type that kernels compute in.
 void check_finite(const char* option, double value, const Arg& x);
@@ -108,10 +108,10 @@ void check_no_overlap(const Arg& out, const Arg& other);
 // ------------------------------------------------------------------------------------------------
 // Views.
 
-// The tensor as a ladder sees it. All dimensions but the last `inner` become one, of `what`, which
-// must be one stride apart.
+// The tensor as a ladder sees it. All dimensions except the last `inner` become one, of `what`,
+// which must be a constant stride apart.
 View view_of(const Arg& arg, int inner, const char* what);
-// Of at most four dimensions, each as it is.
+// For at most four dimensions, each kept as it is.
 inline View view_of(const Arg& arg) { return view_of(arg, 4, ""); }
 // [1, 1, rows, cols].
 inline View rows_of(const Arg& arg) { return view_of(arg, 1, "rows"); }

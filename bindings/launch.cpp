@@ -14,7 +14,7 @@
 
 namespace {
 
-// Is `word` one of a list whose words are separated by spaces?
+// Whether `word` is in a list whose words are separated by spaces.
 bool lists(const std::string& list, const std::string& word) {
   return (" " + list + " ").find(" " + word + " ") != std::string::npos;
 }
@@ -121,7 +121,7 @@ void check_finite(const char* option, double value, const Arg& x) {
   fail(x.op, option, " must be finite", is_double ? "" : " in float32", "; got ", value);
 }
 
-// With the dimensions sorted by stride, each must step over all that the smaller ones span.
+// With the dimensions sorted by stride, each must step over everything that the smaller ones span.
 void check_no_self_overlap(const Arg& out) {
   if (out.empty()) return;
   std::vector<std::pair<int64_t, int64_t>> dims;  // stride, size
@@ -161,7 +161,7 @@ View view_of(const Arg& arg, int inner, const char* what) {
   }
   int64_t size = 1, stride = 0;
   for (int i = inner + 1; i <= arg.rank(); ++i) {
-    if (arg.size(i) == 1) continue;  // its stride is never taken
+    if (arg.size(i) == 1) continue;  // its stride is never used
     if (size == 1) {
       stride = arg.stride(i);
     } else if (arg.stride(i) != size * stride && !arg.empty()) {
@@ -236,7 +236,7 @@ Args Call::arguments(bool outputs) const {
   return found;
 }
 
-// What the caller gives and the binding does not ask for would be ignored silently.
+// An argument or option that the binding does not read would be ignored silently.
 void Call::check_all_taken() const {
   for (const Arg& arg : args_) {
     if (!arg.taken) fail(name, "it has no argument ", arg.name);
@@ -271,7 +271,7 @@ void Call::check_arguments(const std::string& dtypes) const {
 }
 
 // ------------------------------------------------------------------------------------------------
-// Which rung: what it needs against what came.
+// Choosing a rung: what it needs against what was given.
 
 Call::Facts Call::facts_of_call() const {
   Facts facts;
@@ -312,7 +312,7 @@ std::string Call::unmet(const Needs& needs, const Facts& facts) const {
   return why.str();
 }
 
-// All dtypes that any rung of a ladder takes.
+// All dtypes that any rung of a ladder supports.
 std::string Call::dtypes_of(const std::vector<Table>& tables) {
   std::string all;
   for (const Table& rung : tables) {
@@ -364,7 +364,7 @@ void Call::make_known(const Arg& arg, bool output) {
 // A launcher that does not check its launches must not leave their errors to the next operator.
 void Call::launch(const char* rung, const std::function<void()>& run) {
   for (const Arg& arg : args_) make_known(arg, arg.output);
-  take_report();  // one that somebody else left
+  take_report();  // discards one left by an earlier call
   const std::string kernel = std::string("kernel '") + rung + "': ";
   std::string error;
   try {

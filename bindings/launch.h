@@ -1,5 +1,5 @@
 // launch.h: one call of an operator: its arguments and options by name, the choice of a rung, the
-// launch. An operator's binding is a function on a Call, announced by a static Operator:
+// launch. An operator's binding is a function on a Call, registered by a static Operator:
 //
 //   static void matmul(Call& call) {
 //     const Arg &a = call.input("a"), &b = call.input("b"), &out = call.output("out");
@@ -18,7 +18,7 @@
 
 // Where the call runs. bindings.cpp fills it in.
 struct Device {
-  int index = 0;  // CUDA's number of it; the simulator has one device
+  int index = 0;  // CUDA's device number; the simulator has one device
   cudaStream_t stream = nullptr;
   std::function<Arg(size_t bytes)> allocate;  // memory that lives until the launch has finished
 };
@@ -36,12 +36,12 @@ std::vector<Table> tables_of(const Ladder<Problem>& ladder) {
   return tables;
 }
 
-// As text, for Python: a line for each rung.
+// As text, for Python: one line per rung.
 std::string table_text(const std::vector<Table>& tables);
 
 class Call {
  public:
-  std::string name;  // of the operator, as messages have it
+  std::string name;  // of the operator, as in messages
 
   Call(std::string name, std::string kernel, std::deque<Arg> args,
        std::map<std::string, double> options, Device device)
@@ -56,7 +56,7 @@ class Call {
 
   const Arg& input(const char* name, Role role = Role::data) { return take(name, role, false); }
   const Arg& output(const char* name, Role role = Role::data) { return take(name, role, true); }
-  // nullptr if the caller left it out. To be given one is an option, of the argument's name.
+  // nullptr if the caller left it out. Passing one counts as an option with the argument's name.
   const Arg* optional_input(const char* name, Role role) { return find(name, role, false, true); }
   const Arg* optional_output(const char* name, Role role) { return find(name, role, true, true); }
 
@@ -70,13 +70,13 @@ class Call {
   }
 
   // Checks that data tensors have one dtype, that outputs share memory with nothing, and that
-  // elements of a row are adjacent. To be called when the sizes are known to be right.
+  // elements of a row are adjacent. Call it once the sizes are known to be right.
   template <class Problem>
   void check(const Ladder<Problem>& ladder) const {
     check_arguments(dtypes_of(tables_of(ladder)));
   }
 
-  // Launches the rung that was asked for, or, if none was, the last one that takes the problem.
+  // Launches the requested rung, or, if none was requested, the last one that accepts the problem.
   template <class Problem>
   void run(const Ladder<Problem>& ladder, const Problem& problem) {
     const Rung<Problem>& rung = choose(ladder, problem);
@@ -116,8 +116,8 @@ class Call {
   // What needs are compared with.
   struct Facts {
     std::string dtype;
-    int64_t alignment = 128;  // of every pointer and stride, in bytes; no rung asks for more
-    std::vector<std::string> options;  // that were asked for
+    int64_t alignment = 128;           // of every pointer and stride, in bytes; no rung needs more
+    std::vector<std::string> options;  // those requested
     std::string came;                  // "a float32 [4, 3], b float32 [3, 5]"
   };
 
@@ -138,13 +138,13 @@ class Call {
 
   std::string kernel_;
   std::deque<Arg> args_, scratch_;
-  std::map<std::string, double> options_;  // that the caller asks for
+  std::map<std::string, double> options_;  // that the caller requests
   std::vector<std::string> read_;          // that the binding knows
   Device device_;
   std::vector<std::pair<const void*, std::string>> known_;  // to the simulator
 };
 
-// An operator makes itself known when the library is loaded; no list names it.
+// An operator registers itself when the library is loaded; no list names it.
 struct Operator {
   const char* name;
   void (*run)(Call&);

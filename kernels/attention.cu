@@ -4,8 +4,8 @@
 //   Q [B, H, Nq, D]   K [B, H, Nk, D]   V [B, H, Nk, D]   any strides between rows, heads, batches
 //   O [B, H, Nq, D]   LSE [B, H, Nq], the natural logarithm of sum(exp(scale * Q K^T))
 //   causal: query i sees the keys 0 .. i + Nk - Nq, so that the last query sees all of them. A
-//   query that sees none gets O = 0 and LSE = -inf. What a key that is not seen holds never changes
-//   a score; a NaN or inf in its row of V may reach O as 0 * NaN, as in torch.
+//   query that sees none gets O = 0 and LSE = -inf. What a hidden key holds never changes a score;
+//   a NaN or inf in its row of V may reach O as 0 * NaN, as in torch.
 //
 // Rungs
 //   naive   matmul_nt, scale and mask, softmax, matmul: the scores go through memory
@@ -18,8 +18,8 @@
 // naive: the formula, one kernel per operation (fp32)
 // Idea     S = Q K^T by this project's matmul, scale and mask, P = softmax(S), O = P V.
 // Changes  First rung.
-// Bytes    Per score (Nq * Nk of them per head), asked of global memory in addition to the tiles of
-//          the matmuls: S written 4, scaled and masked 8, softmax 12 + 4, LSE 8. flash: none of them.
+// Bytes    Per score (Nq * Nk of them per head), requested from global memory in addition to the
+//          matmuls' tiles: S written 4, scaled and masked 8, softmax 12 + 4, LSE 8. flash: none.
 // Shape    2 matmuls per batch, each over all heads; 3 more kernels in all. Scratch memory: 2 *
 //          B * H * Nq * Nk floats, 8 GiB at B = 4, H = 16, N = 4096.
 // Trap     softmax makes a row without any key NaN (0 / 0), as it should: the last kernel, which
@@ -30,7 +30,7 @@ constexpr int64_t MAX_SCORES = 1LL << 60;  // so that their bytes fit 64 bits
 constexpr const char* NAIVE_MATMUL = "tiled";
 constexpr const char* NAIVE_SOFTMAX = "coarsened";
 
-// One block per row of S [B, H, Nq, Nk]: S = scale * S, or -inf for a key that the query does not
+// One block per row of S [B, H, Nq, Nk]: S = scale * S, or -inf for keys that the query does not
 // see.
 __global__ void attention_naive_mask_kernel(const Attention p, float* S) {
   const int64_t row = blockIdx.x;
@@ -50,7 +50,7 @@ __global__ void attention_naive_finish_kernel(const Attention p, const float* S)
   const int query = row % p.Nq;
   const float* s = S + row * p.Nk;
 
-  // Two walks over the row, as in softmax: the maximum, then the sum against it.
+  // Two passes over the row, as in softmax: the maximum, then the sum relative to it.
   float m = -INFINITY;
   for (int key = lane; key < p.Nk; key += 32) m = fmaxf(m, s[key]);
   for (int step = 16; step > 0; step /= 2) m = fmaxf(m, __shfl_xor_sync(ALL_LANES, m, step));
@@ -86,7 +86,7 @@ static View heads_of_batch(const View& view, int64_t b) {
   return heads;
 }
 
-// Batches one by one: S and P hold all of them, so that scaling, mask and softmax take one launch.
+// Batches one by one; but S and P hold all of them, so scaling, mask and softmax take one launch.
 static void attention_naive(const AttentionProblem& problem, cudaStream_t stream) {
   const Attention p = lowered(problem);
   const int64_t rows = static_cast<int64_t>(p.B) * p.H * p.Nq;

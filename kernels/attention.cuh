@@ -5,12 +5,12 @@
 #include "attention.h"
 #include "common.cuh"
 
-// Of a [B, H, N, D] tensor: elements of a row are adjacent, the other dimensions are strided.
+// The strides of a [B, H, N, D] tensor: elements of a row are adjacent, other dimensions strided.
 struct Strides {
   int64_t batch, head, row;
 };
 
-// What the kernels are given.
+// The kernels' argument.
 struct Attention {
   const float* Q;  // [B, H, Nq, D]
   const float* K;  // [B, H, Nk, D]

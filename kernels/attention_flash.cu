@@ -8,7 +8,7 @@
 // flash: Q, K and V tiles in shared memory, online softmax (fp32)
 // Idea     A block owns BM queries and walks the keys BN at a time. Per query it carries the
 //          running maximum m, the sum l and the unnormalised output acc_o. When a tile raises m,
-//          what was summed before shrinks by alpha = exp(m_old - m_new) (FlashAttention-2,
+//          everything summed before is scaled by alpha = exp(m_old - m_new) (FlashAttention-2,
 //          algorithm 1); O = acc_o / l once, at the end.
 //
 //                     keys k0 .. k0 + BN
@@ -22,8 +22,8 @@
 //          128) 256 FMA per 8 loads of 16 B and 32 of 4 B: 0.8 and 2 FLOP per byte.
 // Shape    128 threads per block, 25.5 / 37.5 / 61.5 KiB smem for D = 32 / 64 / 128: a T4 has 64.
 //          4 __syncthreads per tile. Tiles that causal masks entirely are not visited.
-// Trap     exp(-inf - -inf) is NaN: while a query has only seen scores of -inf (masked, or from an
-//          input), m is -inf, and 0 is subtracted in its place.
+// Trap     exp(-inf - -inf) is NaN: while a query has seen only scores of -inf (masked, or from an
+//          input), m is -inf, and 0 is subtracted instead.
 // Declines head dimensions other than 32, 64 and 128.
 // Next     Global loads are scalar, nothing is in flight while the block computes, and the tensor
 //          cores are idle.
@@ -33,7 +33,7 @@ constexpr float LN2 = 0.69314718055994530942f;    // log(x) = log2(x) * LN2
 constexpr int FLASH_BM = 64;            // tunable: 32, 64
 constexpr int FLASH_BN = 32;            // tunable: 16, 32, 64
 constexpr int FLASH_NUM_THREADS = 128;  // tunable: 64, 128, 256
-constexpr int FLASH_LANES = 16;         // that share a query: half a warp, so that shuffles reach
+constexpr int FLASH_LANES = 16;         // per query: half a warp, so that shuffles reach all
 
 // Shared memory:
 //
@@ -51,8 +51,8 @@ struct FlashTiles {
   float P_smem[FLASH_BM][FLASH_BN % 32 == 0 ? FLASH_BN + 16 : FLASH_BN];
 };
 
-// Rows 0 .. rows - 1 of src go to the tile; its other rows become 0, and so add nothing to a product.
-// Neighbouring threads copy neighbouring floats: whole sectors, and no bank conflicts.
+// Copies rows 0 .. rows - 1 of src to the tile; its other rows become 0, which add nothing to a
+// product. Neighbouring threads copy neighbouring floats: whole sectors, and no bank conflicts.
 template <int ROWS, int D>
 __device__ void load_tile(float (&tile)[ROWS][D + 4], const float* src, int64_t ld, int rows) {
 #pragma unroll 4
@@ -80,7 +80,7 @@ __global__ __launch_bounds__(FLASH_NUM_THREADS) void attention_flash_kernel(cons
   extern __shared__ float4 smem[];  // float4 for its alignment
   auto& [Q_smem, KV_smem, P_smem] = *reinterpret_cast<FlashTiles<D>*>(smem);
 
-  // Prologue: which queries are this block's, and Q, which stays for the whole walk over the keys.
+  // Prologue: which queries are this block's, and Q, which stays for the whole loop over the keys.
   const int tx = threadIdx.x % LANES;
   const int ty = threadIdx.x / LANES;
   const int q_tiles = ceil_div(p.Nq, BM);
@@ -146,7 +146,7 @@ __global__ __launch_bounds__(FLASH_NUM_THREADS) void attention_flash_kernel(cons
       for (int step = LANES / 2; step > 0; step /= 2) {
         m_new = fmaxf(m_new, __shfl_xor_sync(ALL_LANES, m_new, step));
       }
-      // All 16 lanes know the new maximum. What was summed against the old one shrinks.
+      // All 16 lanes know the new maximum. Scale down what was summed relative to the old one.
       const float base = exponent_base(m_new);
       const float alpha = m_new > m[i] ? exp2f(m[i] - base) : 1.0f;
       m[i] = m_new;
@@ -182,7 +182,7 @@ __global__ __launch_bounds__(FLASH_NUM_THREADS) void attention_flash_kernel(cons
     __syncthreads();  // no warp still reads V or P, which the next trip overwrites
   }
 
-  // Epilogue: add up the 16 partial sums of a query, normalise O once, bring LSE back from base 2.
+  // Epilogue: add up the 16 partial sums of a query, normalise O, convert LSE from base 2.
 #pragma unroll
   for (int i = 0; i < TM; ++i) {
 #pragma unroll
@@ -204,11 +204,11 @@ __global__ __launch_bounds__(FLASH_NUM_THREADS) void attention_flash_kernel(cons
   }
 }
 
-// D is a template argument: the accumulators of a thread are registers, which have no index.
+// D is a template argument: a thread's accumulators are registers, which cannot be indexed.
 template <int D>
 static void launch_flash(const Attention& p, cudaStream_t stream) {
   constexpr int smem_bytes = sizeof(FlashTiles<D>);
-  if constexpr (smem_bytes > 48 * 1024) {  // more than a kernel may have unless it is allowed
+  if constexpr (smem_bytes > 48 * 1024) {  // more than a kernel may use without opting in
     CUDA_CHECK(cudaFuncSetAttribute(attention_flash_kernel<D>,
                                     cudaFuncAttributeMaxDynamicSharedMemorySize, smem_bytes));
   }

@@ -3,11 +3,11 @@
 
 #include "common.cuh"
 
-// The most blocks a cluster may have on any GPU. Above 8 a kernel has to allow it.
+// The most blocks a cluster may have on any GPU. A kernel has to allow more than 8.
 constexpr int MAX_CLUSTER = 16;
 
-// The dynamic shared memory that a block of the kernel may have on this GPU. The kernel is allowed
-// all of it, rather than what one launch needs: all threads of the process share that setting.
+// Allows the kernel all the dynamic shared memory that a block can have on this GPU and returns its
+// size: all of it, not what one launch needs, as all threads of the process share that setting.
 template <class Kernel>
 int allow_all_shared_memory(Kernel kernel) {
   int device = 0, limit = 0;
@@ -20,7 +20,7 @@ int allow_all_shared_memory(Kernel kernel) {
   return room;
 }
 
-// Launches `clusters` clusters of `size` blocks; if `resident`, no more of them than run at the same
+// Launches `clusters` clusters of `size` blocks; if `resident`, no more than can run at the same
 // time. Returns false, and launches nothing, if this GPU has no room for such a cluster.
 template <class... Params, class... Args>
 bool launch_clusters(void (*kernel)(Params...), int64_t clusters, bool resident, int size,
@@ -39,7 +39,7 @@ bool launch_clusters(void (*kernel)(Params...), int64_t clusters, bool resident,
   int active = 0;
   const cudaError_t error = cudaOccupancyMaxActiveClusters(&active, kernel, &config);
   if (error == cudaErrorInvalidClusterSize) {
-    cudaGetLastError();  // a GPU that has no clusters of this size at all
+    cudaGetLastError();  // this GPU has no clusters of that size at all
     return false;
   }
   CUDA_CHECK(error);

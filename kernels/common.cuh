@@ -25,7 +25,7 @@ __host__ __device__ constexpr Int ceil_div(Int a, Int b) {
   return (a + b - 1) / b;
 }
 
-// What a launcher throws: a message, put together as by printf.
+// What a launcher throws: a message, formatted as by printf.
 class LaunchError : public std::exception {
  public:
   explicit LaunchError(const char* format, ...) {
@@ -40,7 +40,7 @@ class LaunchError : public std::exception {
   char text_[1024];
 };
 
-// Why a rung declines a problem, put together as by printf. The words last until this thread's next.
+// Why a rung declines a problem, formatted as by printf. Valid until this thread's next call.
 inline const char* reason(const char* format, ...) {
   static thread_local char text[256];
   va_list values;
@@ -50,7 +50,7 @@ inline const char* reason(const char* format, ...) {
   return text;
 }
 
-// CUDA_CHECK(cudaMalloc(...)) throws what failed, where, and CUDA's own words for why.
+// CUDA_CHECK(cudaMalloc(...)) throws what failed, where, and why in CUDA's own words.
 #define CUDA_CHECK(call) cuda_check((call), #call, __FILE__, __LINE__)
 
 // After every kernel<<<...>>>(...): a launch reports a bad configuration in no other way.
@@ -59,7 +59,7 @@ inline const char* reason(const char* format, ...) {
 
 inline void cuda_check(cudaError_t error, const char* what, const char* file, int line) {
   if (error == cudaSuccess) return;
-  cudaGetLastError();  // told here; the next check shall not find it again
+  cudaGetLastError();  // reported here; the next check must not see it again
   throw LaunchError("%s:%d: %s failed: %s (%s)", file, line, what, cudaGetErrorString(error),
                     cudaGetErrorName(error));
 }

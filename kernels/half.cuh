@@ -1,9 +1,9 @@
 // half.cuh: the 16-bit floating-point types, for kernels that compute in fp32.
 //
 // fp16 and bf16 hold the bits of CUDA's __half and __nv_bfloat16 and convert with the same
-// instructions. Those two come with 18,000 lines of 16-bit arithmetic that no kernel here uses, and
-// that would take about a quarter of the time in which a ladder file compiles. To do arithmetic in 16
-// bits, include cuda_fp16.h or cuda_bf16.h instead.
+// instructions. Those two come with 18,000 lines of 16-bit arithmetic that no kernel here uses and
+// that would take about a quarter of a ladder file's compile time. For 16-bit arithmetic, include
+// cuda_fp16.h or cuda_bf16.h instead.
 #pragma once
 
 #include <cstdint>

@@ -1,9 +1,9 @@
-// ladder.h: what a rung is. It names no operator; those have headers of their own (matmul.h, ...).
+// ladder.h: what a rung is. It names no operator: each has its own header (matmul.h, ...).
 //
-// An operator is a ladder of kernels, all for one problem. Its file (matmul.cu, softmax.cu, ...) ends
-// with a table of rungs, slowest idea first. The table is the only registration: bindings, tests,
-// benchmarks and documentation enumerate it, and it is the dispatch, too: the last rung that takes a
-// problem gets it, unless another is named.
+// An operator is a ladder of kernels, all for one problem. Its file (matmul.cu, softmax.cu, ...)
+// ends with a table of rungs, slowest idea first. The table is the only registration: bindings,
+// tests, benchmarks and documentation enumerate it. It is also the dispatch: the last rung that
+// accepts a problem gets it, unless another is named.
 //
 // Plain host C++: no torch, no device code.
 #pragma once
@@ -15,15 +15,15 @@
 #include <cstdint>
 #include <cstring>
 
-// The largest M, N, K, cols, ... a problem may have. What is missing to INT_MAX lets a kernel round
+// The largest M, N, K, cols, ... a problem may have. The margin up to INT_MAX lets a kernel round
 // an index up to the end of its tile without overflow.
 constexpr int MAX_DIM = INT_MAX - 65535;
 
 // Element types, by torch's names.
 enum class DType { float32, float64, float16, bfloat16, int8 };
 
-// A tensor: outermost dimension first, strides in elements. A dimension that is missing, as batches
-// are to a matrix, has size 1 and stride 0, and so has every dimension of size 1. Any size may be 0.
+// A tensor: outermost dimension first, strides in elements. A missing dimension, such as the batch
+// of a single matrix, has size 1 and stride 0, as has any dimension of size 1. Any size may be 0.
 struct View {
   void* data = nullptr;  // nullptr: no such tensor, or nothing in it
   DType dtype = DType::float32;
@@ -37,7 +37,7 @@ struct View {
 };
 
 // Scratch memory on the problem's device that lives until the launch has finished:
-// `void* scratch = p.workspace(bytes);`. For launchers only, kernels have no use for it.
+// `void* scratch = p.workspace(bytes);`. For launchers only; kernels have no use for it.
 struct Workspace {
   void* (*allocate)(void* owner, size_t bytes) = nullptr;
   void* owner = nullptr;
@@ -49,12 +49,12 @@ struct Needs {
   const char* dtypes = "float32";  // torch's names, separated by spaces
   const char* options = "";        // those of the operator's options that it supports
   int alignment = 1;               // bytes: data pointers and row strides are multiples of it
-  int compute_capability = 0;      // smallest one it runs on, as 10 * major + minor; 0 runs on any
+  int compute_capability = 0;      // the lowest that it runs on, as 10 * major + minor; 0: any
   const char* composed_of = "";    // ladders whose kernels it launches; all others launch their own
 };
 
-// A rung is its kernel: it never delegates to another rung. It declines problems that it supports but
-// that its idea cannot speed up: `declines` gives the reason in words, or nullptr.
+// A rung is its kernel: it never delegates to another rung. It declines problems that it supports
+// but that its idea cannot speed up: `declines` returns the reason as text, or nullptr.
 template <class Problem>
 struct Rung {
   const char* name;

@@ -2,7 +2,7 @@
 //
 // Contract (matmul.h)
 //   A [batch, M, K]   B [batch, K, N], or its transpose [batch, N, K] with trans_b
-//   C [batch, M, N]   written whole, never read; K = 0 gives C = 0
+//   C [batch, M, N]   fully written, never read; K = 0 gives C = 0
 //   Row-major: elements of a row are adjacent, rows are lda, ldb, ldc apart. Any M, N, K, batch.
 //   Sums are fp32, in order of k.
 //
@@ -14,7 +14,7 @@
 #include "common.cuh"
 #include "matmul.h"
 
-// What the kernels are given.
+// The kernels' argument.
 struct Matmul {
   const float* A;  // [batch, M, K]
   const float* B;  // [batch, K, N] or [batch, N, K]
@@ -45,7 +45,7 @@ static Matmul lowered(const MatmulProblem& p) {
 }
 
 // Calls launch(slice) for the parts of p that one grid can hold: 65535 blocks of rows_per_block
-// rows along y, 65535 matrices along z. Nearly always there is one part, p itself; none if C is
+// rows along y, 65535 matrices along z. Nearly always that is one part, p itself; none if C is
 // empty.
 template <class Launch>
 static void for_each_slice(const MatmulProblem& p, int rows_per_block, Launch launch) {
@@ -69,12 +69,12 @@ static void for_each_slice(const MatmulProblem& p, int rows_per_block, Launch la
 // naive: one thread per element of C, consecutive lanes on consecutive rows (fp32)
 // Idea     The definition: thread (row, col) walks k and sums A[row, k] * B[k, col].
 // Changes  First rung.
-// FLOP/B   2 FLOP per 2 floats asked for = 0.25. A warp's step loads one float of each of 32 rows
-//          of A (32 sectors of 32 B) and one of B (1 sector): 64 FLOP per 1056 B moved = 0.06.
+// FLOP/B   2 FLOP per 2 floats requested = 0.25. Per step a warp loads one float of each of 32
+//          rows of A (32 sectors of 32 B) and one of B (1 sector): 64 FLOP per 1056 B moved = 0.06.
 // Shape    32 x 32 threads per block, 0 B smem, 0 __syncthreads.
-// Trap     threadIdx.x is the fast index of a warp. Here it selects the row, as in row = x, col =
-//          y of a textbook; nothing is wrong but the speed: every load of A and store of C
-//          scatters over 32 rows, lda or ldc floats apart.
+// Trap     threadIdx.x varies fastest within a warp. Here it selects the row, as in a textbook's
+//          row = x, col = y; only the speed is wrong: every load of A and store of C scatters over
+//          32 rows, lda or ldc floats apart.
 // Next     Let threadIdx.x select the column: coalesced.
 constexpr int NAIVE_TILE = 32;  // tunable: 16, 32
 static_assert(NAIVE_TILE * NAIVE_TILE <= 1024, "a block has at most 1024 threads");
@@ -87,7 +87,7 @@ __global__ void matmul_naive_kernel(const Matmul p) {
   const float* A = p.A + blockIdx.z * p.stride_a;
   const float* B = p.B + blockIdx.z * p.stride_b;
   float* C = p.C + blockIdx.z * p.stride_c;
-  // B[k, col] lies at k * step_k + col * step_col: to transpose is to swap two strides.
+  // B[k, col] is at k * step_k + col * step_col: transposing B swaps two strides.
   const int64_t step_k = p.trans_b ? 1 : p.ldb;
   const int64_t step_col = p.trans_b ? p.ldb : 1;
 
@@ -109,16 +109,16 @@ static void matmul_naive(const MatmulProblem& p, cudaStream_t stream) {
 
 // ------------------------------------------------------------------------------------------------
 // coalesced: consecutive lanes on consecutive columns (fp32)
-// Idea     Lanes that sit side by side touch floats that lie side by side: the 32 loads of a warp
-//          become a few 32 B sectors.
-// Changes  vs naive: threadIdx.x and threadIdx.y trade places, nothing else.
-// FLOP/B   0.25 asked, as before. A warp's step loads 32 adjacent floats of B (4 sectors) and one
-//          float of A (1 sector): 64 FLOP per 160 B moved = 0.4 (naive: 0.06).
+// Idea     Adjacent lanes access adjacent floats: the 32 loads of a warp become a few sectors of
+//          32 B.
+// Changes  vs naive: threadIdx.x and threadIdx.y are swapped, nothing else.
+// FLOP/B   0.25 requested, as before. Per step a warp loads 32 adjacent floats of B (4 sectors) and
+//          one float of A (1 sector): 64 FLOP per 160 B moved = 0.4 (naive: 0.06).
 // Shape    32 x 32 threads per block, 0 B smem, 0 __syncthreads.
 // Trap     With trans_b the columns of B are rows in memory, and the loads of B scatter over
 //          32 of them again. No thread mapping makes both A and B^T coalesced from here.
 // Next     Every float of A is still loaded by N threads, every float of B by M: tiled_16 loads it
-//          once per tile, and turns B^T over on the way.
+//          once per tile, and transposes B^T on the way.
 constexpr int COALESCED_TILE = 32;  // tunable: 16, 32
 static_assert(COALESCED_TILE * COALESCED_TILE <= 1024, "a block has at most 1024 threads");
 
@@ -152,7 +152,7 @@ static void matmul_coalesced(const MatmulProblem& p, cudaStream_t stream) {
 // ------------------------------------------------------------------------------------------------
 // tiled_16: tiles of A and B pass through shared memory (fp32)
 // Idea     A block owns a TILE x TILE tile of C. It walks k in steps of TILE: all threads load one
-//          float of A and one of B into shared memory, then each uses 2 * TILE floats of them.
+//          float of A and one of B into shared memory, then each uses 2 * TILE of those floats.
 //
 //                          B  k0 +--------+
 //                                | B_smem |        [TILE (k), TILE (columns)]
@@ -165,9 +165,9 @@ static void matmul_coalesced(const MatmulProblem& p, cudaStream_t stream) {
 // FLOP/B   Global: 2 TILE^3 FLOP per 2 TILE^2 floats = TILE / 4 = 4 (coalesced: 0.25).
 //          Shared: 2 FLOP per 2 floats = 0.25, now the limit.
 // Shape    16 x 16 threads per block, 2 KiB smem (2.1 with trans_b), 2 __syncthreads per tile.
-// Trap     A thread outside C must still load and reach the barriers: no early return. What lies
-//          outside A or B is 0 in the tile and adds nothing.
-// Next     Twice the tile halves the global traffic: tiled.
+// Trap     A thread outside C must still load and reach the barriers: no early return. Elements
+//          outside A or B are 0 in the tile and add nothing.
+// Next     Doubling TILE halves the global traffic: tiled.
 template <int TILE, bool TRANS_B>
 __device__ void multiply_tiles(const Matmul& p) {
   static_assert(TILE == 16 || TILE == 32, "PAD is free of bank conflicts for these two");
@@ -189,7 +189,7 @@ __device__ void multiply_tiles(const Matmul& p) {
   for (int k0 = 0; k0 < p.K; k0 += TILE) {
     A_smem[ty][tx] = row < p.M && k0 + tx < p.K ? A[row * p.lda + k0 + tx] : 0.0f;
     if constexpr (TRANS_B) {
-      // Row n of B^T is column n of B. Lanes walk k, along memory, and the store turns the tile.
+      // Row n of B^T is column n of B. Lanes walk k, along memory, and the store transposes.
       const int n = col0 + ty;
       B_smem[tx][ty] = n < p.N && k0 + tx < p.K ? B[n * p.ldb + k0 + tx] : 0.0f;
     } else {
@@ -230,9 +230,9 @@ static void matmul_tiled_16(const MatmulProblem& p, cudaStream_t stream) {
 // tiled: the largest square tile with one thread per element (fp32)
 // Idea     A float loaded into a tile serves TILE threads; 32 x 32 = 1024 is the most threads a
 //          block can have.
-// Changes  vs tiled_16: TILE is 32. What the kernel does is multiply_tiles, above.
-// FLOP/B   Global: TILE / 4 = 8 (tiled_16: 4). Shared: 0.25 asked, as before, but a warp is one
-//          row of the tile now, so its load of A_smem is one broadcast word.
+// Changes  vs tiled_16: TILE is 32. The kernel's body is multiply_tiles, above.
+// FLOP/B   Global: TILE / 4 = 8 (tiled_16: 4). Shared: 0.25 requested, as before, but a warp is now
+//          one row of the tile, so its load of A_smem is one broadcast word.
 // Shape    32 x 32 threads per block, 8 KiB smem (8.1 with trans_b), 2 __syncthreads per tile.
 // Trap     1024 threads leave at most 64 registers each; __launch_bounds__ holds nvcc to that. All
 //          32 warps wait at each barrier, and few blocks fit on an SM to fill the gap.

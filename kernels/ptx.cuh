@@ -1,5 +1,5 @@
-// ptx.cuh: the only home of inline PTX. One function per instruction, named after it; the chapter of
-// NVIDIA's PTX ISA that explains it stands at the head of each section.
+// ptx.cuh: the only place for inline PTX. One function per instruction, named after it; the heading
+// of each section names the chapter of NVIDIA's PTX ISA that explains it.
 #pragma once
 
 #include <cstdint>
@@ -23,7 +23,7 @@ __device__ inline float cvt_f32_f16(uint16_t bits) {
   return value;
 }
 
-// To the nearest fp16; of two that are equally near, to the even one.
+// To the nearest fp16, ties to even.
 __device__ inline uint16_t cvt_rn_f16(float value) {
   uint16_t bits;
   asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
@@ -41,7 +41,7 @@ __device__ inline float cvt_f32_bf16(uint16_t bits) {
   return value;
 }
 
-// To the nearest bf16; of two that are equally near, to the even one.
+// To the nearest bf16, ties to even.
 __device__ inline uint16_t cvt_rn_bf16(float value) {
 #if __CUDA_ARCH__ >= 800
   uint16_t bits;
@@ -60,7 +60,7 @@ __device__ inline uint16_t cvt_rn_bf16(float value) {
 // Stores (PTX ISA, "st")
 
 // Stores 16 bytes to an address that is a multiple of 16. It does not tell the compiler that memory
-// changes: not for memory that the same kernel reads.
+// changes, so it is not for memory that the same kernel reads.
 __device__ inline void st_global_16(void* global, uint4 value) {
   asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(global), "r"(value.x), "r"(value.y),
                "r"(value.z), "r"(value.w));
@@ -74,16 +74,16 @@ __device__ inline uint32_t shared_address(const void* smem) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(smem));
 }
 
-// Starts copying 16 bytes, past the L1 cache; both pointers are multiples of 16.
+// Starts copying 16 bytes, bypassing the L1 cache; both pointers are multiples of 16.
 __device__ inline void cp_async_16(void* smem, const void* global) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(smem)), "l"(global)
                : "memory");
 }
 
-// Closes the group of this thread's copies since the last one; it may be empty.
+// Commits this thread's copies since its last commit as one group, which may be empty.
 __device__ inline void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
-// Waits until at most PENDING of this thread's groups, the latest, are in flight.
+// Waits until at most PENDING of this thread's groups, the most recent ones, are in flight.
 template <int PENDING>
 __device__ inline void cp_async_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
@@ -92,14 +92,14 @@ __device__ inline void cp_async_wait() {
 // ------------------------------------------------------------------------------------------------
 // Clusters, sm_90 (PTX ISA, "barrier.cluster", "mapa", "st")
 
-// Which block of its cluster this one is.
+// This block's rank in its cluster.
 __device__ inline uint32_t cluster_rank() {
   uint32_t rank;
   asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
   return rank;
 }
 
-// How many blocks a cluster has.
+// The number of blocks in a cluster.
 __device__ inline uint32_t cluster_size() {
   uint32_t size;
   asm("mov.u32 %0, %%cluster_nctarank;" : "=r"(size));
@@ -114,8 +114,8 @@ __device__ inline void cluster_sync() {
           : "memory");
 }
 
-// The same in two halves; the first orders no memory accesses. cluster_wait returns when all threads
-// of the cluster have arrived.
+// The same in two halves; the first does not order memory accesses. cluster_wait returns when all
+// threads of the cluster have arrived.
 __device__ inline void cluster_arrive_relaxed() {
   asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
 }
@@ -126,7 +126,7 @@ __device__ inline void cluster_wait() {
 // ------------------------------------------------------------------------------------------------
 // Barriers in shared memory, sm_90 (PTX ISA, "mbarrier", "st.async")
 
-// One thread calls it, before cluster_sync: then all blocks see the barrier.
+// Called by one thread, before cluster_sync; after that all blocks see the barrier.
 __device__ inline void mbarrier_init(uint64_t* barrier, uint32_t arrivals) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)),
                "r"(arrivals)
@@ -142,7 +142,7 @@ __device__ inline void mbarrier_arrive_expect(uint64_t* barrier, uint32_t bytes)
       : "memory");
 }
 
-// Waits for the end of the phase of that parity: 0 for the first, 1 for the second, 0 again.
+// Waits until the phase of that parity completes: 0 for the first, 1 for the second, 0 again.
 __device__ inline void mbarrier_wait(uint64_t* barrier, uint32_t parity) {
   asm volatile(
       "{\n\t"

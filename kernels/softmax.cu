@@ -4,23 +4,23 @@
 //   x [rows, cols]   y [rows, cols]   y[r, c] = exp(x[r, c] - m) / sum over c of exp(x[r, c] - m)
 //   with m = the row's maximum ("safe" softmax: without it exp overflows above 88.7).
 //   Row-major: elements of a row are adjacent, rows are ldx, ldy apart. Any rows, any cols.
-//   As in torch: a row with a NaN or +inf, or of -inf only, becomes all NaN. fmaxf skips a NaN, but
-//   the NaN reaches the sum, and from there every element.
-//   fp32 up to online; from vectorized on fp32, fp64, fp16 and bf16, computed in fp32 (fp64 in
-//   fp64), and with options: scale * x for x, log(y) for y, and lse = log(sum(exp(scale * x))).
+//   As in torch: a row with a NaN or +inf, or with -inf only, becomes all NaN. fmaxf skips a NaN,
+//   but the NaN reaches the sum, and from there every element.
+//   fp32 up to online; from vectorized on, fp32, fp64, fp16 and bf16, computed in fp32 (fp64 in
+//   fp64), with options: scale * x for x, log(y) for y, and lse = log(sum(exp(scale * x))).
 //
-// Rungs                                                         fp32 bytes per element, asked
+// Rungs                                                         requested fp32 bytes per element
 //   naive             one thread per row, three passes                  16
 //   block_per_row     one block per row, tree reductions                16
-//   coarsened         several elements per thread and trip              16
+//   coarsened         several elements per thread per trip              16
 //   warp_shuffles     reductions by shuffles                            16
-//   cub               reductions by CUB, to compare                     16
+//   cub               reductions by CUB, for comparison                 16
 //   online            maximum and sum in one pass                       12
 //   vectorized        16-byte loads and stores, any alignment           12
 //   warp_per_row      a warp for a short row, no barrier                12
 //   row_in_registers  the row stays in registers                         8
 //   cluster           a long row in the shared memory of a cluster       8
-//   cluster_pipelined and the next row is loaded while one is written    8
+//   cluster_pipelined loads the next row while writing one               8
 #include "softmax.cuh"
 
 // ------------------------------------------------------------------------------------------------
@@ -28,11 +28,11 @@
 // Idea     The definition: a thread walks its row for the maximum, again for the sum, and a third
 //          time to write.
 // Changes  First rung.
-// Bytes    per element 12 read + 4 written = 16 asked (floor: 8), 2 exp.
-//          The 32 lanes of a warp read 32 rows: 32 sectors of 32 B for 128 B asked.
+// Bytes    per element 12 read + 4 written = 16 requested (floor: 8), 2 exp.
+//          The 32 lanes of a warp read 32 rows: 32 sectors of 32 B for 128 B requested.
 // Shape    256 rows per block, 0 B smem, 0 __syncthreads.
-// Trap     1024 rows are 4 blocks: most SMs of a large GPU have nothing to do, however long the
-//          rows are.
+// Trap     1024 rows are 4 blocks: most SMs of a large GPU are idle, however long the rows
+//          are.
 // Next     One block per row: neighbouring lanes on neighbouring floats, and rows * 256 threads.
 constexpr int NAIVE_NUM_THREADS = 256;  // tunable: 64, 128, 256, 512, 1024
 
@@ -62,23 +62,23 @@ static void softmax_naive(const SoftmaxProblem& p, cudaStream_t stream) {
 
 // ------------------------------------------------------------------------------------------------
 // block_per_row: one block per row, tree reductions in shared memory (fp32)
-// Idea     Thread t takes the columns t, t + NUM_THREADS, ...; its partial maximum and sum meet
-//          those of the others in a tree of log2(NUM_THREADS) levels.
+// Idea     Thread t handles columns t, t + NUM_THREADS, ...; its partial maximum and sum are
+//          combined with those of the others in a tree of log2(NUM_THREADS) levels.
 //
 //          level 1   0 1 2 3 4 5 6 7      thread t < 4 takes t + 4
 //          level 2   0 1 2 3              thread t < 2 takes t + 2
 //          level 3   0 1                  thread 0 takes 1; smem[0] is the result
 //
-// Changes  vs naive: the row is shared by a block; still three passes.
-// Bytes    per element 12 read + 4 written = 16 asked (floor: 8), 2 exp. A warp's load is 32
-//          adjacent floats: 4 sectors for 128 B asked (naive: 32).
+// Changes  vs naive: a block shares the row; still three passes.
+// Bytes    per element 12 read + 4 written = 16 requested (floor: 8), 2 exp. A warp loads 32
+//          adjacent floats: 4 sectors for 128 B requested (naive: 32).
 // Shape    256 threads per row, 1 KiB smem, 2 reductions of 2 + log2(256) = 10 __syncthreads each.
-// Trap     smem[0] must be read by all before the second reduction writes it: the last barrier
-//          looks idle and is not.
-// Next     Each trip of a thread waits for its one load: coarsened has several in flight.
+// Trap     All threads must read smem[0] before the second reduction writes it: the last barrier
+//          looks redundant and is not.
+// Next     Each trip of a thread waits for a single load: coarsened has several in flight.
 constexpr int BLOCK_PER_ROW_NUM_THREADS = 256;  // tunable: 64, 128, 256, 512, 1024
 
-// op over the values of all threads of the block, given to every thread.
+// Reduces the values of all threads of the block by op; every thread gets the result.
 template <int NUM_THREADS, class Op>
 __device__ float block_reduce_tree(float value, float (&smem)[NUM_THREADS], Op op) {
   static_assert((NUM_THREADS & (NUM_THREADS - 1)) == 0, "the tree halves a power of two");
@@ -123,27 +123,27 @@ static void softmax_block_per_row(const SoftmaxProblem& p, cudaStream_t stream) 
 }
 
 // ------------------------------------------------------------------------------------------------
-// coarsened: several elements per thread and trip (fp32)
+// coarsened: several elements per thread per trip (fp32)
 // Idea     A thread first issues COARSENING independent loads, then uses them: their latencies
 //          overlap.
 //
 //          trip 1   | t: element 0 | t: element 1 | ... |     each box NUM_THREADS columns wide,
 //          trip 2   | t: element 0 | ...                      so a warp's load stays coalesced
 //
-// Changes  vs block_per_row: each pass walks the row in trips of COARSENING elements; what is left
-//          follows one by one. nvcc unrolls the plain loops, too, so about as many
-//          instructions run; but it must not move a load over a store to y, which might be x. In
-//          the third pass only this rung has its loads in flight together.
-// Bytes    16 asked per element, as before (floor: 8), 2 exp.
+// Changes  vs block_per_row: each pass walks the row in trips of COARSENING elements, then takes
+//          the rest one by one. nvcc also unrolls the plain loops, so about as many instructions
+//          run; but it must not move a load across a store to y, which might alias x. In the third
+//          pass only this rung has several loads in flight.
+// Bytes    16 requested per element, as before (floor: 8), 2 exp.
 // Shape    256 threads per row, 4 loads in flight per thread, 1 KiB smem, 20 __syncthreads.
-// Trap     A thread on adjacent floats (4t, 4t + 1, ...) would spread a warp's load over 512 B, a
-//          quarter of it used at a time.
-// Next     x is still read three times, and shared memory carries what registers of a warp could
-//          exchange by shuffles.
+// Trap     A thread on adjacent floats (4t, 4t + 1, ...) would spread a warp's load over 512 B and
+//          use a quarter of them at a time.
+// Next     x is still read three times, and shared memory carries values that the lanes of a warp
+//          could exchange by shuffles.
 constexpr int COARSENED_NUM_THREADS = 256;  // tunable: 64, 128, 256, 512, 1024
 constexpr int COARSENED_COARSENING = 4;     // tunable: 1, 2, 4, 8
 
-// use(col, x[col]) for every column of this thread. A full trip needs no check per element.
+// Calls use(col, x[col]) for every column of this thread. A full trip needs no check per element.
 template <int NUM_THREADS, int COARSENING, class Use>
 __device__ void walk_row(const float* x, int cols, Use use) {
   int col = threadIdx.x;
@@ -188,14 +188,14 @@ static void softmax_coarsened(const SoftmaxProblem& p, cudaStream_t stream) {
 // ------------------------------------------------------------------------------------------------
 // warp_shuffles: reductions by shuffles (fp32)
 // Idea     The lanes of a warp read each other's registers: five shuffles give all 32 the warp's
-//          maximum, without shared memory and without a barrier. One value per warp then goes
-//          through shared memory, and every warp reduces those by shuffles again (softmax.cuh).
+//          maximum, without shared memory or a barrier. One value per warp then goes through
+//          shared memory, and every warp reduces those by shuffles again (softmax.cuh).
 // Changes  vs coarsened: block_reduce_shuffles for block_reduce_tree.
-// Bytes    16 asked per element, as before (floor: 8), 2 exp.
+// Bytes    16 requested per element, as before (floor: 8), 2 exp.
 // Shape    256 threads per row, 256 B smem, 1 __syncthreads per reduction (tree: 10).
-// Trap     The two reductions need smem of their own: with one, a fast warp would write its sum
-//          over a maximum that a slow warp still has to read, and a barrier more would be due.
-// Next     x is read three times. The sum needs the maximum, but not all of it at once: online.
+// Trap     Each reduction needs its own smem: with one for both, a fast warp would overwrite a
+//          maximum that a slow warp has yet to read, and another barrier would be needed.
+// Next     x is read three times. The sum needs a maximum, but a running one will do: online.
 constexpr int WARP_SHUFFLES_NUM_THREADS = 256;  // tunable: 64, 128, 256, 512, 1024
 constexpr int WARP_SHUFFLES_COARSENING = 4;     // tunable: 1, 2, 4, 8
 
@@ -229,20 +229,20 @@ static void softmax_warp_shuffles(const SoftmaxProblem& p, cudaStream_t stream) 
 
 // ------------------------------------------------------------------------------------------------
 // online: the maximum and the sum in one pass (fp32)
-// Idea     Carry (m, l), l being the sum of exp(x - m) so far. Where a larger element comes,
-//          exp(x - m_new) = exp(x - m) * exp(m - m_new) for all that was summed:
+// Idea     Carry (m, l), where l is the sum of exp(x - m) so far. When a larger element comes,
+//          exp(x - m_new) = exp(x - m) * exp(m - m_new) for everything summed so far:
 //
 //            m_new = max(m, x)      l = l * exp(m - m_new) + exp(x - m_new)
 //
 //          Two parts of a row merge in the same way, so a tree of pairs (m, l) reduces the block.
 //          (Milakov and Gimelshein, Online normalizer calculation for softmax, 2018.)
-// Changes  vs warp_shuffles: passes 1 and 2 are one, and so are the two reductions. From here on
-//          exp(d) is 2^(log2(e) * d), one instruction of the special function unit and no more.
-// Bytes    8 read + 4 written = 12 asked per element (floor: 8), 3 exp instead of 2.
+// Changes  vs warp_shuffles: passes 1 and 2 become one, as do the two reductions. From here on
+//          exp(d) is 2^(log2(e) * d), a single instruction of the special function unit.
+// Bytes    8 read + 4 written = 12 requested per element (floor: 8), 3 exp instead of 2.
 // Shape    256 threads per row, 256 B smem, 1 __syncthreads.
-// Trap     A thread that has no element, or only -inf, has m = -inf, and merging two of them takes
-//          exp(-inf + inf) = NaN. Here m begins at the lowest finite number and stays finite.
-// Next     A lane still asks for 4 bytes at a time: four times the instructions it takes.
+// Trap     A thread with no elements, or only -inf, would have m = -inf, and merging two of them
+//          needs exp(-inf + inf) = NaN. Here m starts at the lowest finite number and stays finite.
+// Next     A lane still requests 4 bytes at a time: four times as many instructions as needed.
 constexpr int ONLINE_NUM_THREADS = 256;  // tunable: 64, 128, 256, 512, 1024
 constexpr int ONLINE_COARSENING = 4;     // tunable: 1, 2, 4, 8
 
@@ -274,7 +274,7 @@ static void softmax_online(const SoftmaxProblem& p, cudaStream_t stream) {
 }
 
 // ------------------------------------------------------------------------------------------------
-// Rungs in other files, so that an edit of one compiles in a second or two.
+// Rungs in other files, so that an edit to one compiles in a second or two.
 
 void softmax_cub(const SoftmaxProblem& p, cudaStream_t stream);
 
@@ -287,7 +287,7 @@ const char* softmax_row_in_registers_declines(const SoftmaxProblem& p);
 
 void softmax_cluster(const SoftmaxProblem& p, cudaStream_t stream);
 void softmax_cluster_pipelined(const SoftmaxProblem& p, cudaStream_t stream);
-const char* softmax_cluster_declines(const SoftmaxProblem& p);  // both of them
+const char* softmax_cluster_declines(const SoftmaxProblem& p);  // for both
 
 // ------------------------------------------------------------------------------------------------
 // The ladder, slowest idea first. A line here is all it takes to register a rung.

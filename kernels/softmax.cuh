@@ -1,7 +1,7 @@
 // softmax.cuh: what the files of the softmax ladders share: the problem as kernels see it, and
 // reductions.
 //
-// Headers on top of it: softmax_vectors.cuh (all dtypes, 16 bytes at a time), softmax_options.cuh
+// Headers built on it: softmax_vectors.cuh (all dtypes, 16 bytes at a time), softmax_options.cuh
 // (scale, log, lse), softmax_cluster.cuh (several blocks per row).
 #pragma once
 
@@ -14,7 +14,7 @@
 // ------------------------------------------------------------------------------------------------
 // The problem as kernels see it
 
-// The type in which kernels compute: fp32, and fp64 for fp64.
+// The type that kernels compute in: fp32, or fp64 for fp64.
 template <class T>
 struct ComputeType {
   using type = float;
@@ -33,12 +33,12 @@ constexpr Number LARGEST = Number(3.4028234663852886e38);  // the largest finite
 template <>
 constexpr double LARGEST<double> = 1.7976931348623157e308;
 
-// SoftmaxProblem with its types. fp32 rungs without options read x, y, rows, cols, ldx and ldy only.
+// SoftmaxProblem with types. fp32 rungs without options read only x, y, rows, cols, ldx and ldy.
 //
-// The scale is split into two factors, scale = prescale * slope. z = prescale * x is exact (unless it
-// is below the normal numbers), as prescale is 0 or a power of two up to 1, with the sign of scale.
-// So the maximum of z is where that of scale * x is, and of slope * (z - m), slope >= 1, only the
-// subtraction and the product are rounded.
+// The scale is split into two factors, scale = prescale * slope. z = prescale * x is exact (unless
+// subnormal), as prescale is 0 or a power of two up to 1, with the sign of scale. So the maximum of
+// z is where that of scale * x is, and in slope * (z - m), slope >= 1, only the subtraction and the
+// product are rounded.
 template <class T>
 struct Softmax {
   using Number = Compute<T>;
@@ -80,7 +80,7 @@ Softmax<T> lowered(const SoftmaxProblem& p) {
 }
 
 // Calls launch(slice) for the parts of p that one grid can hold, 2^31 - 1 blocks each, at that many
-// blocks per row. Nearly always there is one part, p itself; none if there is nothing to write.
+// blocks per row. Nearly always that is one part, p itself; none if there is nothing to write.
 template <class T, class Launch>
 void for_each_slice(const SoftmaxProblem& p, Launch launch, int blocks = 1) {
   const Softmax<T> all = lowered<T>(p);
@@ -106,7 +106,7 @@ __device__ inline double exponential(double rate, double d) { return exp(rate * 
 struct Max {
   template <class Number>
   __device__ Number operator()(Number a, Number b) const {
-    return max(a, b);  // if one is NaN, the other
+    return max(a, b);  // if one is NaN, the other one
   }
 };
 
@@ -125,9 +125,9 @@ __device__ Number shuffle_xor(Number value, int distance) {
   return __shfl_xor_sync(ALL_LANES, value, distance);
 }
 
-// op over the values of `lanes` neighbouring lanes, a power of two up to 32. All of them get it.
+// Reduces the values of `lanes` neighbouring lanes, a power of two up to 32, by op. All get it.
 //
-//   distance 4   0 1 2 3 4 5 6 7     lane t takes the value of lane t ^ 4: 0 and 4 now hold the same
+//   distance 4   0 1 2 3 4 5 6 7     lane t reads lane t ^ 4: now 0 and 4 hold the same
 //   distance 2   0 1 2 3
 //   distance 1   0 1                 after log2(lanes) steps all lanes hold the result
 template <class Value, class Op>
@@ -138,14 +138,14 @@ __device__ Value group_reduce(Value value, Op op, int lanes = 32) {
   return value;
 }
 
-// op over the values of all threads of the block. All of them get it; `none` changes nothing.
+// Reduces the values of all threads of the block by op. All get the result; `none` changes nothing.
 //
 //   warp 0    32 lanes -> 1 value -> smem[0] \
 //   warp 1    32 lanes -> 1 value -> smem[1]  > every warp reads all and reduces them once more
 //   ...                              ...     /
 //
-// Two reductions in a row need an smem each: a warp may have reached the second one while another
-// still reads the results of the first.
+// Two consecutive reductions need an smem each: a warp may reach the second one while another is
+// still reading the results of the first.
 template <class Value, class Op>
 __device__ Value block_reduce_shuffles(Value value, Value (&smem)[32], Op op, Value none) {
   const int lane = threadIdx.x % 32;
@@ -180,7 +180,7 @@ struct alignas(2 * sizeof(Number)) Online {
   }
 };
 
-// Two parts of a row become one: each sum is brought down to the larger maximum.
+// Merges two parts of a row: each sum is scaled down to the larger maximum.
 template <class Number>
 struct Merge {
   Number rate;

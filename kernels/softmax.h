@@ -9,7 +9,7 @@
 struct SoftmaxProblem {
   View x;            // [1, 1, rows, cols]
   View y;            // [1, 1, rows, cols], of x's dtype
-  View lse;          // [1, 1, 1, rows], adjacent, float32, float64 for float64; data may be nullptr
+  View lse;          // [1, 1, 1, rows], contiguous, float32 (float64: float64); data may be nullptr
   double scale = 1;  // finite
   bool log = false;
 };

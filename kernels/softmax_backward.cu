@@ -4,25 +4,25 @@
 //   dy, y, dx [rows, cols], dlse [rows] or none
 //   dx = scale * y * (dy - (sum(dy * y) - dlse))       y = softmax(scale * x)
 //   dx = scale * (dy - exp(y) * (sum(dy) - dlse))      y = log_softmax(scale * x)
-//   It needs y and not x. Row-major, rows any stride apart. Any rows, any cols. fp32, fp64, fp16 and
+//   It needs y, not x. Row-major, rows any stride apart. Any rows, any cols. fp32, fp64, fp16 and
 //   bf16, computed in fp32 (fp64 in fp64).
 //
-// Rungs                                                         fp32 bytes per element, asked
+// Rungs                                                         requested fp32 bytes per element
 //   naive             one thread per row, two passes                    20
 //   block_per_row     one block per row, the sum by shuffles            20
 //   vectorized        16-byte loads and stores, any alignment           20
 //   row_in_registers  dy and y stay in registers                        12
 //   cluster           a long row in the shared memory of a cluster      12
 //
-// The last three are in files of their own, softmax_backward_<rung>.cu.
+// The last three have their own files, softmax_backward_<rung>.cu.
 #include "softmax_backward.cuh"
 
 // ------------------------------------------------------------------------------------------------
 // naive: one thread per row (all dtypes)
 // Idea     The definition: a thread walks its row for the sum, and once more to write.
 // Changes  First rung.
-// Bytes    fp32, per element: 16 read + 4 written = 20 asked (floor: 12). The 32 lanes of a warp
-//          read 32 rows: 32 sectors of 32 B for 128 B asked.
+// Bytes    fp32, per element: 16 read + 4 written = 20 requested (floor: 12). The 32 lanes of a
+//          warp read 32 rows: 32 sectors of 32 B for 128 B requested.
 // Shape    256 rows per block, 0 B smem, 0 __syncthreads.
 // Next     One block per row: neighbouring lanes on neighbouring elements.
 constexpr int NAIVE_NUM_THREADS = 256;  // tunable: 64, 128, 256, 512, 1024
@@ -55,15 +55,15 @@ static void softmax_backward_naive(const SoftmaxBackwardProblem& p, cudaStream_t
 
 // ------------------------------------------------------------------------------------------------
 // block_per_row: one block per row (all dtypes)
-// Idea     Thread t takes the columns t, t + NUM_THREADS, ...; the partial sums of a warp meet in
-//          five shuffles, those of the warps in shared memory (block_reduce_shuffles).
-// Changes  vs naive: the row is shared by a block; still two passes.
-// Bytes    fp32, per element: 20 asked as before (floor: 12). A warp's load is 32 adjacent floats:
-//          4 sectors for 128 B asked (naive: 32).
+// Idea     Thread t handles columns t, t + NUM_THREADS, ...; the partial sums of a warp are
+//          combined by five shuffles, those of the warps in shared memory (block_reduce_shuffles).
+// Changes  vs naive: a block shares the row; still two passes.
+// Bytes    fp32, per element: 20 requested, as before (floor: 12). A warp loads 32 adjacent floats:
+//          4 sectors for 128 B requested (naive: 32).
 // Shape    256 threads per row, 128 B smem (fp64: 256 B), 10 shuffles, 1 __syncthreads.
 // Trap     Only lane 0 of a warp needs the warp's sum after the shuffles, but all lanes of all
 //          warps need the row's: so every warp does the second round.
-// Next     Each load brings a lane 4 bytes (fp16, bf16: 2); it can bring 16.
+// Next     Each load brings a lane 4 bytes (fp16, bf16: 2); it could bring 16.
 constexpr int BLOCK_PER_ROW_NUM_THREADS = 256;  // tunable: 64, 128, 256, 512, 1024
 
 template <class T>
@@ -98,7 +98,7 @@ static void softmax_backward_block_per_row(const SoftmaxBackwardProblem& p, cuda
 }
 
 // ------------------------------------------------------------------------------------------------
-// Rungs in other files, so that an edit of one compiles in a second or two.
+// Rungs in other files, so that an edit to one compiles in a second or two.
 
 void softmax_backward_vectorized(const SoftmaxBackwardProblem& p, cudaStream_t stream);
 

@@ -5,8 +5,8 @@
 #include "softmax_backward.h"
 #include "softmax_vectors.cuh"
 
-// SoftmaxBackwardProblem with its types. Only the scale needs no care here: unlike in the forward, no
-// exponential magnifies its rounding.
+// SoftmaxBackwardProblem with its types. The scale, however, needs no care here: unlike in the
+// forward pass, no exponential magnifies its rounding.
 template <class T>
 struct SoftmaxBackward {
   const T* dy;             // [rows, cols]
@@ -97,7 +97,7 @@ inline bool tensors_aligned_alike(const SoftmaxBackwardProblem& p) {
   });
 }
 
-// The vectors of a row.
+// The number of vectors in a row.
 inline int vectors_of_a_row(const SoftmaxBackwardProblem& p) {
   return with_dtype(p.dx.dtype, [&](auto zero) {
     return static_cast<int>(p.dx.size[3]) / Vector<decltype(zero)>::SIZE;

@@ -1,7 +1,7 @@
-// softmax_backward_cluster.cu: the gradient of softmax for long rows in one pass. The contract is in
-// softmax_backward.cu.
+// softmax_backward_cluster.cu: the gradient of softmax for long rows in one pass. The contract is
+// in softmax_backward.cu.
 //
-// Rungs                                                         fp32 bytes per element, asked
+// Rungs                                                         requested fp32 bytes per element
 //   cluster           a long row in the shared memory of a cluster      12
 //
 // This is the last rung.
@@ -11,7 +11,7 @@
 // ------------------------------------------------------------------------------------------------
 // cluster: a long row in the shared memories of several blocks (all dtypes)
 // Idea     The blocks of a cluster run at the same time and can store into each other's shared
-//          memory. Each copies its part of dy and y to its own, adds it up, and sends the sum to all:
+//          memory. Each copies its part of dy and y into its own, sums it and sends the sum to all:
 //
 //          block 0   part 0 of the row   \  every warp stores its sum into every block
 //          block 1   part 1 of the row    > before the second cluster barrier, and reads
@@ -19,23 +19,23 @@
 //
 // Changes  vs row_in_registers: shared memory in place of registers, filled by cp.async; up to 16
 //          blocks per row.
-// Bytes    fp32, per element: 8 read + 4 written = 12 asked, the floor, up to 462848 columns (sm_90,
-//          226 KiB per block); what 16 blocks cannot hold is read twice.
-// Shape    512 threads, 1 to 16 blocks per row: the fewest that hold it in half a shared memory
-//          each, so that an SM has two, of which one loads while the other stores (three, if parts
-//          are small); or more, if few rows would leave SMs idle. 0 __syncthreads, 2 cluster
+// Bytes    fp32, per element: 8 read + 4 written = 12 requested, the floor, up to 462848 columns
+//          (sm_90, 226 KiB per block); what 16 blocks cannot hold is read twice.
+// Shape    512 threads, 1 to 16 blocks per row: the fewest that hold it in half an SM's shared
+//          memory each, so that an SM has two, one of which loads while the other stores (three, if
+//          parts are small); or more, if few rows would leave SMs idle. 0 __syncthreads, 2 cluster
 //          barriers.
 // Trap     A block must not store into one that has not started: hence the first barrier. All loads
 //          are issued between arriving there and waiting, so it costs no time.
-//          cp.async moves a 32-byte sector in one piece only if it is also one in shared memory. So
-//          each part begins at a sector: it has an even number of slots, and if dy begins in the
-//          middle of a sector, the first slot stays empty.
+//          cp.async moves a 32-byte sector in one piece only if it is also one sector in shared
+//          memory. So each part begins at a sector: it has an even number of slots, and if dy
+//          begins in the middle of a sector, the first slot stays empty.
 //
 //          | -- v0 | v1 v2 | v3 v4 |    sectors in memory, pairs of slots
 //
-// Declines rows for which row_in_registers needs less time than a cluster needs to start and meet,
+// Declines rows that row_in_registers finishes sooner than a cluster can start and synchronise,
 //          and rows of dy, y and dx that have different addresses modulo 16.
-// Next     A part of more than half a shared memory occupies its SM alone, which then loads nothing
+// Next     A part larger than half the shared memory has its SM to itself, which then loads nothing
 //          while it stores. It could load the next row, as the forward's `cluster_pipelined` does.
 constexpr int CLUSTER_NUM_THREADS = 512;   // tunable: 256, 512
 constexpr int CLUSTER_MIN_VECTORS = 2048;  // tunable: 1024, 2048, 4096
@@ -128,8 +128,8 @@ __global__ void __launch_bounds__(CLUSTER_NUM_THREADS, CLUSTER_BLOCKS<T>)
 #endif
 }
 
-// Blocks for a row of that many slots: the fewest that hold it in `half` of a block's slots each, or
-// more if few rows have the GPU to themselves.
+// Blocks for a row of that many slots: the fewest that hold it with `half` slots each, or more if
+// few rows have the GPU to themselves.
 static int blocks_of_a_row(int64_t rows, int slots, int half, int max_blocks) {
   int blocks = 1;
   const auto more_than = [&](int each) { return slots > int64_t{blocks} * each; };
@@ -144,7 +144,7 @@ template <class T>
 static void launch_rows(const SoftmaxBackward<T>& p, cudaStream_t stream) {
   constexpr int SLOT_BYTES = 2 * sizeof(Vector<T>);
   constexpr int SUMS_BYTES = MAX_CLUSTER * CLUSTER_NUM_THREADS / 32 * sizeof(Compute<T>);
-  constexpr int CUDA_BYTES = 1024;  // of each block, which CUDA reserves
+  constexpr int CUDA_BYTES = 1024;  // reserved by CUDA in each block
   const auto kernel = softmax_backward_cluster_kernel<T>;
   const int room = allow_all_shared_memory(kernel);
   const int full = room / SLOT_BYTES / 2 * 2;

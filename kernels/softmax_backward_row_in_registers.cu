@@ -1,7 +1,7 @@
 // softmax_backward_row_in_registers.cu: the gradient of softmax in one pass. The contract is in
 // softmax_backward.cu.
 //
-// Rungs                                                         fp32 bytes per element, asked
+// Rungs                                                         requested fp32 bytes per element
 //   row_in_registers  dy and y stay in registers                        12
 //
 // Next rung, for longer rows: softmax_backward_cluster.cu.
@@ -9,24 +9,24 @@
 
 // ------------------------------------------------------------------------------------------------
 // row_in_registers: dy and y are read once (all dtypes)
-// Idea     A thread takes at most VECTORS vectors of dy and of y and keeps them while the sum is
-//          made. The longer the row, the more threads share it: 16 or 32 lanes of a warp, then a
-//          block of as many warps as it takes. Where rows are few, each takes more threads.
+// Idea     A thread loads at most VECTORS vectors each of dy and y and keeps them while the sum is
+//          computed. The longer the row, the more threads share it: 16 or 32 lanes of a warp, then
+//          a block of as many warps as it takes. With few rows, each gets more threads.
 //
 //          lanes per row    16     32     64     ...    1024
 //          fp32, up to     256    512   1024           16384 columns
 //
 // Changes  vs vectorized: one pass. All loads of a thread are issued before the first is used.
-// Bytes    fp32, per element: 8 read + 4 written = 12 asked, the floor.
+// Bytes    fp32, per element: 8 read + 4 written = 12 requested, the floor.
 // Shape    Up to 32 lanes: 128 threads per block, 8 or 4 rows, no __syncthreads. Beyond: a block
 //          per row, 1 __syncthreads. Registers: 32 of a thread hold data.
-// Trap     The shuffles need all lanes of the warp: those beyond the last row stay, with a row of no
+// Trap     The shuffles need all lanes of the warp: those past the last row stay, with a row of no
 //          columns. And nvcc would keep 16-bit elements in registers as the fp32 to which they were
-//          converted for the sum, twice the room: `forget` makes it convert them again.
+//          converted for the sum, twice the space: `forget` makes it convert them again.
 // Declines rows of more than 1024 * VECTORS vectors, and rows of dy, y and dx that have different
 //          addresses modulo 16: their 16-bit elements would be collected one per register.
-// Next     Beyond 8192 columns (fp32) a block is alone on its SM: it loads, adds and stores in turn.
-//          Beyond 16384 its registers cannot hold the row. Several blocks can.
+// Next     Beyond 8192 columns (fp32) a block has its SM to itself: it loads, adds and stores in
+//          turn. Beyond 16384 its registers cannot hold the row. Several blocks can.
 constexpr int ROW_IN_REGISTERS_VECTORS = 4;           // tunable: 1, 2, 4
 constexpr int ROW_IN_REGISTERS_NUM_THREADS = 128;     // tunable: 32, 64, 128, 256
 constexpr int ROW_IN_REGISTERS_BUSY_THREADS = 32768;  // tunable: 0, 16384, 32768, 65536
@@ -39,7 +39,7 @@ __device__ void forget(Vector<T>& v) {
   asm volatile("" : "+r"(words.x), "+r"(words.y), "+r"(words.z), "+r"(words.w));
 }
 
-// Blocks of [rows, lanes]: a row is for 16 lanes, for a warp, or for all of the block.
+// Blocks of [rows, lanes]: a row is shared by 16 lanes, by a warp, or by the whole block.
 template <class T>
 __global__ void __launch_bounds__(ROW_IN_REGISTERS_MAX_THREADS)
     softmax_backward_row_in_registers_kernel(const SoftmaxBackward<T> p) {
@@ -93,7 +93,7 @@ __global__ void __launch_bounds__(ROW_IN_REGISTERS_MAX_THREADS)
   }
 }
 
-// Whether one block holds a row.
+// Whether one block can hold a row.
 bool fits_in_registers(const SoftmaxBackwardProblem& p) {
   return vectors_of_a_row(p) <= ROW_IN_REGISTERS_MAX_THREADS * ROW_IN_REGISTERS_VECTORS;
 }

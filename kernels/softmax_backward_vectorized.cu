@@ -1,7 +1,7 @@
 // softmax_backward_vectorized.cu: the gradient of softmax, 16 bytes at a time. The contract is in
 // softmax_backward.cu.
 //
-// Rungs                                                         fp32 bytes per element, asked
+// Rungs                                                         requested fp32 bytes per element
 //   vectorized        16-byte loads and stores, any alignment           20
 //
 // Next rung: softmax_backward_row_in_registers.cu.
@@ -12,15 +12,15 @@
 // Idea     A lane reads and writes 16 bytes at a time, 4 fp32 or 8 fp16. Such an access needs an
 //          address that is a multiple of 16, so each row is cut into vectors and edges (Split).
 // Changes  vs block_per_row: accesses of 16 bytes, a quarter (16-bit types: an eighth) as many.
-// Bytes    fp32, per element: 20 asked as before (floor: 12).
+// Bytes    fp32, per element: 20 requested, as before (floor: 12).
 // Shape    256 threads per row, 128 B smem (fp64: 256 B), 10 shuffles, 1 __syncthreads.
-// Trap     dy, y and dx have strides of their own, so their rows may have different addresses modulo
+// Trap     dy, y and dx have separate strides, so their rows may have different addresses modulo
 //          16. The row is cut where dx is aligned; if dy or y is not aligned there, the vectors of
 //          both are read element by element.
 // Next     dy and y are still read twice.
 constexpr int VECTORIZED_NUM_THREADS = 256;  // tunable: 64, 128, 256, 512, 1024
 
-// use(col, dy_frag, y_frag) for the vectors of this thread, which begin at column col.
+// Calls use(col, dy_frag, y_frag) for the vectors of this thread, which begin at column col.
 template <int NUM_THREADS, bool ALIGNED, class T, class Use>
 __device__ void walk_vectors(const Split<T>& split, const T* dy, const T* y, Use use) {
 #pragma unroll 2  // more would cost registers, and with them blocks per SM

@@ -1,6 +1,6 @@
 // softmax_cluster.cu: softmax of long rows in one pass. The contract is in softmax.cu.
 //
-// Rungs                                                         fp32 bytes per element, asked
+// Rungs                                                         requested fp32 bytes per element
 //   cluster           a long row in the shared memory of a cluster       8
 //
 // softmax_cluster.cuh explains how a row is shared. Next rung: softmax_cluster_pipelined.cu.
@@ -17,14 +17,14 @@
 //
 // Changes  vs row_in_registers: shared memory in place of registers, filled by cp.async. A thread
 //          uses only what it copied itself, so no barrier guards it: cp_async_wait is enough.
-// Bytes    4 read + 4 written = 8 asked per fp32 element, the floor; 2.25 exp. What 16 blocks cannot
-//          hold, 224 KiB each, is read twice.
+// Bytes    4 read + 4 written = 8 requested per fp32 element, the floor; 2.25 exp. What 16 blocks
+//          cannot hold, 224 KiB each, is read twice.
 // Shape    512 threads and mostly up to 64 KiB smem per block, so that an SM has three: one loads
 //          while another writes. 1 __syncthreads, 2 cluster barriers. The first one keeps a block
 //          from storing into one that has not started; all loads are issued between arriving there
 //          and waiting, so it costs no time.
-// Trap     cp.async moves a 32-byte sector in one piece only if it is also one in shared memory. So a
-//          row that begins in the middle of a 128-byte line does so in shared memory as well.
+// Trap     cp.async moves a 32-byte sector in one piece only if it is also one sector in shared
+//          memory. So a row that begins within a 128-byte line does so in shared memory as well.
 // Declines rows that row_in_registers can hold, and rows of x and y that have different addresses
 //          modulo 16.
 // Next     A block that waits at a barrier, or for another SM, neither loads nor writes.
@@ -45,8 +45,8 @@ __global__ void __launch_bounds__(CLUSTER_NUM_THREADS, CLUSTER_BLOCKS<T>)
   const Merge<Number> merge{p.rate};
   const auto nothing = Online<Number>::nothing();
 
-  // Load, and reduce what this thread loads: first what shared memory does not hold, while the copies
-  // arrive.
+  // Load, and reduce what this thread loads: first what shared memory does not hold, while the
+  // copies arrive.
   for (int k = 0; k < held; ++k) {
     row.template for_each<1>(
         k, [&](int, int v) { cp_async_16(slots + k * CLUSTER_NUM_THREADS, row.x_vector(v)); });

@@ -1,7 +1,7 @@
 // softmax_cluster.cuh: what the rungs cluster and cluster_pipelined share: how a cluster of blocks
 // shares a row, and its launch.
 //
-//   slice   the vectors of a row that one thread takes: SLICE_BYTES per block and row, or more
+//   slice   the vectors of a row that one thread handles: SLICE_BYTES per block and row, or more
 //   held    how many of them stay in shared memory until they are written
 //   slot    16 bytes of shared memory, for one of those
 #pragma once
@@ -24,13 +24,13 @@ template <class T>
 constexpr int CLUSTER_BLOCKS = 1;
 #endif
 
-// A row as the threads of a cluster share it. Vectors are counted from the last multiple of 128 bytes
-// before the row, and dealt out in turn: one to each thread of block 0, then of block 1, ...
+// A row as the threads of a cluster share it. Vectors are counted from the last multiple of 128
+// bytes before the row, and dealt out in turn: one to each thread of block 0, then of block 1, ...
 //
 //   cluster of 2    | block 0: v0 ... v511 | block 1: v512 ... v1023 |    each thread's vector 0
 //                   | block 0: v1024 ...   | block 1: v1536 ...      |    each thread's vector 1
 //
-// So a thread's k-th vector has the same place in shared memory, and within its 128-byte line, for
+// So a thread's k-th vector has the same place in shared memory, and in its 128-byte line, for
 // every row. A row that does not exist (index < 0 or >= rows) has no vectors and no edges.
 template <class T>
 struct ClusterRow {
@@ -38,7 +38,7 @@ struct ClusterRow {
   const T* x;  // where vector 0 begins
   T* y;
   int first, vectors;  // the row's vectors are first, ..., first + vectors - 1
-  int edge;            // this thread's, counted from x; INT_MIN: none. Block 0 takes all edges
+  int edge;            // this thread's, counted from x; INT_MIN: none. All edges go to block 0
 
   __device__ ClusterRow(const Softmax<T>& p, int64_t index) {
     const Split<T> split(p.y + index * p.ldy, index >= 0 && index < p.rows ? p.cols : 0);
@@ -51,7 +51,7 @@ struct ClusterRow {
     edge = takes ? split.edge_column(threadIdx.x) - split.head + first * SIZE : INT_MIN;
   }
 
-  // use(i, v) for i in 0..COUNT-1 where the row has vector v, the (k + i)-th of this thread.
+  // Calls use(i, v) for i in 0..COUNT-1 if the row has vector v, the (k + i)-th of this thread.
   template <int COUNT, class Use>
   __device__ void for_each(int k, Use use) const {
 #pragma unroll
@@ -77,7 +77,7 @@ __device__ Vector<T> load_slot(const uint4* slots, int i) {
 // How a cluster shares a row.
 struct ClusterPlan {
   int size;   // blocks of a cluster
-  int slice;  // vectors of a thread,
+  int slice;  // vectors per thread,
   int held;   // and how many of them shared memory holds: a multiple of `chunk`
 
   // Many blocks if the row is long, or if few rows have the GPU to themselves.
@@ -94,7 +94,7 @@ struct ClusterPlan {
 };
 
 // Launches kernel(p, held, slice) for all rows, with clusters as large as the GPU has room for; if
-// `resident`, with no more of them than run at the same time.
+// `resident`, no more of them than can run at the same time.
 template <class T, class Kernel>
 static void launch_rows(Kernel kernel, const Softmax<T>& p, int chunk, bool resident,
                         cudaStream_t stream) {

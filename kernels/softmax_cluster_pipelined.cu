@@ -1,16 +1,16 @@
 // softmax_cluster_pipelined.cu: softmax that loads one row while it writes another. The contract is
 // in softmax.cu.
 //
-// Rungs                                                         fp32 bytes per element, asked
-//   cluster_pipelined and the next row is loaded while one is written    8
+// Rungs                                                         requested fp32 bytes per element
+//   cluster_pipelined loads the next row while writing one               8
 //
 // softmax_cluster.cuh explains how a row is shared. This is the last rung.
 #include "softmax_cluster.cuh"
 
 // ------------------------------------------------------------------------------------------------
 // cluster_pipelined: while one row is written, the next is loaded (all dtypes, options; sm_90)
-// Idea     A cluster takes row after row. A chunk's place in shared memory is free as soon as its y
-//          is written, and the next row's chunk goes there at once:
+// Idea     A cluster processes row after row. A chunk's place in shared memory is free as soon as
+//          its y is written, and the next row's chunk goes there at once:
 //
 //            step              0        1        2        3        4        5
 //            write y, row r    chunk 0  chunk 1  chunk 2  chunk 3
@@ -19,12 +19,12 @@
 //
 // Changes  vs cluster: the loop above. Each part of a row is sent with a message to the receiver's
 //          mbarrier (st.async): a cluster barrier would first wait for the stores of y. If a row
-//          exceeds the shared memory of 16 SMs, each block keeps 32 KiB more in registers: up to
+//          exceeds the shared memory of 16 SMs, each block keeps another 32 KiB in registers: up to
 //          2^20 fp32 per row.
 // Bytes    As cluster.
 // Shape    As cluster, but 1 __syncthreads and 1 wait for messages per row, and as many clusters as
 //          the GPU runs at a time.
-// Trap     A mailbox may be filled again only when all warps of its block have read it. There are
+// Trap     A mailbox may be refilled only after all warps of its block have read it. There are
 //          two, for even and for odd rows:
 //
 //            block A   send r | wait r | read r | sync | send r+1 | wait r+1 | ... | send r+2
@@ -33,7 +33,7 @@
 //          A is past "wait r+1", so B has sent r+1, which it did after a __syncthreads that its
 //          warps reach only after reading r.
 // Declines what cluster declines.
-// Next     Nothing: it asks for every byte once, and always has some in flight.
+// Next     Nothing: it requests every byte once, and always has some in flight.
 constexpr int PIPELINED_VECTORS = 2;    // tunable: 1, 2, 4; of a thread, in a chunk
 constexpr int PIPELINED_LAG = 2;        // tunable: 1, 2, 3; steps from a chunk's load to its use
 constexpr int PIPELINED_REGISTERS = 4;  // tunable: 2, 4; vectors of a thread, for the longest rows
@@ -46,8 +46,8 @@ struct Mailbox {
   uint64_t full;  // barrier: all blocks' parts have arrived
 };
 
-// (m, l) of the whole row, from those of all threads of the cluster: each block sends its own to the
-// mailboxes of all blocks, and every warp merges what arrived.
+// (m, l) of the whole row, from those of all threads of the cluster: each block sends its own to
+// the mailboxes of all blocks, and every warp merges what arrived.
 template <class Number>
 __device__ Online<Number> cluster_reduce(Online<Number> part, Mailbox<Number>& mailbox,
                                          uint32_t parity, Merge<Number> merge) {
@@ -98,8 +98,8 @@ __global__ void __launch_bounds__(CLUSTER_NUM_THREADS, REGISTERS > 0 ? 1 : CLUST
         store_vector(row.y_vector(v), finish(p, load_vector(row.x_vector(v))));
       });
     }
-    // Chunks in shared memory: exp and store of row, load of next into the same place, and LAG steps
-    // later reduce.
+    // Chunks in shared memory: exp and store of row, load of next into the same place, and LAG
+    // steps later reduce.
     for (int k = 0; k < held + LAG * VECTORS; k += VECTORS) {
       if (k < held) {
         uint4* const chunk = slots + k * CLUSTER_NUM_THREADS;

@@ -1,7 +1,7 @@
 // softmax_cub.cu: softmax with the library's reductions. The contract is in softmax.cu.
 //
-// Rungs                                                         fp32 bytes per element, asked
-//   cub               reductions by CUB, to compare                     16
+// Rungs                                                         requested fp32 bytes per element
+//   cub               reductions by CUB, for comparison                 16
 //
 // CUB's headers take longer to compile than all rungs of softmax.cu together.
 #include <cub/block/block_reduce.cuh>
@@ -9,20 +9,20 @@
 #include "softmax.cuh"
 
 // cub: reductions by CUB (fp32)
-// Idea     The comparison: the library's block reduction, written by those who know the hardware.
+// Idea     For comparison: the library's block reduction, written by those who know the hardware.
 // Changes  vs warp_shuffles: cub::BlockReduce in place of block_reduce_shuffles. Only thread 0 gets
 //          its result, so shared memory and a second barrier pass it on to the others.
-// Bytes    16 asked per element (floor: 8), 2 exp.
+// Bytes    16 requested per element (floor: 8), 2 exp.
 // Shape    256 threads per row, 4 loads in flight per thread, 2 __syncthreads per reduction.
-// Trap     Reduce() may overwrite its TempStorage as soon as it is called again: each reduction has
-//          storage of its own here, because each Op instantiates the function anew.
-// Next     Nothing: reductions are a small part of the work, whoever writes them.
+// Trap     Reduce() may overwrite its TempStorage as soon as it is called again: here each
+//          reduction has its own storage, because each Op instantiates a separate function.
+// Next     Nothing: reductions are a small part of the work, whichever way they are written.
 constexpr int CUB_NUM_THREADS = 256;  // tunable: 64, 128, 256, 512, 1024
 constexpr int CUB_COARSENING = 4;     // tunable: 1, 2, 4, 8
 
 namespace {
 
-// The walk of rung coarsened: COARSENING loads, then their uses; what is left follows one by one.
+// The walk of rung coarsened: COARSENING loads, then their uses; the rest one by one.
 template <class Use>
 __device__ void walk_row(const float* x, int cols, Use use) {
   int col = threadIdx.x;
@@ -37,7 +37,7 @@ __device__ void walk_row(const float* x, int cols, Use use) {
   for (; col < cols; col += CUB_NUM_THREADS) use(col, x[col]);
 }
 
-// op over the values of all threads of the block. All of them get it.
+// Reduces the values of all threads of the block by op. All get the result.
 template <class Op>
 __device__ float block_reduce_cub(float value, Op op) {
   using Reduce = cub::BlockReduce<float, CUB_NUM_THREADS>;

@@ -1,5 +1,5 @@
 // softmax_options.cuh: what the options scale, log and lse do to an element, for the rungs from
-// vectorized on. A kernel walks a row as if there were none:
+// vectorized on. A kernel walks a row as if there were no options:
 //
 //   scaled      x to z                      without options z = x
 //   add         x to what a part of a row comes to, (m, l)
@@ -7,8 +7,8 @@
 //   write_lse   (m, l) to the row's lse     without the option nothing
 //
 // Options are run-time values. All threads take the same branch, once per vector, and scale is a
-// product in every kernel: one kernel per dtype and rung, where log as a template argument would make
-// two, and an edit would take twice as long to compile.
+// product in every kernel: one kernel per dtype and rung suffices. With log as a template argument
+// there would be two, and an edit would take twice as long to compile.
 #pragma once
 
 #include "softmax_vectors.cuh"
@@ -26,8 +26,8 @@ __device__ void scaled(const Softmax<T>& p, const Vector<T>& x, Compute<T> (&z)[
   for (int i = 0; i < Vector<T>::SIZE; ++i) z[i] = p.prescale * Compute<T>(x.values[i]);
 }
 
-// A bf16 is the upper half of an fp32: one instruction for each, a shift or a mask, where extracting
-// and converting the second bf16 of a word takes two.
+// A bf16 is the upper half of an fp32: each takes one instruction, a shift or a mask; extracting
+// and converting the second bf16 of a word would take two.
 __device__ inline void scaled(const Softmax<bf16>& p, const Vector<bf16>& x, float (&z)[8]) {
   const auto& words = reinterpret_cast<const uint4&>(x);
   const uint32_t pairs[] = {words.x, words.y, words.z, words.w};
@@ -52,7 +52,7 @@ struct Finish {
   using Number = Compute<T>;
   Number m, last;  // y = exp(slope * (z - m)) * last, or slope * (z - m) - last for the logarithm
 
-  // One division or logarithm per thread and row; each element then takes a product or a difference.
+  // One division or logarithm per thread and row, then one product or difference per element.
   __device__ Finish(const Softmax<T>& p, const Online<Number>& row) : m(row.m) {
     last = p.log ? log(row.l) : 1 / row.l;
     if (row.l == INFINITY) last = NAN;  // +inf in the row: no softmax
@@ -83,7 +83,7 @@ struct Finish {
   }
 };
 
-// lse of row `index`. One thread of those that share the row calls it.
+// Writes lse of row `index`. Called by one of the threads that share the row.
 template <class T>
 __device__ void write_lse(const Softmax<T>& p, int64_t index, const Online<Compute<T>>& row) {
   if (p.lse != nullptr) p.lse[index] = p.slope * row.m + log(row.l);

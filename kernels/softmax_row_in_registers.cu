@@ -1,6 +1,6 @@
 // softmax_row_in_registers.cu: softmax in one pass. The contract is in softmax.cu.
 //
-// Rungs                                                         fp32 bytes per element, asked
+// Rungs                                                         requested fp32 bytes per element
 //   row_in_registers  the row stays in registers                         8
 //
 // Next rung, for longer rows: softmax_cluster.cu.
@@ -10,20 +10,20 @@
 // row_in_registers: the row is read once (all dtypes, options)
 // Idea     A thread takes up to 32 elements and keeps them in registers from the load to the store:
 //          every element is read once, goes through exp once, and is written once. All loads of a
-//          thread are in flight before the first is used. The longer the row, the more threads share
-//          it: 16 or 32 lanes of a warp, then a block of as many warps as it takes.
+//          thread are in flight before the first is used. The longer the row, the more threads
+//          share it: 16 or 32 lanes of a warp, then a block of as many warps as it takes.
 //
 //          lanes per row    16     32     64     ...    512
-//          elements to     512   1024   2048          16384      (fp64: half as many)
+//          elements up to  512   1024   2048          16384      (fp64: half as many)
 //
-// Changes  vs warp_per_row: x_frag and z. With all elements at hand nothing has to go online: the
+// Changes  vs warp_per_row: x_frag and z. With all elements at hand nothing needs to be online: the
 //          maximum comes first, then z becomes exp(z - m) in place, then the sum.
-// Bytes    4 read + 4 written = 8 asked per fp32 element, the floor; 1 exp.
+// Bytes    4 read + 4 written = 8 requested per fp32 element, the floor; 1 exp.
 // Shape    Up to 32 lanes: 128 threads per block, 8 or 4 rows, no __syncthreads. Beyond: a block
 //          per row, 2 __syncthreads. 32 registers of a thread hold data.
-// Trap     Registers have no index: a loop over z that is not unrolled puts it into local memory,
-//          which is global memory. And the shuffles need all lanes of the warp: those beyond the
-//          last row stay, with a row of no columns.
+// Trap     Registers cannot be indexed: a loop over z that is not unrolled puts it into local
+//          memory, which is global memory. And the shuffles need all lanes of the warp: those past
+//          the last row stay, with a row of no columns.
 // Declines longer rows, and rows of x and y that have different addresses modulo 16: their vectors
 //          would be collected element by element.
 // Next     Longer rows, held by several blocks.
@@ -32,12 +32,12 @@ constexpr int ROW_IN_REGISTERS_NUM_THREADS = 128;     // tunable: 32, 64, 128, 2
 constexpr int ROW_IN_REGISTERS_MAX_THREADS = 512;     // tunable: 256, 512, 1024
 constexpr int ROW_IN_REGISTERS_BUSY_THREADS = 32768;  // tunable: 0, 16384, 32768, 65536
 
-// Vectors of a thread: 32 elements, 16 of fp64. In 16 bits 8 vectors would be 64 registers of z.
+// Vectors per thread: 32 elements, 16 of fp64. For 16-bit types, 8 vectors would be 64 z registers.
 template <class T>
 constexpr int HELD_VECTORS =
     sizeof(T) == 2 ? ROW_IN_REGISTERS_VECTORS / 2 : ROW_IN_REGISTERS_VECTORS;
 
-// Puts exp(slope * (z - m)) in place of z, but keeps z for the logarithm. Returns the sum of exp.
+// Replaces z by exp(slope * (z - m)), but keeps z for the logarithm. Returns the sum of exp.
 template <class T, int N>
 __device__ Compute<T> exponentiate(const Softmax<T>& p, Compute<T> m, Compute<T> (&z)[N]) {
   Compute<T> sum = 0;
@@ -51,13 +51,13 @@ __device__ Compute<T> exponentiate(const Softmax<T>& p, Compute<T> m, Compute<T>
   return sum;
 }
 
-// y, from what exponentiate left in place of z.
+// y, from what exponentiate left in z.
 template <class T>
 __device__ T finished(const Softmax<T>& p, const Finish<T>& finish, Compute<T> z) {
   return p.log ? finish.logarithm(p, z) : T(z * finish.last);
 }
 
-// Blocks of [rows, lanes]: a row is for 16 lanes, for a warp, or for all of the block.
+// Blocks of [rows, lanes]: a row is shared by 16 lanes, by a warp, or by the whole block.
 template <class T>
 __global__ void __launch_bounds__(ROW_IN_REGISTERS_MAX_THREADS,
                                   sizeof(T) == 8 ? 1 : 1024 / ROW_IN_REGISTERS_MAX_THREADS)
@@ -72,7 +72,7 @@ __global__ void __launch_bounds__(ROW_IN_REGISTERS_MAX_THREADS,
   T* y = p.y + index * p.ldy;
   const Split<T> split(y, exists ? p.cols : 0);
 
-  // use(i, v) for this thread's vectors: its i-th one is the row's v-th.
+  // Calls use(i, v) for this thread's vectors: its i-th one is the row's v-th.
   const auto for_each = [&](auto use) {
 #pragma unroll
     for (int i = 0; i < VECTORS; ++i) {
@@ -131,7 +131,7 @@ static int lanes_of_a_row(const SoftmaxProblem& p) {
                           ROW_IN_REGISTERS_BUSY_THREADS);
 }
 
-// Whether one block holds a row.
+// Whether one block can hold a row.
 bool fits_in_registers(const SoftmaxProblem& p) {
   return with_dtype(p.x.dtype, [&](auto zero) {
     return lanes_of_a_row<decltype(zero)>(p) <= ROW_IN_REGISTERS_MAX_THREADS;

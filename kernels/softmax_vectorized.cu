@@ -1,15 +1,15 @@
 // softmax_vectorized.cu: softmax, 16 bytes at a time. The contract is in softmax.cu.
 //
-// Rungs                                                         fp32 bytes per element, asked
+// Rungs                                                         requested fp32 bytes per element
 //   vectorized        16-byte loads and stores, any alignment           12
 //
-// From here on the ladder takes all dtypes and options: softmax_options.cuh explains add, Finish and
-// write_lse. Next rung: softmax_warp_per_row.cu.
+// From here on the ladder supports all dtypes and options: softmax_options.cuh explains add, Finish
+// and write_lse. Next rung: softmax_warp_per_row.cu.
 #include "softmax_options.cuh"
 
 // ------------------------------------------------------------------------------------------------
 // vectorized: 16 bytes per load and store (all dtypes, options)
-// Idea     A lane's load takes 4 fp32 or 8 bf16 at once: a quarter or an eighth of the load
+// Idea     A lane loads 4 fp32 or 8 bf16 at once: a quarter or an eighth of the load
 //          instructions, and each of them puts 512 B per warp in flight.
 //
 //          online       lane 0: a      lane 1: b      ...    4 B x 32 lanes =  128 B per load
@@ -18,11 +18,11 @@
 // Changes  vs online: the row is cut into vectors and edges (Split in softmax_vectors.cuh), because
 //          16-byte accesses need addresses that are multiples of 16. The walk is coarsened by
 //          vectors. (m, l) is rescaled once per vector, not once per element.
-// Bytes    8 read + 4 written = 12 asked per fp32 element (floor: 8), 2.25 exp.
+// Bytes    8 read + 4 written = 12 requested per fp32 element (floor: 8), 2.25 exp.
 // Shape    256 threads per row, 256 B smem, 1 __syncthreads.
 // Trap     x and y may have different addresses modulo 16. The row is cut where y is aligned; if x
 //          is not aligned there, its vectors are read element by element.
-// Next     A row of 128 elements is 32 vectors: seven warps of eight have nothing to do.
+// Next     A row of 128 elements is 32 vectors: seven of eight warps have nothing to do.
 constexpr int VECTORIZED_NUM_THREADS = 256;  // tunable: 64, 128, 256, 512, 1024
 constexpr int VECTORIZED_COARSENING = 4;     // tunable: 1, 2, 4, 8
 

@@ -4,7 +4,7 @@
 #include "half.cuh"
 #include "softmax.cuh"
 
-// Returns run(T()), T being the C++ type of a dtype: a kernel is instantiated for each of the four.
+// Returns run(T()), where T is the C++ type of a dtype: kernels are instantiated for all four.
 template <class Run>
 auto with_dtype(DType dtype, Run run) {
   switch (dtype) {
@@ -36,7 +36,7 @@ __device__ bool is_aligned(const T* p) {
 }
 
 // The vector at p: one load if p is `aligned` to 16 bytes, else one per element. It goes through a
-// uint4, because the compiler may split the assignment of a Vector<T> into one access per element.
+// uint4 because the compiler may split the assignment of a Vector<T> into one access per element.
 template <class T>
 __device__ Vector<T> load_vector(const T* p, bool aligned = true) {
   Vector<T> vector;
@@ -57,12 +57,12 @@ __device__ void store_vector(T* aligned, const Vector<T>& vector) {
 // ------------------------------------------------------------------------------------------------
 // Rows
 
-// 16-byte accesses need addresses that are multiples of 16; a row begins and ends anywhere:
+// 16-byte accesses need addresses that are multiples of 16; a row may begin and end anywhere:
 //
 //   |....ab|cdef|ghij|klmn|op....|    boxes of 16 bytes in memory
-//        ^^ head               ^^ tail: these edges go element by element, one to a lane
+//        ^^ head               ^^ tail: these edges are accessed element by element, one per lane
 //
-// The row that is written decides where to cut. There are fewer edges than two vectors hold.
+// The row that is written decides where to cut. There are fewer edges than elements in two vectors.
 template <class T>
 struct Split {
   static constexpr int SIZE = Vector<T>::SIZE;
@@ -78,8 +78,8 @@ struct Split {
   __device__ int edge_column(int i) const { return i < head ? i : i + vectors * SIZE; }
 };
 
-// use(col, the vector at column col) for the vectors t, t + threads, ... of row x: those of thread t.
-// COARSENING of them are loaded before the first is used.
+// Calls use(col, the vector at column col) for the vectors t, t + threads, ... of row x, those of
+// thread t. COARSENING of them are loaded before the first is used.
 template <bool ALIGNED, int COARSENING, class T, class Use>
 __device__ void walk_vectors(const T* x, const Split<T>& split, int t, int threads, Use use) {
   int v = t;
@@ -97,8 +97,8 @@ __device__ void walk_vectors(const T* x, const Split<T>& split, int t, int threa
   }
 }
 
-// The same, with the question whether the row's vectors are aligned asked once, outside of the loop.
-// Those that are not take SIZE loads each, which is enough in flight without coarsening.
+// The same, but whether the row's vectors are aligned is checked once, outside the loop. Unaligned
+// ones take SIZE loads each, which are enough in flight without coarsening.
 template <int COARSENING, class T, class Use>
 __device__ void for_each_vector(const T* x, const Split<T>& split, int t, int threads, Use use) {
   if (is_aligned(x + split.head)) {
@@ -109,7 +109,7 @@ __device__ void for_each_vector(const T* x, const Split<T>& split, int t, int th
 }
 
 // Whether each row of a has the same address modulo 16 as that row of b: then a cut that suits one
-// suits the other.
+// also suits the other.
 template <class T>
 bool rows_aligned_alike(const View& a, const View& b) {
   const auto first = reinterpret_cast<uintptr_t>(a.data) ^ reinterpret_cast<uintptr_t>(b.data);
@@ -118,8 +118,8 @@ bool rows_aligned_alike(const View& a, const View& b) {
 }
 
 // Threads per row if each holds up to `held` of its vectors: 16, 32, or a multiple of 32. While all
-// rows together occupy fewer than `busy` threads, each thread takes less, as long as a row has no
-// more than `most` threads. A row that is too long yields more than `most`.
+// rows together occupy fewer than `busy` threads, each thread takes fewer, as long as a row has at
+// most `most` threads. A row that is too long yields more than `most`.
 inline int threads_of_a_row(int64_t rows, int vectors, int held, int most, int busy) {
   int threads = ceil_div(vectors, held);
   while (threads < vectors && 2 * threads <= most && rows * threads < busy) threads *= 2;

@@ -1,6 +1,6 @@
 // softmax_warp_per_row.cu: softmax of short rows. The contract is in softmax.cu.
 //
-// Rungs                                                         fp32 bytes per element, asked
+// Rungs                                                         requested fp32 bytes per element
 //   warp_per_row      a warp for a short row, no barrier                12
 //
 // Next rung: softmax_row_in_registers.cu.
@@ -8,11 +8,11 @@
 
 // ------------------------------------------------------------------------------------------------
 // warp_per_row: one warp per row (all dtypes, options)
-// Idea     A short row is work for one warp: 32 lanes reduce by shuffles alone, so no warp waits for
-//          another, and four rows share a block of 128 threads.
+// Idea     A short row is work for one warp: 32 lanes reduce by shuffles alone, so no warp waits
+//          for another, and four rows share a block of 128 threads.
 // Changes  vs vectorized: 32 threads per row, not 256; group_reduce, not block_reduce_shuffles.
-// Bytes    8 read + 4 written = 12 asked per fp32 element (floor: 8), 2.25 exp. The second read of
-//          a short row finds it in L1.
+// Bytes    8 read + 4 written = 12 requested per fp32 element (floor: 8), 2.25 exp. The second read
+//          of a short row finds it in L1.
 // Shape    4 rows per block of 128 threads, 0 B smem, 0 __syncthreads.
 // Trap     With few rows most SMs are idle: a block per row uses eight times as many threads.
 // Declines rows of more than 8 vectors per lane: 32 lanes take too long over them.
@@ -23,7 +23,7 @@ constexpr int WARP_PER_ROW_MAX_VECTORS = 256;  // tunable: 256, 1024, 16384; of 
 
 template <class T>
 __global__ void softmax_warp_per_row_kernel(const Softmax<T> p) {
-  constexpr int ROWS = WARP_PER_ROW_NUM_THREADS / 32;  // of a block
+  constexpr int ROWS = WARP_PER_ROW_NUM_THREADS / 32;  // per block
   constexpr int COARSENING = WARP_PER_ROW_COARSENING;
   const int64_t index = static_cast<int64_t>(blockIdx.x) * ROWS + threadIdx.x / 32;
   if (index >= p.rows) return;  // the whole warp

@@ -4,14 +4,14 @@
 //   x [batch, M, N]   y [batch, N, M]   y[b, n, m] = x[b, m, n]
 //   Row-major: elements of a row are adjacent, rows are ldx, ldy apart. Any M, N, batch.
 //   With rotate, y[b, n, m] = x[b, M - 1 - m, n]: the rows of x counted from the last one up.
-//   Elements of 1, 2, 4 or 8 bytes, moved as they are.
+//   Elements of 1, 2, 4 or 8 bytes, moved unchanged.
 //
 // Rungs                                      fp32: sectors of a warp's    wavefronts of its shared
 //                                            load and store               store and load
 //   naive       one thread per element             4, 32
 //   tiled       through a tile                     4, 4                        1, 32
 //   padded      its rows are one word longer       4, 4                        1, 1
-//   swizzled    its columns trade places           4, 4                        1, 1
+//   swizzled    its columns are permuted           4, 4                        1, 1
 //   vectorized  16 bytes per access               16, 16                       4, 4
 //
 // vectorized is in transpose_vectorized.cu.
@@ -22,12 +22,12 @@
 // Idea     The definition. Neighbouring lanes read neighbouring elements, and write them a row of y
 //          apart.
 // Changes  First rung.
-// Bytes    fp32, of a warp: 128 B in 4 sectors loaded, 128 B in 32 sectors stored: 1152 B moved for
-//          256 B asked (floor: 256).
+// Bytes    fp32, per warp: 128 B in 4 sectors loaded, 128 B in 32 sectors stored: 1152 B moved for
+//          256 B requested (floor: 256).
 // Shape    32 x 8 threads per 32 x 32 tile, 0 B smem, 0 __syncthreads.
 // Trap     One of the two accesses is scattered, whichever way the threads are mapped. Scattered
 //          stores are the worse choice: L2 has to merge 4 B into each of 32 sectors.
-// Next     Turn the tile where order costs nothing, in shared memory: tiled.
+// Next     Transpose the tile where order costs nothing, in shared memory: tiled.
 constexpr int TILE = 32;      // elements each way
 constexpr int TILE_ROWS = 8;  // tunable: 4, 8, 16, 32; rows that a block's threads cover at once
 static_assert(TILE % TILE_ROWS == 0, "each thread takes as many rows as any other");
@@ -52,17 +52,17 @@ static void transpose_naive(const TransposeProblem& p, cudaStream_t stream) {
 
 // ------------------------------------------------------------------------------------------------
 // tiled: through a tile in shared memory (all dtypes)
-// Idea     A block copies a tile row by row into shared memory, and out of it column by column: what
+// Idea     A block copies a tile row by row into shared memory and column by column out of it: what
 //          it reads down a column of the tile is a row of y.
 //
 //          x  m0 +--------+        y  n0 +--------+
-//                | -----> |              | -----> |      both along memory; the turn is in between,
-//                |        |  tile        |        |      where a column need cost no more than a row
+//                | -----> |              | -----> |    both along memory; the turn is in between,
+//                |        |  tile        |        |    where a column need not cost more than a row
 //                +--------+              +--------+
 //                n0                      m0
 //
 // Changes  vs naive: the tile, and a barrier.
-// Bytes    fp32, of a warp: 4 sectors loaded, 4 stored: the floor.
+// Bytes    fp32, per warp: 4 sectors loaded, 4 stored: the floor.
 // Shape    32 x 8 threads, 4 KiB smem (elements of 8 B: 8), 1 __syncthreads.
 // Trap     A column does cost more: its 32 elements are 32 words apart, all in one bank, and a bank
 //          delivers one word per wavefront: 32 wavefronts, not 1.
@@ -92,13 +92,13 @@ static void transpose_tiled(const TransposeProblem& p, cudaStream_t stream) {
 
 // ------------------------------------------------------------------------------------------------
 // padded: a column uses all banks (all dtypes)
-// Idea     Rows of 33 words instead of 32: each begins one bank further on than the one above it.
+// Idea     Rows of 33 words instead of 32: each begins one bank after the one above it.
 //
-//          row 0   bank  0  1  2  3 ...       column 0 is in the banks 0, 1, 2, 3, ...
+//          row 0   bank  0  1  2  3 ...       column 0 is in banks 0, 1, 2, 3, ...
 //          row 1   bank  1  2  3  4 ...
 //          row 2   bank  2  3  4  5 ...
 //
-// Changes  vs tiled: one word more in a row.
+// Changes  vs tiled: each row is one word longer.
 // Bytes    As tiled. Shared memory: 1 wavefront per request, for rows and columns (elements of 8 B:
 //          2, the least for 256 B).
 // Shape    32 x 8 threads, 4.1 KiB smem (elements of 8 B: 8.3), 1 __syncthreads.
@@ -131,9 +131,9 @@ static void transpose_padded(const TransposeProblem& p, cudaStream_t stream) {
 }
 
 // ------------------------------------------------------------------------------------------------
-// swizzled: the columns of each row trade places (all dtypes)
-// Idea     Element (m, n) is stored at column n ^ m of row m. For a fixed m that is a permutation of
-//          the row, for a fixed n one of the banks: rows and columns both use each bank once.
+// swizzled: the columns of each row are permuted (all dtypes)
+// Idea     Element (m, n) is stored at column n ^ m of row m. For a fixed m that is a permutation
+//          of the row, for a fixed n one of the banks: rows and columns both use each bank once.
 //
 //                  n = 0  1  2  3               n ^ m for m, n < 4; each number, and so each bank,
 //          m = 0       0  1  2  3               once in a row and once in a column
@@ -144,9 +144,9 @@ static void transpose_padded(const TransposeProblem& p, cudaStream_t stream) {
 // Changes  vs padded: n ^ m for n, and no pad.
 // Bytes    As tiled. Shared memory: 1 wavefront per request (elements of 8 B: 2), as padded.
 // Shape    32 x 8 threads, 4 KiB smem (elements of 8 B: 8), 1 __syncthreads.
-// Trap     n ^ m stays within the row only if the row's length is a power of two, at least as
-//          large as m can be: a tile of 32 x 24 would write into its neighbours' rows.
-// Next     Each access still moves 4 B of a lane: vectorized.
+// Trap     n ^ m stays within the row only if the row's length is a power of two and no m reaches
+//          it: a tile of 32 x 24 would write into its neighbours' rows.
+// Next     Each access still moves only 4 B per lane: vectorized.
 template <class T>
 __global__ void transpose_swizzled_kernel(const Transpose<T> p) {
   __shared__ T tile_smem[TILE][TILE];  // [m, n ^ m]
@@ -171,7 +171,7 @@ static void transpose_swizzled(const TransposeProblem& p, cudaStream_t stream) {
 }
 
 // ------------------------------------------------------------------------------------------------
-// A rung in another file, so that an edit of either compiles in a second or two.
+// A rung in another file, so that an edit to either compiles in a second or two.
 
 void transpose_vectorized(const TransposeProblem& p, cudaStream_t stream);
 

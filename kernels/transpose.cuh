@@ -1,23 +1,23 @@
-// transpose.cuh: what the files of the transpose ladder share: the problem as kernels see it, and the
-// launch of a block per tile.
+// transpose.cuh: what the files of the transpose ladder share: the problem as kernels see it, and
+// the launch of a block per tile.
 #pragma once
 
 #include "common.cuh"
 #include "transpose.h"
 
-// What the kernels are given; T stands for any type of its size.
+// The kernels' argument; T stands for any type of its size.
 template <class T>
 struct Transpose {
   const T* x;  // [batch, M, N]
   T* y;        // [batch, N, M]
   int M, N;
-  int64_t ldx, ldy;            // from one row to the next; ldx < 0 where x is read from its end
+  int64_t ldx, ldy;            // from one row to the next; ldx < 0 if x is read from its end
   int64_t stride_x, stride_y;  // from one matrix to the next
   int tiles_m, tiles_n;        // of a matrix
 };
 
-// Returns run(T()), T being an unsigned type as large as an element: kernels are instantiated for
-// sizes, not for dtypes.
+// Returns run(T()), where T is an unsigned type as large as an element: kernels are instantiated
+// per size, not per dtype.
 template <class Run>
 auto with_bits(DType dtype, Run run) {
   switch (dtype) {
@@ -69,7 +69,7 @@ struct Tile {
   int m0, n0;
 
   __device__ Tile(const Transpose<T>& p, int tile_m, int tile_n) {
-    // Neighbouring blocks take neighbouring tiles of a row of x: their loads share DRAM pages.
+    // Neighbouring blocks handle neighbouring tiles of a row of x: their loads share DRAM pages.
     const int in_matrix = blockIdx.x % (p.tiles_m * p.tiles_n);
     const int64_t b = blockIdx.x / (p.tiles_m * p.tiles_n);
     x = p.x + b * p.stride_x;

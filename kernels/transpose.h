@@ -3,8 +3,8 @@
 
 #include "ladder.h"
 
-// y[b] = x[b]^T for every b in 0..batch-1: y[b, n, m] = x[b, m, n]. With `rotate` x is turned by a
-// quarter, clockwise: y[b, n, m] = x[b, M - 1 - m, n]. Bits are moved, nothing is computed.
+// y[b] = x[b]^T for every b in 0..batch-1: y[b, n, m] = x[b, m, n]. With `rotate` x is turned
+// clockwise by 90 degrees: y[b, n, m] = x[b, M - 1 - m, n]. Bits are moved, nothing is computed.
 // Elements of a row are adjacent. y overlaps nothing.
 struct TransposeProblem {
   View x;  // [1, batch, M, N]

@@ -10,19 +10,19 @@
 // ------------------------------------------------------------------------------------------------
 // vectorized: 16 bytes per load and store, in global and in shared memory (all dtypes)
 // Idea     A thread takes a square of E x E elements, E of which are 16 bytes: it loads E vectors,
-//          turns the square in its registers, and has E vectors of y.
+//          transposes the square in its registers, and has E vectors of y.
 //
-//          x   | v0 v1 v2 ...       lanes along a row of x: each load of a warp is of whole lines.
-//              |                    But the vectors of y that a warp then has lie in many rows. They
-//          y   | v0                 go through shared memory once more, as vectors, and out along
-//              | v1                 the rows of y.
+//          x   | v0 v1 v2 ...       lanes along a row of x: each load of a warp covers whole lines.
+//              |                    But the vectors of y that a warp then has are in many rows.
+//          y   | v0                 They go through shared memory once more, as vectors, and out
+//              | v1                 along the rows of y.
 //
-// Changes  vs swizzled: a square for an element; vectors trade places in the tile, not elements.
+// Changes  vs swizzled: squares in place of elements; the tile permutes vectors, not elements.
 // Bytes    As tiled, in a quarter of the requests (fp32): 16 sectors each, 4 wavefronts each.
-// Shape    SIDE x SIDE squares and as many threads: 16 x 16; 16 KiB smem for fp32 (8 B: 8, 2 B: 32).
-//          Elements of 1 B: 8 x 8, 16 KiB. 1 __syncthreads.
+// Shape    SIDE x SIDE squares and as many threads: 16 x 16; 16 KiB smem for fp32 (8 B: 8 KiB,
+//          2 B: 32 KiB). Elements of 1 B: 8 x 8, 16 KiB. 1 __syncthreads.
 // Trap     A square is E vectors of E elements. Moving elements narrower than a register one by one
-//          would take a register and an instruction for each: __byte_perm turns two words at a time.
+//          would take a register and an instruction each: __byte_perm permutes two words at a time.
 // Declines nothing, but needs pointers and rows that are multiples of 16 bytes.
 // Next     It requests each byte once, in whole lines: what is left is to have enough of them in
 //          flight.
@@ -76,7 +76,7 @@ __device__ void store(T* p, const Vector<T>& vector, int count) {
   }
 }
 
-// Turns a square: row i, element j becomes row j, element i.
+// Transposes a square: row i, element j becomes row j, element i.
 //
 //          elements of 2 B, words of two rows:    a1 a0   ->   b0 a0    to row 2w
 //                                                 b1 b0        b1 a1    to row 2w + 1
@@ -116,7 +116,7 @@ __device__ void turn(const Vector<T> (&in)[Vector<T>::SIZE], Vector<T> (&out)[Ve
 template <class T, int SIDE>
 __global__ __launch_bounds__(SIDE* SIDE) void transpose_vectorized_kernel(const Transpose<T> p) {
   constexpr int E = Vector<T>::SIZE;
-  __shared__ Vector<T> tile_smem[SIDE * E][SIDE];  // [n, square of m], columns traded
+  __shared__ Vector<T> tile_smem[SIDE * E][SIDE];  // [n, square of m], columns permuted
   const Tile<T> tile(p, SIDE * E, SIDE * E);
   const int lane = threadIdx.x % SIDE, row = threadIdx.x / SIDE;
 

@@ -11,7 +11,7 @@ __device__ unsigned shared_address(const void* p) {
   return static_cast<unsigned>(__cvta_generic_to_shared(p));
 }
 
-// ---- mma.sync: blocks of 4 warps, 32 x 32 of C each; ldmatrix from padded shared memory ----------
+// ---- mma.sync: blocks of 4 warps, 32 x 32 of C each; ldmatrix from padded shared memory ---------
 constexpr int TILE = 64, BK = 32, ROW = BK + 8;
 
 __device__ void load_matrices(unsigned (&r)[4], const bf16* row) {
@@ -70,7 +70,7 @@ __global__ void __launch_bounds__(128)
   }
 }
 
-// ---- wgmma: blocks of one warpgroup, 64 x 256 of C; both operands in swizzled shared memory -------
+// ---- wgmma: blocks of one warpgroup, 64 x 256 of C; both operands in swizzled shared memory -----
 constexpr int WM = 64, WN = 256, WK = 64;  // WK: one row of 128 bytes
 
 // A matrix descriptor: rows of 128 bytes, 128-byte swizzle, 8 rows every 1024 bytes.
@@ -79,7 +79,7 @@ __device__ uint64_t descriptor(const bf16* tile) {
          uint64_t{1} << 62;
 }
 
-// Copies `rows` rows of 64 numbers; the swizzle exchanges the 16-byte pieces of each row.
+// Copies `rows` rows of 64 numbers; the swizzle permutes the 16-byte pieces of each row.
 __device__ void fill(bf16* tile, const bf16* from, int rows, int K) {
   for (int i = threadIdx.x; i < rows * 8; i += blockDim.x) {
     const int row = i / 8, piece = i % 8;
@@ -88,7 +88,7 @@ __device__ void fill(bf16* tile, const bf16* from, int rows, int K) {
   }
 }
 
-// d += A B^T for one k of 16.
+// d += A B^T for 16 values of k.
 __device__ void multiply(float (&d)[128], uint64_t a, uint64_t b) {
 #define D4(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
 #define D32(i) \
@@ -124,7 +124,7 @@ __global__ void __launch_bounds__(128)
     }
     asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
     asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
-    __syncthreads();  // all have read the tiles
+    __syncthreads();  // all threads have read the tiles
   }
   const int row = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4, col = threadIdx.x % 4 * 2;
   float* C_tile = C + (int64_t{WM} * blockIdx.y + row) * N + WN * blockIdx.x + col;

@@ -1,10 +1,10 @@
-// patterns.cu: one memory instruction of one warp, with lane addresses as told, so that what the
-// simulator counts and what Nsight Compute counts can be compared access by access.
+// patterns.cu: one memory instruction of one warp, with the lane addresses it is given, so that
+// what the simulator and Nsight Compute count can be compared access by access.
 //
 //   patterns FILE      runs the lines of FILE: name, operation, mask, up to 64 numbers
 //
-// The numbers are byte offsets, lane by lane: where to load from, store to; from 32 on those in
-// shared memory of a copy. What is no single instruction takes parameters from them (walk_kernel).
+// The numbers are byte offsets, lane by lane: where to load from or store to; from 32 on, those in
+// shared memory of a copy. Operations of several instructions take parameters (walk_kernel).
 #include <cstdint>
 #include <cstdio>
 #include <fstream>
@@ -19,7 +19,7 @@ struct Lanes {
 
 constexpr uint32_t SHARED_BYTES = 32 * 1024, MEMORY_BYTES = 4 << 20;
 
-// What was loaded is stored, or the compiler would drop the load.
+// What was loaded is stored; otherwise the compiler would drop the load.
 __device__ void keep(unsigned char* memory, uint32_t a) {
   reinterpret_cast<uint32_t*>(memory + MEMORY_BYTES)[threadIdx.x] = a;
 }
@@ -30,7 +30,7 @@ __device__ void keep(unsigned char* memory, uint4 a) {
   reinterpret_cast<uint4*>(memory + MEMORY_BYTES)[threadIdx.x] = a;
 }
 
-// The code sees where its lane goes: `global`, `in_shared`; `to_shared` is a copy's.
+// The code sees its lane's addresses: `global` and `in_shared`; `to_shared` is a copy's.
 #define PATTERN_KERNEL(NAME, ...)                                                             \
   __global__ void NAME##_kernel(const __grid_constant__ Lanes lanes, unsigned char* memory) { \
     extern __shared__ __align__(1024) unsigned char smem[];                                   \
@@ -256,9 +256,9 @@ __global__ void local16_kernel(const __grid_constant__ Lanes lanes, unsigned cha
   local_access<uint4>(lanes, memory);
 }
 
-// What the L1 cache keeps. at: bytes, rounds, kind of the first round (0 load, 1 store, 2 red), bytes
-// from thread to thread, threads, dynamic shared memory. Each round goes over all bytes; a barrier
-// parts the rounds.
+// What the L1 cache keeps. at: bytes, rounds, kind of the first round (0 load, 1 store, 2 red),
+// bytes from thread to thread, threads, dynamic shared memory. Each round covers all bytes; a
+// barrier separates the rounds.
 __global__ void walk_kernel(const __grid_constant__ Lanes lanes, unsigned char* memory) {
   const uint32_t bytes = lanes.at[0], rounds = lanes.at[1], kind = lanes.at[2], step = lanes.at[3];
   uint32_t sum = 0;
@@ -323,7 +323,7 @@ static void launch(const std::string& operation, const Lanes& lanes, unsigned ch
   throw std::runtime_error("no operation " + operation);
 }
 
-constexpr size_t BYTES = MEMORY_BYTES + 1024 * sizeof(uint4);  // and what keep() stores
+constexpr size_t BYTES = MEMORY_BYTES + 1024 * sizeof(uint4);  // plus what keep() stores
 
 // memory: BYTES, zeros.
 void run_patterns(const unsigned char* lines, int64_t size, unsigned char* memory) {

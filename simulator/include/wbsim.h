@@ -1,7 +1,7 @@
-// wbsim.h: what the simulator offers to bindings and to Python, beside the CUDA runtime calls it
-// stands in for.
+// wbsim.h: what the simulator offers to bindings and to Python, in addition to the CUDA runtime
+// calls that it replaces.
 //
-// One simulator lives in a process. Calls are thread-safe; launches run one at a time, on all
+// There is one simulator per process. Calls are thread-safe; launches run one at a time, on all
 // cores. Strings returned stay valid until the calling thread's next call of the same function.
 #pragma once
 
@@ -18,40 +18,40 @@ extern "C" {
 // written.
 enum wbsim_role { WBSIM_IN = 0, WBSIM_OUT = 1, WBSIM_INOUT = 2 };
 
-// Make [first, first + bytes) known to the memory check as tensor `name`; `text` describes it in
-// reports ("float32 [1024, 64]"). The bytes are all those the view spans. Registrations of one
+// Makes [first, first + bytes) known to the memory check as tensor `name`; `text` describes it in
+// reports ("float32 [1024, 64]"). The bytes are all those the view spans. Registrations of the same
 // address nest.
 WBSIM_EXPORT void wbsim_register_tensor(const void* first, size_t bytes, const char* name,
                                         const char* text, int role);
 WBSIM_EXPORT void wbsim_unregister_tensor(const void* first, const char* name);
 
-// The finding that made this thread's last failing launch fail, as text for a person, or NULL.
+// The finding that made this thread's last failing launch fail, as readable text, or NULL.
 // Taking it also clears the CUDA error that came with it.
 WBSIM_EXPORT const char* wbsim_take_report(void);
 // This thread's last finding, taken or not, as JSON, or NULL.
 WBSIM_EXPORT const char* wbsim_last_finding_json(void);
-// Announces a host that takes reports itself: findings are no longer printed, errors no longer
-// sticky.
+// Announces a host that takes reports itself: findings are no longer printed, and errors are no
+// longer sticky.
 WBSIM_EXPORT void wbsim_attach(void);
 
 // Settings, as text: "checks" ("memcheck", "all" or ""), "order" (ascending, descending, random),
 // "seed", "instruction_limit" (warp instructions of one block), "threads". NULL means the value was
-// accepted, else the text says what was expected. A process starts with those of the environment
-// variable WORKBENCH_SIMULATOR="order=random seed=1".
+// accepted; otherwise the text says what was expected. A process starts with the settings in the
+// environment variable WORKBENCH_SIMULATOR="order=random seed=1".
 WBSIM_EXPORT const char* wbsim_set(const char* name, const char* value);
 WBSIM_EXPORT const char* wbsim_get(const char* name);  // NULL: no such setting
 
 // Launch records: every launch between start and stop, as a JSON array. Recordings nest: each start
-// returns a token, and the stop with that token hands over all launches since. addresses: sectors,
-// wavefronts and all that depends on addresses is counted, too.
+// returns a token, and the stop with that token returns all launches since. addresses: also count
+// sectors, wavefronts and everything else that depends on addresses.
 WBSIM_EXPORT uint64_t wbsim_record_start(int addresses);
 WBSIM_EXPORT const char* wbsim_record_stop(uint64_t token);
 
-// For tests: loads a module from PTX text or a fat binary of so many bytes, decodes its kernels and
+// For tests: loads a module from PTX text or a fat binary of `bytes` bytes, decodes its kernels and
 // launches each with one block and zeros as arguments, for a short time. What was wrong, or NULL.
 WBSIM_EXPORT const char* wbsim_try_module(const void* image, size_t bytes);
 
-// For tests: how many rows of the opcode table take an instruction with this opcode and these
+// For tests: how many rows of the opcode table accept an instruction with this opcode and these
 // modifiers, "add.f32".
 WBSIM_EXPORT int wbsim_count_rows(const char* form);
 

@@ -1,6 +1,6 @@
-// precompiled.h: what most files include, compiled once (workbench/toolchain/simulator.py). Nothing
-// of the simulator itself, so that it stays; and every file includes what it uses, as some builds do
-// without it.
+// precompiled.h: what most files include, compiled once (workbench/toolchain/simulator.py). It
+// contains nothing of the simulator itself, so that it rarely changes; and every file includes what
+// it uses, because some builds do without it.
 #include <cuda.h>
 #include <cuda_runtime_api.h>
 

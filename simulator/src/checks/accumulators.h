@@ -1,9 +1,9 @@
-// accumulators.h: registers that wgmma works with, and that threads touch too early.
+// accumulators.h: registers that wgmma works with and that threads touch too early.
 //
 // Between a product and the wait for it, nothing may read its accumulators; between a write to an
-// accumulator or to an operand in registers and the product, there is a wgmma.fence. nvcc moves such
-// registers about wherever it likes (ptxas makes them one again): a mov reads and writes nothing, it
-// hands on what is known of its source.
+// accumulator or to an operand in registers and the product, there must be a wgmma.fence. nvcc
+// moves such registers around freely (ptxas merges them again): a mov counts as neither a read nor
+// a write; it passes on what is known of its source.
 #pragma once
 
 #include <cstdint>
@@ -30,16 +30,16 @@ class AccumulatorCheck {
 
  private:
   struct Register {
-    uint32_t written = 0;  // by a thread, behind so many fences
-    uint32_t pc = 0;       // of that, or of the product
-    uint64_t product = 0;  // that nobody has waited for; 0: none
+    uint32_t written = 0;  // by a thread, after this many fences
+    uint32_t pc = 0;       // of that write, or of the product
+    uint64_t product = 0;  // not waited for yet; 0: none
   };
   struct State {
     std::vector<Register> registers;  // by slot
     uint32_t fences = 1;
     uint64_t waited = 0;
   };
-  static constexpr uint32_t SLOT_BYTES = 64;  // registers start at multiples of it
+  static constexpr uint32_t SLOT_BYTES = 64;  // registers start at multiples of this
 
   [[noreturn]] void report(const Warp& w, const Inst* in, int lane, const std::string& message,
                            uint32_t other_pc, const std::string& hint) const;

@@ -11,7 +11,7 @@ using Where = WarpAccess::Where;
 
 namespace {
 
-// log2 of the smallest access to a kind of memory, 2 at most and 0 at least.
+// log2 of the smallest access to a kind of memory, at most 2 and at least 0.
 int smallest_access(const Kernel& kernel, ptx::Space space) {
   uint32_t bytes = 4;
   for (const InstInfo& info : kernel.info) {
@@ -58,7 +58,7 @@ void Checker::start() {
       shadow = std::make_unique<SharedShadow>();
     }
     shadow->resize(block->shared_bytes, shift_);
-    if (late || copies_ > 0) {  // a copy that nobody waited for has no time
+    if (late || copies_ > 0) {  // a copy that was never waited for has no time
       shadow->forget();
     }
   }
@@ -67,7 +67,7 @@ void Checker::start() {
   accumulators_.start(order_.num_warps(), *launch_.kernel);
 }
 
-// Each variable is known by the host's address, in shared memory too.
+// Each variable is identified by its host address, in shared memory too.
 void Checker::release_variables(Warp& w, const Inst* in, const WarpAccess& a) {
   const InstInfo& info = w.block->kernel->info[pc_of(w, in)];
   const bool global = a.where == Where::Global;
@@ -194,7 +194,7 @@ void Checker::lane_copy(Warp& w, const Inst* in, int lane, const uint8_t* to, ui
   const WarpAccess a = by_lane(Kind::Store, w.block, lane, offset, bytes);
   write_lane(w, in, a, lane, false);
   copies_++;
-  // Until it has taken effect nobody is ordered behind it, not even the lane itself.
+  // Until it has taken effect, nothing is ordered after it, not even the lane itself.
   SharedShadow& s = shadow_of(*w.block);
   const uint32_t who = Who::of(order_.warp_agent(w), SEVERAL, Who::ASYNC).bits;
   for (uint32_t piece = a.first >> s.shift; piece < (a.first + bytes) >> s.shift; piece++) {

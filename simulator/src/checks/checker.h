@@ -1,12 +1,12 @@
 // checker.h: looks for races, hazards of asynchronous operations and uninitialised reads in one
-// cluster of blocks. Exists in launches with racecheck or initcheck; scheduler and handlers tell it
-// what happens.
+// cluster of blocks. Exists in launches with racecheck or initcheck; the scheduler and the handlers
+// tell it what happens.
 //
-// What is a race: two threads touch the same bytes, one of them writes, not both atomically, and
+// A race: two threads touch the same bytes, at least one of them writes, not both are atomic, and
 // nothing orders one access before the other: a barrier, a warp's synchronisation (shuffles and
-// votes exchange values, they order no memory), an mbarrier, or a variable that one releases (by
-// .release or behind a fence) and the other one reads afterwards. Two writes of the same value are
-// no race.
+// votes exchange values but do not order memory), an mbarrier, or a variable that one thread
+// releases (by .release or after a fence) and the other reads afterwards. Two writes of the same
+// value are not a race.
 #pragma once
 
 #include <span>
@@ -32,7 +32,7 @@ class Checker {
   AccumulatorCheck& accumulators() { return accumulators_; }
   bool races() const { return races_; }
 
-  // A memory instruction is about to be executed, and has been: variables are read afterwards.
+  // A memory instruction is about to execute, and has executed: variables are read afterwards.
   void access(Warp& w, const Inst* in, const WarpAccess& a) {
     const bool strong =
         a.kind == WarpAccess::Kind::Atomic || w.block->kernel->info[pc_of(w, in)].strong;
@@ -55,24 +55,24 @@ class Checker {
   }
 
   // ---- Asynchronous operations. The issuer is checked against what has happened; the operation's
-  // own accesses last until somebody has waited for its agent.
+  // own accesses last until its agent has been waited for.
   void async_write(const Issuer& issuer, SharedPlace to, uint32_t bytes, uint32_t agent,
                    bool atomic);
   void async_read(const Issuer& issuer, SharedPlace from, uint32_t bytes, uint32_t agent);
   // The same for pieces of `bytes` bytes each, at these offsets.
   void async_read(const Issuer& issuer, Block& block, std::span<const uint32_t> offsets,
                   uint32_t bytes, uint32_t agent);
-  // cp.async: the lane's copy is under way, and has taken effect: as if the lane wrote then.
+  // cp.async: the lane's copy is in flight, and has taken effect: as if the lane wrote then.
   void lane_copy(Warp& w, const Inst* in, int lane, const uint8_t* to, uint32_t bytes);
   void lane_copied(Warp& w, int lane, const uint8_t* to, uint32_t bytes, Time when);
   // Global memory that a copy reads or writes as a whole.
   void global_copy(const Issuer& issuer, const void* at, uint64_t bytes, bool write,
                    bool atomic = false);
-  // The mbarrier object itself, which all threads use as they use atomics.
+  // The mbarrier object itself, which all threads use like an atomic.
   void use_mbarrier(const Issuer& issuer, SharedPlace at, bool init);
 
  private:
-  // A variable that a lane reads with the instruction that is being executed.
+  // A variable that a lane reads with the current instruction.
   struct Acquire {
     Warp* warp;
     int lane;
@@ -96,14 +96,14 @@ class Checker {
   struct Stretches;
   void write_stretch(const Touch& touch, const Stretch& stretch);
   void write_lane(Warp& w, const Inst* in, const WarpAccess& a, int lane, bool strong);
-  // Reports the piece's last write, or an agent's last read, unless it comes before what the lane
-  // does.
+  // Reports the piece's last write, or an agent's last read, unless it is ordered before what the
+  // lane does.
   void after_writes(const Touch& touch, const Stretch& stretch) const;
   void after_write(const Warp& w, const Inst* in, const WarpAccess& a, int lane, uint32_t piece,
                    bool strong) const;
   void after_read(const Warp& w, const Inst* in, const WarpAccess& a, int lane, uint32_t piece,
                   uint32_t agent) const;
-  // Whether a store writes what is there already, or what the other side writes in the very same
+  // Whether a store writes what is already there, or what the other side writes in the very same
   // instruction. offset, size: of the piece.
   bool same_value(const Warp& w, const Inst* in, const WarpAccess& a, int lane, uint64_t offset,
                   size_t size, Who who, Time time, uint32_t other_pc) const;
@@ -115,7 +115,7 @@ class Checker {
   const Region* region_of(const Warp& w, const Inst* in, uint64_t low, uint64_t high, bool write);
   Page& page_at(uint64_t address);
 
-  // Variables that threads synchronise through.
+  // Variables through which threads synchronise.
   void acquire_variables();
   void release_variables(Warp& w, const Inst* in, const WarpAccess& a);
 
@@ -125,7 +125,7 @@ class Checker {
     uint32_t pc;
     bool wrote;
     bool unfenced = false;          // ordered, but not for asynchronous operations
-    uint32_t cluster = UINT32_MAX;  // another one than this
+    uint32_t cluster = UINT32_MAX;  // if not this one
   };
   std::string ordering_hint(const Warp& w, const Inst* in, const WarpAccess& a,
                             const Other& other) const;
@@ -142,11 +142,11 @@ class Checker {
   std::vector<std::unique_ptr<SharedShadow>> shadows_;  // by rank
   SharedShadow& shadow_of(const Block& block) const { return *shadows_[block.rank]; }
   std::vector<Acquire> acquires_;
-  std::unique_lock<std::mutex> atomics_;  // from what an atomic tells until it has been executed
+  std::unique_lock<std::mutex> atomics_;  // from when an atomic is announced until it has executed
   GlobalShadow* global_;                  // of the launch
   AccumulatorCheck accumulators_;
-  int64_t copies_ = 0;                  // of cp.async that are under way
-  std::vector<const Region*> regions_;  // beside Kernel::code: that the instruction touched last
+  int64_t copies_ = 0;                  // of cp.async, in flight
+  std::vector<const Region*> regions_;  // by instruction: the region that it touched last
   struct CachedPage {
     uint64_t number = UINT64_MAX;
     Page* page = nullptr;

@@ -1,10 +1,10 @@
-// clock.h: what somebody knows to have happened: of every agent, everything up to some time.
+// clock.h: what a thread knows to have happened: for every agent, everything up to some time.
 //
 // Races are found by happens-before (vector clocks, as in FastTrack, Flanagan and Freund 2009). The
-// time of a cluster of blocks advances whenever any of its threads synchronises. An agent is who
-// touches memory: a warp, the wgmma of a warpgroup, the bulk stores of a warp, or the copies that
-// signal an mbarrier. An access at time t is ordered before another one if the thread of the other
-// one knows its agent up to t.
+// time of a cluster of blocks advances whenever any of its threads synchronises. An agent is what
+// accesses memory: a warp, the wgmma of a warpgroup, the bulk stores of a warp, or the copies that
+// signal an mbarrier. An access at time t is ordered before another one if the thread of the latter
+// knows the former's agent up to t.
 #pragma once
 
 #include <algorithm>
@@ -19,12 +19,12 @@ using Time = uint32_t;
 constexpr int TIME_BITS = 26;
 constexpr Time LAST_TIME = (1u << TIME_BITS) - 1;
 
-// Which lane it was, in six bits: 0 to 31; 32 for one or more of all lanes, 33 and 34 of a half of
-// the warp, 35 to 38 of a quarter, and so on, as the nodes of a tree are counted.
+// Which lane it was, in six bits: 0 to 31; 32 for one or more of all lanes, 33 and 34 for a half of
+// the warp, 35 to 38 for a quarter, and so on, numbered like the nodes of a tree.
 constexpr uint32_t node_of(uint32_t lane_code) {
   return lane_code < 32 ? lane_code + 32 : lane_code - 31;
 }
-// The smallest group with all the lanes of two codes.
+// The smallest group that contains all lanes of two codes.
 constexpr uint32_t joined_lanes(uint32_t a, uint32_t b) {
   uint32_t x = node_of(a), y = node_of(b);
   while (x != y) {
@@ -43,7 +43,7 @@ constexpr uint32_t lanes_of(uint32_t lane_code) {
 
 struct Clock {
   std::vector<Time> known;  // by agent; 0 beyond its end
-  // Single lanes of a warp that are known further than the warp: warp * 32 + lane, in order.
+  // Single lanes that are known to a later time than their warp: warp * 32 + lane, in order.
   std::vector<std::pair<uint32_t, Time>> lanes;
 
   Time of(uint32_t agent) const { return agent < known.size() ? known[agent] : 0; }
@@ -127,7 +127,7 @@ struct Foreign;                                     // what is known of other cl
 using ForeignRef = std::shared_ptr<const Foreign>;  // nullptr: nothing
 ForeignRef joined(const ForeignRef& a, const ForeignRef& b);
 
-// What is known of the own cluster, how much of it a proxy fence has made visible to asynchronous
+// What is known within the cluster, how much of it a proxy fence has made visible to asynchronous
 // copies and wgmma, and what is known of other clusters.
 struct Knowledge {
   ClockRef all, proxied;
@@ -140,7 +140,7 @@ struct Knowledge {
   }
 };
 
-// What arrivals at a barrier bring together.
+// What arrivals at a barrier gather.
 class Gathered {
  public:
   void add(const Knowledge& knowledge) {

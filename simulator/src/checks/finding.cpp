@@ -13,7 +13,7 @@ namespace {
 std::string source_line(const std::string& file, int number) {
   std::error_code error;
   if (!std::filesystem::is_regular_file(file, error)) {
-    return {};  // PTX may name anything, a device that never ends included
+    return {};  // PTX may name anything, even an endless device
   }
   std::ifstream in(file);
   std::string text;
@@ -44,10 +44,10 @@ std::string to_text(const Finding& f) {
   if (f.line > 0) {
     out += "\n  at " + line_text(f.file, f.line) + f.chain;
   }
-  if (!f.kernel.empty()) {  // else a call of the host
+  if (!f.kernel.empty()) {  // otherwise a call by the host
     out += "\n  in kernel " + f.kernel;
   }
-  if (!f.ptx.empty()) {  // else no block had started
+  if (!f.ptx.empty()) {  // otherwise no block had started
     out += ", block " + triple_text(f.block);
   }
   if (f.has_thread) {

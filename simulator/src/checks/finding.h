@@ -37,7 +37,7 @@ struct Finding {
 // thread.
 Finding finding_at(const Warp& w, const Inst* in, int lane, std::string kind, std::string message);
 
-// The report for a person: the message, then kernel, place and thread, a line each.
+// The report as readable text: the message, then kernel, place and thread, one per line.
 std::string to_text(const Finding& finding);
 std::string to_json(const Finding& finding);
 std::string triple_text(const std::array<uint32_t, 3>& v);  // "(1, 0, 0)"

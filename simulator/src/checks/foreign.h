@@ -1,8 +1,8 @@
 // foreign.h: what clusters know of each other: through variables in global memory.
 //
-// Blocks of different clusters are ordered in one way only: one releases a variable (an atomic or
-// volatile access behind a fence, or one with .release), another one reads it afterwards. Each
-// variable has a log of its releases; who reads it knows the log so far.
+// Blocks of different clusters are ordered in only one way: one releases a variable (an atomic or
+// volatile access after a fence, or one with .release), another reads it afterwards. Each variable
+// has a log of its releases; its reader knows the log up to then.
 #pragma once
 
 #include <map>
@@ -38,7 +38,7 @@ class ReleaseLog {
   std::unordered_map<uint32_t, std::vector<size_t>> of_cluster_;
 };
 
-// How far which logs are known.
+// How far each log is known.
 struct Foreign {
   std::vector<std::pair<ReleaseLog*, size_t>> logs;  // in order of their addresses
 
@@ -48,7 +48,7 @@ struct Foreign {
 // The logs of a launch, by the variable's address.
 class Variables {
  public:
-  ReleaseLog* log_of(uint64_t address);        // made if it is not there
+  ReleaseLog* log_of(uint64_t address);        // created if it is not there
   ReleaseLog* existing_log(uint64_t address);  // or nullptr
 
  private:

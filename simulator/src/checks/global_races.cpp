@@ -15,7 +15,7 @@ using Kind = WarpAccess::Kind;
 
 namespace {
 
-// Nobody writes to inputs, or the memory check reports it.
+// Nothing writes to inputs, or the memory check reports it.
 bool is_watched(const Region& region) { return region.watched && region.role != WBSIM_IN; }
 
 }  // namespace
@@ -24,7 +24,7 @@ const Region* Checker::region_of(const Warp& w, const Inst* in, uint64_t low, ui
                                  bool write) {
   const Region*& region = regions_[pc_of(w, in)];
   if (!region || low < region->first || high > region->last()) {
-    // Memory that is an input and an output is looked at as what it is written to.
+    // Memory that is both an input and an output is treated as an output.
     region = launch_.regions.find(low, high - low, true);
     if (!write && (!region || region->role == WBSIM_IN)) {
       region = launch_.regions.find(low, high - low, false);
@@ -55,7 +55,7 @@ bool Checker::ordered(const Warp& w, int lane, Tag tag) const {
 
 namespace {
 
-// From the lowest byte that the lanes touch to behind the highest one.
+// From the lowest byte that the lanes touch to just past the highest one.
 std::pair<uint64_t, uint64_t> range_of(const WarpAccess& a) {
   uint64_t low = a.at(std::countr_zero(a.mask)), high = a.at(31 - std::countl_zero(a.mask));
   if (!a.regular) {
@@ -74,7 +74,7 @@ std::pair<uint64_t, uint64_t> range_of(const WarpAccess& a) {
 void Checker::global_access(Warp& w, const Inst* in, const WarpAccess& a, bool strong) {
   const bool write = a.kind != Kind::Load;
   const auto [low, high] = range_of(a);
-  // Mostly one allocation that needs no look at its bytes, or a row of initialised ones.
+  // Mostly one allocation whose bytes need no look, or a row of initialised ones.
   const Region* all = region_of(w, in, low, high, write);
   if (all && (!races_ || !is_watched(*all))) {
     if (!all->initialised) {
@@ -135,7 +135,7 @@ void Checker::global_piece(Warp& w, const Inst* in, const WarpAccess& a, int lan
                      own ? who : Who::of(0x3fff, 0), other.time(), place)) {
         return;
       }
-      if (!own) {  // another core has said that it writes, and may not have written yet
+      if (!own) {  // another core has announced a write that it may not have made yet
         std::this_thread::sleep_for(std::chrono::microseconds(200));
       }
     }

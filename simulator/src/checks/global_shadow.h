@@ -1,7 +1,7 @@
 // global_shadow.h: who wrote and read each piece of global memory last, in one launch.
 //
 // All cores share it. A piece has two words that are exchanged as a whole, one for its last write
-// and one for its last read, and a third one for the last read by somebody else before that, by
+// and one for its last read, and a third one for the last read by another thread before that, from
 // another cluster if there was one.
 #pragma once
 
@@ -18,8 +18,8 @@ namespace wbsim {
 
 constexpr uint32_t BULK_STORE = 33;  // in place of a lane: the bulk stores of the warp
 
-// From the lowest bit: 26 of time, 6 of lane, 9 of warp, one that says that it was atomic, 22 of the
-// cluster's number plus one.
+// From the lowest bit: 26 of time, 6 of lane, 9 of warp, one that says whether it was atomic, 22 of
+// the cluster's number plus one.
 struct Tag {
   uint64_t bits = 0;
 
@@ -68,7 +68,7 @@ class GlobalShadow {
 
   const int shift;  // of the size of a piece
   Variables variables;
-  // Atomics of all cores take turns, so that their tags are those of the last one to be executed.
+  // Atomics of all cores take turns, so that their tags are those of the last one executed.
   std::mutex atomics;
 
  private:

@@ -94,7 +94,7 @@ void HappensBefore::split(WarpState& state) {
   }
 }
 
-// One view does for all lanes, if they know the same.
+// One view serves all lanes if they know the same.
 void HappensBefore::merge_equal(WarpState& s) {
   bool equal = std::all_of(s.views.begin(), s.views.end(), [&](const View& view) {
     const View& first = s.views[0];
@@ -119,7 +119,7 @@ void HappensBefore::each_view(Warp& w, Mask m, F f) {
   for_lanes(m, [&](int l) { f(s.views[l]); });
 }
 
-// Adds what the lanes know and have done. Lanes that have exited do not count as missing.
+// Adds what the lanes know and have done. Exited lanes do not count as missing.
 void HappensBefore::gather(Gathered& into, Warp& w, Mask m) {
   const uint32_t agent = warp_agent(w);
   WarpState& s = state(w);
@@ -181,7 +181,7 @@ void HappensBefore::arrive(Warp& w, Mask m, int barrier) {
   advance();
 }
 
-// Those who wait have done nothing since they arrived: all of them are known up to now.
+// Waiting threads have done nothing since they arrived: all of them are known up to now.
 void HappensBefore::complete(Block& block, int barrier) {
   Gathered& gathered = barriers_[16 * block.rank + barrier];
   auto waiting = [&](const Warp& w) {
@@ -201,7 +201,7 @@ void HappensBefore::complete(Block& block, int barrier) {
   view.knows = gathered.take();
   const auto first = view.knows.all->known.begin() + block.rank * warps_per_block_;
   view.others = *std::min_element(first, first + warps_per_block_);
-  // What each thread fenced, one of them may publish for all: the writes were made visible before.
+  // What each thread fenced, one of them may publish for all: the writes were made visible earlier.
   for (Warp& w : block.warps) {
     const bool one = state(w).views.size() == 1;
     for_lanes(one ? waiting(w) & -waiting(w) : waiting(w), [&](int l) {
@@ -211,7 +211,7 @@ void HappensBefore::complete(Block& block, int barrier) {
   }
   for (Warp& w : block.warps) {
     const Mask m = waiting(w);
-    if (m && m == w.live) {  // it knew nothing that it did not bring along
+    if (m && m == w.live) {  // it knew nothing that it did not contribute
       WarpState& s = state(w);
       s.views.assign(1, view);
       s.synced = now_;
@@ -228,7 +228,7 @@ void HappensBefore::arrive_cluster(Warp& w, Mask m, bool relaxed) {
     advance();
     return;
   }
-  for_lanes(m, [&](int l) {  // the fence before has done what .release does
+  for_lanes(m, [&](int l) {  // the fence before it has done what .release does
     Knowledge released = release_by_store(w, l, false, false);
     if (released.all) {
       cluster_gathered_.add(released);

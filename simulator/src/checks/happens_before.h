@@ -1,7 +1,7 @@
 // happens_before.h: which accesses of a cluster's threads are ordered: what each of them knows.
 //
-// A warp's lanes mostly know the same; then the warp has one view. Waits and fences of single lanes
-// give each lane a view of its own, until the warp synchronises as a whole.
+// The lanes of a warp mostly know the same; then the warp has one view. Waits and fences of single
+// lanes give each lane its own view, until the warp synchronises as a whole.
 #pragma once
 
 #include <map>
@@ -16,8 +16,8 @@ namespace wbsim {
 
 class HappensBefore {
  public:
-  // A cluster of blocks starts: nothing has happened, and nobody knows anything.
-  // late: time is running out, and begins anew; whoever keeps times forgets them.
+  // A cluster of blocks starts: nothing has happened, and no thread knows anything.
+  // late: time is running out and restarts; all recorded times are to be discarded.
   void start(Cluster& cluster, bool late);
 
   Time now() const { return now_; }
@@ -32,13 +32,13 @@ class HappensBefore {
   uint32_t product_agent(const Warp& w) const {
     return num_warps() + w.block->rank * warps_per_block_ + static_cast<uint32_t>(w.index) / 4;
   }
-  // Of the bulk stores of a warp: reading their source, and writing their destination.
+  // For the bulk stores of a warp: reading their source, and writing their destination.
   uint32_t bulk_agent(const Warp& w) const { return 2 * num_warps() + warp_agent(w); }
   uint32_t bulk_write_agent(uint32_t warp) const { return 3 * num_warps() + warp; }
   uint32_t mbarrier_agent(SharedPlace mbarrier) { return state_of(mbarrier).agent; }
 
   // ---- What a lane knows.
-  // What a lane knew at a fence, and until when it vouches for what it did itself.
+  // What a lane knew at a fence, and up to when it vouches for what it did itself.
   struct Fence {
     Knowledge knows;
     Time until = 0;
@@ -46,13 +46,13 @@ class HappensBefore {
   struct View {
     Knowledge knows;
     Fence narrow, wide;  // its last fences; a wide one reaches other clusters and is both
-    Time others = 0;     // all warps of the block are known up to then, but for its own
+    Time others = 0;     // all warps of the block are known up to then, except its own
   };
   const View& view(const Warp& w, int lane) const {
     const WarpState& state = warps_[warp_agent(w)];
     return state.views[state.views.size() == 1 ? 0 : lane];
   }
-  // Everything that warps of the block did up to then is ordered before what the lane does.
+  // Everything that warps of the block did up to then is ordered before what the lane does next.
   Time floor(const Warp& w, int lane) const {
     const View& own = view(w, lane);
     return std::min(own.others, std::max(synced(w), own.knows.all->of(warp_agent(w))));
@@ -61,7 +61,7 @@ class HappensBefore {
     const Time floor = warps_[warp_agent(w)].floor;
     return floor ? floor : find_floor(w, m);
   }
-  // Up to when all of the lanes know an agent as a whole.
+  // Up to when all of the lanes know an agent completely.
   Time known(const Warp& w, Mask m, uint32_t agent) const;
   bool knows(const Warp& w, int lane, uint32_t agent, uint32_t other_lane, Time time) const;
   // Whether asynchronous operations that the lane starts see what was written.
@@ -80,8 +80,8 @@ class HappensBefore {
   // What the lanes know, themselves included; later accesses are not part of it.
   Knowledge release(Warp& w, Mask m);
   void acquire(Warp& w, Mask m, const Knowledge& knowledge);
-  // Synchronising through a variable: release and acquire, or relaxed with a fence before.
-  // What a store to it releases; nothing (all == nullptr) if it is relaxed and no fence came before.
+  // Synchronising through a variable: release and acquire, or relaxed after a fence.
+  // What a store to it releases; nothing (all == nullptr) if it is relaxed and there was no fence.
   // wide: to other clusters.
   Knowledge release_by_store(Warp& w, int lane, bool release, bool wide);
   void store_variable(uint64_t address, const Knowledge& released);
@@ -96,17 +96,17 @@ class HappensBefore {
 
  private:
   struct WarpState {
-    std::vector<View> views;  // one, or one a lane
+    std::vector<View> views;  // one, or one per lane
     Time synced = 0;          // all lanes of the warp know each other up to then
-    mutable Time floor = 0;   // of all lanes, where they know the same; 0: not found yet
+    mutable Time floor = 0;   // of all lanes, if they know the same; 0: not computed yet
   };
   struct MbarrierState {
     uint32_t agent = 0;
     Gathered gathered;   // in this phase
-    Knowledge complete;  // in all phases before
+    Knowledge complete;  // in all earlier phases
   };
 
-  // To change it.
+  // For changing it.
   WarpState& state(const Warp& w) {
     WarpState& state = warps_[warp_agent(w)];
     state.floor = 0;

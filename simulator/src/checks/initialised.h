@@ -1,4 +1,4 @@
-// initialised.h: which bytes of an allocation somebody has written.
+// initialised.h: which bytes of an allocation have been written.
 #pragma once
 
 #include <algorithm>
@@ -46,7 +46,7 @@ class Initialised {
   }
 
   uint64_t first_;
-  std::unique_ptr<std::atomic<uint64_t>[], void (*)(void*)> words_;  // a bit each byte
+  std::unique_ptr<std::atomic<uint64_t>[], void (*)(void*)> words_;  // one bit per byte
 };
 
 }  // namespace wbsim

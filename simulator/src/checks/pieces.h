@@ -1,4 +1,4 @@
-// pieces.h: what SharedShadow keeps of many pieces, tested and set side by side.
+// pieces.h: what SharedShadow records about many pieces, tested and set at once.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,7 @@
 
 namespace wbsim {
 
-// N = 1, 2, 4, 8 or 16 values; the compiler takes the vector instructions there are.
+// N = 1, 2, 4, 8 or 16 values; the compiler uses the vector instructions available.
 template <uint32_t N>
 struct ValuesOf {
   typedef uint32_t Type __attribute__((vector_size(4 * N), aligned(4), may_alias));
@@ -56,7 +56,7 @@ template <class F>
   part(std::integral_constant<uint32_t, 1>{});
 }
 
-// Whether one of n values lies outside of [low, high].
+// Whether one of n values is outside [low, high].
 inline bool any_outside(const uint32_t* values, uint32_t n, uint32_t low, uint32_t high) {
   bool outside = false;
   in_parts(n, [&](uint32_t i, auto size) {

@@ -1,4 +1,4 @@
-// race_report.cpp: what a race or an uninitialised read looks like to a person.
+// race_report.cpp: how a race or an uninitialised read is reported.
 
 #include <cxxabi.h>
 
@@ -79,8 +79,8 @@ bool has_opcode(const Kernel& kernel, std::string_view opcode) {
                      [&](const InstInfo& info) { return info.source->opcode == opcode; });
 }
 
-// An asynchronous operation that is the other side of a race: what it still does, and what to wait
-// for.
+// An asynchronous operation that is the other side of a race: what it has yet to do, and what to
+// wait for.
 struct Operation {
   const char* what;
   const char* does;

@@ -32,14 +32,14 @@ struct Checker::Touch {
         agent(c.order_.warp_agent(w)),
         pc(c.pc_of(w, in)),
         now(c.order_.now()),
-        // Of the warps of another block nothing is known as a whole.
+        // Nothing is known as a whole of the warps of another block.
         floor(!c.races_            ? LAST_TIME
               : a.owner == w.block ? c.order_.floor(w, lanes)
                                    : c.order_.started()),
         apart(a.owner == w.block ? 0 : APART) {}
 };
 
-// Lanes that touch bytes side by side, or all the same ones.
+// Lanes that touch adjacent bytes, or all the same ones.
 struct Checker::Stretch {
   Mask lanes;
   uint64_t first;  // offset
@@ -59,8 +59,8 @@ struct Checker::Stretch {
   }
 };
 
-// The stretches of an access in the order of their lanes. Writes to one place are stretches of
-// their own.
+// The stretches of an access, in the order of their lanes. Writes to the same place are separate
+// stretches.
 struct Checker::Stretches {
   Stretch of[LANES];
   int count = 0;
@@ -103,7 +103,7 @@ struct Checker::Stretches {
 
 namespace {
 
-// What is noted of the reads of a stretch.
+// What is recorded of a stretch's reads.
 struct Reading {
   Time now, synced;
   uint32_t lane;   // the first one

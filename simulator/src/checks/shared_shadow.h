@@ -1,7 +1,7 @@
-// shared_shadow.h: who wrote and read each piece of a block's shared memory last.
+// shared_shadow.h: who last wrote and read each piece of a block's shared memory.
 //
-// A piece is as large as the smallest access of the kernel, so that no two accesses share one by
-// halves. Times go on from block to block: whatever is older than the block's start never happened.
+// A piece is as large as the smallest access of the kernel, so that no access covers only part of
+// one. Times continue from block to block: anything older than the block's start never happened.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +16,7 @@ namespace wbsim {
 // what is known of their agent, never with a floor.
 constexpr Time APART = 1u << 31;
 
-constexpr uint32_t SEVERAL = 32;  // all lanes of a warp; and an agent that has no lanes
+constexpr uint32_t SEVERAL = 32;  // all lanes of a warp; also an agent that has no lanes
 
 // Who did something: agent and lane, and whether it was atomic.
 struct Who {
@@ -32,7 +32,7 @@ struct Who {
   bool async() const { return bits & ASYNC; }
 };
 
-// What one agent read: of each piece the time and the lane, or SEVERAL, in the lowest six bits.
+// What one agent read: for each piece, the time and, in the lowest six bits, the lane or SEVERAL.
 struct Reads {
   std::vector<uint32_t> record, pc;
 };
@@ -53,20 +53,20 @@ class SharedShadow {
     reads.clear();
     readers.clear();
   }
-  // What an agent has read, made if there is nothing yet.
+  // What an agent has read, created if there is nothing yet.
   Reads& of(uint32_t agent) {
     if (agent < reads.size() && reads[agent]) [[likely]] {
       return *reads[agent];
     }
     return add_reader(agent);
   }
-  // when: APART is above all times, and stays.
+  // when: APART is above all times, and stays set.
   void note_read(uint32_t first, uint32_t n, uint32_t when) {
     for (uint32_t i = first / FEW; i <= (first + n - 1) / FEW; i++) {
       read[i] = std::max(read[i], when);
     }
   }
-  // Whether somebody may have read one of n pieces after a time.
+  // Whether any agent may have read one of n pieces after a time.
   bool is_read_since(uint32_t first, uint32_t n, Time time) const {
     bool later = false;
     for (uint32_t i = first / FEW; i <= (first + n - 1) / FEW; i++) {
@@ -87,7 +87,7 @@ class SharedShadow {
   int shift = 2;                              // of the size of a piece
   std::vector<uint32_t> written;              // when, by piece
   std::vector<uint32_t> writer, write_pc;     // Who; the instruction's index in Kernel::code
-  std::vector<uint32_t> read;                 // when somebody read one of FEW pieces last
+  std::vector<uint32_t> read;                 // when one of FEW pieces was last read
   std::vector<std::unique_ptr<Reads>> reads;  // by agent
   std::vector<uint32_t> readers;              // agents that have read something
 

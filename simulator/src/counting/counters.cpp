@@ -1,7 +1,7 @@
 // counters.cpp: what a launch counted, summed over its kernel and by source line.
 //
 // The executor counts two numbers per instruction: how often a warp executed it and with how many
-// lanes. Work follows from what the instruction is; memory accesses are counted as they are made
+// lanes. Work follows from what the instruction is; memory accesses are counted as they happen
 // (counting/).
 
 #include "counting/counters.h"
@@ -159,7 +159,7 @@ void Counters::add_work(const InstInfo& info, const Count& count) {
   }
 }
 
-// Whether the instruction has told what it accessed.
+// Whether the instruction has reported what it accessed.
 bool Counters::add_accesses(const AccessCounts& accesses) {
   using Kind = WarpAccess::Kind;
   using Where = WarpAccess::Where;
@@ -209,7 +209,7 @@ bool Counters::add_accesses(const AccessCounts& accesses) {
   return any;
 }
 
-// An instruction that has not told its addresses: the bytes follow from what it is.
+// An instruction that has not reported its addresses: the bytes follow from what it is.
 void Counters::add_unobserved(const InstInfo& info, const Count& count) {
   const uint64_t bytes = count.threads * info.bytes;
   const bool shared = info.space == ptx::Space::Shared;
@@ -226,7 +226,7 @@ void Counters::add_unobserved(const InstInfo& info, const Count& count) {
   }
 }
 
-// Of a launch whose grid was sampled: what the whole grid would count.
+// For a launch whose grid was sampled: what the whole grid would count.
 std::string scaled(uint64_t seen, double scale) {
   return std::to_string(scale == 1 ? seen : static_cast<uint64_t>(std::llround(seen * scale)));
 }
@@ -239,7 +239,7 @@ std::string json(const Counters& counters, double scale) {
   return out;
 }
 
-// Independent of the locale, which may want a comma.
+// Independent of the locale, which may use a comma.
 std::string seconds_text(double seconds) {
   char buffer[32];
   auto end =

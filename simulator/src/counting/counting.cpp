@@ -11,12 +11,12 @@ namespace {
 using Kind = WarpAccess::Kind;
 using Where = WarpAccess::Where;
 
-// Lines of local memory have numbers that no global line has, others for each warp.
+// Lines of local memory have numbers that no global line has, different for each warp.
 uint64_t local_base(const Warp& w) {
   return (uint64_t{1} << 60) + (static_cast<uint64_t>(w.index) << 40);
 }
 
-// Sectors of a line that a block moves to or from L2. What it has itself written before is there.
+// Sectors of a line that a block moves to or from L2. Those it has written before are there.
 void touch(Warp& w, WarpAccess::Kind kind, uint64_t line, uint32_t sectors) {
   Counting& counting = *w.block->worker->counting;
   Footprint& own = *w.block->moved;
@@ -33,7 +33,7 @@ void touch(Warp& w, WarpAccess::Kind kind, uint64_t line, uint32_t sectors) {
   }
 }
 
-// What goes on to L2: of loads what the L1 cache lacks, of stores everything, of atomics each turn.
+// What goes on to L2: for loads what L1 lacks, for stores everything, for atomics each turn.
 void pass_on(Warp& w, const InstInfo& info, const WarpAccess& access, const Lines& lines,
              AccessCount& count) {
   const bool global = access.where == Where::Global;
@@ -67,7 +67,7 @@ Cost compute_wavefronts(const InstInfo& info, const WarpAccess& access) {
 }
 
 Cost shared_cost(Counting& counting, size_t index, const InstInfo& info, const WarpAccess& access) {
-  // First the most frequent: one word for all lanes, or one after the other.
+  // The most frequent first: one word for all lanes, or consecutive ones.
   const bool simple = access.regular && (access.step == 0 || access.step == access.bytes);
   if (simple && access.bytes <= 4 && access.kind != Kind::Atomic &&
       info.observed != InstInfo::Rows) {
@@ -94,14 +94,14 @@ Cost shared_cost(Counting& counting, size_t index, const InstInfo& info, const W
   return known->cost = compute_wavefronts(info, access);
 }
 
-// In a loop the warps of a block mostly load the same sectors again and again.
+// In a loop the warps of a block mostly load the same sectors over and over.
 Cost regular_load(Warp& w, Counting& counting, size_t index, const WarpAccess& access,
                   AccessCount& count) {
   auto& loads = counting.known_loads[index];
   if (!loads) {
     loads = std::make_unique<std::array<KnownLoad, Counting::LOADS>>();
   }
-  // With such a step each lane stays in its sector wherever in it the first lane begins.
+  // With such a step each lane stays in its sector wherever the first lane begins within its own.
   const bool whole_sectors = access.step % SECTOR_BYTES == 0;
   const uint64_t place = whole_sectors ? access.first / SECTOR_BYTES : access.first;
   const L1Cache& l1 = *w.block->l1;
@@ -170,7 +170,7 @@ void count_access(Warp& w, const Inst* in, const WarpAccess& access) {
       find_lines(access, access.mask, lines);
     } else {
       find_local_lines(access, lines);
-      count.requests += (access.bytes - 1) / 4;  // one for each word
+      count.requests += (access.bytes - 1) / 4;  // one per word
     }
     const bool atomic = access.kind == Kind::Atomic;
     cost = atomic ? atomic_sectors_of(access, lines) : sectors_of(lines);

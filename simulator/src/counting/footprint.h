@@ -1,5 +1,5 @@
-// footprint.h: which sectors of global memory a launch, or a block, reads and writes, each once: what
-// it has to move if everything else is found in L2.
+// footprint.h: which sectors of global memory a launch, or a block, reads and writes, each counted
+// once: what it has to move if everything else is found in L2.
 #pragma once
 
 #include <cstdint>
@@ -14,13 +14,13 @@ class Footprint {
  public:
   enum Way : uint8_t { Read, Written };
 
-  // sectors: one bit for each of a 128-byte line.
+  // sectors: one bit per sector of a 128-byte line.
   void add(Way way, uint64_t line, uint32_t sectors) {
     const uint32_t at = line % LINES * 4;
     page(line).sectors[way][at / 64] |= uint64_t{sectors} << at % 64;
   }
 
-  // Those of a line that were added.
+  // The sectors of a line that were added.
   uint32_t of(Way way, uint64_t line) {
     const uint32_t at = line % LINES * 4;
     return page(line).sectors[way][at / 64] >> at % 64 & 15;
@@ -33,7 +33,7 @@ class Footprint {
 
   void merge(const Footprint& other);
 
-  // Bytes. scale: what was seen stands for so many times as much; of a region no more than there is.
+  // Bytes. scale: what was seen is multiplied by this, but a region counts at most in full.
   uint64_t bytes(Way way, double scale, const RegionTable& regions) const;
 
  private:

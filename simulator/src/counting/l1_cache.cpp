@@ -12,8 +12,8 @@
 namespace wbsim {
 namespace {
 
-// Spreads lines over the sets, so that a stride of a power of two does not meet in one; the low half
-// is the tag.
+// Spreads lines over the sets, so that strides of a power of two do not collide in one; the low
+// half is the tag.
 uint64_t hash_of(uint64_t line) {
   uint64_t hash = line * 0x9e3779b97f4a7c15ull;
   return hash ^ hash >> 29;

@@ -19,8 +19,8 @@ Lines::Line& add_line(Lines& lines, uint64_t number) {
   return line;
 }
 
-// Gives numbers places in a list, in the order in which they come: open addressing, in twice as many
-// slots as there may be numbers.
+// Assigns positions in a list to numbers, in order of first appearance: open addressing, with twice
+// as many slots as there may be numbers.
 template <int MOST>
 class Places {
  public:
@@ -73,7 +73,7 @@ void mark(Lines::Line& line, uint64_t address, uint32_t bytes) {
   line.bytes[at / 64] |= ((uint64_t{1} << bytes) - 1) << at % 64;
 }
 
-// Bytes [first, last) side by side.
+// The bytes [first, last), contiguous.
 void find_stretch(uint64_t first, uint64_t last, Lines& lines) {
   lines.size = 0;
   for (uint64_t number = first / LINE_BYTES; number * LINE_BYTES < last; number++) {
@@ -100,10 +100,10 @@ uint32_t largest(const uint32_t (&slices)[6]) {
   return most;
 }
 
-// The most different words that one bank has to give to the lanes.
+// The most different words that any one bank has to deliver to the lanes.
 uint32_t bank_wavefronts(const WarpAccess& access, Mask mask) {
   const uint32_t words = (1u << divide_up(access.bytes, BANK_BYTES)) - 1;
-  uint32_t rows[LANES], banks[LANES];  // a row is 32 banks side by side
+  uint32_t rows[LANES], banks[LANES];  // a row is 32 adjacent banks
   int size = 0;
   Places<LANES> places;
   for_lanes(mask, [&](int l) {
@@ -131,8 +131,8 @@ uint32_t bank_wavefronts(const WarpAccess& access, Mask mask) {
   return largest(slices);
 }
 
-// Whether each active lane addresses what the lane beside it (distance 1, or 2) does, if that one
-// is active.
+// Whether each active lane accesses the same address as its neighbour (at distance 1 or 2), if the
+// latter is active.
 bool is_paired(const WarpAccess& access, Mask mask, int distance) {
   bool paired = true;
   for_lanes(mask, [&](int l) {
@@ -142,13 +142,13 @@ bool is_paired(const WarpAccess& access, Mask mask, int distance) {
   return paired;
 }
 
-// Whether two passes become one: loads only, where the lanes come in pairs.
+// Whether two passes become one: loads only, if the lanes come in pairs.
 bool merges(const WarpAccess& access, Mask mask) {
   return access.kind == WarpAccess::Kind::Load &&
          (is_paired(access, mask, 1) || is_paired(access, mask, 2));
 }
 
-// The lanes of a warp that are served in one pass.
+// The lanes of a warp that one pass serves.
 struct Passes {
   int count;
   Mask mask[4];
@@ -164,7 +164,7 @@ Passes passes_of(uint32_t bytes) {
   return {4, {QUARTER, QUARTER << 8, QUARTER << 16, QUARTER << 24}};
 }
 
-// The most lanes that go to one bank, those with the same word too.
+// The most lanes that go to one bank, including those with the same word.
 uint32_t most_lanes(const WarpAccess& access, Mask mask) {
   uint32_t lanes_of[BANKS] = {};
   uint32_t most = 0;
@@ -188,7 +188,7 @@ uint32_t half_wavefronts(const WarpAccess& access, Mask half) {
   return bank_wavefronts(access, low) + bank_wavefronts(access, high);
 }
 
-// Bytes that lanes ask for, each counted once; all accesses are of one size and aligned to it.
+// Bytes that lanes request, each counted once; all accesses have one size and are aligned to it.
 uint32_t unique_bytes(const WarpAccess& access) {
   uint32_t lanes = static_cast<uint32_t>(std::popcount(access.mask));
   if (access.regular) {
@@ -214,7 +214,7 @@ void find_lines(const WarpAccess& access, Mask mask, Lines& lines) {
     if (access.step == access.bytes && std::popcount(mask) == high - low + 1) {
       return find_stretch(access.at(low), access.at(high) + access.bytes, lines);
     }
-    lines.size = 0;  // lanes of one line follow each other
+    lines.size = 0;  // lanes of one line are consecutive
     for_lanes(mask, [&](int l) {
       const uint64_t address = access.at(l), number = address / LINE_BYTES;
       const bool same = lines.size > 0 && lines.line[lines.size - 1].number == number;

@@ -19,7 +19,7 @@ bool is_half(const ptx::Instruction& inst) {
   return has_any(inst, {"f16", "f16x2", "bf16", "bf16x2"});
 }
 
-// Of arithmetic: by its type.
+// For arithmetic: by its type.
 Unit by_type(const ptx::Instruction& inst) {
   return is_double(inst)                   ? Unit::Fp64
          : is_half(inst)                   ? Unit::Fp16
@@ -43,7 +43,7 @@ Unit unit_of(const InstInfo& info) {
       return Unit::Integer;
     case UnitRule::ByType:
       return by_type(inst);
-    case UnitRule::Compare:  // single precision is compared by the unit of the integers
+    case UnitRule::Compare:  // single precision is compared by the integer unit
       return is_double(inst) ? Unit::Fp64 : is_half(inst) ? Unit::Fp16 : Unit::Integer;
     case UnitRule::Convert:
       return has_any(inst, {"f64", "s64", "u64"}) && is_float(inst) ? Unit::SpecialFunction

@@ -6,7 +6,7 @@
 namespace wbsim {
 
 enum class Unit : uint8_t {
-  None,  // moves, address conversions, parameters: mostly nothing is left of them in machine code
+  None,  // moves, address conversions, parameters: mostly absent from machine code
   Fp32,
   Fp64,
   Fp16,

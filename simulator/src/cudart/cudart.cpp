@@ -1,7 +1,7 @@
 // cudart.cpp: the names of the CUDA runtime, forwarding to the one simulator of the process.
 //
-// The archive libwbcudart.a, made of this file and of cuda.cpp, is linked into every extension and
-// program in the place of NVIDIA's libcudart and libcuda.
+// The archive libwbcudart.a, made from this file and cuda.cpp, is linked into every extension and
+// program in place of NVIDIA's libcudart and libcuda.
 
 #include "cudart/forward.h"
 #include "runtime/api/registration.h"
@@ -10,7 +10,7 @@
 
 extern "C" {
 
-// ---- What nvcc's host code calls by itself ------------------------------------------------------
+// ---- What nvcc's host code calls implicitly -----------------------------------------------------
 
 cudaError_t wbsim_cudaLaunchKernel(const void* kernel, dim3 grid, dim3 block, void** args,
                                    size_t shared_bytes, cudaStream_t stream);

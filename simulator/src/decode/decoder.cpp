@@ -72,7 +72,7 @@ constexpr std::pair<const char*, Special> SPECIALS[] = {
     {"%envreg2", Special::EnvReg2},
 };
 
-// Bytes a register takes in one lane; predicates are handled apart.
+// Bytes per lane of a register; predicates are handled separately.
 int lane_bytes(Type type) {
   return std::max(2, ptx::bytes_of(type));  // 8-bit registers live in 16 bits
 }
@@ -88,14 +88,14 @@ const Special* special_of(const std::string& name) {
 
 }  // namespace
 
-// Where everything lies in a warp's frame. Grows while instructions are decoded.
+// Where everything is in a warp's frame. Grows while instructions are decoded.
 class FrameLayout {
  public:
   explicit FrameLayout(Kernel& kernel) : kernel_(kernel) {}
 
-  // Gives a function's registers their places.
+  // Assigns places to a function's registers.
   void add(FunctionCode& function) {
-    // Predicates first: they are small and would tear holes between the others.
+    // Predicates first: they are small and would leave gaps between the others.
     std::vector<int> shared = share_slots(*function.source);
     function.slots.resize(shared.size(), UINT32_MAX);
     function.accumulators = accumulators_of(*function.source);
@@ -106,7 +106,7 @@ class FrameLayout {
     }
   }
 
-  // All registers have their places; constants follow.
+  // All registers have places; constants follow.
   void end_registers() { kernel_.register_bytes = static_cast<uint32_t>(kernel_.frame.size()); }
 
   // A new register of a function.
@@ -160,9 +160,9 @@ class FrameLayout {
   }
 
  private:
-  // Gives the predicates, or the others, the places of their shared slots.
+  // Assigns places to the shared slots of the predicates, or of the others.
   void place(FunctionCode& function, const std::vector<int>& shared, bool predicates) {
-    std::map<std::pair<int, int>, uint32_t> places;  // bytes of a lane, slot -> offset
+    std::map<std::pair<int, int>, uint32_t> places;  // bytes per lane, slot -> offset
     for (size_t i = 0; i < shared.size(); i++) {
       Type type = function.source->registers[i].type;
       if (shared[i] < 0 || (type == Type::Pred) != predicates) {
@@ -182,7 +182,7 @@ class FrameLayout {
     // Slot 0 stays unused, so that 0 can mean "none yet" above.
     size_t at = std::max<size_t>(64, kernel_.frame.size());
     at = (at + align - 1) / align * align;
-    kernel_.frame.resize(at + bytes, 0xff);  // what nobody wrote reads as NaN
+    kernel_.frame.resize(at + bytes, 0xff);  // what was never written reads as NaN
     return static_cast<uint32_t>(at);
   }
 
@@ -280,7 +280,7 @@ uint32_t Decode::src(const Operand& op, Type type) {
       if (space != ptx::Space::Local || function.is_kernel()) {
         return constant(address, bytes);
       }
-      // Where the lane's stack frame is, only its caller knows.
+      // Only its caller knows where the lane's stack frame is.
       for (auto& known : function.local_addresses) {
         if (known.offset == address && known.lane_bytes == bytes) {
           return known.slot;
@@ -441,14 +441,14 @@ void decode_instruction(const ptx::Instruction& source, Kernel& kernel, Function
   kernel.info[index] = info;
 }
 
-// Whether an instruction goes on to the next one. Not so are those that tell the time: it passes.
+// Whether an instruction continues with the next one. Not those that read the time: it passes.
 bool is_plain(const InstInfo& info) {
   return info.opcode && info.opcode->flow == Flow::Plain &&
          info.source->text.find("%clock") == std::string_view::npos &&
          info.source->text.find("%globaltimer") == std::string_view::npos;
 }
 
-// Divides the code into runs: a new one starts at each label, and around whatever is not plain.
+// Divides the code into runs: a new one starts at each label and around everything not plain.
 void divide_into_runs(Kernel& kernel) {
   std::vector<bool> starts(kernel.code.size() + 1, false);
   starts.back() = true;
@@ -469,7 +469,7 @@ void divide_into_runs(Kernel& kernel) {
   }
 }
 
-// What stands behind the last instruction of a function: most end in ret anyway.
+// What follows the last instruction of a function: most end in ret anyway.
 const ptx::Instruction& end_of_function() {
   static const ptx::Instruction end = [] {
     ptx::Instruction i;

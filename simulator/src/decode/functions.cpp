@@ -1,4 +1,4 @@
-// functions.cpp: which device functions belong to a kernel, and where parameters and variables lie.
+// functions.cpp: which device functions belong to a kernel, and where parameters and variables are.
 
 #include "decode/functions.h"
 
@@ -18,7 +18,7 @@ namespace {
 using ptx::Operand;
 
 constexpr int MAX_CALL_DEPTH = 1000;
-constexpr uint64_t MAX_LOCAL = 512 * 1024;  // bytes of a thread on sm_90
+constexpr uint64_t MAX_LOCAL = 512 * 1024;  // bytes per thread on sm_90
 
 void collect_symbols(const Operand& op, std::set<std::string>& out) {
   if (!op.symbol.empty()) {
@@ -29,7 +29,7 @@ void collect_symbols(const Operand& op, std::set<std::string>& out) {
   }
 }
 
-// Every name that stands in the code of a function.
+// Every name in the code of a function.
 std::set<std::string> symbols_of(const ptx::Function& f) {
   std::set<std::string> symbols;
   for (const ptx::Instruction& inst : f.code) {
@@ -59,7 +59,7 @@ bool calls_indirectly(const Module& module, const ptx::Function& f) {
   });
 }
 
-// The functions of a module whose address is known to its data or its code.
+// The functions of a module whose address appears in its data or its code.
 std::set<const ptx::Function*> address_taken(const Module& module) {
   std::set<const ptx::Function*> taken;
   auto take = [&](const std::string& symbol) {
@@ -83,7 +83,7 @@ std::set<const ptx::Function*> address_taken(const Module& module) {
   return taken;
 }
 
-// What a function may call. Through a pointer that is every function whose address is taken.
+// What a function may call. Through a pointer, that is every function whose address is taken.
 std::vector<const ptx::Function*> callees_of(const Module& module, const ptx::Function& f) {
   std::set<const ptx::Function*> out;
   for (const ptx::Instruction& inst : f.code) {
@@ -103,7 +103,7 @@ std::vector<const ptx::Function*> callees_of(const Module& module, const ptx::Fu
 
 using CallGraph = std::map<const ptx::Function*, std::vector<const ptx::Function*>>;
 
-// Whether a function may be called while it runs.
+// Whether a function may be called while it is running.
 bool is_recursive(CallGraph& graph, const ptx::Function* f) {
   std::set<const ptx::Function*> reached;
   std::vector<const ptx::Function*> next = graph[f];
@@ -117,13 +117,13 @@ bool is_recursive(CallGraph& graph, const ptx::Function* f) {
   return reached.contains(f);
 }
 
-// Whether a function takes memory from the stack as it runs.
+// Whether a function allocates stack memory as it runs.
 bool allocates(const ptx::Function& f) {
   return std::any_of(f.code.begin(), f.code.end(),
                      [](const ptx::Instruction& inst) { return inst.opcode == "alloca"; });
 }
 
-// Appends a variable, and returns where it lies.
+// Appends a variable and returns its offset.
 uint32_t place(uint32_t& size, const ptx::Variable& v) {
   uint64_t align = std::max(v.align, 1);
   uint64_t at = (size + align - 1) / align * align;
@@ -137,7 +137,7 @@ uint32_t place(uint32_t& size, const ptx::Variable& v) {
 }
 
 // The stack frame of a function: where to return to, its parameters, its return value, its
-// variables, and what it passes to others. The kernel has only the latter two.
+// variables, and what it passes to others. A kernel has only the latter two.
 void lay_out_stack(FunctionCode& function) {
   uint32_t size = function.is_kernel() ? 0 : RETURN_BYTES;
   auto add = [&](const ptx::Variable& v) {
@@ -171,8 +171,8 @@ const ptx::Function* Module::find_function(const std::string& name) const {
 
 void collect_functions(Kernel& kernel) {
   CallGraph graph;
-  // Callees come before their callers: the lanes inside of a call have the smaller pc, run first,
-  // and meet the others behind the call.
+  // Callees come before their callers: the lanes inside a call have the smaller pc, run first, and
+  // rejoin the others after the call.
   std::map<const ptx::Function*, uint64_t> deepest;  // bytes of stack from here down
   std::function<void(const ptx::Function*, int)> visit = [&](const ptx::Function* f, int depth) {
     if (depth > MAX_CALL_DEPTH) {
@@ -212,7 +212,7 @@ void lay_out_memory(Kernel& kernel) {
     kernel.params.emplace_back(at, static_cast<uint32_t>(v.bytes));
     body.addresses[v.name] = {ptx::Space::Param, at};
   }
-  // A kernel's static shared memory: variables of its functions, and those of the module that
+  // A kernel's static shared memory: the variables of its functions, and those of the module that
   // they name.
   std::set<std::string> named;
   for (auto& function : kernel.functions) {
@@ -228,7 +228,7 @@ void lay_out_memory(Kernel& kernel) {
       function->addresses.try_emplace(v.name, v.space, address);
     }
   };
-  // Dynamic shared memory starts behind it, aligned for the strictest of its declarations.
+  // Dynamic shared memory starts after it, aligned for the strictest of its declarations.
   uint32_t align = 16;
   for (const ptx::Variable& v : kernel.module->ptx->globals) {
     if (v.space != ptx::Space::Shared) {

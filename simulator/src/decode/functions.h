@@ -9,9 +9,9 @@ namespace wbsim {
 constexpr uint32_t RETURN_BYTES = 4;
 
 // Fills Kernel::functions with the kernel and everything it may call, lays out their stack frames,
-// and finds out how deep the stack gets.
+// and determines how deep the stack gets.
 void collect_functions(Kernel& kernel);
-// Gives the kernel's parameters and its shared variables their addresses.
+// Assigns addresses to the kernel's parameters and its shared variables.
 void lay_out_memory(Kernel& kernel);
 // "void tiled<32>(float const*, int)" -> "tiled<32>".
 std::string pretty_name(const std::string& mangled);

@@ -1,8 +1,8 @@
-// inst.h: a decoded instruction: a handler and where its operands lie.
+// inst.h: a decoded instruction: a handler and where its operands are.
 //
-// A warp's registers form one frame of bytes. A register of type T is T[32], one element a lane; a
-// predicate is one 32-bit mask. Constants and special registers (%tid.x) are slots of the frame
-// that nothing writes, so a handler never asks what kind of operand it has.
+// A warp's registers form one frame of bytes. A register of type T is T[32], one element per lane;
+// a predicate is a 32-bit mask. Constants and special registers (%tid.x) are slots of the frame
+// that are never written, so a handler never needs to ask what kind of operand it has.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +20,7 @@ constexpr Mask ALL_LANES = 0xffffffffu;
 struct Warp;
 struct Inst;
 
-// Executes one instruction for the lanes of the mask and returns the next one, or HALT when it
+// Executes one instruction for the lanes of the mask and returns the next one, or HALT if it
 // changed which lanes run (exit, barrier, divergence).
 using Handler = const Inst* (*)(Warp&, const Inst*, Mask);
 
@@ -40,18 +40,18 @@ struct alignas(64) Inst {
 static_assert(sizeof(Inst) == 64, "one instruction per cache line; pc arithmetic is a shift");
 
 // Instructions are executed in runs. In a run of more than one, each is plain: it goes on to the
-// next one whatever its operands are. A group of lanes starts and stops at the ends of runs only.
+// next one whatever its operands are. A group of lanes starts and stops only at the ends of runs.
 
-// Not an instruction: sorts behind every real one.
+// Not an instruction: compares greater than every real one.
 inline const Inst* const HALT = reinterpret_cast<const Inst*>(~uintptr_t{0} - 63);
 
 // What an instruction does, for the counters. Filled by the decoder, never read while executing.
 struct InstInfo {
   const ptx::Instruction* source = nullptr;
-  const Opcode* opcode = nullptr;  // its row of the table; nullptr: none takes it
+  const Opcode* opcode = nullptr;  // its row of the table; nullptr: none accepts it
   enum Class : uint8_t { Other, Load, Store, Atomic, Barrier } kind = Other;
   ptx::Space space = ptx::Space::None;
-  // How observe() finds its addresses: one for each lane, or one for each row of the matrices.
+  // How observe() finds its addresses: one per lane, or one per row of the matrices.
   enum Observed : uint8_t { Unobserved, Lanes, Rows } observed = Unobserved;
   uint8_t address = 0;         // AddressKind
   uint16_t bytes = 0;          // per lane, for memory accesses

@@ -16,7 +16,7 @@ bool has_storage(const ptx::Variable& v) {
   return v.space == ptx::Space::Global || v.space == ptx::Space::Const;
 }
 
-// The system hands out zeroed pages as they are touched: a large array costs what is used of it.
+// The system provides zeroed pages as they are touched: a large array costs only what it uses.
 uint8_t* allocate(Module& module, const ptx::Variable& v) {
   uint64_t align = std::max<uint64_t>(v.align, MIN_ALIGN);
   module.storage.emplace_back(std::calloc(1, v.bytes + 2 * align), std::free);

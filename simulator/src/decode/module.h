@@ -1,4 +1,4 @@
-// module.h: from PTX text to a module whose variables have their memory.
+// module.h: from PTX text to a module whose variables have memory.
 #pragma once
 
 #include <memory>
@@ -11,7 +11,7 @@
 namespace wbsim {
 
 // Parses PTX and gives its variables memory and their initial values. Appends what the memory
-// check has to know to `regions`. Throws ptx::ParseError.
+// check needs to know to `regions`. Throws ptx::ParseError.
 std::unique_ptr<Module> load_module(std::string ptx, std::vector<Region>& regions);
 
 }  // namespace wbsim

@@ -1,4 +1,4 @@
-// opcode.cpp: finds the row of an instruction.
+// opcode.cpp: finds an instruction's row.
 
 #include "decode/opcode.h"
 

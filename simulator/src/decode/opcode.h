@@ -1,8 +1,8 @@
-// opcode.h: all that is known of an opcode, in one row of a table. Each family of instructions in
+// opcode.h: everything known about an opcode, in one row of a table. Each family of instructions in
 // exec/ops/ has its rows at the end of its file.
 //
-// Families may share an opcode, as integers and halves share add: then each row says which
-// instructions it takes. No two rows take the same one.
+// Families may share an opcode, as integers and halves share add; then each row says which
+// instructions it accepts. No two rows accept the same one.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +17,7 @@ class Decode;
 
 // Which of a multiprocessor's units executes it (counting/units.cpp).
 enum class UnitRule : uint8_t {
-  Free,  // leaves nothing in machine code, or a move at most
+  Free,  // leaves nothing in machine code, or at most a move
   Integer,
   ByType,
   Compare,
@@ -35,17 +35,17 @@ enum class First : uint8_t {
   Other,    // every operand counts as read and written, which is always safe
 };
 
-// Where lanes go on behind it.
+// Where lanes continue after it.
 enum class Flow : uint8_t {
   Plain,  // at the next instruction, whatever the operands are
-  Other,  // it branches, waits, or asks for all lanes to be there
+  Other,  // it branches, waits, or requires all lanes to be there
 };
 
 using Takes = bool (*)(const ptx::Instruction&);
 inline bool takes_all(const ptx::Instruction&) { return true; }
 
 struct Opcode {
-  // Nothing but `takes` may be left out: an opcode without a unit does not compile.
+  // Only `takes` may be omitted: an opcode without a unit does not compile.
   constexpr Opcode(std::string_view name, void (*build)(Decode&), UnitRule unit, First first,
                    Flow flow, Takes takes = takes_all)
       : name(name), build(build), unit(unit), first(first), flow(flow), takes(takes) {}
@@ -58,12 +58,12 @@ struct Opcode {
   Takes takes;
 };
 
-// The row that takes an instruction, or nullptr.
+// The row that accepts an instruction, or nullptr.
 const Opcode* find_opcode(const ptx::Instruction& inst);
-// How many rows take it, for tests.
+// How many rows accept it, for tests.
 int count_rows(const ptx::Instruction& inst);
 
-// ---- What rows choose by ------------------------------------------------------------------------
+// ---- Conditions of rows -------------------------------------------------------------------------
 
 bool has(const ptx::Instruction& inst, std::string_view modifier);
 // By the last of its types, which is that of the sources.
@@ -74,7 +74,7 @@ bool not_on_halves(const ptx::Instruction& inst);
 bool asynchronous(const ptx::Instruction& inst);
 bool in_order(const ptx::Instruction& inst);
 
-// ---- The tables, one a file in exec/ops/ --------------------------------------------------------
+// ---- The tables, one per file in exec/ops/ ------------------------------------------------------
 
 std::span<const Opcode> integer_opcodes();
 std::span<const Opcode> carry_opcodes();

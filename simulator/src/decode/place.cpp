@@ -7,7 +7,7 @@
 namespace wbsim {
 namespace {
 
-// Headers of the toolkit, of its libraries and of the host compiler are not where a learner looks.
+// Headers of the toolkit, its libraries and the host compiler are not where a learner looks.
 bool is_system_file(const std::string& file) {
   for (const char* part : {"/targets/x86_64-linux/include/", "/targets/sbsa-linux/include/",
                            "/nvidia/cu1", "/include/cuda"}) {

@@ -1,4 +1,4 @@
-// place.h: the source line an instruction belongs to.
+// place.h: the source line that an instruction belongs to.
 #pragma once
 
 #include <string>
@@ -11,17 +11,17 @@ namespace wbsim {
 struct Place {
   std::string file;  // empty: the module has no line information
   int line = 0;
-  std::string chain;  // "\n  inlined at f.cu:12" for every frame outside
+  std::string chain;  // "\n  inlined at f.cu:12" for every enclosing frame
 };
 
-// The innermost frame inside the user's own sources, of the instruction's inlining chain.
+// The innermost frame in the user's own sources of the instruction's inlining chain.
 Place place_of(const Module& module, const ptx::Instruction& inst);
 
 struct Finding;
-// Names the line of an instruction as the other side of a race.
+// Records the line of an instruction as the other side of a race.
 void set_other(Finding& finding, const Module& module, const ptx::Instruction& inst);
 
-// The path as a person would type it from here: relative if the file lies below the working
+// The path as a user would type it from here: relative if the file is below the working
 // directory.
 std::string shorten(const std::string& file);
 

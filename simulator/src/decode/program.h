@@ -1,4 +1,4 @@
-// program.h: decoded kernels and the module that they are part of.
+// program.h: decoded kernels, and the module that contains them.
 #pragma once
 
 #include <cstdint>
@@ -70,9 +70,9 @@ struct Module;
 
 // A function whose code is part of a kernel: the kernel itself, or a device function it may call.
 //
-// Each has registers of its own in the warp's frame; a lane is inside one activation of it at a
-// time, or saves them. Its parameters, return value and variables lie in a frame on the lane's
-// stack in local memory; the kernel's own frame starts at 0.
+// Each has its own registers in the warp's frame; a lane is inside one activation of it at a time,
+// or saves them. Its parameters, return value and variables are in a frame on the lane's stack in
+// local memory; the kernel's own frame starts at 0.
 struct FunctionCode {
   const ptx::Function* source = nullptr;
   uint32_t first = 0;                                                // in Kernel::code
@@ -96,7 +96,7 @@ struct FunctionCode {
     uint64_t offset;
   };
   std::vector<LocalAddress> local_addresses;  // registers that a call sets
-  bool recursive = false;                     // may be called while it runs
+  bool recursive = false;                     // may be called while it is running
 
   bool is_kernel() const { return source->is_entry; }
 };
@@ -104,7 +104,7 @@ struct FunctionCode {
 // A call instruction.
 struct CallSite {
   const FunctionCode* caller = nullptr;
-  const FunctionCode* callee = nullptr;            // nullptr: known when it runs
+  const FunctionCode* callee = nullptr;            // nullptr: not known until it runs
   std::vector<FunctionCode::Place> args, returns;  // in the caller's stack frame
 };
 
@@ -116,7 +116,7 @@ struct Kernel {
   std::vector<std::unique_ptr<FunctionCode>> functions;  // the kernel itself is the last
   std::vector<CallSite> calls;
   std::vector<Inst> code;
-  std::vector<InstInfo> info;  // beside code
+  std::vector<InstInfo> info;  // parallel to code
   std::vector<std::unique_ptr<uint32_t[]>> lists;
   std::vector<uint8_t> frame;   // the frame at the start: registers, then constants in place
   uint32_t register_bytes = 0;  // of the frame
@@ -155,8 +155,8 @@ struct Module {
   const ptx::Function* find_function(const std::string& name) const;
 };
 
-// Decodes a kernel on first use. Throws ptx::ParseError for what is not valid PTX; an instruction
-// that the simulator does not implement is decoded to one that stops the launch when it is reached.
+// Decodes a kernel on first use. Throws ptx::ParseError for invalid PTX; an instruction that the
+// simulator does not implement is decoded to one that stops the launch when it is reached.
 Kernel& kernel_of(Module& module, const std::string& name);
 
 }  // namespace wbsim

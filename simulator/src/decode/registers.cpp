@@ -1,7 +1,7 @@
 // registers.cpp: liveness by basic blocks, then a linear scan over the intervals.
 //
-// Lanes may be anywhere in the kernel at the same time, and that does not matter: each has its own
-// element of a register, so for sharing a lane is a thread like any other.
+// Lanes may be anywhere in the kernel at the same time, but that does not matter: each has its own
+// element of a register, so for sharing, a lane is a thread like any other.
 
 #include "decode/registers.h"
 
@@ -24,7 +24,7 @@ bool contains(const Set& set, int r) { return (set[r / 64] >> (r % 64)) & 1; }
 void insert(Set& set, int r) { set[r / 64] |= uint64_t{1} << (r % 64); }
 void erase(Set& set, int r) { set[r / 64] &= ~(uint64_t{1} << (r % 64)); }
 
-// Whether its first operand is a destination that is overwritten whole. If not, every register
+// Whether its first operand is a destination that is completely overwritten. If not, every register
 // counts as read and written, which is always safe.
 bool overwrites_first(const Instruction& inst) {
   const Opcode* opcode = find_opcode(inst);
@@ -46,7 +46,7 @@ void each_register(const Operand& op, F f) {
 
 struct Accesses {
   std::vector<int> reads,
-      writes;  // a write that is also listed as read keeps the value before it alive
+      writes;  // a write that is also listed as a read keeps the previous value alive
 };
 
 Accesses accesses_of(const Instruction& inst) {
@@ -58,7 +58,7 @@ Accesses accesses_of(const Instruction& inst) {
       if (destination || !overwrites) {
         a.writes.push_back(r);
       }
-      // Where the guard is false the old value stays.
+      // If the guard is false, the old value stays.
       if (!destination || inst.guard >= 0) {
         a.reads.push_back(r);
       }
@@ -136,7 +136,7 @@ std::vector<Block> blocks_of(const ptx::Function& f) {
   return blocks;
 }
 
-// Backwards through a block: what is live before it, given what is live behind it.
+// Backwards through a block: what is live before it, given what is live after it.
 Set before(const std::vector<Accesses>& accesses, const Block& block, Set live) {
   for (int i = block.last; i >= block.first; i--) {
     for (int r : accesses[i].writes) {
@@ -210,7 +210,7 @@ std::vector<int> share_slots(const ptx::Function& f) {
   }
   find_live(accesses, blocks, n / 64 + 1);
 
-  // From the first to the last instruction, in order of the code, at which a register holds a
+  // From the first to the last instruction, in code order, at which a register holds a
   // value.
   std::vector<Interval> intervals;
   for (int r = 0; r < n; r++) {
@@ -240,7 +240,7 @@ std::vector<int> share_slots(const ptx::Function& f) {
   }
   std::vector<bool> accumulators = accumulators_of(f);
   for (Interval& v : intervals) {
-    if (accumulators[v.reg]) {  // written at a time that nobody here knows: never shares
+    if (accumulators[v.reg]) {  // written at a time that is unknown here: never shares
       v.first = 0;
       v.last = static_cast<int>(f.code.size()) - 1;
     }
@@ -251,7 +251,7 @@ std::vector<int> share_slots(const ptx::Function& f) {
   std::sort(intervals.begin(), intervals.end(),
             [](const Interval& a, const Interval& b) { return a.first < b.first; });
 
-  // A slot is free again behind the last instruction of its register: operands of one instruction
+  // A slot is free again after the last instruction of its register: operands of one instruction
   // never share.
   std::map<int, std::vector<int>> free_slots;
   std::multimap<int, int> active;  // last instruction -> register

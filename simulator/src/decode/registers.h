@@ -11,12 +11,12 @@
 
 namespace wbsim {
 
-// For every register of the function the number of its slot, counted from 0 within the registers of
+// For every register of the function, the number of its slot, counted from 0 among the registers of
 // the same width (predicates, 16, 32, 64, 128 bits). Special registers have none: -1.
 std::vector<int> share_slots(const ptx::Function& function);
 
-// For every register of the function whether it is an accumulator of wgmma, which is written not
-// where the instruction stands, but later.
+// For every register of the function, whether it is an accumulator of wgmma, which is written not
+// where the instruction is, but later.
 std::vector<bool> accumulators_of(const ptx::Function& function);
 
 }  // namespace wbsim

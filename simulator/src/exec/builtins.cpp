@@ -17,7 +17,7 @@ namespace {
 
 // ---- Memory of the calling thread ---------------------------------------------------------------
 
-// How many bytes a lane may read from a generic address on.
+// How many bytes a lane may read starting at a generic address.
 uint64_t readable_bytes(const Warp& w, int lane, uint64_t address) {
   const Block& block = *w.block;
   auto left = [&](const uint8_t* base, uint64_t bytes) {
@@ -40,7 +40,7 @@ uint64_t readable_bytes(const Warp& w, int lane, uint64_t address) {
   throw f;
 }
 
-// A zero-terminated string.
+// A null-terminated string.
 std::string read_string(const Warp& w, const Inst* in, int lane, uint64_t address) {
   uint64_t limit = readable_bytes(w, lane, address);
   const char* text = reinterpret_cast<const char*>(address);
@@ -52,7 +52,7 @@ std::string read_string(const Warp& w, const Inst* in, int lane, uint64_t addres
 
 // ---- printf -------------------------------------------------------------------------------------
 
-// The arguments of one printf: nvcc stores them one after the other, each aligned to its size.
+// The arguments of one printf: nvcc stores them consecutively, each aligned to its size.
 class Arguments {
  public:
   Arguments(const Warp& w, const Inst* in, int lane, uint64_t address)
@@ -117,7 +117,7 @@ std::string convert(const Warp& w, const Inst* in, int lane, std::string spec, A
   char letter = spec.back();
   // The host has the same sizes: long is 64 bits wide on both.
   bool wide = spec.find_first_of("lLjztq") != std::string::npos;
-  if (!std::strchr("diuoxX", letter)) {  // others come in one size: no wchar_t, no long double
+  if (!std::strchr("diuoxX", letter)) {  // others have one size: no wchar_t, no long double
     std::erase_if(spec, [](char c) { return std::strchr("hlLjztq", c) != nullptr; });
   }
   switch (letter) {
@@ -147,7 +147,7 @@ std::string convert(const Warp& w, const Inst* in, int lane, std::string spec, A
       return formatted(spec, text.c_str());
     }
     default:
-      return spec;  // not a conversion: as it stands
+      return spec;  // not a conversion: unchanged
   }
 }
 
@@ -260,7 +260,7 @@ class Heap {
   }
 
  private:
-  // Makes one stretch of a free stretch and the one right behind it.
+  // Merges a free stretch with the one right after it.
   void join(std::map<uint64_t, uint64_t>::iterator first) {
     auto second = std::next(first);
     if (second != free_.end() && first->first + first->second == second->first) {

@@ -24,9 +24,9 @@ struct Builtin {
 
 const Builtin* find_builtin(const std::string& name);  // nullptr: there is none
 
-// The memory that malloc in a kernel hands out. Its size is fixed by the first kernel that uses it.
+// The memory from which malloc in a kernel allocates. The first kernel that uses it fixes its size.
 Region device_heap();
-bool device_heap_exists();  // some kernel has used it: others may have pointers into it
+bool device_heap_exists();  // some kernel has used it: others may hold pointers into it
 void set_device_heap_bytes(uint64_t bytes);  // of cudaLimitMallocHeapSize
 uint64_t device_heap_bytes();
 

@@ -1,5 +1,5 @@
-// control.h: how handlers change which lanes run: branches, exits and waits, done by the scheduler
-// (scheduler.cpp); and what the scheduler asks of copies and products that are under way.
+// control.h: how handlers change which lanes run: branches, exits and waits, performed by the
+// scheduler (scheduler.cpp); and what it needs to know of copies and products in flight.
 #pragma once
 
 #include <string>
@@ -10,32 +10,32 @@ namespace wbsim {
 
 struct Cluster;
 
-// Splits the running group: the lanes of `taken` continue at `target`, the rest behind `in`.
+// Splits the running group: the lanes of `taken` continue at `target`, the rest after `in`.
 const Inst* branch(Warp& w, const Inst* in, Mask taken, const Inst* target);
 const Inst* exit_lanes(Warp& w, const Inst* in, Mask m);
 // Arrives at a barrier of the block and, if `wait`, parks until `threads` (0: all) have arrived.
 // votes: the predicates of bar.red.
 const Inst* arrive_barrier(Warp& w, const Inst* in, Mask m, int id, int threads, bool wait,
                            Mask votes);
-// Continues each lane of m at its own target, the others behind `in`.
+// Continues each lane of m at its own target, the others after `in`.
 const Inst* scatter(Warp& w, const Inst* in, Mask m, const Inst* const targets[LANES]);
-// The lanes of m wait until something happened in the cluster (notify), and then execute `in`
-// again; the others go on. If `gives_up`, the wait has a time limit: when nothing else can happen
-// any more, the lanes execute `in` again with their bits set in w.expired, which the handler
-// clears.
+// The lanes of m wait until something happens in the cluster (notify), and then execute `in`
+// again; the others continue. If `gives_up`, the wait has a time limit: once nothing else can
+// happen any more, the lanes execute `in` again with their bits set in w.expired, which the
+// handler clears.
 const Inst* wait_here(Warp& w, const Inst* in, Mask m, bool gives_up);
 // Something happened that a group of the cluster may wait for.
 void notify(Cluster& cluster);
 // Arrives at barrier.cluster, and waits for its phase.
-// relaxed: what the threads wrote is not released but by a fence before.
+// relaxed: what the threads wrote is released only by an earlier fence.
 const Inst* arrive_cluster(Warp& w, const Inst* in, Mask m, bool relaxed);
 const Inst* wait_cluster(Warp& w, const Inst* in, Mask m);
-// Ends the warp's turn: the running group goes on at `to` when the other warps have had theirs.
+// Ends the warp's turn: the running group continues at `to` once the other warps have had theirs.
 const Inst* yield(Warp& w, const Inst* to);
 
-// ---- What is under way (exec/ops/) --------------------------------------------------------------
+// ---- What is in flight (exec/ops/) --------------------------------------------------------------
 
-// What the mbarrier still lacks that a lane waits for at `in`; "" if it waits for something else.
+// What the mbarrier that a lane waits for at `in` still lacks; "" if it waits for something else.
 std::string awaited_text(Warp& w, const Inst* in, int lane);
 
 // All threads of the block have exited: its copies to global memory take effect, the others are

@@ -1,4 +1,4 @@
-// deadlock.cpp: what the threads wait for when none of them can go on any more.
+// deadlock.cpp: what the threads wait for when none of them can continue.
 
 #include <algorithm>
 #include <bit>
@@ -11,7 +11,7 @@
 namespace wbsim {
 namespace {
 
-// What threads that can never go on wait for; the first kind there is says where the report stands.
+// What threads that can never continue wait for; the first kind present decides the reported place.
 struct Stuck {
   const char* what;
   const char* hint;
@@ -36,7 +36,7 @@ Finding deadlock(Cluster& cluster) {
        "every block of a cluster arrives and waits once each phase"},
   };
   each_waiting(cluster, [&](Warp& w, Group& g) {
-    // A barrier's waiters go on behind it.
+    // Threads that wait at a barrier continue after it.
     const Inst* at = g.state == Group::AtBarrier ? g.pc - 1 : g.pc;
     const Kernel& kernel = *w.block->kernel;
     bool is_barrier = kernel.info[at - kernel.code.data()].kind == InstInfo::Barrier;

@@ -1,4 +1,4 @@
-// lanes.h: what instruction handlers are written with: loops over the lanes of a warp.
+// lanes.h: the building blocks of instruction handlers: loops over the lanes of a warp.
 #pragma once
 
 #include "exec/warp.h"

@@ -16,17 +16,17 @@
 namespace wbsim {
 namespace {
 
-// Instructions a warp may run before the others get a turn: of a cluster that has its core to
-// itself, and of one that shares it.
+// Instructions a warp may run before the others get a turn: for a cluster that has its core to
+// itself, and for one that shares it.
 constexpr uint64_t SLICE_ALONE = 1 << 16;
 constexpr uint64_t SLICE_SHARED = 1 << 12;
 // While counting, warps take short turns, as they do on a GPU: what one has loaded is still in the
-// L1 cache when the next one asks for it.
+// L1 cache when the next one requests it.
 constexpr uint64_t SLICE_COUNTING = 1 << 7;
 
 constexpr uint64_t MAX_STACK = 512 * 1024;  // bytes of a thread's local memory
 
-// nvcc breaks calls into several lines.
+// nvcc breaks calls across lines.
 std::string one_line(std::string_view text) {
   std::string out;
   for (char c : text) {
@@ -50,8 +50,8 @@ void add_counts(std::vector<Count>& out, const std::vector<Worker::RunCount>& co
 
 }  // namespace
 
-// How deep recursion goes and what alloca takes is not known. A stack frame here is not smaller
-// than the hardware's, so the limit counts four times. Each lane's memory is aligned as vectors are.
+// The depth of recursion and what alloca takes are unknown. A stack frame here is not smaller than
+// the hardware's, so the limit counts four times. Each lane's memory is aligned for vectors.
 uint32_t Launch::local_bytes() const {
   uint64_t stack = kernel->open_stack ? 4 * std::min((stack_limit + 15) / 16 * 16, MAX_STACK) : 0;
   return kernel->local_bytes + static_cast<uint32_t>(stack);
@@ -62,8 +62,8 @@ uint64_t Launch::num_sampled() const {
   return wanted == 0 ? num_clusters() : std::min(wanted, num_clusters());
 }
 
-// One of each stretch of the grid, at changing places in it: a fixed distance could be that of a row
-// of blocks.
+// One of each stretch of the grid, at varying places in it: a fixed distance could match that of a
+// row of blocks.
 uint64_t Launch::sampled(uint64_t i) const {
   const uint64_t all = num_clusters(), some = num_sampled();
   if (some == all) {
@@ -114,15 +114,15 @@ Result run_grid(const Launch& launch, const std::atomic<bool>& interrupted) {
                              ? launch.settings.threads
                              : std::max(1u, std::thread::hardware_concurrency());
   const uint64_t num_workers = std::min(cores, num_clusters);
-  // Clusters a worker runs in turns: those of a cooperative launch from the start, others when they
-  // seem to wait for a cluster that has not started; no more than the device would hold.
+  // Clusters that a worker runs in turns: those of a cooperative launch from the start, others when
+  // they seem to wait for a cluster that has not started; never more than the device would hold.
   const uint64_t at_start = launch.cooperative ? (num_clusters + num_workers - 1) / num_workers : 1;
   const uint64_t at_most = std::max<uint64_t>(
       at_start, NUM_SMS * (2048 / launch.num_threads()) / launch.cluster_size() / num_workers);
 
   GlobalShadow global_shadow(global_piece_shift(*launch.kernel));
 
-  // The lowest cluster that found something speaks for the launch.
+  // The lowest cluster that found something determines the launch's finding.
   auto stop_with = [&](uint64_t cluster, Finding finding) {
     stop = true;
     std::lock_guard lock(mutex);
@@ -156,7 +156,7 @@ Result run_grid(const Launch& launch, const std::atomic<bool>& interrupted) {
   auto patience = [](const Worker& worker) {
     return worker.running.size() > 1 ? SLICE_SHARED : SLICE_ALONE;
   };
-  // Gives every running cluster a turn. Whether all of them spun.
+  // Gives every running cluster a turn. Returns whether all of them spun.
   auto run_all = [&](Worker& worker, uint64_t& current) {
     worker.slice = launch.counting ? SLICE_COUNTING : patience(worker);
     bool spun = true;
@@ -189,7 +189,7 @@ Result run_grid(const Launch& launch, const std::atomic<bool>& interrupted) {
         worker.counting = std::make_shared<Counting>(num_instructions);
       }
       bool more = true, spun = false;
-      uint64_t turns = 0;  // in a row that all of it spun
+      uint64_t turns = 0;  // in a row in which everything spun
       while (!stop && !interrupted) {
         size_t wanted = spun ? worker.running.size() + 1 : at_start;
         while (more && worker.running.size() < std::min<uint64_t>(wanted, at_most)) {
@@ -210,7 +210,7 @@ Result run_grid(const Launch& launch, const std::atomic<bool>& interrupted) {
       f.kernel = launch.kernel->pretty;
       stop_with(current, std::move(f));
     }
-    for (auto& cluster : worker.running) {  // stopped before its end
+    for (auto& cluster : worker.running) {  // stopped before they ended
       keep_output(*cluster);
     }
     std::lock_guard lock(mutex);
@@ -226,7 +226,7 @@ Result run_grid(const Launch& launch, const std::atomic<bool>& interrupted) {
       for (uint64_t i = 1; i < num_workers; i++) {
         helpers.emplace_back(work);
       }
-    } catch (const std::system_error&) {  // no more threads: those there are do it
+    } catch (const std::system_error&) {  // no more threads: the existing ones do it
     }
     work();
   }

@@ -28,7 +28,7 @@ struct Settings {
   uint64_t sample_blocks = 0;                  // clusters that run, spread over the grid; 0: all
 };
 
-// What cooperative groups keep for grid.sync(); kernels find its address in %envreg1 and %envreg2.
+// What cooperative groups need for grid.sync(); kernels find its address in %envreg1 and %envreg2.
 struct GridWorkspace {
   uint32_t bytes = sizeof(GridWorkspace), barrier = 0;
 };
@@ -47,10 +47,10 @@ struct Launch {
   bool counting = false;  // addresses are counted, for a record
   uint64_t l1_bytes = 0;  // of a block's share of the L1 cache
   std::vector<uint8_t> params;
-  RegionTable regions;  // as they were when the launch began: other threads go on registering
+  RegionTable regions;  // as of the start of the launch: other threads keep registering
   Settings settings;
 
-  // Whether memory instructions tell what they touch (exec/observe.h).
+  // Whether memory instructions report what they touch (exec/observe.h).
   bool observed() const { return counting || checked(); }
   bool checked() const { return settings.racecheck || settings.initcheck; }
   uint64_t num_blocks() const { return uint64_t{grid[0]} * grid[1] * grid[2]; }
@@ -70,18 +70,18 @@ struct Count {
 struct Counting;
 
 struct Result {
-  std::vector<Count> counts;               // beside Kernel::code
+  std::vector<Count> counts;               // parallel to Kernel::code
   std::shared_ptr<Counting> counting;      // of a launch that counts
   std::optional<Finding> finding;          // what stopped the launch, if something did
   std::map<uint64_t, std::string> output;  // of printf, by cluster
   double seconds = 0;
 };
 
-// Runs all blocks on all cores and returns when the last one has finished. `interrupted` is looked
-// at while the kernel runs.
+// Runs all blocks on all cores and returns when the last one has finished. `interrupted` is checked
+// while the kernel runs.
 Result run_grid(const Launch& launch, const std::atomic<bool>& interrupted);
 
-// What a worker does with a cluster of blocks. Throw Finding.
+// What a worker does with a cluster of blocks. All throw Finding.
 struct Cluster;
 struct Worker;
 void start_cluster(Worker& worker, Cluster& cluster, uint64_t index);

@@ -1,8 +1,8 @@
-// memory.h: which addresses a kernel may touch, and what the report says when it touches another.
+// memory.h: which addresses a kernel may touch, and what is reported when it touches another one.
 //
-// Global addresses are host addresses. Each running block has a buffer for its shared memory and one
-// for the local memory of its threads; their generic addresses are host addresses too. All other
-// memory that a kernel may touch is a Region.
+// Global addresses are host addresses. Each running block has a buffer for its shared memory and
+// one for the local memory of its threads; their generic addresses are host addresses too. All
+// other memory that a kernel may touch is a Region.
 #pragma once
 
 #include <cstdint>
@@ -21,7 +21,7 @@ struct Region {
   std::string text;                                    // "float32 [1024, 64]", or empty
   int role = 2;                                        // wbsim_role
   std::shared_ptr<Initialised> initialised = nullptr;  // nullptr: all of it is
-  bool watched = true;  // for races: not where free() and malloc() hand memory on
+  bool watched = true;  // for races: not where free() and malloc() recycle memory
   uint64_t last() const { return first + bytes; }
 };
 
@@ -37,8 +37,8 @@ class RegionTable {
     }
   }
   bool remove(uint64_t first, const std::string& name);  // false: no such region
-  // A region that holds [address, address + bytes), or nullptr. Where regions overlap, one that may
-  // be written comes first for a write.
+  // A region that contains [address, address + bytes), or nullptr. If regions overlap, a write
+  // prefers one that may be written.
   const Region* find(uint64_t address, uint64_t bytes, bool write) const;
   // The live region nearest to an address, for reports; nullptr if there is none.
   const Region* nearest(uint64_t address) const;

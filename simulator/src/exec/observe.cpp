@@ -23,7 +23,7 @@ inline void tell(Warp& w, const Inst* in, const WarpAccess& access) {
   }
 }
 
-// Whether all addresses of the lanes of m advance by one step, and by which.
+// Whether all addresses of the lanes of m advance by a constant step, and by which.
 template <class A>
 bool is_regular(const A* a, Mask m, A& first, A& step) {
   if (m == ALL_LANES) {
@@ -92,7 +92,7 @@ void observe_window(Warp& w, const Inst* in, WarpAccess& access, uint64_t base, 
     tell(w, in, access);
     return;
   }
-  // Lanes that name another block of the cluster, or nothing at all.
+  // Lanes that address another block of the cluster, or nothing at all.
   Mask own = 0;
   const bool shared = access.where == Where::Shared;
   for_lanes(access.mask,
@@ -126,7 +126,7 @@ void observe_window(Warp& w, const Inst* in, WarpAccess& access, uint64_t base, 
   }
 }
 
-// Which memory a generic address lies in.
+// Which memory a generic address is in.
 struct Window {
   Where where = Where::Global;
   Block* owner = nullptr;
@@ -164,7 +164,7 @@ void observe_generic(Warp& w, const Inst* in, WarpAccess& access, bool is_global
     tell(w, in, access);
     return;
   }
-  // Lanes that lie in one window are told of together.
+  // Lanes in the same window are reported together.
   access.regular = false;
   for (Mask rest = access.mask; rest;) {
     const Window window = window_of(w, address_at(std::countr_zero(rest)));
@@ -202,7 +202,7 @@ void observe(Warp& w, const Inst* in, Mask m) {
   access.bytes = info.bytes;
   if (info.observed == InstInfo::Rows) {
     if (m != w.live) {
-      return;  // the rest of the warp is still to come
+      return;  // the rest of the warp is yet to come
     }
     access.bytes = 16;
     access.mask = ALL_LANES >> (LANES - 8 * in->count);

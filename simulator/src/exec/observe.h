@@ -1,6 +1,6 @@
-// observe.h: what a memory instruction is about to touch, told to the counters and to the checks.
+// observe.h: what a memory instruction is about to touch, reported to the counters and the checks.
 //
-// run_warp calls observe() in front of every memory instruction, but only in launches that count
+// run_warp calls observe() before every memory instruction, but only in launches that count
 // addresses or check more than the bounds. Handlers of asynchronous copies call observe_access()
 // themselves.
 #pragma once
@@ -16,7 +16,7 @@ struct WarpAccess {
   Kind kind = Kind::Load;
   Where where = Where::Global;
   Mask mask = 0;           // the lanes
-  uint32_t bytes = 0;      // that each of them touches
+  uint32_t bytes = 0;      // per lane
   Block* owner = nullptr;  // Shared: whose memory it is
   // Whether address[l] is first + l * step for every lane of the mask.
   bool regular = false;
@@ -32,11 +32,11 @@ struct WarpAccess {
   uint64_t at(int lane) const { return regular ? first + step * lane : address[lane]; }
 };
 
-// Tells what instruction `in` will touch with the lanes m. Lanes whose address is outside of every
+// Reports what instruction `in` will touch with the lanes m. Lanes whose address is outside every
 // memory are left out: executing the instruction reports them.
 void observe(Warp& w, const Inst* in, Mask m);
 
-// The same for an access that a handler has put together.
+// The same for an access assembled by a handler.
 void observe_access(Warp& w, const Inst* in, const WarpAccess& access);
 
 }  // namespace wbsim

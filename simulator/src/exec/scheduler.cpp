@@ -1,4 +1,4 @@
-// scheduler.cpp: which lanes run next. Groups of a warp, warps of a block or cluster, barriers
+// scheduler.cpp: which lanes run next: groups of a warp, warps of a block or cluster, and barriers
 // between them.
 
 #include <algorithm>
@@ -13,7 +13,7 @@
 namespace wbsim {
 namespace {
 
-// How often in a row waits with a time limit may all run out before that is a deadlock.
+// How often in a row all waits with a time limit may run out before it counts as a deadlock.
 constexpr int MAX_GIVEN_UP = 1000;
 
 HappensBefore* order_of(const Block& block) {
@@ -21,9 +21,9 @@ HappensBefore* order_of(const Block& block) {
   return checker ? &checker->order() : nullptr;
 }
 
-// Makes the ready group with the smallest pc the running one; after a spin the next larger one, so
-// that a loop that waits for another lane lets that lane go on. Returns its pc, or HALT if no group
-// is ready.
+// Makes the ready group with the smallest pc the running one; after a spin, the one with the next
+// larger pc, so that a loop that waits for another lane lets that lane continue. Returns its pc, or
+// HALT if no group is ready.
 const Inst* pick_group(Warp& w) {
   const Group* best = nullptr;
   const Group* after = nullptr;
@@ -83,7 +83,7 @@ Mask waiting_at(const Warp& w, int barrier) {
 
 // Writes what bar.red returns to the lanes that waited for it.
 void give_result(Warp& w, const Group& g, const Barrier& barrier) {
-  const Inst* at = g.pc - 1;  // the group goes on behind its barrier
+  const Inst* at = g.pc - 1;  // the group continues after its barrier
   auto result = static_cast<BarrierResult>(at->imm);
   if (result == BarrierResult::Count) {
     for_lanes(g.mask, [&](int l) { w.reg<uint32_t>(at->dst)[l] = barrier.votes; });
@@ -94,7 +94,7 @@ void give_result(Warp& w, const Group& g, const Barrier& barrier) {
   }
 }
 
-// Lets everyone go who waits at a barrier that is complete.
+// Releases everything that waits at a complete barrier.
 void complete_barriers(Block& block) {
   for (int id = 0; id < 16; id++) {
     Barrier& b = block.barriers[id];
@@ -118,7 +118,7 @@ void complete_barriers(Block& block) {
   }
 }
 
-// Lanes parked at a warp-wide instruction go on once the lanes they wait for are there or have
+// Lanes parked at a warp-wide instruction continue once the lanes they wait for are there or have
 // exited.
 void release_warp_syncs(Warp& w) {
   for (Group& g : w.parked) {
@@ -142,7 +142,7 @@ void release_warp_syncs(Warp& w) {
   }
 }
 
-// Lets everyone go on who waits at the cluster's barrier, once every live lane has arrived.
+// Releases everything that waits at the cluster's barrier once every live lane has arrived.
 void complete_cluster_barrier(Cluster& cluster) {
   for (auto& block : cluster.blocks) {
     for (const Warp& w : block->warps) {
@@ -175,7 +175,7 @@ inline Mask guarded(Warp& w, const Inst* in, Mask m, Worker::RunCount& count) {
   return m & p;
 }
 
-// Tells what the instruction is about to do.
+// Reports what the instruction is about to do.
 inline void before(Warp& w, const Inst* in, Mask m, const InstInfo& info, Checker* checker) {
   if (info.observed) {
     observe(w, in, m);
@@ -185,8 +185,8 @@ inline void before(Warp& w, const Inst* in, Mask m, const InstInfo& info, Checke
   }
 }
 
-// Runs a warp until all its groups wait or have exited, or its time is over: then it has spun.
-// OBSERVED: memory instructions tell what they touch.
+// Runs a warp until all its groups wait or have exited, or its time is up: then it has spun.
+// OBSERVED: memory instructions report what they touch.
 template <bool OBSERVED>
 bool run_warp(Worker& worker, Warp& w) {
   const Inst* in = pick_group(w);
@@ -292,7 +292,7 @@ void order_warps(Cluster& cluster, std::vector<Warp*>& order) {
 }
 
 // Lets the waits with a time limit give up, as nothing else can happen. False: there are none, or
-// they have done so again and again.
+// this has happened too many times in a row.
 bool give_up(Cluster& cluster) {
   if (cluster.given_up++ >= MAX_GIVEN_UP) {
     return false;
@@ -315,7 +315,7 @@ const Inst* branch(Warp& w, const Inst* in, Mask taken, const Inst* target) {
   if (!rest) {
     return target;
   }
-  // Both ways are live: the smaller pc goes first, the other one waits where the two may meet.
+  // Both ways are live: the smaller pc goes first, the other waits where the two may meet.
   bool forward = target > in;
   Group other = forward ? Group{target, taken} : Group{next(in), rest};
   w.mask = forward ? rest : taken;
@@ -368,7 +368,7 @@ const Inst* arrive_barrier(Warp& w, const Inst* in, Mask m, int id, int threads,
     return next(in);
   }
   if (Mask rest = w.mask & ~m) {
-    w.parked.push_back({next(in), rest, Group::Ready});  // lanes whose guard was false go on
+    w.parked.push_back({next(in), rest, Group::Ready});  // lanes whose guard was false continue
   }
   w.parked.push_back({next(in), m, Group::AtBarrier, static_cast<uint8_t>(id)});
   w.mask = 0;

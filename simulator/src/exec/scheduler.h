@@ -20,7 +20,7 @@ void each_waiting(Cluster& cluster, F f) {
   }
 }
 
-// The report when no thread of the cluster can go on any more (deadlock.cpp).
+// The report when no thread of the cluster can continue (deadlock.cpp).
 Finding deadlock(Cluster& cluster);
 
 }  // namespace wbsim

@@ -1,7 +1,7 @@
 // shared_window.h: the addresses of shared memory.
 //
 // A shared::cta address is an offset in the executing block's window. A shared::cluster address is
-// the same, or names a block: its rank plus one stands in the highest byte.
+// the same, or names a block: the highest byte is its rank plus one.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +19,7 @@ inline uint32_t cluster_address(uint32_t rank, uint32_t cta_address) {
   return ((rank + 1) << RANK_SHIFT) | (cta_address & OFFSET_MASK);
 }
 
-// The block that a shared::cluster address lies in, or nullptr: the cluster has no such block.
+// The block that a shared::cluster address is in, or nullptr: the cluster has no such block.
 inline Block* block_at(Block& own, uint32_t address) {
   uint32_t rank = address >> RANK_SHIFT;
   return rank == 0                            ? &own

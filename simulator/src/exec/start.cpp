@@ -139,7 +139,7 @@ void fill_specials(const Launch& launch, Warp& w, bool first_block) {
   }
 }
 
-// Buffers of a block, once a launch.
+// Buffers of a block, once per launch.
 void prepare(const Launch& launch, Block& block) {
   const Kernel& kernel = *launch.kernel;
   size_t num_warps = (launch.num_threads() + LANES - 1) / LANES;
@@ -165,7 +165,7 @@ void prepare(const Launch& launch, Block& block) {
   }
 }
 
-// Registers, shared and local memory start as NaN bytes in every block, so that what nobody wrote
+// Registers, shared and local memory start as NaN bytes in every block, so that uninitialised data
 // shows in the result.
 void start_block(const Launch& launch, Block& block) {
   bool first = block.kernel == nullptr;

@@ -21,7 +21,7 @@ struct Span {
 struct Group {
   const Inst* pc;
   Mask mask;
-  // AtEvent: executes pc again when something happened in its cluster.
+  // AtEvent: executes pc again once something has happened in its cluster.
   enum State : uint8_t { Ready, AtBarrier, AtWarpSync, AtEvent } state = Ready;
   uint8_t barrier = 0;
   Mask active = 0;        // AtWarpSync: the lanes of mask that its guard lets through
@@ -35,7 +35,7 @@ struct Warp {
   uint8_t* shared = nullptr;  // of the block
   uint32_t shared_bytes = 0;
   uint8_t* local = nullptr;    // LANES * Block::local_bytes
-  Span* allowed = nullptr;     // beside Kernel::code: the memory each instruction touched last
+  Span* allowed = nullptr;     // by instruction: the memory that it touched last
   Mask mask = 0;               // lanes of the running group
   Mask live = 0;               // lanes that have not exited
   Mask carry = 0;              // CC.CF of each lane

@@ -12,7 +12,7 @@ namespace {
 class Expression {
  public:
   explicit Expression(Lexer& lex) : lex_(lex) {}
-  // is_unsigned: whether a literal of the expression is, so that / and >> are.
+  // is_unsigned: whether any literal of the expression is, so that / and >> are.
   Operand parse(int min_precedence, bool& is_unsigned);
 
  private:

@@ -8,12 +8,12 @@
 
 namespace wbsim::ptx {
 
-// A constant expression, in 64 bits; only integers are computed with.
+// A constant expression, in 64 bits; only integers can be computed with.
 Operand constant(Lexer& lex);
-// A whole number between two bounds.
+// An integer between two bounds.
 int64_t integer(Lexer& lex, int64_t low, int64_t high);
 
-// Counts how deep a parser is inside of itself while it lives; too deep is an error.
+// Counts how deeply a parser is nested, for its lifetime; too deep is an error.
 class Depth {
  public:
   Depth(const Lexer& lex, int& depth) : depth_(depth) {

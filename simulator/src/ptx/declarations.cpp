@@ -61,7 +61,7 @@ Variable Parser::variable_type(Space space) {
   return v;
 }
 
-// A type as it stands in a declaration: `.b32`.
+// A type as written in a declaration: `.b32`.
 Type Parser::type() {
   std::string_view text = lex_.peek().text;
   Type t = lex_.peek().kind == Tok::Word && text.starts_with(".") ? type_from(text.substr(1))
@@ -129,7 +129,7 @@ void Parser::initializer_list(Variable& v, const std::vector<uint64_t>& rows, si
       initial_value(v);
     }
   });
-  // A row inside of an array is filled up with zeros.
+  // A row inside an array is padded with zeros.
   uint64_t size = level > 0 && level < rows.size() ? rows[level] : 0;
   if (first + size > MAX_INITIALIZED) {
     lex_.fail("too many initial values");
@@ -167,8 +167,8 @@ void Parser::initial_value(Variable& v) {
   std::memcpy(v.init.data() + at, &bits, std::min(width, 8));
 }
 
-// Variables of a block. Their names are known inside of it only, and may hide others: one that
-// the function has used already gets a name that no other variable has.
+// Variables of a block. Their names are known only inside it and may hide others: one that the
+// function has already used gets a name that no other variable has.
 void Parser::local_variables(Function& f, Space space) {
   bool of_module = space == Space::Global || space == Space::Const;
   std::vector<Variable>& out = of_module ? module_->globals : f.locals;

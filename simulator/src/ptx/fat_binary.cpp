@@ -107,7 +107,7 @@ PtxImage read_image(const void* image, size_t bytes) {
   auto* first = static_cast<const uint8_t*>(image);
   const char* text = static_cast<const char*>(image);
   uint32_t magic = 0;
-  // Text may be shorter than a magic number: what lies behind its end is not looked at.
+  // Text may be shorter than a magic number: nothing after its end is read.
   size_t length = strnlen(text, std::min<size_t>(bytes, sizeof magic));
   if (length == sizeof magic) {
     std::memcpy(&magic, image, sizeof magic);

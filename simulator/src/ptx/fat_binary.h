@@ -1,4 +1,4 @@
-// fat_binary.h: finds the PTX in what a program hands over as a module.
+// fat_binary.h: finds the PTX in what a program passes as a module.
 #pragma once
 
 #include <cstddef>
@@ -15,8 +15,8 @@ struct PtxImage {
 // What __cudaRegisterFatBinary gets: a small struct that points at a fat binary.
 PtxImage read_wrapper(const void* wrapper);
 
-// What cuModuleLoadData gets: PTX text that ends with a zero, or a fat binary. Nothing behind
-// `bytes` is read; without it, the image's own sizes are trusted, as the driver does.
+// What cuModuleLoadData gets: null-terminated PTX text, or a fat binary. Nothing beyond `bytes`
+// bytes is read; without it, the image's own sizes are trusted, as the driver does.
 PtxImage read_image(const void* image, size_t bytes = SIZE_MAX);
 
 }  // namespace wbsim

@@ -8,7 +8,7 @@
 namespace wbsim::ptx {
 namespace {
 
-// Cuts the selector of a video instruction off a register's name: "b0", "h10", "" for none.
+// Splits the selector of a video instruction off a register's name: "b0", "h10", "" for none.
 std::string take_part(std::string& name) {
   size_t dot = name.rfind('.');
   if (dot == std::string::npos || dot + 2 >= name.size() ||

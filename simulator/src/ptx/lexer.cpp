@@ -15,7 +15,7 @@ bool is_alphanumeric(char c) {
 
 bool is_word(char c) { return is_alphanumeric(c) || c == '_' || c == '$' || c == '%' || c == '.'; }
 
-// What of a broken text may stand in a message.
+// The part of a broken text that may appear in a message.
 std::string printable(std::string_view text) {
   constexpr size_t MAX_SHOWN = 200;
   std::string out(text.substr(0, MAX_SHOWN));

@@ -22,7 +22,7 @@ class Lexer {
   const Token& peek() const { return token_; }
   bool at(std::string_view text) const { return token_.text == text && token_.kind != Tok::String; }
   bool at_end() const { return token_.kind == Tok::End; }
-  // A character of two: "<<". Its halves are tokens of their own, since `r<4>` needs them so.
+  // A two-character token: "<<". Its halves are separate tokens, since `r<4>` needs them so.
   bool at_pair(std::string_view text) const {
     return token_.kind == Tok::Punct && text_.substr(token_.begin, 2) == text;
   }

@@ -254,8 +254,8 @@ void Parser::body(Function& f) {
   }
 }
 
-// A label of an inner block is known inside of it only: the block's instructions and lists, from
-// the first ones on, get a name for it that no other block has.
+// A label of an inner block is known only inside it: the block's instructions and lists, from the
+// first ones on, get a name for it that no other block has.
 void Parser::close_scope(Function& f, size_t first_instruction, size_t first_list) {
   Scope& scope = scopes_.innermost();
   if (scopes_.outermost() || (scope.labels.empty() && scope.lists.empty())) {

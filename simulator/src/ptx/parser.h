@@ -1,5 +1,5 @@
 // parser.h: a recursive-descent parser for PTX. Whatever the text, it returns or throws ParseError:
-// no input makes it crash, recurse without end, or take more memory than a small multiple of the
+// no input makes it crash, recurse endlessly, or use more memory than a small multiple of the
 // text's size.
 #pragma once
 
@@ -82,7 +82,7 @@ class Parser {
   Lexer lex_;
   std::unordered_set<std::string> global_names_;  // of variables
 
-  // Of the function that is being parsed.
+  // Of the function being parsed.
   Scopes scopes_{lex_};
   std::unordered_set<std::string> used_names_;  // of its variables
   std::vector<std::string> lists_;              // labels of lists and prototypes, in order

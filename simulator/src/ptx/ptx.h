@@ -62,7 +62,7 @@ struct Operand {
   int pair = -1;               // second destination of `d|p`
   uint64_t bits = 0;           // Integer: the value; Float: its bits as f64
   bool is_f32 = false;         // Float written as 0f....: bits holds the f32 pattern
-  std::string part;            // of a register: "b0" in r.b0, a part of it or several
+  std::string part;            // of a register: "b0" in r.b0, one part of it or several
   std::string symbol;          // Symbol; Memory with a symbol base
   int64_t offset = 0;          // Symbol, Memory
   std::vector<Operand> items;  // Vector
@@ -112,16 +112,16 @@ struct Function {
   std::string name;
   bool is_entry = false;
   bool defined = false;                   // has a body
-  std::vector<Variable> returns, params;  // in space Param, or Reg: those are registers, too
+  std::vector<Variable> returns, params;  // in space Param, or Reg: then they are registers too
   std::vector<Variable> locals;           // .shared, .local and .param declared in the body
-  std::vector<RegisterDecl> registers;    // those that the code names
+  std::vector<RegisterDecl> registers;    // those that the code uses
   std::vector<Instruction> code;
   std::unordered_map<std::string, int> labels;  // name -> index into code
   // Labels of .branchtargets and .calltargets: the labels or functions that they list.
   std::unordered_map<std::string, std::vector<std::string>> targets;
   std::unordered_map<std::string, Prototype> prototypes;  // by label
 
-  // Directives; 0 where they are absent.
+  // Directives; 0 if absent.
   int max_threads = 0;                  // .maxntid, the product
   int required_block[3] = {0, 0, 0};    // .reqntid
   int required_cluster[3] = {0, 0, 0};  // .reqnctapercluster

@@ -13,7 +13,7 @@ void Scopes::declare(Function& f, const std::string& name, Type type) {
   f.registers.push_back({name, type});
 }
 
-// A vector register is one register for each component: v.x, v.y.
+// A vector register is one register per component: v.x, v.y.
 void Scopes::declare_vector(Function& f, Scope& scope, const std::string& name, Type type,
                             int components) {
   if (!scope.vectors.emplace(name, components).second) {
@@ -70,7 +70,7 @@ int Scopes::find_in(Function& f, Scope& scope, const std::string& name) {
   return static_cast<int>(f.registers.size()) - 1;
 }
 
-// How many components a vector register has; 0 if it is none.
+// How many components a vector register has; 0 if it is not one.
 int Scopes::find_vector(Function& f, Scope& scope, const std::string& name) {
   auto found = scope.vectors.find(name);
   if (found != scope.vectors.end()) {

@@ -1,4 +1,4 @@
-// scopes.h: what the names of a function's body stand for, block by block.
+// scopes.h: what the names in a function's body mean, block by block.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +16,7 @@ constexpr std::string_view COMPONENTS = "xyzw";  // of a vector register; also c
 
 // The names that a block declares.
 struct Scope {
-  // `.reg .b32 r<100>;`: a register of it exists from its first use on.
+  // `.reg .b32 r<100>;`: each of its registers exists from its first use on.
   struct Range {
     Type type;
     int64_t count;
@@ -30,8 +30,8 @@ struct Scope {
   std::vector<std::string> lists;                          // labels of target lists, prototypes
 };
 
-// The block that is being parsed and those around it. Registers are added to the function when
-// they are first named.
+// The block being parsed and those around it. Registers are added to the function when they are
+// first named.
 class Scopes {
  public:
   explicit Scopes(const Lexer& lex) : lex_(lex) {}
@@ -47,7 +47,7 @@ class Scopes {
     declare_vector(f, scopes_.back(), name, type, components);
   }
   int find_register(Function& f, const std::string& name);  // its index, or -1
-  int components_of(Function& f, const std::string& name);  // of a vector; 0 if it is none
+  int components_of(Function& f, const std::string& name);  // of a vector; 0 if it is not one
   // The function's name for a variable, as the innermost block sees it.
   std::string variable(const std::string& name) const;
 

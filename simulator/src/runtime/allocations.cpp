@@ -145,7 +145,7 @@ void Allocations::require_range(const void* pointer, size_t bytes, const std::st
     if (bytes == 0 || regions_.find(at, bytes, false)) {
       return;
     }
-    // Memory that lies in or right beside an allocation, or that should be the device's.
+    // Memory in or right next to an allocation, or that should be the device's.
     auto next = allocations_.upper_bound(at + GUARD_BYTES);
     const Allocation* near = nullptr;
     if (next != allocations_.begin() &&

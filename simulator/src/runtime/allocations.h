@@ -1,4 +1,4 @@
-// allocations.h: device memory is host memory; this is who owns which.
+// allocations.h: device memory is host memory; this records what belongs to which.
 #pragma once
 
 #include <cstddef>
@@ -39,13 +39,13 @@ class Allocations {
 
   void add_region(Region region);
   bool remove_region(uint64_t first, const std::string& name);
-  // All that a launch may touch, as it is now. Without initcheck nobody sees what the launch
-  // writes: all memory counts as initialised from then on.
+  // Everything that a launch may touch, as of now. Without initcheck, what the launch writes is not
+  // observed: all memory counts as initialised from then on.
   RegionTable regions_for_launch(bool initcheck);
   // For initcheck: the host has written there.
   void mark_initialised(const void* pointer, size_t bytes);
-  // Reports and throws unless `bytes` at `pointer` lie inside what is known about them. `does` is
-  // the beginning of a sentence: "cudaMemcpy reads". on_device: it must be memory of the device.
+  // Reports and throws unless `bytes` at `pointer` are inside what is known about them. `does` is
+  // the beginning of a sentence: "cudaMemcpy reads". on_device: it must be device memory.
   void require_range(const void* pointer, size_t bytes, const std::string& does, bool on_device);
 
  private:

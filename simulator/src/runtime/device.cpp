@@ -7,8 +7,8 @@
 namespace wbsim {
 namespace {
 
-// What a compute-capability 9.0 device answers; attributes that are 0 there are listed too, so
-// that one that is not listed is one that does not exist.
+// What a compute-capability 9.0 device returns; attributes that are 0 there are listed too, so that
+// an attribute that is not listed does not exist.
 const std::map<int, int> ATTRIBUTES = {
     {cudaDevAttrMaxThreadsPerBlock, Device::MAX_THREADS},
     {cudaDevAttrMaxBlockDimX, 1024},
@@ -148,7 +148,7 @@ const std::map<int, int> ATTRIBUTES = {
 
 int value(cudaDeviceAttr attribute) { return ATTRIBUTES.at(attribute); }
 
-// Fills an array of a cudaDeviceProp field.
+// Fills an array field of cudaDeviceProp.
 template <size_t N>
 void fill(int (&out)[N], std::initializer_list<cudaDeviceAttr> attributes) {
   std::transform(attributes.begin(), attributes.end(), out, value);
@@ -233,7 +233,7 @@ cudaDeviceProp device_properties() {
   p.deviceNumaId = value(cudaDevAttrNumaId);
   p.gpuPciDeviceID = value(cudaDevAttrGpuPciDeviceId);
   p.gpuPciSubsystemID = value(cudaDevAttrGpuPciSubsystemId);
-  // Yes or no; the other ones are no.
+  // Flags that are set; all others are not.
   for (int* yes : {&p.canMapHostMemory, &p.concurrentKernels, &p.ECCEnabled, &p.unifiedAddressing,
                    &p.streamPrioritiesSupported, &p.globalL1CacheSupported,
                    &p.localL1CacheSupported, &p.managedMemory, &p.concurrentManagedAccess,

@@ -1,4 +1,4 @@
-// device.h: what the simulated device says of itself: an NVIDIA H200 (SXM).
+// device.h: how the simulated device describes itself: an NVIDIA H200 (SXM).
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -20,14 +20,14 @@ struct Device {
   static constexpr int BUS_BITS = 6144;
   static constexpr int L2_BYTES = 50 << 20;
 
-  static constexpr int MAX_THREADS = 1024;  // of a block
+  static constexpr int MAX_THREADS = 1024;  // per block
   static constexpr int THREADS_PER_SM = 2048;
   static constexpr int BLOCKS_PER_SM = 32;
-  static constexpr int REGISTERS = 65536;  // of a multiprocessor, and of a block
+  static constexpr int REGISTERS = 65536;  // per multiprocessor, and per block
   static constexpr int SHARED_UNASKED = 48 * 1024;
-  static constexpr int SHARED_OPTIN = 227 * 1024;  // of a block
+  static constexpr int SHARED_OPTIN = 227 * 1024;  // per block
   static constexpr int SHARED_PER_SM = 228 * 1024;
-  static constexpr int SHARED_RESERVED = 1024;  // of every block, by the system
+  static constexpr int SHARED_RESERVED = 1024;  // in every block, by the system
   static constexpr int MAX_CLUSTER_PORTABLE = 8;
   static constexpr int MAX_CLUSTER = 16;
   static constexpr int SMS_PER_GPC = 18;  // at most; a cluster runs inside one

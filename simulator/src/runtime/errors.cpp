@@ -1,4 +1,4 @@
-// errors.cpp: errors by thread, and those that stay.
+// errors.cpp: errors per thread, and sticky ones.
 
 #include "runtime/errors.h"
 
@@ -55,13 +55,13 @@ void Errors::reset() {
 
 cudaError_t Errors::report(const Finding& finding, cudaError_t error, bool sticks) {
   if (attached_ && thread_has_report && thread_launch_error != cudaSuccess) {
-    return fail(error);  // what went wrong first says more than what follows from it
+    return fail(error);  // the first error says more than those that follow from it
   }
   thread_report = to_text(finding);
   thread_json = to_json(finding);
   thread_has_report = true;
   if (!attached_) {
-    std::fflush(stdout);  // what the program printed before comes before
+    std::fflush(stdout);  // the program's earlier output comes first
     std::fprintf(stderr, "simulator: %s\n", thread_report.c_str());
     if (sticks) {
       sticky_ = error;

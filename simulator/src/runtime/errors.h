@@ -13,7 +13,7 @@ namespace ptx {
 struct ParseError;
 }
 
-// A CUDA error on its way out of a call. What the error is about has been reported already.
+// A CUDA error on its way out of a call. Its cause has already been reported.
 struct ApiError {
   cudaError_t code;
 };
@@ -27,14 +27,14 @@ inline void require(bool condition, cudaError_t error = cudaErrorInvalidValue) {
 
 inline void check(cudaError_t error) { require(error == cudaSuccess, error); }
 
-// A host that attaches takes findings itself; otherwise they are printed and stay. What concerns
-// one thread only is kept by thread.
+// A host that attaches takes findings itself; otherwise they are printed and are sticky. What
+// concerns only one thread is kept per thread.
 class Errors {
  public:
   void attach() { attached_ = true; }
   cudaError_t fail(cudaError_t error);  // sets this thread's error and returns it
   cudaError_t last(bool clear);
-  // Of this thread's last launch, while a host that attached has not taken its report.
+  // Of this thread's last launch, until a host that attached has taken its report.
   cudaError_t of_launch();
   // A call of the driver: leaves the runtime's last error alone, and does not count as its use.
   class DriverScope {
@@ -47,7 +47,7 @@ class Errors {
   };
   cudaError_t sticky() const { return sticky_; }
   void note_use();
-  bool runtime_is_used() const { return used_; }  // some runtime call was made
+  bool runtime_is_used() const { return used_; }  // some runtime call has been made
   void reset();
   cudaError_t report(const Finding& finding, cudaError_t error, bool sticks = false);
   cudaError_t report_unreadable(const ptx::ParseError& error);

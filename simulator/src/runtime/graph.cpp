@@ -28,7 +28,7 @@ struct HostFunctionScope {
   ~HostFunctionScope() { in_host_function = false; }
 };
 
-// Bytes from the first to behind the last of a pitched box; SIZE_MAX for what no memory holds.
+// Bytes from the first to past the last of a pitched box; SIZE_MAX if no memory could hold it.
 size_t span(const cudaPitchedPtr& p, const cudaExtent& e) {
   size_t slices, rows, bytes, all;
   bool too_large = __builtin_mul_overflow(e.depth - 1, p.ysize, &slices) ||
@@ -367,7 +367,7 @@ Node* submit(cudaStream_t handle, Work work) {
       stream->tail = {node};
       return node;
     }
-    // The legacy stream waits for every blocking stream, also for one that captures.
+    // The legacy stream waits for every blocking stream, even one that is capturing.
     if (handle == nullptr || handle == cudaStreamLegacy) {
       for (auto& weak : captures()) {
         std::shared_ptr<Capture> capture = weak.lock();

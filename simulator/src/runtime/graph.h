@@ -1,4 +1,4 @@
-// graph.h: work given to a stream: done at once, or kept as a node of a graph.
+// graph.h: work submitted to a stream: done at once, or kept as a node of a graph.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -50,7 +50,7 @@ struct WaitWork {
 struct RecordWork {
   std::shared_ptr<Event> event;
 };
-// The memory of a graph has its address, and is there, from the node's creation on.
+// A graph's memory exists, at a fixed address, from the creation of the node on.
 struct AllocWork {
   cudaMemAllocNodeParams params = {};
 };
@@ -74,7 +74,7 @@ SetWork set_work(void* to, size_t pitch, unsigned value, unsigned element_bytes,
 struct Node {
   Work work;
   Graph* graph = nullptr;
-  std::vector<Node*> needs;  // what must be done before
+  std::vector<Node*> needs;  // what must be done first
   bool enabled = true;
   const Node* original = nullptr;  // of a clone
 };
@@ -85,7 +85,7 @@ struct Graph {
 
   ~Graph();
   Node* add(Work work, std::vector<Node*> needs);
-  std::vector<Node*> in_order() const;  // every node behind what it needs; empty: a cycle
+  std::vector<Node*> in_order() const;  // every node after what it needs; empty: a cycle
   std::shared_ptr<Graph> clone() const;
 };
 
@@ -98,7 +98,7 @@ struct GraphExec {
 
 struct Stream;
 
-// Work that is being recorded instead of done.
+// Work that is recorded instead of done.
 struct Capture {
   std::shared_ptr<Graph> graph;
   Stream* origin = nullptr;
@@ -138,10 +138,10 @@ cudaGraph_t handle_of(std::shared_ptr<Graph> graph);  // makes it known
 std::shared_ptr<Graph> forget_graph(cudaGraph_t handle);
 void forget_node(Node& node);  // takes it out of its graph
 
-// Does the work now, or adds it to the graph that the stream captures; then the node is returned.
+// Does the work now, or adds it to the graph that the stream captures; then returns the node.
 Node* submit(cudaStream_t stream, Work work);
-// For calls that would wait for work that is only being captured. What they look at depends on the
-// capture's mode, and on the calling thread's (cudaThreadExchangeStreamCaptureMode).
+// For calls that would wait for work that is only being captured. What they check depends on the
+// modes of the capture and of the calling thread (cudaThreadExchangeStreamCaptureMode).
 void forbid_in_capture();
 cudaStreamCaptureMode exchange_capture_mode(cudaStreamCaptureMode mode);
 void record(Event& event);

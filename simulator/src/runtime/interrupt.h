@@ -5,8 +5,8 @@
 
 namespace wbsim {
 
-// While it lives, Ctrl-C sets a flag that running kernels look at, and is passed on to whoever
-// handled it before.
+// During its lifetime, Ctrl-C sets a flag that running kernels check, and is passed on to the
+// previous handler.
 class InterruptGuard {
  public:
   InterruptGuard();

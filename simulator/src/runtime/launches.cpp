@@ -52,7 +52,7 @@ std::string check_geometry(const Kernel& kernel, dim3 grid, dim3 block, size_t s
            std::to_string(Device::SHARED_UNASKED) + ". For more, use dynamic shared memory " +
            "(extern __shared__) and cudaFuncSetAttribute";
   }
-  // Without an opt-in, static and dynamic shared memory have 48 KB together.
+  // Without an opt-in, static and dynamic shared memory together are limited to 48 KB.
   uint64_t limit =
       kernel.dynamic_shared_limit.value_or(Device::SHARED_UNASKED - kernel.shared_bytes);
   if (shared_bytes > limit) {
@@ -69,7 +69,7 @@ std::string check_geometry(const Kernel& kernel, dim3 grid, dim3 block, size_t s
 
 uint64_t product(dim3 v) { return uint64_t{v.x} * v.y * v.z; }
 
-// The cluster of a launch: asked for by the launch, by an attribute, or by __cluster_dims__.
+// The cluster of a launch: requested by the launch, by an attribute, or by __cluster_dims__.
 dim3 cluster_of(const Function& function, const LaunchShape& shape) {
   if (product(shape.cluster) > 0 || function.cluster[0] == 0) {
     return product(shape.cluster) > 0 ? shape.cluster : dim3(1, 1, 1);
@@ -116,7 +116,7 @@ void locate(Finding& finding, const Kernel& kernel) {
   }
 }
 
-// The error that a GPU gives for what a kernel did wrong.
+// The error that a GPU would give for what a kernel did wrong.
 cudaError_t error_of(const Finding& finding) {
   if (finding.kind == "assert") {
     return cudaErrorAssert;
@@ -170,8 +170,8 @@ std::vector<uint8_t> Launches::pack(Function& function, void** args) {
 }
 
 // A block's share of the L1 cache, which is what its multiprocessor's shared memory leaves: the
-// driver sets aside the smallest size for that in which all blocks that fit find room. A part of the
-// cache is never found to hold anything.
+// driver gives shared memory the smallest size that holds all the blocks that can be resident. Part
+// of the cache is never found to hold anything.
 static uint64_t l1_share(const Function& function, const Launch& launch) {
   constexpr uint64_t KIB = 1024, BOTH = 256 * KIB;
   constexpr uint64_t SIZES[] = {8, 16, 32, 64, 100, 132, 164, 196, 228};
@@ -261,7 +261,7 @@ cudaError_t Launches::launch(Function& function, const LaunchShape& shape,
   return cudaSuccess;
 }
 
-// A token is the number of the next record, and in its lowest bit whether addresses are counted.
+// A token is the number of the next record; its lowest bit says whether addresses are counted.
 uint64_t Launches::start_recording(bool addresses) {
   std::lock_guard lock(recording_);
   recordings_++;

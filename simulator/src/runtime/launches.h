@@ -14,11 +14,11 @@
 
 namespace wbsim {
 
-// The shape of a launch, as a program asks for it.
+// The shape of a launch, as a program requests it.
 struct LaunchShape {
   dim3 grid, block;
   size_t shared_bytes = 0;
-  dim3 cluster{0, 0, 0};  // 0: none is asked for
+  dim3 cluster{0, 0, 0};  // 0: none requested
   bool cooperative = false;
 };
 
@@ -27,13 +27,13 @@ class Launches {
   Launches(ProcessSettings& settings, Errors& errors, Allocations& memory, ModuleTable& modules)
       : settings_(settings), errors_(errors), memory_(memory), modules_(modules) {}
 
-  // What is wrong with the shape, or cudaSuccess; problem says it in words.
+  // What is wrong with the shape, or cudaSuccess; problem describes it in words.
   cudaError_t check_shape(Function& function, const LaunchShape& shape, std::string& problem);
   cudaError_t launch(Function& function, const LaunchShape& shape,
                      const std::vector<uint8_t>& params);
   // The bytes of a kernel's parameters, gathered from where args[i] point to.
   std::vector<uint8_t> pack(Function& function, void** args);
-  // While it is held, no kernel runs.
+  // While this is held, no kernel runs.
   std::unique_lock<std::mutex> pause() { return std::unique_lock(launching_); }
 
   uint64_t start_recording(bool addresses);

@@ -1,4 +1,4 @@
-// module_table.cpp: modules are parsed, and kernels decoded, when they are first asked for.
+// module_table.cpp: modules are parsed, and kernels decoded, on first use.
 
 #include "runtime/module_table.h"
 

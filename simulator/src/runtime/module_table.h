@@ -17,11 +17,11 @@ namespace wbsim {
 struct Function;
 
 // One loaded module: of the program itself, or loaded by it (cuModuleLoadData).
-// PTX is parsed when something of the module is first asked for.
+// PTX is parsed when something in the module is first requested.
 struct Binary {
   PtxImage image;
   std::unique_ptr<Module> module;
-  std::map<std::string, std::unique_ptr<Function>> functions;  // those that were asked for
+  std::map<std::string, std::unique_ptr<Function>> functions;  // those requested so far
   std::vector<std::pair<void**, std::string>> managed;  // host pointers to __managed__ variables
 };
 
@@ -30,21 +30,21 @@ struct Binary {
 struct Function {
   Binary* binary = nullptr;
   std::string name;
-  Kernel* kernel = nullptr;  // nullptr until it is first used
+  Kernel* kernel = nullptr;  // nullptr until first used
   const ptx::Function* ptx = nullptr;
   int carveout = -1;  // cudaFuncAttributePreferredSharedMemoryCarveout
   int scheduling_policy = 0;
   bool non_portable_cluster = false;
-  int cluster[3] = {0, 0, 0};  // cudaFuncAttributeRequiredCluster*, or of the PTX
+  int cluster[3] = {0, 0, 0};  // cudaFuncAttributeRequiredCluster*, or from the PTX
 };
 
-// What is unknown is nullptr; PTX that cannot be parsed is a ptx::ParseError.
+// Unknown names give nullptr; PTX that cannot be parsed throws ptx::ParseError.
 class ModuleTable {
  public:
   explicit ModuleTable(Allocations& memory) : memory_(memory) {}
 
   Binary* add(PtxImage image);
-  void remove(Binary* binary);  // no kernel of it may run
+  void remove(Binary* binary);  // none of its kernels may be running
   void add_function(Binary* binary, const void* host, const char* name);
   void add_variable(Binary* binary, const void* host, const char* name);
   Function* find_function(const void* host_or_handle);

@@ -9,7 +9,7 @@ namespace wbsim {
 namespace {
 
 constexpr int WARPS_PER_SM = Device::THREADS_PER_SM / LANES;
-constexpr size_t SHARED_UNIT = 128;          // shared memory is given out in these steps
+constexpr size_t SHARED_UNIT = 128;          // shared memory is allocated in these steps
 constexpr int REGISTER_UNIT = 256;           // registers, to each warp
 constexpr int SCHEDULERS = 4;                // each with a quarter of the registers
 constexpr int SMALL_GPCS = 6, BIG_GPCS = 2;  // of 16 and of 18 multiprocessors: 132 together

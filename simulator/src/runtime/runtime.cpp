@@ -13,7 +13,7 @@ Runtime& Runtime::get() {
 
 void Runtime::unload(Binary* binary, bool process_ends) {
   if (process_ends) {
-    InterruptGuard::flag() = true;  // a kernel that still runs shall not hold the end up
+    InterruptGuard::flag() = true;  // a running kernel must not delay the exit
   }
   auto paused = launches.pause();
   modules.remove(binary);

@@ -12,7 +12,7 @@ namespace wbsim {
 
 class Runtime {
  public:
-  // Made on first use, never destroyed: modules unregister while the process ends.
+  // Created on first use, never destroyed: modules unregister while the process exits.
   static Runtime& get();
 
   void unload(Binary* binary, bool process_ends);

@@ -1,4 +1,4 @@
-// settings.cpp: what a user may choose about a run, by name.
+// settings.cpp: what a user can choose about a run, by name.
 
 #include "runtime/settings.h"
 
@@ -30,7 +30,7 @@ constexpr Check CHECKS[] = {
     {"synccheck", &Settings::synccheck},
 };
 
-// "memcheck,racecheck", "all" or ""; what was expected, if it is none of that.
+// "memcheck,racecheck", "all" or ""; returns what was expected if it is none of these.
 std::string set_checks(Settings& settings, const std::string& value) {
   Settings wanted = settings;
   for (const Check& check : CHECKS) {
@@ -138,7 +138,7 @@ void ProcessSettings::read_environment() {
                               : set(word.substr(0, equals), word.substr(equals + 1));
     if (!problem.empty()) {
       std::fprintf(stderr, "WORKBENCH_SIMULATOR: %s\n", problem.c_str());
-      _exit(2);  // nobody asked for a run under other settings
+      _exit(2);  // a run with other settings was not requested
     }
   }
 }

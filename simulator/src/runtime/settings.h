@@ -9,7 +9,7 @@
 
 namespace wbsim {
 
-// By name and as text, as wbsim_set takes them.
+// By name and as text, as wbsim_set accepts them.
 class ProcessSettings {
  public:
   ProcessSettings() { read_environment(); }

@@ -15,10 +15,10 @@ namespace wbsim {
 namespace {
 
 constexpr uint64_t INSTRUCTION_LIMIT = 20'000;
-constexpr uint32_t MAX_STATIC_SHARED = 48 * 1024;  // without which a launch is refused
+constexpr uint32_t MAX_STATIC_SHARED = 48 * 1024;  // beyond which a launch is refused
 constexpr uint32_t DYNAMIC_SHARED = 1024;
 
-// What a kernel requires, if that is possible, else a row.
+// What a kernel requires, if that is possible, otherwise a row.
 void shape(const int* required, uint64_t limit, uint32_t* out, uint32_t row) {
   bool possible = true;
   uint64_t product = 1;

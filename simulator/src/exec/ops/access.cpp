@@ -26,7 +26,7 @@ std::string verb(const Warp& w, const Inst* in, bool write) {
   return atomic ? "atomic update" : write ? "write" : "read";
 }
 
-constexpr uint64_t FAR = uint64_t{1} << 32;  // from an allocation, to be worth naming it
+constexpr uint64_t FAR = uint64_t{1} << 32;  // from an allocation, to still be worth naming it
 
 // "8 bytes past the end of 'a' (float32 [10, 10], 400 bytes)".
 std::string place_of(const RegionTable& regions, uint64_t address, uint64_t bytes) {
@@ -94,7 +94,7 @@ void check_live(const Warp& w, const Inst* in, int lane, const Block& block, uin
   }
 }
 
-// One lane's access through a generic address: finds its region, or reports.
+// One lane's access through a generic address: finds its region, or reports an error.
 void check_generic(Warp& w, const Inst* in, int lane, uint64_t address, int bytes, bool write) {
   const Worker& worker = *w.block->worker;
   const Block& block = *w.block;
@@ -117,7 +117,7 @@ void check_generic(Warp& w, const Inst* in, int lane, uint64_t address, int byte
   check_global(w, in, lane, address, bytes, write);
 }
 
-// A shared address that names another block of the cluster; nullptr if it does not lie in one.
+// A shared address that names another block of the cluster; nullptr if it is not in one.
 uint8_t* in_other_block(const Warp& w, const Inst* in, int lane, uint64_t address, uint64_t bytes) {
   const Block* block =
       address <= UINT32_MAX ? block_at(*w.block, static_cast<uint32_t>(address)) : nullptr;
@@ -163,7 +163,7 @@ uint8_t* in_other_block(const Warp& w, const Inst* in, int lane, uint64_t addres
            : "check the index against the declaration");
 }
 
-// What is most often wrong with such an address.
+// The most frequent mistake with such an address.
 std::string hint_for(const RegionTable& regions, uint64_t address) {
   if (address < 4096) {
     return ": a null pointer; was its cudaMalloc called, and did it succeed?";

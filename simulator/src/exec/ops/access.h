@@ -1,4 +1,4 @@
-// access.h: from the addresses of a warp to host memory, with the memory check on the way.
+// access.h: from the addresses of a warp to host memory, with the memory check in between.
 #pragma once
 
 #include <algorithm>
@@ -15,8 +15,8 @@ namespace wbsim {
 
 constexpr int HALF = LANES / 2;
 
-// Where the lanes of one memory instruction read or write. Addresses mostly advance by one step
-// from lane to lane, or do so in each half of the warp (blocks 16 threads wide): step 0 is one
+// Where the lanes of one memory instruction read or write. Addresses mostly advance by a constant
+// step from lane to lane, or do so in each half of the warp (blocks 16 threads wide): step 0 is one
 // place for all, step = the access's size is a row. Anything else is scattered.
 struct Access {
   bool scattered;
@@ -32,11 +32,11 @@ struct Access {
 // The window an address is an offset from, and the register it comes in: 32 or 64 bits.
 enum class AddressKind : uint8_t { Generic, Shared32, Shared64, Local32, Local64, Param };
 
-// The address operand of an instruction on this space: its base becomes inst.a, its offset
+// The address operand of an instruction on this space: its base goes to inst.a, its offset to
 // inst.imm. (memory_ops.cpp)
 AddressKind memory_operand(Decode& d, const ptx::Operand& op, ptx::Space space);
 
-// Notes how the instruction orders other accesses, from its modifiers.
+// Records how the instruction orders other accesses, from its modifiers.
 void note_order(Decode& d);
 
 constexpr bool is_shared(AddressKind kind) {
@@ -87,7 +87,7 @@ inline bool advances_by(const A* a, A step) {
 }
 #endif
 
-// Host address of offset 0 of a window; generic addresses are host addresses already.
+// Host address of offset 0 of a window; generic addresses already are host addresses.
 template <AddressKind KIND>
 inline uint8_t* window_base(const Warp& w) {
   return is_shared(KIND)              ? w.shared - SHARED_BASE
@@ -96,7 +96,7 @@ inline uint8_t* window_base(const Warp& w) {
                                       : nullptr;
 }
 
-// Whether `bytes` bytes at an address lie in [first, last); right at both ends of the address
+// Whether `bytes` bytes at an address are in [first, last); correct at both ends of the address
 // space.
 inline bool within(uint64_t address, uint64_t bytes, uint64_t first, uint64_t last) {
   return address >= first && address <= last && bytes <= last - address;
@@ -110,7 +110,7 @@ inline uint64_t address_of(AddressOf<KIND> base, const Inst* in) {
 }
 
 // Whether [address, address + bytes) needs no closer look: inside its window, or inside the region
-// this instruction touched last.
+// that this instruction touched last.
 template <AddressKind KIND>
 inline bool is_allowed(const Warp& w, const Inst* in, uint64_t address, uint64_t bytes) {
   if constexpr (KIND == AddressKind::Generic) {
@@ -126,8 +126,8 @@ inline bool is_allowed(const Warp& w, const Inst* in, uint64_t address, uint64_t
   }
 }
 
-// 16 lanes whose addresses advance by one step. False: they do not, or an address needs a closer
-// look.
+// 16 lanes whose addresses advance by a constant step. False: they do not, or an address needs a
+// closer look.
 template <AddressKind KIND>
 [[gnu::noinline]] bool resolve_half(Access& access, Warp& w, const Inst* in, int h, int bytes) {
   using A = AddressOf<KIND>;
@@ -139,27 +139,27 @@ template <AddressKind KIND>
   uint64_t end = begin + access.step[h] * (HALF - 1);
   access.first[h] = window_base<KIND>(w) + begin;
   uint64_t low = std::min(begin, end);
-  // No step is so large that its multiples wrap around: all lanes lie between the first and last.
+  // No step is so large that its multiples wrap around: all lanes are between the first and last.
   return std::in_range<int32_t>(access.step[h]) && advances_by<HALF>(a, step) &&
          ((begin | step) & (bytes - 1)) == 0 &&
          is_allowed<KIND>(w, in, low, std::max(begin, end) - low + bytes);
 }
 
-// Reports a range of global memory that does not lie in one allocation, or may not be written.
+// Reports a range of global memory that is not inside one allocation, or must not be written.
 void check_global(Warp& w, const Inst* in, int lane, uint64_t address, uint64_t bytes, bool write);
 
 // The general case: any mask, any pattern, and every report.
 template <AddressKind KIND, bool WRITE>
 void resolve_lanes(Access& access, Warp& w, const Inst* in, Mask m, int bytes);
 
-// One stretch of memory that a warp accesses as a whole: checks and translates. A report names the
+// One stretch of memory that a warp accesses as a whole: checks and translates. Reports name the
 // lane.
 template <AddressKind KIND, bool WRITE>
 uint8_t* resolve_stretch(Warp& w, const Inst* in, int lane, uint64_t address, int bytes,
                          int alignment);
 
 // Checks and translates. bytes: of one lane's access, a power of two. Throws Finding for an access
-// outside of every allocation, misaligned, or writing to an input.
+// outside every allocation, misaligned, or writing to an input.
 template <AddressKind KIND, bool WRITE>
 [[gnu::always_inline]] inline void resolve(Access& access, Warp& w, const Inst* in, Mask m,
                                            int bytes) {
@@ -167,7 +167,7 @@ template <AddressKind KIND, bool WRITE>
     using A = AddressOf<KIND>;
     const A* a = w.reg<A>(in->a);
     access.scattered = false;
-    // First the most frequent: all lanes at one place, or in one row.
+    // The most frequent first: all lanes at one place, or in one row.
     const A step = static_cast<A>(a[1] - a[0]);
     if ((step == 0 || step == static_cast<A>(bytes)) && advances_by<LANES>(a, step)) [[likely]] {
       uint64_t begin = address_of<KIND>(a[0], in);

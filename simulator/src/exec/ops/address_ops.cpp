@@ -2,7 +2,7 @@
 // another (PTX ISA, Data Movement and Conversion Instructions).
 //
 // Generic addresses are host addresses; global and const ones are the same. A shared address is an
-// offset in the block's window, and may name another block of the cluster (exec/shared_window.h).
+// offset in the block's window and may name another block of the cluster (exec/shared_window.h).
 
 #include <algorithm>
 
@@ -90,7 +90,7 @@ void build_cvta(Decode& d) {
   }
 }
 
-// ---- isspacep: whether a generic address lies in a space ----------------------------------------
+// ---- isspacep: whether a generic address is in a space ------------------------------------------
 
 bool in_shared(Warp& w, uint64_t a, int) {
   return a - reinterpret_cast<uint64_t>(w.block->shared) < w.block->shared_bytes;
@@ -154,7 +154,7 @@ const Block& block_of_rank(const Warp& w, const Inst* in, int lane, uint32_t ran
   return *blocks[rank];
 }
 
-// The same place in the shared memory of the block whose rank stands in inst.b.
+// The same place in the shared memory of the block whose rank is in inst.b.
 const Inst* map_shared(Warp& w, const Inst* in, Mask m) {
   const uint32_t* rank = w.reg<uint32_t>(in->b);
   return each_address(w, in, m, [&](uint64_t a, int l) -> uint64_t {

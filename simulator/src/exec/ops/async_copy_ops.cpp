@@ -1,7 +1,7 @@
-// async_copy_ops.cpp: cp.async: copies of a thread that finish later, and their groups.
+// async_copy_ops.cpp: cp.async: a thread's copies that complete later, and their groups.
 //
 // inst.a, imm: the source; inst.list: the destination; inst.count: bytes written; inst.b: slot of
-// the bytes that are read, or the predicate that says that none are.
+// the number of bytes to read, or of the predicate that says to read none.
 
 #include "counting/counting.h"
 #include "exec/lanes.h"
@@ -69,7 +69,7 @@ void count(Warp& w, const Inst* in, Mask m, const LaneCopy& copy) {
   count_lane_copy(w, in, from, to);
 }
 
-// Tells the checks what the copy reads and writes.
+// Reports to the checks what the copy reads and writes.
 void check(Checker& checker, Warp& w, const Inst* in, Mask m, const LaneCopy& copy) {
   for (uint32_t size = 1; size <= in->count; size++) {
     Mask reading = 0;
@@ -83,7 +83,7 @@ void check(Checker& checker, Warp& w, const Inst* in, Mask m, const LaneCopy& co
   for_lanes(m, [&](int l) { checker.lane_copy(w, in, l, copy.to[l], copy.bytes); });
 }
 
-// Addresses are checked here, where the report belongs. A source of no bytes may lie anywhere.
+// Addresses are checked here, where the report belongs. A source of no bytes may be anywhere.
 const Inst* copy(Warp& w, const Inst* in, Mask m) {
   WarpCopies& copies = copies_of(w);
   LaneCopy& copy = copies.copies.emplace_back();
@@ -180,8 +180,8 @@ const Inst* wait_all(Warp& w, const Inst* in, Mask m) {
   return next(in);
 }
 
-// An arrival for each lane when its copies so far have finished. Without noinc the phase expects
-// that arrival in addition.
+// One arrival per lane once its copies so far have completed. Without noinc the phase expects that
+// arrival in addition.
 const Inst* arrive_when_done(Warp& w, const Inst* in, Mask m) {
   WarpCopies& copies = copies_of(w);
   for_lanes(m, [&](int l) {

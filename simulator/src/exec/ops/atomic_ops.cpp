@@ -1,8 +1,8 @@
 // atomic_ops.cpp: atom and red in global and shared memory (PTX ISA, atom, red), on single values
 // and on vectors, whose elements are updated one by one.
 //
-// Blocks run on several cores, so every operation is one on the host too. The order of a warp's
-// lanes is that of their numbers.
+// Blocks run on several cores, so every operation is atomic on the host too. A warp's lanes act in
+// the order of their numbers.
 
 #include <algorithm>
 #include <atomic>
@@ -36,7 +36,7 @@ void resolve_any(Access& at, Warp& w, const Inst* in, Mask m, int bytes) {
   }
 }
 
-// The bits of a value, as an integer that the host can exchange at once.
+// The bits of a value, as an integer that the host can exchange atomically.
 template <class T>
 using Bits = std::conditional_t<sizeof(T) == 2, uint16_t,
                                 std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>>;
@@ -56,7 +56,7 @@ inline Bits<T> update(uint8_t* at, Bits<T> b, Bits<T> c, F f) {
 
 constexpr int MAX_ELEMENTS = 8;  // of a vector
 
-// inst.b, inst.c: the operands. A vector has its elements in inst.list: first those of the result,
+// inst.b, inst.c: the operands. A vector has its elements in inst.list: those of the result first,
 // then those of the operand.
 template <class T, auto F>
 const Inst* atomic(Warp& w, const Inst* in, Mask m) {
@@ -115,7 +115,7 @@ struct alignas(16) B128 {
 
 template <bool COMPARE>
 const Inst* exchange_128(Warp& w, const Inst* in, Mask m) {
-  static std::mutex one_at_a_time;  // few hosts exchange 16 bytes at once
+  static std::mutex one_at_a_time;  // few hosts can exchange 16 bytes atomically
   Access at;
   resolve_any(at, w, in, m, sizeof(B128));
   std::lock_guard lock(one_at_a_time);
@@ -182,7 +182,7 @@ Handler pick_bits(Decode& d) {
   throw Unsupported{};
 }
 
-// The smaller of two numbers; the other one if one is NaN; -0 is smaller than +0.
+// The smaller of two numbers; if one is NaN, the other; -0 is smaller than +0.
 template <class H, bool LARGER>
 uint16_t minimum(uint16_t a, uint16_t b) {
   float x = H::widen(a), y = H::widen(b);

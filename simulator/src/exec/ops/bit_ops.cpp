@@ -1,5 +1,5 @@
-// bit_ops.cpp: logic, shifts, bit fields and bytes (PTX ISA, "Logic and Shift", and of "Integer
-// Arithmetic" what counts, finds and moves bits).
+// bit_ops.cpp: logic, shifts, bit fields and bytes (PTX ISA, "Logic and Shift", and those of
+// "Integer Arithmetic" that count, find and move bits).
 
 #include <algorithm>
 #include <bit>
@@ -348,7 +348,7 @@ void lop3_lanes(Warp& w, const Inst* in, uint32_t out[LANES]) {
   std::fill(out, out + LANES, 0);
   for (int entry = 0; entry < 8; entry++) {
     if ((in->imm >> entry) & 1) {
-      // x ^ ~0 where the entry has a zero.
+      // x ^ ~0 if the entry has a zero.
       uint32_t flip_a = entry & 4 ? 0 : ~0u, flip_b = entry & 2 ? 0 : ~0u;
       uint32_t flip_c = entry & 1 ? 0 : ~0u;
       for (int l = 0; l < LANES; l++) {

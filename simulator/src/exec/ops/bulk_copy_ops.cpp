@@ -24,7 +24,7 @@ using ptx::Type;
 enum Word { SHARED = 0, OTHER = 3, MBARRIER = 6, COORDINATES = 9, OFFSETS = 14, NUM_WORDS = 17 };
 
 // inst.a: slot of the size; inst.b: slot of the mask of blocks, or 0; inst.dst: the reduction;
-// inst.dst2: its type; inst.count: dimensions of the tensor.
+// inst.dst2: its type; inst.count: number of tensor dimensions.
 enum Flag : uint8_t { IM2COL = 1 };
 
 constexpr const char* THE_SOURCE = "the source of the copy";
@@ -33,7 +33,7 @@ constexpr const char* THE_DESTINATION = "the destination of the copy";
 Reduce reduce_of(const Inst* in) { return static_cast<Reduce>(in->dst); }
 
 // Calls f(destination, mbarrier) for each block that a copy goes to: the one that the addresses
-// name, or with multicast those of the mask, at the same places.
+// name, or with multicast those in the mask, at the same offsets.
 template <class F>
 void each_destination(const Issuer& issuer, SharedPlace to, SharedPlace mbarrier, F f) {
   const Inst* in = issuer.in;
@@ -63,7 +63,7 @@ void add_store(const Issuer& issuer, uint32_t bytes, std::function<void(uint8_t*
   store.read = std::move(read), store.write = std::move(write);
 }
 
-// Tells that the last store reads pieces of so many bytes, at these offsets in a block's memory.
+// Reports that the last store reads pieces of `bytes` bytes at these offsets in a block's memory.
 void begin_read(Checker& checker, const Issuer& issuer, Block& block,
                 std::span<const uint32_t> offsets, uint32_t bytes) {
   HappensBefore& order = checker.order();
@@ -72,7 +72,7 @@ void begin_read(Checker& checker, const Issuer& issuer, Block& block,
   order.advance();
 }
 
-// A copy of so many bytes into shared memory begins.
+// A copy of this many bytes into shared memory begins.
 void begin_write(const Issuer& issuer, SharedPlace to, uint64_t bytes, SharedPlace mbarrier,
                  bool atomic, Signal signal) {
   if (Checker* checker = issuer.block().cluster->checker.get()) {
@@ -280,7 +280,7 @@ const Inst* commit(Warp& w, const Inst* in, Mask m) {
   return next(in);
 }
 
-// inst.imm: groups that may go on; inst.flags: only their sources have been read.
+// inst.imm: groups that may remain pending; inst.flags: only their sources must have been read.
 const Inst* wait_group(Warp& w, const Inst* in, Mask m) {
   WarpCopies& copies = copies_of(w);
   if (!copies.stores.empty()) {
@@ -297,8 +297,8 @@ const Inst* wait_group(Warp& w, const Inst* in, Mask m) {
 // ---- st.async, red.async ------------------------------------------------------------------------
 // inst.list: the destination, the mbarrier, the values; inst.imm: bytes of one value.
 //
-// Who waits for the values also learns what the sender had waited for. Not what the sender did since:
-// the values may overtake its stores.
+// A thread that waits for the values also learns what the sender had waited for, but not what the
+// sender did since: the values may overtake its stores.
 
 enum ElementWord { ELEMENT_MBARRIER = 3, VALUES = 6 };
 
@@ -335,7 +335,7 @@ const Inst* send_values(Warp& w, const Inst* in, Mask m) {
 
 constexpr const char* COMPLETES = "mbarrier::complete_tx::bytes";
 
-// The state spaces of destination and source, which stand in this order.
+// The state spaces of destination and source, which appear in this order.
 struct Spaces {
   Window to, from;
 };
@@ -368,7 +368,7 @@ struct Words {
   }
 };
 
-// The operands behind the fixed ones: a mask of blocks with multicast, a cache policy with a hint.
+// The operands after the fixed ones: a mask of blocks with multicast, a cache policy with a hint.
 void take_rest(Decode& d, size_t i) {
   if (d.take("multicast::cluster")) {
     d.inst.b = d.src(i++, Type::U16);
@@ -432,7 +432,7 @@ void tensor_operand(Decode& d, Words& words, const Operand& op) {
   }
 }
 
-// The offsets of im2col, one for each dimension between the channels and the images.
+// The offsets of im2col, one per dimension between the channels and the images.
 void im2col_operand(Decode& d, Words& words, const Operand& op) {
   if (op.kind != Operand::Vector || op.items.size() + 2 != d.inst.count) {
     throw Unsupported{};

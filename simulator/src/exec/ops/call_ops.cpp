@@ -1,8 +1,8 @@
 // call_ops.cpp: calls of device functions, through names and through pointers, and returns.
 //
 // A call copies the arguments from the caller's stack frame into the callee's, and a return copies
-// the result back (PTX ISA, Abstracting the ABI). Each lane has a stack of its own, so lanes may be
-// in different functions, and in activations of different depth.
+// the result back (PTX ISA, Abstracting the ABI). Each lane has its own stack, so lanes may be in
+// different functions, and in activations at different depths.
 
 #include <algorithm>
 #include <cstdio>
@@ -137,7 +137,7 @@ const Inst* call_pointer(Warp& w, const Inst* in, Mask m) {
   return scatter(w, in, m, targets);
 }
 
-// A function that every GPU has: the builtin stands in inst.list.
+// A function that every GPU has: the builtin is in inst.list.
 const Inst* call_builtin(Warp& w, const Inst* in, Mask m) {
   const CallSite& site = w.block->kernel->calls[in->imm];
   const Builtin& builtin = *reinterpret_cast<const Builtin*>(in->list);
@@ -166,7 +166,7 @@ const Inst* call_undefined(Warp& w, const Inst* in, Mask m) {
   throw f;
 }
 
-// The caller's variables that a call names: `(param0, param1)`.
+// The caller's variables in a call: `(param0, param1)`.
 std::vector<FunctionCode::Place> places(Decode& d, const Operand& list) {
   std::vector<FunctionCode::Place> out;
   for (const Operand& item : list.items) {
@@ -276,8 +276,8 @@ void build_ret(Decode& d) {
 }
 
 // ---- Memory from the stack ----------------------------------------------------------------------
-// It lies behind the frame of the activation that takes it, until that returns or sets the end of
-// the stack back.
+// It is after the frame of the activation that allocates it, until that returns or restores the end
+// of the stack.
 
 constexpr uint32_t STACK_ALIGN = 16;  // of frames
 

@@ -1,5 +1,5 @@
-// carry_ops.cpp: integer arithmetic with a carry (PTX ISA, "Extended-Precision Integer Arithmetic").
-// The carry flag of each lane is a bit of Warp::carry.
+// carry_ops.cpp: integer arithmetic with a carry (PTX ISA, "Extended-Precision Integer
+// Arithmetic"). The carry flag of each lane is a bit of Warp::carry.
 
 #include "exec/lanes.h"
 #include "exec/ops/dispatch.h"

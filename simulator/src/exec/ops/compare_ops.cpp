@@ -87,7 +87,7 @@ const Inst* setp(Warp& w, const Inst* in, Mask m) {
   return next(in);
 }
 
-// set: all ones or 1.0 where the comparison holds, else zero.
+// set: all ones or 1.0 if the comparison holds, else zero.
 template <Compare C, class T>
 const Inst* set(Warp& w, const Inst* in, Mask m) {
   Mask r = combined(w, in, compare_lanes<C, T>(w.reg<T>(in->a), w.reg<T>(in->b)));

@@ -67,7 +67,7 @@ void build_exit(Decode& d) { d.inst.run = leave; }
 
 const Inst* sleep(Warp& w, const Inst* in, Mask) { return yield(w, next(in)); }
 
-// Lets the other warps go on; how long it takes does not matter here.
+// Lets the other warps continue; how long it takes does not matter here.
 void build_nanosleep(Decode& d) {
   d.take_type();
   d.src(0, Type::U32);
@@ -98,8 +98,8 @@ void build_elect(Decode& d) {
   d.inst.run = elect;
 }
 
-// Kernels of one stream run one after the other here, so what griddepcontrol waits for has
-// happened, and nobody waits for what it announces.
+// Kernels of one stream run one after the other here, so what griddepcontrol waits for has already
+// happened, and nothing waits for what it announces.
 void build_griddepcontrol(Decode& d) {
   d.drop({"wait", "launch_dependents"});
   d.inst.run = nothing;
@@ -115,7 +115,7 @@ const Inst* trap(Warp& w, const Inst* in, Mask m) {
   throw finding_at(w, in, __builtin_ctz(m), "trap", "the kernel executed a trap");
 }
 
-// Counts an event for a profiler, and there is none.
+// Counts an event for a profiler, of which there is none.
 void build_pmevent(Decode& d) {
   d.take("mask");
   if (d.num_args() != 1 || d.arg(0).kind != Operand::Integer) {
@@ -129,7 +129,7 @@ void build_trap(Decode& d) { d.inst.run = trap; }
 enum FenceFlag : uint8_t { PROXY = 1, WIDE = 2 };  // inst.flags
 
 // Each instruction takes effect at once and in order, and asynchronous copies do when they are
-// waited for. Only blocks on several cores may see each other's accesses in another order.
+// waited for. Only blocks on several cores may see each other's accesses out of order.
 const Inst* fence(Warp& w, const Inst* in, Mask m) {
   std::atomic_thread_fence(std::memory_order_seq_cst);
   if (Checker* checker = w.block->cluster->checker.get()) {
@@ -158,13 +158,13 @@ void build_fence(Decode& d) {
 
 // ---- Barriers of the block ----------------------------------------------------------------------
 // inst.a: slot of the barrier's number; inst.b: slot of the thread count, or 0. bar.red: inst.c:
-// slot of the predicate, inst.imm: what becomes of them (BarrierResult).
+// slot of the predicate, inst.imm: how they are combined (BarrierResult).
 
 constexpr uint8_t NEGATED = 1, ALIGNED = 2;  // inst.flags
 constexpr uint32_t MAX_THREADS = 1024;       // of a block
 
-// An aligned barrier is for whole warps: lanes that come early wait for the others of their warp,
-// which may have left. False: some are still missing.
+// An aligned barrier is for whole warps: lanes that arrive early wait for the rest of their warp,
+// some of which may have exited. False: some are still missing.
 bool join_warp(Warp& w, const Inst* in, Mask& m) {
   Mask here = m;
   std::erase_if(w.parked, [&](const Group& g) {
@@ -197,7 +197,7 @@ const Inst* barrier(Warp& w, const Inst* in, Mask m) {
   }
   Mask same = 0;
   for_lanes(m, [&](int l) { same |= static_cast<Mask>(ids[l] == id) << l; });
-  if (Mask other = m & ~same) {  // their turn comes when these are through
+  if (Mask other = m & ~same) {  // their turn comes after these
     w.parked.push_back({in, other, Group::Ready});
     w.mask &= ~other;
   }
@@ -252,7 +252,7 @@ const Inst* cluster_arrive(Warp& w, const Inst* in, Mask m) {
   return arrive_cluster(w, in, m, in->flags != 0);
 }
 
-// Ordering (.release, .acquire) is there anyway; what .relaxed leaves out the race check knows.
+// Ordering (.release, .acquire) is implied; the race check knows what .relaxed leaves out.
 void build_cluster_barrier(Decode& d) {
   d.drop({"aligned", "release", "acquire"});
   d.inst.flags = d.take("relaxed");
@@ -260,7 +260,7 @@ void build_cluster_barrier(Decode& d) {
   d.inst.run = d.take("arrive") ? cluster_arrive : d.take("wait") ? wait_cluster : nullptr;
 }
 
-// bar.warp.sync and barrier.cluster share an opcode with the barriers of the block.
+// bar.warp.sync and barrier.cluster share an opcode with the block's barriers.
 void build_bar(Decode& d) {
   if (d.take("warp")) {
     if (!d.take("sync")) {

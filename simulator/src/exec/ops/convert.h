@@ -1,4 +1,4 @@
-// convert.h: what the conversions of convert_ops.cpp and convert_narrow_ops.cpp share.
+// convert.h: what convert_ops.cpp and convert_narrow_ops.cpp share.
 #pragma once
 
 #include <algorithm>
@@ -11,7 +11,7 @@
 
 namespace wbsim {
 
-// What a conversion handler needs to know, in Inst::list. Templates over every pair of types and
+// What a conversion handler needs to know, in Inst::list. Templates for every pair of types and
 // register widths would be thousands of functions; these are a few, with one switch per warp.
 enum Field : int {
   TO,
@@ -31,22 +31,22 @@ inline ptx::Type type_at(const Inst* in, Field field) {
   return static_cast<ptx::Type>(in->list[field]);
 }
 
-// Conversions take registers that are wider than the type (PTX ISA, cvt): the bits of all of it.
+// Conversions accept registers wider than the type (PTX ISA, cvt): this type has all their bits.
 inline ptx::Type in_register(Decode& d, const ptx::Operand& op, ptx::Type type) {
   int bytes = d.register_bytes(op);
   if (bytes < std::max(2, ptx::bytes_of(type))) {
-    return type;  // no register, or one that is too small
+    return type;  // not a register, or too small a one
   }
   return bytes == 2 ? ptx::Type::B16 : bytes == 4 ? ptx::Type::B32 : ptx::Type::B64;
 }
 
-// Sets the operands of a conversion; its types and the widths of its registers as fields. The other
-// fields are zero.
+// Sets the operands of a conversion, with its types and the widths of its registers as fields. The
+// other fields are zero.
 inline std::vector<uint32_t> conversion_operands(Decode& d, ptx::Type to, ptx::Type from) {
   d.inst.dst = d.dst(0, in_register(d, d.arg(0), to));
   Special which;
   bool special = d.is_special(d.arg(1), which);
-  // A special register has 32 bits or 64, whatever part of it is converted.
+  // A special register has 32 or 64 bits, whichever part of it is converted.
   ptx::Type read = special && ptx::bytes_of(from) < 4 ? ptx::Type::U32 : from;
   d.inst.a = d.src(1, special ? read : in_register(d, d.arg(1), read));
   auto width = [](int register_bytes, ptx::Type type) {
@@ -69,10 +69,10 @@ inline bool converts_narrow(const ptx::Instruction& inst) {
          });
 }
 
-// A conversion of any types, also where a float lies in a register that is wider (narrow).
+// A conversion of any types, including floats in a wider register (narrow).
 void build_any_conversion(Decode& d);
 
-// ---- Integers in registers. A register may be wider than its value: 8 bits live in 16 or more.
+// ---- Integers in registers. A register may be wider than its value: 8 bits are in 16 or more.
 
 template <class T>
 void read_as(const uint8_t* from, int stride, int64_t out[LANES]) {
@@ -83,7 +83,7 @@ void read_as(const uint8_t* from, int stride, int64_t out[LANES]) {
   }
 }
 
-// The integer source, extended to 64 bits by its sign.
+// The integer source, sign-extended to 64 bits.
 inline void read_integers(Warp& w, const Inst* in, int64_t out[LANES]) {
   const uint8_t* from = w.reg<uint8_t>(in->a);
   int stride = static_cast<int>(in->list[FROM_BYTES]);
@@ -132,7 +132,7 @@ inline Range range_of(ptx::Type type) {
   return {0, ~uint64_t{0} >> (64 - bits)};
 }
 
-// Integral values as integers of a type, saturated. NaN gives zero, or the top bit where f64 or 64
+// Integral values as integers of a type, saturated. NaN gives zero, or the top bit if f64 or 64
 // bits are involved (PTX ISA, cvt).
 template <class F>
 struct ToInteger {

@@ -1,8 +1,8 @@
 // convert_narrow_ops.cpp: cvt to and from f16, bf16, tf32, fp8 and packed pairs of them (PTX ISA,
-// cvt, cvt.pack), and of f32 and f64 in registers wider than they are.
+// cvt, cvt.pack), and of f32 and f64 in wider registers.
 //
 // Nearly every form rounds a number to another format, in one of five directions. So there is one
-// rounding, on integers; the conversions that kernels are full of have vector code of their own.
+// rounding, on integers; the conversions that are frequent in kernels have their own vector code.
 
 #include <bit>
 
@@ -30,7 +30,7 @@ struct Format {
   }
   // Of the last bit of a subnormal number.
   constexpr int lowest_exponent() const { return 2 - precision - exponent_bias(); }
-  // A result that is not a number: every bit but the sign.
+  // A result that is not a number: every bit except the sign.
   constexpr uint64_t nan() const { return sign() - 1; }
 };
 
@@ -56,13 +56,13 @@ const Format& format_of(Type type) {
   }
 }
 
-// What happens to a number on its way to a format.
+// How a number is modified on its way to a format.
 struct Rounding {
   Round round;
   bool ties_away;  // .rna: to nearest, halves away from zero
   bool saturate;   // to [+0, 1]; NaN becomes +0
-  bool finite;     // the largest number in place of infinity
-  bool relu;       // +0 in place of a negative number
+  bool finite;     // the largest number instead of infinity
+  bool relu;       // +0 instead of a negative number
 };
 
 // The number nearest to significand * 2^exponent in a direction. significand is not zero.

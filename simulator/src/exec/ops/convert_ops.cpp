@@ -70,7 +70,7 @@ Handler flushing(bool ftz) {
   return ftz ? in_mode<H, Round::Nearest, true> : H;
 }
 
-// f32 to a whole register of 32 bits, as vector code: of the roundings GCC has nearbyint as such,
+// f32 to a whole register of 32 bits, as vector code: of the roundings, GCC vectorises nearbyint,
 // and the conversion itself, which rounds towards zero.
 template <class I, Round R>
 inline I integer_of(float v) {
@@ -142,7 +142,7 @@ Handler pick_to_float(Round round, bool sat, bool ftz) {
              : with_mode<map1<[](From v) { return static_cast<To>(v); }, To, From>>(round, ftz);
 }
 
-// f32 to f32: a copy is no arithmetic, so the processor's mode does not flush it.
+// f32 to f32: a copy is not arithmetic, so the processor's mode does not flush it.
 Handler pick_same(bool sat, bool ftz) {
   if (ftz) {
     return sat ? map1<[](float v) { return clamp_to_one(flush(v)); }, float, float>
@@ -182,7 +182,7 @@ Handler pick_plain(Type to, Type from) {
   return nullptr;
 }
 
-// Whether an f32 or f64 lies in a register that is wider than it.
+// Whether an f32 or f64 is in a wider register.
 bool in_wider_register(const Decode& d) {
   size_t operand = 0;
   for (const std::string& modifier : d.source.mods) {

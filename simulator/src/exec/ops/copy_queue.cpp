@@ -91,7 +91,7 @@ void finish_stores(Warp& w, int lane, uint32_t end, bool read_only) {
   }
 }
 
-// Loads that nobody waited for are dropped; stores reach global memory.
+// Loads that were never waited for are dropped; stores reach global memory.
 void finish_copies(Block& block) {
   if (!block.copies) {
     return;

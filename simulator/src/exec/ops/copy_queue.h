@@ -1,6 +1,6 @@
-// copy_queue.h: asynchronous copies that have been issued and have not taken effect.
+// copy_queue.h: asynchronous copies that have been issued and have not yet taken effect.
 //
-// PTX says when a copy's effect is there at the latest: when a wait on its mbarrier or its group
+// PTX says when a copy takes effect at the latest: when a wait on its mbarrier or its group
 // succeeds. Here that is also the earliest, so that a missing wait shows.
 #pragma once
 
@@ -27,18 +27,18 @@ struct Signal {
   Knowledge released = {};
 };
 
-// cp.async of a warp: one of up to 16 bytes for each lane.
+// cp.async of a warp: one copy of up to 16 bytes per lane.
 struct LaneCopy {
   Mask mask;        // lanes whose copy has not taken effect
-  uint8_t bytes;    // that are written
+  uint8_t bytes;    // to write
   uint64_t number;  // in the order of issue
   uint8_t* to[LANES];
   const uint8_t* from[LANES];
-  uint8_t read[LANES];    // bytes that are read, the others become zero
+  uint8_t read[LANES];    // bytes to read; the others become zero
   uint32_t group[LANES];  // of the lane's groups, from 0
 };
 
-// A copy of a bulk group: from shared to global memory, in two steps that are waited for apart.
+// A copy of a bulk group: from shared to global memory, in two steps that have separate waits.
 struct BulkStore {
   int lane;
   uint32_t group;  // of the lane's groups, from 0
@@ -62,11 +62,11 @@ struct CopyQueue {
   std::vector<WarpCopies> warps;                   // by the warp's index
 };
 
-// Of the block; made when it is first asked for.
+// Of the block; created on first use.
 CopyQueue& copies_of(Block& block);
 inline WarpCopies& copies_of(const Warp& w) { return copies_of(*w.block).warps[w.index]; }
 
-// A copy that takes effect when somebody waits for its mbarrier.
+// A copy that takes effect when its mbarrier is waited for.
 void enqueue(SharedPlace mbarrier, Signal signal);
 bool has_signals(SharedPlace mbarrier);
 // The copies that signal an mbarrier take effect until its phase is complete; none does if the
@@ -87,7 +87,7 @@ inline void finish_lane(const LaneCopy& copy, int l) {
   }
 }
 
-// The lane's cp.async that `due` accepts take effect: due(copy, lane). when: 0 is now.
+// The lane's cp.async copies that `due` accepts take effect: due(copy, lane). when: 0 is now.
 template <class F>
 void finish_lane_copies(Warp& w, Mask m, F due, Time when = 0) {
   WarpCopies& copies = copies_of(w);
@@ -106,7 +106,7 @@ void finish_lane_copies(Warp& w, Mask m, F due, Time when = 0) {
   std::erase_if(copies.copies, [](const LaneCopy& copy) { return copy.mask == 0; });
 }
 
-// The stores of a lane's groups before `end` have read their source, and unless read_only written
+// The stores of a lane's groups before `end` have read their source and, unless read_only, written
 // their destination.
 void finish_stores(Warp& w, int lane, uint32_t end, bool read_only);
 

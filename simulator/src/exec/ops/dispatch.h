@@ -1,4 +1,4 @@
-// dispatch.h: from a PTX type to a C++ type, while decoding.
+// dispatch.h: from a PTX type to a C++ type, during decoding.
 #pragma once
 
 #include <type_traits>
@@ -34,8 +34,8 @@ Handler with_integer(ptx::Type type, F f) {
   }
 }
 
-// Calls f(TypeTag<U>{}) with the unsigned type of a bit type's width; integer types count by their
-// width.
+// Calls f(TypeTag<U>{}) with the unsigned type of a bit type's width; integer types are treated by
+// their width.
 template <class F>
 Handler with_bits(ptx::Type type, F f) {
   switch (ptx::bytes_of(type)) {

@@ -30,7 +30,7 @@ inline float exp2_lane(float x) {
   return x != x ? x : r;
 }
 
-// tanh, with a relative error below 2^-18: (1 - t) / (1 + t) with t = e^(-2|x|), near zero the Taylor series.
+// tanh, relative error below 2^-18: (1 - t) / (1 + t), t = e^(-2|x|); near zero the Taylor series.
 inline float tanh_lane(float x) {
   float t = exp2_lane(-2.88539008f * std::fabs(x));
   float s = x * x;

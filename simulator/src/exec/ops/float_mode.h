@@ -15,7 +15,7 @@ namespace wbsim {
 
 enum class Round : uint8_t { Nearest, Zero, Down, Up };
 
-// Sets the mode of this thread while it lives.
+// Sets this thread's mode during the object's lifetime.
 class FloatMode {
  public:
   FloatMode(Round round, bool flush) {
@@ -54,14 +54,14 @@ class FloatMode {
 #endif
 };
 
-// Flushes a denormal to a zero of its sign, for instructions that do no arithmetic.
+// Flushes a denormal to a zero with its sign, for instructions that do no arithmetic.
 inline float flush(float v) {
   uint32_t u = std::bit_cast<uint32_t>(v);
   return std::bit_cast<float>((u & 0x7f800000u) == 0 ? u & 0x80000000u : u);
 }
 
-// The handler H under another mode. The call goes through a volatile pointer: inlined, its
-// arithmetic could be moved out of the mode's reach.
+// The handler H in another mode. The call goes through a volatile pointer: if it were inlined, its
+// arithmetic could be moved out of the mode's scope.
 template <Handler H, Round R, bool FLUSH>
 const Inst* in_mode(Warp& w, const Inst* in, Mask m) {
   FloatMode mode(R, FLUSH);
@@ -80,7 +80,7 @@ Handler with_mode(Round round, bool flush) {
   return TABLE[static_cast<int>(round)][flush];
 }
 
-// Takes rn, rz, rm or rp; nearest if none is there.
+// Takes rn, rz, rm or rp; nearest if there is none.
 inline Round take_round(Decode& d) {
   d.take("rn");
   return d.take("rz")   ? Round::Zero

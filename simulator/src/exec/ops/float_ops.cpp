@@ -1,7 +1,7 @@
-// float_ops.cpp: floating-point arithmetic of f32 and f64 (PTX ISA, "Floating-Point Instructions").
+// float_ops.cpp: floating-point arithmetic on f32 and f64 (PTX ISA, "Floating-Point Instructions").
 //
 // Results of add, sub, mul, fma, div, sqrt and rcp are correctly rounded, as on the hardware. The
-// .approx family is computed as accurately as a fast formula allows, which is inside the bound that
+// .approx family is computed as accurately as a fast formula allows, which is within the bound that
 // PTX documents.
 
 #include <cmath>
@@ -37,7 +37,7 @@ void count_flops(Decode& d, Type type, int flops) {
   }
 }
 
-// d = OP(a, b) in the rounding mode, with .ftz and .sat, that the modifiers ask for.
+// d = OP(a, b) in the rounding mode, with .ftz and .sat, that the modifiers specify.
 template <auto OP>
 void build_binary(Decode& d, Type type) {
   Round round = take_round(d);
@@ -91,8 +91,8 @@ void build_fma(Decode& d) {
   });
 }
 
-// div.approx is a * (1 / b), and 1 / b is zero for a large b (PTX ISA, div). Elsewhere correctly
-// rounded is within its bound.
+// div.approx is a * (1 / b), and 1 / b is zero for a large b (PTX ISA, div). Otherwise a correctly
+// rounded result is within its bound.
 template <class T>
 inline T divide_approx(T a, T b) {
   if constexpr (sizeof(T) == 4) {
@@ -104,14 +104,14 @@ inline T divide_approx(T a, T b) {
 
 void build_div(Decode& d) {
   Type type = d.take_type();
-  d.take("full");  // correctly rounded is within its bounds
+  d.take("full");  // a correctly rounded result is within its bounds
   if (type == Type::F32 && d.take("approx")) {
     return build_binary<[](auto a, auto b) { return divide_approx(a, b); }>(d, type);
   }
   build_binary<[](auto a, auto b) { return a / b; }>(d, type);
 }
 
-// min and max: a NaN loses against a number unless .NaN asks otherwise; -0 is below +0.
+// min and max: a NaN loses to a number unless .NaN says otherwise; -0 is below +0.
 template <class T>
 inline T smaller(T a, T b) {
   T r = a < b || (a == b && std::signbit(a)) ? a : b;
@@ -193,7 +193,7 @@ void build_max(Decode& d) {
   build_min_max<[](auto a, auto b) { return larger(a, b); }>(d, type);
 }
 
-// neg and abs change the sign bit only.
+// neg and abs change only the sign bit.
 template <auto OP>
 void build_sign(Decode& d, Type type) {
   bool ftz = d.take("ftz");
@@ -234,7 +234,7 @@ void build_copysign(Decode& d) {
   });
 }
 
-// .approx instructions flush denormals where .ftz stands, and for f32 the hardware treats the rest
+// .approx instructions flush denormals with .ftz, and for f32 the hardware treats the others
 // alike.
 struct Approx {
   Round round;
@@ -253,8 +253,8 @@ void build_sqrt(Decode& d) {
   build_unary<[](auto a) { return std::sqrt(a); }>(d, type, round, flush);
 }
 
-// rcp and rsqrt.approx.ftz.f64 see the upper 32 bits of their operand and give the upper 32 bits of
-// the result.
+// rcp and rsqrt.approx.ftz.f64 read the upper 32 bits of their operand and give the upper 32 bits
+// of the result.
 template <auto OP>
 void build_upper_word(Decode& d) {
   operands(d, Type::F64);
@@ -291,8 +291,8 @@ void build_rsqrt(Decode& d) {
   }>(d, type, round, flush);
 }
 
-// Unary functions of f32 only, on the special function unit of the hardware. .ftz is applied here:
-// the C library's functions do not expect that mode of the processor.
+// Unary functions of f32 only, on the hardware's special function unit. .ftz is applied here: the C
+// library's functions do not expect that mode of the processor.
 template <auto OP>
 void build_special(Decode& d) {
   Type type = d.take_type();

@@ -1,8 +1,8 @@
 // half.h: f16, bf16 and fp8 as numbers: exact widening to f32, correctly rounded narrowing.
 //
 // Everything works on bits and without branches, so that a loop over the halves of a warp becomes
-// vector code on any processor. Both sides of a ?: are computed before it: GCC does not make a
-// floating-point operation unconditional.
+// vector code on any processor. Both sides of a ?: are computed before it: GCC does not make
+// floating-point operations unconditional by itself.
 #pragma once
 
 #include <bit>
@@ -13,12 +13,12 @@ namespace wbsim {
 constexpr uint16_t HALF_SIGN = 0x8000, HALF_MAGNITUDE = 0x7fff;
 constexpr uint16_t HALF_NAN = 0x7fff;  // the canonical NaN of results, of f16 and of bf16
 
-// The bits of a finite, positive f32 as a number with fewer bits, rounded to nearest. A result above
-// its largest number continues into the exponents behind it.
+// The bits of a finite, positive f32 as a number with fewer bits, rounded to nearest. A result
+// above its largest number continues into the exponents beyond it.
 template <int MANTISSA, int BIAS>
 inline uint32_t round_bits(uint32_t u) {
   constexpr int CUT = 23 - MANTISSA;
-  // To this sum the last bit of a subnormal result is the last bit: what remains of it is rounded.
+  // The last bit of ALIGN is that of a subnormal result: adding it rounds what is below.
   constexpr uint32_t ALIGN = static_cast<uint32_t>(151 - BIAS - MANTISSA) << 23;
   uint32_t tiny = std::bit_cast<uint32_t>(std::bit_cast<float>(u) + std::bit_cast<float>(ALIGN));
   uint32_t normal = u - (static_cast<uint32_t>(127 - BIAS) << 23);
@@ -30,7 +30,7 @@ struct F16 {
   static constexpr uint16_t INFINITY_BITS = 0x7c00, ONE = 0x3c00, SMALLEST_NORMAL = 0x0400;
 
   static float widen(uint16_t h) {
-    // The exponent moves by a multiplication, which also normalises subnormal numbers.
+    // A multiplication adjusts the exponent, which also normalises subnormal numbers.
     uint32_t magnitude = static_cast<uint32_t>(h & HALF_MAGNITUDE) << 13;
     uint32_t bits = std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude) * 0x1p112f);
     bits |= magnitude >= uint32_t{INFINITY_BITS} << 13 ? 0x7f800000u : 0u;
@@ -59,7 +59,7 @@ struct BF16 {
   }
 };
 
-// fp8, saturated: there is no conversion to it that gives an infinity.
+// fp8, saturated: no conversion to it gives an infinity.
 template <int MANTISSA, int BIAS, uint32_t LARGEST>
 struct FP8 {
   static uint8_t narrow(float v) {

@@ -2,9 +2,9 @@
 // Precision Floating-Point Instructions", "Half Precision Comparison Instructions").
 //
 // A packed register of a warp is 64 halves in a row, a scalar one 32: the same loop serves both.
-// Results are rounded once. Sums and the products of f16 are computed in f32, whose 24 bits are
-// more than twice the 11 of f16 plus two, so that rounding twice is as good as once (Figueroa,
-// "When is double rounding innocuous?", 1995). A sum of three needs more care: see add_odd.
+// Results are rounded once. Sums and the products of f16 are computed in f32, whose 24 bits are at
+// least twice the 11 of f16 plus two, so that rounding twice is as good as once (Figueroa, "When is
+// double rounding innocuous?", 1995). A sum of three needs more care: see add_odd.
 
 #include <cmath>
 
@@ -31,10 +31,10 @@ struct Operands {
   uint8_t flags;
 };
 
-// Rounding to odd: an inexact result becomes the neighbour whose last bit is 1. Rounding that again,
-// to a format with at least two bits less, gives what one rounding of the exact value gives (Boldo
-// and Melquiond, "Emulation of FMA and correctly rounded sums", 2008). Of a number that was rounded
-// to nearest: the step to its odd neighbour on the side of the error.
+// Rounding to odd: an inexact result becomes the neighbour whose last bit is 1. Rounding that again
+// to a format with at least two fewer bits gives the same as rounding the exact value once (Boldo
+// and Melquiond, "Emulation of FMA and correctly rounded sums", 2008). For a number that was
+// rounded to nearest: the step to its odd neighbour on the side of the error.
 template <class U, class F>
 inline U odd_step(U bits, F error) {
   U step = error > 0 ? U{1} : U{0};
@@ -69,8 +69,8 @@ void each(const Operands& o) {
   }
 }
 
-// a * b + c. The product of two f16 is exact in f32. That of two bf16 is, unless it is very small
-// or very large; then all halves of the warp are computed again in f64, where every one is exact.
+// a * b + c. The product of two f16 is exact in f32. So is that of two bf16, unless it is very
+// small or very large; then all halves of the warp are recomputed in f64, where every one is exact.
 template <class H, int N>
 void fma_halves(const Operands& o) {
   uint32_t outside = 0;
@@ -92,7 +92,7 @@ void fma_halves(const Operands& o) {
   }
 }
 
-// -0 is below +0; a NaN loses against a number unless .NaN asks otherwise.
+// -0 is below +0; a NaN loses to a number unless .NaN says otherwise.
 template <class H, int N, bool MAX>
 void extremum(const Operands& o) {
   const uint16_t keep = o.flags & XORSIGN ? HALF_MAGNITUDE : 0xffff;
@@ -100,7 +100,7 @@ void extremum(const Operands& o) {
   const int nans_allowed = o.flags & NAN_WINS ? 0 : 1;
   for (int i = 0; i < N; i++) {
     uint16_t x = o.a[i] & keep, y = o.b[i] & keep;
-    // Integers in the order of the numbers.
+    // Integers in the same order as the numbers.
     auto order = [](uint16_t h) {
       return static_cast<int16_t>(h ^ (h & HALF_SIGN ? HALF_MAGNITUDE : 0));
     };
@@ -180,7 +180,7 @@ const Inst* arithmetic(Warp& w, const Inst* in, Mask m) {
   return next(in);
 }
 
-// An operation for f16, f16x2, bf16 and bf16x2, and what modifiers it has for f16 and bf16.
+// An operation for f16, f16x2, bf16 and bf16x2, and which modifiers it has for f16 and bf16.
 struct Operation {
   Handler f16, f16x2, bf16, bf16x2;
   uint8_t flops;
@@ -225,7 +225,7 @@ Type take_half_type(Decode& d) {
   return type;
 }
 
-// The modifiers of a set that are there; .ftz and .sat exist for f16 only.
+// The modifiers of a set that are present; .ftz and .sat exist only for f16.
 uint8_t take_modifiers(Decode& d, Type type, uint8_t allowed) {
   static constexpr std::pair<const char*, uint8_t> NAMES[] = {
       {"ftz", FLUSH}, {"sat", SATURATE}, {"relu", RELU}, {"NaN", NAN_WINS}};
@@ -241,7 +241,7 @@ uint8_t take_modifiers(Decode& d, Type type, uint8_t allowed) {
 
 void build_operation(Decode& d, const Operation& operation, Type type) {
   operands(d, type);
-  // Every handler reads three operands; of those that are not there nothing counts.
+  // Every handler reads three operands; missing ones are ignored.
   uint32_t* slots[] = {&d.inst.a, &d.inst.b, &d.inst.c};
   for (size_t i = d.num_args(); i < 4; i++) {
     *slots[i - 1] = d.inst.a;
@@ -261,7 +261,7 @@ void build(Decode& d) {
   build_operation(d, OPERATION, type);
 }
 
-// A product is a fused multiply-add of -0, which changes no number, and no zero's sign.
+// A product is a fused multiply-add with -0, which changes no number and no zero's sign.
 void build_mul(Decode& d) {
   Type type = take_half_type(d);
   d.take("rn");
@@ -271,7 +271,7 @@ void build_mul(Decode& d) {
   d.info.flops /= 2;
 }
 
-// ex2.approx: bf16 has the .ftz form alone.
+// ex2.approx: bf16 has only the .ftz form.
 template <const Operation& OPERATION>
 void build_approx(Decode& d) {
   Type type = take_half_type(d);
@@ -285,7 +285,7 @@ void build_approx(Decode& d) {
 
 // ---- Comparisons --------------------------------------------------------------------------------
 
-// What a comparison can find out about two numbers, and which of that each operator accepts.
+// What a comparison can find out about two numbers, and which of it each operator accepts.
 enum Relation : uint8_t { LESS = 1, EQUAL = 2, GREATER = 4, UNORDERED = 8, FLUSHED = 16 };
 constexpr std::pair<const char*, uint8_t> COMPARISONS[] = {
     {"eq", EQUAL},
@@ -304,8 +304,8 @@ constexpr std::pair<const char*, uint8_t> COMPARISONS[] = {
     {"nan", UNORDERED},
 };
 
-// Where the comparison in Inst::imm holds: of the halves of a scalar register, or of the low ones
-// and the high ones of a packed register.
+// Where the comparison in Inst::imm holds: for the halves of a scalar register, or for the low and
+// the high ones of a packed register.
 template <class H, int N>
 void compare(Warp& w, const Inst* in, Mask found[2]) {
   const uint16_t* a = w.reg<uint16_t>(in->a);
@@ -316,7 +316,7 @@ void compare(Warp& w, const Inst* in, Mask found[2]) {
   for (int i = 0; i < N; i++) {
     int16_t x = a[i] & HALF_MAGNITUDE, y = b[i] & HALF_MAGNITUDE;
     bool unordered = (x > H::INFINITY_BITS) | (y > H::INFINITY_BITS);
-    // Integers in the order of the numbers, where both zeros are one.
+    // Integers in the same order as the numbers, where both zeros are one.
     x = x < zero_below ? 0 : x;
     y = y < zero_below ? 0 : y;
     int16_t x_sign = static_cast<int16_t>(a[i]) >> 15, y_sign = static_cast<int16_t>(b[i]) >> 15;
@@ -335,7 +335,7 @@ void compare(Warp& w, const Inst* in, Mask found[2]) {
   found[1] = combined(w, in, mask_of(parts[1]));
 }
 
-// Packed: p is about the low halves, q about the high ones.
+// Packed: p is for the low halves, q for the high ones.
 template <class H, int N>
 const Inst* setp(Warp& w, const Inst* in, Mask m) {
   Mask found[2];
@@ -347,7 +347,7 @@ const Inst* setp(Warp& w, const Inst* in, Mask m) {
   return next(in);
 }
 
-// d is the value in Inst::d of each half, or of the 32-bit destination, that passes.
+// d is the value in Inst::d for each half, or for the 32-bit destination, that passes.
 template <class H, int N>
 const Inst* set(Warp& w, const Inst* in, Mask m) {
   Mask found[2];

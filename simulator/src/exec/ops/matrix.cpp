@@ -4,13 +4,13 @@
 // by side for every k, so that one vector takes part in a step for each of the 8 columns of B,
 // whose elements are read one by one: C's 8 columns of 16 rows stay in 8 registers.
 //
-// What is guaranteed. Integers and single bits: exact, then wrapped or saturated once. f64: a chain
-// of fused multiply-adds from C on, in order of k. Other types: products are exact; they are added
-// to C one after the other in order of k by fused multiply-adds in f32, so that
+// Guarantees. Integers and single bits: exact, then wrapped or saturated once. f64: a chain
+// of fused multiply-adds starting from C, in order of k. Other types: products are exact; they are
+// added to C one after the other in order of k by fused multiply-adds in f32, so that
 //   |D - exact| <= K * 2^-24 * (|C| + sum of |A||B|) * (1 + K * 2^-24),
 // barring overflow; f16 results are rounded once more, at the end. Hardware adds in another order
 // (PTX ISA, mma: "The accumulation order, rounding, and handling of subnormal inputs is
-// unspecified"). A NaN of a result is the canonical one.
+// unspecified"). A NaN in a result is the canonical one.
 
 #include "exec/ops/matrix.h"
 
@@ -35,7 +35,7 @@ inline void store(void* to, const Words& v) { std::memcpy(to, &v, sizeof v); }
 
 // ---- Blocks and tiles ---------------------------------------------------------------------------
 
-// Two blocks of 8 rows of 4 words become 4 columns of 16 words, which lie `stride` words apart.
+// Two blocks of 8 rows of 4 words become 4 columns of 16 words, `stride` words apart.
 inline void transpose(const uint32_t* low, const uint32_t* high, uint32_t* to, int stride) {
   Words half[2][2];  // [low, high][words 0 and 1, words 2 and 3]
   const uint32_t* blocks[2] = {low, high};
@@ -57,7 +57,7 @@ inline void transpose(const uint32_t* low, const uint32_t* high, uint32_t* to, i
   }
 }
 
-// The way back.
+// The inverse.
 inline void transpose_back(const uint32_t* from, int stride, uint32_t* low, uint32_t* high) {
   Words even[2], odd[2];  // pairs of words 0 and 1, of words 2 and 3: of rows 0-7, of rows 8-15
   for (int t = 0; t < 2; t++) {
@@ -99,7 +99,7 @@ inline void transpose_back(const double* from, int stride, double* low, double* 
 // ---- Elements -----------------------------------------------------------------------------------
 
 inline float widen_e4m3(uint32_t v) {
-  // No infinities; all ones is NaN. The exponent moves by a multiplication, as in half.h.
+  // No infinities; all ones is NaN. A multiplication adjusts the exponent, as in half.h.
   float magnitude = std::bit_cast<float>((v & 0x7f) << 20) * 0x1p120f;
   uint32_t bits = (v & 0x7f) == 0x7f ? 0x7fc00000u : std::bit_cast<uint32_t>(magnitude);
   return std::bit_cast<float>(bits | (v & 0x80) << 24);
@@ -133,7 +133,7 @@ void widen(Element type, const uint32_t* words, int vectors, float* to) {
   }
 }
 
-// Integers count modulo 2^32.
+// Integers are modulo 2^32.
 void widen(Element type, const uint32_t* words, int vectors, uint32_t* to) {
   switch (type) {
     case Element::S8:
@@ -154,7 +154,7 @@ void widen(Element, const double* words, int vectors, double* to) {
 }
 
 // ---- Arithmetic ---------------------------------------------------------------------------------
-// Word is what registers hold, T what tiles hold; V are the 16 rows of a column.
+// Word is what registers hold, T what tiles hold; V is the 16 rows of a column.
 
 struct Floats {
   using Word = uint32_t;
@@ -200,8 +200,8 @@ struct Bits : Integers {
   }
 };
 
-// sum += A * B for 16 rows, 8 columns and blocks * 4 words along k, each of `elements`. Kept out of
-// line: FloatMode sets the rounding mode around it.
+// sum += A * B for 16 rows, 8 columns and blocks * 4 words along k, each of `elements`. Not
+// inlined: FloatMode sets the rounding mode around it.
 template <class Math>
 [[gnu::noinline]] void multiply(typename Math::T* sums, const typename Math::T* a,
                                 const typename Math::T* b, int blocks, int elements) {
@@ -228,8 +228,8 @@ template <class Math>
 
 // ---- mma.sp -------------------------------------------------------------------------------------
 
-// The same for A of which every row holds `count` elements at places of its own. What a row
-// does not select of B is not multiplied, be it infinite.
+// The same for A of which every row holds `count` elements at its own places. Elements of B that a
+// row does not select are not multiplied, even if they are infinite.
 template <class Math>
 [[gnu::noinline]] void multiply_held(typename Math::T* sums, const typename Math::T* a,
                                      const Places& places, const typename Math::T* b, int count,
@@ -259,7 +259,7 @@ template <class Math>
 static_assert(std::is_trivially_copyable_v<Product> && sizeof(Product) % sizeof(uint32_t) == 0);
 const uint32_t* slots_of(const Inst* in) { return in->list + sizeof(Product) / sizeof(uint32_t); }
 
-// Registers of a tile of C or D: [block][even and odd columns], for f16 one a block.
+// Registers of a tile of C or D: [block][even and odd columns]; for f16, one per block.
 struct Accumulator {
   Element type;
   int blocks;
@@ -324,7 +324,7 @@ void multiply_fragments(Warp& w, const Inst* in, const Product& p) {
   alignas(64) T a[MAX_A], b[MAX_B], sums[MAX_TILES * TILE];
   const uint32_t* slots = slots_of(in);
   const int blocks = p.half_tile ? 1 : 2;
-  // b1 stays in words of 32.
+  // b1 stays in words of 32 bits.
   const int elements = p.a == Element::B1 ? 1 : elements_per_word(p.a);
   const int blocks_b = p.sparse ? 2 * p.blocks_k : p.blocks_k;
 
@@ -362,7 +362,7 @@ void multiply_fragments(Warp& w, const Inst* in, const Product& p) {
       multiply<Math>(to, rows, columns, p.blocks_k, elements);
     };
     if constexpr (std::is_base_of_v<Integers, Math>) {
-      // The products alone fit 32 bits with a wide margin.
+      // The products alone fit in 32 bits with a wide margin.
       T products[TILE] = {};
       add_products(products);
       for (int j = 0; j < TILE; j++) {
@@ -466,16 +466,16 @@ Handler handler_of(const Product& p) {
 
 }  // namespace
 
-// PTX ISA, "Sparse matrix storage" of mma.sp and of wgmma.mma_async.sp, each warp of which is
+// PTX ISA, "Sparse matrix storage" of mma.sp and of wgmma.mma_async.sp, each warp of which works
 // like an mma.sp. Two of four neighbours along k are held, and 4 bits of metadata say which two;
-// pairs of s4 or u4 count as one. Of tf32 one of two is held: as two halves, so that the places
-// are 0, 1 or 2, 3. 16 bits of a row share a lane with those of the row 8 below; of narrow types
-// a lane has 32 bits of one row.
+// pairs of s4 or u4 count as one. For tf32, one of two is held: treated as two halves, so that the
+// places are 0, 1 or 2, 3. 16 bits of a row share a lane with those of the row 8 below; for narrow
+// types a lane has 32 bits of one row.
 void find_places(const uint32_t* metadata, Element type, int blocks_k, int selector,
                  Places& places) {
   const int per_word = elements_per_word(type);
   const int unit = per_word == 8 ? 2 : 1;
-  const int held = per_word == 1 ? 1 : 2 * unit;  // of a chunk of twice as many
+  const int held = per_word == 1 ? 1 : 2 * unit;  // out of a chunk of twice as many
   const int chunks = blocks_k * BLOCK_WORDS * per_word / held;
   const bool narrow = per_word >= 4;
   const int first = metadata_lanes(type, blocks_k) * selector;
@@ -510,7 +510,7 @@ struct {
     {"s32", Element::S32, 32},
 };
 
-// Whether A and B of these types have an accumulator of that type.
+// Whether A and B of these types can have an accumulator of that type.
 bool can_accumulate(Element a, Element b, Element c) {
   using enum Element;
   auto both = [&](Element x, Element y) { return (a == x || a == y) && (b == x || b == y); };

@@ -3,9 +3,9 @@
 //
 // All fragments are built from one block: 8 rows of 4 words. Lane l holds word l % 4 of row l / 4,
 // so a register of a warp is such a block, row by row (PTX ISA, "Matrix Fragments for mma"). A word
-// has 32 bits (64 for f64) and holds neighbours along k of A and of B transposed. A takes blocks
-// for rows 0-7 and 8-15, then those of the next words along k; B one block for each step along k.
-// An accumulator of 32 or 64 bits takes two registers a block, for its even and its odd columns.
+// has 32 bits (64 for f64) and holds neighbours along k of A and of B transposed. A has blocks for
+// rows 0-7 and 8-15, then those of the next words along k; B has one block per step along k. An
+// accumulator of 32 or 64 bits takes two registers per block, for its even and its odd columns.
 #pragma once
 
 #include <cstdint>
@@ -46,9 +46,9 @@ struct Shape {
 
 // Takes ".m16n8k16".
 Shape take_shape(Decode& d);
-// Takes the next of the modifiers that name a type of matrix elements, in the order written.
+// Takes the next of the modifiers that name matrix element types, in the order written.
 Element take_element(Decode& d);
-Element take_element_if_any(Decode& d);  // None: there is no further one
+Element take_element_if_any(Decode& d);  // None: there are no more
 // Takes the next of .row and .col, in the order written; true for .row.
 bool take_row_major(Decode& d);
 
@@ -66,11 +66,11 @@ std::vector<uint32_t> fragment(Decode& d, size_t arg, Element type, bool destina
 struct Product {
   Element a, b, c, d;
   bool half_tile = false;            // m is 8: the second blocks of A and C do not exist
-  bool quads = false;                // mma.m8n8k4 with f16: four products, in layouts of their own
+  bool quads = false;                // mma.m8n8k4 with f16: four products, in special layouts
   bool a_row = true, b_row = false;  // their layouts, for quads
   bool saturate = false;             // .satfinite
   bool conjunction = false;          // .and.popc; otherwise .xor.popc
-  bool sparse = false;               // half of A's elements are held, the metadata says which
+  bool sparse = false;               // half of A's elements are held; the metadata says which
   uint8_t selector = 0;              // of the lanes that hold the metadata
   Round round = Round::Nearest;      // f64
   int tiles_m = 1, tiles_n = 1;      // of 16 x 8
@@ -80,24 +80,24 @@ struct Product {
 };
 
 // Sparse A: where along k the elements are that 16 rows hold. Metadata is a register (PTX ISA,
-// "Sparse matrix storage") of which `selector` says whose lanes count; A has blocks_k blocks.
+// "Sparse matrix storage"); `selector` says whose lanes count; A has blocks_k blocks.
 struct Places {
   uint8_t at[64][TILE_ROWS];  // [element][row]
 };
 void find_places(const uint32_t* metadata, Element type, int blocks_k, int selector,
                  Places& places);
-// Of each group of four lanes, how many give metadata.
+// How many lanes in each group of four provide metadata.
 inline int metadata_lanes(Element type, int blocks_k) {
   return bits_of(type) <= 8 ? 2 * blocks_k : blocks_k;
 }
 
-// Takes how to multiply elements of the types of p: .satfinite, .xor.popc, .rz ...
+// Takes how to multiply elements of p's types: .satfinite, .xor.popc, .rz ...
 void take_arithmetic(Decode& d, Product& p);
-// Finishes an instruction d, a, b, c that multiplies: its registers, handler and operations.
+// Completes an instruction d, a, b, c that multiplies: its registers, handler and operations.
 // Fragments with more registers than they need repeat their elements; the first ones are read.
 void build_product(Decode& d, Product& p, const Shape& shape);
 
-// Executes an instruction that all 32 lanes of a warp must reach together (.sync.aligned): f() when
+// Executes an instruction that all 32 lanes of a warp must reach together (.sync.aligned): f() once
 // they are there. Inst::d holds the member mask, always full.
 template <class F>
 inline const Inst* with_whole_warp(Warp& w, const Inst* in, Mask m, F f) {

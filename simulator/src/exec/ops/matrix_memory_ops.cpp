@@ -1,8 +1,8 @@
 // matrix_memory_ops.cpp: ldmatrix, stmatrix, movmatrix: 8x8 matrices of 16-bit elements between
 // shared memory and the lanes of a warp (PTX ISA, "Warp-level matrix load instruction: ldmatrix").
 //
-// Lane 8 * i + r gives the address of row r of matrix i: 16 bytes. Register i of a warp is matrix i,
-// row by row: lane l holds elements 2 * (l % 4) and the next of row l / 4.
+// Lane 8 * i + r gives the address of row r of matrix i: 16 bytes. Register i of a warp is matrix
+// i, row by row: lane l holds elements 2 * (l % 4) and the next of row l / 4.
 
 #include <cstring>
 
@@ -30,7 +30,7 @@ Matrix transposed(const Matrix& from) {
   return to;
 }
 
-// Where the rows of all matrices lie.
+// Where the rows of all matrices are.
 template <AddressKind KIND, bool WRITE>
 inline void resolve_rows(Access& at, Warp& w, const Inst* in) {
   const int rows = in->count * ROWS;
@@ -137,7 +137,7 @@ void build_access(Decode& d) {
   d.inst.count = static_cast<uint16_t>(count);
   d.inst.run = transpose ? pick<LOAD, true>(kind) : pick<LOAD, false>(kind);
   d.info.kind = LOAD ? InstInfo::Load : InstInfo::Store;
-  d.info.space = ptx::Space::Shared;  // a generic address is one of shared memory too
+  d.info.space = ptx::Space::Shared;  // a generic address must be in shared memory too
   d.info.bytes = static_cast<uint16_t>(count * ROWS * ROW_BYTES / LANES);
   d.info.element = ROW_BYTES;
   d.info.observed = InstInfo::Rows;

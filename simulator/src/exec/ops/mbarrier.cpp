@@ -11,7 +11,7 @@ namespace wbsim {
 namespace {
 
 // From the lowest bit: 20 of pending, 20 of expected, 21 of tx in two's complement, the phase, and
-// two that say that this is an mbarrier.
+// two that mark an mbarrier.
 constexpr int COUNT_BITS = 20, TX_BITS = 21, PHASE_BIT = 61, MARK_BIT = 62;
 constexpr uint64_t MARK = 1;
 
@@ -33,7 +33,7 @@ void add_tx(const Issuer& issuer, Mbarrier& barrier, int64_t bytes) {
   barrier.tx = static_cast<int32_t>(tx);
 }
 
-// Stores what an operation has made of the object, and begins the next phase if this one is
+// Stores the object's new state after an operation, and begins the next phase if this one is
 // complete.
 void update(SharedPlace at, Mbarrier barrier) {
   bool complete = barrier.pending == 0 && barrier.tx == 0;
@@ -45,7 +45,7 @@ void update(SharedPlace at, Mbarrier barrier) {
     barrier.pending = barrier.expected;
   }
   store(at, encoded(barrier));
-  at.block->cluster->given_up = 0;  // something happens, even if nobody has waited for it
+  at.block->cluster->given_up = 0;  // something happens, even if nothing has waited for it
   if (complete || has_signals(at)) {
     notify(*at.block->cluster);
   }

@@ -1,8 +1,8 @@
-// mbarrier.h: mbarrier objects (PTX ISA, "mbarrier"), which live in shared memory as 8 bytes.
+// mbarrier.h: mbarrier objects (PTX ISA, "mbarrier"): 8 bytes in shared memory.
 //
 // A phase is complete when its pending arrivals and its tx-count are both zero; then the next one
-// begins with the expected number of arrivals. A few bit patterns of the 64 are objects: memory
-// that nobody initialised (0xff everywhere, or zero) is none, and is reported.
+// begins with the expected number of arrivals. Few 64-bit patterns are valid objects: uninitialised
+// memory (0xff everywhere, or zero) is not, and is reported.
 #pragma once
 
 #include <cstdint>
@@ -31,7 +31,7 @@ inline SharedPlace mbarrier_place(const Issuer& issuer, const uint32_t* words) {
   return shared_place(issuer, words, sizeof(uint64_t), alignof(uint64_t), THE_MBARRIER);
 }
 
-// The object at a place; reports bytes that are none.
+// The object at a place; reports bytes that are not one.
 Mbarrier load_mbarrier(const Issuer& issuer, SharedPlace at);
 
 void init_mbarrier(const Issuer& issuer, SharedPlace at, uint32_t count);
@@ -40,7 +40,7 @@ void invalidate_mbarrier(const Issuer& issuer, SharedPlace at);
 struct Arrival {
   uint32_t count = 1;
   uint32_t expect_tx = 0;    // bytes that the phase waits for in addition
-  bool drop = false;         // the later phases do without these arrivals
+  bool drop = false;         // later phases do not expect these arrivals
   bool no_complete = false;  // must not be the last
 };
 // Returns the state before the arrival.

@@ -113,8 +113,8 @@ bool awaited_phase(const Issuer& issuer) {
   return decoded(state).phase;
 }
 
-// Whether the phase that the lane waits for is complete, once the copies that complete it have
-// taken effect.
+// Whether the phase that the lane waits for is complete once the copies that complete it have taken
+// effect.
 bool is_complete(const Issuer& issuer) {
   SharedPlace at = mbarrier_place(issuer, issuer.in->list);
   bool awaited = awaited_phase(issuer);
@@ -133,8 +133,8 @@ Mask complete_lanes(Warp& w, const Inst* in, Mask m) {
 
 void set_lanes(Mask& predicate, Mask m, Mask value) { predicate = (predicate & ~m) | (value & m); }
 
-// test_wait and try_wait: how long they take is the system's choice. Here lanes wait until nothing
-// else can happen, so that a loop around them lets the others run and ends in a report if it can
+// test_wait and try_wait: how long they take is up to the system. Here lanes wait until nothing
+// else can happen, so that a loop around them lets the others run, and ends in a report if it can
 // never succeed.
 const Inst* wait(Warp& w, const Inst* in, Mask m) {
   Mask complete = complete_lanes(w, in, m);
@@ -156,7 +156,7 @@ void take_address(Decode& d, size_t i, Window window) {
   d.inst.list = d.list(words);
 }
 
-// Every operation takes effect at once: orders and scopes have nothing left to do.
+// Every operation takes effect at once: orders and scopes have no effect.
 void drop_order(Decode& d, std::initializer_list<const char*> orders) {
   d.drop(orders);
   d.drop({"cta", "cluster"});

@@ -11,9 +11,9 @@
 
 namespace wbsim {
 
-// Calls f(lanes) for each set of lanes that is complete: they name one mask, in the register
-// `slot`, and its live lanes are all here. Tiles of a warp may each name their own. The other lanes
-// wait. Returns the next instruction, or HALT if no lane goes on.
+// Calls f(lanes) for each complete set of lanes: they name one mask, in register `slot`, and its
+// live lanes are all here. Tiles of a warp may each name their own. The other lanes wait. Returns
+// the next instruction, or HALT if no lane continues.
 template <class F>
 const Inst* for_members(Warp& w, const Inst* in, Mask m, uint32_t slot, F f) {
   const uint32_t* named = w.reg<uint32_t>(slot);

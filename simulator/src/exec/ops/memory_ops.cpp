@@ -15,7 +15,7 @@ using ptx::Space;
 using ptx::Type;
 
 // ---- Values -------------------------------------------------------------------------------------
-// T is what lies in memory, R the register it is extended to (sign-extended if T is signed).
+// T is the type in memory, R the register it is extended to (sign-extended if T is signed).
 
 // The register of element e: a vector access has a list of them.
 template <class R>
@@ -36,11 +36,11 @@ void load_each(const Access& at, Warp& w, const Inst* in, Mask m) {
   });
 }
 
-// A T in memory, wherever the address is aligned to.
+// A T in memory, however the address is aligned.
 template <class T>
 using InMemory [[gnu::aligned(1), gnu::may_alias]] = T;
 
-// Kept out of line: inlined, the multiples of step are computed before they are known to be needed.
+// Not inlined: otherwise the multiples of step are computed before they are known to be needed.
 template <class T, class R>
 [[gnu::noinline]] void load_strided(R* to, const uint8_t* from, int64_t step) {
   for (int l = 0; l < HALF; l++) {
@@ -49,7 +49,7 @@ template <class T, class R>
   }
 }
 
-// 16 lanes that read one place, a row, or one place a step.
+// 16 lanes that read one place, a row, or places a constant step apart.
 template <class T, class R>
 inline void load_half(R* to, const uint8_t* from, int64_t step) {
   if (step == 0) {
@@ -113,7 +113,7 @@ const Inst* load(Warp& w, const Inst* in, Mask m) {
   return next(in);
 }
 
-// The most frequent load, and a short way for it: one value, as wide as its register, all lanes at
+// The most frequent load, and a short path for it: one value, as wide as its register, all lanes at
 // one place or in one row.
 template <AddressKind KIND, class T>
 const Inst* load_row(Warp& w, const Inst* in, Mask m) {
@@ -375,7 +375,7 @@ void describe(Decode& d, InstInfo::Class kind, Space space, Type type, int count
   d.info.element = static_cast<uint16_t>(ptx::bytes_of(type));
 }
 
-// Loads that other threads' writes must show up in, and those that ask to, are not served by L1.
+// Loads that must see other threads' writes, and those that ask to bypass it, are not served by L1.
 bool bypasses_l1(const Decode& d) {
   static constexpr std::string_view MODIFIERS[] = {"cg",      "cv",   "volatile",       "relaxed",
                                                    "acquire", "mmio", "L1::no_allocate"};
@@ -390,7 +390,7 @@ void observe_lanes(Decode& d, AddressKind kind) {
   d.info.bypasses_l1 = bypasses_l1(d);
 }
 
-// Parameters of device functions lie on the stack, in local memory.
+// Parameters of device functions are on the stack, in local memory.
 Space stack_or(Space space, Decode& d, const Operand& address) {
   if (space != Space::Param || address.symbol.empty()) {
     return space;
@@ -444,11 +444,11 @@ void build_st(Decode& d) {
   d.inst.run = pick(Op::Store, kind, type, bytes, count);
 }
 
-// ---- What concerns caches -----------------------------------------------------------------------
+// ---- Caches -------------------------------------------------------------------------------------
 
 const Inst* nothing(Warp&, const Inst* in, Mask) { return next(in); }
 
-// What is said about caches has no effect that a program could see.
+// Cache hints have no effect that a program could observe.
 void build_prefetch(Decode& d) {
   d.drop({"global", "local", "const", "param", "L1", "L2", "L2::evict_last", "L2::evict_normal"});
   d.inst.run = nothing;
@@ -482,7 +482,7 @@ const Inst* clear(Warp& w, const Inst* in, Mask m) {
   return next(in);
 }
 
-// A cache policy is opaque, and there is no cache: one policy does for all.
+// A cache policy is opaque, and there is no cache: one policy serves for all.
 void build_createpolicy(Decode& d) {
   d.drop({"fractional", "range", "cvt", "global", "L2", "L2::evict_last", "L2::evict_normal",
           "L2::evict_first", "L2::evict_unchanged"});

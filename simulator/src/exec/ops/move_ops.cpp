@@ -20,8 +20,8 @@ const Inst* move(Warp& w, const Inst* in, Mask m) {
   return map1<[](U a) { return a; }, U, U>(w, in, m);
 }
 
-// nvcc copies accumulators of wgmma from register to register while products are on their way, and
-// ptxas then waits for these.
+// nvcc copies accumulators of wgmma from register to register while products are in flight, and
+// ptxas then waits for them.
 template <class U>
 const Inst* move_accumulator(Warp& w, const Inst* in, Mask m) {
   complete_products(w);
@@ -34,7 +34,7 @@ const Inst* move_pred(Warp& w, const Inst* in, Mask m) {
   return next(in);
 }
 
-// {a, b} -> d: a in the low bits. A part has BITS bits and lies in a register P; W is the whole.
+// {a, b} -> d: a in the low bits. A part has BITS bits and is in a register P; W is the whole.
 template <class P, int BITS>
 constexpr P PART = static_cast<P>(static_cast<P>(~P{0}) >> (8 * sizeof(P) - BITS));
 
@@ -135,7 +135,7 @@ const Inst* read_time(Warp& w, const Inst* in, Mask m) {
   return next(in);
 }
 
-// The handler that reads a register which changes while the kernel runs; nullptr: it does not.
+// The handler that reads a register that changes while the kernel runs; nullptr: it does not.
 Handler pick_time(Special which) {
   switch (which) {
     case Special::Clock:

@@ -25,7 +25,7 @@ inline Mask combine(uint8_t how, Mask r, Mask c) {
   return how == And ? r & c : how == Or ? r | c : how == Xor ? r ^ c : r;
 }
 
-// r combined with c as Inst::flags says.
+// r combined with c as specified by Inst::flags.
 inline Mask combined(Warp& w, const Inst* in, Mask r) {
   return in->flags
              ? combine(in->flags & 7, r, w.pred(in->c) ^ (in->flags & NEGATE_C ? ALL_LANES : 0))
@@ -45,7 +45,7 @@ inline void write_pred(Warp& w, uint32_t slot, Mask value, Mask m) {
   p = (p & ~m) | (value & m);
 }
 
-// What set writes where the comparison holds.
+// What set writes if the comparison holds.
 inline uint32_t value_of_true(ptx::Type type) {
   switch (type) {
     case ptx::Type::U16:
@@ -76,7 +76,7 @@ inline uint32_t second_destination(Decode& d, const ptx::Operand& op) {
   return d.dst(second, ptx::Type::Pred);
 }
 
-// The destinations of setp: p, or p|q, where _ stands for one that nobody wants.
+// The destinations of setp: p, or p|q, where _ stands for one that is not wanted.
 inline void predicate_destinations(Decode& d) {
   const ptx::Operand& to = d.arg(0);
   d.inst.dst = to.kind == ptx::Operand::Sink ? d.scratch(2) : d.dst(0, ptx::Type::Pred);

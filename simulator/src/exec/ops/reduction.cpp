@@ -14,7 +14,7 @@ namespace {
 
 using ptx::Type;
 
-// Other blocks reduce into the same memory on other cores. U is the element's bits.
+// Other blocks may reduce into the same memory on other cores. U is the element's bits.
 template <class U, class F>
 void each_element(uint8_t* to, const uint8_t* from, size_t bytes, F f) {
   for (size_t i = 0; i < bytes; i += sizeof(U)) {
@@ -61,7 +61,7 @@ ReduceElements integer_reduction(Reduce op) {
   }
 }
 
-// 16-bit floats as floats, which hold the exact sum of two closely enough to round it once more.
+// 16-bit floats as floats, which hold the exact sum of two accurately enough to round it once more.
 struct Half {
   static float value(uint16_t bits) { return static_cast<float>(std::bit_cast<_Float16>(bits)); }
   static uint16_t bits(float v) {
@@ -106,7 +106,7 @@ ReduceElements half_reduction(Reduce op) {
   }
 }
 
-// As red.add.f32, which flushes denormals in global memory.
+// Like red.add.f32, which flushes denormals in global memory.
 void add_floats(uint8_t* to, const uint8_t* from, size_t bytes) {
   each_element<uint32_t>(to, from, bytes, [](uint32_t a, uint32_t b) {
     float sum = flush(std::bit_cast<float>(a)) + flush(std::bit_cast<float>(b));

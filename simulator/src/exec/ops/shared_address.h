@@ -1,5 +1,5 @@
 // shared_address.h: address operands of instructions that have several of them, and the shared
-// memory of a cluster's blocks that they name.
+// memory of a cluster's blocks that they refer to.
 #pragma once
 
 #include <string>
@@ -26,7 +26,7 @@ struct Issuer {
   }
 };
 
-// What an address operand may name. Generic: the shared memory of any block of the cluster.
+// What an address operand may refer to. Generic: the shared memory of any block of the cluster.
 enum class Window : uint8_t { Cta, Cluster, Generic, Global };
 
 // An address operand: three words of Inst::list.
@@ -35,7 +35,7 @@ constexpr size_t ADDRESS_WORDS = 3;
 // Appends the words of an address operand. Throws Unsupported.
 void push_address(Decode& d, const ptx::Operand& op, Window window, std::vector<uint32_t>& words);
 
-// The modifiers shared, shared::cta and shared::cluster; none of them: a generic address.
+// The modifiers shared, shared::cta and shared::cluster; without them: a generic address.
 Window take_window(Decode& d);
 
 // Wraps at the width of its register.
@@ -45,8 +45,8 @@ inline uint64_t address_of(Warp& w, const uint32_t* words, int lane) {
                           : w.reg<uint64_t>(words[0])[lane] + offset;
 }
 
-// What keeps a block from using the shared memory of one of its cluster: ", which has exited" or
-// ", which may not have started", as no barrier of the cluster has seen it; "" if nothing does.
+// What keeps a block from using the shared memory of another in its cluster: ", which has exited",
+// or ", which may not have started" if no cluster barrier has seen it; "" if nothing does.
 std::string trouble_with(const Block& user, const Block& owner);
 constexpr char NOT_LIVE_HINT[] =
     "call cluster.sync() before the first use of another block's memory, and after the last";
@@ -60,8 +60,8 @@ struct SharedPlace {
   uint32_t address() const { return SHARED_BASE + offset; }
 };
 
-// Bytes of shared memory that an operand names. Reports what lies outside of every block's memory,
-// is not aligned, or belongs to a block that has exited. what: "the mbarrier", for the report.
+// The shared memory bytes that an operand refers to. Reports what is outside every block's memory,
+// is misaligned, or belongs to a block that has exited. what: "the mbarrier", for the report.
 SharedPlace shared_place(const Issuer& issuer, const uint32_t* words, uint64_t bytes,
                          uint32_t align, const char* what);
 // The same place in another block of the cluster.

@@ -1,18 +1,18 @@
 // shared_matrix.h: matrices in shared memory as wgmma reads them (PTX ISA, "Asynchronous Warpgroup
 // Level Matrix Shared Memory Layout", "Strides", "Matrix Descriptor Format").
 //
-// Memory is read in units of 16 bytes, of which eight make a core matrix. K-major, a unit is half
-// of the 32 bytes that a row of A, or a column of B, has along K; a column of B has 64 bytes if A is
-// sparse. MN-major, which only 16-bit types
-// may be, it is eight rows at one k. A swizzled row has as many units side by side as its swizzle
-// is wide; without a swizzle it has one.
+// Memory is read in units of 16 bytes, eight of which make a core matrix. K-major, a unit is half
+// of the 32 bytes that a row of A, or a column of B, has along K; a column of B has 64 bytes if A
+// is sparse. MN-major, which only 16-bit types may be, it is eight rows at one k.
+// A swizzled row has as many units side by side as its swizzle is wide; without a swizzle it has
+// one.
 //
 //            K-major: unit u of row r                    MN-major: rows 8u to 8u + 7 at k
 //   none     16 (r % 8) + LBO u + SBO (r / 8)            16 (k % 8) + SBO u + LBO (k / 8)
 //   W wide   16 W (r % 8) + 16 u + SBO (r / 8)           16 W (k % 8) + 16 (u % W) + LBO (u / W)
 //                                                          + SBO (k / 8)
 //
-// LBO and SBO are the descriptor's leading and stride byte offsets. The swizzle comes last.
+// LBO and SBO are the descriptor's leading and stride byte offsets. The swizzle is applied last.
 #pragma once
 
 #include <cstdint>
@@ -44,7 +44,7 @@ class SharedMatrix {
     return place(UNIT_BYTES * width_ * line + across * unit + stride_ * block);
   }
 
-  // The same of an MN-major matrix, at k = 8 block + line.
+  // The same for an MN-major matrix, at k = 8 block + line.
   uint32_t column_unit(uint32_t block, uint32_t line, uint32_t unit) const {
     bool plain = swizzle_ == Swizzle::None;
     return place(UNIT_BYTES * width_ * line + UNIT_BYTES * (unit % width_) +
@@ -56,8 +56,8 @@ class SharedMatrix {
   // matrix-descriptor-encode(x) = (x & 0x3ffff) >> 4
   static uint32_t field(uint64_t bits) { return static_cast<uint32_t>(bits & 0x3fff) << 4; }
 
-  // The base offset says by how many 128-byte lines the pattern starts behind a multiple of its
-  // period.
+  // The base offset says how many 128-byte lines after a multiple of its period the pattern
+  // starts.
   uint32_t place(uint32_t offset) const {
     uint32_t address = start_ + offset, shift = base_ << 7;
     return swizzled(address - shift, swizzle_) + shift;

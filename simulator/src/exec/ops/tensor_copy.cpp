@@ -35,7 +35,7 @@ enum DataType : uint8_t {
 struct ElementType {
   uint8_t bytes;
   ptx::Type type;
-  uint64_t nan;  // what fills out-of-bounds elements on request; integers have none
+  uint64_t nan;  // what fills out-of-bounds elements if requested; integers have none
 };
 
 constexpr ElementType TYPES[NUM_TYPES] = {
@@ -57,7 +57,7 @@ constexpr ElementType TYPES[NUM_TYPES] = {
 constexpr Swizzle SWIZZLES[] = {Swizzle::None, Swizzle::Bytes32, Swizzle::Bytes64,
                                 Swizzle::Bytes128};  // by CUtensorMapSwizzle
 
-// Bytes of each row that lie inside of the tensor: [first, last), the same for all rows.
+// Bytes of each row that are inside the tensor: [first, last), the same for all rows.
 struct Clip {
   int64_t first, last;
 };
@@ -69,7 +69,7 @@ Clip clip_of(const TensorBox& box) {
           std::clamp<int64_t>((size - box.at[0]) * bytes, 0, row)};
 }
 
-// A dimension behind the first: the coordinates that its rows take.
+// A dimension after the first: the coordinates of its rows.
 struct Steps {
   int64_t first, step, size, stride;  // stride: bytes
   uint32_t count;
@@ -79,7 +79,7 @@ struct Steps {
 };
 
 // Calls f(row, address) for the rows of a tiled box, in order; address: of the row's element 0, or
-// nullptr if the row lies outside of the tensor.
+// nullptr if the row is outside the tensor.
 template <class F>
 void each_tiled_row(const TensorBox& box, F f) {
   const TensorMap& map = box.map;
@@ -112,7 +112,7 @@ void each_tiled_row(const TensorBox& box, F f) {
 }
 
 // The same for the pixels of an im2col box. Positions move through the bounding box, W fastest, and
-// on to the next images; what is read lies at a position plus the offsets, which are those of the
+// on to the next images; what is read is at a position plus the offsets, which are those of the
 // filter.
 template <class F>
 void each_pixel(const TensorBox& box, F f) {
@@ -152,7 +152,7 @@ void each_row(const TensorBox& box, F f) {
   }
 }
 
-// The bytes of a row and their places in swizzled shared memory, in 16-byte units; a row of im2col
+// The bytes of a row and their places in swizzled shared memory, in 16-byte units; an im2col row
 // may end within one: f(byte, address, bytes).
 template <class F>
 void each_unit(uint32_t address, uint32_t bytes, Swizzle swizzle, F f) {
@@ -206,7 +206,7 @@ uint32_t to_tf32(uint32_t bits) {
 
 bool converts(const TensorBox& box) { return box.map.type >= FLOAT32_FTZ; }
 
-// What copies do to elements of the types that say so: denormals become zero, floats tf32.
+// What copies do to elements of types that require it: denormals become zero, floats tf32.
 void convert(const TensorBox& box, uint8_t* row, int64_t bytes) {
   bool ftz = box.map.type != TFLOAT32, tf32 = box.map.type != FLOAT32_FTZ;
   for (int64_t i = 0; i < bytes; i += 4) {

@@ -1,6 +1,6 @@
 // tensor_copy.h: the boxes of a tensor that cp.async.bulk.tensor copies (PTX ISA, "Tensors").
 //
-// In shared memory a box is rows without gaps: dimension 0 is a row, the others count the rows, the
+// In shared memory a box is rows without gaps: dimension 0 is a row, the others count the rows,
 // lower ones faster. In im2col mode a row is the channels of a pixel. Rows are copied whole.
 #pragma once
 
@@ -22,28 +22,28 @@ struct TensorBox {
   uint32_t row_bytes() const;
   uint64_t num_rows() const;
   uint64_t bytes() const { return num_rows() * row_bytes(); }
-  // Bytes of shared memory from its start on in which the box lies: swizzles stay in their
+  // The bytes of shared memory from its start that contain the box: swizzles stay within their
   // 128-byte line.
   uint64_t shared_bytes() const;
   // The type of an element for reductions; bitwise ones work on bits.
   ptx::Type type(Reduce op) const;
 };
 
-// The tensor map at a generic address; reports what is none, or lies where the unit cannot read it.
+// The tensor map at a generic address; reports one that is invalid, or where the unit cannot read.
 TensorMap load_tensor_map(const Issuer& issuer, uint64_t address);
 
-// Reports a box whose elements inside of the tensor lie outside of the memory it should be in.
+// Reports a box whose elements inside the tensor are outside the memory they should be in.
 void check_box(const Issuer& issuer, const TensorBox& box, bool write, bool reduces = false);
 
-// Where the 16-byte units of a box lie in shared memory that hold elements inside of the tensor, as
-// offsets in the block's.
+// Where the 16-byte units of a box with elements inside the tensor are in shared memory, as offsets
+// in the block's.
 std::vector<uint32_t> units_inside(const TensorBox& box, SharedPlace at);
 
-// global -> shared, with what lies outside of the tensor filled up.
+// global -> shared; what is outside the tensor is filled.
 void load_box(const TensorBox& box, SharedPlace to);
 // shared -> dense rows.
 void read_box(const TensorBox& box, SharedPlace from, uint8_t* to);
-// dense rows -> global; what lies outside of the tensor is left out. reduce: nullptr for a store.
+// dense rows -> global; what is outside the tensor is left out. reduce: nullptr for a store.
 void write_box(const TensorBox& box, const uint8_t* from, ReduceElements reduce);
 
 }  // namespace wbsim

@@ -10,10 +10,10 @@ struct alignas(64) TensorMap {
   static constexpr uint64_t MAGIC = 0x70614d726f736e54;
   static constexpr int MAX_RANK = 5;
 
-  uint64_t magic;       // MAGIC, or the bytes are no tensor map
+  uint64_t magic;       // MAGIC, or the bytes are not a tensor map
   uint64_t address;     // of element 0 in global memory
   uint64_t strides[4];  // bytes between neighbours in dimension i + 1
-  uint32_t sizes[5];    // elements less one: a dimension holds up to 2^32
+  uint32_t sizes[5];    // elements minus one: a dimension holds up to 2^32
   uint16_t box[5];      // elements of a box; tiled mode
   uint8_t element_strides[5];
   uint8_t rank;        // 1 to 5

@@ -1,4 +1,4 @@
-// tensor_map_ops.cpp: tensor maps that a kernel changes: tensormap.replace, tensormap.cp_fenceproxy;
+// tensor_map_ops.cpp: tensor maps modified by kernels: tensormap.replace, tensormap.cp_fenceproxy;
 // prefetch.tensormap.
 
 #include <iterator>
@@ -51,7 +51,7 @@ constexpr FieldForm FIELDS[] = {
     {"fill_mode", Field::Fill, Type::B32, false},
 };
 
-// From the numbers of tensormap.replace (PTX ISA, there) to those of CUtensorMapDataType.
+// From the numbers of tensormap.replace (see the PTX ISA) to those of CUtensorMapDataType.
 constexpr uint8_t ELEMENT_TYPES[] = {0, 1, 2, 3, 4, 5, 6, 7, 10, 8, 9, 11, 12};
 
 // A tensor map in global or shared memory.
@@ -76,7 +76,7 @@ void set_field(TensorMap& map, Field field, uint32_t ordinal, uint64_t value) {
     case Field::Address:
       map.address = value;
       break;
-    case Field::Rank:  // one less is given
+    case Field::Rank:  // given minus one
       map.rank = static_cast<uint8_t>(value + 1);
       break;
     case Field::Box:
@@ -106,7 +106,7 @@ void set_field(TensorMap& map, Field field, uint32_t ordinal, uint64_t value) {
   }
 }
 
-// The values that a field takes: 0 to this.
+// The largest value that a field takes; the smallest is 0.
 uint64_t largest(Field field) {
   switch (field) {
     case Field::Rank:

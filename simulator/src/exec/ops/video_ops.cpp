@@ -1,6 +1,6 @@
 // video_ops.cpp: scalar and SIMD video instructions (PTX ISA, "Video Instructions"): vadd,
-// vabsdiff4 and their like. They pick parts of their operands, compute with room to spare, clamp,
-// and combine the result with a third operand. sm_90 emulates them and so does this: lane by lane.
+// vabsdiff4 and the like. They pick parts of their operands, compute in a wider type, clamp, and
+// combine the result with a third operand. sm_90 emulates them and so does this, lane by lane.
 
 #include <algorithm>
 #include <optional>
@@ -161,7 +161,7 @@ const Inst* simd(Warp& w, const Inst* in, Mask m) {
   return next(in);
 }
 
-// a * b + c, where the product or c may be negated, + 1 for averages, shifted right.
+// a * b + c, where the product or c may be negated, + 1 for averages, then shifted right.
 const Inst* vmad(Warp& w, const Inst* in, Mask m) {
   const uint32_t* f = in->list;
   bool is_signed = f[A_SIGNED] || f[B_SIGNED] || f[NEGATE_PRODUCT] || f[NEGATE_C];
@@ -170,7 +170,7 @@ const Inst* vmad(Warp& w, const Inst* in, Mask m) {
     Wide a = extend(a_bits >> (f[A_PARTS] * f[PART_BITS_A]), f[PART_BITS_A], f[A_SIGNED]);
     Wide b = extend(b_bits >> (f[B_PARTS] * f[PART_BITS_B]), f[PART_BITS_B], f[B_SIGNED]);
     uint32_t c_bits = w.reg<uint32_t>(in->c)[l];
-    // -c is ~c, extended, plus one: of the lowest number that is not its negation in 32 bits.
+    // -c is ~c, extended, plus one; for the lowest number that is not its 32-bit negation.
     Wide c = extend(f[NEGATE_C] ? ~c_bits : c_bits, 32, is_signed);
     Wide r = (f[NEGATE_PRODUCT] ? -(a * b) : a * b) + c + (f[NEGATE_C] || f[PLUS_ONE]);
     r >>= f[MODE];
@@ -190,8 +190,8 @@ Operand whole(const Operand& op) {
   return r;
 }
 
-// The parts that a selector such as b3 or h10 names, first the one for the lowest element, four
-// bits each; and their width.
+// The parts that a selector such as b3 or h10 names, four bits each, that for the lowest element
+// first; and their width.
 struct Selector {
   uint32_t parts, bits;
   int count;
@@ -222,7 +222,7 @@ constexpr std::pair<const char*, Op> COMPARISONS[] = {{"eq", EQ}, {"ne", NE}, {"
 // zero.
 std::vector<uint32_t> take_fields(Decode& d, std::optional<Op> op) {
   std::vector<uint32_t> f(NUM_FIELDS);
-  f[D_SIGNED] = op && take_signed(d);  // what vset gives is unsigned
+  f[D_SIGNED] = op && take_signed(d);  // the result of vset is unsigned
   f[A_SIGNED] = take_signed(d);
   f[B_SIGNED] = take_signed(d);
   f[SATURATE] = op && d.take("sat");

@@ -1,9 +1,9 @@
 // wgmma_multiply.cpp: the product of one warp, computed in the layout of its accumulators.
 //
-// A register of D holds eight rows and every second of eight columns: lane l has row l / 4 and the
-// column that is number l % 4 of those. So D is never rearranged. For each k, a register takes the
-// column of A with every element four times (the same for all columns of D), times four elements of
-// B, repeated for every row:
+// A register of D holds eight rows and every second of eight columns: lane l has row l / 4 and
+// number l % 4 of those columns. So D is never rearranged. For each k, a register takes the column
+// of A with every element four times (the same for all columns of D), times four elements of B,
+// repeated for every row:
 //
 //   lane        0        1        2        3        4        5     ...
 //   A         a(0,k)   a(0,k)   a(0,k)   a(0,k)   a(1,k)   a(1,k)  ...
@@ -91,7 +91,7 @@ float widen_e4m3(uint32_t v) {
   return std::bit_cast<float>(std::bit_cast<uint32_t>(F16::widen(half) * 256.0f) | nan);
 }
 
-// f(the lowest BITS bits are an element) for all elements; returns how many a row has.
+// f(x), with the element in the lowest BITS bits of x, for all elements; returns how many per row.
 template <int BITS, class F>
 int widen_each(const Panel& in, float (*out)[PANEL], F f) {
   for (int w = 0; w < WORDS; w++) {
@@ -104,7 +104,7 @@ int widen_each(const Panel& in, float (*out)[PANEL], F f) {
   return WORDS * 32 / BITS;
 }
 
-// The elements as f32, or words of bits as they are: out[k] is element k of the panel's rows.
+// The elements as f32, or words of bits unchanged: out[k] is element k of the panel's rows.
 // Returns how many a row has.
 int widen(Element type, const Panel& in, float (*out)[PANEL]) {
   auto half = [](uint32_t v) { return F16::widen(static_cast<uint16_t>(v)); };
@@ -114,7 +114,7 @@ int widen(Element type, const Panel& in, float (*out)[PANEL]) {
       return widen_each<16>(in, out, half);
     case Element::BF16:
       return widen_each<16>(in, out, [](uint32_t v) { return std::bit_cast<float>(v << 16); });
-    case Element::TF32:  // the lower 13 bits of a register do not belong to the number
+    case Element::TF32:  // the lower 13 bits of a register are not part of the number
       return widen_each<32>(in, out,
                             [](uint32_t v) { return std::bit_cast<float>(v & 0xffffe000u); });
     case Element::E4M3:
@@ -177,8 +177,8 @@ void add_products(const float (*a)[4 * ROWS], const float (*b)[PANEL], int count
   }
 }
 
-// The same for sparse A, every row of which holds elements at places of its own. What a row
-// does not select of B is not multiplied, be it infinite.
+// The same for sparse A, every row of which holds elements at its own places. Elements of B that a
+// row does not select are not multiplied, even if they are infinite.
 void add_held_products(const float (*a)[4 * ROWS], const float (*b)[PANEL], const Places& places,
                        int count, float* const sums[]) {
   for (int r = 0; r < SUMS; r++) {
@@ -212,7 +212,7 @@ void add_bits(const float (*a)[4 * ROWS], const float (*b)[PANEL], int count, fl
 
 // ---- Accumulators -------------------------------------------------------------------------------
 
-// f32 elements are summed up in their registers, others beside them.
+// f32 elements are summed in their registers, others separately.
 void load_sums(const Form& form, uint32_t* const d[], int registers, float* const sums[]) {
   if (!form.accumulate || form.d == Element::S32) {  // integers are added at the end
     for (int r = 0; r < SUMS; r++) {

@@ -7,13 +7,13 @@
 
 namespace wbsim::wgmma {
 
-constexpr int ROWS = 16;  // of A and D, that belong to a warp
+constexpr int ROWS = 16;  // of A and D, per warp
 constexpr int MAX_COLUMNS = 256;
 constexpr int PANEL = 16;  // rows of A or columns of B that are handled together
-constexpr int WORDS = 8;   // of 32 bits, hold K elements of any type: such a row or column
+constexpr int WORDS = 8;   // of 32 bits, hold K elements of any type: one such row or column
 
-// 16 rows of A or columns of B, transposed: word w of all of them, then word w + 1. Their order is
-// that of the columns in the accumulators: 0 2 4 6, 1 3 5 7, 8 10 12 14, 9 11 13 15.
+// 16 rows of A or columns of B, transposed: word w of all of them, then word w + 1. They are in the
+// order of the columns in the accumulators: 0 2 4 6, 1 3 5 7, 8 10 12 14, 9 11 13 15.
 struct alignas(64) Panel {
   uint32_t words[WORDS][PANEL];
 };

@@ -2,9 +2,9 @@
 //
 // A product is asynchronous: it takes effect at the wgmma.wait_group that covers its commit group,
 // as late as the PTX ISA allows ("Asynchronous Warpgroup Level Matrix Instructions"). Until then
-// its accumulators show their old values, and what is written to its operands in shared memory
-// changes the result. A product that nobody waits for never happens. Operands in registers are
-// captured when it is issued: PTX registers are virtual, and nvcc uses them again at will.
+// its accumulators keep their old values, and writes to its operands in shared memory change the
+// result. A product that is never waited for never happens. Operands in registers are captured when
+// it is issued: PTX registers are virtual, and nvcc reuses them freely.
 
 #include <algorithm>
 #include <bit>
@@ -31,7 +31,7 @@ constexpr int WARPS = 4;  // of a warpgroup
 constexpr int A_REGISTERS = 4;
 constexpr int M = WARPS * ROWS;
 
-// What an instruction says, beside its operands; lies in front of them in Inst::list.
+// What an instruction specifies in addition to its operands; precedes them in Inst::list.
 struct Setup {
   Form form;
   bool a_in_registers = false;
@@ -39,7 +39,7 @@ struct Setup {
   bool sparse = false;                        // A
   uint8_t selector = 0;                       // of the lanes that hold metadata
 
-  int steps() const { return sparse ? 2 : 1; }  // of a panel, along k of B
+  int steps() const { return sparse ? 2 : 1; }  // per panel, along k of B
 };
 constexpr size_t SETUP_WORDS = (sizeof(Setup) + 3) / 4;
 
@@ -54,7 +54,7 @@ struct Pending {
   uint64_t group;  // in the order of the warp's commits
   bool accumulate;
   uint64_t a_descriptor, b_descriptor;
-  wgmma::Panel a;  // as soon as it is read, which at once is A in registers
+  wgmma::Panel a;  // once it has been read; A in registers is read at once
   std::vector<wgmma::Panel> b;
   uint32_t metadata[LANES];  // if A is sparse
   Time issued = 0;           // for the race check
@@ -126,7 +126,7 @@ void fill_panel_from_columns(wgmma::Panel& panel, const Units& units) {
   }
 }
 
-// A register holds a word of a row per lane: those of half a row are side by side.
+// A register holds one word of a row per lane: those of half a row are side by side.
 void fill_from_registers(wgmma::Panel& panel, Warp& w, const uint32_t* slots) {
   Units units;
   for (int r = 0; r < A_REGISTERS; r++) {
@@ -152,9 +152,9 @@ void fill_from_registers(wgmma::Panel& panel, Warp& w, const uint32_t* slots) {
   throw f;
 }
 
-// Rows of A, or columns of B, from the block's shared memory. The panel begins at 8 * block; of its
-// 16 rows the matrix has 8 or 16, those that it lacks repeat others. Of each, it takes the 32 bytes
-// from 32 * step on.
+// Rows of A, or columns of B, from the block's shared memory. The panel begins at 8 * block; the
+// matrix has 8 or 16 of its 16 rows, and the missing ones repeat others. Of each, it takes the 32
+// bytes from 32 * step on.
 void fill_from_shared(wgmma::Panel& panel, const Warp& w, const Inst* in, char matrix,
                       const SharedMatrix& shared, bool columns, uint32_t block, uint32_t blocks,
                       uint32_t step = 0) {
@@ -181,7 +181,7 @@ void fill_from_shared(wgmma::Panel& panel, const Warp& w, const Inst* in, char m
   (columns ? fill_panel_from_columns : fill_panel)(panel, units);
 }
 
-// The product has read its operands in shared memory, and no longer minds what is written there.
+// The product has read its operands in shared memory; later writes no longer affect it.
 void read_operands(Warp& w, Pending& p) {
   if (!p.b.empty()) {
     return;
@@ -219,7 +219,7 @@ void take_effect(Warp& w, Pending& p) {
   wgmma::multiply(setup.form, p.a, p.b.data(), setup.sparse ? &places : nullptr, d);
 }
 
-// The oldest products take effect, until so many are left.
+// The oldest products take effect until only `left` remain.
 void complete_until(Warp& w, ProductQueue& queue, size_t left) {
   const size_t done = queue.pending.size() - std::min(left, queue.pending.size());
   for (size_t i = 0; i < done; i++) {
@@ -229,7 +229,7 @@ void complete_until(Warp& w, ProductQueue& queue, size_t left) {
   queue.pending.erase(queue.pending.begin(), queue.pending.begin() + done);
 }
 
-// A column of B has 64 bytes if A is sparse. How they lie in rows that a swizzle makes 32 bytes
+// A column of B has 64 bytes if A is sparse. Their layout in rows that a swizzle makes 32 bytes
 // wide is not documented.
 void check_width(const Warp& w, const Inst* in, const Setup& setup, uint64_t descriptor) {
   if (!setup.b_columns && SharedMatrix(descriptor).swizzle() == Swizzle::Bytes32) {
@@ -239,7 +239,7 @@ void check_width(const Warp& w, const Inst* in, const Setup& setup, uint64_t des
   }
 }
 
-// Where the units of a matrix lie in the block's shared memory, as offsets.
+// Where the units of a matrix are in the block's shared memory, as offsets.
 void add_units(std::vector<uint32_t>& offsets, const SharedMatrix& shared, bool columns,
                uint32_t first, uint32_t blocks, uint32_t units) {
   for (uint32_t block = first; block < first + blocks; block++) {
@@ -322,7 +322,7 @@ const Inst* commit_group(Warp& w, const Inst* in, Mask m) {
   return with_whole_warp(w, in, m, [&] { queue_of(w).commits++; });
 }
 
-// Waits until at most imm groups are pending. A product is one of its whole warpgroup: when it is
+// Waits until at most imm groups are pending. A product belongs to the whole warpgroup: when it is
 // complete for one warp, all four have begun it, and it has read the operands of all of them.
 const Inst* wait_group(Warp& w, const Inst* in, Mask m) {
   ProductQueue& own = queue_of(w);
@@ -359,7 +359,7 @@ const Inst* wait_group(Warp& w, const Inst* in, Mask m) {
   });
 }
 
-// Registers are always up to date: what would be missing without it the race check knows.
+// Registers are always up to date; the race check knows what would be missing without it.
 const Inst* register_fence(Warp& w, const Inst* in, Mask m) {
   return with_whole_warp(w, in, m, [&] {
     Checker* checker = w.block->cluster->checker.get();
@@ -375,7 +375,7 @@ const Inst* nothing(Warp& w, const Inst* in, Mask m) {
 
 // ---- Decoding -----------------------------------------------------------------------------------
 
-// The combinations of types and shapes, PTX ISA, "wgmma.mma_async".
+// The valid combinations of types and shapes (PTX ISA, "wgmma.mma_async").
 bool exists(const Form& form, const Shape& shape, int held_k) {
   using enum Element;
   auto both = [&](Element x, Element y) {
@@ -391,7 +391,7 @@ bool exists(const Form& form, const Shape& shape, int held_k) {
          shape.n <= wgmma::MAX_COLUMNS && held_k * bits_of(form.a) == 32 * wgmma::WORDS;
 }
 
-// An immediate of which only two values exist; true for the second.
+// An immediate that can have only two values; true for the second.
 bool either(const Operand& op, int64_t first, int64_t second) {
   int64_t value = static_cast<int64_t>(op.bits);
   if (op.kind != Operand::Integer || (value != first && value != second)) {
@@ -421,7 +421,7 @@ void build_mma_async(Decode& d) {
   }
 
   // d, a, b, metadata and selector if A is sparse, scale-d, then for floating-point types the signs
-  // of A and B, and for those of 16 bits whether A and B are MN-major; A in registers is not.
+  // of A and B, and for 16-bit types whether A and B are MN-major; A in registers is not.
   setup.a_in_registers = d.arg(1).kind == Operand::Vector;
   const size_t signs = integer ? 0 : 2;
   const size_t majors = bits_of(form.a) != 16 ? 0 : setup.a_in_registers ? 1 : 2;

@@ -2,8 +2,8 @@
 // (PTX ISA, "Matrix multiply-accumulate operation using wmma instructions").
 //
 // The fragments are those of mma.sync, tile by tile, for every layout in memory. A fragment with
-// more registers than that (f16 has eight for A and for B) repeats them, as hardware does: what a
-// kernel does to each element of a fragment, it does to every copy.
+// more registers than that (f16 has eight for A and for B) repeats them, as hardware does: whatever
+// a kernel does to each element of a fragment, it does to every copy.
 
 #include <cstring>
 #include <utility>
@@ -19,12 +19,12 @@ namespace {
 
 constexpr int MAX_LINES = 32;
 
-// A matrix X x Y as its fragment sees it: a word holds neighbours in y. A is m x k, B is n x k, C is
-// m x n. Follows in Inst::list, then for every register what it holds.
+// A matrix X x Y as its fragment sees it: a word holds neighbours in y. A is m x k, B is n x k, C
+// is m x n. Follows in Inst::list, then for every register what it holds.
 struct Layout {
   Element type;
   bool lines_along_y;  // consecutive y are neighbours in memory; otherwise consecutive x
-  bool has_stride;     // the operand Inst::b; otherwise lines follow each other
+  bool has_stride;     // the operand Inst::b; otherwise lines are contiguous
   int x, y;
   int word_step;  // in y, from a lane to the next of its row
   int alignment;  // of every line in memory
@@ -90,7 +90,7 @@ Matrix find_lines(Warp& w, const Inst* in) {
   return matrix;
 }
 
-// Calls f(register, memory, bytes, lane) for every piece of a word that lies in one piece in memory;
+// Calls f(register, memory, bytes, lane) for every piece of a word that is contiguous in memory;
 // register: where its bytes are.
 template <class F>
 void for_pieces(const Matrix& matrix, Warp& w, F f) {
@@ -113,7 +113,7 @@ void for_pieces(const Matrix& matrix, Warp& w, F f) {
   }
 }
 
-// Tells what the warp reads or writes: of each register, the lanes' pieces.
+// Reports what the warp reads or writes: for each register, the lanes' pieces.
 void tell(const Matrix& matrix, Warp& w, const Inst* in, WarpAccess::Kind kind) {
   const Launch& launch = *w.block->worker->launch;
   if (!launch.observed()) {

@@ -1,8 +1,8 @@
-// calls.h: what the CUDA calls are written with.
+// calls.h: the building blocks of the CUDA calls.
 //
 // Each call is a function wbsim_<name> of the library; the archive that programs link
 // (cudart/) forwards cudaMalloc to wbsim_cudaMalloc, and so on. Signatures come from NVIDIA's
-// headers, so a call that is declared here wrongly does not compile.
+// headers, so a call that is declared wrongly here does not compile.
 #pragma once
 
 #include <cuda.h>
@@ -34,9 +34,9 @@ CUresult cuProfilerStop();
 
 namespace wbsim {
 
-bool is_in_host_function();  // of a stream, which must not call CUDA
+bool is_in_host_function();  // of a stream; it must not call CUDA
 
-// The body of a runtime call: throws ApiError, or all is well. Every error becomes the thread's
+// The body of a runtime call: it throws ApiError, or it succeeded. Every error becomes the thread's
 // last one; after a sticky error nothing is done any more.
 template <class Body>
 cudaError_t call(Body body) {

@@ -1,4 +1,4 @@
-// driver.h: what the driver's calls are written with. Most of them are the runtime's under another
+// driver.h: the building blocks of the driver's calls. Most of them are the runtime's under another
 // name: handles and numbers are the same, errors have other names, and the runtime's last error is
 // left alone.
 #pragma once

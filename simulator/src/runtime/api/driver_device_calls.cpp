@@ -34,7 +34,7 @@ thread_local std::vector<CUcontext> stack;  // of contexts; the last one is curr
 
 cudaError_t ok() { return cudaSuccess; }
 
-// The same memory has one address for host and device.
+// Memory has the same address on host and device.
 void* host(CUdeviceptr p) { return reinterpret_cast<void*>(p); }
 
 cudaError_t set(CUdeviceptr to, size_t pitch, unsigned value, unsigned element_bytes, size_t width,
@@ -103,7 +103,7 @@ CUresult copy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, CUs
 
 namespace wbsim {
 
-// The runtime initialises the driver, and makes the primary context current where there is none.
+// The runtime initialises the driver, and makes the primary context current if there is none.
 bool driver_is_initialized() { return initialized; }
 
 CUcontext primary_context() {

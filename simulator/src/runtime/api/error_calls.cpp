@@ -1,4 +1,4 @@
-// error_calls.cpp: the state of errors, their names and texts, and the driver's numbers for them.
+// error_calls.cpp: the error state, names and texts of errors, and the driver's numbers for them.
 
 #include "runtime/api/driver.h"
 
@@ -42,7 +42,7 @@ CUresult driver_error(cudaError_t error) {
     case cudaErrorInvalidSymbol:
       return CUDA_ERROR_NOT_FOUND;
     default: {
-      const ErrorText* e = find(error);  // what the driver does not have is a bad argument there
+      const ErrorText* e = find(error);  // errors that the driver lacks are bad arguments there
       return e && in_driver(*e) ? static_cast<CUresult>(error) : CUDA_ERROR_INVALID_VALUE;
     }
   }

@@ -1,5 +1,5 @@
-// graph_calls.cpp: graphs, built node by node (graph_node_calls.cpp) or captured (stream_calls.cpp),
-// and their launches.
+// graph_calls.cpp: graphs, built node by node (graph_node_calls.cpp) or captured
+// (stream_calls.cpp), and their launches.
 
 #include "runtime/api/graph_calls.h"
 
@@ -16,7 +16,7 @@ Handles<GraphExec>& execs() {
 }
 // ---- Lists of nodes -----------------------------------------------------------------------------
 
-// Fills `out` with at most *count nodes; without `out` says how many there are.
+// Fills `out` with at most *count nodes; without `out`, returns how many there are.
 void list(const std::vector<Node*>& nodes, cudaGraphNode_t* out, size_t* count) {
   require(count);
   for (size_t i = 0; out && i < *count; i++) {
@@ -253,7 +253,7 @@ cudaError_t wbsim_cudaGraphUpload(cudaGraphExec_t exec, cudaStream_t stream) {
     stream_of(stream);
   });
 }
-// In a stream that captures, a launch becomes a child graph.
+// In a capturing stream, a launch becomes a child graph.
 cudaError_t wbsim_cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
   return call([&] { submit(stream, ChildWork{exec_of(exec)->graph}); });
 }

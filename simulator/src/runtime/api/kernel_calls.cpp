@@ -1,5 +1,5 @@
 // kernel_calls.cpp: launching kernels, their attributes, occupancy; and what nvcc's host code calls
-// by itself.
+// implicitly.
 
 #include <algorithm>
 
@@ -17,7 +17,7 @@ struct Configuration {
   size_t shared_bytes;
   cudaStream_t stream;
 };
-thread_local std::vector<Configuration> configurations;  // between <<<...>>> and the call behind
+thread_local std::vector<Configuration> configurations;  // between <<<...>>> and the call after it
 
 Binary* binary_of(void** handle) { return reinterpret_cast<Binary*>(handle); }
 
@@ -314,7 +314,7 @@ void wbsim_register_function(void** handle, const void* host, const char* name) 
 void wbsim_register_variable(void** handle, const void* host, const char* name) {
   Runtime::get().modules.add_variable(binary_of(handle), host, name);
 }
-// A managed variable is read through a pointer, which host code asks to be filled before main.
+// A managed variable is read through a pointer, which host code asks to be set before main.
 void wbsim_register_managed(void** handle, void** host, const char* name) {
   Runtime::get().modules.add_variable(binary_of(handle), host, name);
   binary_of(handle)->managed.emplace_back(host, name);

@@ -5,13 +5,13 @@
 
 namespace wbsim {
 
-// Gives a stream the launch of a kernel: a host function or a handle.
+// Submits a kernel launch to a stream: a host function or a handle.
 void launch(const void* kernel, const LaunchShape& shape, void** args, cudaStream_t stream,
             int priority);
 // The parameters of a launch given as CU_LAUNCH_PARAM_BUFFER_POINTER and _SIZE.
 std::vector<uint8_t> pack_extra(Function& function, void** extra);
 LaunchShape shape_of(const cudaLaunchConfig_t& config);
-// Attributes have one numbering in the runtime and in the driver.
+// Attributes have the same numbers in the runtime and in the driver.
 int function_attribute(Function& function, int attribute);
 void set_function_attribute(Function& function, int attribute, int value);
 

@@ -1,4 +1,4 @@
-// library_calls.cpp: modules that a program loads by itself, and entry points it asks for by name.
+// library_calls.cpp: modules that a program loads itself, and entry points it requests by name.
 
 #include <cstring>
 #include <fstream>
@@ -27,7 +27,7 @@ const EntryPoint DRIVER_CALLS[] = {
 #undef CUDA_CALL
 };
 
-// As they were before CUDA 13, for who asks for an older version.
+// As they were before CUDA 13, for callers that request an older version.
 CUresult create_context_v2(CUcontext* out, unsigned flags, CUdevice device) {
   return wbsim_cuCtxCreate(out, nullptr, flags, device);
 }
@@ -54,7 +54,7 @@ Binary& binary_of(const void* handle) {
   return *static_cast<Binary*>(const_cast<void*>(handle));
 }
 
-// `bytes` is unknown for what lies in memory.
+// `bytes` is unknown for an image in memory.
 static Binary* load(const void* image, size_t bytes) {
   require(image);
   auto starts_with = [&](const char (&magic)[5]) {  // magic numbers hold no zero; PTX ends with one

@@ -1,5 +1,5 @@
 // memory_calls.cpp: allocating, copying and setting memory. Device memory is host memory, so
-// managed memory is plain memory and prefetching it has nothing to do.
+// managed memory is plain memory, and prefetching it does nothing.
 
 #include <cstring>
 
@@ -188,7 +188,7 @@ cudaError_t wbsim_cudaPointerGetAttributes(cudaPointerAttributes* out, const voi
     void* address = const_cast<void*>(pointer);
     if (!allocation) {
       out->type = cudaMemoryTypeUnregistered;
-      out->device = -2;  // as the runtime says of memory it does not know
+      out->device = -2;  // what the runtime reports for memory it does not know
       out->hostPointer = address;
       return;
     }

@@ -19,7 +19,7 @@ struct Pool {
   std::map<const void*, size_t> taken;
   uint64_t high = 0;
 
-  // Bytes still in use: what was freed is no longer known to the runtime.
+  // Bytes still in use: the runtime no longer knows what was freed.
   uint64_t used() {
     std::erase_if(taken, [](auto& entry) {
       auto allocation = Runtime::get().memory.find(entry.first);

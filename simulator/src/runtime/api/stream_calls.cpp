@@ -1,5 +1,5 @@
-// stream_calls.cpp: streams and events. Work given to a stream is finished when the call returns,
-// unless the stream captures: then it becomes a node of a graph.
+// stream_calls.cpp: streams and events. Work submitted to a stream is finished when the call
+// returns, unless the stream is capturing: then it becomes a node of a graph.
 
 #include <algorithm>
 #include <cstring>
@@ -24,7 +24,7 @@ Handles<Event>& events() {
 constexpr int LOWEST_PRIORITY = 0, HIGHEST_PRIORITY = -5;
 
 std::shared_ptr<Stream> new_stream(unsigned flags, int priority) {
-  static std::atomic<unsigned long long> last_id{2};  // behind the two default streams
+  static std::atomic<unsigned long long> last_id{2};  // after the two default streams
   auto stream = std::make_shared<Stream>();
   stream->flags = flags;
   stream->priority = std::clamp(priority, HIGHEST_PRIORITY, LOWEST_PRIORITY);
@@ -37,7 +37,7 @@ void create(cudaStream_t* out, unsigned flags, int priority) {
   *out = streams().add<cudaStream_t>(new_stream(flags, priority));
 }
 
-// Waiting for a stream that captures would wait for ever.
+// Waiting for a capturing stream would never end.
 void forbid_while_capturing(Stream& stream) {
   std::lock_guard lock(graph_mutex());
   if (stream.capture) {

@@ -1,5 +1,5 @@
 // tensor_map_calls.cpp: what the tensor memory accelerator is told about a tensor. Each requirement
-// is the one that the driver API states for these calls; what is wrong is said in words, because
+// is the one that the driver API states for these calls; errors are described in words, because
 // the error code says nothing.
 
 #include <cstring>
@@ -31,7 +31,7 @@ class Encoder {
     }
   }
 
-  // What both modes share.
+  // What both modes have in common.
   void tensor(CUtensorMap* out, CUtensorMapDataType type, unsigned rank, void* address,
               const cuuint64_t* sizes, const cuuint64_t* strides, const cuuint32_t* steps,
               CUtensorMapInterleave interleave, CUtensorMapSwizzle swizzle,
@@ -84,7 +84,7 @@ class Encoder {
     map_.fill = static_cast<uint8_t>(fill);
   }
 
-  // `count` elements of the innermost dimension; `what` calls them by their name.
+  // `count` elements of the innermost dimension; `what` is their name.
   void inner(const char* what, unsigned count) const {
     if (map_.interleave != CU_TENSOR_MAP_INTERLEAVE_NONE) {
       return;

@@ -1,4 +1,4 @@
-// user_object_calls.cpp: objects of the program that graphs keep until their last reference goes.
+// user_object_calls.cpp: objects of the program that graphs keep until the last reference is gone.
 
 #include "runtime/api/graph_calls.h"
 
