@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 
 import pytest
 import torch
 
 from simulator.checks import CHECKS, check_names
+from tests import ahead
 from tests.browser import browser
 from workbench.harness import inputs, verify
 from workbench.operators import builds
@@ -28,6 +31,7 @@ WARP_ORDERS = ("ascending", "descending", "random")  # all with --full, else the
 BUILD_FAILURE = pytest.StashKey[BuildError]()
 GPU_TESTS = pytest.StashKey[int]()
 SECONDS: dict[str, float] = {}  # by area
+LAST = ("test_wrong_kernels", "tests/simulator")  # need what children work on meanwhile
 MANY = 1000  # minimum tests in a run for starting some ahead
 CHILDREN: list[subprocess.Popen] = []  # that work alongside the tests
 
@@ -80,7 +84,12 @@ def pytest_report_header(config: pytest.Config) -> str:
     return f"targets: simulator, as PyTorch finds no GPU here; {tier}"
 
 
+@pytest.hookimpl(trylast=True)  # after pytest's own order
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    files = list(dict.fromkeys(item.path for item in items))
+    last = {file: sum(part in str(file) for part in LAST) for file in files}
+    place = {file: i for i, file in enumerate(sorted(files, key=lambda f: (last[f], str(f))))}
+    items.sort(key=lambda item: place[item.path])
     if browser() is None:
         for item in items:
             if item.get_closest_marker("browser"):
@@ -109,6 +118,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     for module in modules:
         if hasattr(module.obj, "begin"):
             CHILDREN.append(module.obj.begin(session))
+    if not session.config.getoption("--full"):
+        os.environ[ahead.FOLDER] = tempfile.mkdtemp(prefix="alongside")
     files = [str(module.path.relative_to(session.config.rootpath)) for module in modules]
     inside = [file for file in files if file.startswith("tests")]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -119,6 +130,8 @@ def pytest_sessionfinish() -> None:
     for child in CHILDREN:
         child.terminate()
         child.wait()
+    if folder := os.environ.pop(ahead.FOLDER, None):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -1,8 +1,9 @@
-"""A child process of pytest that compiles what later tests need while the first ones run.
+"""A child of pytest that works alongside the first tests, for later ones.
 
 ``python -m tests.ahead FILE...`` with the test files that will run: it calls the function ``ahead``
-of those that have one. The tests find in the cache what it has built, and build the rest
-themselves.
+of those that have one, which compiles what their tests need; then the function ``alongside``, which
+runs some of their tests. What it has built they find in the cache; what it has not, they build.
+Results of tests are in FOLDER, if that is set.
 """
 
 import importlib
@@ -11,6 +12,8 @@ import sys
 from pathlib import Path
 
 from tests.simulator.compiled import compile_programs
+
+FOLDER = "WORKBENCH_TESTS_ALONGSIDE"  # the environment variable of pytest and its child
 
 
 def main() -> None:
@@ -23,6 +26,9 @@ def main() -> None:
             compile_programs(simulators)
         if hasattr(module, "ahead"):
             module.ahead()
+    for module in modules if FOLDER in os.environ else ():
+        if hasattr(module, "alongside"):
+            module.alongside(Path(os.environ[FOLDER]))
 
 
 if __name__ == "__main__":

@@ -173,7 +173,7 @@ def test_a_page_s_table_has_as_many_cells_in_every_line():
     text = columns.page_table(rows, columns.page_columns(rows))
     head, rule, naive, tiled, flash = text.splitlines()
     assert len({line.count("|") for line in (head, rule, naive, tiled, flash)}) == 1
-    assert head.startswith("| rung | error | warp instr. | sectors/request | bytes moved |")
+    assert head.startswith("| rung | error | warp instr. | sectors/request | sector bytes |")
     assert "change" not in head  # a page has no previous run
     assert rule.startswith("| --- | ---: |")
     assert naive.endswith("| 16.5/4 | 528 MB x672 | x2.50 | x1.00 | 50% | 41.2 us | latency |")

@@ -245,7 +245,7 @@ def test_arithmetic_that_waits_for_shared_memory(kernel_file):
     # 1000 FMA instructions at 4 per cycle are 250 of the loads' 2000 cycles.
     assert found.title == (
         "2 loads of tile per arithmetic instruction, 0.25 FLOP per byte of shared "
-        "memory: the arithmetic units are busy 12% of the time at most"
+        "memory: the arithmetic units are busy about 12% of the time"
     )
 
 

@@ -199,8 +199,8 @@ def _ratio(name: str) -> Column:
 
 KERNEL = Column("\nrung", "", lambda e: e.row.kernel)
 ERROR = Column(
-    "error\n/allowed",
-    "error/allowed: the largest error of an element, as a share of the error allowed there",
+    "\nerror",
+    "error: the largest of an element, as a share of the error allowed there",
     lambda e: percent(e.row.share),
 )
 INSTRUCTIONS = Column("warp\ninstr.", "", lambda e: amount(e.counted("warp_instructions")))
