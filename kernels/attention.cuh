@@ -47,7 +47,7 @@ inline Attention lowered(const AttentionProblem& p) {
   };
 }
 
-// How many keys, counted from 0, query i sees.
+// The causal mask is decided here: how many keys, counted from 0, query i sees.
 __device__ inline int keys_seen(const Attention& p, int query) {
   if (!p.causal) return p.Nk;
   return min(p.Nk, max(0, p.Nk - (p.Nq - 1 - query)));

@@ -231,8 +231,8 @@ static void matmul_tiled_16(const MatmulProblem& p, cudaStream_t stream) {
 // Idea     A float loaded into a tile serves TILE threads; 32 x 32 = 1024 is the most threads a
 //          block can have.
 // Changes  vs tiled_16: TILE is 32. The kernel's body is multiply_tiles, above.
-// FLOP/B   Global: TILE / 4 = 8 (tiled_16: 4). Shared: 0.25 requested, as before, but a warp is now
-//          one row of the tile, so its load of A_smem is one broadcast word.
+// FLOP/B   Global: TILE / 4 = 8 (tiled_16: 4). Shared: 0.25 requested, as before. Twice as many
+//          FMAs share the loads, barriers and index arithmetic of a trip.
 // Shape    32 x 32 threads per block, 8 KiB smem (8.1 with trans_b), 2 __syncthreads per tile.
 // Trap     1024 threads leave at most 64 registers each; __launch_bounds__ holds nvcc to that. All
 //          32 warps wait at each barrier, and few blocks fit on an SM to fill the gap.

@@ -1,7 +1,7 @@
 // softmax.cuh: what the files of the softmax ladders share: the problem as kernels see it, and
 // reductions.
 //
-// Headers built on it: softmax_vectors.cuh (all dtypes, 16 bytes at a time), softmax_options.cuh
+// Headers built on it: softmax_vectors.cuh (all dtypes, 16 bytes at a time), softmax_elements.cuh
 // (scale, log, lse), softmax_cluster.cuh (several blocks per row).
 #pragma once
 

@@ -52,7 +52,7 @@ __device__ Compute<T> load_dlse(const SoftmaxBackward<T>& p, int64_t row) {
 }
 
 // What an element adds to the sum. Backward options are run-time values, like the forward's
-// (softmax_options.cuh): the branches below are the same for all threads.
+// (softmax_elements.cuh): the branches below are the same for all threads.
 template <class T>
 __device__ Compute<T> term(const SoftmaxBackward<T>& p, T dy, T y) {
   return p.log ? Compute<T>(dy) : Compute<T>(dy) * Compute<T>(y);
@@ -88,7 +88,8 @@ __device__ Vector<T> gradients(const SoftmaxBackward<T>& p, Vector<T> dy_frag, V
 // ------------------------------------------------------------------------------------------------
 // What a rung declines
 
-constexpr char NOT_ALIGNED_ALIKE[] = "dy, y and dx have different addresses modulo 16: vectorized";
+constexpr char NOT_ALIGNED_ALIKE[] =
+    "dy, y and dx have different addresses modulo 16; use vectorized";
 
 inline bool tensors_aligned_alike(const SoftmaxBackwardProblem& p) {
   return with_dtype(p.dx.dtype, [&](auto zero) {

@@ -163,7 +163,7 @@ static void launch_rows(const SoftmaxBackward<T>& p, cudaStream_t stream) {
 
 const char* softmax_backward_cluster_declines(const SoftmaxBackwardProblem& p) {
   if (fits_in_registers(p) && vectors_of_a_row(p) <= CLUSTER_MIN_VECTORS) {
-    return reason("rows of %d columns fit into the registers of a block: row_in_registers",
+    return reason("rows of %d columns fit into the registers of a block; use row_in_registers",
                   static_cast<int>(p.dx.size[3]));
   }
   return tensors_aligned_alike(p) ? nullptr : NOT_ALIGNED_ALIKE;

@@ -89,7 +89,7 @@ __global__ void __launch_bounds__(CLUSTER_NUM_THREADS, CLUSTER_BLOCKS<T>)
 
 const char* softmax_cluster_declines(const SoftmaxProblem& p) {
   if (fits_in_registers(p)) {
-    return reason("rows of %d columns fit into the registers of a block: row_in_registers",
+    return reason("rows of %d columns fit into the registers of a block; use row_in_registers",
                   static_cast<int>(p.x.size[3]));
   }
   return tensors_aligned_alike(p) ? nullptr : NOT_ALIGNED_ALIKE;

@@ -7,7 +7,7 @@
 #pragma once
 
 #include "cluster.cuh"
-#include "softmax_options.cuh"
+#include "softmax_elements.cuh"
 
 constexpr int CLUSTER_NUM_THREADS = 512;    // tunable: 256, 512
 constexpr int CLUSTER_SLICE_BYTES = 65536;  // tunable: 32768, 65536, 131072

@@ -4,7 +4,7 @@
 //   row_in_registers  the row stays in registers                         8
 //
 // Next rung, for longer rows: softmax_cluster.cu.
-#include "softmax_options.cuh"
+#include "softmax_elements.cuh"
 
 // ------------------------------------------------------------------------------------------------
 // row_in_registers: the row is read once (all dtypes, options)

@@ -3,9 +3,9 @@
 // Rungs                                                         requested fp32 bytes per element
 //   vectorized        16-byte loads and stores, any alignment           12
 //
-// From here on the ladder supports all dtypes and options: softmax_options.cuh explains add, Finish
+// From here on the ladder supports all dtypes and options; softmax_elements.cuh explains add, Finish
 // and write_lse. Next rung: softmax_warp_per_row.cu.
-#include "softmax_options.cuh"
+#include "softmax_elements.cuh"
 
 // ------------------------------------------------------------------------------------------------
 // vectorized: 16 bytes per load and store (all dtypes, options)

@@ -4,7 +4,7 @@
 //   warp_per_row      a warp for a short row, no barrier                12
 //
 // Next rung: softmax_row_in_registers.cu.
-#include "softmax_options.cuh"
+#include "softmax_elements.cuh"
 
 // ------------------------------------------------------------------------------------------------
 // warp_per_row: one warp per row (all dtypes, options)
@@ -65,6 +65,6 @@ const char* softmax_warp_per_row_declines(const SoftmaxProblem& p) {
     return (WARP_PER_ROW_MAX_VECTORS + 1) * Vector<decltype(zero)>::SIZE - 1;
   });
   if (p.x.size[3] <= most) return nullptr;
-  return reason("rows of %d columns are too long for a warp: vectorized",
+  return reason("rows of %d columns are too long for a warp; use vectorized",
                 static_cast<int>(p.x.size[3]));
 }

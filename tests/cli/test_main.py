@@ -157,7 +157,7 @@ def test_each_dtype_has_tables_of_the_rungs_that_take_it(of_softmax):
 def test_a_rung_that_declines_is_listed_with_the_reason(of_softmax, of_attention):
     assert of_attention.status == 0
     assert of_attention.line("flash") == f"flash  {DECLINES}"
-    reason = "rows of 70 columns fit into the registers of a block: row_in_registers"
+    reason = "rows of 70 columns fit into the registers of a block; use row_in_registers"
     line = rf"^cluster +declines: {reason}$"
     assert len(re.findall(line, of_softmax.out, flags=re.MULTILINE)) == 2  # in either dtype
     naive, flash = of_attention.rows

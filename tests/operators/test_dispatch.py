@@ -60,7 +60,7 @@ def test_the_last_rung_that_does_not_decline_is_chosen(op, rows, shape, chosen):
     [
         (
             *("softmax", alike, SHORT, "cluster"),
-            "rows of 100 columns fit into the registers of a block: row_in_registers",
+            "rows of 100 columns fit into the registers of a block; use row_in_registers",
         ),
         (
             *("softmax", alike, LONG, "row_in_registers"),
@@ -68,15 +68,15 @@ def test_the_last_rung_that_does_not_decline_is_chosen(op, rows, shape, chosen):
         ),
         (
             *("softmax", alike, LONG, "warp_per_row"),
-            "rows of 20000 columns are too long for a warp: vectorized",
+            "rows of 20000 columns are too long for a warp; use vectorized",
         ),
         (
             *("softmax", differently, LONG, "cluster_pipelined"),
-            "x and y have different addresses modulo 16: vectorized",
+            "x and y have different addresses modulo 16; use vectorized",
         ),
         (
             *("softmax_backward", differently, SHORT, "row_in_registers"),
-            "dy, y and dx have different addresses modulo 16: vectorized",
+            "dy, y and dx have different addresses modulo 16; use vectorized",
         ),
     ],
 )

@@ -88,7 +88,10 @@ CHUNK_ELEMENTS = 2**25  # scores held at once; bounds the reference's memory
 
 
 def visible(queries: int, keys: int, causal: bool, device: torch.device) -> torch.Tensor:
-    """Which keys a query sees, bool [queries, keys]; causal: query i sees keys <= i + Nk - Nq."""
+    """The causal mask of the reference, as ``keys_seen`` is that of the kernels.
+
+    Which keys a query sees, bool [queries, keys]; causal: query i sees keys <= i + Nk - Nq.
+    """
     mask = torch.ones(queries, keys, dtype=torch.bool, device=device)
     return mask.tril(keys - queries) if causal else mask
 

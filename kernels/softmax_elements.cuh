@@ -1,10 +1,12 @@
-// softmax_options.cuh: what the options scale, log and lse do to an element, for the rungs from
-// vectorized on. A kernel walks a row as if there were no options:
+// softmax_elements.cuh: what happens to an element, with the options scale, log and lse, for the
+// rungs from vectorized on. A kernel walks a row as if there were no options:
 //
-//   scaled      x to z                      without options z = x
+//   scaled      x to z = prescale * x       without a scale z = x
 //   add         x to what a part of a row comes to, (m, l)
-//   Finish      x to y, once the row's (m, l) is known: y = exp(z - m) / l
+//   Finish      x to y, once the row's (m, l) is known: y = exp(slope * (z - m)) / l
 //   write_lse   (m, l) to the row's lse     without the option nothing
+//
+// scale = prescale * slope; softmax.cuh explains why, and what rate is.
 //
 // Options are run-time values. All threads take the same branch, once per vector, and scale is a
 // product in every kernel: one kernel per dtype and rung suffices. With log as a template argument
@@ -92,7 +94,7 @@ __device__ void write_lse(const Softmax<T>& p, int64_t index, const Online<Compu
 // ------------------------------------------------------------------------------------------------
 // What a rung declines
 
-constexpr char NOT_ALIGNED_ALIKE[] = "x and y have different addresses modulo 16: vectorized";
+constexpr char NOT_ALIGNED_ALIKE[] = "x and y have different addresses modulo 16; use vectorized";
 
 inline bool tensors_aligned_alike(const SoftmaxProblem& p) {
   return with_dtype(p.x.dtype,
