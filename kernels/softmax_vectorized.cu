@@ -3,7 +3,7 @@
 // Rungs                                                         requested fp32 bytes per element
 //   vectorized        16-byte loads and stores, any alignment           12
 //
-// From here on the ladder supports all dtypes and options; softmax_elements.cuh explains add, Finish
+// From here on the ladder supports all dtypes and options: see softmax_elements.cuh for add, Finish
 // and write_lse. Next rung: softmax_warp_per_row.cu.
 #include "softmax_elements.cuh"
 

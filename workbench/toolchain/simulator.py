@@ -18,9 +18,10 @@ from .diagnostics import build_error
 from .locks import build_lock
 from .paths import REPO, cache_dir, writable
 
+# Aligned, so that a handler's speed does not depend on what is linked before it: 10% and more.
 _FLAGS = (
-    "-std=c++20 -march=native -fPIC -fvisibility=hidden -fno-gnu-unique -ffp-contract=off "
-    "-fno-math-errno -pthread"
+    "-std=c++20 -march=native -falign-functions=64 -falign-loops=32 -fPIC -fvisibility=hidden "
+    "-fno-gnu-unique -ffp-contract=off -fno-math-errno -pthread"
 )
 # Calls of the host take no time that counts, so their room is compiled quickly. It comes last in
 # the link: of a function that several rooms have inline, the linker keeps the first.
