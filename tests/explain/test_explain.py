@@ -197,7 +197,7 @@ def test_bank_conflicts_of_several_lines(kernel_file):
 def test_a_sample_of_the_grid_is_said_to_be_one(kernel_file):
     facts = only(line(kernel_file, LOAD), num_blocks=4000, sampled_blocks=40).facts
     (sampled,) = (fact for fact in facts if fact.name == "sampled")
-    assert (sampled.value, sampled.note) == ("40 blocks", "of 4.00 k ran; the rest as they")
+    assert (sampled.value, sampled.note) == ("40 blocks", "of 4.00 k ran; counters are scaled")
 
 
 def test_loads_off_the_boundary_are_not_called_a_stride(kernel_file):

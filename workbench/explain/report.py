@@ -145,7 +145,7 @@ def _facts(kernel: Kernel) -> list[Fact]:
     ]
     if c.sampled_blocks < c.num_blocks:
         ran = f"{amount(c.sampled_blocks)} blocks"
-        facts.append(Fact("sampled", ran, f"of {amount(c.num_blocks)} ran; the rest as they"))
+        facts.append(Fact("sampled", ran, f"of {amount(c.num_blocks)} ran; counters are scaled"))
     facts += [*_arithmetic(c), *_global(c), *_shared(c)]
     if c.barriers:
         facts.append(Fact("barriers", amount(c.barriers), "warp arrivals"))
