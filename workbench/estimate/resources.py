@@ -6,6 +6,7 @@ One compilation per source file and architecture, cached under the hash of every
 from __future__ import annotations
 
 import ctypes
+import functools
 import re
 import subprocess
 import tempfile
@@ -115,7 +116,11 @@ def of_file(source: Path, arch: str) -> Mapping[str, Resources]:
         BuildError: it does not compile for that architecture.
     """
     prepared = _prepared.pop((source, arch), None)
-    kept = prepared.result() if prepared else _kept(source, arch)
+    return _read(prepared.result() if prepared else _kept(source, arch), arch)
+
+
+@functools.cache  # a folder's name says what is in it: that never changes
+def _read(kept: Path, arch: str) -> Mapping[str, Resources]:
     report = (kept / "report.txt").read_text()
     machine = machine_code.kernels((kept / "kernels.cubin").read_bytes(), int(arch.rstrip("a")))
     return {
