@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -195,6 +196,15 @@ def test_an_excerpt_comes_from_its_file(tmp_path, monkeypatch) -> None:
     page = "<!-- excerpt: race -->\nold\n<!-- end -->\n"
     new = "<!-- excerpt: race -->\n```\na race\n```\n<!-- end -->\n"
     assert pages.updated(page) == new
+
+
+@pytest.mark.full
+def test_excerpts_are_what_the_scripts_print() -> None:
+    """Where tensors are in memory may move a figure in its last digit: not in the fast tier."""
+    command = [sys.executable, "-m", "docs.excerpts", "--dry-run"]
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True)
+    advice = "run python -m docs.excerpts && python -m workbench.cli.pages"
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}{advice}"
 
 
 @pytest.mark.parametrize("page", [*pages.pages(), REPO / "CONTRIBUTING.md"], ids=lambda p: p.name)
