@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 
 import pytest
 import torch
 
 from simulator.checks import CHECKS, check_names
-from tests import ahead
 from tests.browser import browser
 from workbench.harness import inputs, verify
 from workbench.operators import builds
@@ -118,8 +115,6 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     for module in modules:
         if hasattr(module.obj, "begin"):
             CHILDREN.append(module.obj.begin(session))
-    if not session.config.getoption("--full"):
-        os.environ[ahead.FOLDER] = tempfile.mkdtemp(prefix="alongside")
     files = [str(module.path.relative_to(session.config.rootpath)) for module in modules]
     inside = [file for file in files if file.startswith("tests")]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -130,8 +125,6 @@ def pytest_sessionfinish() -> None:
     for child in CHILDREN:
         child.terminate()
         child.wait()
-    if folder := os.environ.pop(ahead.FOLDER, None):
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -1,9 +1,7 @@
-"""A child of pytest that works alongside the first tests, for later ones.
+"""A child of pytest that compiles, alongside the first tests, what later ones need.
 
 ``python -m tests.ahead FILE...`` with the test files that will run: it calls the function ``ahead``
-of those that have one, which compiles what their tests need; then the function ``alongside``, which
-runs some of their tests. What it has built they find in the cache; what it has not, they build.
-Results of tests are in FOLDER, if that is set.
+of those that have one. What it has built they find in the cache; what it has not, they build.
 """
 
 import importlib
@@ -12,8 +10,6 @@ import sys
 from pathlib import Path
 
 from tests.simulator.compiled import compile_programs
-
-FOLDER = "WORKBENCH_TESTS_ALONGSIDE"  # the environment variable of pytest and its child
 
 
 def main() -> None:
@@ -26,9 +22,6 @@ def main() -> None:
             compile_programs(simulators)
         if hasattr(module, "ahead"):
             module.ahead()
-    for module in modules if FOLDER in os.environ else ():
-        if hasattr(module, "alongside"):
-            module.alongside(Path(os.environ[FOLDER]))
 
 
 if __name__ == "__main__":

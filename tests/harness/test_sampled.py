@@ -65,7 +65,7 @@ def test_a_rung_is_as_right_as_it_was_on_small_cases():
 def test_what_no_small_case_checked_is_not_called_right():
     row = simulated(MATMUL, "M=64,N=64,K=64", sample=1, names=["tiled"], tried=Tried())["tiled"]
     assert not row.checked
-    assert row.refused == "not checked: it supports none of the operator's small cases"
+    assert row.refused == "supports none of the operator's small cases, so it is not checked"
 
 
 def test_a_finding_in_a_sampled_block_is_a_wrong_row(monkeypatch):

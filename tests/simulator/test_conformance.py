@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import pickle
-from pathlib import Path
 
 import pytest
 import torch
 
-import simulator
 from simulator.conformance import FAMILIES, __main__, cases, programs
 from simulator.conformance.coverage import expanded, form_name, listed
 from simulator.conformance.micro import Form, FormCase, Suite
-from tests.ahead import FOLDER
 
 PROGRAMS = programs(FAMILIES)
 EARLY = ("async_copy", "bulk_copy", "tensor_copy")  # read what a copy brings before their wait
@@ -32,29 +27,10 @@ def test_family(family: str, pytestconfig: pytest.Config):
     require_right(family, pytestconfig.getoption("--full"), ("simulator",))
 
 
-def alongside(folder: Path) -> None:
-    """Run the families in a child of pytest, the last one first; pytest begins with the first."""
-    for family in reversed(FAMILIES):
-        with simulator.settings(checks="memcheck" if family in EARLY else None):
-            found = [
-                __main__.run_case(family, case, False, ("simulator",)) for case in cases(family)
-            ]
-        done = folder / family
-        done.with_suffix(".tmp").write_bytes(pickle.dumps(found))
-        done.with_suffix(".tmp").rename(done)
-
-
-def from_child(family: str) -> list[__main__.Outcome] | None:
-    done = Path(os.environ.get(FOLDER, "/nowhere"), family)
-    return pickle.loads(done.read_bytes()) if done.exists() else None
-
-
 def require_right(family: str, full: bool, targets: tuple[str, ...]) -> None:
     """Run every case of a family; fail with the name and error of each wrong one."""
     __tracebackhide__ = True
-    found = None if full or len(targets) > 1 else from_child(family)
-    if found is None:
-        found = [__main__.run_case(family, case, full, targets) for case in cases(family)]
+    found = [__main__.run_case(family, case, full, targets) for case in cases(family)]
     outcomes[family] = found
     wrong = [f"{o.family}/{o.name}\n{o.error}" for o in found if o.error]
     if wrong:

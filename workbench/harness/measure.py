@@ -24,7 +24,7 @@ Step = Callable[[str], None]  # is told what comes next
 
 
 def no_step(text: str) -> None:
-    """Tell nobody."""
+    """Ignore the text."""
 
 
 def _row(operator: Operator, kernel: str, case: Case, target: str, checked: bool) -> Row:
@@ -181,7 +181,9 @@ def _sampler(
             verdict = verify.Verdict(subject, (f"raised {type(error).__name__}: {error}",))
             return dataclasses.replace(row, note=verdict.report())
         if found.share is None:
-            return _not_run(row, "not checked: it supports none of the operator's small cases")
+            return _not_run(
+                row, "supports none of the operator's small cases, so it is not checked"
+            )
         return dataclasses.replace(row, checked=True, share=found.share)
 
     return run
