@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,6 @@ import pytest
 import simulator
 from tests.ladders import wrong_kernels
 from tests.ladders.wrong_edits import (
-    EACH,
     SHAPES,
     SWAPPED,
     TOO_MUCH,
@@ -32,6 +31,7 @@ from tests.ladders.wrong_edits import (
     builds,
     copies,
     edited,
+    of_fast_tier,
 )
 from tests.support import empty_cache, finished, python
 from workbench import toolchain
@@ -41,10 +41,10 @@ from workbench.operators.builds import Rung
 Request = tuple[str, str, str, str]  # operator, rung, shape, layout
 
 # The first one fails, and the simulator finds something in the third. With them run rungs that no
-# edit
-# touches: what is reported on all others is due to the edits.
+# edit touches: what is reported on all others is due to the edits.
 UNCHECKED_LAUNCHES = [("matmul", name) for name in ("naive", "tiled", "coalesced", "tiled")]
 UNTOUCHED = [("softmax", "vectorized"), ("softmax_backward", "naive"), ("attention", "flash")]
+FAST = of_fast_tier()
 
 
 @dataclass(frozen=True)
@@ -186,14 +186,25 @@ def assert_worst_element(verdict: Verdict) -> None:
     assert re.search(r"worst +(out|dx|lse)\[[\d, ]+\]: got .+, expected .+, error", verdict.report)
 
 
-@pytest.mark.parametrize("edit", SWAPPED + WRONG_FORMULA, ids=lambda edit: edit.name)
+def each(edits: Iterable[Edit]) -> pytest.MarkDecorator:
+    """A test for each edit; some need --full."""
+    return pytest.mark.parametrize(
+        "edit",
+        [
+            pytest.param(edit, id=edit.name, marks=[pytest.mark.full] * (edit not in FAST))
+            for edit in edits
+        ],
+    )
+
+
+@each(SWAPPED + WRONG_FORMULA)
 def test_wrong_arithmetic(laboratory, target, edit):
     verdict = laboratory.of_edit(edit, target)
     assert_reported(verdict, edit, target)
     assert_worst_element(verdict)
 
 
-@pytest.mark.parametrize("edit", UNGUARDED, ids=lambda edit: edit.name)
+@each(UNGUARDED)
 def test_missing_guard(laboratory, target, edit):
     """The simulator names tensor and line; a GPU shows the effect on the result."""
     verdict = laboratory.of_edit(edit, target)
@@ -204,20 +215,14 @@ def test_missing_guard(laboratory, target, edit):
         assert re.search(rf"\b({edit.tensor})\b", verdict.report.partition("raised")[2])
 
 
-@pytest.mark.parametrize("edit", TOO_MUCH, ids=lambda edit: edit.name)
+@each(TOO_MUCH)
 def test_a_rung_that_takes_what_it_cannot_do(laboratory, target, edit):
     verdict = laboratory.of_edit(edit, target)
     assert_reported(verdict, edit, target)
     assert re.search(edit.says, verdict.report)
 
 
-@pytest.mark.parametrize(
-    "edit",
-    [
-        pytest.param(edit, id=edit.name, marks=[pytest.mark.full] if i % EACH else [])
-        for i, edit in enumerate(barriers())
-    ],
-)
+@each(barriers())
 def test_missing_barrier(laboratory, edit):
     """Only on the simulator, which sees that nothing orders the accesses; a GPU may be lucky."""
     verdict = laboratory.of_edit(edit, "simulator")

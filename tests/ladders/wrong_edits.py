@@ -375,7 +375,8 @@ def _in_kernel(text: str, at: int, rung: str) -> bool:
     return 0 <= start < at < text.find("\n}", start)
 
 
-EACH = 3  # without --full, one of this many barriers is removed
+EACH = 3  # without --full, one of this many barriers is removed,
+FIRST = 2  # and what fits into this many builds is edited
 
 
 # Left out of the copies of the kernels: no edit needs it, and it takes most of the time.
@@ -428,3 +429,9 @@ def builds(edits: Iterable[Edit]) -> list[list[Edit]]:
         else:
             packed.append([edit])
     return packed
+
+
+def of_fast_tier() -> set[Edit]:
+    """What is edited without --full: every kind of mistake, but not in every rung."""
+    edits = [*SWAPPED, *WRONG_FORMULA, *UNGUARDED, *TOO_MUCH, *barriers()[::EACH]]
+    return {edit for build in builds(edits)[:FIRST] for edit in build}
