@@ -207,6 +207,7 @@ def test_ugly_long_rows(rung, case, require_right):
     require_right(SOFTMAX, case)
 
 
+@pytest.mark.full
 @pytest.mark.grid(SOFTMAX, MANY_LONG_ROWS, rungs=lambda rung: rung.name == "cluster_pipelined")
 def test_rows_for_every_turn_of_the_resident_clusters(rung, case, require_right):
     require_right(SOFTMAX, case)

@@ -376,7 +376,7 @@ def _in_kernel(text: str, at: int, rung: str) -> bool:
 
 
 EACH = 3  # without --full, one of this many barriers is removed,
-FIRST = 2  # and what fits into this many builds is edited
+FIRST = 1  # and what fits into this many builds is edited
 
 
 # Left out of the copies of the kernels: no edit needs it, and it takes most of the time.

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.support import REPO, Project, build_folder, executable, finished, python
 from workbench import toolchain
-from workbench.toolchain import extension, toolkit, tools
+from workbench.toolchain import extension, simulator, toolkit, tools
 
 # Architecture flags are dropped silently; IndexError without a GPU.
 
@@ -316,3 +318,17 @@ def test_libraries_that_nobody_used_for_weeks_are_deleted(project: Project):
     project.edit_bindings("// used")
     second = project.build()
     assert second.exists() and not first.exists()
+
+
+@pytest.mark.full
+def test_the_simulator_builds_without_its_precompiled_header():
+    """As with ccache: every source includes what it uses."""
+    plan = simulator._plan(REPO / "simulator")
+    flags = [*shlex.split(f"{simulator._FLAGS} {plan.includes}"), "-fsyntax-only"]
+
+    def errors(source: Path) -> str:
+        command = [str(plan.cxx), *flags, str(source)]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stderr
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        assert [e for e in pool.map(errors, plan.library_sources + plan.archive_sources) if e] == []

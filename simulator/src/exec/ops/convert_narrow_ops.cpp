@@ -5,6 +5,7 @@
 // rounding, on integers; the conversions that are frequent in kernels have their own vector code.
 
 #include <bit>
+#include <cstring>
 
 #include "exec/lanes.h"
 #include "exec/ops/convert.h"

@@ -7,6 +7,7 @@
 // double rounding innocuous?", 1995). A sum of three needs more care: see add_odd.
 
 #include <cmath>
+#include <cstring>
 
 #include "exec/lanes.h"
 #include "exec/ops/dispatch.h"

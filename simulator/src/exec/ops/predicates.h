@@ -1,6 +1,8 @@
 // predicates.h: what setp, set and lop3 do with predicate operands (PTX ISA, CmpOp.BoolOp).
 #pragma once
 
+#include <cstring>
+
 #include "decode/decoder.h"
 #include "exec/warp.h"
 

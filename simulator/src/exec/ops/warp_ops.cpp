@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstring>
 
 #include "exec/lanes.h"
 #include "exec/ops/dispatch.h"
