@@ -87,6 +87,10 @@ void AccumulatorCheck::waited(uint32_t warp, uint64_t number) {
 void AccumulatorCheck::report(const Warp& w, const Inst* in, int lane, const std::string& message,
                               uint32_t other_pc, const std::string& hint) const {
   Finding f = finding_at(w, in, lane, "racecheck", message);
+  const ptx::Instruction& source = *kernel_->info[in - kernel_->code.data()].source;
+  if (is_asynchronous(source)) {
+    name_call(f, *kernel_->module, source);
+  }
   f.hint = hint;
   f.other_what = message.starts_with("wgmma") ? "the write" : "the product";
   set_other(f, *kernel_->module, *kernel_->info[other_pc].source);

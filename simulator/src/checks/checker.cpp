@@ -177,7 +177,7 @@ void Checker::async_read(const Issuer& issuer, Block& block, std::span<const uin
         if (time >= order_.started() && !who.async() &&
             !order_.knows_proxied(w, issuer.lane, who.agent(), who.lane(), time)) {
           report(w, issuer.in, a, issuer.lane, uint64_t{piece} << s.shift,
-                 {who, s.write_pc[piece], true, true});
+                 {who, time, s.write_pc[piece], true, true});
         }
       }
       if (reads) {
@@ -192,11 +192,15 @@ void Checker::async_read(const Issuer& issuer, Block& block, std::span<const uin
 void Checker::lane_copy(Warp& w, const Inst* in, int lane, const uint8_t* to, uint32_t bytes) {
   const auto offset = static_cast<uint64_t>(to - w.block->shared);
   const WarpAccess a = by_lane(Kind::Store, w.block, lane, offset, bytes);
+  SharedShadow& s = shadow_of(*w.block);
+  const uint32_t before = s.write_pc[offset >> s.shift];
+  const bool refill = (s.written[offset >> s.shift] & ~APART) >= order_.started() &&
+                      w.block->kernel->info[before].source->opcode == "cp";
   write_lane(w, in, a, lane, false);
   copies_++;
   // Until it has taken effect, nothing is ordered after it, not even the lane itself.
-  SharedShadow& s = shadow_of(*w.block);
-  const uint32_t who = Who::of(order_.warp_agent(w), SEVERAL, Who::ASYNC).bits;
+  const uint32_t flags = Who::ASYNC | (refill ? Who::REFILL : 0);
+  const uint32_t who = Who::of(order_.warp_agent(w), SEVERAL, flags).bits;
   for (uint32_t piece = a.first >> s.shift; piece < (a.first + bytes) >> s.shift; piece++) {
     s.written[piece] = LAST_TIME | APART;
     s.writer[piece] = who;

@@ -122,12 +122,17 @@ class Checker {
   // The other side of a race.
   struct Other {
     Who who;
+    Time time;
     uint32_t pc;
     bool wrote;
     bool unfenced = false;          // ordered, but not for asynchronous operations
     uint32_t cluster = UINT32_MAX;  // if not this one
   };
-  std::string ordering_hint(const Warp& w, const Inst* in, const WarpAccess& a,
+  // What the report advises (race_hints.cpp): the other side is an asynchronous operation of this
+  // cluster, or one of its threads.
+  std::string operation_hint(const Warp& w, int lane, const WarpAccess& a, uint64_t offset,
+                             const Other& other) const;
+  std::string ordering_hint(const Warp& w, const Inst* in, const WarpAccess& a, int lane,
                             const Other& other) const;
   [[noreturn]] void report(const Warp& w, const Inst* in, const WarpAccess& a, int lane,
                            uint64_t offset, const Other& other) const;

@@ -140,7 +140,8 @@ void Checker::global_piece(Warp& w, const Inst* in, const WarpAccess& a, int lan
       }
     }
     const uint32_t pc = place;
-    report(w, in, a, lane, address, {who, pc, wrote, false, own ? UINT32_MAX : other.cluster()});
+    report(w, in, a, lane, address,
+           {who, other.time(), pc, wrote, false, own ? UINT32_MAX : other.cluster()});
   };
   if (a.kind == Kind::Load) {
     if (!strong) {

@@ -243,11 +243,14 @@ void Checker::after_write(const Warp& w, const Inst* in, const WarpAccess& a, in
     }
     return;
   }
+  if (!races_ && uninitialised_ && a.kind == Kind::Load && time == LAST_TIME) {
+    uninitialised(w, in, a, lane, offset);  // cp.async has not been waited for
+  }
   if (!races_ || (strong && who.atomic()) || ordered(w, lane, who, time) ||
       same_value(w, in, a, lane, offset, size_t{1} << s.shift, who, time, s.write_pc[piece])) {
     return;
   }
-  report(w, in, a, lane, offset, {who, s.write_pc[piece], true});
+  report(w, in, a, lane, offset, {who, time, s.write_pc[piece], true});
 }
 
 void Checker::after_read(const Warp& w, const Inst* in, const WarpAccess& a, int lane,
@@ -270,7 +273,7 @@ void Checker::after_read(const Warp& w, const Inst* in, const WarpAccess& a, int
     agent = other == s.readers.end() ? agent : *other;
   }
   report(w, in, a, lane, uint64_t{piece} << s.shift,
-         {reader(agent), s.reads[agent]->pc[piece], false});
+         {reader(agent), s.reads[agent]->record[piece] >> 6, s.reads[agent]->pc[piece], false});
 }
 
 namespace {

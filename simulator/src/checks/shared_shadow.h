@@ -18,18 +18,20 @@ constexpr Time APART = 1u << 31;
 
 constexpr uint32_t SEVERAL = 32;  // all lanes of a warp; also an agent that has no lanes
 
-// Who did something: agent and lane, and whether it was atomic.
+// Who did something: agent and lane, and whether it was atomic. REFILL: a copy to where the one
+// before it went.
 struct Who {
-  static constexpr uint32_t ATOMIC = 1u << 31, ASYNC = 1u << 30;
+  static constexpr uint32_t ATOMIC = 1u << 31, ASYNC = 1u << 30, REFILL = 1u << 29;
   uint32_t bits = 0;
 
   static Who of(uint32_t agent, uint32_t lane, uint32_t flags = 0) {
     return {agent << 6 | lane | flags};
   }
-  uint32_t agent() const { return (bits & ~(ATOMIC | ASYNC)) >> 6; }
+  uint32_t agent() const { return (bits & ~(ATOMIC | ASYNC | REFILL)) >> 6; }
   uint32_t lane() const { return bits & 63; }
   bool atomic() const { return bits & ATOMIC; }
   bool async() const { return bits & ASYNC; }
+  bool refill() const { return bits & REFILL; }
 };
 
 // What one agent read: for each piece, the time and, in the lowest six bits, the lane or SEVERAL.

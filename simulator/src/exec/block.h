@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <cstring>
+#include <map>
 #include <memory>
 #include <new>
 #include <string>
@@ -65,6 +66,7 @@ struct Block {
   std::vector<Warp> warps;
   Barrier barriers[16];
   int live_warps = 0;
+  std::map<uint32_t, uint32_t> mbarriers;  // by offset: how many phases of it are complete
   std::shared_ptr<CopyQueue> copies;
   std::shared_ptr<L1Cache> l1;       // in a launch that counts
   std::shared_ptr<Footprint> moved;  // likewise: to and from L2

@@ -22,5 +22,7 @@ void each_waiting(Cluster& cluster, F f) {
 
 // The report when no thread of the cluster can continue (deadlock.cpp).
 Finding deadlock(Cluster& cluster);
+// For other reports: what the threads that wait are waiting for.
+std::string waits_text(Cluster& cluster);
 
 }  // namespace wbsim

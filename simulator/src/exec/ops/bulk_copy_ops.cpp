@@ -80,8 +80,7 @@ void begin_write(const Issuer& issuer, SharedPlace to, uint64_t bytes, SharedPla
     checker->use_mbarrier(issuer, mbarrier, false);
     checker->async_write(issuer, to, static_cast<uint32_t>(bytes), order.mbarrier_agent(mbarrier),
                          atomic);
-    signal.issued = order.now();
-    order.advance();
+    signal.issued = order.issue_copy(issuer, mbarrier);
   }
   enqueue(mbarrier, std::move(signal));
 }
