@@ -24,6 +24,8 @@ INCLUDES = (FOLDER, REPO / "tests" / "programs")
 CHECKS = ("memcheck", "racecheck", "initcheck", "synccheck", "async")
 RIGHT = ("ordered",)  # files without wrong kernels
 FILES = (*CHECKS, *RIGHT)
+# Files whose kernels are wrong in ways that a report has to tell apart: their tests name the lines.
+TOLD_APART = ("waits", "hints")
 PERIOD = 7  # inputs are 0, 1, ..., 6, 0, 1, ...
 WEIGHTS = 13  # a checksum weights element i by 1 + i % 13
 
@@ -108,6 +110,8 @@ def kernels(check: str) -> list[Wrong]:
 
 def launchers(check: str) -> list[str]:
     """The names of all launchers of a check's file."""
+    if check in TOLD_APART:
+        return re.findall(r"^void (\w+_(?:wrong|right))\(", source(check), re.M)
     return [f"{kernel.name}_{which}" for kernel in kernels(check) for which in kernel.launchers]
 
 
@@ -122,9 +126,10 @@ def build() -> dict[str, ModuleType]:
 
     sources = [
         Source(check, source(check), tuple(launchers(check)), alone=check == "memcheck")
-        for check in FILES
+        for check in (*FILES, *TOLD_APART)
     ]
-    return dict(zip(FILES, inline_together(sources, "simulator", "wrong", INCLUDES), strict=True))
+    modules = inline_together(sources, "simulator", "wrong", INCLUDES)
+    return {source.name: module for source, module in zip(sources, modules, strict=True)}
 
 
 def inputs(kernel: Wrong) -> np.ndarray:

@@ -78,8 +78,8 @@ MISUSE = {
     "nobody arrives": (
         "expect(&bar, 48); wait(&bar, 0);",
         "synccheck",
-        r"deadlock: 1 thread waits for an mbarrier.*(?s:.)*still waits for 1 of 2 arrivals "
-        "and 48 bytes",
+        r"deadlock: 1 thread waits forever for the mbarrier 'bar'(?s:.)*1 of 2 arrivals is missing,"
+        " 48 bytes that expect_tx announced have not come",
     ),
 }
 
