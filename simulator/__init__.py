@@ -25,6 +25,7 @@ __all__ = [
     "Counters",
     "Launch",
     "LineCounters",
+    "Note",
     "SimulatorError",
     "check_names",
     "exception_for",
@@ -108,6 +109,27 @@ class LineCounters(Counters):
 
 
 @dataclass(frozen=True)
+class Note:
+    """What else a launch says about a source line: how wgmma's descriptors describe its operands.
+
+    Attributes:
+        file: the line's file.
+        line: its number.
+        text: the note, of several lines.
+        odd: whether it describes what is probably a mistake, though the result may be right.
+    """
+
+    file: str
+    line: int
+    text: str
+    odd: bool
+
+    def __str__(self) -> str:
+        """The note and its place."""
+        return f"note: {self.text}\n  at {self.file}:{self.line}"
+
+
+@dataclass(frozen=True)
 class Launch(Counters):
     """One kernel launch and its counters.
 
@@ -116,7 +138,8 @@ class Launch(Counters):
     before. sampled_blocks is less than num_blocks if only part of the grid ran
     (``settings(sample_blocks=...)``): then every counter is scaled to the whole grid. forms are the
     warp instructions by opcode and modifiers, as in "ld.global.u32". seconds is the simulator's own
-    wall time and says nothing about a GPU.
+    wall time and says nothing about a GPU. Only launches with counted addresses, or with racecheck
+    or initcheck, have notes.
     """
 
     kernel: str
@@ -131,6 +154,7 @@ class Launch(Counters):
     seconds: float
     lines: tuple[LineCounters, ...]
     forms: dict[str, int]
+    notes: tuple[Note, ...] = ()
 
 
 class SimulatorError(RuntimeError):
@@ -265,6 +289,7 @@ def record(*, addresses: bool = True) -> Iterator[list[Launch]]:
 def _launch(entry: dict) -> Launch:
     entry["grid"], entry["block"] = tuple(entry["grid"]), tuple(entry["block"])
     entry["lines"] = tuple(LineCounters(**line) for line in entry["lines"])
+    entry["notes"] = tuple(Note(**note) for note in entry["notes"])
     return Launch(**entry)
 
 

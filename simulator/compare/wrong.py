@@ -21,7 +21,7 @@ REPO = Path(__file__).resolve().parents[2]
 FOLDER = REPO / "tests" / "kernels" / "wrong"
 RIGHT_FOLDER = REPO / "tests" / "kernels" / "right"
 INCLUDES = (FOLDER, REPO / "tests" / "programs")
-CHECKS = ("memcheck", "racecheck", "initcheck", "synccheck", "async")
+CHECKS = ("memcheck", "racecheck", "initcheck", "synccheck", "async", "descriptors")
 RIGHT = ("ordered",)  # files without wrong kernels
 FILES = (*CHECKS, *RIGHT)
 PERIOD = 7  # inputs are 0, 1, ..., 6, 0, 1, ...
@@ -39,7 +39,8 @@ class Wrong:
         type: type of these elements, "float" or "int".
         mistake: what is wrong, as a sentence.
         wrong: the lines at fault; a finding is at one of them.
-        other: lines of the other side of a race; either side may be found.
+        other: lines of the other side: of a race, of which either may be found, or the copy that
+            wrote what is read.
     """
 
     check: str
@@ -52,8 +53,11 @@ class Wrong:
 
     @property
     def kind(self) -> str:
-        """The kind of its finding: asynchronous and right kernels count as racecheck."""
-        return "racecheck" if self.check in ("async", *RIGHT) else self.check
+        """The kind of its finding; right kernels count as racecheck."""
+        kinds = {"async": "racecheck", "descriptors": "memcheck"} | dict.fromkeys(
+            RIGHT, "racecheck"
+        )
+        return kinds.get(self.check, self.check)
 
     @property
     def launchers(self) -> tuple[str, ...]:

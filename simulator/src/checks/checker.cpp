@@ -1,5 +1,6 @@
 #include "checks/checker.h"
 
+#include <algorithm>
 #include <bit>
 
 #include "exec/lanes.h"
@@ -187,6 +188,33 @@ void Checker::async_read(const Issuer& issuer, Block& block, std::span<const uin
       }
     }
   }
+}
+
+void Checker::tile_write(const Issuer& issuer, SharedPlace to, uint32_t bytes, Swizzle swizzle,
+                         uint32_t row_bytes) {
+  const uint32_t pc = pc_of(*issuer.warp, issuer.in);
+  shadow_of(*to.block).tiles.add({to.offset, bytes, order_.now() | APART, pc, swizzle, row_bytes});
+}
+
+const Tile* Checker::tile_at(const Issuer& issuer, const Block& block, uint32_t offset,
+                             uint32_t bytes) const {
+  const SharedShadow& s = shadow_of(block);
+  const uint32_t piece = offset >> s.shift, pieces = bytes >> s.shift;
+  const uint32_t written = s.written[piece], time = written & ~APART;
+  const Tile* tile = s.tiles.at(offset, written);
+  const bool whole = tile && time < LAST_TIME &&
+                     std::all_of(
+                         &s.written[piece], &s.written[piece + pieces],
+                         [&](uint32_t other) { return other == written; });
+  return whole && (!races_ || ordered(*issuer.warp, issuer.lane, Who{s.writer[piece]}, time))
+             ? tile
+             : nullptr;
+}
+
+bool Checker::is_written(const Block& block, uint32_t offset, uint32_t bytes) const {
+  const SharedShadow& s = shadow_of(block);
+  return std::all_of(&s.written[offset >> s.shift], &s.written[(offset + bytes) >> s.shift],
+                     [&](uint32_t written) { return (written & ~APART) >= order_.started(); });
 }
 
 void Checker::lane_copy(Warp& w, const Inst* in, int lane, const uint8_t* to, uint32_t bytes) {

@@ -62,6 +62,14 @@ class Checker {
   // The same for pieces of `bytes` bytes each, at these offsets.
   void async_read(const Issuer& issuer, Block& block, std::span<const uint32_t> offsets,
                   uint32_t bytes, uint32_t agent);
+  // A tensor copy, whose async_write follows.
+  void tile_write(const Issuer& issuer, SharedPlace to, uint32_t bytes, Swizzle swizzle,
+                  uint32_t row_bytes);
+  // The tile that these bytes are part of, if a tensor copy that the lane has waited for was the
+  // last to write all of them; else nullptr.
+  const Tile* tile_at(const Issuer& issuer, const Block& block, uint32_t offset,
+                      uint32_t bytes) const;
+  bool is_written(const Block& block, uint32_t offset, uint32_t bytes) const;
   // cp.async: the lane's copy is in flight, and has taken effect: as if the lane wrote then.
   void lane_copy(Warp& w, const Inst* in, int lane, const uint8_t* to, uint32_t bytes);
   void lane_copied(Warp& w, int lane, const uint8_t* to, uint32_t bytes, Time when);

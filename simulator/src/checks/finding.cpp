@@ -26,13 +26,12 @@ std::string source_line(const std::string& file, int number) {
   return from == std::string::npos ? std::string() : text.substr(from);
 }
 
-// "f.cu:12    x[i] = 0;"
+}  // namespace
+
 std::string line_text(const std::string& file, int line) {
   const std::string text = source_line(file, line);
   return shorten(file) + ":" + std::to_string(line) + (text.empty() ? "" : "    " + text);
 }
-
-}  // namespace
 
 std::string triple_text(const std::array<uint32_t, 3>& v) {
   return "(" + std::to_string(v[0]) + ", " + std::to_string(v[1]) + ", " + std::to_string(v[2]) +

@@ -40,6 +40,8 @@ Finding finding_at(const Warp& w, const Inst* in, int lane, std::string kind, st
 // The report as readable text: the message, then kernel, place and thread, one per line.
 std::string to_text(const Finding& finding);
 std::string to_json(const Finding& finding);
+// "f.cu:12    x[i] = 0;", without the text if it cannot be read.
+std::string line_text(const std::string& file, int line);
 std::string triple_text(const std::array<uint32_t, 3>& v);  // "(1, 0, 0)"
 std::string json_quote(const std::string& text);
 

@@ -7,6 +7,7 @@
 
 #include "checks/checker.h"
 #include "checks/finding.h"
+#include "checks/where.h"
 #include "decode/place.h"
 #include "exec/shared_window.h"
 
@@ -26,28 +27,6 @@ std::string variable_name(const std::string& symbol) {
   std::free(pretty);
   size_t colons = name.rfind("::");
   return colons == std::string::npos ? name : name.substr(colons + 2);
-}
-
-// Where in shared memory: " 'tile' (byte 12)".
-std::string in_shared(const Kernel& kernel, uint64_t offset) {
-  const std::string* best = nullptr;
-  uint64_t start = 0;
-  auto consider = [&](const std::string& name, ptx::Space space, uint64_t address) {
-    if (space == ptx::Space::Shared && address <= offset + SHARED_BASE && address >= start) {
-      best = &name;
-      start = address;
-    }
-  };
-  for (auto& function : kernel.functions) {
-    for (auto& [name, at] : function->addresses) {
-      consider(name, at.first, at.second);
-    }
-  }
-  if (!best) {
-    return " (byte " + std::to_string(offset) + ")";
-  }
-  return " '" + variable_name(*best) + "' (byte " + std::to_string(offset + SHARED_BASE - start) +
-         ")";
 }
 
 std::string in_global(const Region* region, uint64_t address) {
@@ -115,6 +94,27 @@ constexpr const char* BETWEEN_BLOCKS =
     "blocks needs atomicAdd; a barrier of the grid is grid.sync() of a cooperative launch";
 
 }  // namespace
+
+std::string in_shared(const Kernel& kernel, uint64_t offset) {
+  const std::string* best = nullptr;
+  uint64_t start = 0;
+  auto consider = [&](const std::string& name, ptx::Space space, uint64_t address) {
+    if (space == ptx::Space::Shared && address <= offset + SHARED_BASE && address >= start) {
+      best = &name;
+      start = address;
+    }
+  };
+  for (auto& function : kernel.functions) {
+    for (auto& [name, at] : function->addresses) {
+      consider(name, at.first, at.second);
+    }
+  }
+  if (!best) {
+    return " (byte " + std::to_string(offset) + ")";
+  }
+  return " '" + variable_name(*best) + "' (byte " + std::to_string(offset + SHARED_BASE - start) +
+         ")";
+}
 
 // What orders the two sides of a race between threads of one cluster.
 std::string Checker::ordering_hint(const Warp& w, const Inst* in, const WarpAccess& a,

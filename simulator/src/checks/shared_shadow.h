@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "checks/clock.h"
+#include "checks/tiles.h"
 
 namespace wbsim {
 
@@ -43,6 +44,7 @@ class SharedShadow {
   void resize(uint32_t shared_bytes, int shift) {
     const size_t pieces = (shared_bytes + (size_t{1} << shift) - 1) >> shift;
     read.assign(pieces / FEW + 1, 0);
+    tiles.clear();
     if (pieces == written.size() && shift == this->shift) {
       return;
     }
@@ -75,6 +77,7 @@ class SharedShadow {
     return later;
   }
   void forget() {
+    tiles.clear();
     for (auto* all : {&written, &writer, &write_pc, &read}) {
       std::fill(all->begin(), all->end(), 0);
     }
@@ -90,6 +93,7 @@ class SharedShadow {
   std::vector<uint32_t> read;                 // when one of FEW pieces was last read
   std::vector<std::unique_ptr<Reads>> reads;  // by agent
   std::vector<uint32_t> readers;              // agents that have read something
+  Tiles tiles;                                // of tensor copies
 
  private:
   [[gnu::noinline]] Reads& add_reader(uint32_t agent) {

@@ -99,6 +99,7 @@ struct Worker {
   GlobalShadow* global_shadow = nullptr;           // in launches that look for races
   std::vector<RunCount> counts;                    // parallel to Kernel::code
   std::shared_ptr<Counting> counting;              // of a launch that counts
+  Notes notes;                                     // in launches that count or check
   std::vector<Span> allowed;  // by instruction: the region that it touched last
   std::vector<std::unique_ptr<Cluster>> running, spare;
   uint64_t slice = 0;        // instructions a warp may run before the others get a turn

@@ -215,6 +215,7 @@ Result run_grid(const Launch& launch, const std::atomic<bool>& interrupted) {
     }
     std::lock_guard lock(mutex);
     add_counts(result.counts, worker.counts, launch.kernel->code);
+    result.notes.merge(worker.notes);
     if (worker.counting) {
       result.counting->merge(*worker.counting);
     }

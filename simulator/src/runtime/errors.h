@@ -6,6 +6,7 @@
 #include <atomic>
 
 #include "checks/finding.h"
+#include "checks/note.h"
 
 namespace wbsim {
 
@@ -51,6 +52,7 @@ class Errors {
   void reset();
   cudaError_t report(const Finding& finding, cudaError_t error, bool sticks = false);
   cudaError_t report_unreadable(const ptx::ParseError& error);
+  void tell(const PlacedNote& note);  // prints it, unless there is a host that reads the records
   const char* take_report();
   const char* last_finding_json();
 

@@ -249,6 +249,11 @@ cudaError_t Launches::launch(Function& function, const LaunchShape& shape,
   if (!result.output.empty()) {
     std::fflush(stdout);
   }
+  for (const PlacedNote& note : placed(*launch.kernel, result.notes)) {
+    if (note.note.odd && launch.checked() && told_.insert(note.note.text).second) {
+      errors_.tell(note);
+    }
+  }
   {
     std::lock_guard lock(recording_);
     if (recordings_ > 0) {

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <map>
 #include <mutex>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -48,6 +49,7 @@ class Launches {
 
   std::mutex launching_;  // one launch at a time
   uint64_t num_launches_ = 0;
+  std::set<std::string> told_;  // texts of notes
 
   std::mutex recording_;  // what follows
   int recordings_ = 0, address_recordings_ = 0;
