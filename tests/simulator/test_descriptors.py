@@ -25,8 +25,7 @@ SOURCE = """
 #include <cstdint>
 #include <cstring>
 using u64 = unsigned long long;
-extern __shared__ __align__(1024) unsigned char memory[];
-constexpr int BARRIER = 512, TILE = 1024;  // B is at 0
+constexpr int BARRIER = 512, TILE = 1024;  // in shared memory; B is at 0
 
 enum Writer { COPY, COPY_THEN_THREADS, THREADS, COPY_WITHOUT_WAIT };
 
@@ -38,7 +37,8 @@ __device__ unsigned address(const void* p) {
                ".shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, " at      \\
                "], [%2];" ::"r"(address(memory) + TILE + place), "l"(&map),                    \\
                "r"(address(memory) + BARRIER) : "memory")
-__device__ void copy(const CUtensorMap& map, int rank, int bytes, int place) {
+__device__ void copy(unsigned char* memory, const CUtensorMap& map, int rank, int bytes,
+                     int place) {
   const unsigned barrier = address(memory) + BARRIER;
   asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(barrier) : "memory");
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
@@ -52,10 +52,11 @@ __device__ void copy(const CUtensorMap& map, int rank, int bytes, int place) {
 template <int MN>
 __global__ void product_kernel(const __grid_constant__ CUtensorMap map, int rank, int bytes,
                                int place, int writer, const int* image, u64 a, float* out) {
+  __shared__ __align__(1024) unsigned char memory[16384];
   const int t = threadIdx.x;
   unsigned short* b = reinterpret_cast<unsigned short*>(memory);  // two columns of 16 bytes
   b[t] = t < 64 && t % 8 == t / 8 ? 0x3F80 : 0;
-  if (t == 0 && writer != THREADS) copy(map, rank, bytes, place);
+  if (t == 0 && writer != THREADS) copy(memory, map, rank, bytes, place);
   __syncthreads();
   if (writer == COPY || writer == COPY_THEN_THREADS) {
     asm volatile("{.reg .pred done; again: mbarrier.try_wait.parity.shared::cta.b64 done, [%0], 0;"
@@ -81,12 +82,11 @@ __global__ void product_kernel(const __grid_constant__ CUtensorMap map, int rank
   }
 }
 void product(const int* tensor, const int* map, int rank, int bytes, int place, int writer,
-             const int* image, long long a, int mn, int shared_bytes, float* out) {
+             const int* image, long long a, int mn, float* out) {
   CUtensorMap copied;
   std::memcpy(&copied, map, sizeof copied);
   auto kernel = mn ? product_kernel<1> : product_kernel<0>;
-  cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
-  kernel<<<1, 128, shared_bytes>>>(copied, rank, bytes, place, writer, image, a, out);
+  kernel<<<1, 128>>>(copied, rank, bytes, place, writer, image, a, out);
 }
 """
 PROGRAM = Program("descriptors", SOURCE, "product")
@@ -131,7 +131,6 @@ def product(
     writer: int = COPY,
     image: np.ndarray | None = None,
     place: int = 0,
-    shared_bytes: int = 16 * 1024,
     order: str = "ascending",
     checks: str = "all",
     size: int = BYTES,
@@ -144,7 +143,7 @@ def product(
     with simulator.settings(checks=checks, order=order, seed=1):
         run = PROGRAM.module("simulator").product
         mn = int(described.mn)
-        about = (copied.rank, size, place, writer, words, described.bits(), mn, shared_bytes)
+        about = (copied.rank, size, place, writer, words, described.bits(), mn)
         run(data, encoded, *about, out)
     return out.numpy()
 
@@ -397,7 +396,7 @@ int main() {
   const CUtensorMap map{};
   const auto words = reinterpret_cast<const int*>(&map);
   for (int i = 0; i < 2; i++) {
-    product(image, words, 0, 8192, 0, THREADS, image, BITS, 0, 16384, out);
+    product(image, words, 0, 8192, 0, THREADS, image, BITS, 0, out);
   }
   return cudaDeviceSynchronize();
 }
@@ -413,5 +412,5 @@ def test_a_program_prints_what_is_odd(tmp_path: Path) -> None:
     assert status == 0, err
     assert err.count("simulator: note: several parts of A are the same bytes; with LBO and") == 1
     assert "  at " in err and "odd.cu:" in err and "the descriptor of B" not in err
-    silent = finished(python("build.py", "run", str(file)), 120)
+    silent = finished(python("build.py", "run", "--check=memcheck", str(file)), 120)
     assert silent[0] == 0 and "note" not in silent[2]
