@@ -19,7 +19,10 @@ struct Tile {
 
 class Tiles {
  public:
-  void add(const Tile& tile) { tiles_.insert_or_assign(tile.first, tile); }
+  void add(const Tile& tile) {
+    tiles_.erase(tiles_.lower_bound(tile.first), tiles_.lower_bound(tile.first + tile.bytes));
+    tiles_.emplace(tile.first, tile);
+  }
   // The tile at an offset, if this is when its bytes there were last written; else nullptr.
   const Tile* at(uint32_t offset, uint32_t written) const {
     auto next = tiles_.upper_bound(offset);

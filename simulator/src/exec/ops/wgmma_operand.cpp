@@ -157,6 +157,9 @@ std::string operand_hint(const SharedOperand& operand, const Block& block) {
          geometry(operand, block);
 }
 
+namespace {
+
+// Reports what a product is about to read from tiles that tensor copies swizzled differently.
 void check_swizzle(const Issuer& issuer, const SharedOperand& operand,
                    std::span<const uint32_t> offsets, const Checker& checker) {
   const Block& block = issuer.block();
@@ -186,6 +189,25 @@ void check_swizzle(const Issuer& issuer, const SharedOperand& operand,
         "; here they are " + BITS[static_cast<size_t>(matrix.swizzle())] + "\n  " +
         geometry(operand, block);
     throw f;
+  }
+}
+
+}  // namespace
+
+void check_operand(Checker& checker, const Issuer& issuer, const SharedOperand& operand,
+                   uint32_t first, uint32_t count) {
+  Block& block = issuer.block();
+  std::vector<uint32_t> offsets = operand.offsets(first, count);
+  std::erase_if(offsets, [&](uint32_t offset) {  // the product itself reports these
+    return uint64_t{offset} + UNIT_BYTES > block.shared_bytes;
+  });
+  check_swizzle(issuer, operand, offsets, checker);
+  try {
+    checker.async_read(issuer, block, offsets, UNIT_BYTES,
+                       checker.order().product_agent(*issuer.warp));
+  } catch (Finding& f) {
+    f.hint += "\n  " + operand_hint(operand, block);
+    throw;
   }
 }
 

@@ -41,9 +41,10 @@ std::string geometry(const SharedOperand& operand, const Block& block);
 // would keep it in memory that exists and is written.
 std::string operand_hint(const SharedOperand& operand, const Block& block);
 
-// Reports what a product is about to read from tiles that tensor copies swizzled differently.
-void check_swizzle(const Issuer& issuer, const SharedOperand& operand,
-                   std::span<const uint32_t> offsets, const Checker& checker);
+// A product is about to read some blocks of an operand: reports races, unwritten memory, and tiles
+// that tensor copies swizzled differently.
+void check_operand(Checker& checker, const Issuer& issuer, const SharedOperand& operand,
+                   uint32_t first, uint32_t count);
 
 // Notes the geometry of an operand of an instruction, and what is odd about it.
 void note_operand(Notes& notes, uint32_t pc, const SharedOperand& operand, const Block& block);

@@ -247,24 +247,6 @@ void check_width(const Warp& w, const Inst* in, const Setup& setup, uint64_t des
   }
 }
 
-// The checks of some units of an operand that a product reads.
-void check_operand(Checker& checker, const Issuer& issuer, const SharedOperand& operand,
-                   uint32_t first, uint32_t count) {
-  Block& block = issuer.block();
-  std::vector<uint32_t> offsets = operand.offsets(first, count);
-  std::erase_if(offsets, [&](uint32_t offset) {  // the product itself reports these
-    return uint64_t{offset} + UNIT_BYTES > block.shared_bytes;
-  });
-  check_swizzle(issuer, operand, offsets, checker);
-  try {
-    checker.async_read(issuer, block, offsets, UNIT_BYTES,
-                       checker.order().product_agent(*issuer.warp));
-  } catch (Finding& f) {
-    f.hint += "\n  " + operand_hint(operand, block);
-    throw;
-  }
-}
-
 // A product begins. It reads its warp's rows of A, and B once for the whole warpgroup.
 void tell_checker(Warp& w, Pending& p, const Setup& setup, uint64_t number) {
   Checker* checker = w.block->cluster->checker.get();
