@@ -31,7 +31,8 @@ Finding deadlock(Cluster& cluster) {
       {"at a barrier that the other threads never reach",
        "all threads that the barrier counts must reach it; do some leave a loop or return early?"},
       {"at a warp-wide instruction that the other threads never reach",
-       "its member mask names lanes that never come; __activemask() or a tile names those that do"},
+       "all lanes that its member mask names must execute it: move it out of the branch, and give "
+       "lanes without data a neutral value, such as 0 for a sum"},
       {"for an mbarrier or a cluster barrier that can no longer complete",
        "every block of a cluster arrives and waits once each phase"},
   };
