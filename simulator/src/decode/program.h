@@ -68,6 +68,12 @@ enum class Special : uint8_t {
 
 struct Module;
 
+// A place in a warp's frame.
+struct Register {
+  uint32_t slot;
+  int lane_bytes;  // 0: a predicate
+};
+
 // A function whose code is part of a kernel: the kernel itself, or a device function it may call.
 //
 // Each has its own registers in the warp's frame; a lane is inside one activation of it at a time,
@@ -81,15 +87,12 @@ struct FunctionCode {
     uint32_t offset, bytes;  // in the stack frame
   };
   std::vector<Place> params, returns;
-  uint32_t stack_bytes = 0;  // of its stack frame; starts with where to return to
-  uint32_t stack_slot = 0;   // register: the offset of the lane's stack frame
-  struct Register {
-    uint32_t slot;
-    int lane_bytes;  // 0: a predicate
-  };
+  uint32_t stack_bytes = 0;         // of its stack frame; starts with where to return to
+  uint32_t stack_slot = 0;          // register: the offset of the lane's stack frame
   std::vector<uint32_t> slots;      // of its PTX registers
   std::vector<bool> accumulators;   // which of them wgmma writes
   std::vector<Register> registers;  // every slot, once
+  std::vector<Register> unset;      // those that may be read before they are written
   struct LocalAddress {
     uint32_t slot;
     int lane_bytes;
@@ -133,7 +136,7 @@ struct Kernel {
   bool open_stack = false;         // the stack's depth is not known: recursion, alloca
   bool uses_heap = false;          // calls malloc
   bool uses_products = false;      // of wgmma
-  std::vector<uint32_t> operands;  // slots; see InstInfo
+  std::vector<Register> operands;  // see InstInfo
   int max_threads = 1024;
   std::optional<uint64_t> dynamic_shared_limit;  // cudaFuncAttributeMaxDynamicSharedMemorySize
 

@@ -190,9 +190,36 @@ std::vector<bool> accumulators_of(const ptx::Function& f) {
   return accumulators;
 }
 
-std::vector<int> share_slots(const ptx::Function& f) {
+bool may_decide_branch(const ptx::Function& f, const Instruction& load) {
+  Set known(f.registers.size() / 64 + 1, 0);
+  auto is_known = [&](int r) { return contains(known, r); };
+  each_register(load.args[0], [&](int r) { insert(known, r); });
+  for (bool changed = true; changed;) {
+    changed = false;
+    for (const Instruction& inst : f.code) {
+      if (inst.guard >= 0 && is_known(inst.guard)) {
+        return true;
+      }
+      const Accesses a = accesses_of(inst);
+      if (std::none_of(a.reads.begin(), a.reads.end(), is_known)) {
+        continue;
+      }
+      if (overwrites_first(inst)) {
+        for (int r : a.writes) {
+          changed |= !is_known(r);
+          insert(known, r);
+        }
+      } else if (has(inst, "param") || inst.opcode == "brx" || inst.opcode == "call") {
+        return true;
+      }
+    }
+  }
+  return false;
+}
+
+SharedSlots share_slots(const ptx::Function& f) {
   const int n = static_cast<int>(f.registers.size());
-  std::vector<int> slots(n, -1);
+  std::vector<int> slots(n, -1), unset;
   std::map<int, int> used;  // slots of a width
   std::vector<Block> blocks = blocks_of(f);
   if (blocks.empty()) {
@@ -201,7 +228,7 @@ std::vector<int> share_slots(const ptx::Function& f) {
         slots[r] = used[width_class(f.registers[r].type)]++;
       }
     }
-    return slots;
+    return {slots, unset};
   }
 
   std::vector<Accesses> accesses;
@@ -239,6 +266,13 @@ std::vector<int> share_slots(const ptx::Function& f) {
     }
   }
   std::vector<bool> accumulators = accumulators_of(f);
+  // Not accumulators: whether a product reads or overwrites them is known when it runs.
+  for (int r = 0; r < n; r++) {
+    if (contains(blocks.front().live_in, r) && f.registers[r].type != ptx::Type::None &&
+        !accumulators[r]) {
+      unset.push_back(r);
+    }
+  }
   for (Interval& v : intervals) {
     if (accumulators[v.reg]) {  // written at a time that is unknown here: never shares
       v.first = 0;
@@ -278,7 +312,7 @@ std::vector<int> share_slots(const ptx::Function& f) {
       used[width] = std::max(used[width], 1);
     }
   }
-  return slots;
+  return {slots, unset};
 }
 
 }  // namespace wbsim
