@@ -34,6 +34,7 @@ Checker::Checker(const Launch& launch, Cluster& cluster, GlobalShadow* global)
       uninitialised_(launch.settings.initcheck),
       shift_(smallest_access(*launch.kernel, ptx::Space::Shared)),
       global_(global),
+      undefined_(launch),
       regions_(launch.kernel->code.size()) {}
 
 WarpAccess Checker::by_lane(Kind kind, Block* owner, int lane, uint64_t first, uint64_t bytes) {
@@ -65,6 +66,10 @@ void Checker::start() {
   copies_ = 0;
   acquires_.clear();
   accumulators_.start(order_.num_warps(), *launch_.kernel);
+  undefined_pieces_.clear();
+  if (uninitialised_) {
+    undefined_.start(cluster_);
+  }
 }
 
 // Each variable is identified by its host address, in shared memory too.
@@ -89,6 +94,56 @@ void Checker::release_variables(Warp& w, const Inst* in, const WarpAccess& a) {
     }
     if (a.kind != Kind::Store) {
       acquires_.push_back({&w, l, address, global});
+    }
+  });
+}
+
+// In global memory an undefined value is a result. Through shared memory it goes on: many kernels
+// store more there than they use.
+void Checker::follow_undefined(Warp& w, const Inst* in, const WarpAccess& a) {
+  if (a.where == Where::Global) {
+    undefined_in_global(w, in, a);
+    return;
+  }
+  const InstInfo& info = launch_.kernel->info[pc_of(w, in)];
+  if (info.observed != InstInfo::Lanes || info.element == 0) {
+    return;
+  }
+  const int shift = shadow_of(*a.owner).shift;
+  const uint32_t element = info.element;
+  for_lanes(a.mask, [&](int l) {
+    Origin origin;
+    const bool stores = a.kind == Kind::Store;
+    const uint32_t undefined = stores && w.undefined ? undefined_.stored(w, in, l, origin) : 0;
+    for (uint32_t e = 0; e < a.bytes / element; e++) {
+      const uint64_t first = a.at(l) + uint64_t{e} * element;
+      for (uint64_t piece = first >> shift; piece <= (first + element - 1) >> shift; piece++) {
+        const uint64_t key = piece_key(*a.owner, piece);
+        if (stores && (undefined >> e & 1)) {
+          undefined_pieces_[key] = origin;
+        } else if (stores) {
+          undefined_pieces_.erase(key);
+        } else if (auto found = undefined_pieces_.find(key); found != undefined_pieces_.end()) {
+          if (a.kind == Kind::Atomic) {
+            undefined_.report(w, in, l, "atomic update of an undefined value", found->second);
+          }
+          undefined_.loaded(w, in, l, e, found->second);
+        }
+      }
+    }
+  });
+}
+
+void Checker::undefined_in_global(Warp& w, const Inst* in, const WarpAccess& a) {
+  for_lanes(a.kind == Kind::Store && w.undefined ? a.mask : 0, [&](int l) {
+    Origin origin;
+    if (undefined_.stored(w, in, l, origin)) {
+      const Region* region = launch_.regions.find(a.at(l), a.bytes, false);
+      const bool named = region && !region->name.starts_with("cuda");
+      undefined_.report(
+          w, in, l,
+          "write of an undefined value to global memory" + (named ? " '" + region->name + "'" : ""),
+          origin);
     }
   });
 }
@@ -144,6 +199,9 @@ void Checker::async_write(const Issuer& issuer, SharedPlace to, uint32_t bytes, 
   std::fill(&s.written[first], &s.written[end], order_.now() | APART);
   std::fill(&s.writer[first], &s.writer[end], who);
   std::fill(&s.write_pc[first], &s.write_pc[end], pc_of(w, issuer.in));
+  for (uint32_t piece = first; !undefined_pieces_.empty() && piece < end; piece++) {
+    undefined_pieces_.erase(piece_key(*to.block, piece));
+  }
 }
 
 void Checker::async_read(const Issuer& issuer, SharedPlace from, uint32_t bytes, uint32_t agent) {
@@ -200,6 +258,7 @@ void Checker::lane_copy(Warp& w, const Inst* in, int lane, const uint8_t* to, ui
   for (uint32_t piece = a.first >> s.shift; piece < (a.first + bytes) >> s.shift; piece++) {
     s.written[piece] = LAST_TIME | APART;
     s.writer[piece] = who;
+    undefined_pieces_.erase(piece_key(*w.block, piece));
   }
 }
 

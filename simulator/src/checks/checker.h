@@ -9,12 +9,15 @@
 // value are not a race.
 #pragma once
 
+#include <map>
 #include <span>
+#include <unordered_map>
 
 #include "checks/accumulators.h"
 #include "checks/global_shadow.h"
 #include "checks/happens_before.h"
 #include "checks/shared_shadow.h"
+#include "checks/undefined.h"
 #include "exec/block.h"
 #include "exec/observe.h"
 
@@ -30,12 +33,20 @@ class Checker {
   void start();  // the cluster begins
   HappensBefore& order() { return order_; }
   AccumulatorCheck& accumulators() { return accumulators_; }
+  UndefinedValues& undefined() { return undefined_; }
   bool races() const { return races_; }
+  bool initialisation() const { return uninitialised_; }
 
   // A memory instruction is about to execute, and has executed: variables are read afterwards.
   void access(Warp& w, const Inst* in, const WarpAccess& a) {
     const bool strong =
         a.kind == WarpAccess::Kind::Atomic || w.block->kernel->info[pc_of(w, in)].strong;
+    if (a.where == WarpAccess::Where::Local) {
+      if (w.unwritten_local) {
+        undefined_.local_access(w, in, a);
+      }
+      return;
+    }
     if (a.where == WarpAccess::Where::Shared) {
       shared_access(w, in, a, strong);
     } else if (a.where == WarpAccess::Where::Global) {
@@ -44,7 +55,10 @@ class Checker {
       }
       global_access(w, in, a, strong);
     }
-    if (strong && races_ && a.where != WarpAccess::Where::Local) {
+    if (w.undefined || !undefined_pieces_.empty()) [[unlikely]] {
+      follow_undefined(w, in, a);
+    }
+    if (strong && races_) {
       release_variables(w, in, a);
     }
   }
@@ -101,6 +115,8 @@ class Checker {
   void after_writes(const Touch& touch, const Stretch& stretch) const;
   void after_write(const Warp& w, const Inst* in, const WarpAccess& a, int lane, uint32_t piece,
                    bool strong) const;
+  bool exchanged_in_warp(const Warp& w, const Inst* in, const WarpAccess& a, Who who,
+                         uint32_t write_pc) const;
   void after_read(const Warp& w, const Inst* in, const WarpAccess& a, int lane, uint32_t piece,
                   uint32_t agent) const;
   // Whether a store writes what is already there, or what the other side writes in the very same
@@ -112,6 +128,12 @@ class Checker {
   void global_piece(Warp& w, const Inst* in, const WarpAccess& a, int lane, uint64_t address,
                     bool strong, bool bulk = false);
   bool ordered(const Warp& w, int lane, Tag tag) const;
+  // Undefined values that go to memory and come from shared memory.
+  void follow_undefined(Warp& w, const Inst* in, const WarpAccess& a);
+  void undefined_in_global(Warp& w, const Inst* in, const WarpAccess& a);
+  static uint64_t piece_key(const Block& block, uint64_t piece) {
+    return uint64_t{block.rank} << 32 | piece;
+  }
   const Region* region_of(const Warp& w, const Inst* in, uint64_t low, uint64_t high, bool write);
   Page& page_at(uint64_t address);
 
@@ -145,7 +167,10 @@ class Checker {
   std::unique_lock<std::mutex> atomics_;  // from when an atomic is announced until it has executed
   GlobalShadow* global_;                  // of the launch
   AccumulatorCheck accumulators_;
-  int64_t copies_ = 0;                  // of cp.async, in flight
+  mutable std::map<uint32_t, bool> is_flag_;  // what a volatile load reads, by instruction
+  UndefinedValues undefined_;
+  std::unordered_map<uint64_t, Origin> undefined_pieces_;  // of shared memory, by piece_key
+  int64_t copies_ = 0;                                     // of cp.async, in flight
   std::vector<const Region*> regions_;  // by instruction: the region that it touched last
   struct CachedPage {
     uint64_t number = UINT64_MAX;

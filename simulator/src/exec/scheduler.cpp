@@ -165,9 +165,12 @@ void complete_cluster_barrier(Cluster& cluster) {
 }
 
 // The lanes of the running group that an instruction's guard lets through.
-inline Mask guarded(Warp& w, const Inst* in, Mask m, Worker::RunCount& count) {
+inline Mask guarded(Warp& w, const Inst* in, Mask m, Worker::RunCount& count, Checker* checker) {
   if (in->guard < 0) {
     return m;
+  }
+  if (checker && w.undefined) [[unlikely]] {
+    checker->undefined().guard(w, in, m);
   }
   Mask p = w.pred(in->guard);
   p = in->guard_negated ? ~p : p;
@@ -177,10 +180,13 @@ inline Mask guarded(Warp& w, const Inst* in, Mask m, Worker::RunCount& count) {
 
 // Reports what the instruction is about to do.
 inline void before(Warp& w, const Inst* in, Mask m, const InstInfo& info, Checker* checker) {
+  if (checker && w.undefined) [[unlikely]] {
+    checker->undefined().execute(w, in, m);
+  }
   if (info.observed) {
     observe(w, in, m);
   }
-  if (info.num_sources + info.num_targets > 0 && checker && checker->races()) {
+  if (w.block->kernel->uses_products && checker && checker->races()) {
     checker->accumulators().execute(checker->order().warp_agent(w), w, in, info, m);
   }
 }
@@ -206,7 +212,7 @@ bool run_warp(Worker& worker, Warp& w) {
     if (in->run_length > 1) {
       const Inst* const end = in + in->run_length;
       do {
-        if (Mask m = guarded(w, in, all, *count)) {
+        if (Mask m = guarded(w, in, all, *count, checker)) {
           if (OBSERVED) {
             before(w, in, m, info[in - code], checker);
           }
@@ -223,7 +229,7 @@ bool run_warp(Worker& worker, Warp& w) {
       }
       to = end;
     } else {
-      Mask m = guarded(w, in, all, *count);
+      Mask m = guarded(w, in, all, *count, checker);
       if (OBSERVED && m) {
         before(w, in, m, info[in - code], checker);
       }

@@ -9,6 +9,7 @@
 #include "exec/lanes.h"
 #include "exec/ops/dispatch.h"
 #include "exec/ops/members.h"
+#include "exec/ops/predicates.h"
 
 namespace wbsim {
 namespace {
@@ -90,10 +91,7 @@ void build_elect(Decode& d) {
     throw Unsupported{};
   }
   d.inst.dst = to.kind == Operand::Sink ? d.scratch(4) : d.dst(to, Type::B32);
-  Operand leads;
-  leads.kind = Operand::Register;
-  leads.reg = to.pair;
-  d.inst.dst2 = d.pred(leads);
+  d.inst.dst2 = second_destination(d, to);
   d.inst.a = d.src(1, Type::B32);
   d.inst.run = elect;
 }
