@@ -7,6 +7,7 @@
 
 #include "checks/checker.h"
 #include "checks/finding.h"
+#include "decode/opcode.h"
 #include "decode/place.h"
 #include "exec/shared_window.h"
 
@@ -121,7 +122,8 @@ std::string Checker::ordering_hint(const Warp& w, const Inst* in, const WarpAcce
                                    const Other& other) const {
   const Kernel& kernel = *w.block->kernel;
   const uint32_t warps = static_cast<uint32_t>(w.block->warps.size());
-  const bool copies = kernel.info[pc_of(w, in)].source->opcode == "cp";
+  const ptx::Instruction& source = *kernel.info[pc_of(w, in)].source;
+  const bool copies = source.opcode == "cp";
   if (copies && !other.wrote) {
     return "the reads come first: let the readers arrive on an mbarrier that the copying thread "
            "waits for, or __syncthreads() before the next copy";
@@ -132,6 +134,10 @@ std::string Checker::ordering_hint(const Warp& w, const Inst* in, const WarpAcce
   if (other.pc == pc_of(w, in) && other.wrote && a.kind != Kind::Load) {
     return "several threads write one place: an atomic (atomicAdd), or a barrier between the "
            "rounds";
+  }
+  if (has(source, "volatile") && has(*kernel.info[other.pc].source, "volatile")) {
+    return "volatile orders nothing between lanes, and they do not run in lockstep: __syncwarp() "
+           "between the two";
   }
   std::string hint = "__syncthreads() between the two orders them";
   if (other.who.agent() == order_.warp_agent(w)) {
@@ -169,7 +175,9 @@ void Checker::report(const Warp& w, const Inst* in, const WarpAccess& a, int lan
     throw f;
   }
   const bool own_cluster = other.cluster == UINT32_MAX;
-  const std::string did = other.who.atomic() ? "atomic update" : other.wrote ? "write" : "read";
+  const bool updated =
+      other.who.atomic() && kernel.info[other.pc].source->opcode != "st";  // not a volatile write
+  const std::string did = updated ? "atomic update" : other.wrote ? "write" : "read";
   std::string by = (did[0] == 'a' ? "an " : "a ") + did + " by ";
   if (other.who.lane() < LANES) {
     f.has_other_thread = true;

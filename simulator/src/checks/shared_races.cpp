@@ -6,6 +6,8 @@
 
 #include "checks/checker.h"
 #include "checks/pieces.h"
+#include "decode/opcode.h"
+#include "decode/registers.h"
 #include "exec/block.h"
 #include "exec/lanes.h"
 
@@ -243,11 +245,34 @@ void Checker::after_write(const Warp& w, const Inst* in, const WarpAccess& a, in
     }
     return;
   }
-  if (!races_ || (strong && who.atomic()) || ordered(w, lane, who, time) ||
+  if (!races_ || (strong && who.atomic() && !exchanged_in_warp(w, in, a, who, s.write_pc[piece])) ||
+      ordered(w, lane, who, time) ||
       same_value(w, in, a, lane, offset, size_t{1} << s.shift, who, time, s.write_pc[piece])) {
     return;
   }
   report(w, in, a, lane, offset, {who, s.write_pc[piece], true});
+}
+
+// Lanes of a warp that exchange data through volatile accesses, as if they ran in lockstep: a value
+// that decides no branch is data, not a flag that the lane waits for.
+bool Checker::exchanged_in_warp(const Warp& w, const Inst* in, const WarpAccess& a, Who who,
+                                uint32_t write_pc) const {
+  const Kernel& kernel = *w.block->kernel;
+  const uint32_t pc = pc_of(w, in);
+  const ptx::Instruction &read = *kernel.info[pc].source, &write = *kernel.info[write_pc].source;
+  if (a.kind != Kind::Load || who.agent() != order_.warp_agent(w) || !has(read, "volatile") ||
+      !has(write, "volatile")) {
+    return false;
+  }
+  auto [known, is_new] = is_flag_.try_emplace(pc, false);
+  if (is_new) {
+    for (auto& function : kernel.functions) {
+      if (pc - function->first < function->source->code.size()) {
+        known->second = may_decide_branch(*function->source, read);
+      }
+    }
+  }
+  return !known->second;
 }
 
 void Checker::after_read(const Warp& w, const Inst* in, const WarpAccess& a, int lane,
