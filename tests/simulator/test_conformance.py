@@ -16,6 +16,7 @@ from simulator.conformance.micro import Form, FormCase, Suite
 
 PROGRAMS = programs(FAMILIES)
 EARLY = ("async_copy", "bulk_copy", "tensor_copy")  # read what a copy brings before their wait
+UNDEFINED = ("warp",)  # its shuffles store results that are undefined
 EACH = 3  # without --full, one of this many cases of an opcode runs
 outcomes: dict[str, list[__main__.Outcome]] = {}
 
@@ -23,7 +24,7 @@ outcomes: dict[str, list[__main__.Outcome]] = {}
 @pytest.mark.parametrize(
     "family",
     [
-        pytest.param(family, marks=[pytest.mark.checks("memcheck")] * (family in EARLY))
+        pytest.param(family, marks=[pytest.mark.checks("memcheck")] * (family in EARLY + UNDEFINED))
         for family in FAMILIES
     ],
 )
