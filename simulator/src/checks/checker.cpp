@@ -34,7 +34,8 @@ Checker::Checker(const Launch& launch, Cluster& cluster, GlobalShadow* global)
       uninitialised_(launch.settings.initcheck),
       shift_(smallest_access(*launch.kernel, ptx::Space::Shared)),
       global_(global),
-      regions_(launch.kernel->code.size()) {}
+      regions_(launch.kernel->code.size()),
+      homes_(launch.kernel->code.size()) {}
 
 WarpAccess Checker::by_lane(Kind kind, Block* owner, int lane, uint64_t first, uint64_t bytes) {
   WarpAccess a;

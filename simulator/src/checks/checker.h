@@ -36,6 +36,9 @@ class Checker {
   void access(Warp& w, const Inst* in, const WarpAccess& a) {
     const bool strong =
         a.kind == WarpAccess::Kind::Atomic || w.block->kernel->info[pc_of(w, in)].strong;
+    if (w.block->kernel->info[pc_of(w, in)].base >= 0) {
+      stay_in_base(w, in, a);
+    }
     if (a.where == WarpAccess::Where::Shared) {
       shared_access(w, in, a, strong);
     } else if (a.where == WarpAccess::Where::Global) {
@@ -87,6 +90,16 @@ class Checker {
   uint32_t pc_of(const Warp& w, const Inst* in) const {
     return static_cast<uint32_t>(in - w.block->kernel->code.data());
   }
+
+  // From the lowest byte that the lanes touch to just past the highest one.
+  static std::pair<uint64_t, uint64_t> range_of(const WarpAccess& a);
+  // Reports lanes that leave what their addresses are computed from (decode/bases.h) for another
+  // variable or allocation.
+  void stay_in_base(const Warp& w, const Inst* in, const WarpAccess& a);
+  struct Home;
+  const Home& home_of(const Warp& w, const Inst* in);
+  [[noreturn]] void left_base(const Warp& w, const Inst* in, const WarpAccess& a, int lane,
+                              const Home& home) const;
 
   void shared_access(Warp& w, const Inst* in, const WarpAccess& a, bool strong);
   void read_shared(Warp& w, const Inst* in, const WarpAccess& a, bool strong);
@@ -147,6 +160,14 @@ class Checker {
   AccumulatorCheck accumulators_;
   int64_t copies_ = 0;                  // of cp.async, in flight
   std::vector<const Region*> regions_;  // by instruction: the region that it touched last
+  // What an instruction's addresses are computed from.
+  struct Home {
+    enum Kind : uint8_t { NotYet, Nothing, Variable, Memory } kind = NotYet;
+    uint64_t first = 0, last = 0;  // offsets in shared memory, or addresses
+    std::string name;              // of the variable
+    const Region* region = nullptr;
+  };
+  std::vector<Home> homes_;  // by instruction
   struct CachedPage {
     uint64_t number = UINT64_MAX;
     Page* page = nullptr;

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 namespace wbsim {
 
@@ -31,6 +32,7 @@ struct Finding {
   int other_line = 0;
   std::array<uint32_t, 3> other_thread{};
   uint64_t address = 0;
+  std::vector<std::string> history;  // what happened before: "allocated: f.cu:12    cudaMalloc(..."
 };
 
 // A finding at an instruction, with kernel, place, block and thread filled in. lane < 0: no single
@@ -40,6 +42,8 @@ Finding finding_at(const Warp& w, const Inst* in, int lane, std::string kind, st
 // The report as readable text: the message, then kernel, place and thread, one per line.
 std::string to_text(const Finding& finding);
 std::string to_json(const Finding& finding);
+// "f.cu:12    x[i] = 0;"
+std::string line_text(const std::string& file, int line);
 std::string triple_text(const std::array<uint32_t, 3>& v);  // "(1, 0, 0)"
 std::string json_quote(const std::string& text);
 

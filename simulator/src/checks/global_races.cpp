@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "checks/checker.h"
+#include "exec/builtins.h"
 #include "exec/lanes.h"
 #include "wbsim.h"
 
@@ -17,6 +18,10 @@ namespace {
 
 // Nothing writes to inputs, or the memory check reports it.
 bool is_watched(const Region& region) { return region.watched && region.role != WBSIM_IN; }
+
+std::string verb_of(Kind kind) {
+  return kind == Kind::Load ? "read" : kind == Kind::Store ? "write" : "atomic update";
+}
 
 }  // namespace
 
@@ -53,29 +58,15 @@ bool Checker::ordered(const Warp& w, int lane, Tag tag) const {
   return foreign && foreign->knows({tag.cluster(), agent, tag.lane(), tag.time()});
 }
 
-namespace {
-
-// From the lowest byte that the lanes touch to just past the highest one.
-std::pair<uint64_t, uint64_t> range_of(const WarpAccess& a) {
-  uint64_t low = a.at(std::countr_zero(a.mask)), high = a.at(31 - std::countl_zero(a.mask));
-  if (!a.regular) {
-    for_lanes(a.mask, [&](int l) {
-      low = std::min(low, a.address[l]);
-      high = std::max(high, a.address[l]);
-    });
-  } else if (low > high) {
-    std::swap(low, high);
-  }
-  return {low, high + a.bytes};
-}
-
-}  // namespace
-
 void Checker::global_access(Warp& w, const Inst* in, const WarpAccess& a, bool strong) {
   const bool write = a.kind != Kind::Load;
   const auto [low, high] = range_of(a);
   // Mostly one allocation whose bytes need no look, or a row of initialised ones.
   const Region* all = region_of(w, in, low, high, write);
+  if (all && !all->watched) {
+    const std::string what = verb_of(a.kind) + " of " + std::to_string(a.bytes) + " bytes";
+    for_lanes(a.mask, [&](int l) { check_heap(w, in, l, a.at(l), a.bytes, what); });
+  }
   if (all && (!races_ || !is_watched(*all))) {
     if (!all->initialised) {
       return;
@@ -83,7 +74,7 @@ void Checker::global_access(Warp& w, const Inst* in, const WarpAccess& a, bool s
     const bool row = a.regular && a.step == a.bytes && a.mask == ALL_LANES;
     if (row && (a.kind == Kind::Store || all->initialised->is_marked(low, high - low))) {
       if (write) {
-        all->initialised->mark(low, high - low);
+        all->initialised->mark_store(low, high - low, a.bytes);
       }
       return;
     }
@@ -99,7 +90,7 @@ void Checker::global_access(Warp& w, const Inst* in, const WarpAccess& a, bool s
         uninitialised(w, in, a, l, address);
       }
       if (write) {
-        region->initialised->mark(address, a.bytes);
+        region->initialised->mark_store(address, a.bytes, a.bytes);
       }
     }
     if (races_ && is_watched(*region)) {
@@ -174,7 +165,7 @@ void Checker::global_copy(const Issuer& issuer, const void* at, uint64_t bytes, 
       by_lane(write ? Kind::Store : Kind::Load, nullptr, issuer.lane, address, bytes);
   if (uninitialised_ && region->initialised) {
     if (write) {
-      region->initialised->mark(address, bytes);
+      region->initialised->mark_store(address, bytes, UINT32_MAX);
     } else if (!region->initialised->is_marked(address, bytes)) {
       uninitialised(*issuer.warp, issuer.in, a, issuer.lane, address);
     }

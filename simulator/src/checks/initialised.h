@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
@@ -28,6 +29,28 @@ class Initialised {
       return (word.load(std::memory_order_relaxed) & mask) == mask;
     });
   }
+  // By a thread of the running launch.
+  void mark_store(uint64_t address, uint64_t bytes, uint32_t bytes_per_thread) {
+    if (store_bytes_.load(std::memory_order_relaxed) != bytes_per_thread) {
+      store_bytes_.store(bytes_per_thread, std::memory_order_relaxed);
+    }
+    mark(address, bytes);
+  }
+  // What mark_store was last called with; 0 from then on.
+  uint32_t take_store_bytes() { return store_bytes_.exchange(0); }
+  // The first byte at or after `at` that is marked, or is not; `end` if none is before it.
+  uint64_t next(uint64_t at, uint64_t end, bool marked) const {
+    while (at < end) {
+      const uint64_t in_word = (at - first_) % 64;
+      uint64_t word = words_.get()[(at - first_) / 64].load(std::memory_order_relaxed);
+      word = (marked ? word : ~word) >> in_word;
+      if (word) {
+        return std::min(end, at + std::countr_zero(word));
+      }
+      at += 64 - in_word;
+    }
+    return end;
+  }
 
  private:
   template <class F>
@@ -46,6 +69,7 @@ class Initialised {
   }
 
   uint64_t first_;
+  std::atomic<uint32_t> store_bytes_{0};
   std::unique_ptr<std::atomic<uint64_t>[], void (*)(void*)> words_;  // one bit per byte
 };
 

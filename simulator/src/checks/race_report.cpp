@@ -60,6 +60,12 @@ std::string in_global(const Region* region, uint64_t address) {
   return (unnamed ? ", an allocation of " + region->name : " '" + region->name + "'") + byte;
 }
 
+std::string region_text(const Region& region) {
+  const bool unnamed = region.name.starts_with("cuda");
+  return (unnamed ? "an allocation of " + region.name : "'" + region.name + "'") + " (" +
+         (region.text.empty() ? "" : region.text + ", ") + bytes_text(region.bytes) + ")";
+}
+
 // "write of 4 bytes", "the copy's write of 1024 bytes".
 std::string what_text(const ptx::Instruction& source, Kind kind, uint64_t bytes) {
   const char* what = kind == Kind::Load ? "read" : kind == Kind::Store ? "write" : "atomic update";
@@ -213,6 +219,32 @@ void Checker::uninitialised(const Warp& w, const Inst* in, const WarpAccess& a, 
                     "padding and the ragged edge of a tile included"
                   : "memory of cudaMalloc and fresh outputs hold anything: write them first, or "
                     "clear them (cudaMemset)";
+  throw f;
+}
+
+void Checker::left_base(const Warp& w, const Inst* in, const WarpAccess& a, int lane,
+                        const Home& home) const {
+  const Kernel& kernel = *w.block->kernel;
+  const uint64_t at = a.at(lane);
+  const bool shared = home.kind == Home::Variable;
+  const std::string name = "'" + variable_name(home.name) + "'";
+  const std::string where = at < home.first   ? bytes_text(home.first - at) + " before the start"
+                            : at < home.last  ? "across the end"
+                            : at == home.last ? "just past the end"
+                                              : bytes_text(at - home.last) + " past the end";
+  std::string other =
+      shared ? in_shared(kernel, at) : in_global(launch_.regions.find(at, 1, false), at);
+  other.erase(0, other.starts_with(",") ? 1 : 0);
+  Finding f = finding_at(w, in, lane, "memcheck", "");
+  f.address = at;
+  f.message = "out-of-bounds " + what_text(*kernel.info[pc_of(w, in)].source, a.kind, a.bytes) +
+              (shared ? " in shared memory, " : " in global memory, ") + where + " of " +
+              (shared ? name + " (" + bytes_text(home.last - home.first) + ")"
+                      : region_text(*home.region)) +
+              (other.starts_with(" " + name) || other.empty() ? "" : "; it is in" + other);
+  f.hint = shared
+               ? "the address is computed from " + name + ": check the index against its size"
+               : "the address is computed from the first one's: check the index against its size";
   throw f;
 }
 

@@ -228,14 +228,15 @@ void lay_out_memory(Kernel& kernel) {
       function->addresses.try_emplace(v.name, v.space, address);
     }
   };
-  // Dynamic shared memory starts after it, aligned for the strictest of its declarations.
-  uint32_t align = 16;
+  // Dynamic shared memory starts after it, aligned for the strictest of its declarations. A kernel
+  // that uses none has no such gap: behind its last variable is nothing.
+  uint32_t align = 1;
   for (const ptx::Variable& v : kernel.module->ptx->globals) {
     if (v.space != ptx::Space::Shared) {
       continue;
     }
     if (v.external) {
-      align = std::max<uint32_t>(align, v.align);
+      align = named.contains(v.name) ? std::max<uint32_t>({align, 16, uint32_t(v.align)}) : align;
     } else if (named.contains(v.name)) {
       for_all(v, SHARED_BASE + place(kernel.shared_bytes, v));
     }

@@ -65,6 +65,7 @@ struct InstInfo {
   uint16_t num_sources = 0, num_targets = 0;
   bool bypasses_l1 = false;
   bool compares = false;  // atom.cas
+  int32_t base = -1;      // what its address is computed from, in Kernel::bases; -1: not known
 };
 
 }  // namespace wbsim

@@ -5,9 +5,7 @@
 #include <filesystem>
 
 namespace wbsim {
-namespace {
 
-// Headers of the toolkit, its libraries and the host compiler are not where a learner looks.
 bool is_system_file(const std::string& file) {
   for (const char* part : {"/targets/x86_64-linux/include/", "/targets/sbsa-linux/include/",
                            "/nvidia/cu1", "/include/cuda"}) {
@@ -17,8 +15,6 @@ bool is_system_file(const std::string& file) {
   }
   return file.starts_with("/usr/");
 }
-
-}  // namespace
 
 Place place_of(const Module& module, const ptx::Instruction& inst) {
   Place place;

@@ -17,6 +17,9 @@ struct Place {
 // The innermost frame in the user's own sources of the instruction's inlining chain.
 Place place_of(const Module& module, const ptx::Instruction& inst);
 
+// Headers of the toolkit, its libraries and the host compiler are not where a learner looks.
+bool is_system_file(const std::string& file);
+
 struct Finding;
 // Records the line of an instruction as the other side of a race.
 void set_other(Finding& finding, const Module& module, const ptx::Instruction& inst);

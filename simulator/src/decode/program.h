@@ -108,6 +108,15 @@ struct CallSite {
   std::vector<FunctionCode::Place> args, returns;  // in the caller's stack frame
 };
 
+// What an address is computed from (decode/bases.h): a variable in shared memory or of the module,
+// or one of the kernel's parameters, the one that is a pointer.
+struct Base {
+  std::string variable;              // its name; empty: none
+  uint32_t first = 0, last = 0;      // in shared memory: offsets; last: UINT32_MAX if dynamic
+  std::vector<uint32_t> parameters;  // offsets of 64-bit ones that the address depends on
+  bool operator==(const Base& other) const = default;
+};
+
 struct Kernel {
   std::string name;    // mangled
   std::string pretty;  // demangled, without its argument list
@@ -133,6 +142,7 @@ struct Kernel {
   bool open_stack = false;         // the stack's depth is not known: recursion, alloca
   bool uses_heap = false;          // calls malloc
   bool uses_products = false;      // of wgmma
+  std::vector<Base> bases;         // see InstInfo::base
   std::vector<uint32_t> operands;  // slots; see InstInfo
   int max_threads = 1024;
   std::optional<uint64_t> dynamic_shared_limit;  // cudaFuncAttributeMaxDynamicSharedMemorySize
