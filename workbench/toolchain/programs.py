@@ -228,7 +228,8 @@ def _plan(program: Program) -> _Plan:
         link = [f"-L{folder}" for folder in toolkit.libraries]
     else:
         toolkit = tools.find_toolkit()
-        flags = ["-gencode", SIMULATOR_GENCODE, "--no-compress", "-lineinfo"]
+        # -g1: lines of host code for reports
+        flags = ["-gencode", SIMULATOR_GENCODE, "--no-compress", "-lineinfo", "-Xcompiler", "-g1"]
         link = [*simulator_ldflags(), "-lpthread", "-ldl", "-lrt"]
     flags += ["-ccbin", str(tools.find_cxx()), *program.compile_flags]
     return _Plan(program, toolkit.nvcc, tuple(flags), (*program.libraries, *link))

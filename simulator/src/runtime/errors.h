@@ -32,6 +32,7 @@ inline void check(cudaError_t error) { require(error == cudaSuccess, error); }
 class Errors {
  public:
   void attach() { attached_ = true; }
+  bool attached() const { return attached_; }
   cudaError_t fail(cudaError_t error);  // sets this thread's error and returns it
   cudaError_t last(bool clear);
   // Of this thread's last launch, until a host that attached has taken its report.

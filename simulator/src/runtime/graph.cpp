@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "runtime/api/calls.h"
+#include "runtime/host_checks.h"
 
 namespace wbsim {
 namespace {
@@ -63,12 +64,9 @@ struct Executor {
     const uint8_t* from = start(p.srcPtr, p.srcPos);
     uint8_t* to = start(p.dstPtr, p.dstPos);
     Runtime& runtime = Runtime::get();
-    runtime.memory.require_range(
-        from, span(p.srcPtr, e), std::string(work.call) + " reads",
-        p.kind == cudaMemcpyDeviceToHost || p.kind == cudaMemcpyDeviceToDevice);
-    runtime.memory.require_range(
-        to, span(p.dstPtr, e), std::string(work.call) + " writes",
-        p.kind == cudaMemcpyHostToDevice || p.kind == cudaMemcpyDeviceToDevice);
+    check_copied_range(from, span(p.srcPtr, e), work.call, false, p.kind);
+    check_copied_range(to, span(p.dstPtr, e), work.call, true, p.kind);
+    DeviceMemory::Opened opened(runtime.memory.device());
     runtime.memory.mark_initialised(to, span(p.dstPtr, e));
     for (size_t z = 0; z < e.depth; z++) {
       for (size_t y = 0; y < e.height; y++) {
@@ -76,6 +74,7 @@ struct Executor {
                      from + (z * p.srcPtr.ysize + y) * p.srcPtr.pitch, e.width);
       }
     }
+    check_written(from, to, p.srcPtr, e, work.call);
   }
   void operator()(SetWork& work) {
     const cudaMemsetParams& p = work.params;
@@ -86,9 +85,11 @@ struct Executor {
     require(p.dst);
     require(p.height == 1 || width <= p.pitch, cudaErrorInvalidPitchValue);
     cudaPitchedPtr box = {p.dst, p.pitch, width, work.slice_rows};
-    Runtime::get().memory.require_range(p.dst, span(box, {width, p.height, work.slices}),
-                                        std::string(work.call) + " writes", true);
-    Runtime::get().memory.mark_initialised(p.dst, span(box, {width, p.height, work.slices}));
+    Allocations& memory = Runtime::get().memory;
+    const size_t whole = span(box, {width, p.height, work.slices});
+    check_set_range(p.dst, whole, work.call);
+    DeviceMemory::Opened opened(memory.device());
+    memory.mark_initialised(p.dst, whole);
     for (size_t z = 0; z < work.slices; z++) {
       for (size_t y = 0; y < p.height; y++) {
         uint8_t* row = static_cast<uint8_t*>(p.dst) + (z * work.slice_rows + y) * p.pitch;

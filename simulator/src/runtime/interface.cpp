@@ -24,7 +24,10 @@ const char* wbsim_take_report(void) { return Runtime::get().errors.take_report()
 
 const char* wbsim_last_finding_json(void) { return Runtime::get().errors.last_finding_json(); }
 
-void wbsim_attach(void) { Runtime::get().errors.attach(); }
+void wbsim_attach(void) {
+  Runtime::get().errors.attach();
+  Runtime::get().memory.device().let_host_in();
+}
 
 const char* wbsim_set(const char* name, const char* value) {
   thread_local std::string answer;

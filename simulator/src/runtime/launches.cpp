@@ -7,9 +7,11 @@
 #include <cstring>
 
 #include "counting/counters.h"
+#include "decode/bases.h"
 #include "decode/place.h"
 #include "exec/builtins.h"
 #include "runtime/device.h"
+#include "runtime/host_checks.h"
 #include "runtime/interrupt.h"
 #include "runtime/occupancy.h"
 
@@ -238,10 +240,14 @@ cudaError_t Launches::launch(Function& function, const LaunchShape& shape,
     std::lock_guard lock(recording_);
     launch.counting = address_recordings_ > 0;
   }
+  if (launch.checked()) {
+    find_bases(modules_.kernel_of(function));
+  }
   if (launch.counting) {
     launch.l1_bytes = l1_share(function, launch);
   }
   InterruptGuard interrupt;
+  DeviceMemory::Opened opened(memory_.device());
   Result result = run_grid(launch, InterruptGuard::flag());
   for (auto& [cluster, text] : result.output) {
     std::fwrite(text.data(), 1, text.size(), stdout);
@@ -255,7 +261,13 @@ cudaError_t Launches::launch(Function& function, const LaunchShape& shape,
       records_[next_record_++] = record_json(launch, result);
     }
   }
+  if (launch.settings.initcheck) {
+    memory_.note_writer(launch);
+  }
   if (result.finding) {
+    if (!errors_.attached()) {
+      add_history(*result.finding);
+    }
     return errors_.report(*result.finding, error_of(*result.finding), true);
   }
   return cudaSuccess;

@@ -50,6 +50,8 @@ class ModuleTable {
   Function* find_function(const void* host_or_handle);
   Function* find_function(Binary& binary, const std::string& name);
   const Module::Symbol* find_variable(const void* host);
+  // The name of the variable of the device whose stand-in in host code is around an address, or "".
+  std::string variable_around(const void* host);
   const Module::Symbol* find_variable(Binary& binary, const std::string& name);
   std::vector<Function*> functions_of(Binary& binary);
   Module& module_of(Binary& binary);  // parses it

@@ -5,6 +5,7 @@
 
 #include "runtime/api/calls.h"
 #include "runtime/graph.h"
+#include "runtime/host_checks.h"
 
 using namespace wbsim;
 
@@ -36,8 +37,7 @@ void allocate(void** out, size_t bytes, const char* call, MemoryKind kind, unsig
 
 const Module::Symbol& symbol_of(const void* host) {
   auto* symbol = Runtime::get().modules.find_variable(host);
-  require(symbol != nullptr, cudaErrorInvalidSymbol);
-  return *symbol;
+  return symbol ? *symbol : throw not_a_symbol();
 }
 
 void* inside(const void* host, size_t bytes, size_t offset) {
@@ -130,13 +130,13 @@ cudaError_t wbsim_cudaMallocAsync(void** out, size_t bytes, cudaStream_t stream)
 cudaError_t wbsim_cudaFree(void* pointer) {
   return call([&] {
     forbid_in_capture();
-    require(!pointer || Runtime::get().memory.release(pointer, false));
+    free_memory(pointer, false, "cudaFree");
   });
 }
 cudaError_t wbsim_cudaFreeHost(void* pointer) {
   return call([&] {
     forbid_in_capture();
-    require(!pointer || Runtime::get().memory.release(pointer, true));
+    free_memory(pointer, true, "cudaFreeHost");
   });
 }
 cudaError_t wbsim_cudaFreeAsync(void* pointer, cudaStream_t stream) {
@@ -145,7 +145,7 @@ cudaError_t wbsim_cudaFreeAsync(void* pointer, cudaStream_t stream) {
     if (stream_of(stream)->capture) {
       submit(stream, FreeWork{pointer});
     } else {
-      require(Runtime::get().memory.release(pointer, false));
+      free_memory(pointer, false, "cudaFreeAsync");
     }
   });
 }
