@@ -236,15 +236,15 @@ void Checker::left_base(const Warp& w, const Inst* in, const WarpAccess& a, int 
       shared ? in_shared(kernel, at) : in_global(launch_.regions.find(at, 1, false), at);
   other.erase(0, other.starts_with(",") ? 1 : 0);
   Finding f = finding_at(w, in, lane, "memcheck", "");
-  f.address = at;
+  f.address = shared ? at : home.first;  // of global memory, the report tells where that is from
   f.message = "out-of-bounds " + what_text(*kernel.info[pc_of(w, in)].source, a.kind, a.bytes) +
               (shared ? " in shared memory, " : " in global memory, ") + where + " of " +
               (shared ? name + " (" + bytes_text(home.last - home.first) + ")"
                       : region_text(*home.region)) +
               (other.starts_with(" " + name) || other.empty() ? "" : "; it is in" + other);
-  f.hint = shared
-               ? "the address is computed from " + name + ": check the index against its size"
-               : "the address is computed from the first one's: check the index against its size";
+  f.hint = shared ? "the address is computed from " + name + ": check the index against its size"
+                  : "the address is computed from a pointer into the first: check the index "
+                    "against its size";
   throw f;
 }
 
