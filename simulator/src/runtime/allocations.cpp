@@ -31,12 +31,50 @@ void* Allocations::allocate(size_t bytes, const char* name, MemoryKind kind, uns
   uint8_t* out = raw + GUARD_BYTES;
   allocations_[address_of(out)] = {address_of(out), bytes, name, kind, flags};
   allocated_ += kind == MemoryKind::Host ? 0 : bytes;
-  Region region{address_of(out), bytes, name, "", WBSIM_INOUT};
-  if (settings_.current().initcheck && kind == MemoryKind::Device) {
-    region.initialised = std::make_shared<Initialised>(region.first, bytes);
-  }
-  regions_.add(std::move(region));
+  regions_.add(region_of(allocations_[address_of(out)]));
   return out;
+}
+
+Region Allocations::region_of(const Allocation& a) const {
+  Region region{a.first, a.bytes, a.name, "", WBSIM_INOUT};
+  if (settings_.current().initcheck && a.kind == MemoryKind::Device) {
+    region.initialised = std::make_shared<Initialised>(region.first, a.bytes);
+  }
+  return region;
+}
+
+void* Allocations::reserve(size_t bytes, const char* name) {
+  void* out = allocate(bytes, name, MemoryKind::Device);
+  std::lock_guard lock(mutex_);
+  allocations_[address_of(out)].of_graph = true;
+  regions_.remove(address_of(out), name);
+  return out;
+}
+
+bool Allocations::begin_use(void* pointer) {
+  std::lock_guard lock(mutex_);
+  auto found = allocations_.find(address_of(pointer));
+  if (found == allocations_.end() || regions_.starting_at(found->first)) {
+    return false;
+  }
+  regions_.add(region_of(found->second));
+  return true;
+}
+
+// Memory that is still in use stays until it is freed.
+void Allocations::end_reservation(void* pointer) {
+  {
+    std::lock_guard lock(mutex_);
+    auto found = allocations_.find(address_of(pointer));
+    if (found == allocations_.end() || !found->second.of_graph) {
+      return;  // the device was reset
+    }
+    found->second.of_graph = false;
+    if (regions_.starting_at(found->first)) {
+      return;
+    }
+  }
+  release(pointer, false);
 }
 
 bool Allocations::release(void* pointer, bool host) {
@@ -45,6 +83,9 @@ bool Allocations::release(void* pointer, bool host) {
   if (found == allocations_.end() || found->second.kind == MemoryKind::Registered ||
       (found->second.kind == MemoryKind::Host) != host) {
     return false;
+  }
+  if (found->second.of_graph) {
+    return regions_.remove(found->first, found->second.name);
   }
   regions_.remove(found->first, found->second.name);
   allocated_ -= host ? 0 : found->second.bytes;
@@ -99,6 +140,7 @@ void Allocations::release_all() {
   {
     std::lock_guard lock(mutex_);
     for (auto& [first, allocation] : allocations_) {
+      allocation.of_graph = false;
       all.push_back(allocation);
     }
   }

@@ -23,6 +23,7 @@ struct Allocation {
   const char* name = "";  // the call
   MemoryKind kind = MemoryKind::Device;
   unsigned flags = 0;
+  bool of_graph = false;
 };
 
 class Allocations {
@@ -31,6 +32,10 @@ class Allocations {
 
   void* allocate(size_t bytes, const char* name, MemoryKind kind, unsigned flags = 0);
   bool release(void* pointer, bool host);  // false: not the start of an allocation of that kind
+  // Memory of a graph: the address stays its own between uses. A use ends with release().
+  void* reserve(size_t bytes, const char* name);
+  bool begin_use(void* pointer);  // false: it is already in use
+  void end_reservation(void* pointer);
   bool register_host(void* pointer, size_t bytes, unsigned flags);
   bool unregister_host(void* pointer);
   std::optional<Allocation> find(const void* pointer);
@@ -50,6 +55,8 @@ class Allocations {
 
  private:
   ProcessSettings& settings_;
+  Region region_of(const Allocation& allocation) const;
+
   Errors& errors_;
   std::mutex mutex_;
   RegionTable regions_;

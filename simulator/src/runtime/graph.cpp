@@ -112,8 +112,18 @@ struct Executor {
   void operator()(EmptyWork&) {}
   void operator()(WaitWork&) {}
   void operator()(RecordWork& work) { record(*work.event); }
-  void operator()(AllocWork&) {}
-  void operator()(FreeWork&) {}
+  void operator()(AllocWork& work) {
+    Runtime& runtime = Runtime::get();
+    if (!runtime.memory.begin_use(work.params.dptr)) {
+      Finding finding;
+      finding.kind = "launch";
+      finding.message = "the graph allocates memory that its last launch left allocated";
+      finding.hint =
+          "free it, or instantiate with cudaGraphInstantiateFlagAutoFreeOnLaunch, which does so";
+      throw ApiError{runtime.errors.report(finding, cudaErrorInvalidValue)};
+    }
+  }
+  void operator()(FreeWork& work) { require(Runtime::get().memory.release(work.pointer, false)); }
 };
 
 std::vector<std::weak_ptr<Capture>>& captures() {
@@ -158,6 +168,23 @@ SetWork set_work(void* to, size_t pitch, unsigned value, unsigned element_bytes,
   work.params = {to, pitch, value, element_bytes, width, height};
   work.call = call;
   return work;
+}
+
+AllocWork alloc_work(size_t bytes, const cudaMemPoolProps& properties, const char* call) {
+  require(bytes > 0);
+  Allocations& memory = Runtime::get().memory;
+  AllocWork work;
+  work.params.poolProps = properties;
+  work.params.bytesize = bytes;
+  work.params.dptr = memory.reserve(bytes, call);
+  work.memory.reset(work.params.dptr, [&](void* pointer) { memory.end_reservation(pointer); });
+  return work;
+}
+
+FreeWork free_work(void* pointer) {
+  auto found = Runtime::get().memory.find(pointer);
+  require(found && found->of_graph && found->first == reinterpret_cast<uint64_t>(pointer));
+  return {pointer};
 }
 
 // ---- Graphs -------------------------------------------------------------------------------------
@@ -256,8 +283,13 @@ std::recursive_mutex& graph_mutex() {
 
 Stream::~Stream() {
   std::lock_guard lock(graph_mutex());
-  if (capture) {
-    std::erase(capture->streams, this);
+  if (!capture) {
+    return;
+  }
+  std::erase(capture->streams, this);
+  capture->left.insert(capture->left.end(), tail.begin(), tail.end());
+  if (capture->origin == this) {  // nothing can end the capture any more
+    capture->origin = nullptr;
     capture->invalid = true;
   }
 }
@@ -319,10 +351,12 @@ std::shared_ptr<Graph> end_capture(Stream& stream) {
       waiting.insert(waiting.end(), node->needs.begin(), node->needs.end());
     }
   }
-  bool unjoined = false;
+  auto lacks = [&](const std::vector<Node*>& nodes) {
+    return std::any_of(nodes.begin(), nodes.end(), [&](Node* node) { return !joined.count(node); });
+  };
+  bool unjoined = lacks(capture->left);
   for (Stream* other : capture->streams) {
-    unjoined |= std::any_of(other->tail.begin(), other->tail.end(),
-                            [&](Node* node) { return !joined.count(node); });
+    unjoined |= lacks(other->tail);
     other->capture = nullptr;
     other->tail.clear();
   }
@@ -345,7 +379,7 @@ void forbid_in_capture() {
     if (!capture || capture->streams.empty() || capture->mode == cudaStreamCaptureModeRelaxed) {
       continue;
     }
-    if (!capture->origin->capture) {
+    if (!capture->origin || !capture->origin->capture) {
       continue;  // has ended
     }
     bool of_others =

@@ -10,22 +10,23 @@ using namespace wbsim;
 
 namespace {
 
-// Captured streams have graph memory; see AllocWork.
 void allocate_in_stream(void** out, size_t bytes, cudaStream_t stream, const char* call) {
   require(out);
   *out = nullptr;
-  bool capturing = stream_of(stream)->capture != nullptr;
   if (bytes == 0) {
     return;
   }
-  void* memory = Runtime::get().memory.allocate(bytes, call, MemoryKind::Device);
-  if (capturing) {
-    AllocWork work;
-    work.params.bytesize = bytes;
-    work.params.dptr = memory;
+  if (stream_of(stream)->capture) {
+    cudaMemPoolProps properties = {};
+    properties.allocType = cudaMemAllocationTypePinned;
+    properties.location = {cudaMemLocationTypeDevice, 0};
+    AllocWork work = alloc_work(bytes, properties, call);
+    void* memory = work.params.dptr;
     submit(stream, std::move(work));
+    *out = memory;
+  } else {
+    *out = Runtime::get().memory.allocate(bytes, call, MemoryKind::Device);
   }
-  *out = memory;
 }
 
 void allocate(void** out, size_t bytes, const char* call, MemoryKind kind, unsigned flags = 0) {
@@ -143,7 +144,7 @@ cudaError_t wbsim_cudaFreeAsync(void* pointer, cudaStream_t stream) {
   return call([&] {
     require(pointer);
     if (stream_of(stream)->capture) {
-      submit(stream, FreeWork{pointer});
+      submit(stream, free_work(pointer));
     } else {
       require(Runtime::get().memory.release(pointer, false));
     }
