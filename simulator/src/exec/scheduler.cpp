@@ -466,11 +466,7 @@ Turn run_turn(Cluster& cluster) {
       return Turn::Advanced;
     }
     if (cluster.instructions > limit) {
-      const Group* g = w->parked.empty() ? nullptr : &w->parked.back();
-      throw finding_at(
-          *w, g ? g->pc : w->block->kernel->entry(), g ? std::countr_zero(g->mask) : -1, "limit",
-          "the block ran more than " + std::to_string(worker.launch->settings.instruction_limit) +
-              " warp instructions; is this loop endless?");
+      throw limit_reached(cluster, *w);
     }
   }
   bool live = std::any_of(cluster.blocks.begin(), cluster.blocks.end(),
