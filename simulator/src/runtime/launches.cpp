@@ -52,6 +52,11 @@ std::string check_geometry(const Kernel& kernel, dim3 grid, dim3 block, size_t s
            std::to_string(Device::SHARED_UNASKED) + ". For more, use dynamic shared memory " +
            "(extern __shared__) and cudaFuncSetAttribute";
   }
+  if (kernel.shared_bytes + shared_bytes > Device::SHARED_OPTIN) {
+    return std::to_string(kernel.shared_bytes + shared_bytes) +
+           " bytes of shared memory; a block has at most " + std::to_string(Device::SHARED_OPTIN) +
+           " (227 KB), static and dynamic together";
+  }
   // Without an opt-in, static and dynamic shared memory together are limited to 48 KB.
   uint64_t limit =
       kernel.dynamic_shared_limit.value_or(Device::SHARED_UNASKED - kernel.shared_bytes);
@@ -59,10 +64,6 @@ std::string check_geometry(const Kernel& kernel, dim3 grid, dim3 block, size_t s
     return std::to_string(shared_bytes) + " bytes of dynamic shared memory; without " +
            "cudaFuncSetAttribute(cudaFuncAttributeMaxDynamicSharedMemorySize) this kernel takes " +
            std::to_string(limit);
-  }
-  if (kernel.shared_bytes + shared_bytes > Device::SHARED_OPTIN) {
-    return std::to_string(kernel.shared_bytes + shared_bytes) +
-           " bytes of shared memory; a block has at most " + std::to_string(Device::SHARED_OPTIN);
   }
   return "";
 }
