@@ -29,12 +29,14 @@ __all__ = [
     "check_names",
     "exception_for",
     "library",
+    "progress_after",
     "record",
     "settings",
 ]
 
 _load_lock = threading.Lock()
 _library: ctypes.CDLL | None = None
+_progress_after = 3.0
 
 
 @dataclass(frozen=True)
@@ -181,6 +183,7 @@ def _open(path: Path) -> ctypes.CDLL:
         "wbsim_attach": (None, []),
         "wbsim_set": (text, [text, text]),
         "wbsim_get": (text, [text]),
+        "wbsim_progress_after": (None, [ctypes.c_double]),
         "wbsim_record_start": (number, [ctypes.c_int]),
         "wbsim_record_stop": (text, [number]),
     }
@@ -188,6 +191,7 @@ def _open(path: Path) -> ctypes.CDLL:
         function = getattr(lib, name)
         function.restype, function.argtypes = result, arguments
     lib.wbsim_attach()
+    lib.wbsim_progress_after(_progress_after)
     return lib
 
 
@@ -242,6 +246,28 @@ def settings(
     finally:
         for name, value in before.items():
             lib.wbsim_set(name.encode(), value)
+
+
+@contextmanager
+def progress_after(seconds: float) -> Iterator[None]:
+    """Let launches show their progress in a terminal after this time, until the block ends.
+
+    Otherwise they do so after 3 seconds; ``math.inf`` is for a block that draws there itself.
+    """
+    before = _progress_after
+    _set_progress_after(seconds)
+    try:
+        yield
+    finally:
+        _set_progress_after(before)
+
+
+def _set_progress_after(seconds: float) -> None:
+    global _progress_after
+    with _load_lock:
+        _progress_after = seconds
+        if _library is not None:
+            _library.wbsim_progress_after(seconds)
 
 
 @contextmanager

@@ -41,6 +41,9 @@ WBSIM_EXPORT void wbsim_attach(void);
 WBSIM_EXPORT const char* wbsim_set(const char* name, const char* value);
 WBSIM_EXPORT const char* wbsim_get(const char* name);  // NULL: no such setting
 
+// After how many seconds a launch shows its progress, if stderr is a terminal.
+WBSIM_EXPORT void wbsim_progress_after(double seconds);
+
 // Launch records: every launch between start and stop, as a JSON array. Recordings nest: each start
 // returns a token, and the stop with that token returns all launches since. addresses: also count
 // sectors, wavefronts and everything else that depends on addresses.

@@ -12,6 +12,7 @@
 #include "decode/place.h"
 #include "exec/block.h"
 #include "exec/ops/float_mode.h"
+#include "exec/progress.h"
 
 namespace wbsim {
 namespace {
@@ -120,6 +121,7 @@ Result run_grid(const Launch& launch, const std::atomic<bool>& interrupted) {
   const uint64_t at_most = std::max<uint64_t>(
       at_start, NUM_SMS * (2048 / launch.num_threads()) / launch.cluster_size() / num_workers);
 
+  const std::unique_ptr<Progress> progress = Progress::of(launch, num_workers);
   GlobalShadow global_shadow(global_piece_shift(*launch.kernel));
 
   // The lowest cluster that found something determines the launch's finding.
@@ -157,15 +159,21 @@ Result run_grid(const Launch& launch, const std::atomic<bool>& interrupted) {
     return worker.running.size() > 1 ? SLICE_SHARED : SLICE_ALONE;
   };
   // Gives every running cluster a turn. Returns whether all of them spun.
-  auto run_all = [&](Worker& worker, uint64_t& current) {
+  auto run_all = [&](Worker& worker, size_t index, uint64_t& current) {
     worker.slice = launch.counting ? SLICE_COUNTING : patience(worker);
     bool spun = true;
     for (size_t i = 0; i < worker.running.size() && !stop && !interrupted;) {
-      current = worker.running[i]->index;
-      Turn turn = run_turn(*worker.running[i]);
+      Cluster& cluster = *worker.running[i];
+      current = cluster.index;
+      const uint64_t before = cluster.instructions;
+      Turn turn = run_turn(cluster);
       spun &= turn == Turn::Spun;
+      if (progress) {
+        progress->advanced(worker, index, cluster.instructions - before,
+                           turn == Turn::Finished ? launch.cluster_size() : 0);
+      }
       if (turn == Turn::Finished) {
-        keep_output(*worker.running[i]);
+        keep_output(cluster);
         worker.spare.push_back(std::move(worker.running[i]));
         worker.running.erase(worker.running.begin() + i);
       } else {
@@ -174,7 +182,7 @@ Result run_grid(const Launch& launch, const std::atomic<bool>& interrupted) {
     }
     return spun;
   };
-  auto work = [&] {
+  auto work = [&](size_t index) {           // of the worker
     FloatMode mode(Round::Nearest, false);  // whatever the caller has set
     Worker worker;
     worker.launch = &launch;
@@ -198,7 +206,7 @@ Result run_grid(const Launch& launch, const std::atomic<bool>& interrupted) {
         if (worker.running.empty()) {
           break;
         }
-        turns = run_all(worker, current) ? turns + 1 : 0;
+        turns = run_all(worker, index, current) ? turns + 1 : 0;
         spun = turns * worker.slice >= patience(worker);
       }
     } catch (Finding& finding) {
@@ -224,11 +232,11 @@ Result run_grid(const Launch& launch, const std::atomic<bool>& interrupted) {
     std::vector<std::jthread> helpers;
     try {
       for (uint64_t i = 1; i < num_workers; i++) {
-        helpers.emplace_back(work);
+        helpers.emplace_back(work, i);
       }
     } catch (const std::system_error&) {  // no more threads: the existing ones do it
     }
-    work();
+    work(0);
   }
   if (interrupted && !result.finding) {
     Finding f;

@@ -3,6 +3,7 @@
 #include "wbsim.h"
 
 #include "decode/opcode.h"
+#include "exec/progress.h"
 #include "runtime/runtime.h"
 
 using wbsim::Runtime;
@@ -38,6 +39,8 @@ const char* wbsim_get(const char* name) {
   answer = value.value_or("");
   return value ? answer.c_str() : nullptr;
 }
+
+void wbsim_progress_after(double seconds) { wbsim::Progress::after = seconds; }
 
 uint64_t wbsim_record_start(int addresses) {
   return Runtime::get().launches.start_recording(addresses != 0);
