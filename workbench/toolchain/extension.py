@@ -11,16 +11,19 @@ import importlib.util
 import logging
 import shlex
 import shutil
+import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from . import fingerprints, tools
 from .announce import announced
-from .diagnostics import build_error
+from .diagnostics import build_error, warnings
 from .errors import BuildError
+from .host_calls import forbid_host_calls_in
 from .locks import build_lock
 from .paths import REPO, cache_dir, kernels_dir
 from .simulator import process_simulator, publish, touch
@@ -227,8 +230,8 @@ def build_library(recipe: Recipe) -> Path:
             path = recipe.published(wanted)
             if path.exists():  # built by the process we waited for
                 return path
-            with announced(recipe.label):
-                made = _load(recipe, wanted)
+            with announced(recipe.label) as texts:
+                made = _load(recipe, wanted, texts)
             if recipe.wanted() == wanted:  # otherwise a source was saved meanwhile: retry
                 publish(made, path)
                 _forget_unused()
@@ -236,8 +239,11 @@ def build_library(recipe: Recipe) -> Path:
     raise BuildError(f"the sources of {recipe.label} change faster than they compile")
 
 
-def _load(recipe: Recipe, wanted: dict[str, str]) -> Path:
-    """Call torch's load() once, in its folder, under our lock; return the library."""
+def _load(recipe: Recipe, wanted: dict[str, str], texts: list[str]) -> Path:
+    """Call torch's load() once, in its folder, under our lock; return the library.
+
+    texts: the compiler's warnings are appended.
+    """
     ninja = tools.find_ninja()
     torch_extension = cpp_extension()
     home = private_toolkit(recipe.toolkit, recipe.target)
@@ -245,7 +251,7 @@ def _load(recipe: Recipe, wanted: dict[str, str]) -> Path:
     manifest.begin(wanted, (recipe.name,))
     forget_versions(torch_extension, recipe.name)
     try:
-        with shown_to_torch(home, ninja):
+        with shown_to_torch(home, ninja), heard(torch_extension) as said:
             # is_standalone: build and return, do not load. (A "stand-alone program" linked with
             # -shared is a
             # library.) What gets loaded is the copy with the hash in its name.
@@ -267,6 +273,8 @@ def _load(recipe: Recipe, wanted: dict[str, str]) -> Path:
     finally:
         manifest.finish(wanted)
     check_gencodes(recipe.folder, recipe.gencodes)
+    forbid_host_calls_in(recipe.folder, said)
+    texts += warnings("".join(said), recipe.folder)
     return Path(made)
 
 
@@ -290,6 +298,28 @@ def cpp_extension():  # noqa: ANN202, a module
     finally:
         logger.setLevel(level)
     return cpp_extension
+
+
+@contextmanager
+def heard(module) -> Iterator[list[str]]:  # noqa: ANN001
+    """What the commands say that torch.utils.cpp_extension runs: it drops that of a success."""
+    said: list[str] = []
+
+    class Listening:
+        def __getattr__(self, name: str) -> object:
+            return getattr(subprocess, name)
+
+        def run(self, *arguments, **named):  # noqa: ANN002, ANN003, ANN202
+            done = subprocess.run(*arguments, **named)
+            if isinstance(done.stdout, bytes):
+                said.append(done.stdout.decode(errors="replace"))
+            return done
+
+    module.subprocess = Listening()
+    try:
+        yield said
+    finally:
+        module.subprocess = subprocess
 
 
 def forget_versions(module, name: str) -> None:  # noqa: ANN001

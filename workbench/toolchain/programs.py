@@ -18,9 +18,10 @@ from pathlib import Path
 
 from . import fingerprints, tools
 from .announce import announced
-from .diagnostics import build_error
+from .diagnostics import build_error, warnings
 from .errors import BuildError
 from .extension import SIMULATOR_GENCODE, gpu_cuda_major, gpu_gencodes, simulator_ldflags
+from .host_calls import forbid_host_calls
 from .locks import build_lock
 from .paths import cache_dir
 from .simulator import publish, touch
@@ -161,8 +162,8 @@ def build_program(program: Program) -> Path:
             path = plan.published(wanted)
             if path.exists():
                 return path
-            with announced(plan.label):
-                _build(plan, wanted)
+            with announced(plan.label) as texts:
+                texts += _build(plan, wanted)
             if plan.wanted() == wanted:
                 publish(plan.folder / "program", path)
                 return path
@@ -234,31 +235,36 @@ def _plan(program: Program) -> _Plan:
     return _Plan(program, toolkit.nvcc, tuple(flags), (*program.libraries, *link))
 
 
-def _build(plan: _Plan, wanted: dict[str, str]) -> None:
-    """Compile what changed, and link."""
+def _build(plan: _Plan, wanted: dict[str, str]) -> list[str]:
+    """Compile what changed, and link; return the compiler's warnings."""
     manifest = fingerprints.Manifest(plan.folder)
     manifest.begin(wanted, ("program",))
     stale = [(n, s) for n, s in plan.objects().items() if not (plan.folder / n).exists()]
     try:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             logs = list(pool.map(lambda pair: _compile(plan, *pair), stale))
-        if failed := "\n".join(log for log in logs if log):
+        if failed := "\n".join(log for status, log in logs if status):
             if plan.program.target == "simulator" and (lacking := compile_error(failed)):
                 raise BuildError(lacking)
             raise build_error(plan.label, failed, plan.folder / "build.log", plan.objects())
+        for (name, source), (_, log) in zip(stale, logs, strict=True):
+            if source.suffix == ".cu":
+                forbid_host_calls(log, plan.folder / name)
         _link(plan)
+        return warnings("\n".join(log for _, log in logs), plan.folder)
     finally:
         manifest.finish(wanted)
 
 
-def _compile(plan: _Plan, name: str, source: Path) -> str:
-    """Compile one source; return the compiler's output if it fails."""
+def _compile(plan: _Plan, name: str, source: Path) -> tuple[int, str]:
+    """Compile one source; return the compiler's status, and its command and output."""
     command = [str(plan.nvcc), "-c", *plan.flags, str(source), "-o", name]
     done = _run(command, plan.folder)
+    log = f"{shlex.join(command)}\n{done.stdout}"
     if done.returncode:
         (plan.folder / name).unlink(missing_ok=True)
-        return f"FAILED: {name}\n{shlex.join(command)}\n{done.stdout}"
-    return ""
+        log = f"FAILED: {name}\n{log}"
+    return done.returncode, log
 
 
 def _link(plan: _Plan) -> None:

@@ -8,6 +8,8 @@ is compiled, so an edit costs about a second.
 from __future__ import annotations
 
 import re
+import shlex
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -15,8 +17,9 @@ from types import ModuleType
 from simulator.checks import check_names
 
 from .. import fingerprints
+from ..diagnostics import build_error
 from ..errors import BuildError
-from ..extension import build_library, default_target, recipe
+from ..extension import Recipe, build_library, default_target, recipe
 from ..paths import cache_dir, writable
 from .calls import make_callable
 from .signatures import Launcher, launchers
@@ -133,17 +136,40 @@ def _load_plain(
         write_once(folder / name, text)
     includes = (folder, *(Path(p) for p in options.get("extra_include_paths") or ()))
     where = "the GPU" if target == "gpu" else "the simulator"
-    path = build_library(
-        recipe(
-            f"inline_{module_name}",
-            f"{module_name} for {where}",
-            target,
-            (folder / "wrapper.cu",),
-            includes,
-            flags,
-        )
+    plan = recipe(
+        f"inline_{module_name}",
+        f"{module_name} for {where}",
+        target,
+        (folder / "wrapper.cu",),
+        includes,
+        flags,
     )
+    try:
+        path = build_library(plan)
+    except BuildError as error:
+        raise _of_source(folder / file, plan, error) from None
     return module_of(module_name, path, found, target, checks)
+
+
+def _of_source(source: Path, plan: Recipe, error: BuildError) -> BuildError:
+    """The error that the source gives by itself, if there are others after it.
+
+    What it leaves unfinished, a } or a ;, is noticed only in what follows: the wrapper's headers.
+    """
+    places = re.findall(r"^(\S+):\d+: error:", str(error), re.M)
+    if all(Path(place).name == source.name for place in places):
+        return error
+    includes = [f"-I{folder}" for folder in plan.include_dirs]
+    flags = [*plan.cuda_cflags, "--expt-relaxed-constexpr", *includes]
+    command = [str(plan.toolkit.nvcc), "-c", *flags, str(source), "-o", "alone.o"]
+    done = subprocess.run(
+        command, cwd=plan.folder, capture_output=True, text=True, errors="replace"
+    )
+    (plan.folder / "alone.o").unlink(missing_ok=True)
+    if not done.returncode:
+        return error
+    log = f"FAILED: alone.o\n{shlex.join(command)}\n{done.stdout}{done.stderr}"
+    return build_error(plan.label, log, plan.folder / "build.log", {"alone.o": source})
 
 
 def module_of(
