@@ -18,7 +18,8 @@ else it takes (finding a compiler, locks, caches, error messages) is in workbenc
     toolkit       gives PyTorch a CUDA_HOME with just what load() needs
     fingerprints  rebuilds what changed in content: every header, flag and tool counts
     locks         one build at a time; never waits for a dead process
-    diagnostics   an error as file:line, the source line, a caret and a hint
+    diagnostics   an error or warning as file:line, the source line, a caret and a hint
+    host_calls    refuses kernels that call functions of the host
     simulator     builds the simulator's library
     extension     the call above
     inline        kernels from strings, whose launchers Python calls

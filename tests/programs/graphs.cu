@@ -216,7 +216,7 @@ void memory_in_capture() {
   OK(cudaGraphMemAllocNodeGetParams(nodes[0], &got));
   CHECK(got.dptr == temporary && got.bytesize == 128);
   CHECK(got.poolProps.location.type == cudaMemLocationTypeDevice);
-  uint64_t used;
+  unsigned long long used;
   OK(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrUsedMemCurrent, &used));
   CHECK(used == 0);  // the graph's memory is not the pool's
   // It exists from one node to the other.

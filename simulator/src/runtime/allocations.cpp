@@ -51,14 +51,16 @@ void* Allocations::reserve(size_t bytes, const char* name) {
   return out;
 }
 
-bool Allocations::begin_use(void* pointer) {
+void Allocations::begin_use(void* pointer) {
   std::lock_guard lock(mutex_);
   auto found = allocations_.find(address_of(pointer));
-  if (found == allocations_.end() || regions_.starting_at(found->first)) {
-    return false;
-  }
+  require(found != allocations_.end() && !regions_.starting_at(found->first));
   regions_.add(region_of(found->second));
-  return true;
+}
+
+bool Allocations::in_use(void* pointer) {
+  std::lock_guard lock(mutex_);
+  return regions_.starting_at(address_of(pointer)) != nullptr;
 }
 
 // Memory that is still in use stays until it is freed.
@@ -198,6 +200,9 @@ void Allocations::require_range(const void* pointer, size_t bytes, const std::st
       int64_t offset = static_cast<int64_t>(at - near->first);
       finding.message = does + " " + bytes_text(bytes) + " at byte " + std::to_string(offset) +
                         " of an allocation of " + bytes_text(near->bytes) + " (" + near->name + ")";
+      if (near->of_graph && !regions_.starting_at(near->first)) {
+        finding.hint = "it is a graph's, whose alloc node has not run, or which has been freed";
+      }
     } else if (on_device) {
       finding.message = does + " " + bytes_text(bytes) + " of memory that is not device memory";
       finding.hint = "device memory comes from cudaMalloc, and is invalid after cudaFree";

@@ -34,7 +34,8 @@ class Allocations {
   bool release(void* pointer, bool host);  // false: not the start of an allocation of that kind
   // Memory of a graph: the address stays its own between uses. A use ends with release().
   void* reserve(size_t bytes, const char* name);
-  bool begin_use(void* pointer);  // false: it is already in use
+  void begin_use(void* pointer);
+  bool in_use(void* pointer);
   void end_reservation(void* pointer);
   bool register_host(void* pointer, size_t bytes, unsigned flags);
   bool unregister_host(void* pointer);

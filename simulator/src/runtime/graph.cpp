@@ -42,6 +42,22 @@ uint8_t* start(const cudaPitchedPtr& p, const cudaPos& at) {
   return static_cast<uint8_t*>(p.ptr) + (at.z * p.ysize + at.y) * p.pitch + at.x;
 }
 
+// Before anything is executed: what the graph will allocate is not allocated.
+void require_free_memory(const Graph& graph) {
+  Runtime& runtime = Runtime::get();
+  for (auto& node : graph.nodes) {
+    auto* alloc = std::get_if<AllocWork>(&node->work);
+    if (alloc && runtime.memory.in_use(alloc->params.dptr)) {
+      Finding finding;
+      finding.kind = "launch";
+      finding.message = "the graph allocates memory that its last launch left allocated";
+      finding.hint =
+          "free it, or instantiate with cudaGraphInstantiateFlagAutoFreeOnLaunch, which does so";
+      throw ApiError{runtime.errors.report(finding, cudaErrorInvalidValue)};
+    }
+  }
+}
+
 struct Executor {
   void operator()(KernelWork& work) {
     check(Runtime::get().launches.launch(*work.function, work.shape, work.params));
@@ -103,6 +119,7 @@ struct Executor {
     work.params.fn(work.params.userData);
   }
   void operator()(ChildWork& work) {
+    require_free_memory(*work.graph);
     for (Node* node : work.graph->in_order()) {
       if (node->enabled) {
         execute(node->work);
@@ -112,17 +129,7 @@ struct Executor {
   void operator()(EmptyWork&) {}
   void operator()(WaitWork&) {}
   void operator()(RecordWork& work) { record(*work.event); }
-  void operator()(AllocWork& work) {
-    Runtime& runtime = Runtime::get();
-    if (!runtime.memory.begin_use(work.params.dptr)) {
-      Finding finding;
-      finding.kind = "launch";
-      finding.message = "the graph allocates memory that its last launch left allocated";
-      finding.hint =
-          "free it, or instantiate with cudaGraphInstantiateFlagAutoFreeOnLaunch, which does so";
-      throw ApiError{runtime.errors.report(finding, cudaErrorInvalidValue)};
-    }
-  }
+  void operator()(AllocWork& work) { Runtime::get().memory.begin_use(work.params.dptr); }
   void operator()(FreeWork& work) { require(Runtime::get().memory.release(work.pointer, false)); }
 };
 
