@@ -259,5 +259,6 @@ def test_what_optimised_ptx_looks_like():
     body = ".visible .entry k(\n)\n{\n%s\n}\n"
     assert not ptx_text.may_call_host(body % "ret;")
     assert not ptx_text.may_call_host(body % "// begin inline asm\n\ttrap;\n// end\nret;")
+    assert not ptx_text.may_call_host(body % "{\n mov.u32 %r1, {0, 1};\n}\nret;")
     assert ptx_text.may_call_host(body % "@%p1 bra $L;\nret;\n$L:\n\ttrap;")
     assert ptx_text.may_call_host(body % "mov.u32 %r1, 0;")

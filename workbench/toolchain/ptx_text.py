@@ -138,14 +138,13 @@ def _functions(ptx: str) -> dict[str, _Function]:
 
 def _bodies(ptx: str) -> Iterator[tuple[str, str, str]]:
     """Of each function: "entry" or "func", its name, its text."""
-    header, start = None, 0
+    header, start, depth = None, 0, 0
     lines = ptx.splitlines()
     for i, line in enumerate(lines):
-        if match := _FUNCTION.match(line):
-            header = match
-        elif line == "{" and header:
-            start = i
-        elif line == "}" and header:
+        if depth == 0 and (match := _FUNCTION.match(line)):
+            header, start = match, i
+        before, depth = depth, depth + line.count("{") - line.count("}")
+        if before > 0 and depth == 0 and header:
             yield header[1], header[2], "\n".join(lines[start:i])
             header = None
 
