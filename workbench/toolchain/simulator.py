@@ -26,6 +26,9 @@ _FLAGS = (
 # Calls of the host take no time that counts, so their room is compiled quickly. It comes last in
 # the link: of a function that several rooms have inline, the linker keeps the first.
 _COLD = ("runtime",)
+# WORKBENCH_SANITIZE=address,undefined builds one that checks itself (simulator/sanitize.py).
+SANITIZERS = ("address", "undefined", "thread")
+_SANITIZED = "-O0 -g1"  # with optimisation, it compiles for many minutes
 _RULES = """ninja_required_version = 1.5
 rule compile
   command = {wrapper}{cxx} -MMD -MF $out.d {flags} {includes} $options -c $in -o $out
@@ -36,7 +39,7 @@ rule precompile
 rule archive
   command = rm -f $out && ar crs $out $in
 rule link
-  command = {cxx} -shared -pthread -Wl,-soname,{soname} -Wl,-z,defs $in -o $out
+  command = {cxx} {link_flags} -shared -pthread -Wl,-soname,{soname} -Wl,-z,defs $in -o $out
 """
 
 
@@ -59,11 +62,18 @@ class _Plan:
     cuda: tools.Toolkit  # its headers declare the runtime that the simulator replaces
     library_sources: tuple[Path, ...]
     archive_sources: tuple[Path, ...]
+    sanitizers: tuple[str, ...]
+
+    @property
+    def sanitize(self) -> str:
+        """The flag for compiling and linking the library; the archive only forwards calls."""
+        return f"-fsanitize={','.join(self.sanitizers)}" if self.sanitizers else ""
 
     @property
     def flags_key(self) -> str:
         return fingerprints.digest(
             _FLAGS,
+            self.sanitizers and (self.sanitizers, _SANITIZED),
             _COLD,
             tools.identity(self.cxx),
             tools.output(self.cxx, "--version"),
@@ -99,10 +109,14 @@ class _Plan:
         Not with ccache, which does not keep what was compiled with such a header.
         """
         header = self.source / "src" / "precompiled.h"
-        return header if header.exists() and not tools.find_ccache() else None
+        usable = header.exists() and not self.sanitizers and not tools.find_ccache()
+        return header if usable else None
 
     def options(self, source: Path) -> str:
         """How one file is compiled."""
+        if self.sanitizers:
+            checks = "" if source in self.archive_sources else f"{self.sanitize} "
+            return checks + _SANITIZED
         cold = source.relative_to(self.source / "src").parts[0] in _COLD
         level = "-O1" if cold else "-O3"
         return f"{level} -include {self.precompiled.name}" if self.precompiled else level
@@ -192,7 +206,19 @@ def _plan(source: Path) -> _Plan:
     library = tuple(s for s in every if s not in archive)
     if not library or not archive:
         raise tools.BuildError(f"no simulator sources (src/*.cpp, src/cudart/*.cpp) in {source}")
-    return _Plan(source, tools.find_cxx(), tools.find_toolkit(), library, archive)
+    return _Plan(source, tools.find_cxx(), tools.find_toolkit(), library, archive, sanitizers())
+
+
+def sanitizers() -> tuple[str, ...]:
+    """The compiler's sanitizers that WORKBENCH_SANITIZE names."""
+    names = tuple(filter(None, os.environ.get("WORKBENCH_SANITIZE", "").split(",")))
+    unknown = [name for name in names if name not in SANITIZERS]
+    if unknown or {"address", "thread"} <= set(names):
+        raise tools.BuildError(
+            f"WORKBENCH_SANITIZE is {','.join(names)!r}; expected some of address, undefined, "
+            "thread, the first and the last not together"
+        )
+    return names
 
 
 def _compile(plan: _Plan, wanted: dict[str, str], soname: str) -> None:
@@ -205,6 +231,7 @@ def _compile(plan: _Plan, wanted: dict[str, str], soname: str) -> None:
         cxx=shlex.quote(str(plan.cxx)),
         flags=_FLAGS,
         includes=plan.includes,
+        link_flags=plan.sanitize,
         soname=soname,
     )
     objects = plan.objects()

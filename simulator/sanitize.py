@@ -1,0 +1,79 @@
+"""Tests of the simulator with the compiler's sanitizers.
+
+    python -m simulator.sanitize [address,undefined|thread] [pytest arguments]
+
+builds a simulator with -fsanitize (some minutes; kept like any other) and runs pytest with it,
+tests/simulator if nothing else is named. A sanitizer's report ends the process.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from workbench.toolchain import main_guard, tools
+from workbench.toolchain.simulator import SANITIZERS, build_simulator
+
+DEFAULT = "address,undefined"
+_RUNTIMES = {"address": "libasan.so", "thread": "libtsan.so"}  # have to be loaded first
+_SUPPRESSIONS = Path(__file__).with_name("sanitize_thread.txt")
+_MEMORY_MB = 8192
+_OPTIONS = {
+    # Python and nvcc leak. What no malloc can provide is an error that the simulator handles.
+    "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=2048:"
+    f"hard_rss_limit_mb={_MEMORY_MB}:detect_odr_violation=0:alloc_dealloc_mismatch=0",
+    "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
+    "TSAN_OPTIONS": "halt_on_error=1:ignore_noninstrumented_modules=1:"
+    f"suppressions={_SUPPRESSIONS}",
+}
+
+
+def build(names: str) -> Path:
+    """The simulator's library with these sanitizers."""
+    before = os.environ.get("WORKBENCH_SANITIZE", "")
+    os.environ["WORKBENCH_SANITIZE"] = names
+    try:
+        return build_simulator().library
+    finally:
+        os.environ["WORKBENCH_SANITIZE"] = before
+
+
+def environment(names: str) -> dict[str, str]:
+    """The variables with which a process, and its children, use a simulator with sanitizers."""
+    cxx = tools.find_cxx()
+    runtimes = [_RUNTIMES[name] for name in names.split(",") if name in _RUNTIMES]
+    found = [
+        subprocess.run(
+            [str(cxx), f"-print-file-name={runtime}"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        for runtime in runtimes
+    ]
+    threads = "threads=2 " if "thread" in names.split(",") else ""
+    return {
+        **os.environ,
+        **_OPTIONS,
+        "WORKBENCH_SANITIZE": names,
+        "WORKBENCH_SIMULATOR": threads + os.environ.get("WORKBENCH_SIMULATOR", ""),
+        "LD_PRELOAD": ":".join(found),
+    }
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Become pytest, with sanitizers."""
+    if arguments and arguments[0] in ("-h", "--help"):
+        print(__doc__)
+        return
+    named = arguments and set(arguments[0].split(",")) <= set(SANITIZERS)
+    names, rest = (arguments[0], arguments[1:]) if named else (DEFAULT, arguments)
+    tests = rest if any(not a.startswith("-") for a in rest) else [*rest, "tests/simulator"]
+    build(names)  # before the compilers, too, would run with the sanitizer's library
+    variables = environment(names)
+    os.execve(sys.executable, [sys.executable, "-m", "pytest", *tests], variables)
+
+
+if __name__ == "__main__":
+    with main_guard():
+        main(sys.argv[1:])
