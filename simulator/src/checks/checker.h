@@ -112,7 +112,8 @@ class Checker {
   void global_piece(Warp& w, const Inst* in, const WarpAccess& a, int lane, uint64_t address,
                     bool strong, bool bulk = false);
   bool ordered(const Warp& w, int lane, Tag tag) const;
-  const Region* region_of(const Warp& w, const Inst* in, uint64_t low, uint64_t high, bool write);
+  const Region* region_of(const Warp& w, const Inst* in, uint64_t address, uint64_t bytes,
+                          bool write);
   Page& page_at(uint64_t address);
 
   // Variables through which threads synchronise.

@@ -7,6 +7,7 @@
 
 #include "checks/checker.h"
 #include "exec/lanes.h"
+#include "exec/ops/access.h"
 #include "wbsim.h"
 
 namespace wbsim {
@@ -20,14 +21,14 @@ bool is_watched(const Region& region) { return region.watched && region.role != 
 
 }  // namespace
 
-const Region* Checker::region_of(const Warp& w, const Inst* in, uint64_t low, uint64_t high,
+const Region* Checker::region_of(const Warp& w, const Inst* in, uint64_t address, uint64_t bytes,
                                  bool write) {
   const Region*& region = regions_[pc_of(w, in)];
-  if (!region || low < region->first || high > region->last()) {
+  if (!region || !within(address, bytes, region->first, region->last())) {
     // Memory that is both an input and an output is treated as an output.
-    region = launch_.regions.find(low, high - low, true);
+    region = launch_.regions.find(address, bytes, true);
     if (!write && (!region || region->role == WBSIM_IN)) {
-      region = launch_.regions.find(low, high - low, false);
+      region = launch_.regions.find(address, bytes, false);
     }
   }
   return region;
@@ -55,7 +56,7 @@ bool Checker::ordered(const Warp& w, int lane, Tag tag) const {
 
 namespace {
 
-// From the lowest byte that the lanes touch to just past the highest one.
+// The lowest address that the lanes touch, and the bytes from there to the end of the highest.
 std::pair<uint64_t, uint64_t> range_of(const WarpAccess& a) {
   uint64_t low = a.at(std::countr_zero(a.mask)), high = a.at(31 - std::countl_zero(a.mask));
   if (!a.regular) {
@@ -66,31 +67,31 @@ std::pair<uint64_t, uint64_t> range_of(const WarpAccess& a) {
   } else if (low > high) {
     std::swap(low, high);
   }
-  return {low, high + a.bytes};
+  return {low, high - low + a.bytes};
 }
 
 }  // namespace
 
 void Checker::global_access(Warp& w, const Inst* in, const WarpAccess& a, bool strong) {
   const bool write = a.kind != Kind::Load;
-  const auto [low, high] = range_of(a);
+  const auto [low, bytes] = range_of(a);
   // Mostly one allocation whose bytes need no look, or a row of initialised ones.
-  const Region* all = region_of(w, in, low, high, write);
+  const Region* all = region_of(w, in, low, bytes, write);
   if (all && (!races_ || !is_watched(*all))) {
     if (!all->initialised) {
       return;
     }
     const bool row = a.regular && a.step == a.bytes && a.mask == ALL_LANES;
-    if (row && (a.kind == Kind::Store || all->initialised->is_marked(low, high - low))) {
+    if (row && (a.kind == Kind::Store || all->initialised->is_marked(low, bytes))) {
       if (write) {
-        all->initialised->mark(low, high - low);
+        all->initialised->mark(low, bytes);
       }
       return;
     }
   }
   for_lanes(a.mask, [&](int l) {
     const uint64_t address = a.at(l);
-    const Region* region = region_of(w, in, address, address + a.bytes, write);
+    const Region* region = region_of(w, in, address, a.bytes, write);
     if (!region) {
       return;  // executing it reports this
     }

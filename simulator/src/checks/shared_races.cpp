@@ -297,18 +297,21 @@ bool Checker::same_value(const Warp& w, const Inst* in, const WarpAccess& a, int
   if (a.kind != Kind::Store || who.async() || !stored_bytes(w, in, info, lane, mine)) {
     return false;
   }
-  const uint8_t* own = mine + (offset - a.at(lane));
+  // A misaligned access, which is reported when it is executed, covers only a part of the piece.
+  const uint64_t begin = std::max(offset, a.at(lane));
+  size = std::min(offset + size, a.at(lane) + a.bytes) - begin;
+  const uint8_t* own = mine + (begin - a.at(lane));
   const uint8_t* memory =
-      a.owner ? a.owner->shared + offset : reinterpret_cast<const uint8_t*>(offset);
+      a.owner ? a.owner->shared + begin : reinterpret_cast<const uint8_t*>(begin);
   if (std::memcmp(own, memory, size) == 0) {
     return true;
   }
   const int lane2 = static_cast<int>(who.lane());
   const bool together = who.agent() == order_.warp_agent(w) && time == order_.now() &&
                         other_pc == pc_of(w, in) && ((a.mask >> lane2) & 1) &&
-                        offset - a.at(lane2) < a.bytes;
+                        begin - a.at(lane2) <= a.bytes - size;
   return together && stored_bytes(w, in, info, lane2, other) &&
-         std::memcmp(own, other + (offset - a.at(lane2)), size) == 0;
+         std::memcmp(own, other + (begin - a.at(lane2)), size) == 0;
 }
 
 }  // namespace wbsim

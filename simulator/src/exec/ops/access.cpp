@@ -214,7 +214,7 @@ uint8_t* resolve_stretch(Warp& w, const Inst* in, int lane, uint64_t address, in
       outside_window(w, in, lane, KIND, address, bytes, WRITE);
     }
   }
-  return window_base<KIND>(w) + address;
+  return host_memory<KIND>(w, address);
 }
 
 template <AddressKind KIND, bool WRITE>

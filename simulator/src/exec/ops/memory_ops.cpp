@@ -125,7 +125,7 @@ const Inst* load_row(Warp& w, const Inst* in, Mask m) {
     const uint64_t begin = address_of<KIND>(a[0], in);
     if (begin % sizeof(T) == 0 && is_allowed<KIND>(w, in, begin, step * (LANES - 1) + sizeof(T)))
         [[likely]] {
-      const uint8_t* from = window_base<KIND>(w) + begin;
+      const uint8_t* from = host_memory<KIND>(w, begin);
       T* to = w.reg<T>(in->dst);
       if (step == 0) {
         std::fill_n(to, LANES, *reinterpret_cast<const InMemory<T>*>(from));
