@@ -1,12 +1,10 @@
 // race_report.cpp: how a race or an uninitialised read is reported.
 
-#include <cxxabi.h>
-
 #include <algorithm>
-#include <cstdlib>
 
 #include "checks/checker.h"
 #include "checks/finding.h"
+#include "decode/names.h"
 #include "decode/place.h"
 #include "exec/shared_window.h"
 
@@ -20,10 +18,7 @@ std::string bytes_text(uint64_t n) { return std::to_string(n) + (n == 1 ? " byte
 
 // "tile" for the mangled name of a __shared__ variable of a kernel.
 std::string variable_name(const std::string& symbol) {
-  int status = 0;
-  char* pretty = abi::__cxa_demangle(symbol.c_str(), nullptr, nullptr, &status);
-  std::string name = status == 0 ? pretty : symbol;
-  std::free(pretty);
+  std::string name = demangled(symbol);
   size_t colons = name.rfind("::");
   return colons == std::string::npos ? name : name.substr(colons + 2);
 }
@@ -42,6 +37,9 @@ std::string in_shared(const Kernel& kernel, uint64_t offset) {
     for (auto& [name, at] : function->addresses) {
       consider(name, at.first, at.second);
     }
+  }
+  for (auto& [name, address] : kernel.shared) {
+    consider(name, ptx::Space::Shared, address);
   }
   if (!best) {
     return " (byte " + std::to_string(offset) + ")";

@@ -9,6 +9,7 @@
 
 #include "checks/finding.h"
 #include "decode/functions.h"
+#include "decode/names.h"
 #include "decode/registers.h"
 #include "exec/warp.h"
 
@@ -18,6 +19,8 @@ using ptx::Operand;
 using ptx::Type;
 
 namespace {
+
+constexpr size_t MAX_FRAME = 64 << 20;  // bytes
 
 constexpr std::pair<const char*, Special> SPECIALS[] = {
     {"%tid.x", Special::TidX},
@@ -182,6 +185,10 @@ class FrameLayout {
     // Slot 0 stays unused, so that 0 can mean "none yet" above.
     size_t at = std::max<size_t>(64, kernel_.frame.size());
     at = (at + align - 1) / align * align;
+    if (at + bytes > MAX_FRAME) {
+      throw ptx::ParseError("the kernel has more registers and constants than fit into " +
+                            std::to_string(MAX_FRAME >> 20) + " MB per warp");
+    }
     kernel_.frame.resize(at + bytes, 0xff);  // what was never written reads as NaN
     return static_cast<uint32_t>(at);
   }
@@ -381,6 +388,10 @@ uint64_t Decode::address_of(const std::string& symbol, ptx::Space& space) const 
   if (found != function.addresses.end()) {
     space = found->second.first;
     return found->second.second;
+  }
+  if (auto shared = kernel.shared.find(symbol); shared != kernel.shared.end()) {
+    space = ptx::Space::Shared;
+    return shared->second;
   }
   space = ptx::Space::Global;
   auto global = kernel.module->symbols.find(symbol);

@@ -81,15 +81,17 @@ struct FunctionCode {
     uint32_t offset, bytes;  // in the stack frame
   };
   std::vector<Place> params, returns;
-  uint32_t stack_bytes = 0;  // of its stack frame; starts with where to return to
-  uint32_t stack_slot = 0;   // register: the offset of the lane's stack frame
+  std::map<std::string, Place> variables;  // what it declares, and what it passes to others
+  uint32_t stack_bytes = 0;                // of its stack frame; starts with where to return to
+  uint32_t stack_slot = 0;                 // register: the offset of the lane's stack frame
   struct Register {
     uint32_t slot;
     int lane_bytes;  // 0: a predicate
   };
-  std::vector<uint32_t> slots;      // of its PTX registers
-  std::vector<bool> accumulators;   // which of them wgmma writes
-  std::vector<Register> registers;  // every slot, once
+  std::map<std::string, std::vector<uint32_t>> targets;  // of its .branchtargets, once used
+  std::vector<uint32_t> slots;                           // of its PTX registers
+  std::vector<bool> accumulators;                        // which of them wgmma writes
+  std::vector<Register> registers;                       // every slot, once
   struct LocalAddress {
     uint32_t slot;
     int lane_bytes;
@@ -128,12 +130,13 @@ struct Kernel {
   std::vector<SpecialSlot> specials;
   std::vector<std::pair<uint32_t, uint32_t>> params;  // offset, bytes
   uint32_t param_bytes = 0;
-  uint32_t shared_bytes = 0;       // static
-  uint32_t local_bytes = 0;        // per lane; unless the stack is open, the deepest stack
-  bool open_stack = false;         // the stack's depth is not known: recursion, alloca
-  bool uses_heap = false;          // calls malloc
-  bool uses_products = false;      // of wgmma
-  std::vector<uint32_t> operands;  // slots; see InstInfo
+  uint32_t shared_bytes = 0;               // static
+  std::map<std::string, uint64_t> shared;  // addresses of the module's shared variables
+  uint32_t local_bytes = 0;                // per lane; unless the stack is open, the deepest stack
+  bool open_stack = false;                 // the stack's depth is not known: recursion, alloca
+  bool uses_heap = false;                  // calls malloc
+  bool uses_products = false;              // of wgmma
+  std::vector<uint32_t> operands;          // slots; see InstInfo
   int max_threads = 1024;
   std::optional<uint64_t> dynamic_shared_limit;  // cudaFuncAttributeMaxDynamicSharedMemorySize
 

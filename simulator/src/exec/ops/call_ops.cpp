@@ -9,6 +9,7 @@
 
 #include "checks/finding.h"
 #include "decode/functions.h"
+#include "decode/names.h"
 #include "exec/block.h"
 #include "exec/builtins.h"
 #include "exec/control.h"
@@ -170,16 +171,11 @@ const Inst* call_undefined(Warp& w, const Inst* in, Mask m) {
 std::vector<FunctionCode::Place> places(Decode& d, const Operand& list) {
   std::vector<FunctionCode::Place> out;
   for (const Operand& item : list.items) {
-    auto found = std::find_if(
-        d.function.source->locals.begin(), d.function.source->locals.end(),
-        [&](const ptx::Variable& v) { return v.name == item.symbol && !item.symbol.empty(); });
-    ptx::Space space;
-    if (found == d.function.source->locals.end() || d.address_of(item.symbol, space) > UINT32_MAX ||
-        space != ptx::Space::Local) {
+    auto found = d.function.variables.find(item.symbol);
+    if (found == d.function.variables.end()) {
       throw Unsupported{};  // an argument in a register
     }
-    out.push_back({static_cast<uint32_t>(d.address_of(item.symbol, space)),
-                   static_cast<uint32_t>(found->bytes)});
+    out.push_back(found->second);
   }
   return out;
 }

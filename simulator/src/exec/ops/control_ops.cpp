@@ -51,13 +51,13 @@ void build_brx(Decode& d) {
       found->second.size() > UINT16_MAX) {
     throw Unsupported{};
   }
-  std::vector<uint32_t> targets;
-  for (const std::string& label : found->second) {
-    targets.push_back(static_cast<uint32_t>(d.label(label)));
+  std::vector<uint32_t>& targets = d.function.targets[found->first];
+  for (size_t i = targets.size(); i < found->second.size(); i++) {
+    targets.push_back(static_cast<uint32_t>(d.label(found->second[i])));
   }
   d.inst.a = d.src(0, Type::U32);
   d.inst.count = static_cast<uint16_t>(targets.size());
-  d.inst.list = d.list(targets);
+  d.inst.list = targets.data();
   d.inst.run = brx;
 }
 
