@@ -48,7 +48,8 @@ WBSIM_EXPORT uint64_t wbsim_record_start(int addresses);
 WBSIM_EXPORT const char* wbsim_record_stop(uint64_t token);
 
 // For tests: loads a module from PTX text or a fat binary of `bytes` bytes, decodes its kernels and
-// launches each with one block and zeros as arguments, for a short time. What was wrong, or NULL.
+// launches each for a short time, first plainly, then with all checks and counters. What was wrong,
+// or NULL.
 WBSIM_EXPORT const char* wbsim_try_module(const void* image, size_t bytes);
 
 // For tests: how many rows of the opcode table accept an instruction with this opcode and these
