@@ -18,7 +18,8 @@ from workbench.toolchain import main_guard, tools
 from workbench.toolchain.simulator import SANITIZERS, build_simulator
 
 DEFAULT = "address,undefined"
-_RUNTIMES = {"address": "libasan.so", "thread": "libtsan.so"}  # have to be loaded first
+# Have to be loaded before Python, with the library whose exceptions they follow.
+_RUNTIMES = {"address": ("libasan.so", "libstdc++.so.6"), "thread": ("libtsan.so", "libstdc++.so.6")}
 _SUPPRESSIONS = Path(__file__).with_name("sanitize_thread.txt")
 _MEMORY_MB = 8192
 _OPTIONS = {
@@ -44,7 +45,7 @@ def build(names: str) -> Path:
 def environment(names: str) -> dict[str, str]:
     """The variables with which a process, and its children, use a simulator with sanitizers."""
     cxx = tools.find_cxx()
-    runtimes = [_RUNTIMES[name] for name in names.split(",") if name in _RUNTIMES]
+    runtimes = [file for name in names.split(",") for file in _RUNTIMES.get(name, ())]
     found = [
         subprocess.run(
             [str(cxx), f"-print-file-name={runtime}"], capture_output=True, text=True, check=True

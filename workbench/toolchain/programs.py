@@ -291,9 +291,12 @@ def _host_link_flags(plan: _Plan) -> list[str]:
 
 
 def _run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    # nvcc crashes with a sanitizer's library (simulator/sanitize.py).
+    preloads = "LD_PRELOAD" if os.environ.get("WORKBENCH_SANITIZE") else None
     return subprocess.run(
         command,
         cwd=folder,
+        env={name: value for name, value in os.environ.items() if name != preloads},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         stdin=subprocess.DEVNULL,

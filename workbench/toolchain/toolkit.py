@@ -83,6 +83,8 @@ def shown_to_torch(folder: Path, ninja: Path) -> Iterator[None]:
     from torch.utils import cpp_extension
 
     changes: dict[str, str | None] = {name: None for name in IGNORED_VARIABLES}
+    if os.environ.get("WORKBENCH_SANITIZE"):
+        changes["LD_PRELOAD"] = None  # nvcc crashes with a sanitizer's library
     changes["PATH"] = f"{ninja.parent}{os.pathsep}{os.environ.get('PATH', '')}"
     if tools.find_ccache():
         changes["CCACHE_BASEDIR"] = os.environ.get("CCACHE_BASEDIR", str(REPO))
