@@ -19,7 +19,10 @@ from workbench.toolchain.simulator import SANITIZERS, build_simulator
 
 DEFAULT = "address,undefined"
 # Have to be loaded before Python, with the library whose exceptions they follow.
-_RUNTIMES = {"address": ("libasan.so", "libstdc++.so.6"), "thread": ("libtsan.so", "libstdc++.so.6")}
+_RUNTIMES = {
+    "address": ("libasan.so", "libstdc++.so.6"),
+    "thread": ("libtsan.so", "libstdc++.so.6"),
+}
 _SUPPRESSIONS = Path(__file__).with_name("sanitize_thread.txt")
 _MEMORY_MB = 8192
 _OPTIONS = {

@@ -18,7 +18,7 @@ from workbench.toolchain.simulator import process_simulator
 
 SIZE = 1_000_000
 HEAD = ".version 9.0\n.target sm_90a\n.address_size 64\n"
-DEEP = 150  # nested blocks
+DEEP = 55  # nested blocks
 
 
 def repeated(line: str, size: int = SIZE) -> str:
