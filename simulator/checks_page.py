@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from workbench.toolchain import command
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "checks.md"
 RESULT = PAGE.parent / "results" / "nvidia-h100-80gb-hbm3-sanitizer.json"
@@ -131,10 +132,11 @@ def comparison(result: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Rewrite the page; return the exit status."""
     from workbench.toolchain.paths import cache_dir
 
+    command.Parser(description=__doc__.split(": ", 1)[1].splitlines()[0]).parse_args(arguments)
     page = PAGE.read_text()
     PAGE.write_text(rewritten(page, cache_dir() / "checks_page"))
     print(f"{PAGE.name}: {len(examples(page))} reports")
@@ -142,4 +144,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.run(main)
