@@ -14,9 +14,10 @@ from pathlib import Path
 
 from . import fingerprints, tools
 from .announce import announced
+from .cache import present, publish, touch
 from .diagnostics import build_error
-from .locks import build_lock
-from .paths import REPO, cache_dir, writable
+from .locks import build_lock, compilers
+from .paths import REPO, cache_dir
 
 # Aligned, so that a handler's speed does not depend on what is linked before it: 10% and more.
 _FLAGS = (
@@ -49,7 +50,7 @@ class SimulatorLibrary:
 
     def exists(self) -> bool:
         """Whether both files exist."""
-        return self.library.exists() and self.archive.exists()
+        return present(self.library) and present(self.archive)
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class _Plan:
             "-iquote": self.source / "src",
             "-isystem": self.cuda.include,
         }
-        return " ".join(f"{option} {shlex.quote(str(folder))}" for option, folder in where.items())
+        return " ".join(f"{option} {_quoted(folder)}" for option, folder in where.items())
 
     def objects(self) -> dict[str, Path]:
         """Object name -> source; names follow the path, so that equal file names can coexist."""
@@ -169,23 +170,6 @@ def find_simulator() -> tuple[SimulatorLibrary, bool]:
     return built, built.exists()
 
 
-def publish(made: Path, path: Path) -> None:
-    """Copy a finished file into the cache atomically."""
-    writable(path.parent)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(made.read_bytes())
-    temporary.chmod(0o755)
-    temporary.replace(path)
-
-
-def touch(path: Path) -> None:
-    """Mark a cached file as used; files unused for long are deleted."""
-    try:
-        os.utime(path)
-    except OSError:
-        pass  # a read-only cache
-
-
 def _plan(source: Path) -> _Plan:
     every = sorted((source / "src").rglob("*.cpp"))
     archive = tuple(s for s in every if s.parent.name == "cudart")
@@ -202,7 +186,7 @@ def _compile(plan: _Plan, wanted: dict[str, str], soname: str) -> None:
     ccache = tools.find_ccache()
     text = _RULES.format(
         wrapper=f"{ccache} " if ccache else "",
-        cxx=shlex.quote(str(plan.cxx)),
+        cxx=_quoted(plan.cxx),
         flags=_FLAGS,
         includes=plan.includes,
         soname=soname,
@@ -223,20 +207,28 @@ def _compile(plan: _Plan, wanted: dict[str, str], soname: str) -> None:
     command = [str(ninja), "-v"]
     if os.environ.get("MAX_JOBS", "").isdigit():
         command += ["-j", os.environ["MAX_JOBS"]]
-    done = subprocess.run(
-        command,
-        cwd=plan.folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        stdin=subprocess.DEVNULL,
-        text=True,
-        errors="replace",
-    )
-    manifest.finish(wanted)
+    try:
+        with compilers(plan.folder):
+            done = subprocess.run(
+                command,
+                cwd=plan.folder,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                text=True,
+                errors="replace",
+            )
+    finally:
+        manifest.finish()
     if done.returncode:
         raise build_error("the simulator", done.stdout, plan.folder / "build.log", objects)
 
 
+def _quoted(path: Path) -> str:
+    """A path in a command, escaped for the shell and for ninja."""
+    return shlex.quote(str(path)).replace("$", "$$")
+
+
 def _escaped(path: Path) -> str:
-    """A path, escaped for a ninja file."""
+    """A path among the inputs, escaped for ninja, which escapes it for the shell."""
     return str(path).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")

@@ -83,6 +83,8 @@ def shown_to_torch(folder: Path, ninja: Path) -> Iterator[None]:
     from torch.utils import cpp_extension
 
     changes: dict[str, str | None] = {name: None for name in IGNORED_VARIABLES}
+    if "CXX" in os.environ:  # which PyTorch takes for one word
+        changes["CXX"] = str(tools.find_cxx()) if os.environ["CXX"].strip() else None
     changes["PATH"] = f"{ninja.parent}{os.pathsep}{os.environ.get('PATH', '')}"
     if tools.find_ccache():
         changes["CCACHE_BASEDIR"] = os.environ.get("CCACHE_BASEDIR", str(REPO))

@@ -18,12 +18,12 @@ from typing import Any
 
 from .. import fingerprints, tools
 from ..announce import announced
+from ..cache import present, publish
 from ..diagnostics import build_error
 from ..errors import BuildError
 from ..extension import Recipe, check_gencodes, cpp_extension, forget_versions, quoted, recipe
-from ..locks import build_lock
+from ..locks import build_lock, compilers
 from ..paths import cache_dir
-from ..simulator import publish
 from ..toolkit import private_toolkit, shown_to_torch
 
 _CUDA_HEADER = re.compile(r'^[ \t]*#[ \t]*include[ \t]*[<"]((?:c10|ATen)/cuda/[^>"]*)', re.M)
@@ -83,11 +83,11 @@ def _build(plan: Recipe, cpp: list[str], cuda: str, functions: Any, options: dic
     ]
     hashed = fingerprints.digest(key, headers)
     path = cache_dir() / "lib" / f"{plan.name}_{hashed}.so"
-    if path.exists():
+    if present(path):
         return path
     folder = cache_dir() / "build" / f"{plan.name}_{fingerprints.digest(plan.key)}"
     with build_lock(folder, plan.label), announced(plan.label, slow=True):
-        if not path.exists():
+        if not present(path):
             publish(_load(plan, folder, cpp, cuda, functions, options, hashed), path)
     return path
 
@@ -112,7 +112,11 @@ def _load(
     # Python's symbols stay undefined.
     link = [f for f in plan.ldflags if f not in ("-shared", "-Wl,-z,defs")]
     try:
-        with shown_to_torch(home, tools.find_ninja()), _visible(options.get("verbose")):
+        with (
+            shown_to_torch(home, tools.find_ninja()),
+            compilers(folder),
+            _visible(options.get("verbose")),
+        ):
             torch_extension.load_inline(
                 plan.name, cpp, [cuda] if cuda else None, functions=functions,
                 extra_cflags=[*plan.cflags, *own["extra_cflags"]],
@@ -124,7 +128,7 @@ def _load(
     except RuntimeError as error:
         raise build_error(plan.label, str(error), folder / "build.log", objects) from None
     finally:
-        manifest.finish(wanted)
+        manifest.finish()
     if cuda:
         check_gencodes(folder, plan.gencodes)
     return folder / f"{plan.name}.so"
