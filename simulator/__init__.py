@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ __all__ = [
     "LineCounters",
     "SimulatorError",
     "check_names",
+    "checking",
     "exception_for",
     "library",
     "record",
@@ -35,6 +37,19 @@ __all__ = [
 
 _load_lock = threading.Lock()
 _library: ctypes.CDLL | None = None
+_settings_lock = threading.Lock()
+_chosen: list[dict[str, str]] = []  # by each block that is active, in the order of their starts
+_unchosen: dict[str, bytes] = {}  # the values of these settings without them
+_of_thread = threading.local()  # .checks: those of its current ``checking``
+
+
+def _in_child() -> None:
+    """After a fork, whose child lacks the thread that may have held a lock."""
+    global _load_lock, _settings_lock
+    _load_lock, _settings_lock = threading.Lock(), threading.Lock()
+
+
+os.register_at_fork(after_in_child=_in_child)
 
 
 @dataclass(frozen=True)
@@ -181,6 +196,7 @@ def _open(path: Path) -> ctypes.CDLL:
         "wbsim_attach": (None, []),
         "wbsim_set": (text, [text, text]),
         "wbsim_get": (text, [text]),
+        "wbsim_set_checks_of_thread": (text, [text]),
         "wbsim_record_start": (number, [ctypes.c_int]),
         "wbsim_record_stop": (text, [number]),
     }
@@ -203,6 +219,9 @@ def settings(
 ) -> Iterator[None]:
     """Change how kernels run until the block ends, for the whole process.
 
+    Of the blocks that are active in all threads, the one that started last decides.
+    ``checking`` is for the calls of one thread.
+
     Args:
         checks: which checks run, of "memcheck" (out-of-bounds accesses; the default), "racecheck"
             (unordered accesses, including asynchronous ones), "initcheck" (reads of unwritten
@@ -221,8 +240,8 @@ def settings(
     Raises:
         ValueError: a value is not one of the above.
     """
-    wanted = {
-        "checks": checks if checks is None or isinstance(checks, str) else ",".join(checks),
+    values = {
+        "checks": None if checks is None else _joined(checks),
         "order": order,
         "seed": seed,
         "instruction_limit": instruction_limit,
@@ -230,18 +249,53 @@ def settings(
         "sample_blocks": sample_blocks,
     }
     lib = library()
-    before = {}
+    wanted = {name: str(value) for name, value in values.items() if value is not None}
+    with _settings_lock:
+        for name in wanted:
+            _unchosen.setdefault(name, lib.wbsim_get(name.encode()))
+        _chosen.append(wanted)
     try:
-        for name, value in wanted.items():
-            if value is not None:
-                before[name] = lib.wbsim_get(name.encode())
-                problem = lib.wbsim_set(name.encode(), str(value).encode())
-                if problem:
-                    raise ValueError(problem.decode())
+        with _settings_lock:
+            for name, value in wanted.items():
+                _set(lib.wbsim_set(name.encode(), value.encode()))
         yield
     finally:
-        for name, value in before.items():
-            lib.wbsim_set(name.encode(), value)
+        with _settings_lock:
+            _chosen[:] = [chosen for chosen in _chosen if chosen is not wanted]
+            for name in wanted:
+                others = [chosen[name].encode() for chosen in _chosen if name in chosen]
+                lib.wbsim_set(name.encode(), others[-1] if others else _unchosen.pop(name))
+
+
+def _joined(checks: str | Sequence[str]) -> str:
+    return checks if isinstance(checks, str) else ",".join(checks)
+
+
+def _set(problem: bytes | None) -> None:
+    if problem:
+        raise ValueError(problem.decode())
+
+
+@contextmanager
+def checking(checks: str | Sequence[str]) -> Iterator[None]:
+    """Let the launches of this thread have these checks until the block ends.
+
+    Args:
+        checks: as in ``settings``, which does not count for this thread meanwhile.
+
+    Raises:
+        ValueError: one is not a check.
+    """
+    lib = library()
+    before: bytes | None = getattr(_of_thread, "checks", None)
+    names = _joined(checks).encode()
+    _set(lib.wbsim_set_checks_of_thread(names))
+    _of_thread.checks = names
+    try:
+        yield
+    finally:
+        _of_thread.checks = before
+        lib.wbsim_set_checks_of_thread(before)
 
 
 @contextmanager

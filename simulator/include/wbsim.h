@@ -41,6 +41,10 @@ WBSIM_EXPORT void wbsim_attach(void);
 WBSIM_EXPORT const char* wbsim_set(const char* name, const char* value);
 WBSIM_EXPORT const char* wbsim_get(const char* name);  // NULL: no such setting
 
+// The checks of this thread's launches, as for "checks", whatever the process's; NULL: the process's
+// again. Answers like wbsim_set.
+WBSIM_EXPORT const char* wbsim_set_checks_of_thread(const char* checks);
+
 // Launch records: every launch between start and stop, as a JSON array. Recordings nest: each start
 // returns a token, and the stop with that token returns all launches since. addresses: also count
 // sectors, wavefronts and everything else that depends on addresses.

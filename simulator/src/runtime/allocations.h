@@ -10,6 +10,7 @@
 
 #include "exec/memory.h"
 #include "runtime/errors.h"
+#include "runtime/fork.h"
 #include "runtime/settings.h"
 
 namespace wbsim {
@@ -51,7 +52,7 @@ class Allocations {
  private:
   ProcessSettings& settings_;
   Errors& errors_;
-  std::mutex mutex_;
+  ForkMutex<LockOrder::Memory> mutex_;
   RegionTable regions_;
   std::map<uint64_t, Allocation> allocations_;
   size_t allocated_ = 0;  // bytes on the device

@@ -248,7 +248,7 @@ void forget_node(Node& node) {
 }
 
 std::recursive_mutex& graph_mutex() {
-  static auto* mutex = new std::recursive_mutex;
+  static auto* mutex = new ForkMutex<LockOrder::Graphs, std::recursive_mutex>;
   return *mutex;
 }
 

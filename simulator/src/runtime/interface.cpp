@@ -39,6 +39,13 @@ const char* wbsim_get(const char* name) {
   return value ? answer.c_str() : nullptr;
 }
 
+const char* wbsim_set_checks_of_thread(const char* checks) {
+  thread_local std::string answer;
+  answer = Runtime::get().settings.set_checks_of_thread(checks ? std::optional<std::string>(checks)
+                                                               : std::nullopt);
+  return answer.empty() ? nullptr : answer.c_str();
+}
+
 uint64_t wbsim_record_start(int addresses) {
   return Runtime::get().launches.start_recording(addresses != 0);
 }

@@ -11,6 +11,7 @@
 #include "decode/program.h"
 #include "ptx/fat_binary.h"
 #include "runtime/allocations.h"
+#include "runtime/fork.h"
 
 namespace wbsim {
 
@@ -61,7 +62,7 @@ class ModuleTable {
   Function& function_in(Binary& binary, const std::string& name);
 
   Allocations& memory_;
-  std::mutex mutex_;
+  ForkMutex<LockOrder::Modules> mutex_;
   std::vector<std::unique_ptr<Binary>> binaries_;
   struct Named {
     Binary* binary;

@@ -34,7 +34,7 @@ struct Pool {
   }
 };
 
-std::mutex pool_mutex;
+ForkMutex<LockOrder::Pools> pool_mutex;
 
 Handles<Pool>& pools() {
   static auto* handles = new Handles<Pool>;
