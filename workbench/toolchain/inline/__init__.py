@@ -8,7 +8,7 @@ is compiled, so an edit costs about a second.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -21,6 +21,7 @@ from ..paths import cache_dir, writable
 from .calls import make_callable
 from .signatures import Launcher, launchers
 
+_LONGEST_NAME = 100
 _TORCH_HEADER = re.compile(r'^[ \t]*#[ \t]*include[ \t]*[<"](torch|ATen|c10)/', re.M)
 WRAPPER_HEAD = """\
 // Generated: the functions that Python calls, around launchers in other files.
@@ -75,6 +76,7 @@ def inline(
     Errors: BuildError (compiling), ValueError (signatures), TypeError and ValueError (arguments of
     a call), simulator.SimulatorError (findings in a kernel).
     """
+    _check_types(cuda_source, functions, load_inline_arguments)
     checks = _checks(check, target)
     target = target or ("simulator" if checks else default_target())
     options = dict(load_inline_arguments)
@@ -93,6 +95,26 @@ def inline(
             "with cpp_sources or PyTorch's headers)"
         )
     return _load_plain(cuda_source, _names(functions), target, checks, options)
+
+
+def _check_types(source: object, functions: object, options: Mapping[str, object]) -> None:
+    """Raise TypeError or ValueError for what would only fail inside a build."""
+    if not isinstance(source, str | None):
+        raise TypeError(f"cuda_source is of type {type(source).__name__}; expected a str")
+    names = [functions] if isinstance(functions, str) else functions or ()
+    if not isinstance(names, Iterable) or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"functions is {functions!r}; expected the names of launchers")
+    name = options.get("name")
+    if not isinstance(name, str | None):
+        raise TypeError(f"name is {name!r}; expected a str")
+    if name and len(name) > _LONGEST_NAME:
+        raise ValueError(
+            f"name has {len(name)} characters; expected at most {_LONGEST_NAME}: files get it"
+        )
+    for option in ("extra_cuda_cflags", "extra_include_paths"):
+        words = options.get(option) or ()
+        if isinstance(words, str) or not isinstance(words, Sequence):
+            raise TypeError(f"{option} is {words!r}; expected a list of str")
 
 
 def _checks(check: str | Sequence[str] | None, target: str | None) -> tuple[str, ...]:
