@@ -116,6 +116,14 @@ inline uint32_t with_earlier(uint32_t before, uint32_t synced, Time now, uint32_
   return now << 6 | (unsynced ? joined_lanes(before & 63, lanes) : lanes);
 }
 
+// The smallest group that contains two lanes, as joined_lanes() finds it.
+constexpr uint32_t lanes_between(uint32_t first, uint32_t last) {
+  return first == last ? first : ((first + 32) >> std::bit_width(first ^ last)) + 31;
+}
+static_assert(lanes_between(0, 31) == SEVERAL && lanes_between(5, 5) == 5);
+static_assert(lanes_between(16, 31) == joined_lanes(16, 31));
+static_assert(lanes_between(9, 10) == joined_lanes(9, 10));
+
 inline void note(const Reading& r, uint32_t* records, uint32_t n) {
   if (any_above(records, n, r.synced << 6 | 63)) {
     for (uint32_t i = 0; i < n; i++) {
@@ -164,7 +172,7 @@ void Checker::read_shared(Warp& w, const Inst* in, const WarpAccess& a, bool str
     }
     if (stretch.same && (stretch.lanes & (stretch.lanes - 1))) {
       const uint32_t last = 31 - static_cast<uint32_t>(std::countl_zero(stretch.lanes));
-      const uint32_t lanes = joined_lanes(stretch.lane(), last);
+      const uint32_t lanes = lanes_between(stretch.lane(), last);
       for (uint32_t i = 0; i < n; i++) {
         reads->record[first + i] = with_earlier(reads->record[first + i], synced, touch.now, lanes);
       }
