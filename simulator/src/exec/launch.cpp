@@ -152,7 +152,14 @@ Result run_grid(const Launch& launch, const std::atomic<bool>& interrupted) {
       result.output[cluster.index] = std::move(cluster.output);
     }
   };
-  // Instructions that a warp runs before it may be waiting for a cluster that has not started.
+  auto executed = [](const Worker& worker) {
+    uint64_t all = 0;
+    for (const auto& cluster : worker.running) {
+      all += cluster->instructions;
+    }
+    return all;
+  };
+  // Instructions that a cluster runs before it may be waiting for one that has not started.
   auto patience = [](const Worker& worker) {
     return worker.running.size() > 1 ? SLICE_SHARED : SLICE_ALONE;
   };
@@ -189,7 +196,7 @@ Result run_grid(const Launch& launch, const std::atomic<bool>& interrupted) {
         worker.counting = std::make_shared<Counting>(num_instructions);
       }
       bool more = true, spun = false;
-      uint64_t turns = 0;  // in a row in which everything spun
+      uint64_t spent = 0;  // instructions of a cluster, while nothing but spinning happened
       while (!stop && !interrupted) {
         size_t wanted = spun ? worker.running.size() + 1 : at_start;
         while (more && worker.running.size() < std::min<uint64_t>(wanted, at_most)) {
@@ -198,8 +205,17 @@ Result run_grid(const Launch& launch, const std::atomic<bool>& interrupted) {
         if (worker.running.empty()) {
           break;
         }
-        turns = run_all(worker, current) ? turns + 1 : 0;
-        spun = turns * worker.slice >= patience(worker);
+        const uint64_t before = executed(worker);
+        if (run_all(worker, current)) {
+          spent += (executed(worker) - before) / worker.running.size();
+          if (num_workers > 1) {  // they may wait for one that has no core of its own
+            std::this_thread::yield();
+          }
+        } else {
+          spent = 0;
+        }
+        spun = spent >= patience(worker);
+        spent = spun ? 0 : spent;
       }
     } catch (Finding& finding) {
       stop_with(current, std::move(finding));

@@ -16,6 +16,10 @@ namespace {
 // How often in a row all waits with a time limit may run out before it counts as a deadlock.
 constexpr int MAX_GIVEN_UP = 1000;
 
+// A loop that waits for another warp gives up its turn after so many instructions.
+constexpr uint64_t SLICE_POLLING = 32;
+constexpr int MAX_POLLING = 16;  // instructions of such a loop
+
 HappensBefore* order_of(const Block& block) {
   Checker* checker = block.cluster->checker.get();
   return checker ? &checker->order() : nullptr;
@@ -185,6 +189,22 @@ inline void before(Warp& w, const Inst* in, Mask m, const InstInfo& info, Checke
   }
 }
 
+// Whether the loop from first to last does nothing but look at memory that others change.
+bool is_polling(const Kernel& kernel, const Inst* first, const Inst* last) {
+  if (last - first >= MAX_POLLING) {
+    return false;
+  }
+  const InstInfo* const info = kernel.info.data() + (first - kernel.code.data());
+  bool looks = false;
+  for (ptrdiff_t i = 0; i <= last - first; i++) {
+    if (info[i].kind == InstInfo::Store) {
+      return false;
+    }
+    looks |= info[i].strong && (info[i].kind == InstInfo::Load || info[i].compares);
+  }
+  return looks;
+}
+
 // Runs a warp until all its groups wait or have exited, or its time is up: then it has spun.
 // OBSERVED: memory instructions report what they touch.
 template <bool OBSERVED>
@@ -194,7 +214,7 @@ bool run_warp(Worker& worker, Warp& w) {
   const InstInfo* const info = w.block->kernel->info.data();
   Worker::RunCount* const counts = worker.counts.data();
   Checker* const checker = OBSERVED ? w.block->cluster->checker.get() : nullptr;
-  uint64_t executed = 0;
+  uint64_t executed = 0, slice = std::min(worker.slice, SLICE_POLLING);
   bool spun = false;
   while (in != HALT) {
     const Mask all = w.mask;
@@ -246,10 +266,13 @@ bool run_warp(Worker& worker, Warp& w) {
         in = pick_group(w);
         continue;
       }
-      if (to <= in && executed >= worker.slice) {
-        yield(w, to);
-        spun = true;
-        break;
+      if (to <= in && executed >= slice) {
+        if (executed >= worker.slice || is_polling(*w.block->kernel, to, in)) {
+          yield(w, to);
+          spun = true;
+          break;
+        }
+        slice = worker.slice;
       }
     }
     if (to >= w.stop) {
