@@ -9,9 +9,6 @@ namespace wbsim {
 using Kind = WarpAccess::Kind;
 using Where = WarpAccess::Where;
 
-namespace {
-
-// log2 of the smallest access to a kind of memory, at most 2 and at least 0.
 int smallest_access(const Kernel& kernel, ptx::Space space) {
   uint32_t bytes = 4;
   for (const InstInfo& info : kernel.info) {
@@ -22,10 +19,6 @@ int smallest_access(const Kernel& kernel, ptx::Space space) {
   }
   return std::countr_zero(bytes);
 }
-
-}  // namespace
-
-int global_piece_shift(const Kernel& kernel) { return smallest_access(kernel, ptx::Space::Global); }
 
 Checker::Checker(const Launch& launch, Cluster& cluster, GlobalShadow* global)
     : launch_(launch),

@@ -20,8 +20,8 @@
 
 namespace wbsim {
 
-// log2 of the bytes of a piece of global memory, for GlobalShadow.
-int global_piece_shift(const Kernel& kernel);
+// log2 of the smallest access to a kind of memory, at most 2 and at least 0.
+int smallest_access(const Kernel& kernel, ptx::Space space);
 
 class Checker {
  public:
@@ -109,9 +109,16 @@ class Checker {
                   size_t size, Who who, Time time, uint32_t other_pc) const;
 
   void global_access(Warp& w, const Inst* in, const WarpAccess& a, bool strong);
-  void global_piece(Warp& w, const Inst* in, const WarpAccess& a, int lane, uint64_t address,
-                    bool strong, bool bulk = false);
-  bool ordered(const Warp& w, int lane, Tag tag) const;
+  struct GlobalTouch;  // an access to global memory, and what its warp knows
+  void read_piece(GlobalTouch& touch, int lane, uint64_t address);
+  void write_piece(GlobalTouch& touch, int lane, uint64_t address);
+  void touch_pieces(GlobalTouch& touch, int lane, uint64_t first, uint64_t last);
+  bool is_settled(const WarpAccess& a);
+  void record_read(Piece& piece, Tag mine, uint32_t pc) const;
+  // Reports the other access unless it is ordered before what the lane does, or no race.
+  void after_access(GlobalTouch& touch, int lane, uint64_t address, Tag other, bool wrote,
+                    uint32_t pc);
+  bool ordered(const Warp& w, int lane, Tag tag);
   const Region* region_of(const Warp& w, const Inst* in, uint64_t low, uint64_t high, bool write);
   Page& page_at(uint64_t address);
 
@@ -151,7 +158,14 @@ class Checker {
     uint64_t number = UINT64_MAX;
     Page* page = nullptr;
   };
-  std::array<CachedPage, 64> pages_;
+  std::array<CachedPage, 256> pages_;
+  // What was looked up last of other clusters: who knows it, and from which release.
+  struct KnownCluster {
+    ForeignRef foreign;
+    ClockRef clock;
+    uint32_t cluster = 0;
+  };
+  std::array<KnownCluster, 64> known_;
 };
 
 }  // namespace wbsim

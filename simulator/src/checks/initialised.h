@@ -13,9 +13,15 @@ class Initialised {
  public:
   Initialised(uint64_t first, uint64_t bytes)
       : first_(first),
+        bytes_(bytes),
         words_(static_cast<std::atomic<uint64_t>*>(std::calloc(bytes / 64 + 1, 8)), std::free) {}
 
+  // Whether all of it was written at once, as by cudaMemcpy.
+  bool all() const { return all_.load(std::memory_order_relaxed); }
   void mark(uint64_t address, uint64_t bytes) {
+    if (bytes == bytes_) {
+      all_.store(true, std::memory_order_relaxed);
+    }
     each_word(address, bytes, [&](std::atomic<uint64_t>& word, uint64_t mask) {
       if ((word.load(std::memory_order_relaxed) & mask) != mask) {
         word.fetch_or(mask, std::memory_order_relaxed);
@@ -45,7 +51,8 @@ class Initialised {
     return true;
   }
 
-  uint64_t first_;
+  uint64_t first_, bytes_;
+  std::atomic<bool> all_{false};
   std::unique_ptr<std::atomic<uint64_t>[], void (*)(void*)> words_;  // one bit per byte
 };
 

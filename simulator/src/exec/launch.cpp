@@ -120,7 +120,7 @@ Result run_grid(const Launch& launch, const std::atomic<bool>& interrupted) {
   const uint64_t at_most = std::max<uint64_t>(
       at_start, NUM_SMS * (2048 / launch.num_threads()) / launch.cluster_size() / num_workers);
 
-  GlobalShadow global_shadow(global_piece_shift(*launch.kernel));
+  GlobalShadow global_shadow(*launch.kernel);
 
   // The lowest cluster that found something determines the launch's finding.
   auto stop_with = [&](uint64_t cluster, Finding finding) {
