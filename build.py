@@ -18,7 +18,8 @@ else it takes (finding a compiler, locks, caches, error messages) is in workbenc
     toolkit       gives PyTorch a CUDA_HOME with just what load() needs
     fingerprints  rebuilds what changed in content: every header, flag and tool counts
     locks         one build at a time; never waits for a dead process
-    diagnostics   an error as file:line, the source line, a caret and a hint
+    diagnostics   an error or warning as file:line, the source line, a caret and a hint
+    host_calls    refuses kernels that call functions of the host
     simulator     builds the simulator's library
     extension     the call above
     inline        kernels from strings, whose launchers Python calls
@@ -34,13 +35,18 @@ Use:
 
 from __future__ import annotations
 
-import argparse
+import workbench.interrupted  # noqa: F401 first: it is for the imports
+
+# isort: split
+
 import sys
 from collections.abc import Sequence
 from types import ModuleType
 
 from simulator.checks import CHECKS, check_names
 from workbench import toolchain
+from workbench.toolchain import command
+from workbench.toolchain.errors import UsageError
 
 
 def load_kernels(target: str | None = None) -> ModuleType:
@@ -91,7 +97,7 @@ def run(words: Sequence[str]) -> int:
     if "--" in words:
         at = words.index("--")
         words, arguments = words[:at], words[at + 1 :]
-    parser = argparse.ArgumentParser(
+    parser = command.Parser(
         prog="build.py run",
         usage="build.py run [--target gpu|simulator] [--check[=NAMES]] PROGRAM.cu [nvcc flags] "
         "[-- ARGUMENTS]",
@@ -118,34 +124,35 @@ def run(words: Sequence[str]) -> int:
             checks = check_names(",".join(options.check), "--check")
         except ValueError as error:
             parser.error(str(error))
-    with toolchain.main_guard():
-        target = target or programs.default_target()
-        programs.run_program(programs.parse(nvcc_words, target), arguments, checks)
+    target = target or programs.default_target()
+    programs.run_program(programs.parse(nvcc_words, target), arguments, checks)
     return 0
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
-    if sys.argv[1:2] == ["run"]:
-        return run(sys.argv[2:])
-    parser = argparse.ArgumentParser(
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["run"]:
+        return run(argv[1:])
+    parser = command.Parser(
         description="Build the kernels, explain the tools (doctor), or run a CUDA program (run).",
         epilog="build.py run --help explains how to run a .cu file of your own.",
     )
     parser.add_argument("command", nargs="?", choices=["build", "doctor", "run"], default="build")
     parser.add_argument("--target", choices=["gpu", "simulator"])
-    arguments = parser.parse_args()
-    with toolchain.main_guard():
-        if arguments.command == "doctor":
-            from workbench.toolchain.doctor import doctor
+    arguments = parser.parse_args(argv)
+    if arguments.command == "run":
+        raise UsageError("run comes first: build.py run --help explains it")
+    if arguments.command == "doctor":
+        from workbench.toolchain.doctor import doctor
 
-            return doctor()
-        import workbench.installed  # noqa: F401 says what to do if PyTorch is missing
+        return doctor()
+    import workbench.installed  # noqa: F401 says what to do if PyTorch is missing
 
-        target = arguments.target or toolchain.default_target()
-        print(toolchain.load_extension(target))
+    target = arguments.target or toolchain.default_target()
+    print(toolchain.load_extension(target))
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    command.run(main)

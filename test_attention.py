@@ -9,7 +9,6 @@ supports only some head dimensions declines the others.
 
 import workbench.installed  # noqa: F401, I001 first: it says what to do if the rest is missing
 
-import sys
 
 import pytest
 import torch
@@ -18,6 +17,7 @@ from workbench import attention
 from workbench.cli.main import main
 from workbench.operators.attention import OPERATOR
 from workbench.operators.operator import Case
+from workbench.toolchain import command
 
 
 def _cases(*shapes: tuple[int, ...], **settings) -> tuple[Case, ...]:
@@ -156,4 +156,4 @@ def test_ranks_and_default_scale(rung, target, device):
 
 
 if __name__ == "__main__":
-    sys.exit(main("attention"))
+    command.run(lambda: main("attention"))

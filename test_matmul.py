@@ -8,7 +8,6 @@ Nothing here names a rung: whatever kernels/matmul.cu lists is tested and timed.
 
 import workbench.installed  # noqa: F401, I001 first: it says what to do if the rest is missing
 
-import sys
 
 import pytest
 import torch
@@ -18,6 +17,7 @@ from workbench.cli.main import main
 from workbench.harness import verify
 from workbench.operators.matmul import OPERATOR, reference, tolerance
 from workbench.operators.operator import Case, Expected
+from workbench.toolchain import command
 
 
 def _cases(*shapes: tuple[int, int, int], **settings) -> tuple[Case, ...]:
@@ -139,4 +139,4 @@ def test_public_operators_agree(rung, target, device):
 
 
 if __name__ == "__main__":
-    sys.exit(main("matmul"))
+    command.run(lambda: main("matmul"))

@@ -9,7 +9,6 @@ timed. A rung must refuse dtypes and options that it does not support.
 
 import workbench.installed  # noqa: F401, I001 first: it says what to do if the rest is missing
 
-import sys
 
 import pytest
 import torch
@@ -20,6 +19,7 @@ from workbench.operators.builds import Declined
 from workbench.operators.operator import Case, Operator
 from workbench.operators.softmax import OPERATOR as SOFTMAX
 from workbench.operators.softmax_backward import OPERATOR as SOFTMAX_BACKWARD
+from workbench.toolchain import command
 
 OTHER_DTYPES = ("float64", "float16", "bfloat16")
 DTYPES = ("float32", *OTHER_DTYPES)
@@ -426,4 +426,4 @@ def test_a_gradient_of_ones_is_nothing(rung, target, device):
 
 
 if __name__ == "__main__":
-    sys.exit(main("softmax"))
+    command.run(lambda: main("softmax"))

@@ -8,7 +8,6 @@ Nothing here names a rung: whatever kernels/transpose.cu lists is tested and tim
 
 import workbench.installed  # noqa: F401, I001 first: it says what to do if the rest is missing
 
-import sys
 
 import pytest
 import torch
@@ -17,6 +16,7 @@ from workbench import transpose
 from workbench.cli.main import main
 from workbench.operators.operator import Case
 from workbench.operators.transpose import OPERATOR
+from workbench.toolchain import command
 
 DTYPES = ("int8", "float16", "bfloat16", "float32", "float64")
 
@@ -122,4 +122,4 @@ def test_errors(target, device):
 
 
 if __name__ == "__main__":
-    sys.exit(main("transpose"))
+    command.run(lambda: main("transpose"))

@@ -6,7 +6,6 @@ excerpts into the page. ``--dry-run`` writes nothing and exits with 1 if one is 
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
@@ -14,9 +13,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from workbench.toolchain import command
 from workbench.toolchain.paths import REPO, kernels_dir
 
 FILE = REPO / "docs" / "results" / "excerpts.json"
@@ -55,19 +55,19 @@ def race() -> str:
 
 
 def _script(*arguments: str, status: int = 0, **environment: str) -> str:
-    command = [sys.executable, "test_matmul.py", "--target", "simulator", *arguments]
+    words = [sys.executable, "test_matmul.py", "--target", "simulator", *arguments]
     variables: Mapping[str, str] = {**os.environ, **environment}
-    done = subprocess.run(command, cwd=REPO, env=variables, capture_output=True, text=True)
+    done = subprocess.run(words, cwd=REPO, env=variables, capture_output=True, text=True)
     if done.returncode != status:
-        raise SystemExit(f"{' '.join(command)}: status {done.returncode}\n{done.stderr}")
+        raise SystemExit(f"{' '.join(words)}: status {done.returncode}\n{done.stderr}")
     return done.stdout
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the scripts and write the file, or with ``--dry-run`` say what is not up to date."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command.Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--dry-run", action="store_true", help="write nothing")
-    dry = parser.parse_args().dry_run
+    dry = parser.parse_args(arguments).dry_run
     excerpts = {"explain": explained(), "race": race()}
     kept = json.loads(FILE.read_text()) if FILE.exists() else {}
     stale = [name for name, text in excerpts.items() if kept.get(name) != text]
@@ -79,4 +79,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    command.run(main)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,16 +26,33 @@ __all__ = [
     "Counters",
     "Launch",
     "LineCounters",
+    "Note",
     "SimulatorError",
     "check_names",
+    "checking",
     "exception_for",
     "library",
+    "progress_after",
     "record",
     "settings",
 ]
 
 _load_lock = threading.Lock()
 _library: ctypes.CDLL | None = None
+_progress_after = 3.0
+_settings_lock = threading.Lock()
+_chosen: list[dict[str, str]] = []  # by each block that is active, in the order of their starts
+_unchosen: dict[str, bytes] = {}  # the values of these settings without them
+_of_thread = threading.local()  # .checks: those of its current ``checking``
+
+
+def _in_child() -> None:
+    """After a fork, whose child lacks the thread that may have held a lock."""
+    global _load_lock, _settings_lock
+    _load_lock, _settings_lock = threading.Lock(), threading.Lock()
+
+
+os.register_at_fork(after_in_child=_in_child)
 
 
 @dataclass(frozen=True)
@@ -108,6 +126,27 @@ class LineCounters(Counters):
 
 
 @dataclass(frozen=True)
+class Note:
+    """What else a launch says about a source line: how wgmma's descriptors describe its operands.
+
+    Attributes:
+        file: the line's file.
+        line: its number.
+        text: the note, of several lines.
+        odd: whether it describes what is probably a mistake, though the result may be right.
+    """
+
+    file: str
+    line: int
+    text: str
+    odd: bool
+
+    def __str__(self) -> str:
+        """The note and its place."""
+        return f"note: {self.text}\n  at {self.file}:{self.line}"
+
+
+@dataclass(frozen=True)
 class Launch(Counters):
     """One kernel launch and its counters.
 
@@ -116,7 +155,8 @@ class Launch(Counters):
     before. sampled_blocks is less than num_blocks if only part of the grid ran
     (``settings(sample_blocks=...)``): then every counter is scaled to the whole grid. forms are the
     warp instructions by opcode and modifiers, as in "ld.global.u32". seconds is the simulator's own
-    wall time and says nothing about a GPU.
+    wall time and says nothing about a GPU. Only launches with counted addresses, or with racecheck
+    or initcheck, have notes.
     """
 
     kernel: str
@@ -131,6 +171,7 @@ class Launch(Counters):
     seconds: float
     lines: tuple[LineCounters, ...]
     forms: dict[str, int]
+    notes: tuple[Note, ...] = ()
 
 
 class SimulatorError(RuntimeError):
@@ -181,6 +222,8 @@ def _open(path: Path) -> ctypes.CDLL:
         "wbsim_attach": (None, []),
         "wbsim_set": (text, [text, text]),
         "wbsim_get": (text, [text]),
+        "wbsim_progress_after": (None, [ctypes.c_double]),
+        "wbsim_set_checks_of_thread": (text, [text]),
         "wbsim_record_start": (number, [ctypes.c_int]),
         "wbsim_record_stop": (text, [number]),
     }
@@ -188,6 +231,7 @@ def _open(path: Path) -> ctypes.CDLL:
         function = getattr(lib, name)
         function.restype, function.argtypes = result, arguments
     lib.wbsim_attach()
+    lib.wbsim_progress_after(_progress_after)
     return lib
 
 
@@ -202,6 +246,9 @@ def settings(
     sample_blocks: int | None = None,
 ) -> Iterator[None]:
     """Change how kernels run until the block ends, for the whole process.
+
+    Of the blocks that are active in all threads, the one that started last decides.
+    ``checking`` is for the calls of one thread.
 
     Args:
         checks: which checks run, of "memcheck" (out-of-bounds accesses; the default), "racecheck"
@@ -221,8 +268,8 @@ def settings(
     Raises:
         ValueError: a value is not one of the above.
     """
-    wanted = {
-        "checks": checks if checks is None or isinstance(checks, str) else ",".join(checks),
+    values = {
+        "checks": None if checks is None else _joined(checks),
         "order": order,
         "seed": seed,
         "instruction_limit": instruction_limit,
@@ -230,18 +277,75 @@ def settings(
         "sample_blocks": sample_blocks,
     }
     lib = library()
-    before = {}
+    wanted = {name: str(value) for name, value in values.items() if value is not None}
+    with _settings_lock:
+        for name in wanted:
+            _unchosen.setdefault(name, lib.wbsim_get(name.encode()))
+        _chosen.append(wanted)
     try:
-        for name, value in wanted.items():
-            if value is not None:
-                before[name] = lib.wbsim_get(name.encode())
-                problem = lib.wbsim_set(name.encode(), str(value).encode())
-                if problem:
-                    raise ValueError(problem.decode())
+        with _settings_lock:
+            for name, value in wanted.items():
+                _set(lib.wbsim_set(name.encode(), value.encode()))
         yield
     finally:
-        for name, value in before.items():
-            lib.wbsim_set(name.encode(), value)
+        with _settings_lock:
+            _chosen[:] = [chosen for chosen in _chosen if chosen is not wanted]
+            for name in wanted:
+                others = [chosen[name].encode() for chosen in _chosen if name in chosen]
+                lib.wbsim_set(name.encode(), others[-1] if others else _unchosen.pop(name))
+
+
+def _joined(checks: str | Sequence[str]) -> str:
+    return checks if isinstance(checks, str) else ",".join(checks)
+
+
+def _set(problem: bytes | None) -> None:
+    if problem:
+        raise ValueError(problem.decode())
+
+
+@contextmanager
+def checking(checks: str | Sequence[str]) -> Iterator[None]:
+    """Let the launches of this thread have these checks until the block ends.
+
+    Args:
+        checks: as in ``settings``, which does not count for this thread meanwhile.
+
+    Raises:
+        ValueError: one is not a check.
+    """
+    lib = library()
+    before: bytes | None = getattr(_of_thread, "checks", None)
+    names = _joined(checks).encode()
+    _set(lib.wbsim_set_checks_of_thread(names))
+    _of_thread.checks = names
+    try:
+        yield
+    finally:
+        _of_thread.checks = before
+        lib.wbsim_set_checks_of_thread(before)
+
+
+@contextmanager
+def progress_after(seconds: float) -> Iterator[None]:
+    """Let launches show their progress in a terminal after this time, until the block ends.
+
+    Otherwise they do so after 3 seconds; ``math.inf`` is for a block that draws there itself.
+    """
+    before = _progress_after
+    _set_progress_after(seconds)
+    try:
+        yield
+    finally:
+        _set_progress_after(before)
+
+
+def _set_progress_after(seconds: float) -> None:
+    global _progress_after
+    with _load_lock:
+        _progress_after = seconds
+        if _library is not None:
+            _library.wbsim_progress_after(seconds)
 
 
 @contextmanager
@@ -265,6 +369,7 @@ def record(*, addresses: bool = True) -> Iterator[list[Launch]]:
 def _launch(entry: dict) -> Launch:
     entry["grid"], entry["block"] = tuple(entry["grid"]), tuple(entry["block"])
     entry["lines"] = tuple(LineCounters(**line) for line in entry["lines"])
+    entry["notes"] = tuple(Note(**note) for note in entry["notes"])
     return Launch(**entry)
 
 

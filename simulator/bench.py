@@ -10,12 +10,15 @@ and decode the kernel.
 
 from __future__ import annotations
 
-import argparse
+import workbench.installed  # noqa: F401 first: it says what to do if the rest is missing
+
+# isort: split
+
 import contextlib
 import functools
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +29,9 @@ from rich.table import Table
 import simulator
 import workbench
 from build import inline, load_kernels
+from workbench.toolchain import command
 
+TILE = 128  # of the tensor-core kernels
 KERNELS = Path(__file__).with_name("bench_kernels.cu")
 
 
@@ -159,12 +164,22 @@ def _seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run every case and print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", type=int, default=512, help="M, N and K of the matmuls (512)")
-    parser.add_argument("--repeats", type=int, default=5, help="runs per row, fastest kept (5)")
-    options = parser.parse_args()
+    parser = command.Parser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--size",
+        type=command.Whole(TILE, 32 * TILE, TILE),
+        default=512,
+        help=f"M, N and K of the matmuls: a multiple of {TILE} (512)",
+    )
+    parser.add_argument(
+        "--repeats",
+        type=command.Whole(1, 1000),
+        default=5,
+        help="runs per row, fastest kept (5)",
+    )
+    options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     cores = len(os.sched_getaffinity(0))
     decoding = _decode_seconds()
@@ -196,4 +211,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

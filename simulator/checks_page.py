@@ -3,24 +3,29 @@
 Also writes the table of the comparison with compute-sanitizer, from docs/results.
 
 A kernel of the page is a ``cuda`` block whose first line gives its file and its launch:
-"// reverse.cu: reverse<<<1, 64>>>(out, in)"; out and in are 1024 floats. The ``text`` block after
-it holds the simulator's report on it with all checks, which this command rewrites.
+"// reverse.cu: reverse<<<1, 64>>>(out, in)"; out and in are 1024 floats. "// rounded.cu: a program"
+is a standalone one. The ``text`` block after it holds the simulator's report on it with all checks,
+which this command rewrites.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
-import sys
+import subprocess
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from workbench.toolchain import command
+
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "checks.md"
 RESULT = PAGE.parent / "results" / "nvidia-h100-80gb-hbm3-sanitizer.json"
 TOOLS = ("simulator", "compute-sanitizer")
 SIZE = 1024  # of out and in
+PROGRAM = "a program"
 _EXAMPLE = re.compile(
     r"(?P<source>```cuda\n// (?P<name>\w+)\.cu: (?P<launch>[^\n]+)\n.*?^```\n)"
     r"(?P<between>.*?)^```text\n(?P<report>.*?)^```\n",
@@ -35,7 +40,7 @@ class Example:
 
     Attributes:
         name: that of its file, without .cu.
-        launch: how the host launches it, with ``out`` and ``in``.
+        launch: how the host launches it, with ``out`` and ``in``; or PROGRAM.
         source: the text of its file.
         report: the simulator's report, according to the page.
     """
@@ -70,14 +75,29 @@ def unit(some: Sequence[Example]) -> str:
 
 
 def reports(some: Sequence[Example], folder: Path) -> dict[str, str]:
-    """The simulator's report on each kernel, by name; the files are written to a folder."""
-    import torch
-
-    import simulator
-    from workbench.toolchain.inline import inline, write_once
+    """The simulator's report on each example, by name; the files are written to a folder."""
+    from workbench.toolchain.inline import write_once
 
     for e in some:
         write_once(folder / f"{e.name}.cu", e.source)
+    kernels = [e for e in some if e.launch != PROGRAM]
+    found = {
+        **_of_kernels(kernels, folder),
+        **{e.name: _of_program(folder / f"{e.name}.cu") for e in some if e.launch == PROGRAM},
+    }
+    for name, report in found.items():
+        text = re.sub(rf"[^\s]*/({name}\.cu)", r"\1", report)
+        text = re.sub(r"0x[0-9a-f]{8,}", "0x7f53c4a01000", text)  # it differs from run to run
+        found[name] = text.replace(f"in_{name}::", "") + "\n"
+    return found
+
+
+def _of_kernels(some: Sequence[Example], folder: Path) -> dict[str, str]:
+    import torch
+
+    import simulator
+    from workbench.toolchain.inline import inline
+
     module = inline(
         unit(some),
         [f"run_{e.name}" for e in some],
@@ -90,12 +110,19 @@ def reports(some: Sequence[Example], folder: Path) -> dict[str, str]:
         numbers, out = torch.arange(float(SIZE)), torch.zeros(SIZE)
         try:
             getattr(module, f"run_{e.name}")(out, numbers)
-            found[e.name] = "nothing\n"
+            found[e.name] = "nothing"
         except simulator.SimulatorError as error:
-            text = re.sub(rf"[^\s]*/({e.name}\.cu)", r"\1", str(error))
-            text = re.sub(r"0x[0-9a-f]{8,}", "0x7f53c4a01000", text)  # it differs from run to run
-            found[e.name] = text.replace(f"in_{e.name}::", "") + "\n"
+            found[e.name] = str(error)
     return found
+
+
+def _of_program(source: Path) -> str:
+    from workbench.toolchain import programs
+
+    path = programs.build_program(programs.parse([str(source)], "simulator"))
+    settings = {**os.environ, "WORKBENCH_SIMULATOR": "checks=all"}
+    done = subprocess.run([path], env=settings, capture_output=True, text=True, timeout=60)
+    return done.stderr.removeprefix("simulator: ").rstrip() or "nothing"
 
 
 def rewritten(page: str, folder: Path) -> str:
@@ -131,10 +158,11 @@ def comparison(result: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Rewrite the page; return the exit status."""
     from workbench.toolchain.paths import cache_dir
 
+    command.Parser(description=__doc__.split(": ", 1)[1].splitlines()[0]).parse_args(arguments)
     page = PAGE.read_text()
     PAGE.write_text(rewritten(page, cache_dir() / "checks_page"))
     print(f"{PAGE.name}: {len(examples(page))} reports")
@@ -142,4 +170,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.run(main)

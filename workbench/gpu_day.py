@@ -12,8 +12,12 @@ command line or a machine without a GPU, 130 after Ctrl-C.
 
 from __future__ import annotations
 
+import workbench.installed  # noqa: F401 first: it says what to do if the rest is missing
+
+# isort: split
+
 import argparse
-import math
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -25,7 +29,7 @@ from workbench.cli.gpu_run import Day, Outcome, Record, missing_tools
 from workbench.cli.gpu_steps import Step, relative, steps
 from workbench.harness.environment import environment
 from workbench.harness.terminal import show
-from workbench.toolchain import REPO
+from workbench.toolchain import REPO, command
 
 MINUTES = 14.0
 
@@ -52,13 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 130 if interrupted else int(any(outcome.failed for outcome in day.outcomes))
 
 
-def _parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
-        prog="python -m workbench.gpu_day", description=__doc__.splitlines()[0]
-    )
+def _parser() -> command.Parser:
+    made = command.Parser(prog="python -m workbench.gpu_day", description=__doc__.splitlines()[0])
     made.add_argument(
         "--minutes",
-        type=_minutes,
+        type=command.positive,
         default=MINUTES,
         metavar="N",
         help=f"time limit for the whole run; default: {MINUTES:g}",
@@ -75,21 +77,10 @@ def _parser() -> argparse.ArgumentParser:
     return made
 
 
-def _minutes(text: str) -> float:
-    try:
-        minutes = float(text)
-    except ValueError:
-        minutes = math.nan
-    if not 0 < minutes < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of minutes above 0")
-    return minutes
-
-
 def _folder(text: str) -> Path:
-    folder = Path(text).resolve()
-    if not folder.is_dir():
-        raise argparse.ArgumentTypeError(f"there is no folder {text}")
-    return folder
+    if not os.path.isdir(text):
+        raise argparse.ArgumentTypeError(f"there is no folder {command.shortened(text)}")
+    return Path(text).resolve()
 
 
 def _list(every: Sequence[Step], records: Sequence[Record]) -> None:
@@ -127,4 +118,4 @@ if __name__ == "__main__":
     # `timeout` and the like end a program with SIGTERM; one in the background ignores SIGINT.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    raise SystemExit(main())
+    command.run(main)

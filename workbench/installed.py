@@ -3,6 +3,8 @@
 import importlib.util
 import sys
 
+import workbench.interrupted  # noqa: F401
+
 NEEDED = ("torch", "pytest", "rich", "filelock")
 
 _missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]

@@ -9,6 +9,8 @@ sanitize.py                the GPU's half: these and their correct twins under c
 sanitizer.py               the simulator's half, and the comparison
 """
 
+from workbench.toolchain.errors import Failure
 
-class ComparisonError(RuntimeError):
+
+class ComparisonError(Failure):
     """There is nothing to compare; the text says why."""

@@ -10,22 +10,23 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from simulator.compare import ComparisonError
-from workbench.toolchain import BuildError
+from workbench.toolchain import command
+from workbench.toolchain.errors import UsageError
 
 COMPARISONS = {"--ncu": "simulator.compare.ncu", "--sanitizer": "simulator.compare.sanitizer"}
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the chosen comparison; its own arguments follow its name."""
-    if not argv or argv[0] not in COMPARISONS:
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] in (["-h"], ["--help"]):
         print(__doc__.strip())
-        return 0 if argv in (["-h"], ["--help"]) else 2
+        return 0
+    if not argv or argv[0] not in COMPARISONS:
+        came = f"{argv[0]}: " if argv else ""
+        raise UsageError(f"{came}begin with {' or '.join(COMPARISONS)}; --help explains them")
     return import_module(COMPARISONS[argv[0]]).main(argv[1:])
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except (BuildError, ComparisonError, OSError) as problem:
-        sys.exit(str(problem))
+    command.run(main)

@@ -8,7 +8,6 @@ What cannot be measured is left out and noted in the file.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 import re
@@ -20,6 +19,7 @@ from pathlib import Path
 
 from simulator.compare import metrics
 from simulator.compare.patterns import GROUPS, Pattern, patterns
+from workbench.toolchain import command
 
 HERE = Path(__file__).resolve().parent
 REPO = HERE.parents[1]
@@ -236,14 +236,16 @@ def measure_all(made: Measurement, program: Path, only: Sequence[str]) -> None:
         made.run_patterns(program, some, "source", "source")
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("out", type=Path, help="a folder for ncu.json")
-    parser.add_argument("--seconds", type=float, default=300, help="approximate time limit")
+    parser = command.Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=command.folder, help="a folder for ncu.json")
+    parser.add_argument(
+        "--seconds", type=command.positive, default=300, help="approximate time limit"
+    )
     parser.add_argument("--only", nargs="+", choices=EVERYTHING, default=EVERYTHING)
-    arguments = parser.parse_args()
-    made = measure(arguments.out.absolute(), arguments.seconds, arguments.only)
+    arguments = parser.parse_args(argv)
+    made = measure(arguments.out, arguments.seconds, arguments.only)
     made.write()
     counts = {k: len(v) for k, v in made.content.items() if isinstance(v, list)}
     print(counts)
@@ -251,4 +253,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    command.run(main)

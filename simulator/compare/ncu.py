@@ -8,7 +8,6 @@ the differences, and writes docs/results/<gpu>-ncu.json.
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import tempfile
@@ -23,10 +22,16 @@ import simulator
 from simulator.compare import ComparisonError
 from simulator.compare.metrics import METRICS
 from simulator.compare.patterns import Pattern, patterns
+from workbench.toolchain import command
 
 REPO = Path(__file__).resolve().parents[2]
 RESULTS = REPO / "docs" / "results"
 MEMORY_BYTES = (4 << 20) + 1024 * 16  # BYTES in patterns.cu
+MEASURED = {  # what a file of simulator.compare.measure has
+    "device": str,
+    "patterns": ("operation", "name", "metrics"),
+    "rungs": ("kernel", "metrics"),
+}
 SHOWN = 40  # differences shown in the terminal; the file has all
 
 
@@ -205,20 +210,23 @@ def to_json(device: str, of_patterns: Sequence[Pair], of_rungs: Sequence[Pair]) 
     return "{" + ",\n".join(text) + "}\n"
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
-    parser = argparse.ArgumentParser(
+    parser = command.Parser(
         prog="python -m simulator.compare --ncu", description=__doc__.splitlines()[0]
     )
     parser.add_argument(
-        "files", nargs="*", type=Path, help="ncu.json from simulator.compare.measure"
+        "files",
+        nargs="*",
+        type=command.JsonInput("simulator.compare.measure", MEASURED),
+        help="ncu.json from simulator.compare.measure",
     )
     parser.add_argument(
         "--patterns", action="store_true", help="access patterns only, without the ladders"
     )
     arguments = parser.parse_args(argv)
     if arguments.files:
-        content = joined([json.loads(file.read_text()) for file in arguments.files])
+        content = joined(arguments.files)
     else:
         from simulator.compare.measure import measure
 

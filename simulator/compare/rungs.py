@@ -6,10 +6,10 @@ order.
 
 from __future__ import annotations
 
-import argparse
 import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+
+from workbench.toolchain import command
 
 
 def runs(target: str) -> Iterator[tuple[dict[str, str], Callable[[], bool]]]:
@@ -47,13 +47,13 @@ def runs(target: str) -> Iterator[tuple[dict[str, str], Callable[[], bool]]]:
                 yield {"operation": operator.name, "kernel": rung.name, "shape": text}, launch
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command.Parser(description=__doc__.splitlines()[0])
     parser.add_argument("target", choices=("gpu", "simulator"))
-    parser.add_argument("manifest", type=Path)
+    parser.add_argument("manifest", type=command.output)
     parser.add_argument("--build", action="store_true", help="build, and run nothing")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     done = []
     for name, launch in runs(arguments.target):
         if arguments.build or launch():
@@ -63,4 +63,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    command.run(main)

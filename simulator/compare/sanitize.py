@@ -8,7 +8,6 @@ Every kernel runs in its own process, which is killed if it hangs.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
@@ -22,6 +21,7 @@ from pathlib import Path
 
 from simulator.compare import wrong
 from simulator.compare.wrong import Wrong
+from workbench.toolchain import command
 
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 PROCESSES = 8  # in parallel
@@ -268,11 +268,13 @@ def version() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("out", type=Path, help="a folder for sanitizer.json")
-    parser.add_argument("--seconds", type=float, default=200, help="approximate time limit")
+    parser = command.Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=command.folder, help="a folder for sanitizer.json")
+    parser.add_argument(
+        "--seconds", type=command.positive, default=200, help="approximate time limit"
+    )
     arguments = parser.parse_args(argv)
-    out = arguments.out.absolute()
+    out = arguments.out
     content = measure(out, arguments.seconds)
     path = out / "sanitizer.json"
     path.write_text(json.dumps(content, indent=1, default=asdict))
@@ -283,4 +285,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    command.run(main)

@@ -8,7 +8,6 @@ docs/results/<gpu>-sanitizer.json.
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import tempfile
@@ -22,7 +21,14 @@ from rich.table import Table
 
 from simulator.compare import ComparisonError, sanitize, wrong
 from simulator.compare.wrong import Wrong
+from workbench.toolchain import command
 
+MEASURED = {  # what a file of simulator.compare.sanitize has
+    "device": str,
+    "sanitizer": str,
+    "failed": dict,
+    "runs": ("name", "which", "tool", "status", "findings"),
+}
 RESULTS = wrong.REPO / "docs" / "results"
 
 
@@ -214,23 +220,27 @@ def measure() -> dict:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Compare; exit status 0 unless twins are reported or the simulator misses a kernel."""
-    parser = argparse.ArgumentParser(
+    parser = command.Parser(
         prog="python -m simulator.compare --sanitizer", description=__doc__.splitlines()[0]
     )
     parser.add_argument(
-        "file", type=Path, nargs="?", help="sanitizer.json from simulator.compare.sanitize"
+        "file",
+        type=command.JsonInput("simulator.compare.sanitize", MEASURED),
+        nargs="?",
+        help="sanitizer.json from simulator.compare.sanitize",
     )
-    parser.add_argument("--json", type=Path, help="folder for the result (default: docs/results)")
+    parser.add_argument(
+        "--json", type=command.output, metavar="FILE", help="the result (default: in docs/results)"
+    )
     arguments = parser.parse_args(argv)
-    measured = json.loads(arguments.file.read_text()) if arguments.file else measure()
+    measured = arguments.file or measure()
     rows = compare(simulate_all(), measured)
     print_rows(rows, measured, Console())
     path = arguments.json or result_path(measured["device"])
-    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(result(rows, measured))
     missed = [row.name for row in rows if row.verdict != "right" and not row.simulator]
     return 1 if missed or any(row.twin for row in rows) else 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    command.run(main)

@@ -21,9 +21,11 @@ REPO = Path(__file__).resolve().parents[2]
 FOLDER = REPO / "tests" / "kernels" / "wrong"
 RIGHT_FOLDER = REPO / "tests" / "kernels" / "right"
 INCLUDES = (FOLDER, REPO / "tests" / "programs")
-CHECKS = ("memcheck", "racecheck", "initcheck", "synccheck", "async")
+CHECKS = ("memcheck", "racecheck", "initcheck", "synccheck", "async", "descriptors")
 RIGHT = ("ordered",)  # files without wrong kernels
 FILES = (*CHECKS, *RIGHT)
+# Files whose kernels are wrong in ways that a report has to tell apart: their tests name the lines.
+TOLD_APART = ("waits", "hints")
 PERIOD = 7  # inputs are 0, 1, ..., 6, 0, 1, ...
 WEIGHTS = 13  # a checksum weights element i by 1 + i % 13
 
@@ -39,7 +41,8 @@ class Wrong:
         type: type of these elements, "float" or "int".
         mistake: what is wrong, as a sentence.
         wrong: the lines at fault; a finding is at one of them.
-        other: lines of the other side of a race; either side may be found.
+        other: lines of the other side: of a race, of which either may be found, or the copy that
+            wrote what is read.
     """
 
     check: str
@@ -52,8 +55,11 @@ class Wrong:
 
     @property
     def kind(self) -> str:
-        """The kind of its finding: asynchronous and right kernels count as racecheck."""
-        return "racecheck" if self.check in ("async", *RIGHT) else self.check
+        """The kind of its finding; right kernels count as racecheck."""
+        kinds = {"async": "racecheck", "descriptors": "memcheck"} | dict.fromkeys(
+            RIGHT, "racecheck"
+        )
+        return kinds.get(self.check, self.check)
 
     @property
     def launchers(self) -> tuple[str, ...]:
@@ -108,6 +114,8 @@ def kernels(check: str) -> list[Wrong]:
 
 def launchers(check: str) -> list[str]:
     """The names of all launchers of a check's file."""
+    if check in TOLD_APART:
+        return re.findall(r"^void (\w+_(?:wrong|right))\(", source(check), re.M)
     return [f"{kernel.name}_{which}" for kernel in kernels(check) for which in kernel.launchers]
 
 
@@ -122,9 +130,10 @@ def build() -> dict[str, ModuleType]:
 
     sources = [
         Source(check, source(check), tuple(launchers(check)), alone=check == "memcheck")
-        for check in FILES
+        for check in (*FILES, *TOLD_APART)
     ]
-    return dict(zip(FILES, inline_together(sources, "simulator", "wrong", INCLUDES), strict=True))
+    modules = inline_together(sources, "simulator", "wrong", INCLUDES)
+    return {source.name: module for source, module in zip(sources, modules, strict=True)}
 
 
 def inputs(kernel: Wrong) -> np.ndarray:

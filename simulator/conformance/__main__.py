@@ -6,10 +6,13 @@ Otherwise 1.
 
 from __future__ import annotations
 
+import workbench.installed  # noqa: F401 first: it says what to do if the rest is missing
+
+# isort: split
+
 import argparse
 import json
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +26,8 @@ import simulator
 from simulator.conformance import FAMILIES, Checked, cases, programs
 from simulator.conformance.coverage import form_name, listed
 from simulator.conformance.micro import compile_together
-from workbench.toolchain import BuildError
+from workbench.toolchain import BuildError, command
+from workbench.toolchain.errors import UsageError
 
 RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results"
 SHOWN = 12  # items of a long list
@@ -126,7 +130,7 @@ def run_case(family: str, case: Checked, full: bool, targets: Sequence[str]) -> 
     return Outcome(family, case.name, error, forms, distance)
 
 
-def chosen(patterns: Sequence[str]) -> list[tuple[str, Checked]]:
+def chosen(patterns: Sequence[str | re.Pattern[str]]) -> list[tuple[str, Checked]]:
     """The cases whose "family/name" matches any of the patterns; all without patterns."""
     every = [(family, case) for family in FAMILIES for case in cases(family)]
     if not patterns:
@@ -163,11 +167,18 @@ def _print_forms(what: str, forms: list[str], console: Console) -> None:
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m simulator.conformance", description=__doc__)
-    parser.add_argument("names", nargs="*", help='regular expressions for "family/form"')
+    parser = command.Parser(prog="python -m simulator.conformance", description=__doc__)
+    parser.add_argument(
+        "names",
+        nargs="*",
+        type=command.expression,
+        help='regular expressions for "family/form"',
+    )
     parser.add_argument("--full", action="store_true", help="run more operands")
     parser.add_argument("--gpu", action="store_true", help="also run on the GPU, and compare")
-    parser.add_argument("--json", type=Path, help="folder for the result (default: docs/results)")
+    parser.add_argument(
+        "--json", type=command.output, metavar="FILE", help="the result (default: in docs/results)"
+    )
     args = parser.parse_args(argv)
     if args.gpu and not torch.cuda.is_available():
         parser.error(
@@ -182,8 +193,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console()
     selected = chosen(args.names)
     if not selected:
-        console.print(f"no case matches {' '.join(args.names)}", markup=False)
-        return 1
+        raise UsageError(f"no case matches {' '.join(name.pattern for name in args.names)}")
     targets = ("simulator", "gpu") if args.gpu else ("simulator",)
     device = torch.cuda.get_device_name() if args.gpu else "simulator"
     report = Report(device, args.full, whole=not args.names)
@@ -200,13 +210,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if path is None and report.whole:
         path = RESULTS / f"conformance-{re.sub(r'[^a-z0-9]+', '-', device.lower())}.json"
     if path:
-        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(report.to_json())
     return 0 if report.ok else 1
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except BuildError as problem:
-        sys.exit(str(problem))
+    command.run(main)

@@ -41,6 +41,12 @@ WBSIM_EXPORT void wbsim_attach(void);
 WBSIM_EXPORT const char* wbsim_set(const char* name, const char* value);
 WBSIM_EXPORT const char* wbsim_get(const char* name);  // NULL: no such setting
 
+// After how many seconds a launch shows its progress, if stderr is a terminal.
+WBSIM_EXPORT void wbsim_progress_after(double seconds);
+// The checks of this thread's launches, as for "checks", whatever the process's; NULL: the process's
+// again. Answers like wbsim_set.
+WBSIM_EXPORT const char* wbsim_set_checks_of_thread(const char* checks);
+
 // Launch records: every launch between start and stop, as a JSON array. Recordings nest: each start
 // returns a token, and the stop with that token returns all launches since. addresses: also count
 // sectors, wavefronts and everything else that depends on addresses.
@@ -48,7 +54,8 @@ WBSIM_EXPORT uint64_t wbsim_record_start(int addresses);
 WBSIM_EXPORT const char* wbsim_record_stop(uint64_t token);
 
 // For tests: loads a module from PTX text or a fat binary of `bytes` bytes, decodes its kernels and
-// launches each with one block and zeros as arguments, for a short time. What was wrong, or NULL.
+// launches each for a short time, first plainly, then with all checks and counters. What was wrong,
+// or NULL.
 WBSIM_EXPORT const char* wbsim_try_module(const void* image, size_t bytes);
 
 // For tests: how many rows of the opcode table accept an instruction with this opcode and these

@@ -103,15 +103,15 @@ FUNCTIONS = {
 def test_functions_take_checks(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     call, x = FUNCTIONS[name], torch.ones(32, 32)
     before, seen = active(), []
-    settings = simulator.settings
+    checking = simulator.checking
 
-    def noted(**changes: object):
-        seen.append(changes)
-        return settings(**changes)
+    def noted(checks: object):
+        seen.append(checks)
+        return checking(checks)
 
-    monkeypatch.setattr(simulator, "settings", noted)
+    monkeypatch.setattr(simulator, "checking", noted)
     assert torch.equal(call(x, check=["racecheck"]), call(x))
-    assert seen == [{"checks": ("memcheck", "racecheck")}]
+    assert seen == [("memcheck", "racecheck")]
     assert active() == before
     with pytest.raises(ValueError, match=rf"^{name}: check is 'race'; expected 'all', or some of"):
         call(x, check="race")

@@ -111,6 +111,7 @@ def test_a_ladder_that_the_folder_of_kernels_lacks(monkeypatch):
         builds.rungs("softmax")
 
 
+@pytest.mark.full
 def test_load_kernels_notices_edits(edited):
     """In one process: a rung is added while it runs."""
     kernels = edited()

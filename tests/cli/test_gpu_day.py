@@ -13,7 +13,7 @@ from workbench import gpu_day, operators
 from workbench.cli import gpu_run, gpu_steps
 from workbench.cli.gpu_steps import Step
 from workbench.harness.results import Environment
-from workbench.toolchain import REPO
+from workbench.toolchain import REPO, command
 
 HERE = Environment("NVIDIA Pretended 1", "580", "2.13", "13.0", None, "")
 WRITE = "import pathlib, sys; pathlib.Path(sys.argv[1]).write_text('[]')"
@@ -181,15 +181,13 @@ def test_without_a_gpu(pretended):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--minutes", "0"], "'0' is not a number of minutes above 0"),
+        (["--minutes", "0"], "'0' is not a number above 0"),
         (["--minutes", "ten"], "'ten' is not a number"),
         (["--results", "nowhere"], "there is no folder nowhere"),
     ],
 )
 def test_a_command_line_that_makes_no_sense(arguments, message, capsys):
-    with pytest.raises(SystemExit) as ended:
-        gpu_day.main(arguments)
-    assert ended.value.code == 2
+    assert command.status(lambda: gpu_day.main(arguments)) == 2
     assert message in capsys.readouterr().err
 
 

@@ -345,8 +345,8 @@ def test_a_rung_that_a_small_shape_shows_to_be_wrong_is_not_sampled(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--sample", "-1"], "--sample -1: a number of blocks, or 0 for all"),
-        (["--sample", "two"], "argument --sample: invalid int value: 'two'"),
+        (["--sample", "-1"], "--sample '-1' is not a whole number from 0 to "),
+        (["--sample", "two"], "--sample 'two' is not a whole number from 0 to "),
         (["--check", "--sample", "4"], "--check looks at all blocks: leave --sample out"),
     ],
 )

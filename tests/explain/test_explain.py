@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from html.parser import HTMLParser
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
 
+import simulator
 from tests.records import BARRIER, LOAD, PRODUCT, STORE, TWICE, launch, line, write_kernel
 from workbench import operators
 from workbench.cli import main as cli
@@ -327,6 +329,22 @@ def test_a_long_line_is_wrapped_and_nothing_is_lost(tmp_path, capsys):
     out = printed(capsys, only(line(file, 2)))
     assert max(map(len, out.splitlines())) <= 100
     assert re.findall(r"word_\d+", out) == words
+
+
+def test_notes_follow_their_line(kernel_file, capsys):
+    text = "the descriptor of A:\n  " + " ".join(f"word_{i}" for i in range(30))
+    notes = tuple(simulator.Note(str(kernel_file), LOAD, note, False) for note in (text, "B <is>"))
+    kernel = only(*strided(kernel_file), notes=notes)
+    out = printed(capsys, kernel)
+    assert max(map(len, out.splitlines())) <= 100
+    lines = iter(out.splitlines())
+    next(line for line in lines if "tile[threadIdx.x][0] = in" in line)
+    said = [line.removeprefix("     | ") for line in takewhile(lambda s: "     | " in s, lines)]
+    assert len(said) >= 4 and " ".join(said).split() == f"{text} B <is>".split()
+    row = next(
+        row for row in Page(page.render([report(kernel)], "")).lines() if row[0] == str(LOAD)
+    )
+    assert row[2] == f"  tile[threadIdx.x][0] = in[i * stride];{text}B <is>"
 
 
 def test_a_wrong_rung_is_explained_and_said_to_be_wrong(kernel_file, capsys):

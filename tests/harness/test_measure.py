@@ -11,9 +11,10 @@ import re
 import pytest
 import torch
 
+from simulator import Note
 from workbench import rungs
 from workbench.cli import main, request
-from workbench.harness import inputs, measure, timing, verify
+from workbench.harness import counters, inputs, measure, timing, verify
 from workbench.harness.results import Environment, Row
 from workbench.harness.roofs import Roofs
 from workbench.operators import baselines, builds, rows
@@ -158,6 +159,22 @@ def test_bytes_that_cannot_be_counted_are_a_note(pretended_gpu, capsys, monkeypa
     out = capsys.readouterr().out
     assert "naive: its bytes were not counted: no compiler\n" in out
     assert re.search(r"^naive .* 16% +0.50x +0.75x +0.25x +new$", out, re.M)
+
+
+def test_what_is_odd_about_a_launch_is_printed_once(capsys, monkeypatch, tmp_path):
+    record = counters.record
+    notes = Note("k.cu", 3, "A is odd", True), Note("k.cu", 4, "A is fine", False)
+
+    def noted(run):
+        return [dataclasses.replace(launch, notes=notes) for launch in record(run)]
+
+    monkeypatch.setattr(counters, "record", noted)
+    monkeypatch.setattr(main, "cache_dir", lambda: tmp_path)
+    arguments = ["--shape", "rows=4,cols=100", "--kernel", "naive", "--dtype", "float32"]
+    assert main.main("softmax", [*arguments, "--target", "simulator"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("note: A is odd\n  at k.cu:3\n") == 1
+    assert "A is fine" not in out
 
 
 def test_torch_compile_that_fails_is_not_run(pretended_gpu, capsys, monkeypatch):

@@ -142,6 +142,111 @@ void capture() {
   OK(cudaStreamDestroy(b));
 }
 
+// Streams that were forked may end before the capture does; what they added must be joined all the
+// same.
+void destroyed_in_capture() {
+  for (bool join : {true, false}) {
+    cudaStream_t a, b, c;
+    cudaEvent_t fork, of_b, of_c;
+    for (cudaStream_t* s : {&a, &b, &c}) OK(cudaStreamCreateWithFlags(s, cudaStreamNonBlocking));
+    for (cudaEvent_t* e : {&fork, &of_b, &of_c}) OK(cudaEventCreate(e));
+    OK(cudaStreamBeginCapture(a, cudaStreamCaptureModeGlobal));
+    OK(cudaMemsetAsync(device, 0, 128, a));
+    OK(cudaEventRecord(fork, a));
+    OK(cudaStreamWaitEvent(b, fork));
+    add<<<1, 32, 0, b>>>(device, 7);
+    OK(cudaEventRecord(of_b, b));
+    OK(cudaStreamDestroy(b));
+    OK(cudaStreamWaitEvent(c, of_b));  // waits for a stream that is gone
+    add<<<1, 32, 0, c>>>(device, 8);
+    OK(cudaEventRecord(of_c, c));
+    OK(cudaStreamDestroy(c));
+    if (join) OK(cudaStreamWaitEvent(a, of_c));
+    for (cudaEvent_t e : {fork, of_b, of_c}) OK(cudaEventDestroy(e));
+    cudaGraph_t graph;
+    EXPECT(join ? cudaSuccess : cudaErrorStreamCaptureUnjoined, cudaStreamEndCapture(a, &graph));
+    if (join) {
+      cudaGraphExec_t exec;
+      OK(cudaGraphInstantiate(&exec, graph, 0));
+      for (int i = 0; i < 2; i++) OK(cudaGraphLaunch(exec, a));
+      CHECK(first() == 15);
+      OK(cudaGraphExecDestroy(exec));
+      OK(cudaGraphDestroy(graph));
+    }
+    OK(cudaStreamDestroy(a));
+  }
+}
+
+// Stream-ordered memory becomes memory of the graph.
+void memory_in_capture() {
+  cudaStream_t a, b;
+  cudaEvent_t fork, join;
+  OK(cudaStreamCreateWithFlags(&a, cudaStreamNonBlocking));
+  OK(cudaStreamCreateWithFlags(&b, cudaStreamNonBlocking));
+  OK(cudaEventCreate(&fork));
+  OK(cudaEventCreate(&join));
+  int *temporary, *kept, *outside;
+  cudaMemPool_t pool;
+  OK(cudaDeviceGetDefaultMemPool(&pool, 0));
+  OK(cudaMalloc(&outside, 128));
+  OK(cudaStreamBeginCapture(a, cudaStreamCaptureModeGlobal));
+  OK(cudaMallocAsync(&temporary, 128, a));
+  OK(cudaMallocFromPoolAsync(&kept, 128, pool, a));
+  OK(cudaMemsetAsync(temporary, 0, 128, a));
+  OK(cudaEventRecord(fork, a));
+  OK(cudaStreamWaitEvent(b, fork));
+  add<<<1, 32, 0, b>>>(temporary, 6);
+  OK(cudaMemcpyAsync(kept, temporary, 128, cudaMemcpyDeviceToDevice, b));
+  OK(cudaEventRecord(join, b));
+  OK(cudaStreamWaitEvent(a, join));
+  OK(cudaFreeAsync(temporary, a));
+  EXPECT(cudaErrorInvalidValue, cudaFreeAsync(outside, a));  // not the graph's
+  OK(cudaStreamDestroy(b));
+  cudaGraph_t graph;
+  OK(cudaStreamEndCapture(a, &graph));
+  cudaGraphNode_t nodes[8];
+  size_t count = 8;
+  OK(cudaGraphGetNodes(graph, nodes, &count));
+  std::vector<cudaGraphNodeType> types(count);
+  for (size_t i = 0; i < count; i++) OK(cudaGraphNodeGetType(nodes[i], &types[i]));
+  CHECK((types == std::vector{cudaGraphNodeTypeMemAlloc, cudaGraphNodeTypeMemAlloc,
+                              cudaGraphNodeTypeMemset, cudaGraphNodeTypeKernel,
+                              cudaGraphNodeTypeMemcpy, cudaGraphNodeTypeMemFree}));
+  cudaMemAllocNodeParams got;
+  OK(cudaGraphMemAllocNodeGetParams(nodes[0], &got));
+  CHECK(got.dptr == temporary && got.bytesize == 128);
+  CHECK(got.poolProps.location.type == cudaMemLocationTypeDevice);
+  unsigned long long used;
+  OK(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrUsedMemCurrent, &used));
+  CHECK(used == 0);  // the graph's memory is not the pool's
+  // It exists from one node to the other.
+  int value;
+  EXPECT(cudaErrorInvalidValue, cudaMemcpy(&value, kept, 4, cudaMemcpyDeviceToHost));
+  cudaGraphExec_t exec;
+  OK(cudaGraphInstantiate(&exec, graph, 0));
+  for (int i = 0; i < 2; i++) {
+    OK(cudaGraphLaunch(exec, a));
+    OK(cudaMemcpy(&value, kept, 4, cudaMemcpyDeviceToHost));
+    CHECK(value == 6);
+    EXPECT(cudaErrorInvalidValue, cudaMemcpy(&value, temporary, 4, cudaMemcpyDeviceToHost));
+    EXPECT(cudaErrorInvalidValue, cudaGraphLaunch(exec, a));  // what it kept is still there
+    OK(i == 0 ? cudaFree(kept) : cudaFreeAsync(kept, a));
+    EXPECT(cudaErrorInvalidValue, cudaFree(kept));
+  }
+  OK(cudaGraphExecDestroy(exec));
+  OK(cudaGraphInstantiate(&exec, graph, cudaGraphInstantiateFlagAutoFreeOnLaunch));
+  for (int i = 0; i < 3; i++) OK(cudaGraphLaunch(exec, a));
+  OK(cudaGraphExecDestroy(exec));
+  OK(cudaGraphDestroy(graph));
+  OK(cudaMemcpy(&value, kept, 4, cudaMemcpyDeviceToHost));  // outlives the graph
+  CHECK(value == 6);
+  OK(cudaFree(kept));
+  EXPECT(cudaErrorInvalidValue, cudaFree(kept));
+  OK(cudaFree(outside));
+  OK(cudaStreamDestroy(a));
+  (void)cudaGetLastError();
+}
+
 void build() {
   cudaGraph_t graph, child, clone;
   OK(cudaGraphCreate(&graph, 0));
@@ -239,6 +344,8 @@ int main() {
   OK(cudaMemset(device, 0, 128));
   streams_and_events();
   capture();
+  destroyed_in_capture();
+  memory_in_capture();
   build();
   OK(cudaFree(device));
   std::printf("ok\n");

@@ -78,7 +78,8 @@ __device__ inline void tma_store_wait() {
 // A row-major [rows, columns] matrix of floats, taken in boxes of [box_rows, box_columns]. The
 // driver's function is looked up by name, so that nothing links with libcuda.
 inline CUtensorMap tensor_map(float* data, uint64_t rows, uint64_t columns, uint32_t box_rows,
-                              uint32_t box_columns) {
+                              uint32_t box_columns,
+                              CUtensorMapSwizzle swizzle = CU_TENSOR_MAP_SWIZZLE_NONE) {
   void* function;
   cudaDriverEntryPointQueryResult result;
   OK(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault,
@@ -89,7 +90,7 @@ inline CUtensorMap tensor_map(float* data, uint64_t rows, uint64_t columns, uint
   uint64_t sizes[] = {columns, rows}, row_bytes[] = {columns * sizeof(float)};
   uint32_t box[] = {box_columns, box_rows}, strides[] = {1, 1};
   CUresult encoded = encode(&map, CU_TENSOR_MAP_DATA_TYPE_FLOAT32, 2, data, sizes, row_bytes, box,
-                            strides, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_NONE,
+                            strides, CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle,
                             CU_TENSOR_MAP_L2_PROMOTION_NONE, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   CHECK(encoded == CUDA_SUCCESS);
   return map;

@@ -3,23 +3,32 @@
 A case is a number: it selects a seed (a file of the folder SEEDS, PTX text or a fat binary) and how
 that is broken, the same way every time. The case's number is printed before it runs, so the last
 line names the one that ended the process. The image is at the end of a page, and nothing after it
-may be read; the process has 6 GB of address space.
+may be read; the process has 6 GB of address space, and some seconds of CPU time for each case.
+
+`python fuzz.py LIBRARY FILE` runs one module, as it is.
 """
 
 from __future__ import annotations
 
 import ctypes
 import mmap
+import os
 import random
 import re
 import resource
+import signal
 import struct
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.simulator.grammar import Pool, break_grammar
+
 PAGE = mmap.PAGESIZE
 ADDRESS_SPACE = 6 << 30
+SANITIZED = bool(os.environ.get("WORKBENCH_SANITIZE"))  # then the sanitizer limits the memory
+CPU_SECONDS = 60 if SANITIZED else 10  # for a case
 TOKEN = re.compile(rb"[\w.$%]+(?:::[\w.]+)*|\s+|.", re.S)
 NUMBERS = (b"0", b"-1", b"2147483648", b"4294967297", b"9223372036854775807",
            b"18446744073709551616", b"0x80000000", b"1000000000000", b"65536", b"3", b"0f7fc00000",
@@ -111,10 +120,12 @@ def is_text(data: bytes) -> bool:
     return not data.startswith(struct.pack("<I", 0xBA55ED50))
 
 
-def broken(seeds: list[bytes], case: int) -> bytes:
-    """The image of a case."""
+def broken(seeds: list[bytes], pool: Pool, case: int) -> bytes:
+    """The image of a case: half of them are broken by the grammar, and mostly load."""
     rng = random.Random(case)
     data = rng.choice(seeds)
+    if is_text(data) and rng.randrange(2):
+        return break_grammar(data, rng, pool)
     ways: tuple[Callable[[bytes, random.Random], bytes], ...] = (
         (break_tokens, break_tokens, break_numbers, break_operands, break_operands, break_lines,
          flip_bytes, truncate)
@@ -147,18 +158,29 @@ class Guarded:
         return self.end - len(data)
 
 
-def main(library: str, folder: str, first: str, count: str) -> None:
-    """Run cases [first, first + count); "FIRST ok" or the error's first line for each."""
-    resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
+def limit_resources() -> None:
+    if not SANITIZED:
+        resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    seeds = [path.read_bytes() for path in sorted(Path(folder).iterdir())]
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # ends the process
+
+
+def main(library: str, path: str, first: str = "0", count: str = "1") -> None:
+    """Run cases [first, first + count) or a file; "FIRST ok" or the error's first line for each."""
+    limit_resources()
+    files = sorted(Path(path).iterdir()) if Path(path).is_dir() else []
+    seeds = [file.read_bytes() for file in files]
+    one = b"" if seeds else Path(path).read_bytes()
+    pool = Pool.of([seed for seed in seeds if is_text(seed)])
     try_module = ctypes.CDLL(library).wbsim_try_module
     try_module.restype, try_module.argtypes = ctypes.c_char_p, [ctypes.c_void_p, ctypes.c_size_t]
-    memory = Guarded(1 << 20)
+    memory = Guarded(max(1 << 20, len(one)))
     for case in range(int(first), int(first) + int(count)):
-        data = broken(seeds, case)[: memory.bytes]
+        data = broken(seeds, pool, case)[: memory.bytes] if seeds else one
         print(case, end=" ", flush=True)
+        signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
         answer = try_module(memory.put(data), len(data))
+        signal.setitimer(signal.ITIMER_PROF, 0)
         line = (answer or b"ok").split(b"\n")[0].decode("latin1")
         print("".join(c if c.isprintable() else "?" for c in line), flush=True)
 

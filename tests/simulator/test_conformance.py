@@ -13,17 +13,19 @@ import torch
 from simulator.conformance import FAMILIES, Checked, __main__, cases, programs
 from simulator.conformance.coverage import expanded, form_name, listed
 from simulator.conformance.micro import Form, FormCase, Suite
+from workbench.toolchain.errors import UsageError
 
 PROGRAMS = programs(FAMILIES)
 EARLY = ("async_copy", "bulk_copy", "tensor_copy")  # read what a copy brings before their wait
-EACH = 3  # without --full, one of this many cases of an opcode runs
+UNDEFINED = ("warp",)  # its shuffles store results that are undefined
+EACH = 5  # without --full, one of this many cases of an opcode runs
 outcomes: dict[str, list[__main__.Outcome]] = {}
 
 
 @pytest.mark.parametrize(
     "family",
     [
-        pytest.param(family, marks=[pytest.mark.checks("memcheck")] * (family in EARLY))
+        pytest.param(family, marks=[pytest.mark.checks("memcheck")] * (family in EARLY + UNDEFINED))
         for family in FAMILIES
     ],
 )
@@ -161,7 +163,6 @@ def test_a_whole_run_fails_for_what_is_missing():
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_no_gpu_is_a_clear_error(capsys: pytest.CaptureFixture[str]):
-    with pytest.raises(SystemExit):
+def test_no_gpu_is_a_clear_error():
+    with pytest.raises(UsageError, match="finds no GPU"):
         __main__.main(["--gpu"])
-    assert "finds no GPU" in capsys.readouterr().err

@@ -193,7 +193,7 @@ def test_halves_of_a_warp_at_different_instructions(scenarios):
     ("name", "says"),
     [
         ("disagree", "different member masks"),
-        ("alone", "32 threads wait at a warp-wide instruction"),
+        ("alone", "that other lanes of their warp never reach"),
     ],
 )
 def test_masks_that_cannot_be_met(scenarios, name: str, says: str):

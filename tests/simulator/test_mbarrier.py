@@ -54,7 +54,7 @@ MISUSE = {
         "no mbarrier at shared address",
     ),
     "misaligned": (
-        "make_barrier(reinterpret_cast<char*>(&bar) + 4, 1);",
+        "__shared__ u64 two[2]; make_barrier(reinterpret_cast<char*>(two) + 4, 1);",
         "memcheck",
         "multiple of 8",
     ),
@@ -78,8 +78,8 @@ MISUSE = {
     "nobody arrives": (
         "expect(&bar, 48); wait(&bar, 0);",
         "synccheck",
-        r"deadlock: 1 thread waits for an mbarrier.*(?s:.)*still waits for 1 of 2 arrivals "
-        "and 48 bytes",
+        r"deadlock: 1 thread waits forever for the mbarrier 'bar'(?s:.)*1 of 2 arrivals is missing,"
+        " but 48 bytes that expect_tx announced have not come",
     ),
 }
 

@@ -16,14 +16,14 @@ MISTAKES = {
     "unknown": ("unsupported", "does not implement this instruction", "README.md"),
     "divergent": (
         "synccheck",
-        "32 threads wait at a barrier that other lanes",
+        "a barrier that other lanes of their warp never reach: lanes 8-31 of warp 1 are elsewhere",
         "out of the branch",
     ),
-    "waits": ("synccheck", "128 threads wait for an mbarrier", "waits for 72 of 200 arrivals"),
-    "polls": ("synccheck", "128 threads wait for an mbarrier", "waits for 72 of 200 arrivals"),
+    "waits": ("synccheck", "128 threads wait forever for the mbarrier 'barrier'", "72 of 200"),
+    "polls": ("synccheck", "128 threads wait forever for the mbarrier 'barrier'", "72 of 200"),
     "cluster": (
         "synccheck",
-        "64 threads wait for an mbarrier or a cluster barrier",
+        "the barrier of the cluster: 64 of its 128 threads arrived",
         "must reach it",
     ),
     "misaligned": ("memcheck", "misaligned write of 16 bytes", "float4"),

@@ -90,7 +90,7 @@ CASES = {
     "absent lanes": Misuse(
         asm(".reg .pred p; setp.ne.u32 p, %0, 5; .reg .b32 r; @p barrier.red.popc.u32 r, 0, p;",
             '"r"(i)') + "if (i == 5) while (true) asm volatile(\"barrier.sync 2;\");",
-        "synccheck", "deadlock: 64 threads wait at a barrier",
+        "synccheck", "deadlock: 64 threads wait forever at 2 places",
     ),
     "too few": Misuse(asm("bar.sync 3, 96;"), "synccheck", "deadlock: 64 threads wait"),
     # Clusters.
@@ -104,7 +104,7 @@ CASES = {
     "one block waits": Misuse(
         "if (blockIdx.x == 1) " + asm("barrier.cluster.arrive; barrier.cluster.wait;")
         + " else while (true) " + asm("barrier.sync 1, 96;"),
-        "synccheck", "64 threads wait at a barrier .*64 threads wait for an mbarrier or a cluster",
+        "synccheck", r"barrier 1 of block 0(?s:.)*the barrier of the cluster: 64 of its 128",
         cluster=2, blocks=2,
     ),
     "rank": Misuse(

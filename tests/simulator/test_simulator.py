@@ -309,7 +309,7 @@ def test_endless_loop_ends_at_the_limit_with_its_line(kernels) -> None:
 def test_deadlock_names_the_barrier(kernels) -> None:
     error = finding(kernels.half_barrier, torch.zeros(64, dtype=torch.int32))
     assert error.kind == "synccheck"
-    assert "deadlock: 32 threads wait at a barrier" in str(error)
+    assert "deadlock: 32 threads wait forever for barrier 1;" in str(error)
     assert error.line == line_of('asm volatile("bar.sync 1, 64;");')
 
 

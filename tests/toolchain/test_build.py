@@ -160,8 +160,8 @@ def test_edit_during_the_build_is_not_published_under_the_old_name(project: Proj
     real = extension._load
     calls = []
 
-    def edited_meanwhile(recipe, wanted):
-        made = real(recipe, wanted)
+    def edited_meanwhile(recipe, wanted, texts):
+        made = real(recipe, wanted, texts)
         if not calls:
             project.set_answer(9)
         calls.append(made)

@@ -164,6 +164,7 @@ def test_a_loop_whose_jumps_always_split_the_warp_ends_at_the_limit(kernels) -> 
         assert finding(kernels.split_for_ever).kind == "limit"
 
 
+@pytest.mark.checks("memcheck")  # it reads stack frames that nobody has filled
 def test_a_return_to_the_call_of_another_function_is_reported(kernels) -> None:
     error = finding(kernels.wrong_return, torch.zeros(8, dtype=torch.int32))
     assert error.kind == "memcheck"

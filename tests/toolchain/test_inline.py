@@ -193,6 +193,7 @@ def test_compile_error_names_the_line_of_the_string(target: str, module_cache):
     assert (source, caret) == ("    undefined_thing();", "    ^")
 
 
+@pytest.mark.full
 def test_include_paths_and_flags(target: str, device, module_cache, tmp_path):
     (tmp_path / "research").mkdir()
     header = tmp_path / "research/value.cuh"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import textwrap
@@ -11,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.support import finished, python
-from workbench.toolchain import BuildError, programs, unsupported
+from workbench.toolchain import programs, unsupported
+from workbench.toolchain.errors import UsageError
 
 
 def run(*words: str | Path, **environment: str) -> tuple[int, str, str]:
@@ -248,8 +250,24 @@ def test_command_lines_that_make_no_sense(words: list[str], says: str, tmp_path:
     for name in ("a.cu", "b.cu"):
         (tmp_path / name).write_text("int main() {}\n")
     words = [str(tmp_path / w) if w in ("a.cu", "b.cu") else w for w in words]
-    with pytest.raises(BuildError, match=says):
+    with pytest.raises(UsageError, match=says):
         programs.parse(words, "simulator")
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        (b"caf\xe9", "bytes in its name that nvcc does not take"),
+        (b"a$b", "has . in its path, at which nvcc breaks"),
+        (b'a"b', "has . in its path, at which nvcc breaks"),
+        (b"x" * 240, "has a name of 243 bytes"),
+    ],
+)
+def test_names_that_nvcc_does_not_take(name: bytes, says: str, tmp_path: Path) -> None:
+    file = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name + b".cu"))
+    file.write_text("int main() {}\n")
+    with pytest.raises(UsageError, match=says):
+        programs.parse([str(file)], "simulator")
 
 
 def test_flags_are_sorted_as_nvcc_reads_them(tmp_path: Path) -> None:
@@ -278,6 +296,7 @@ def test_flags_whose_value_is_the_next_word_and_flags_that_look_like_a_library(
     assert " ".join(program.compile_flags) == flags
 
 
+@pytest.mark.full
 def test_nvccs_usual_flags(several: Path) -> None:
     words = "-O3 -lineinfo -g -t 2 --use_fast_math -Xptxas -v -Xcompiler -Wall -arch sm_80".split()
     assert run(several, *words, "-std=c++20", "--", "managed")[:2] == (0, "42\n")

@@ -211,6 +211,7 @@ def run_bare(interpreter: str, *arguments: str) -> tuple[int, str, str]:
     return finished(child)
 
 
+@pytest.mark.full
 def test_missing_ninja(new_project: Project, tmp_path: Path):
     interpreter = bare_environment(tmp_path, ["c++", "g++", "gcc", "as", "ld", "sh"])
     status, out, err = run_bare(interpreter, "-c", new_project.script())
@@ -308,7 +309,7 @@ def test_read_only_cache(tmp_path: Path, project: Project, module_cache: Path):
 
 def test_cache_with_a_space_in_its_path(tmp_path: Path, new_project: Project, monkeypatch):
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "a cache"))
-    with pytest.raises(toolchain.BuildError, match="has a space in its path"):
+    with pytest.raises(toolchain.BuildError, match="a cache/.* has a space in its path"):
         new_project.build()
 
 

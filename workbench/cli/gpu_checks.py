@@ -8,7 +8,10 @@ status 1 if a rung is wrong.
 
 from __future__ import annotations
 
-import argparse
+import workbench.installed  # noqa: F401 first: it says what to do if the rest is missing
+
+# isort: split
+
 import importlib
 import json
 import os
@@ -25,7 +28,8 @@ from workbench.harness.environment import environment
 from workbench.harness.terminal import show
 from workbench.operators import builds
 from workbench.operators.operator import DEVICES, Case, Operator
-from workbench.toolchain import REPO, BuildError
+from workbench.toolchain import REPO, command
+from workbench.toolchain.errors import Failure
 
 REPORTS = 5  # kept per rung
 TITLES = ("rung", "right", "refused", "no memory", "wrong", "error / allowed")
@@ -93,14 +97,17 @@ class Results:
         self.operator, self.path = operator, path
         self.tallies = {rung.name: Tally(rung.name) for rung in ladder(operator, target)}
         if broken:
-            for row in json.loads(path.read_text())["rungs"]:
-                if row["kernel"] in broken:
-                    del row["result"]
-                    self.tallies[row["kernel"]] = Tally(**row)
+            try:
+                for row in json.loads(path.read_bytes())["rungs"]:
+                    if row["kernel"] in broken:
+                        del row["result"]
+                        self.tallies[row["kernel"]] = Tally(**row)
+            except (OSError, ValueError, TypeError, LookupError):
+                raise Failure(f"--broken: {path} is not what this command wrote") from None
         head = asdict(environment(target, torch.device(DEVICES[target]), REPO))
         del head["clocks"]
-        command = f"python -m workbench.cli.gpu_checks {operator.name}"
-        self.head = head | {"command": command, "op": operator.name}
+        words = f"python -m workbench.cli.gpu_checks {operator.name}"
+        self.head = head | {"command": words, "op": operator.name}
 
     def write(self, checking: str | None) -> None:
         """Save the results so far; ``checking`` is what runs next, None at the end."""
@@ -164,11 +171,13 @@ def check_all(
 
 def main(arguments: Sequence[str] | None = None, target: str = "gpu") -> int:
     """Run the command line; return the exit status."""
-    parser = argparse.ArgumentParser(
+    parser = command.Parser(
         prog="python -m workbench.cli.gpu_checks", description=__doc__.splitlines()[0]
     )
     parser.add_argument("op", choices=operators.OPERATORS)
-    parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="the results file")
+    parser.add_argument(
+        "--json", type=command.output, required=True, metavar="FILE", help="the results file"
+    )
     parser.add_argument(
         "--broken",
         nargs="+",
@@ -178,12 +187,8 @@ def main(arguments: Sequence[str] | None = None, target: str = "gpu") -> int:
     )
     asked = parser.parse_args(arguments)
     operator = operators.get(asked.op)
-    try:
-        results = Results(operator, target, asked.json, asked.broken)
-        lost = check_all(operator, target, results, asked.broken)
-    except BuildError as error:
-        print(error, file=sys.stderr)
-        return 1
+    results = Results(operator, target, asked.json, asked.broken)
+    lost = check_all(operator, target, results, asked.broken)
     if lost:
         print(f"{lost} broke the GPU's context; a new process checks the others", flush=True)
         again = [asked.op, "--json", str(asked.json), "--broken", *asked.broken, lost]
@@ -197,4 +202,4 @@ def main(arguments: Sequence[str] | None = None, target: str = "gpu") -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    command.run(main)

@@ -26,7 +26,7 @@ import torch
 import simulator
 from workbench import estimate, operators
 from workbench.cli import columns
-from workbench.cli.request import Request, UsageError, request
+from workbench.cli.request import Request, request
 from workbench.explain import command as explain
 from workbench.harness import goals, measure, parents
 from workbench.harness.environment import environment, smi_number
@@ -35,10 +35,10 @@ from workbench.harness.history import History, HistoryError, Previous, source_ha
 from workbench.harness.results import Environment, Row, write_json
 from workbench.harness.roofs import Roofs, device_roofs
 from workbench.harness.terminal import PLAIN_WIDTH, progress, show
-from workbench.harness.verify import StickyError, expected, first_line, is_out_of_memory
+from workbench.harness.verify import expected, first_line, is_out_of_memory
 from workbench.operators import builds
 from workbench.operators.operator import DEVICES, Case, Operator
-from workbench.toolchain import REPO, BuildError, cache_dir, kernels_dir
+from workbench.toolchain import REPO, cache_dir, command, kernels_dir
 
 ROOF_SLACK = 1.02  # accuracy of clocks and timers; a rate above it is a measurement error
 
@@ -50,20 +50,13 @@ def main(name: str, arguments: Sequence[str] | None = None) -> int:
         name: the operator whose script it is.
         arguments: the command line, ``sys.argv[1:]`` if None.
     """
-    operator = operators.get(name)
-    try:
-        asked = request(operator, arguments)
+
+    def run() -> int:
+        asked = request(operators.get(name), arguments)
         with simulator.settings(checks=asked.checks) if asked.checks else nullcontext():
             return _run(asked)
-    except UsageError as error:
-        print(f"test_{name}.py: error: {error}", file=sys.stderr)
-        return 2
-    except (BuildError, StickyError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+
+    return command.status(run, f"test_{name}.py")
 
 
 def _run(asked: Request) -> int:
@@ -99,15 +92,15 @@ def _run(asked: Request) -> int:
                     rows = measure.time_on_gpu(*about, roofs, step)
                 else:
                     rows = measure.simulate(*about, estimator, sample=asked.sample, step=step)
-            _show(asked, case, rows, results.previous(rows), told)
+            previous = results.previous(rows)
+            results.add(rows)
+            _show(asked, case, rows, previous, told)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             text = first_line(error)
             print(f"error: {case.text}: not enough memory ({text})", file=sys.stderr)
             results.failed = True
-        else:
-            results.add(rows)
         expected.cache_clear()
     if results.rows:
         shown = columns.columns(results.rows[0], columns.baselines_of(results.rows))
@@ -195,6 +188,7 @@ class _Results:
                 write_json(self.json, self.here, self.rows)
             except OSError as error:
                 _warn(f"--json {self.json}: {error.strerror}; it lacks {rows[0].shape}")
+                self.failed = True
 
 
 def _warn(text: str) -> None:
@@ -237,7 +231,7 @@ def _show(
 
 def _open_history() -> History | None:
     try:
-        return History(cache_dir() / "history.db")
+        return History(cache_dir() / "history.db", _warn)
     except HistoryError as error:
         _warn(f"{error}; this run is not recorded")
         return None

@@ -17,7 +17,10 @@ the test scripts, and puts each table between the markers of its page:
 
 from __future__ import annotations
 
-import argparse
+import workbench.installed  # noqa: F401 first: it says what to do if the rest is missing
+
+# isort: split
+
 import io
 import json
 import re
@@ -33,6 +36,8 @@ from workbench.harness import goals, parents
 from workbench.harness.figures import duration, percent
 from workbench.harness.results import Row
 from workbench.harness.terminal import show
+from workbench.toolchain import command
+from workbench.toolchain.errors import Failure
 from workbench.toolchain.paths import REPO
 
 PAGE_WIDTH = 100
@@ -109,9 +114,9 @@ def _agreement(run: Mapping[str, Any]) -> str:
     return "\n".join(lines) + f"\n\n{measured}\n"
 
 
-def _public(command: str) -> str:
+def _public(words: str) -> str:
     """The command without the option that names its output file."""
-    return re.sub(r" --json \S+", "", command)
+    return re.sub(r" --json \S+", "", words)
 
 
 def _precisions(run: Mapping[str, Any]) -> str:
@@ -130,7 +135,7 @@ def _goals(op: str) -> str:
     """The goals of an operator, from its GPU runs that include torch.compile; else nothing."""
     parts = []
     for file in sorted(RESULTS.glob(f"*-{op}.json")):
-        run = json.loads(file.read_text())
+        run = _read(file)
         rows = [Row.from_json(row) for row in run["rows"]]
         found = goals.goals(rows) if _has_libraries(rows) else []
         if not found:
@@ -139,6 +144,13 @@ def _goals(op: str) -> str:
         parts += [table, goals.mean_line(found)]
         parts.append(f"Measured on: {run['device']}, by `{_public(run['command'])}`.")
     return "\n\n".join(parts) + "\n" if parts else ""
+
+
+def _read(file: Path) -> Any:
+    try:
+        return json.loads(file.read_bytes())
+    except ValueError as error:
+        raise Failure(f"{file}: not JSON: {error}") from None
 
 
 def _has_libraries(rows: Sequence[Row]) -> bool:
@@ -196,19 +208,19 @@ def updated(text: str) -> str:
         if kind == "goals":
             return f"{head}{_goals(name)}{end}"
         if kind == "excerpt":
-            text = json.loads((RESULTS / "excerpts.json").read_text())[name]
+            text = _read(RESULTS / "excerpts.json")[name]
             return f"{head}```\n{text}\n```\n{end}"
-        run = json.loads((RESULTS / f"{name}.json").read_text())
+        run = _read(RESULTS / f"{name}.json")
         return f"{head}{(first_table if kind == 'table' else table)(run)}{end}"
 
     return MARKED.sub(replace, text)
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Update the pages, or with ``--dry-run`` name those that are out of date."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command.Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--dry-run", action="store_true", help="write nothing")
-    dry = parser.parse_args().dry_run
+    dry = parser.parse_args(arguments).dry_run
     stale = False
     for page in pages():
         text = page.read_text()
@@ -222,4 +234,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    command.run(main)

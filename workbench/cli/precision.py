@@ -9,14 +9,15 @@ study's other subjects, such as torch's kernel on the CPU.
 
 from __future__ import annotations
 
-import argparse
+import workbench.installed  # noqa: F401 first: it says what to do if the rest is missing
+
+# isort: split
+
 import json
 import math
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ from workbench.harness.environment import environment
 from workbench.harness.terminal import show
 from workbench.operators import builds
 from workbench.operators.operator import Case, Operator, Tensors
-from workbench.toolchain import REPO, BuildError
+from workbench.toolchain import REPO, command
 
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 CPU = torch.device("cpu")
@@ -117,27 +118,25 @@ def lines(found: list[Precision], dtype: str) -> tuple[list[str], list[list[str]
     return ["", *kinds], rows
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print the tables, write the JSON; return the exit status."""
     studied = [operator.name for operator in operators.every() if operator.precision]
-    parser = argparse.ArgumentParser(description="Measure the accuracy of a ladder, in ulp.")
+    parser = command.Parser(description="Measure the accuracy of a ladder, in ulp.")
     parser.add_argument("op", choices=studied, nargs="?", default=studied[0])
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results to FILE")
-    asked = parser.parse_args()
+    parser.add_argument(
+        "--json", type=command.output, metavar="FILE", help="write the results to FILE"
+    )
+    asked = parser.parse_args(arguments)
     operator = operators.get(asked.op)
     found: list[Precision] = []
-    try:
-        for dtype in DTYPES:
-            for kind in operator.precision.inputs if operator.precision else ():
-                found += measure(operator, dtype, kind)
-            print()
-            show(f"{dtype}: largest (mean) error in ulp", *lines(found, dtype))
-    except BuildError as error:
-        print(error, file=sys.stderr)
-        return 1
+    for dtype in DTYPES:
+        for kind in operator.precision.inputs if operator.precision else ():
+            found += measure(operator, dtype, kind)
+        print()
+        show(f"{dtype}: largest (mean) error in ulp", *lines(found, dtype))
     if asked.json is not None:
-        command = f"python -m workbench.cli.precision {operator.name}"
-        head = asdict(environment("simulator", CPU, REPO)) | {"command": command}
+        words = f"python -m workbench.cli.precision {operator.name}"
+        head = asdict(environment("simulator", CPU, REPO)) | {"command": words}
         del head["clocks"]
         document = head | {"precision": [asdict(one) for one in found]}
         asked.json.write_text(json.dumps(document, indent=2) + "\n")
@@ -145,4 +144,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    command.run(main)

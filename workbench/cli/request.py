@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 import torch
 
@@ -21,17 +20,9 @@ from workbench.harness.figures import amount
 from workbench.operators import builds
 from workbench.operators.operator import DEVICES, Case, Operator
 from workbench.operators.shapes import ShapeError, example
-from workbench.toolchain import kernels_dir
+from workbench.toolchain import command, kernels_dir
+from workbench.toolchain.errors import UsageError
 from workbench.toolchain.paths import shown
-
-
-class UsageError(ValueError):
-    """An invalid command line; the text is one line."""
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message)
 
 
 @dataclass(frozen=True)
@@ -58,7 +49,7 @@ class Request:
 
 def parser(operator: Operator) -> argparse.ArgumentParser:
     """The command line of an operator's script."""
-    made = _Parser(
+    made = command.Parser(
         prog=f"test_{operator.name}.py",
         description=f"Check and time the {operator.name} ladder. pytest runs its tests.",
     )
@@ -94,7 +85,7 @@ def parser(operator: Operator) -> argparse.ArgumentParser:
         made.add_argument("--backward", action="store_true", help="the ladder of the gradient")
     made.add_argument(
         "--sample",
-        type=int,
+        type=command.Whole(),
         metavar="BLOCKS",
         help="simulate so many blocks of each launch and scale what they count; "
         f"default: {operator.sample_blocks} without --shape, with --shape all (0)",
@@ -112,7 +103,9 @@ def parser(operator: Operator) -> argparse.ArgumentParser:
         metavar="NAMES",
         help=f"look for races and the like; all, or some of {','.join(simulator.CHECKS)}",
     )
-    made.add_argument("--json", type=Path, metavar="FILE", help="write the results to FILE")
+    made.add_argument(
+        "--json", type=command.output, metavar="FILE", help="write the results to FILE"
+    )
     made.add_argument(
         "--explain",
         nargs="+",
@@ -121,7 +114,7 @@ def parser(operator: Operator) -> argparse.ArgumentParser:
         help="print these rungs' source with the cost of each line, and what to change",
     )
     made.add_argument(
-        "--html", type=Path, metavar="FILE", help="write that to FILE as an HTML page"
+        "--html", type=command.output, metavar="FILE", help="write that to FILE as an HTML page"
     )
     return made
 
@@ -189,9 +182,6 @@ def request(operator: Operator, arguments: Sequence[str] | None) -> Request:
         raise UsageError(f"--gpu {asked.gpu}: estimates are for --target simulator")
     cases = choose_cases(operator, asked, target, 1 if explains else None)
     sample = choose_sample(operator, asked, target)
-    for flag, file in (("--json", asked.json), ("--html", asked.html)):
-        if file is not None:
-            _check_file(flag, file)
     gpu = GPUS[asked.gpu or DEFAULT_GPU]
     if target == "simulator":
         estimate.prepare(operator.name, gpu)
@@ -254,8 +244,6 @@ def choose_sample(operator: Operator, asked: argparse.Namespace, target: str) ->
     if asked.sample is None:
         whole = target == "gpu" or asked.shape or asked.check is not None
         return 0 if whole else operator.sample_blocks
-    if asked.sample < 0:
-        raise UsageError(f"--sample {asked.sample}: a number of blocks, or 0 for all")
     if target == "gpu":
         raise UsageError("--sample is for --target simulator: a GPU runs every block")
     if asked.check is not None:
@@ -285,18 +273,11 @@ def _check_explain(asked: argparse.Namespace) -> None:
         raise UsageError("--explain and --html only count: omit --check")
 
 
-def _check_file(flag: str, path: Path) -> None:
-    """Raise UsageError now rather than lose the results later."""
-    if not path.absolute().parent.is_dir():
-        raise UsageError(f"{flag} {path}: there is no folder {path.parent}")
-    if path.is_dir():
-        raise UsageError(f"{flag} {path}: this is a folder; name a file")
-    if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
-        raise UsageError(f"{flag} {path}: it cannot be written")
-
-
 def _check_size(operator: Operator, case: Case, target: str) -> None:
-    """Raise UsageError for a shape that this machine cannot hold."""
+    """Raise UsageError for a shape that this machine cannot hold, or PyTorch not express."""
+    for name, tensor in operator.tensors(case, operator.layout(case)).items():
+        if math.prod(max(size, 1) for size in tensor.shape) * case.itemsize >= 2**63:
+            raise UsageError(f"--shape {case.text}: {name} has strides of 2^63 bytes and more")
     need, have = operator.least_bytes(case), memory_bytes(target)
     if need > have:
         place = "the GPU" if target == "gpu" else "this machine"

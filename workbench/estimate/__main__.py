@@ -5,16 +5,18 @@
 
 from __future__ import annotations
 
-import argparse
+import workbench.installed  # noqa: F401 first: it says what to do if the rest is missing
+
+# isort: split
+
 import json
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from workbench.estimate import validate
 from workbench.estimate.model import BAND
 from workbench.harness.figures import duration, percent
 from workbench.harness.terminal import show
+from workbench.toolchain import command
 from workbench.toolchain.paths import REPO
 
 RESULT = REPO / "docs" / "results" / "estimate-validation.json"
@@ -40,7 +42,7 @@ def cells(comparison: validate.Comparison) -> list[tuple[str, ...]]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m workbench.estimate", description=__doc__)
+    parser = command.Parser(prog="python -m workbench.estimate", description=__doc__)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument(
         "--validate",
@@ -49,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     what.add_argument(
         "--measure",
-        type=Path,
+        type=command.output,
         metavar="FILE",
         help="time the kernels of the published ladders on this machine's GPU",
     )
@@ -57,11 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if asked.measure:
         from workbench.estimate import timed
 
-        try:
-            timed.measure(asked.measure)
-        except RuntimeError as error:
-            print(error, file=sys.stderr)
-            return 1
+        timed.measure(asked.measure)
         return 0
     return _validate()
 
@@ -107,4 +105,4 @@ def _validate() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    command.run(main)

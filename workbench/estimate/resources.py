@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 import re
 import subprocess
 import tempfile
@@ -17,14 +18,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workbench.toolchain import fingerprints, tools
+from workbench.toolchain.cache import forget_unused, touch
 from workbench.toolchain.diagnostics import build_error
-from workbench.toolchain.paths import cache_dir, writable
+from workbench.toolchain.errors import BuildError
+from workbench.toolchain.paths import cache_dir, shown, writable
 
 from . import machine_code
 from .gpus import Gpu
 from .machine_code import Region
 
 VERSION = 1  # version of the cached data
+_OUTPUTS = ("kernels.cubin", "report.txt")
 _ENTRY = re.compile(r"Compiling entry function '([\w$]+)' for")
 _SPILLS = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 _USED = re.compile(r"Used (\d+) registers")
@@ -96,6 +100,7 @@ def prepare(source: Path, arch: str) -> None:
 
 
 _prepared: dict[tuple[Path, str], Future[Path]] = {}
+os.register_at_fork(after_in_child=_prepared.clear)  # whose child lacks the threads
 
 
 def _finish(done: Future[Path], source: Path, arch: str) -> None:
@@ -132,10 +137,24 @@ def _read(kept: Path, arch: str) -> Mapping[str, Resources]:
 def _kept(source: Path, arch: str) -> Path:
     """The folder with the compiler's output for a file; compiles it if missing."""
     flags = ("-std=c++20", "-lineinfo")
-    kept = cache_dir() / "estimate" / f"{source.stem}_{arch}_{_key(source, arch, flags)}"
-    if not (kept / "report.txt").exists():
+    kept = cache_dir() / "estimate" / f"{source.stem[:100]}_{arch}_{_key(source, arch, flags)}"
+    if _is_whole(kept):
+        touch(kept)
+    else:
         _compile(source, arch, flags, kept)
     return kept
+
+
+def _is_whole(kept: Path) -> bool:
+    """Whether a folder has what ``_compile`` wrote: not after a crash, or a full disk."""
+    try:
+        return (kept / "digest").read_text() == _digest(kept)
+    except (OSError, ValueError):
+        return False
+
+
+def _digest(folder: Path) -> str:
+    return fingerprints.digest(*(fingerprints.content(folder / name) for name in _OUTPUTS))
 
 
 def _key(source: Path, arch: str, flags: tuple[str, ...]) -> str:
@@ -146,6 +165,13 @@ def _key(source: Path, arch: str, flags: tuple[str, ...]) -> str:
 
 def _compile(source: Path, arch: str, flags: tuple[str, ...], kept: Path) -> None:
     writable(kept.parent)
+    try:
+        _compile_into(source, arch, flags, kept)
+    except OSError as error:
+        raise BuildError(f"cannot write to {shown(kept.parent)}: {error.strerror}") from None
+
+
+def _compile_into(source: Path, arch: str, flags: tuple[str, ...], kept: Path) -> None:
     with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
         cubin = Path(folder) / "kernels.cubin"
         command = [
@@ -160,9 +186,11 @@ def _compile(source: Path, arch: str, flags: tuple[str, ...], kept: Path) -> Non
             log = kept.parent / f"{source.stem}.log"
             raise build_error(f"{source.name} for sm_{arch}", done.stdout + done.stderr, log, {})
         (Path(folder) / "report.txt").write_text(done.stdout + done.stderr)
+        (Path(folder) / "digest").write_text(_digest(Path(folder)))
         kept.mkdir(exist_ok=True)
-        for name in ("kernels.cubin", "report.txt"):  # the report comes last
+        for name in (*_OUTPUTS, "digest"):
             (Path(folder) / name).replace(kept / name)
+    forget_unused()
 
 
 def _entries(report: str) -> list[tuple[str, str]]:

@@ -17,6 +17,7 @@ import torch
 from workbench.estimate.published import Ladder, ladders
 from workbench.harness import timing
 from workbench.harness.environment import environment
+from workbench.toolchain.errors import Failure
 from workbench.toolchain.inline import inline
 from workbench.toolchain.paths import REPO
 
@@ -27,12 +28,10 @@ def measure(path: Path) -> None:
     """Time the ladders and write the file.
 
     Raises:
-        RuntimeError: there is no GPU, or a kernel's result differs from torch's.
+        Failure: there is no GPU, or a kernel's result differs from torch's.
     """
     if not torch.cuda.is_available():
-        raise RuntimeError("--measure times kernels on a GPU, but PyTorch finds none here")
-    if not path.absolute().parent.is_dir():
-        raise RuntimeError(f"--measure {path}: there is no folder {path.parent}")
+        raise Failure("--measure times kernels on a GPU, but PyTorch finds none here")
     device = torch.device("cuda")
     about = dataclasses.asdict(environment("gpu", device, REPO))
     about["ladders"] = [_ladder(ladder, device) for ladder in ladders()]
@@ -51,7 +50,7 @@ def _ladder(ladder: Ladder, device: torch.device) -> dict[str, Any]:
         run()
         error = (out - expected).abs().max() / expected.abs().max()
         if not error < TOLERANCE:
-            raise RuntimeError(f"{ladder.file.name}: {name} is wrong: relative error {error:.3g}")
+            raise Failure(f"{ladder.file.name}: {name} is wrong: relative error {error:.3g}")
     times = timing.time_interleaved(runs, device)
     return {
         "name": ladder.name,

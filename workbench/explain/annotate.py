@@ -25,11 +25,12 @@ _NOT_CODE = re.compile(
 
 @dataclass(frozen=True)
 class SourceLine:
-    """A line of source; ``counters`` is None if nothing was executed there."""
+    """A line of source, with notes; ``counters`` is None if nothing was executed there."""
 
     number: int
     text: str
     counters: LineCounters | None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -123,16 +124,16 @@ def regions(kernel: Kernel, files: Mapping[str, Source]) -> tuple[Region, ...]:
     made = []
     for path, source in files.items():
         counters = {line: c for (file, line), c in kernel.lines.items() if file == path}
-        if not source.lines:
-            lines = (SourceLine(number, "", c) for number, c in sorted(counters.items()))
-            made.append(Region(source.path, tuple(lines), missing=True))
-            continue
-        for first, last in _joined(list(_stretches(source, sorted(counters)))):
+        ran = sorted(counters)
+        shown: list[Sequence[int]] = [ran]
+        if source.lines:
+            shown = [range(a, b + 1) for a, b in _joined(list(_stretches(source, ran)))]
+        for numbers in shown:
             lines = (
-                SourceLine(number, source.text(number), counters.get(number))
-                for number in range(first, last + 1)
+                SourceLine(n, source.text(n), counters.get(n), kernel.notes.get((path, n), ()))
+                for n in numbers
             )
-            made.append(Region(source.path, tuple(lines)))
+            made.append(Region(source.path, tuple(lines), missing=not source.lines))
     word = kernel.name.split("::")[-1].partition("<")[0]
     return tuple(sorted(made, key=lambda region: not _defines(region, word)))
 

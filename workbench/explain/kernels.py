@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
-from simulator import Counters, Launch, LineCounters
+from simulator import Counters, Launch, LineCounters, Note
 from workbench.estimate import units
 from workbench.estimate.gpus import Gpu
 from workbench.explain.work import Work, work
@@ -27,12 +27,14 @@ class Kernel:
         total: its launches as one, with the grid of the first.
         records: its launches.
         lines: the counters of each source line.
+        notes: what else was said about a line.
         gpu: the GPU whose rates rank the lines.
     """
 
     total: Launch
     records: tuple[Launch, ...]
     lines: Mapping[Place, LineCounters]
+    notes: Mapping[Place, tuple[str, ...]]
     gpu: Gpu
 
     @property
@@ -95,9 +97,12 @@ def by_kernel(launches: Sequence[Launch], gpu: Gpu) -> tuple[Kernel, ...]:
 
 def _together(launches: Sequence[Launch], gpu: Gpu) -> Kernel:
     groups: dict[Place, list[LineCounters]] = {}
-    for line in (line for launch in launches for line in launch.lines):
-        file = os.path.realpath(line.file) if line.file else ""
-        groups.setdefault((file, line.line), []).append(line)
+    notes: dict[Place, dict[str, None]] = {}  # those of all launches, each once
+    for launch in launches:
+        for line in launch.lines:
+            groups.setdefault(_place(line), []).append(line)
+        for note in launch.notes:
+            notes.setdefault(_place(note), {})[note.text] = None
     lines = {
         (file, number): LineCounters(**vars(added(groups[file, number])), file=file, line=number)
         for file, number in sorted(groups)
@@ -110,7 +115,12 @@ def _together(launches: Sequence[Launch], gpu: Gpu) -> Kernel:
         lines=tuple(lines.values()),
         forms=dict(sum((Counter(launch.forms) for launch in launches), Counter())),
     )
-    return Kernel(total, tuple(launches), lines, gpu)
+    said = {place: tuple(texts) for place, texts in notes.items()}
+    return Kernel(total, tuple(launches), lines, said, gpu)
+
+
+def _place(at: LineCounters | Note) -> Place:
+    return os.path.realpath(at.file) if at.file else "", at.line
 
 
 def added(counted: Sequence[Counters]) -> Counters:

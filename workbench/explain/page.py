@@ -223,7 +223,8 @@ def _row(
 ) -> str:
     style = "line" + (" hottest" if heat > 0.5 else "") + ("" if line.counters else " none")
     cells = list(_cells(line, kernel, metrics))
-    source = f'<td class="source hot">{_code(line.text.expandtabs(4))}</td>'
+    notes = "".join(f'<small class="note">{_escaped(note)}</small>' for note in line.notes)
+    source = f'<td class="source hot">{_code(line.text.expandtabs(4))}{notes}</td>'
     return (
         f'<tr class="{style}" {attributes} style="--h: {heat:.3f}"><th scope="row" '
         f'class="pin hot" data-value="{line.number}">{line.number}</th>'

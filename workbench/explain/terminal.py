@@ -115,6 +115,8 @@ def _source(
         for i, text in enumerate(_wrapped(line.text, width - len(front))):
             text = f"{front if i == 0 else ' ' * len(front)}{text}".rstrip()
             yield Text(text, style=style or ("dim" if line.counters is None else ""))
+        for note in "\n".join(line.notes).splitlines():
+            yield from _paragraph(note.strip(), width, "     | ", "     |   ", "cyan")
 
 
 def _wrapped(text: str, width: int) -> list[str]:

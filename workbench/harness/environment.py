@@ -61,8 +61,9 @@ def memory_bytes(target: str) -> int:
 
 
 def command_line() -> str:
-    """This process's command line, as typed."""
-    return shlex.join(["python", os.path.basename(sys.argv[0]), *sys.argv[1:]])
+    """This process's command line, as typed; bytes that are not text appear escaped."""
+    line = shlex.join(["python", os.path.basename(sys.argv[0]), *sys.argv[1:]])
+    return line.encode(errors="backslashreplace").decode()
 
 
 def environment(target: str, device: torch.device, folder: Path) -> Environment:

@@ -1,7 +1,8 @@
 """The history: every measured row of every run, in an SQLite file that runs may share.
 
 The file is ``history.db`` in the cache folder. ``PRAGMA user_version`` numbers its schema; an older
-file is migrated when it is opened, a newer one is refused.
+file is migrated when it is opened, a newer one is refused. A row that cannot be read is moved into
+a table of its own, so that it does not stop later runs.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import datetime
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -65,6 +66,7 @@ MIGRATIONS = (
         shape, ',causal=1', ''), ',log=1', ''), ',lse=1', ''), ',dlse=1', '');
     """,
 )
+_ASIDE = f"damaged_{len(MIGRATIONS)}"  # rows of this schema that cannot be read
 
 
 class HistoryError(RuntimeError):
@@ -96,9 +98,9 @@ class History:
             workbench wrote it.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Open the file and migrate its schema."""
-        self.path = path
+    def __init__(self, path: Path, tell: Callable[[str], None] = lambda text: None) -> None:
+        """Open the file and migrate its schema; ``tell`` gets what is worth a warning."""
+        self.path, self.tell = path, tell
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with self._transaction() as database:
@@ -143,21 +145,30 @@ class History:
         same = ("op", "kernel", "shape", "options", "layout", "dtype", "target")
         key = (*(getattr(row, name) for name in same), device)
         query = (
-            "SELECT time_ms, spread, counters FROM rows WHERE "
+            "SELECT id, time_ms, spread, counters FROM rows WHERE "
             f"{' AND '.join(f'{name} = ?' for name in same)} AND device = ? "
             "ORDER BY id DESC LIMIT 20"
         )
         try:
             with self._transaction() as database:
-                found = database.execute(query, key).fetchall()
+                database.text_factory = bytes  # what is not UTF-8 is no error of the whole query
+                rows = database.execute(query, key).fetchall()
+                read = {number: _previous(*fields) for number, *fields in rows}
+                damaged = [number for number, previous in read.items() if previous is None]
+                if damaged:
+                    _set_aside(database, damaged)
         except sqlite3.Error as error:
             raise HistoryError(f"history {self.path} cannot be read: {error}") from error
+        if damaged:
+            numbers = ", ".join(map(str, damaged))
+            self.tell(f"history {self.path}: damaged rows moved to the table {_ASIDE}: {numbers}")
+        found = [previous for previous in read.values() if previous is not None]
         if not found:
             return None
         counters: dict[str, float] = {}
-        for _, _, older in found:
-            counters = json.loads(older) | counters
-        return Previous(found[0][0], found[0][1], counters)
+        for older in found:
+            counters = {**older.counters, **counters}
+        return Previous(found[0].time_ms, found[0].spread, counters)
 
     def record(
         self,
@@ -185,6 +196,28 @@ class History:
         except sqlite3.Error as error:
             raise HistoryError(f"history {self.path} cannot be written: {error}") from error
         return run
+
+
+def _previous(time_ms: object, spread: object, counters: bytes) -> Previous | None:
+    """A recorded row; None if it is not what ``record`` writes."""
+    try:
+        values = json.loads(counters)
+    except (ValueError, TypeError):
+        return None
+    if not isinstance(values, dict):
+        return None
+    numbers = [*values.values(), *(n for n in (time_ms, spread) if n is not None)]
+    if not all(isinstance(number, int | float) for number in numbers):
+        return None
+    return Previous(time_ms, spread, values)  # type: ignore[arg-type]
+
+
+def _set_aside(database: sqlite3.Connection, damaged: Sequence[int]) -> None:
+    """Move rows into a table with the same columns."""
+    which = f"FROM rows WHERE id IN ({', '.join(map(str, damaged))})"
+    database.execute(f"CREATE TABLE IF NOT EXISTS {_ASIDE} AS SELECT * FROM rows WHERE 0")
+    database.execute(f"INSERT INTO {_ASIDE} SELECT * {which}")
+    database.execute(f"DELETE {which}")
 
 
 def _run_fields(environment: Environment) -> dict[str, object]:

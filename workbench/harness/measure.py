@@ -142,7 +142,9 @@ def simulate(
 
         launches = counters.record(check)
         row = checked[0]
-        rows.append(_counted(operator, row, case, launches, estimator) if row.checked else row)
+        row = _counted(operator, row, case, launches, estimator) if row.checked else row
+        notes = dict.fromkeys(str(note) for launch in launches for note in launch.notes if note.odd)
+        rows.append(dataclasses.replace(row, note="\n".join(filter(None, (row.note, *notes)))))
     return rows
 
 

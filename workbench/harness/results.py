@@ -84,7 +84,7 @@ class Row:
         ratios: each baseline's time over ours; above 1 is faster.
         counters: what the simulator counted (workbench.harness.counters).
         share: largest error over the error allowed; None if not checked.
-        note: a report about a wrong rung or baseline, or why a figure is missing.
+        note: a report about a wrong rung or baseline, why a figure is missing, or what is odd.
         baseline: the row is a library's, not a rung's.
         refused: why it was not run: what it needs, why it declines, that memory is short.
         estimate: what a GPU might take, on the simulator.

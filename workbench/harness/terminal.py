@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
+
+import simulator
 
 PLAIN_WIDTH = 100  # columns if the output is not a terminal
 
@@ -32,7 +35,9 @@ def progress(steps: int, file: TextIO | None = None) -> Iterator[Callable[[str],
     """
     to = console(file or sys.stderr)
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=to, transient=True, disable=not to.is_terminal) as bar:
+    bar = Progress(*columns, console=to, transient=True, disable=not to.is_terminal)
+    alone = simulator.progress_after(math.inf) if to.is_terminal else nullcontext()
+    with alone, bar:
         task = bar.add_task("", total=steps, completed=-1)
 
         def step(text: str) -> None:

@@ -21,6 +21,7 @@ from workbench import operators
 from workbench.harness import inputs
 from workbench.operators.builds import Declined, Rung
 from workbench.operators.operator import DEVICES, Case, Expected, Operator, Tensors
+from workbench.toolchain.errors import Failure
 
 SECOND_FILL = 12345.0  # finds unwritten elements where the reference is NaN
 # Elements compared at a time: what fits a CPU's cache, and what keeps a GPU busy.
@@ -30,7 +31,7 @@ LAUNCH_ERRORS = (RuntimeError, ValueError, TypeError, NotImplementedError)
 Launch = Callable[[Tensors, Tensors], None]  # (inputs, outputs)
 
 
-class StickyError(RuntimeError):
+class StickyError(Failure):
     """The GPU's context is lost: nothing more can run on it in this process."""
 
 

@@ -25,7 +25,7 @@ OPERATORS: dict[str, tuple[str, ...]] = {
 
 def get(name: str) -> Operator:
     """The description of one of OPERATORS. Raises ValueError for any other name."""
-    if name not in OPERATORS:
+    if not isinstance(name, str) or name not in OPERATORS:
         raise ValueError(f"op is {name!r}; expected one of {', '.join(OPERATORS)}")
     return importlib.import_module(f".{name}", __name__).OPERATOR
 

@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from . import builds, rounding
-from .definitions import Checks, checking, define
+from .definitions import Checks, calling, define
 from .operator import Baseline, Case, Expected, Layout, Operator, Tensors, TensorSpec
 from .shapes import Option
 
@@ -77,7 +77,9 @@ def attention(
     The formula is that of "Attention Is All You Need" (3.2.1); ``flash`` follows algorithm 1 of
     "FlashAttention-2" (3.1), with LSE as stored there.
     """
-    with checking("attention", check, q=q, k=k, v=v):
+    with calling(
+        "attention", kernel, check, {"q": q, "k": k, "v": v}, {"scale": scale}, ("scale",)
+    ):
         out, lse = torch.ops.workbench.attention(q, k, v, causal, scale, kernel or "")
     return (out, lse) if return_lse else out
 

@@ -7,6 +7,7 @@ edited kernel becomes another extension in another namespace (``reset``).
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 import threading
 from collections.abc import Container, Mapping
@@ -57,6 +58,15 @@ class Declined(RuntimeError):
 _DECLINES = re.compile(r"[^:\n]+: kernel '\w+' declines: (.*) \(")
 
 _lock = threading.RLock()
+
+
+def _in_child() -> None:
+    """After a fork, whose child lacks the thread that may have held the lock."""
+    global _lock
+    _lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_in_child)
 _current: dict[str, Extension] = {}
 _loaded: dict[Path, Extension] = {}  # never emptied: a process can register a namespace only once
 

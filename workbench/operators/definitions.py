@@ -120,10 +120,59 @@ def text(tensor: torch.Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
-def checking(name: str, check: Checks, **tensors: torch.Tensor | None) -> AbstractContextManager:
-    """The simulator's settings during a call with ``check``. Raises ValueError."""
-    if check is None:
-        return nullcontext()
+def calling(
+    name: str,
+    kernel: str | None,
+    check: Checks,
+    tensors: Mapping[str, torch.Tensor | None],
+    numbers: Mapping[str, float | None] | None = None,
+    optional: Sequence[str] = (),
+) -> AbstractContextManager:
+    """Refuse arguments of the wrong type; return the simulator's checks during the call.
+
+    PyTorch would refuse them too, but in terms of its schemas and backends.
+
+    Args:
+        name: the public function's.
+        kernel: its argument, as are the others.
+        check: None leaves the simulator's checks as they are.
+        tensors: by name.
+        numbers: by name.
+        optional: the tensors and numbers that may be None.
+
+    Raises:
+        TypeError: an argument has the wrong type.
+        ValueError: a check does not exist, or a tensor is not on the CPU.
+        RuntimeError: torch.compile traces a call with checks, which it would not repeat.
+    """
+    if not (kernel is None or isinstance(kernel, str)):
+        raise TypeError(f"{name}: kernel is {kernel!r}; expected the name of a rung, or None")
+    for arg, tensor in tensors.items():
+        if isinstance(tensor, torch.Tensor):
+            kind = "quantized" if tensor.is_quantized else "nested" if tensor.is_nested else ""
+            if kind:
+                raise TypeError(f"{name}: {arg} is a {kind} tensor; expected a dense one")
+        elif tensor is not None or arg not in optional:
+            raise TypeError(f"{name}: {arg} is {_kind(tensor)}; expected a tensor")
+    for arg, number in (numbers or {}).items():
+        text = isinstance(number, (str, bytes, list, tuple, dict))
+        if text or (number is None and arg not in optional):
+            raise TypeError(f"{name}: {arg} is {number!r}; expected a number")
+    return nullcontext() if check is None else _checking(name, check, tensors)
+
+
+def _kind(value: object) -> str:
+    return "None" if value is None else f"of type {type(value).__name__}"
+
+
+def _checking(
+    name: str, check: str | Sequence[str], tensors: Mapping[str, torch.Tensor | None]
+) -> AbstractContextManager:
+    if torch.compiler.is_compiling():
+        raise RuntimeError(
+            f"{name}: check is {check!r}, which torch.compile cannot take along; call the compiled "
+            f"function in a block `with simulator.settings(checks={check!r}):` instead"
+        )
     import simulator
 
     names = simulator.check_names(check, f"{name}: check")
@@ -133,4 +182,4 @@ def checking(name: str, check: Checks, **tensors: torch.Tensor | None) -> Abstra
                 f"{name}: check is {check!r}, but {arg} is on {tensor.device}; the checks run on "
                 f"the simulator, which takes CPU tensors: pass {arg}.cpu()"
             )
-    return simulator.settings(checks=names)
+    return simulator.checking(names)

@@ -7,7 +7,7 @@ import math
 import torch
 
 from . import builds, rounding
-from .definitions import Checks, checking, define
+from .definitions import Checks, calling, define
 from .operator import Baseline, Case, Expected, Layout, Operator, Tensors, TensorSpec
 
 # What PyTorch sees.
@@ -54,7 +54,7 @@ def matmul(
     raised as simulator.SimulatorError. ValueError for other names and for CUDA tensors.
     Returns [..., M, N], contiguous. RuntimeError names the argument, what was expected and given.
     """
-    with checking("matmul", check, a=a, b=b):
+    with calling("matmul", kernel, check, {"a": a, "b": b}):
         return torch.ops.workbench.matmul(a, b, kernel or "")
 
 
@@ -65,7 +65,7 @@ def matmul_nt(
 
     Computes the product of queries and keys, Q K^T, without a copy of K.
     """
-    with checking("matmul_nt", check, a=a, b=b):
+    with calling("matmul_nt", kernel, check, {"a": a, "b": b}):
         return torch.ops.workbench.matmul_nt(a, b, kernel or "")
 
 
@@ -82,7 +82,7 @@ def matmul_out(
     out: float32, with any row stride; it must not overlap either input, and its elements must not
     overlap each other.
     """
-    with checking("matmul_out", check, a=a, b=b, out=out):
+    with calling("matmul_out", kernel, check, {"a": a, "b": b, "out": out}):
         torch.ops.workbench.matmul_out(a, b, out, kernel or "")
     return out
 
@@ -96,7 +96,7 @@ def matmul_nt_out(
     check: Checks = None,
 ) -> torch.Tensor:
     """``matmul_nt`` into ``out`` [..., M, N], which is returned; see ``matmul_out``."""
-    with checking("matmul_nt_out", check, a=a, b=b, out=out):
+    with calling("matmul_nt_out", kernel, check, {"a": a, "b": b, "out": out}):
         torch.ops.workbench.matmul_nt_out(a, b, out, kernel or "")
     return out
 

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+_DIGITS = 18  # what fits into 64 bits
+
 
 class ShapeError(ValueError):
     """Invalid sizes or options for an operator; the text says what is valid."""
@@ -90,6 +92,8 @@ def parse_shape(text: str, names: Sequence[str], options: Sequence[Option] = ())
             raise fail(f"{name} is given twice")
         if not number.isascii() or not number.isdigit():
             raise fail(f"{name} is {number!r}, not a whole number >= 0")
+        if len(number) > _DIGITS:
+            raise fail(f"{name} has {len(number)} digits, more than {_DIGITS}")
         sizes[name] = int(number)
     missing = [name for name in names if name not in sizes]
     if missing:

@@ -10,7 +10,7 @@ import torch
 
 from . import builds, rounding, rows
 from .baselines import Formula, compile_baseline, wide
-from .definitions import Checks, below_autograd, checking, define
+from .definitions import Checks, below_autograd, calling, define
 from .operator import (
     Baseline,
     Case,
@@ -172,7 +172,7 @@ def _forward(
     check: Checks,
 ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
     operator = torch.ops.workbench.softmax_lse if return_lse else torch.ops.workbench.softmax
-    with checking(name, check, x=x):
+    with calling(name, kernel, check, {"x": x}, {"scale": scale}):
         return operator(x, scale, log, kernel or "")
 
 

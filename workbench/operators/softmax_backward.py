@@ -8,7 +8,7 @@ import torch
 
 from . import builds, rounding, rows, softmax
 from .baselines import Formula, compile_baseline, wide
-from .definitions import Checks, checking, define
+from .definitions import Checks, calling, define
 from .operator import Baseline, Case, Expected, Layout, Operator, Tensors, TensorSpec
 from .shapes import Option
 
@@ -72,7 +72,14 @@ def softmax_backward(
     Returns a contiguous tensor of dy's shape.
     RuntimeError names the argument, what was expected and what was given.
     """
-    with checking("softmax_backward", check, dy=dy, y=y, dlse=dlse):
+    with calling(
+        "softmax_backward",
+        kernel,
+        check,
+        {"dy": dy, "y": y, "dlse": dlse},
+        {"scale": scale},
+        ("dlse",),
+    ):
         return torch.ops.workbench.softmax_backward(dy, y, dlse, scale, log, kernel or "")
 
 

@@ -8,7 +8,7 @@ import torch
 
 from . import builds
 from .baselines import compile_baseline
-from .definitions import Checks, checking, define
+from .definitions import Checks, calling, define
 from .operator import Baseline, Case, Expected, Layout, Operator, Tensors, TensorSpec
 from .shapes import Option, Shape
 
@@ -42,7 +42,7 @@ def transpose(
     raised as simulator.SimulatorError. ValueError for other names and for CUDA tensors.
     Returns [..., N, M], contiguous. RuntimeError names the argument, what was expected and given.
     """
-    with checking("transpose", check, x=x):
+    with calling("transpose", kernel, check, {"x": x}):
         return torch.ops.workbench.transpose(x, rotate, kernel or "")
 
 

@@ -9,8 +9,10 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def announced(label: str, slow: bool = False) -> Iterator[None]:
+def announced(label: str, slow: bool = False) -> Iterator[list[str]]:
     """Announce that `label` is being built and, when done, how long it took.
+
+    What the block appends to the list, warnings, is written before the second line.
 
     In a terminal the second line replaces the first, and a failed build leaves neither. Elsewhere
     only a slow build announces its start.
@@ -19,12 +21,16 @@ def announced(label: str, slow: bool = False) -> Iterator[None]:
     started = time.monotonic()
     if terminal or slow:
         print(f"building {label} ...", end="" if terminal else "\n", file=sys.stderr, flush=True)
+    texts: list[str] = []
     try:
-        yield
+        yield texts
     except BaseException:
         if terminal:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
         raise
     seconds = time.monotonic() - started
     erase = "\r\033[K" if terminal else ""
+    for text in texts:
+        print(f"{erase}{text}\n", file=sys.stderr)
+        erase = ""
     print(f"{erase}built {label} in {seconds:.1f} s", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Build errors, as shown to the user."""
+"""What goes wrong, as shown to the user."""
 
 from __future__ import annotations
 
@@ -7,12 +7,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class BuildError(RuntimeError):
-    """A failed build. str() is the complete message: no log or traceback is needed."""
+class Failure(RuntimeError):
+    """Why a command ends. str() is the complete message: no log or traceback is needed."""
+
+
+class BuildError(Failure):
+    """A failed build."""
 
     def _render_traceback_(self) -> list[str]:
         """What Jupyter shows instead of a traceback."""
         return str(self).splitlines()
+
+
+class UsageError(ValueError):
+    """An invalid command line; the text is one line."""
 
 
 @contextmanager

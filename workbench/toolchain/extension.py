@@ -10,25 +10,26 @@ import importlib.metadata
 import importlib.util
 import logging
 import shlex
-import shutil
+import subprocess
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from . import fingerprints, tools
 from .announce import announced
-from .diagnostics import build_error
+from .cache import forget_unused, present, publish, touch
+from .diagnostics import build_error, warnings
 from .errors import BuildError
-from .locks import build_lock
-from .paths import REPO, cache_dir, kernels_dir
-from .simulator import process_simulator, publish, touch
+from .host_calls import forbid_host_calls_in
+from .locks import build_lock, compilers
+from .paths import IN_SOURCES, REPO, breaking, cache_dir, kernels_dir
+from .simulator import process_simulator
 from .toolkit import private_toolkit, shown_to_torch
 
 TARGETS = ("gpu", "simulator")
 SIMULATOR_GENCODE = "arch=compute_90a,code=compute_90a"
-_UNUSED_DAYS = 14
 # PyTorch disables half's operators; kernels need them.
 _HALF = tuple(
     f"-U__CUDA_NO_{name}__"
@@ -143,6 +144,8 @@ def recipe(
     """The recipe for some sources with the flags of `target`; builds the simulator if needed."""
     if target not in TARGETS:
         raise ValueError(f"target is {target!r}; expected 'gpu' or 'simulator'")
+    for path in (*sources, *include_dirs):
+        breaking(path, IN_SOURCES, "Move it to a folder without that.")
     # Otherwise a second version of a library would share the first's statics.
     common = ("-fno-gnu-unique",)
     cuda: tuple[str, ...] = (
@@ -218,37 +221,44 @@ def gpu_gencodes() -> tuple[str, ...]:
 def build_library(recipe: Recipe) -> Path:
     """The library of `recipe`, built unless it already exists."""
     path = recipe.published(recipe.wanted())
-    if path.exists():
+    if present(path):
         touch(path)
         return path
     with build_lock(recipe.folder, recipe.label):
         for _ in range(3):
             wanted = recipe.wanted()
             path = recipe.published(wanted)
-            if path.exists():  # built by the process we waited for
+            if present(path):  # built by the process we waited for
                 return path
-            with announced(recipe.label):
-                made = _load(recipe, wanted)
+            with announced(recipe.label) as texts:
+                made = _load(recipe, wanted, texts)
             if recipe.wanted() == wanted:  # otherwise a source was saved meanwhile: retry
                 publish(made, path)
-                _forget_unused()
+                forget_unused()
                 return path
     raise BuildError(f"the sources of {recipe.label} change faster than they compile")
 
 
-def _load(recipe: Recipe, wanted: dict[str, str]) -> Path:
-    """Call torch's load() once, in its folder, under our lock; return the library."""
+def _load(recipe: Recipe, wanted: dict[str, str], texts: list[str]) -> Path:
+    """Call torch's load() once, in its folder, under our lock; return the library.
+
+    texts: the compiler's warnings are appended.
+    """
+    folder = recipe.folder  # before CXX is changed, on which it depends
     ninja = tools.find_ninja()
     torch_extension = cpp_extension()
     home = private_toolkit(recipe.toolkit, recipe.target)
-    manifest = fingerprints.Manifest(recipe.folder)
+    manifest = fingerprints.Manifest(folder)
     manifest.begin(wanted, (recipe.name,))
     forget_versions(torch_extension, recipe.name)
     try:
-        with shown_to_torch(home, ninja):
+        with (
+            shown_to_torch(home, ninja),
+            compilers(folder),
+            heard(torch_extension) as said,
+        ):
             # is_standalone: build and return, do not load. (A "stand-alone program" linked with
-            # -shared is a
-            # library.) What gets loaded is the copy with the hash in its name.
+            # -shared is a library.) What gets loaded is the copy with the hash in its name.
             made = torch_extension.load(
                 recipe.name,
                 [str(s) for s in recipe.sources],
@@ -256,17 +266,19 @@ def _load(recipe: Recipe, wanted: dict[str, str]) -> Path:
                 extra_cuda_cflags=list(recipe.cuda_cflags),
                 extra_ldflags=[f"-L{home / 'lib64'}", *map(quoted, recipe.ldflags)],
                 extra_include_paths=[str(d) for d in recipe.include_dirs],
-                build_directory=str(recipe.folder),
+                build_directory=str(folder),
                 with_cuda=True,
                 is_python_module=False,
                 is_standalone=True,
             )
     except RuntimeError as error:
-        log = recipe.folder / "build.log"
+        log = folder / "build.log"
         raise build_error(recipe.label, str(error), log, recipe.objects()) from None
     finally:
-        manifest.finish(wanted)
-    check_gencodes(recipe.folder, recipe.gencodes)
+        manifest.finish()
+    check_gencodes(folder, recipe.gencodes)
+    forbid_host_calls_in(folder, said)
+    texts += warnings("".join(said), folder)
     return Path(made)
 
 
@@ -292,6 +304,28 @@ def cpp_extension():  # noqa: ANN202, a module
     return cpp_extension
 
 
+@contextmanager
+def heard(module) -> Iterator[list[str]]:  # noqa: ANN001
+    """What the commands say that torch.utils.cpp_extension runs: it drops that of a success."""
+    said: list[str] = []
+
+    class Listening:
+        def __getattr__(self, name: str) -> object:
+            return getattr(subprocess, name)
+
+        def run(self, *arguments, **named):  # noqa: ANN002, ANN003, ANN202
+            done = subprocess.run(*arguments, **named)
+            if isinstance(done.stdout, bytes):
+                said.append(done.stdout.decode(errors="replace"))
+            return done
+
+    module.subprocess = Listening()
+    try:
+        yield said
+    finally:
+        module.subprocess = subprocess
+
+
 def forget_versions(module, name: str) -> None:  # noqa: ANN001
     """Make load() run ninja every time.
 
@@ -306,15 +340,3 @@ def forget_versions(module, name: str) -> None:  # noqa: ANN001
 def quoted(flag: str) -> str:
     """A flag for a ninja file, escaped for the shell and for ninja."""
     return shlex.quote(flag).replace("$", "$$")
-
-
-def _forget_unused() -> None:
-    """Delete libraries and folders of inline kernels not used for two weeks."""
-    limit = time.time() - _UNUSED_DAYS * 86400
-    for pattern in ("lib/*", "inline/*", "build/inline_*"):
-        for path in cache_dir().glob(pattern):
-            try:
-                if path.stat().st_mtime < limit:
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
-            except OSError:
-                pass  # another user's, or already gone

@@ -94,28 +94,62 @@ def cpu_features() -> str:
 class Manifest:
     """Object name -> fingerprint it was built from, in a file in the build folder.
 
-    The file is absent while a build runs. A killed build therefore leaves none, and the next one
-    starts over rather than trust files that may be half written.
+    An object counts once its compiler has ended well, which ninja writes into its log: whatever
+    ends a build, what was finished is kept, and what may be half written is not. While a build
+    runs, a second file says what it is making, for the next one should this one be killed.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.path = folder / "manifest.json"
+        self.running = folder / "running.json"
 
     def begin(self, wanted: dict[str, str], outputs: Iterable[str]) -> None:
         """Delete every object that was not built from its current inputs."""
-        try:
-            known = json.loads(self.path.read_text())
-        except (OSError, ValueError):
-            known = {}
-        self.path.unlink(missing_ok=True)
+        self.finish()  # a build that was killed
+        known = _read(self.path)
         stale = {name for name, value in wanted.items() if known.get(name) != value}
         for name in (*stale, *(outputs if stale else ())):
             (self.folder / name).unlink(missing_ok=True)
+        kept = {name: value for name, value in wanted.items() if name not in stale}
+        _write(self.path, kept)
+        _write(self.running, {"wanted": wanted, "log": _ninja_log(self.folder)})
 
-    def finish(self, made: dict[str, str]) -> None:
-        """Store the fingerprints of the objects that now exist."""
-        kept = {name: value for name, value in made.items() if (self.folder / name).exists()}
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(kept, indent=1))
-        temporary.replace(self.path)
+    def finish(self, made: Iterable[str] | None = None) -> None:
+        """Store the fingerprints of the objects that the build has finished.
+
+        made: their names; None for those that ninja has compiled since ``begin``.
+        """
+        running = _read(self.running)
+        wanted, before = running.get("wanted", {}), running.get("log", {})
+        if made is None:
+            now = _ninja_log(self.folder)
+            made = [name for name in wanted if now.get(name) != before.get(name)]
+        known = _read(self.path) | {name: wanted[name] for name in made if name in wanted}
+        _write(self.path, {n: value for n, value in known.items() if (self.folder / n).exists()})
+        self.running.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> dict:
+    """The content of one of the files; nothing if it is absent or damaged."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _write(path: Path, content: dict) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(content, indent=1))
+    temporary.replace(path)
+
+
+def _ninja_log(folder: Path) -> dict[str, str]:
+    """Object name -> what ninja's log says of its last successful compilation."""
+    try:
+        lines = (folder / ".ninja_log").read_text(errors="replace").splitlines()
+    except OSError:
+        return {}
+    entries = (line.split("\t") for line in lines if not line.startswith("#"))
+    return {fields[3]: " ".join(fields) for fields in entries if len(fields) > 3}

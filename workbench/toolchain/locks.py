@@ -8,6 +8,7 @@ forever; the holder of the OS lock may delete it.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from .errors import BuildError
 from .paths import shown, writable
 
 _STRAGGLERS_SECONDS = 120
+_END_SECONDS = 5  # for a compiler to end that was asked to
 _COMPILERS = {
     "ninja",
     "sh",
@@ -43,7 +45,10 @@ _COMPILERS = {
 
 @contextmanager
 def build_lock(folder: Path, label: str) -> Iterator[None]:
-    """Lock the build folder `folder`; `label` is what waiting processes say is being built."""
+    """Lock the build folder `folder`; `label` is what waiting processes say is being built.
+
+    Raises BuildError if the folder cannot be locked or, in the block, be written to.
+    """
     from filelock import FileLock, Timeout
 
     writable(folder)
@@ -63,9 +68,41 @@ def build_lock(folder: Path, label: str) -> Iterator[None]:
         (folder / "lock").unlink(missing_ok=True)  # PyTorch's, from a killed build
         owner.write_text(f"{os.getpid()}\n{label}\n")
         yield
+    except OSError as error:
+        what = f"{error.filename}: " if error.filename else ""
+        raise BuildError(f"building {label} failed: {what}{error.strerror or error}") from None
     finally:
-        owner.unlink(missing_ok=True)
+        if not _working_in(folder):  # otherwise the next build is to wait for them
+            owner.unlink(missing_ok=True)
         lock.release()
+
+
+@contextmanager
+def compilers(folder: Path) -> Iterator[None]:
+    """Run compilers in `folder`: none is left when the block ends, however it ends.
+
+    After Ctrl-C, or when ninja is killed, they would go on and write into the next build.
+    """
+    try:
+        yield
+    finally:
+        _end_compilers(folder)
+
+
+def _end_compilers(folder: Path) -> None:
+    session = os.getsid(0)
+    end = time.monotonic() + _END_SECONDS
+    while pids := _working_in(folder):
+        late = time.monotonic() > end
+        for pid in pids:
+            try:
+                if os.getsid(pid) == session:  # else somebody else's, who happens to be there
+                    os.kill(pid, signal.SIGKILL if late else signal.SIGTERM)
+            except OSError:
+                continue  # ended meanwhile
+        if time.monotonic() > end + _END_SECONDS:
+            return
+        time.sleep(0.02)
 
 
 def _waiting(owner: Path, label: str) -> str:

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from .errors import BuildError
 
+_IN_COMMANDS = " \t\n'\"$&,():;|<>`\\*?[]{}"  # of the cache, which is in flags
+IN_COMPILERS = '"$`\\'  # of sources, which nvcc mostly quotes
+IN_SOURCES = f"{IN_COMPILERS}:|\n"  # of sources and include folders, as PyTorch does
 REPO = Path(__file__).resolve().parents[2]
 
 
@@ -22,13 +25,20 @@ def cache_dir() -> Path:
     return Path(os.path.abspath(chosen)) if chosen else REPO / ".workbench"
 
 
+def breaking(path: Path, characters: str, remedy: str) -> None:
+    """Raise BuildError for a path with one of these characters, which PyTorch does not escape."""
+    found = next((c for c in str(path) if c in characters), None)
+    if found:
+        name = {" ": "a space", "\n": "a line break"}.get(found, found)
+        raise BuildError(
+            f"{path} has {name} in its path, at which the build commands that PyTorch writes "
+            f"break.\n{remedy}"
+        )
+
+
 def writable(folder: Path) -> Path:
     """Create `folder` inside the cache and return it; BuildError if that fails."""
-    if any(c.isspace() for c in str(folder)):
-        raise BuildError(
-            f"the cache folder {cache_dir()} has a space in its path, and the build commands that\n"
-            "PyTorch writes break at spaces. Set WORKBENCH_CACHE to a folder without one."
-        )
+    breaking(folder, _IN_COMMANDS, "Set WORKBENCH_CACHE to a folder without it.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK | os.X_OK):

@@ -18,12 +18,13 @@ from pathlib import Path
 
 from . import fingerprints, tools
 from .announce import announced
-from .diagnostics import build_error
-from .errors import BuildError
+from .cache import forget_unused, present, publish, touch
+from .diagnostics import build_error, warnings
+from .errors import BuildError, UsageError
 from .extension import SIMULATOR_GENCODE, gpu_cuda_major, gpu_gencodes, simulator_ldflags
-from .locks import build_lock
-from .paths import cache_dir
-from .simulator import publish, touch
+from .host_calls import forbid_host_calls
+from .locks import build_lock, compilers
+from .paths import IN_COMPILERS, cache_dir
 from .unsupported import compile_error, library_of, link_error
 
 _SOURCES = (".cu", ".cpp", ".cc", ".cxx", ".c")
@@ -52,6 +53,7 @@ _OURS = frozenset({"cuda", "cudart", "cudart_static", "nvToolsExt"})
 _COMPILE_ONLY = re.compile(
     r"-(c|dc|ptx|cubin|fatbin|shared|o)|--(compile|device-c|ptx|cubin|fatbin|shared|output-file)"
 )
+_LONGEST_NAME = 200
 _SEPARATE = re.compile(r"-{1,2}(rdc|relocatable-device-code)=true|-dlto|--device-link")
 
 
@@ -76,7 +78,7 @@ def default_target() -> str:
 
 
 def parse(words: Sequence[str], target: str) -> Program:
-    """Sort the words of an nvcc command line; BuildError if they do not make a runnable program."""
+    """Sort the words of an nvcc command line; UsageError if they make no runnable program."""
     sources, flags, libraries, includes = [], [], [], []
     separate = ""
     rest = list(words)
@@ -85,15 +87,15 @@ def parse(words: Sequence[str], target: str) -> Program:
         group = [word]
         if word in _WITH_VALUE:
             if not rest:
-                raise BuildError(f"{word} needs a value")
+                raise UsageError(f"{word} needs a value")
             group.append(rest.pop(0))
         if _COMPILE_ONLY.fullmatch(word):
-            raise BuildError(f"{word}: the program is compiled, linked and run; omit this")
+            raise UsageError(f"{word}: the program is compiled, linked and run; omit this")
         if not word.startswith("-"):
             if Path(word).suffix in _SOURCES:
                 sources.append(Path(word).resolve())
-            elif not Path(word).exists():
-                raise BuildError(f"there is no {word}; the program's own arguments go after --")
+            elif not os.path.exists(word):
+                raise UsageError(f"there is no {word}; the program's own arguments go after --")
             else:
                 libraries.append(str(Path(word).resolve()))
         elif _ARCHITECTURE.fullmatch(word) and target == "simulator":
@@ -107,18 +109,34 @@ def parse(words: Sequence[str], target: str) -> Program:
             if group[0] in ("-I", "-isystem"):
                 includes.append(Path(group[1]))
     if not sources:
-        raise BuildError("which program? Name at least one source file (.cu, .cpp)")
+        raise UsageError("which program? Name at least one source file (.cu, .cpp)")
     if (
         separate and sum(s.suffix == ".cu" for s in sources) > 1
     ):  # with one there is nothing to link
-        raise BuildError(
+        raise UsageError(
             f"{separate}: device code in several files that call each other is not supported on "
             "the simulator (separate compilation)"
         )
     for source in sources:
-        if not source.exists():
-            raise BuildError(f"there is no {source}")
+        if not os.path.exists(source):
+            raise UsageError(f"there is no {source}")
+        _check_name(source)
     return Program(tuple(sources), tuple(flags), tuple(libraries), tuple(includes), target)
+
+
+def _check_name(source: Path) -> None:
+    """Raise UsageError for a name that nvcc does not pass on to the compilers that it runs."""
+    text = str(source)
+    if not text.isprintable():  # among others, what is not UTF-8
+        raise UsageError(f"{source} has bytes in its name that nvcc does not take; rename it")
+    if unsafe := next((c for c in text if c in IN_COMPILERS), None):
+        raise UsageError(f"{source} has {unsafe} in its path, at which nvcc breaks; rename it")
+    size = len(source.name.encode())
+    if size > _LONGEST_NAME:
+        raise UsageError(
+            f"{source.name} has a name of {size} bytes, which nvcc makes longer; rename it: "
+            f"{_LONGEST_NAME} are possible"
+        )
 
 
 def _library(group: list[str], target: str) -> list[str]:
@@ -152,19 +170,20 @@ def build_program(program: Program) -> Path:
     """The executable, built unless it already exists. BuildError carries the compiler's text."""
     plan = _plan(program)
     path = plan.published(plan.wanted())
-    if path.exists():
+    if present(path):
         touch(path)
         return path
     with build_lock(plan.folder, plan.label):
         for _ in range(3):
             wanted = plan.wanted()
             path = plan.published(wanted)
-            if path.exists():
+            if present(path):
                 return path
-            with announced(plan.label):
-                _build(plan, wanted)
+            with announced(plan.label) as texts:
+                texts += _build(plan, wanted)
             if plan.wanted() == wanted:
                 publish(plan.folder / "program", path)
+                forget_unused()
                 return path
     raise BuildError(f"the sources of {plan.label} change faster than they compile")
 
@@ -208,7 +227,7 @@ class _Plan:
         return cache_dir() / "build" / f"program_{fingerprints.digest(sources, self.key)}"
 
     def objects(self) -> dict[str, Path]:
-        return {f"{i}_{s.stem}.o": s for i, s in enumerate(self.program.sources)}
+        return {f"{i}_{_short(s)}.o": s for i, s in enumerate(self.program.sources)}
 
     def wanted(self) -> dict[str, str]:
         return fingerprints.of_objects(self.objects(), self.program.include_dirs, self.key)
@@ -216,7 +235,12 @@ class _Plan:
     def published(self, wanted: dict[str, str]) -> Path:
         inputs = [fingerprints.content(Path(p)) for p in self.link if os.path.isfile(p)]
         key = fingerprints.digest(sorted(wanted.items()), self.link, inputs)
-        return cache_dir() / "lib" / f"program_{self.program.sources[0].stem}_{key}"
+        return cache_dir() / "lib" / f"program_{_short(self.program.sources[0])}_{key}"
+
+
+def _short(source: Path) -> str:
+    """A source's name for names of other files, which must not become too long."""
+    return source.stem[:100]
 
 
 def _plan(program: Program) -> _Plan:
@@ -228,37 +252,46 @@ def _plan(program: Program) -> _Plan:
         link = [f"-L{folder}" for folder in toolkit.libraries]
     else:
         toolkit = tools.find_toolkit()
-        flags = ["-gencode", SIMULATOR_GENCODE, "--no-compress", "-lineinfo"]
+        # -g1: lines of host code for reports
+        flags = ["-gencode", SIMULATOR_GENCODE, "--no-compress", "-lineinfo", "-Xcompiler", "-g1"]
         link = [*simulator_ldflags(), "-lpthread", "-ldl", "-lrt"]
     flags += ["-ccbin", str(tools.find_cxx()), *program.compile_flags]
     return _Plan(program, toolkit.nvcc, tuple(flags), (*program.libraries, *link))
 
 
-def _build(plan: _Plan, wanted: dict[str, str]) -> None:
-    """Compile what changed, and link."""
+def _build(plan: _Plan, wanted: dict[str, str]) -> list[str]:
+    """Compile what changed, and link; return the compiler's warnings."""
     manifest = fingerprints.Manifest(plan.folder)
     manifest.begin(wanted, ("program",))
     stale = [(n, s) for n, s in plan.objects().items() if not (plan.folder / n).exists()]
     try:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with compilers(plan.folder), ThreadPoolExecutor(os.cpu_count()) as pool:
             logs = list(pool.map(lambda pair: _compile(plan, *pair), stale))
-        if failed := "\n".join(log for log in logs if log):
+        if failed := "\n".join(log for status, log in logs if status):
             if plan.program.target == "simulator" and (lacking := compile_error(failed)):
                 raise BuildError(lacking)
             raise build_error(plan.label, failed, plan.folder / "build.log", plan.objects())
+        for (name, source), (_, log) in zip(stale, logs, strict=True):
+            if source.suffix == ".cu":
+                forbid_host_calls(log, plan.folder / name)
         _link(plan)
+        return warnings("\n".join(log for _, log in logs), plan.folder)
     finally:
-        manifest.finish(wanted)
+        manifest.finish(name for name in wanted if (plan.folder / name).exists())
 
 
-def _compile(plan: _Plan, name: str, source: Path) -> str:
-    """Compile one source; return the compiler's output if it fails."""
-    command = [str(plan.nvcc), "-c", *plan.flags, str(source), "-o", name]
+def _compile(plan: _Plan, name: str, source: Path) -> tuple[int, str]:
+    """Compile one source; return the compiler's status, and its command and output."""
+    half = f"half_{name}"
+    command = [str(plan.nvcc), "-c", *plan.flags, str(source), "-o", half]
     done = _run(command, plan.folder)
+    log = f"{shlex.join(command)}\n{done.stdout}"
     if done.returncode:
-        (plan.folder / name).unlink(missing_ok=True)
-        return f"FAILED: {name}\n{shlex.join(command)}\n{done.stdout}"
-    return ""
+        (plan.folder / half).unlink(missing_ok=True)
+        log = f"FAILED: {name}\n{log}"
+    else:
+        (plan.folder / half).replace(plan.folder / name)
+    return done.returncode, log
 
 
 def _link(plan: _Plan) -> None:
@@ -291,9 +324,12 @@ def _host_link_flags(plan: _Plan) -> list[str]:
 
 
 def _run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    # nvcc crashes with a sanitizer's library (simulator/sanitize.py).
+    preloads = "LD_PRELOAD" if os.environ.get("WORKBENCH_SANITIZE") else None
     return subprocess.run(
         command,
         cwd=folder,
+        env={name: value for name, value in os.environ.items() if name != preloads},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         stdin=subprocess.DEVNULL,

@@ -14,9 +14,10 @@ from pathlib import Path
 
 from . import fingerprints, tools
 from .announce import announced
+from .cache import present, publish, touch
 from .diagnostics import build_error
-from .locks import build_lock
-from .paths import REPO, cache_dir, writable
+from .locks import build_lock, compilers
+from .paths import REPO, cache_dir
 
 # Aligned, so that a handler's speed does not depend on what is linked before it: 10% and more.
 _FLAGS = (
@@ -26,6 +27,9 @@ _FLAGS = (
 # Calls of the host take no time that counts, so their room is compiled quickly. It comes last in
 # the link: of a function that several rooms have inline, the linker keeps the first.
 _COLD = ("runtime",)
+# WORKBENCH_SANITIZE=address,undefined builds one that checks itself (simulator/sanitize.py).
+SANITIZERS = ("address", "undefined", "thread")
+_SANITIZED = "-O0 -g1"  # with optimisation, it compiles for many minutes
 _RULES = """ninja_required_version = 1.5
 rule compile
   command = {wrapper}{cxx} -MMD -MF $out.d {flags} {includes} $options -c $in -o $out
@@ -36,7 +40,7 @@ rule precompile
 rule archive
   command = rm -f $out && ar crs $out $in
 rule link
-  command = {cxx} -shared -pthread -Wl,-soname,{soname} -Wl,-z,defs $in -o $out
+  command = {cxx} {link_flags} -shared -pthread -Wl,-soname,{soname} -Wl,-z,defs $in -o $out
 """
 
 
@@ -49,7 +53,7 @@ class SimulatorLibrary:
 
     def exists(self) -> bool:
         """Whether both files exist."""
-        return self.library.exists() and self.archive.exists()
+        return present(self.library) and present(self.archive)
 
 
 @dataclass(frozen=True)
@@ -59,11 +63,18 @@ class _Plan:
     cuda: tools.Toolkit  # its headers declare the runtime that the simulator replaces
     library_sources: tuple[Path, ...]
     archive_sources: tuple[Path, ...]
+    sanitizers: tuple[str, ...]
+
+    @property
+    def sanitize(self) -> str:
+        """The flag for compiling and linking the library; the archive only forwards calls."""
+        return f"-fsanitize={','.join(self.sanitizers)}" if self.sanitizers else ""
 
     @property
     def flags_key(self) -> str:
         return fingerprints.digest(
             _FLAGS,
+            self.sanitizers and (self.sanitizers, _SANITIZED),
             _COLD,
             tools.identity(self.cxx),
             tools.output(self.cxx, "--version"),
@@ -84,7 +95,7 @@ class _Plan:
             "-iquote": self.source / "src",
             "-isystem": self.cuda.include,
         }
-        return " ".join(f"{option} {shlex.quote(str(folder))}" for option, folder in where.items())
+        return " ".join(f"{option} {_quoted(folder)}" for option, folder in where.items())
 
     def objects(self) -> dict[str, Path]:
         """Object name -> source; names follow the path, so that equal file names can coexist."""
@@ -99,10 +110,14 @@ class _Plan:
         Not with ccache, which does not keep what was compiled with such a header.
         """
         header = self.source / "src" / "precompiled.h"
-        return header if header.exists() and not tools.find_ccache() else None
+        usable = header.exists() and not self.sanitizers and not tools.find_ccache()
+        return header if usable else None
 
     def options(self, source: Path) -> str:
         """How one file is compiled."""
+        if self.sanitizers:
+            checks = "" if source in self.archive_sources else f"{self.sanitize} "
+            return checks + _SANITIZED
         cold = source.relative_to(self.source / "src").parts[0] in _COLD
         level = "-O1" if cold else "-O3"
         return f"{level} -include {self.precompiled.name}" if self.precompiled else level
@@ -169,30 +184,25 @@ def find_simulator() -> tuple[SimulatorLibrary, bool]:
     return built, built.exists()
 
 
-def publish(made: Path, path: Path) -> None:
-    """Copy a finished file into the cache atomically."""
-    writable(path.parent)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(made.read_bytes())
-    temporary.chmod(0o755)
-    temporary.replace(path)
-
-
-def touch(path: Path) -> None:
-    """Mark a cached file as used; files unused for long are deleted."""
-    try:
-        os.utime(path)
-    except OSError:
-        pass  # a read-only cache
-
-
 def _plan(source: Path) -> _Plan:
     every = sorted((source / "src").rglob("*.cpp"))
     archive = tuple(s for s in every if s.parent.name == "cudart")
     library = tuple(s for s in every if s not in archive)
     if not library or not archive:
         raise tools.BuildError(f"no simulator sources (src/*.cpp, src/cudart/*.cpp) in {source}")
-    return _Plan(source, tools.find_cxx(), tools.find_toolkit(), library, archive)
+    return _Plan(source, tools.find_cxx(), tools.find_toolkit(), library, archive, sanitizers())
+
+
+def sanitizers() -> tuple[str, ...]:
+    """The compiler's sanitizers that WORKBENCH_SANITIZE names."""
+    names = tuple(filter(None, os.environ.get("WORKBENCH_SANITIZE", "").split(",")))
+    unknown = [name for name in names if name not in SANITIZERS]
+    if unknown or {"address", "thread"} <= set(names):
+        raise tools.BuildError(
+            f"WORKBENCH_SANITIZE is {','.join(names)!r}; expected some of address, undefined, "
+            "thread, the first and the last not together"
+        )
+    return names
 
 
 def _compile(plan: _Plan, wanted: dict[str, str], soname: str) -> None:
@@ -202,9 +212,10 @@ def _compile(plan: _Plan, wanted: dict[str, str], soname: str) -> None:
     ccache = tools.find_ccache()
     text = _RULES.format(
         wrapper=f"{ccache} " if ccache else "",
-        cxx=shlex.quote(str(plan.cxx)),
+        cxx=_quoted(plan.cxx),
         flags=_FLAGS,
         includes=plan.includes,
+        link_flags=plan.sanitize,
         soname=soname,
     )
     objects = plan.objects()
@@ -223,20 +234,28 @@ def _compile(plan: _Plan, wanted: dict[str, str], soname: str) -> None:
     command = [str(ninja), "-v"]
     if os.environ.get("MAX_JOBS", "").isdigit():
         command += ["-j", os.environ["MAX_JOBS"]]
-    done = subprocess.run(
-        command,
-        cwd=plan.folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        stdin=subprocess.DEVNULL,
-        text=True,
-        errors="replace",
-    )
-    manifest.finish(wanted)
+    try:
+        with compilers(plan.folder):
+            done = subprocess.run(
+                command,
+                cwd=plan.folder,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                text=True,
+                errors="replace",
+            )
+    finally:
+        manifest.finish()
     if done.returncode:
         raise build_error("the simulator", done.stdout, plan.folder / "build.log", objects)
 
 
+def _quoted(path: Path) -> str:
+    """A path in a command, escaped for the shell and for ninja."""
+    return shlex.quote(str(path)).replace("$", "$$")
+
+
 def _escaped(path: Path) -> str:
-    """A path, escaped for a ninja file."""
+    """A path among the inputs, escaped for ninja, which escapes it for the shell."""
     return str(path).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")

@@ -83,6 +83,10 @@ def shown_to_torch(folder: Path, ninja: Path) -> Iterator[None]:
     from torch.utils import cpp_extension
 
     changes: dict[str, str | None] = {name: None for name in IGNORED_VARIABLES}
+    if "CXX" in os.environ:  # which PyTorch takes for one word
+        changes["CXX"] = str(tools.find_cxx()) if os.environ["CXX"].strip() else None
+    if os.environ.get("WORKBENCH_SANITIZE"):
+        changes["LD_PRELOAD"] = None  # nvcc crashes with a sanitizer's library
     changes["PATH"] = f"{ninja.parent}{os.pathsep}{os.environ.get('PATH', '')}"
     if tools.find_ccache():
         changes["CCACHE_BASEDIR"] = os.environ.get("CCACHE_BASEDIR", str(REPO))

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from .errors import BuildError
 
+_LAUNCHERS = frozenset({"ccache", "sccache", "distcc", "icecc"})
 SIMULATOR_CUDA = 13  # the CUDA major version whose PTX the simulator reads
 PIP_LINE = (
     "pip install 'cuda-toolkit[nvcc,cccl,cudart]==13.0.3' 'nvidia-nvvm==13.0.*' "
@@ -178,12 +179,20 @@ def find_ninja() -> Path:
 
 
 def find_cxx() -> Path:
-    """The C++ compiler: $CXX, or c++, as for PyTorch."""
-    words = shlex.split(os.environ.get("CXX") or "") or ["c++"]
-    found = shutil.which(words[0]) or ("CXX" not in os.environ and shutil.which("g++")) or None
+    """The C++ compiler: $CXX without what it is launched by, or c++, as for PyTorch."""
+    chosen = os.environ.get("CXX", "")
+    try:
+        words = shlex.split(chosen)
+    except ValueError as error:
+        raise BuildError(f"CXX is {chosen!r}: {error}. Set it to a C++ compiler.") from None
+    names = [word for word in words if Path(word).name not in _LAUNCHERS]
+    if words and len(names) != 1:
+        raise BuildError(f"CXX is {chosen!r}; expected one program, a C++ compiler, without flags")
+    program = names[0] if names else ""
+    found = shutil.which(program or "c++") or (not program and shutil.which("g++")) or None
     if not found:
         raise BuildError(
-            f"the C++ compiler `{words[0]}` was not found. Install g++ (Debian, Ubuntu: "
+            f"the C++ compiler `{program or 'c++'}` was not found. Install g++ (Debian, Ubuntu: "
             "apt install g++), or set CXX."
         )
     return Path(found)

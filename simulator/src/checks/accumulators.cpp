@@ -27,13 +27,13 @@ void AccumulatorCheck::execute(uint32_t warp, const Warp& w, const Inst* in, con
     return;
   }
   State& state = warps_[warp];
-  const uint32_t* operands = kernel_->operands.data() + info.first_operand;
-  const uint32_t* targets = operands + info.num_sources;
-  auto at = [&](uint32_t slot) -> Register& { return state.registers[slot / SLOT_BYTES]; };
+  const Register* operands = kernel_->operands.data() + info.first_operand;
+  const Register* targets = operands + info.num_sources;
+  auto at = [&](Register r) -> History& { return state.registers[r.slot / SLOT_BYTES]; };
   if (info.source->opcode == "mov") {
-    Register handed_on;
+    History handed_on;
     for (int i = 0; i < info.num_sources; i++) {
-      const Register& from = at(operands[i]);
+      const History& from = at(operands[i]);
       if (from.written > handed_on.written || from.product > handed_on.product) {
         handed_on.pc = from.pc;
       }
@@ -46,7 +46,7 @@ void AccumulatorCheck::execute(uint32_t warp, const Warp& w, const Inst* in, con
     return;
   }
   for (int i = 0; i < info.num_sources; i++) {
-    const Register& from = at(operands[i]);
+    const History& from = at(operands[i]);
     if (from.product > state.waited) {
       report(w, in, std::countr_zero(m),
              "an accumulator of wgmma is read while its product is in flight", from.pc,
@@ -64,7 +64,7 @@ void AccumulatorCheck::product(uint32_t warp, const Warp& w, const Inst* in,
                                std::span<const uint32_t> operands, uint64_t number) {
   State& state = warps_[warp];
   auto check = [&](uint32_t slot, const char* what) {
-    const Register& r = state.registers[slot / SLOT_BYTES];
+    const History& r = state.registers[slot / SLOT_BYTES];
     if (r.written == state.fences) {
       report(w, in, 0, std::string("wgmma may not see what was written to ") + what, r.pc,
              "wgmma.fence between the write of a register and the product that uses it");
@@ -87,6 +87,10 @@ void AccumulatorCheck::waited(uint32_t warp, uint64_t number) {
 void AccumulatorCheck::report(const Warp& w, const Inst* in, int lane, const std::string& message,
                               uint32_t other_pc, const std::string& hint) const {
   Finding f = finding_at(w, in, lane, "racecheck", message);
+  const ptx::Instruction& source = *kernel_->info[in - kernel_->code.data()].source;
+  if (is_asynchronous(source)) {
+    name_call(f, *kernel_->module, source);
+  }
   f.hint = hint;
   f.other_what = message.starts_with("wgmma") ? "the write" : "the product";
   set_other(f, *kernel_->module, *kernel_->info[other_pc].source);

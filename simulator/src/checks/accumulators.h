@@ -29,13 +29,13 @@ class AccumulatorCheck {
   void fence(uint32_t warp) { warps_[warp].fences++; }
 
  private:
-  struct Register {
+  struct History {
     uint32_t written = 0;  // by a thread, after this many fences
     uint32_t pc = 0;       // of that write, or of the product
     uint64_t product = 0;  // not waited for yet; 0: none
   };
   struct State {
-    std::vector<Register> registers;  // by slot
+    std::vector<History> registers;  // by slot
     uint32_t fences = 1;
     uint64_t waited = 0;
   };

@@ -1,5 +1,6 @@
 #include "checks/checker.h"
 
+#include <algorithm>
 #include <bit>
 
 #include "exec/lanes.h"
@@ -9,9 +10,6 @@ namespace wbsim {
 using Kind = WarpAccess::Kind;
 using Where = WarpAccess::Where;
 
-namespace {
-
-// log2 of the smallest access to a kind of memory, at most 2 and at least 0.
 int smallest_access(const Kernel& kernel, ptx::Space space) {
   uint32_t bytes = 4;
   for (const InstInfo& info : kernel.info) {
@@ -23,10 +21,6 @@ int smallest_access(const Kernel& kernel, ptx::Space space) {
   return std::countr_zero(bytes);
 }
 
-}  // namespace
-
-int global_piece_shift(const Kernel& kernel) { return smallest_access(kernel, ptx::Space::Global); }
-
 Checker::Checker(const Launch& launch, Cluster& cluster, GlobalShadow* global)
     : launch_(launch),
       cluster_(cluster),
@@ -34,7 +28,9 @@ Checker::Checker(const Launch& launch, Cluster& cluster, GlobalShadow* global)
       uninitialised_(launch.settings.initcheck),
       shift_(smallest_access(*launch.kernel, ptx::Space::Shared)),
       global_(global),
-      regions_(launch.kernel->code.size()) {}
+      undefined_(launch),
+      regions_(launch.kernel->code.size()),
+      homes_(launch.kernel->code.size()) {}
 
 WarpAccess Checker::by_lane(Kind kind, Block* owner, int lane, uint64_t first, uint64_t bytes) {
   WarpAccess a;
@@ -65,6 +61,10 @@ void Checker::start() {
   copies_ = 0;
   acquires_.clear();
   accumulators_.start(order_.num_warps(), *launch_.kernel);
+  undefined_pieces_.clear();
+  if (uninitialised_) {
+    undefined_.start(cluster_);
+  }
 }
 
 // Each variable is identified by its host address, in shared memory too.
@@ -89,6 +89,56 @@ void Checker::release_variables(Warp& w, const Inst* in, const WarpAccess& a) {
     }
     if (a.kind != Kind::Store) {
       acquires_.push_back({&w, l, address, global});
+    }
+  });
+}
+
+// In global memory an undefined value is a result. Through shared memory it goes on: many kernels
+// store more there than they use.
+void Checker::follow_undefined(Warp& w, const Inst* in, const WarpAccess& a) {
+  if (a.where == Where::Global) {
+    undefined_in_global(w, in, a);
+    return;
+  }
+  const InstInfo& info = launch_.kernel->info[pc_of(w, in)];
+  if (info.observed != InstInfo::Lanes || info.element == 0) {
+    return;
+  }
+  const int shift = shadow_of(*a.owner).shift;
+  const uint32_t element = info.element;
+  for_lanes(a.mask, [&](int l) {
+    Origin origin;
+    const bool stores = a.kind == Kind::Store;
+    const uint32_t undefined = stores && w.undefined ? undefined_.stored(w, in, l, origin) : 0;
+    for (uint32_t e = 0; e < a.bytes / element; e++) {
+      const uint64_t first = a.at(l) + uint64_t{e} * element;
+      for (uint64_t piece = first >> shift; piece <= (first + element - 1) >> shift; piece++) {
+        const uint64_t key = piece_key(*a.owner, piece);
+        if (stores && (undefined >> e & 1)) {
+          undefined_pieces_[key] = origin;
+        } else if (stores) {
+          undefined_pieces_.erase(key);
+        } else if (auto found = undefined_pieces_.find(key); found != undefined_pieces_.end()) {
+          if (a.kind == Kind::Atomic) {
+            undefined_.report(w, in, l, "atomic update of an undefined value", found->second);
+          }
+          undefined_.loaded(w, in, l, e, found->second);
+        }
+      }
+    }
+  });
+}
+
+void Checker::undefined_in_global(Warp& w, const Inst* in, const WarpAccess& a) {
+  for_lanes(a.kind == Kind::Store && w.undefined ? a.mask : 0, [&](int l) {
+    Origin origin;
+    if (undefined_.stored(w, in, l, origin)) {
+      const Region* region = launch_.regions.find(a.at(l), a.bytes, false);
+      const bool named = region && !region->name.starts_with("cuda");
+      undefined_.report(
+          w, in, l,
+          "write of an undefined value to global memory" + (named ? " '" + region->name + "'" : ""),
+          origin);
     }
   });
 }
@@ -144,6 +194,9 @@ void Checker::async_write(const Issuer& issuer, SharedPlace to, uint32_t bytes, 
   std::fill(&s.written[first], &s.written[end], order_.now() | APART);
   std::fill(&s.writer[first], &s.writer[end], who);
   std::fill(&s.write_pc[first], &s.write_pc[end], pc_of(w, issuer.in));
+  for (uint32_t piece = first; !undefined_pieces_.empty() && piece < end; piece++) {
+    undefined_pieces_.erase(piece_key(*to.block, piece));
+  }
 }
 
 void Checker::async_read(const Issuer& issuer, SharedPlace from, uint32_t bytes, uint32_t agent) {
@@ -177,7 +230,7 @@ void Checker::async_read(const Issuer& issuer, Block& block, std::span<const uin
         if (time >= order_.started() && !who.async() &&
             !order_.knows_proxied(w, issuer.lane, who.agent(), who.lane(), time)) {
           report(w, issuer.in, a, issuer.lane, uint64_t{piece} << s.shift,
-                 {who, s.write_pc[piece], true, true});
+                 {who, time, s.write_pc[piece], true, true});
         }
       }
       if (reads) {
@@ -189,17 +242,49 @@ void Checker::async_read(const Issuer& issuer, Block& block, std::span<const uin
   }
 }
 
+void Checker::tile_write(const Issuer& issuer, SharedPlace to, uint32_t bytes, Swizzle swizzle,
+                         uint32_t row_bytes) {
+  const uint32_t pc = pc_of(*issuer.warp, issuer.in);
+  shadow_of(*to.block).tiles.add({to.offset, bytes, order_.now() | APART, pc, swizzle, row_bytes});
+}
+
+const Tile* Checker::tile_at(const Issuer& issuer, const Block& block, uint32_t offset,
+                             uint32_t bytes) const {
+  const SharedShadow& s = shadow_of(block);
+  const uint32_t piece = offset >> s.shift, pieces = bytes >> s.shift;
+  const uint32_t written = s.written[piece], time = written & ~APART;
+  const Tile* tile = s.tiles.at(offset, written);
+  const bool whole = tile && time < LAST_TIME &&
+                     std::all_of(
+                         &s.written[piece], &s.written[piece + pieces],
+                         [&](uint32_t other) { return other == written; });
+  return whole && (!races_ || ordered(*issuer.warp, issuer.lane, Who{s.writer[piece]}, time))
+             ? tile
+             : nullptr;
+}
+
+bool Checker::is_written(const Block& block, uint32_t offset, uint32_t bytes) const {
+  const SharedShadow& s = shadow_of(block);
+  return std::all_of(&s.written[offset >> s.shift], &s.written[(offset + bytes) >> s.shift],
+                     [&](uint32_t written) { return (written & ~APART) >= order_.started(); });
+}
+
 void Checker::lane_copy(Warp& w, const Inst* in, int lane, const uint8_t* to, uint32_t bytes) {
   const auto offset = static_cast<uint64_t>(to - w.block->shared);
   const WarpAccess a = by_lane(Kind::Store, w.block, lane, offset, bytes);
+  SharedShadow& s = shadow_of(*w.block);
+  const uint32_t before = s.write_pc[offset >> s.shift];
+  const bool refill = (s.written[offset >> s.shift] & ~APART) >= order_.started() &&
+                      w.block->kernel->info[before].source->opcode == "cp";
   write_lane(w, in, a, lane, false);
   copies_++;
   // Until it has taken effect, nothing is ordered after it, not even the lane itself.
-  SharedShadow& s = shadow_of(*w.block);
-  const uint32_t who = Who::of(order_.warp_agent(w), SEVERAL, Who::ASYNC).bits;
+  const uint32_t flags = Who::ASYNC | (refill ? Who::REFILL : 0);
+  const uint32_t who = Who::of(order_.warp_agent(w), SEVERAL, flags).bits;
   for (uint32_t piece = a.first >> s.shift; piece < (a.first + bytes) >> s.shift; piece++) {
     s.written[piece] = LAST_TIME | APART;
     s.writer[piece] = who;
+    undefined_pieces_.erase(piece_key(*w.block, piece));
   }
 }
 

@@ -26,13 +26,12 @@ std::string source_line(const std::string& file, int number) {
   return from == std::string::npos ? std::string() : text.substr(from);
 }
 
-// "f.cu:12    x[i] = 0;"
+}  // namespace
+
 std::string line_text(const std::string& file, int line) {
   const std::string text = source_line(file, line);
   return shorten(file) + ":" + std::to_string(line) + (text.empty() ? "" : "    " + text);
 }
-
-}  // namespace
 
 std::string triple_text(const std::array<uint32_t, 3>& v) {
   return "(" + std::to_string(v[0]) + ", " + std::to_string(v[1]) + ", " + std::to_string(v[2]) +
@@ -54,11 +53,15 @@ std::string to_text(const Finding& f) {
     out += ", thread " + triple_text(f.thread);
   }
   if (f.other_line > 0) {
-    out += "\n  " + f.other_what + ": " + line_text(f.other_file, f.other_line);
+    out += "\n  " + f.other_what + ": " + line_text(f.other_file, f.other_line) + f.other_chain;
+  }
+  for (const std::string& event : f.history) {
+    out += "\n  " + event;
   }
   if (!f.ptx.empty()) {
     out += "\n  PTX: " + f.ptx;
   }
+  out += f.waits;
   if (!f.hint.empty()) {
     out += "\n  " + f.hint;
   }

@@ -35,14 +35,15 @@ size_t ReleaseLog::size() {
   return releases_.size();
 }
 
-bool ReleaseLog::knows(size_t from, size_t to, const RemoteAccess& access,
-                       std::vector<ForeignRef>& further) {
+ClockRef ReleaseLog::find(size_t from, size_t to, const RemoteAccess& access,
+                          std::vector<ForeignRef>& further) {
   std::lock_guard lock(mutex_);
   auto found = of_cluster_.find(access.cluster);
   if (found != of_cluster_.end()) {
-    for (size_t i : found->second) {
-      if (i < to && releases_[i].clock->knows(access.agent, access.lane, access.time)) {
-        return true;
+    for (auto i = found->second.rbegin(); i != found->second.rend(); ++i) {
+      const ClockRef& clock = releases_[*i].clock;
+      if (*i < to && clock->knows(access.agent, access.lane, access.time)) {
+        return clock;
       }
     }
   }
@@ -52,10 +53,10 @@ bool ReleaseLog::knows(size_t from, size_t to, const RemoteAccess& access,
       further.push_back(foreign);
     }
   }
-  return false;
+  return nullptr;
 }
 
-bool Foreign::knows(const RemoteAccess& access) const {
+ClockRef Foreign::find(const RemoteAccess& access) const {
   std::map<ReleaseLog*, size_t> seen;
   std::vector<std::pair<ReleaseLog*, size_t>> open(logs);
   while (!open.empty()) {
@@ -66,15 +67,15 @@ bool Foreign::knows(const RemoteAccess& access) const {
       continue;
     }
     std::vector<ForeignRef> further;
-    if (log->knows(until, size, access, further)) {
-      return true;
+    if (ClockRef clock = log->find(until, size, access, further)) {
+      return clock;
     }
     until = size;
     for (const ForeignRef& foreign : further) {
       open.insert(open.end(), foreign->logs.begin(), foreign->logs.end());
     }
   }
-  return false;
+  return nullptr;
 }
 
 ReleaseLog* Variables::log_of(uint64_t address) {

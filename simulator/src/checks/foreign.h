@@ -24,9 +24,10 @@ class ReleaseLog {
  public:
   void add(uint32_t cluster, const Knowledge& knowledge);
   size_t size();
-  // Whether one of the first `to` releases by the cluster of the access knows of it. Appends what
-  // the releases from `from` on know of other logs.
-  bool knows(size_t from, size_t to, const RemoteAccess& access, std::vector<ForeignRef>& further);
+  // The last of the first `to` releases by the cluster of the access, if it knows of it; or an
+  // earlier one. Otherwise nullptr, and appends what the releases from `from` on know of other logs.
+  ClockRef find(size_t from, size_t to, const RemoteAccess& access,
+                std::vector<ForeignRef>& further);
 
  private:
   struct Release {
@@ -42,7 +43,8 @@ class ReleaseLog {
 struct Foreign {
   std::vector<std::pair<ReleaseLog*, size_t>> logs;  // in order of their addresses
 
-  bool knows(const RemoteAccess& access) const;
+  // What its cluster knew when it released the access; nullptr if that is not known.
+  ClockRef find(const RemoteAccess& access) const;
 };
 
 // The logs of a launch, by the variable's address.

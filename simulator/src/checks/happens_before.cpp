@@ -323,7 +323,7 @@ void HappensBefore::load_variable(Warp& w, int lane, uint64_t address) {
   }
 }
 
-HappensBefore::MbarrierState& HappensBefore::state_of(SharedPlace mbarrier) {
+MbarrierHistory& HappensBefore::state_of(SharedPlace mbarrier) {
   auto [at, made] = mbarriers_.try_emplace({mbarrier.block, mbarrier.offset});
   if (made) {
     at->second.agent = next_agent_++;
@@ -335,18 +335,63 @@ void HappensBefore::arrive_mbarrier(SharedPlace mbarrier, const Knowledge& knowl
   state_of(mbarrier).gathered.add(knowledge);
 }
 
+void HappensBefore::arrive_mbarrier(Warp& w, Mask m, SharedPlace mbarrier, bool relaxed) {
+  state_of(mbarrier).note_arrival(warp_agent(w), now_);
+  if (!relaxed) {
+    arrive_mbarrier(mbarrier, release(w, m));
+  }
+}
+
+Time HappensBefore::issue_copy(const Issuer& issuer, SharedPlace mbarrier) {
+  const Warp& w = *issuer.warp;
+  MbarrierHistory& s = state_of(mbarrier);
+  s.issues.push_back({now_, warp_agent(w), static_cast<uint32_t>(issuer.lane), synced(w),
+                      view(w, issuer.lane).knows.all, s.phases});
+  advance();
+  return s.issues.back().when;
+}
+
 void HappensBefore::copied(SharedPlace mbarrier, Time issued) {
-  MbarrierState& s = state_of(mbarrier);
+  MbarrierHistory& s = state_of(mbarrier);
   s.gathered.clock().learn(s.agent, issued);
 }
 
 void HappensBefore::complete_phase(SharedPlace mbarrier) {
-  MbarrierState& s = state_of(mbarrier);
+  MbarrierHistory& s = state_of(mbarrier);
   s.complete.join(s.gathered.take());
+  s.phases++;
+  std::erase_if(s.issues, [&](const BulkIssue& issue) { return issue.phases + 2 < s.phases; });
 }
 
-void HappensBefore::wait_mbarrier(Warp& w, Mask m, SharedPlace mbarrier) {
-  acquire(w, m, state_of(mbarrier).complete);
+Mask HappensBefore::wait_mbarrier(Warp& w, const Inst* in, Mask m, SharedPlace mbarrier,
+                                  bool hesitates) {
+  MbarrierHistory& s = state_of(mbarrier);
+  Answer& answer = s.answer_of(warp_agent(w), in);
+  if (answer.phases != s.phases) {
+    answer = {answer.agent, in, s.phases};
+  }
+  Mask not_yet = 0;
+  if (hesitates && s.complete.all) {
+    const bool one = state(w).views.size() == 1;
+    for_lanes(one ? m & -m : m, [&](int l) {
+      const ClockRef& known = view(w, l).knows.all;
+      const bool learns = known != s.complete.all && !known->covers(*s.complete.all);
+      not_yet |= learns ? (one ? m : Mask{1} << l) : 0;
+    });
+    not_yet &= ~answer.not_yet;
+  }
+  const Mask yes = m & ~not_yet;
+  if (yes) {
+    for (Answer& other : s.answers) {  // the lanes know now, whatever else they were told
+      other.not_yet &= other.agent == answer.agent ? ~yes : ALL_LANES;
+    }
+    answer.again = (answer.yes & yes) != 0;
+    acquire(w, yes, s.complete);
+  }
+  answer.yes |= yes;
+  answer.not_yet |= not_yet;
+  answer.when = now_;
+  return yes;
 }
 
 }  // namespace wbsim

@@ -8,6 +8,7 @@
 #include <unordered_map>
 
 #include "checks/clock.h"
+#include "checks/mbarrier_history.h"
 #include "exec/block.h"
 #include "exec/control.h"
 #include "exec/ops/shared_address.h"
@@ -90,20 +91,23 @@ class HappensBefore {
 
   // ---- Mbarriers.
   void arrive_mbarrier(SharedPlace mbarrier, const Knowledge& knowledge);
-  void copied(SharedPlace mbarrier, Time issued);  // a copy has signalled it
+  void arrive_mbarrier(Warp& w, Mask m, SharedPlace mbarrier, bool relaxed);
+  Time issue_copy(const Issuer& issuer, SharedPlace mbarrier);  // returns when it was issued
+  void copied(SharedPlace mbarrier, Time issued);               // it has signalled the mbarrier
   void complete_phase(SharedPlace mbarrier);
-  void wait_mbarrier(Warp& w, Mask m, SharedPlace mbarrier);
+  // The lanes ask for a phase that is complete. Returns those that are told so. The others hear
+  // "not yet", which is always possible: `hesitates`, they would learn something, and they ask for
+  // the first time here in this phase.
+  Mask wait_mbarrier(Warp& w, const Inst* in, Mask m, SharedPlace mbarrier, bool hesitates);
+  // All of them, by block and offset.
+  using Mbarriers = std::map<std::pair<const Block*, uint32_t>, MbarrierHistory>;
+  const Mbarriers& mbarriers() const { return mbarriers_; }
 
  private:
   struct WarpState {
     std::vector<View> views;  // one, or one per lane
     Time synced = 0;          // all lanes of the warp know each other up to then
     mutable Time floor = 0;   // of all lanes, if they know the same; 0: not computed yet
-  };
-  struct MbarrierState {
-    uint32_t agent = 0;
-    Gathered gathered;   // in this phase
-    Knowledge complete;  // in all earlier phases
   };
 
   // For changing it.
@@ -119,7 +123,7 @@ class HappensBefore {
   void merge_equal(WarpState& state);
   void gather(Gathered& into, Warp& w, Mask m);
   void set_floor(const Warp& w, View& view) const;
-  MbarrierState& state_of(SharedPlace mbarrier);
+  MbarrierHistory& state_of(SharedPlace mbarrier);
   template <class F>
   void each_view(Warp& w, Mask m, F f);
 
@@ -130,7 +134,7 @@ class HappensBefore {
   std::vector<Gathered> barriers_;
   Gathered cluster_gathered_;
   Knowledge cluster_complete_;
-  std::map<std::pair<const Block*, uint32_t>, MbarrierState> mbarriers_;
+  Mbarriers mbarriers_;
   uint32_t next_agent_ = 0;
   std::unordered_map<uint64_t, Knowledge> variables_;
 };

@@ -1,14 +1,13 @@
 // race_report.cpp: how a race or an uninitialised read is reported.
 
-#include <cxxabi.h>
-
 #include <algorithm>
-#include <cstdlib>
 
 #include "checks/checker.h"
 #include "checks/finding.h"
+#include "checks/race_hints.h"
+#include "checks/shared_variable.h"
+#include "checks/spin_loop.h"
 #include "decode/place.h"
-#include "exec/shared_window.h"
 
 namespace wbsim {
 
@@ -18,38 +17,6 @@ namespace {
 
 std::string bytes_text(uint64_t n) { return std::to_string(n) + (n == 1 ? " byte" : " bytes"); }
 
-// "tile" for the mangled name of a __shared__ variable of a kernel.
-std::string variable_name(const std::string& symbol) {
-  int status = 0;
-  char* pretty = abi::__cxa_demangle(symbol.c_str(), nullptr, nullptr, &status);
-  std::string name = status == 0 ? pretty : symbol;
-  std::free(pretty);
-  size_t colons = name.rfind("::");
-  return colons == std::string::npos ? name : name.substr(colons + 2);
-}
-
-// Where in shared memory: " 'tile' (byte 12)".
-std::string in_shared(const Kernel& kernel, uint64_t offset) {
-  const std::string* best = nullptr;
-  uint64_t start = 0;
-  auto consider = [&](const std::string& name, ptx::Space space, uint64_t address) {
-    if (space == ptx::Space::Shared && address <= offset + SHARED_BASE && address >= start) {
-      best = &name;
-      start = address;
-    }
-  };
-  for (auto& function : kernel.functions) {
-    for (auto& [name, at] : function->addresses) {
-      consider(name, at.first, at.second);
-    }
-  }
-  if (!best) {
-    return " (byte " + std::to_string(offset) + ")";
-  }
-  return " '" + variable_name(*best) + "' (byte " + std::to_string(offset + SHARED_BASE - start) +
-         ")";
-}
-
 std::string in_global(const Region* region, uint64_t address) {
   if (!region) {
     return "";
@@ -58,6 +25,12 @@ std::string in_global(const Region* region, uint64_t address) {
                            std::to_string(region->bytes) + ")";
   const bool unnamed = region->name.starts_with("cuda");  // the call that allocated it
   return (unnamed ? ", an allocation of " + region->name : " '" + region->name + "'") + byte;
+}
+
+std::string region_text(const Region& region) {
+  const bool unnamed = region.name.starts_with("cuda");
+  return (unnamed ? "an allocation of " + region.name : "'" + region.name + "'") + " (" +
+         (region.text.empty() ? "" : region.text + ", ") + bytes_text(region.bytes) + ")";
 }
 
 // "write of 4 bytes", "the copy's write of 1024 bytes".
@@ -74,102 +47,52 @@ std::array<uint32_t, 3> thread_at(const Launch& launch, uint32_t index) {
   return {index % dims[0], index / dims[0] % dims[1], index / (dims[0] * dims[1])};
 }
 
-bool has_opcode(const Kernel& kernel, std::string_view opcode) {
-  return std::any_of(kernel.info.begin(), kernel.info.end(),
-                     [&](const InstInfo& info) { return info.source->opcode == opcode; });
-}
-
-// An asynchronous operation that is the other side of a race: what it has yet to do, and what to
-// wait for.
-struct Operation {
-  const char* what;
-  const char* does;
-  const char* hint;
-};
-
-constexpr Operation LANE_COPY = {
-    "the copy", "while cp.async is still writing there",
-    "cp.async.wait_group or wait_all by the thread that copies, then __syncthreads() for the "
-    "others"};
-constexpr Operation PRODUCT = {
-    "the product", "while wgmma is still reading it",
-    "wgmma.wait_group by its warpgroup first; then an mbarrier or a barrier tells others"};
-constexpr Operation STORE_READS = {
-    "the copy", "while a bulk copy is still reading it",
-    "cp.async.bulk.wait_group.read by the thread that started the copy, then a barrier for the "
-    "others"};
-constexpr Operation STORE_WRITES = {
-    "the copy", "while a bulk copy is still writing there",
-    "cp.async.bulk.wait_group by the thread that started the copy; with .read it waits for the "
-    "source only"};
-constexpr Operation LOAD_WRITES = {
-    "the copy", "while a bulk copy is still writing there",
-    "wait for the copy's mbarrier first, with the parity of the phase that it completes"};
-constexpr Operation LOAD_READS = {
-    "the copy", "while a bulk copy is still reading it",
-    "wait for the copy's mbarrier first, with the parity of the phase that it completes"};
-
-constexpr const char* BETWEEN_BLOCKS =
-    "blocks see each other's writes at the end of the kernel, or after a flag: write, "
-    "__threadfence(), atomic on one side, atomic and then read on the other. A sum of several "
-    "blocks needs atomicAdd; a barrier of the grid is grid.sync() of a cooperative launch";
-
 }  // namespace
-
-// What orders the two sides of a race between threads of one cluster.
-std::string Checker::ordering_hint(const Warp& w, const Inst* in, const WarpAccess& a,
-                                   const Other& other) const {
-  const Kernel& kernel = *w.block->kernel;
-  const uint32_t warps = static_cast<uint32_t>(w.block->warps.size());
-  const bool copies = kernel.info[pc_of(w, in)].source->opcode == "cp";
-  if (copies && !other.wrote) {
-    return "the reads come first: let the readers arrive on an mbarrier that the copying thread "
-           "waits for, or __syncthreads() before the next copy";
-  }
-  if (other.who.agent() / warps != w.block->rank) {
-    return "cluster.sync(), the arrive and wait of barrier.cluster, between the two orders them";
-  }
-  if (other.pc == pc_of(w, in) && other.wrote && a.kind != Kind::Load) {
-    return "several threads write one place: an atomic (atomicAdd), or a barrier between the "
-           "rounds";
-  }
-  std::string hint = "__syncthreads() between the two orders them";
-  if (other.who.agent() == order_.warp_agent(w)) {
-    hint +=
-        ", or __syncwarp() if no other warp uses the data: lanes of a warp do not run in lockstep";
-  } else if (has_opcode(kernel, "mbarrier")) {
-    hint += ", or an mbarrier on which one side arrives and for whose phase the other waits";
-  }
-  return hint;
-}
 
 void Checker::report(const Warp& w, const Inst* in, const WarpAccess& a, int lane, uint64_t offset,
                      const Other& other) const {
   const Kernel& kernel = *w.block->kernel;
   const bool shared = a.where == WarpAccess::Where::Shared;
   const auto warps = static_cast<uint32_t>(w.block->warps.size());
+  const ptx::Instruction& source = *kernel.info[pc_of(w, in)].source;
   Finding f = finding_at(w, in, lane, "racecheck", "");
+  if (is_asynchronous(source)) {
+    name_call(f, *kernel.module, source);
+  }
   f.address = offset;
+  const bool spins = is_plain_spin(kernel, pc_of(w, in));
   f.message =
-      what_text(*kernel.info[pc_of(w, in)].source, a.kind, a.bytes) +
-      (shared ? " in shared memory" + in_shared(kernel, offset)
+      (spins ? "a spin loop's plain " : "") + what_text(source, a.kind, a.bytes) +
+      (shared ? " in shared memory " + shared_place_text(kernel, offset)
               : " in global memory" + in_global(launch_.regions.find(offset, 1, false), offset));
   set_other(f, *kernel.module, *kernel.info[other.pc].source);
   const uint32_t agent = other.who.agent();
+  const bool own_cluster = other.cluster == UINT32_MAX;
+  std::string whose;
+  if (!own_cluster) {
+    whose = std::string(" of ") + (launch_.cluster_size() == 1 ? "block " : "cluster ") +
+            std::to_string(other.cluster);
+  } else if (agent < 4 * order_.num_warps() &&
+             agent % order_.num_warps() / warps != w.block->rank) {
+    whose = " of the cluster's block " + std::to_string(agent % order_.num_warps() / warps);
+  }
+  const bool copies =
+      a.kind != Kind::Load && other.wrote && (source.opcode == "cp" || other.who.async());
   if (other.who.async()) {
-    const Operation& operation = agent < order_.num_warps()       ? LANE_COPY
-                                 : agent < 2 * order_.num_warps() ? PRODUCT
-                                 : agent < 3 * order_.num_warps() ? STORE_READS
-                                 : agent < 4 * order_.num_warps() ? STORE_WRITES
-                                 : other.wrote                    ? LOAD_WRITES
-                                                                  : LOAD_READS;
-    f.other_what = operation.what;
+    const Operation& operation = operation_of(order_, agent, other.wrote);
+    f.other_what = operation.what + whose;
     f.message += " " + std::string(operation.does);
-    f.hint = operation.hint;
+    f.message += whose.empty() ? "" : ": that" + whose;
+    f.hint = own_cluster ? operation_hint(w, lane, a, offset, other) : hint_between_blocks(copies);
     throw f;
   }
-  const bool own_cluster = other.cluster == UINT32_MAX;
-  const std::string did = other.who.atomic() ? "atomic update" : other.wrote ? "write" : "read";
+  const bool other_spins = !other.wrote && is_plain_spin(kernel, other.pc);
+  const bool updated =
+      other.who.atomic() && kernel.info[other.pc].source->opcode != "st";  // not a volatile write
+  const std::string did = updated       ? "atomic update"
+                          : other_spins ? "plain read in a spin loop"
+                          : other.wrote ? "write"
+                                        : "read";
   std::string by = (did[0] == 'a' ? "an " : "a ") + did + " by ";
   if (other.who.lane() < LANES) {
     f.has_other_thread = true;
@@ -178,12 +101,7 @@ void Checker::report(const Warp& w, const Inst* in, const WarpAccess& a, int lan
   } else {
     by += "several threads of warp " + std::to_string(agent % warps);
   }
-  if (!own_cluster) {
-    by += std::string(" of ") + (launch_.cluster_size() == 1 ? "block " : "cluster ") +
-          std::to_string(other.cluster);
-  } else if (agent / warps != w.block->rank) {
-    by += " of the cluster's block " + std::to_string(agent / warps);
-  }
+  by += whose;
   f.other_what = "the " + did;
   if (other.unfenced) {
     f.message += " does not see " + by + ": there is no proxy fence";
@@ -192,7 +110,9 @@ void Checker::report(const Warp& w, const Inst* in, const WarpAccess& a, int lan
         "that wrote executes it, and then the barrier";
   } else {
     f.message += " races with " + by;
-    f.hint = own_cluster ? ordering_hint(w, in, a, other) : BETWEEN_BLOCKS;
+    f.hint = spins || other_spins ? SPIN_HINT
+             : own_cluster        ? ordering_hint(w, in, a, lane, other)
+                                  : hint_between_blocks(copies);
   }
   throw f;
 }
@@ -205,14 +125,38 @@ void Checker::uninitialised(const Warp& w, const Inst* in, const WarpAccess& a, 
   f.address = offset;
   f.message =
       what_text(*kernel.info[pc_of(w, in)].source, a.kind, a.bytes) +
-      (shared ? " in shared memory" + in_shared(kernel, offset)
+      (shared ? " in shared memory " + shared_place_text(kernel, offset)
               : " in global memory" + in_global(launch_.regions.find(offset, 1, false), offset)) +
       ", which has not been written yet";
-  f.hint = shared ? "if another thread writes it: __syncthreads() after the write and before this "
-                    "read. Otherwise: shared memory is uninitialised when a block starts, the "
-                    "padding and the ragged edge of a tile included"
+  f.hint = shared ? unwritten_hint(kernel)
                   : "memory of cudaMalloc and fresh outputs hold anything: write them first, or "
                     "clear them (cudaMemset)";
+  throw f;
+}
+
+void Checker::left_base(const Warp& w, const Inst* in, const WarpAccess& a, int lane,
+                        const Home& home) const {
+  const Kernel& kernel = *w.block->kernel;
+  const uint64_t at = a.at(lane);
+  const bool shared = home.kind == Home::Variable;
+  const std::string name = "'" + source_name(home.name) + "'";
+  const std::string where = at < home.first   ? bytes_text(home.first - at) + " before the start"
+                            : at < home.last  ? "across the end"
+                            : at == home.last ? "just past the end"
+                                              : bytes_text(at - home.last) + " past the end";
+  std::string other = shared ? " " + shared_place_text(kernel, at)
+                             : in_global(launch_.regions.find(at, 1, false), at);
+  other.erase(0, other.starts_with(",") ? 1 : 0);
+  Finding f = finding_at(w, in, lane, "memcheck", "");
+  f.address = shared ? at : home.first;  // of global memory, the report tells where that is from
+  f.message = "out-of-bounds " + what_text(*kernel.info[pc_of(w, in)].source, a.kind, a.bytes) +
+              (shared ? " in shared memory, " : " in global memory, ") + where + " of " +
+              (shared ? name + " (" + bytes_text(home.last - home.first) + ")"
+                      : region_text(*home.region)) +
+              (other.starts_with(" " + name) || other.empty() ? "" : "; it is in" + other);
+  f.hint = shared ? "the address is computed from " + name + ": check the index against its size"
+                  : "the address is computed from a pointer into the first: check the index "
+                    "against its size";
   throw f;
 }
 

@@ -6,6 +6,8 @@
 
 #include "checks/checker.h"
 #include "checks/pieces.h"
+#include "decode/opcode.h"
+#include "decode/registers.h"
 #include "exec/block.h"
 #include "exec/lanes.h"
 
@@ -116,6 +118,14 @@ inline uint32_t with_earlier(uint32_t before, uint32_t synced, Time now, uint32_
   return now << 6 | (unsynced ? joined_lanes(before & 63, lanes) : lanes);
 }
 
+// The smallest group that contains two lanes, as joined_lanes() finds it.
+constexpr uint32_t lanes_between(uint32_t first, uint32_t last) {
+  return first == last ? first : ((first + 32) >> std::bit_width(first ^ last)) + 31;
+}
+static_assert(lanes_between(0, 31) == SEVERAL && lanes_between(5, 5) == 5);
+static_assert(lanes_between(16, 31) == joined_lanes(16, 31));
+static_assert(lanes_between(9, 10) == joined_lanes(9, 10));
+
 inline void note(const Reading& r, uint32_t* records, uint32_t n) {
   if (any_above(records, n, r.synced << 6 | 63)) {
     for (uint32_t i = 0; i < n; i++) {
@@ -164,7 +174,7 @@ void Checker::read_shared(Warp& w, const Inst* in, const WarpAccess& a, bool str
     }
     if (stretch.same && (stretch.lanes & (stretch.lanes - 1))) {
       const uint32_t last = 31 - static_cast<uint32_t>(std::countl_zero(stretch.lanes));
-      const uint32_t lanes = joined_lanes(stretch.lane(), last);
+      const uint32_t lanes = lanes_between(stretch.lane(), last);
       for (uint32_t i = 0; i < n; i++) {
         reads->record[first + i] = with_earlier(reads->record[first + i], synced, touch.now, lanes);
       }
@@ -243,11 +253,37 @@ void Checker::after_write(const Warp& w, const Inst* in, const WarpAccess& a, in
     }
     return;
   }
-  if (!races_ || (strong && who.atomic()) || ordered(w, lane, who, time) ||
+  if (!races_ && uninitialised_ && a.kind == Kind::Load && time == LAST_TIME) {
+    uninitialised(w, in, a, lane, offset);  // cp.async has not been waited for
+  }
+  if (!races_ || (strong && who.atomic() && !exchanged_in_warp(w, in, a, who, s.write_pc[piece])) ||
+      ordered(w, lane, who, time) ||
       same_value(w, in, a, lane, offset, size_t{1} << s.shift, who, time, s.write_pc[piece])) {
     return;
   }
-  report(w, in, a, lane, offset, {who, s.write_pc[piece], true});
+  report(w, in, a, lane, offset, {who, time, s.write_pc[piece], true});
+}
+
+// Lanes of a warp that exchange data through volatile accesses, as if they ran in lockstep: a value
+// that decides no branch is data, not a flag that the lane waits for.
+bool Checker::exchanged_in_warp(const Warp& w, const Inst* in, const WarpAccess& a, Who who,
+                                uint32_t write_pc) const {
+  const Kernel& kernel = *w.block->kernel;
+  const uint32_t pc = pc_of(w, in);
+  const ptx::Instruction &read = *kernel.info[pc].source, &write = *kernel.info[write_pc].source;
+  if (a.kind != Kind::Load || who.agent() != order_.warp_agent(w) || !has(read, "volatile") ||
+      !has(write, "volatile")) {
+    return false;
+  }
+  auto [known, is_new] = is_flag_.try_emplace(pc, false);
+  if (is_new) {
+    for (auto& function : kernel.functions) {
+      if (pc - function->first < function->source->code.size()) {
+        known->second = may_decide_branch(*function->source, read);
+      }
+    }
+  }
+  return !known->second;
 }
 
 void Checker::after_read(const Warp& w, const Inst* in, const WarpAccess& a, int lane,
@@ -270,7 +306,7 @@ void Checker::after_read(const Warp& w, const Inst* in, const WarpAccess& a, int
     agent = other == s.readers.end() ? agent : *other;
   }
   report(w, in, a, lane, uint64_t{piece} << s.shift,
-         {reader(agent), s.reads[agent]->pc[piece], false});
+         {reader(agent), s.reads[agent]->record[piece] >> 6, s.reads[agent]->pc[piece], false});
 }
 
 namespace {
@@ -297,18 +333,21 @@ bool Checker::same_value(const Warp& w, const Inst* in, const WarpAccess& a, int
   if (a.kind != Kind::Store || who.async() || !stored_bytes(w, in, info, lane, mine)) {
     return false;
   }
-  const uint8_t* own = mine + (offset - a.at(lane));
+  // A misaligned access, which is reported when it is executed, covers only a part of the piece.
+  const uint64_t begin = std::max(offset, a.at(lane));
+  size = std::min(offset + size, a.at(lane) + a.bytes) - begin;
+  const uint8_t* own = mine + (begin - a.at(lane));
   const uint8_t* memory =
-      a.owner ? a.owner->shared + offset : reinterpret_cast<const uint8_t*>(offset);
+      a.owner ? a.owner->shared + begin : reinterpret_cast<const uint8_t*>(begin);
   if (std::memcmp(own, memory, size) == 0) {
     return true;
   }
   const int lane2 = static_cast<int>(who.lane());
   const bool together = who.agent() == order_.warp_agent(w) && time == order_.now() &&
                         other_pc == pc_of(w, in) && ((a.mask >> lane2) & 1) &&
-                        offset - a.at(lane2) < a.bytes;
+                        begin - a.at(lane2) <= a.bytes - size;
   return together && stored_bytes(w, in, info, lane2, other) &&
-         std::memcmp(own, other + (offset - a.at(lane2)), size) == 0;
+         std::memcmp(own, other + (begin - a.at(lane2)), size) == 0;
 }
 
 }  // namespace wbsim

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "checks/clock.h"
+#include "checks/tiles.h"
 
 namespace wbsim {
 
@@ -18,18 +19,20 @@ constexpr Time APART = 1u << 31;
 
 constexpr uint32_t SEVERAL = 32;  // all lanes of a warp; also an agent that has no lanes
 
-// Who did something: agent and lane, and whether it was atomic.
+// Who did something: agent and lane, and whether it was atomic. REFILL: a copy to where the one
+// before it went.
 struct Who {
-  static constexpr uint32_t ATOMIC = 1u << 31, ASYNC = 1u << 30;
+  static constexpr uint32_t ATOMIC = 1u << 31, ASYNC = 1u << 30, REFILL = 1u << 29;
   uint32_t bits = 0;
 
   static Who of(uint32_t agent, uint32_t lane, uint32_t flags = 0) {
     return {agent << 6 | lane | flags};
   }
-  uint32_t agent() const { return (bits & ~(ATOMIC | ASYNC)) >> 6; }
+  uint32_t agent() const { return (bits & ~(ATOMIC | ASYNC | REFILL)) >> 6; }
   uint32_t lane() const { return bits & 63; }
   bool atomic() const { return bits & ATOMIC; }
   bool async() const { return bits & ASYNC; }
+  bool refill() const { return bits & REFILL; }
 };
 
 // What one agent read: for each piece, the time and, in the lowest six bits, the lane or SEVERAL.
@@ -43,6 +46,7 @@ class SharedShadow {
   void resize(uint32_t shared_bytes, int shift) {
     const size_t pieces = (shared_bytes + (size_t{1} << shift) - 1) >> shift;
     read.assign(pieces / FEW + 1, 0);
+    tiles.clear();
     if (pieces == written.size() && shift == this->shift) {
       return;
     }
@@ -75,6 +79,7 @@ class SharedShadow {
     return later;
   }
   void forget() {
+    tiles.clear();
     for (auto* all : {&written, &writer, &write_pc, &read}) {
       std::fill(all->begin(), all->end(), 0);
     }
@@ -90,6 +95,7 @@ class SharedShadow {
   std::vector<uint32_t> read;                 // when one of FEW pieces was last read
   std::vector<std::unique_ptr<Reads>> reads;  // by agent
   std::vector<uint32_t> readers;              // agents that have read something
+  Tiles tiles;                                // of tensor copies
 
  private:
   [[gnu::noinline]] Reads& add_reader(uint32_t agent) {

@@ -309,7 +309,7 @@ std::string record_json(const Launch& launch, const Result& result) {
     out += std::string(first ? "" : ",") + json_quote(form) + ":" + scaled(warps, scale);
     first = false;
   }
-  return out + "}}";
+  return out + "},\"notes\":" + to_json(placed(kernel, result.notes)) + "}";
 }
 
 }  // namespace wbsim

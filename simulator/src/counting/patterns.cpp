@@ -73,15 +73,16 @@ void mark(Lines::Line& line, uint64_t address, uint32_t bytes) {
   line.bytes[at / 64] |= ((uint64_t{1} << bytes) - 1) << at % 64;
 }
 
-// The bytes [first, last), contiguous.
-void find_stretch(uint64_t first, uint64_t last, Lines& lines) {
+// Contiguous bytes. The access is not checked yet: they may go around the end of the address space.
+void find_stretch(uint64_t first, uint32_t bytes, Lines& lines) {
   lines.size = 0;
-  for (uint64_t number = first / LINE_BYTES; number * LINE_BYTES < last; number++) {
-    const uint64_t base = number * LINE_BYTES;
-    const auto from = static_cast<uint32_t>(std::max(first, base) - base);
-    const auto to = static_cast<uint32_t>(std::min(last, base + LINE_BYTES) - base);
+  while (bytes > 0) {
+    const auto from = static_cast<uint32_t>(first % LINE_BYTES);
+    const uint32_t to = std::min(from + bytes, LINE_BYTES);
     Lines::Line& line = lines.line[lines.size++];
-    line.number = number;
+    line.number = first / LINE_BYTES;
+    first += to - from;
+    bytes -= to - from;
     auto below = [](uint32_t n) { return n >= 64 ? ~uint64_t{0} : (uint64_t{1} << n) - 1; };
     line.bytes[0] = below(to) & ~below(from);
     line.bytes[1] = to > 64 ? below(to - 64) & ~(from > 64 ? below(from - 64) : 0) : 0;
@@ -209,10 +210,10 @@ void find_lines(const WarpAccess& access, Mask mask, Lines& lines) {
   if (access.regular && mask != 0) {
     const int low = std::countr_zero(mask), high = 31 - std::countl_zero(mask);
     if (access.step == 0) {
-      return find_stretch(access.first, access.first + access.bytes, lines);
+      return find_stretch(access.first, access.bytes, lines);
     }
     if (access.step == access.bytes && std::popcount(mask) == high - low + 1) {
-      return find_stretch(access.at(low), access.at(high) + access.bytes, lines);
+      return find_stretch(access.at(low), (high - low + 1) * access.bytes, lines);
     }
     lines.size = 0;  // lanes of one line are consecutive
     for_lanes(mask, [&](int l) {

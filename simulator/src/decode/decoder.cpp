@@ -9,6 +9,7 @@
 
 #include "checks/finding.h"
 #include "decode/functions.h"
+#include "decode/names.h"
 #include "decode/registers.h"
 #include "exec/warp.h"
 
@@ -18,6 +19,8 @@ using ptx::Operand;
 using ptx::Type;
 
 namespace {
+
+constexpr size_t MAX_FRAME = 64 << 20;  // bytes
 
 constexpr std::pair<const char*, Special> SPECIALS[] = {
     {"%tid.x", Special::TidX},
@@ -96,11 +99,15 @@ class FrameLayout {
   // Assigns places to a function's registers.
   void add(FunctionCode& function) {
     // Predicates first: they are small and would leave gaps between the others.
-    std::vector<int> shared = share_slots(*function.source);
+    const auto [shared, unset] = share_slots(*function.source);
     function.slots.resize(shared.size(), UINT32_MAX);
     function.accumulators = accumulators_of(*function.source);
     place(function, shared, true);
     place(function, shared, false);
+    for (int r : unset) {
+      const Type type = function.source->registers[r].type;
+      function.unset.push_back({function.slots[r], type == Type::Pred ? 0 : lane_bytes(type)});
+    }
     if (!function.is_kernel()) {
       function.stack_slot = register_of(function, 4);
     }
@@ -182,6 +189,10 @@ class FrameLayout {
     // Slot 0 stays unused, so that 0 can mean "none yet" above.
     size_t at = std::max<size_t>(64, kernel_.frame.size());
     at = (at + align - 1) / align * align;
+    if (at + bytes > MAX_FRAME) {
+      throw ptx::ParseError("the kernel has more registers and constants than fit into " +
+                            std::to_string(MAX_FRAME >> 20) + " MB per warp");
+    }
     kernel_.frame.resize(at + bytes, 0xff);  // what was never written reads as NaN
     return static_cast<uint32_t>(at);
   }
@@ -258,7 +269,7 @@ uint32_t Decode::src(const Operand& op, Type type) {
       if (!whole || type == Type::Pred || is_pred || register_bytes(op) != bytes) {
         throw Unsupported{};
       }
-      sources.push_back(function.slots[op.reg]);
+      sources.push_back({function.slots[op.reg], bytes});
       return function.slots[op.reg];
     }
     case Operand::Integer:
@@ -309,9 +320,7 @@ uint32_t Decode::dst(const Operand& op, Type type) {
   if (pred != (type == Type::Pred) || (!pred && register_bytes(op) != lane_bytes(type))) {
     throw Unsupported{};
   }
-  if (!pred) {
-    targets.push_back(function.slots[op.reg]);
-  }
+  targets.push_back({function.slots[op.reg], pred ? 0 : lane_bytes(type)});
   return function.slots[op.reg];
 }
 
@@ -350,6 +359,7 @@ uint32_t Decode::pred(const Operand& op) {
   if (op.kind != Operand::Register || function.source->registers[op.reg].type != Type::Pred) {
     throw Unsupported{};
   }
+  sources.push_back({function.slots[op.reg], 0});
   return function.slots[op.reg];
 }
 
@@ -381,6 +391,10 @@ uint64_t Decode::address_of(const std::string& symbol, ptx::Space& space) const 
   if (found != function.addresses.end()) {
     space = found->second.first;
     return found->second.second;
+  }
+  if (auto shared = kernel.shared.find(symbol); shared != kernel.shared.end()) {
+    space = ptx::Space::Shared;
+    return shared->second;
   }
   space = ptx::Space::Global;
   auto global = kernel.module->symbols.find(symbol);
@@ -420,13 +434,11 @@ void decode_instruction(const ptx::Instruction& source, Kernel& kernel, Function
     if (!inst.run || !d.empty()) {
       throw Unsupported{};
     }
-    if (kernel.uses_products) {
-      info.first_operand = static_cast<uint32_t>(kernel.operands.size());
-      info.num_sources = static_cast<uint16_t>(d.sources.size());
-      info.num_targets = static_cast<uint16_t>(d.targets.size());
-      kernel.operands.insert(kernel.operands.end(), d.sources.begin(), d.sources.end());
-      kernel.operands.insert(kernel.operands.end(), d.targets.begin(), d.targets.end());
-    }
+    info.first_operand = static_cast<uint32_t>(kernel.operands.size());
+    info.num_sources = static_cast<uint16_t>(d.sources.size());
+    info.num_targets = static_cast<uint16_t>(d.targets.size());
+    kernel.operands.insert(kernel.operands.end(), d.sources.begin(), d.sources.end());
+    kernel.operands.insert(kernel.operands.end(), d.targets.begin(), d.targets.end());
   } catch (Unsupported&) {
     inst = Inst{};
     info = InstInfo{};

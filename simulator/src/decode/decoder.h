@@ -69,7 +69,7 @@ class Decode {
   std::vector<std::string> mods_;
 
  public:
-  std::vector<uint32_t> sources, targets;  // slots of the registers requested so far
+  std::vector<Register> sources, targets;  // the registers requested so far
 };
 
 }  // namespace wbsim

@@ -2,11 +2,7 @@
 
 #include "decode/functions.h"
 
-#include <cxxabi.h>
-
 #include <algorithm>
-#include <cstdlib>
-#include <functional>
 #include <map>
 #include <set>
 
@@ -53,14 +49,8 @@ const ptx::Function* callee_of(const Module& module, const ptx::Instruction& cal
   return nullptr;
 }
 
-bool calls_indirectly(const Module& module, const ptx::Function& f) {
-  return std::any_of(f.code.begin(), f.code.end(), [&](const ptx::Instruction& inst) {
-    return inst.opcode == "call" && !callee_of(module, inst);
-  });
-}
-
 // The functions of a module whose address appears in its data or its code.
-std::set<const ptx::Function*> address_taken(const Module& module) {
+std::vector<const ptx::Function*> address_taken(const Module& module) {
   std::set<const ptx::Function*> taken;
   auto take = [&](const std::string& symbol) {
     const ptx::Function* f = module.find_function(symbol);
@@ -80,10 +70,13 @@ std::set<const ptx::Function*> address_taken(const Module& module) {
       }
     }
   }
-  return taken;
+  return {taken.begin(), taken.end()};
 }
 
-// What a function may call. Through a pointer, that is every function whose address is taken.
+// What a call through a register calls: every function whose address is taken.
+constexpr const ptx::Function* ANY_POINTER = nullptr;
+
+// What a function may call.
 std::vector<const ptx::Function*> callees_of(const Module& module, const ptx::Function& f) {
   std::set<const ptx::Function*> out;
   for (const ptx::Instruction& inst : f.code) {
@@ -91,30 +84,11 @@ std::vector<const ptx::Function*> callees_of(const Module& module, const ptx::Fu
       continue;
     }
     const ptx::Function* callee = callee_of(module, inst);
-    if (callee && callee->defined) {
-      out.insert(callee);
+    if (!callee || callee->defined) {
+      out.insert(callee ? callee : ANY_POINTER);
     }
-  }
-  if (calls_indirectly(module, f)) {
-    out.merge(address_taken(module));
   }
   return {out.begin(), out.end()};
-}
-
-using CallGraph = std::map<const ptx::Function*, std::vector<const ptx::Function*>>;
-
-// Whether a function may be called while it is running.
-bool is_recursive(CallGraph& graph, const ptx::Function* f) {
-  std::set<const ptx::Function*> reached;
-  std::vector<const ptx::Function*> next = graph[f];
-  while (!next.empty()) {
-    const ptx::Function* at = next.back();
-    next.pop_back();
-    if (reached.insert(at).second) {
-      next.insert(next.end(), graph[at].begin(), graph[at].end());
-    }
-  }
-  return reached.contains(f);
 }
 
 // Whether a function allocates stack memory as it runs.
@@ -155,11 +129,73 @@ void lay_out_stack(FunctionCode& function) {
   }
   for (const ptx::Variable& v : function.source->locals) {
     if (v.space == ptx::Space::Local || v.space == ptx::Space::Param) {
-      add(v);
+      function.variables[v.name] = add(v);
     }
   }
   function.stack_bytes = (size + 15) / 16 * 16;
 }
+
+// Collects what a function calls, and what that calls, in one pass. Functions that call each other
+// in a circle are found by Tarjan's algorithm: the first of them that was visited is the lowest
+// that any of them reaches.
+class Calls {
+ public:
+  explicit Calls(Kernel& kernel) : kernel_(kernel) {}
+
+  // Callees come before their callers: the lanes inside a call have the smaller pc, run first, and
+  // rejoin the others after the call.
+  void visit(const ptx::Function* f, int depth) {
+    if (depth > MAX_CALL_DEPTH) {
+      throw ptx::ParseError("functions call each other in a chain of more than " +
+                            std::to_string(MAX_CALL_DEPTH));
+    }
+    std::unique_ptr<FunctionCode> function;
+    if (f != ANY_POINTER) {
+      function = std::make_unique<FunctionCode>();
+      function->source = f;
+      lay_out_stack(*function);
+    }
+    Node& node = nodes_[f];
+    const int number = node.number = node.lowest = static_cast<int>(nodes_.size());
+    circle_.push_back(f);
+    for (const ptx::Function* callee :
+         f == ANY_POINTER ? address_taken(*kernel_.module) : callees_of(*kernel_.module, *f)) {
+      if (!nodes_.contains(callee)) {
+        visit(callee, depth + 1);
+      }
+      const Node& other = nodes_[callee];
+      node.stack_bytes = std::max(node.stack_bytes, other.stack_bytes);
+      node.lowest = other.finished ? node.lowest : std::min(node.lowest, other.lowest);
+      node.recursive |= callee == f;
+    }
+    if (node.lowest == number) {
+      const bool several = circle_.back() != f;
+      do {
+        Node& member = nodes_[circle_.back()];
+        member.finished = true;
+        member.recursive |= several;
+        circle_.pop_back();
+      } while (!node.finished);
+    }
+    if (function) {
+      node.stack_bytes += function->stack_bytes;
+      kernel_.functions.push_back(std::move(function));
+    }
+  }
+  bool is_recursive(const ptx::Function* f) { return nodes_[f].recursive; }
+  uint64_t stack_bytes(const ptx::Function* f) { return nodes_[f].stack_bytes; }
+
+ private:
+  struct Node {
+    int number = 0, lowest = 0;
+    bool finished = false;     // everything that it reaches has been visited
+    bool recursive = false;    // may be called while it is running
+    uint64_t stack_bytes = 0;  // from here down, at most
+  };
+  Kernel& kernel_;
+  std::map<const ptx::Function*, Node> nodes_;
+  std::vector<const ptx::Function*> circle_;  // visited, but not finished
+};
 
 }  // namespace
 
@@ -170,39 +206,18 @@ const ptx::Function* Module::find_function(const std::string& name) const {
 }
 
 void collect_functions(Kernel& kernel) {
-  CallGraph graph;
-  // Callees come before their callers: the lanes inside a call have the smaller pc, run first, and
-  // rejoin the others after the call.
-  std::map<const ptx::Function*, uint64_t> deepest;  // bytes of stack from here down
-  std::function<void(const ptx::Function*, int)> visit = [&](const ptx::Function* f, int depth) {
-    if (depth > MAX_CALL_DEPTH) {
-      throw ptx::ParseError("functions call each other in a chain of more than " +
-                            std::to_string(MAX_CALL_DEPTH));
-    }
-    auto function = std::make_unique<FunctionCode>();
-    function->source = f;
-    lay_out_stack(*function);
-    graph[f] = callees_of(*kernel.module, *f);
-    uint64_t below = 0;
-    for (const ptx::Function* callee : graph[f]) {
-      if (!graph.contains(callee)) {
-        visit(callee, depth + 1);
-      }
-      below = std::max(below, deepest[callee]);
-    }
-    deepest[f] = function->stack_bytes + below;
-    kernel.functions.push_back(std::move(function));
-  };
-  visit(kernel.function, 0);
+  Calls calls(kernel);
+  calls.visit(kernel.function, 0);
   for (auto& function : kernel.functions) {
-    function->recursive = is_recursive(graph, function->source);
+    function->recursive = calls.is_recursive(function->source);
     kernel.open_stack |= function->recursive || allocates(*function->source);
   }
-  if (deepest[kernel.function] > MAX_LOCAL) {
+  const uint64_t deepest = calls.stack_bytes(kernel.function);
+  if (deepest > MAX_LOCAL) {
     throw ptx::ParseError("a thread's variables take more than the " + std::to_string(MAX_LOCAL) +
                           " bytes of local memory there are");
   }
-  kernel.local_bytes = static_cast<uint32_t>(deepest[kernel.function]);
+  kernel.local_bytes = static_cast<uint32_t>(deepest);
 }
 
 void lay_out_memory(Kernel& kernel) {
@@ -223,57 +238,25 @@ void lay_out_memory(Kernel& kernel) {
       }
     }
   }
-  auto for_all = [&](const ptx::Variable& v, uint64_t address) {
-    for (auto& function : kernel.functions) {
-      function->addresses.try_emplace(v.name, v.space, address);
-    }
-  };
-  // Dynamic shared memory starts after it, aligned for the strictest of its declarations.
-  uint32_t align = 16;
+  // Dynamic shared memory starts after it, aligned for the strictest of its declarations. A kernel
+  // that uses none has no such gap: behind its last variable is nothing.
+  uint32_t align = 1;
   for (const ptx::Variable& v : kernel.module->ptx->globals) {
     if (v.space != ptx::Space::Shared) {
       continue;
     }
     if (v.external) {
-      align = std::max<uint32_t>(align, v.align);
+      align = named.contains(v.name) ? std::max<uint32_t>({align, 16, uint32_t(v.align)}) : align;
     } else if (named.contains(v.name)) {
-      for_all(v, SHARED_BASE + place(kernel.shared_bytes, v));
+      kernel.shared.try_emplace(v.name, SHARED_BASE + place(kernel.shared_bytes, v));
     }
   }
   kernel.shared_bytes = (kernel.shared_bytes + align - 1) / align * align;
   for (const ptx::Variable& v : kernel.module->ptx->globals) {
     if (v.space == ptx::Space::Shared && v.external) {
-      for_all(v, SHARED_BASE + kernel.shared_bytes);
+      kernel.shared.try_emplace(v.name, SHARED_BASE + kernel.shared_bytes);
     }
   }
-}
-
-// "void tiled<32>(float const*, int)" -> "tiled<32>".
-std::string pretty_name(const std::string& mangled) {
-  int status = 0;
-  char* text = abi::__cxa_demangle(mangled.c_str(), nullptr, nullptr, &status);
-  if (!text) {
-    return mangled;
-  }
-  std::string name = text;
-  std::free(text);
-  int depth = 0;
-  for (size_t i = 0; i < name.size(); i++) {
-    depth += name[i] == '<' ? 1 : name[i] == '>' ? -1 : 0;
-    if (name[i] == '(' && depth == 0 && name.compare(i, 21, "(anonymous namespace)") != 0) {
-      name.resize(i);
-      break;
-    }
-  }
-  // Drop the return type of a template: the last space outside <> and ().
-  depth = 0;
-  for (size_t i = name.size(); i-- > 0;) {
-    depth += name[i] == '>' || name[i] == ')' ? 1 : name[i] == '<' || name[i] == '(' ? -1 : 0;
-    if (name[i] == ' ' && depth == 0) {
-      return name.substr(i + 1);
-    }
-  }
-  return name;
 }
 
 }  // namespace wbsim

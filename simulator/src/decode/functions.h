@@ -13,7 +13,5 @@ constexpr uint32_t RETURN_BYTES = 4;
 void collect_functions(Kernel& kernel);
 // Assigns addresses to the kernel's parameters and its shared variables.
 void lay_out_memory(Kernel& kernel);
-// "void tiled<32>(float const*, int)" -> "tiled<32>".
-std::string pretty_name(const std::string& mangled);
 
 }  // namespace wbsim

@@ -60,11 +60,12 @@ struct InstInfo {
   // How it orders other accesses: atomic, volatile and relaxed ones are strong.
   bool strong = false, releases = false, wide = false;  // wide: for other clusters too
   uint32_t flops = 0;                                   // per lane
-  // In kernels with wgmma: the registers that it reads, then those it writes (Kernel::operands).
+  // The registers that it reads, then those it writes (Kernel::operands).
   uint32_t first_operand = 0;
   uint16_t num_sources = 0, num_targets = 0;
   bool bypasses_l1 = false;
   bool compares = false;  // atom.cas
+  int32_t base = -1;      // what its address is computed from, in Kernel::bases; -1: not known
 };
 
 }  // namespace wbsim

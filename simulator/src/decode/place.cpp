@@ -2,12 +2,14 @@
 
 #include "checks/finding.h"
 
+#include <algorithm>
 #include <filesystem>
+#include <set>
+#include <utility>
+#include <vector>
 
 namespace wbsim {
-namespace {
 
-// Headers of the toolkit, its libraries and the host compiler are not where a learner looks.
 bool is_system_file(const std::string& file) {
   for (const char* part : {"/targets/x86_64-linux/include/", "/targets/sbsa-linux/include/",
                            "/nvidia/cu1", "/include/cuda"}) {
@@ -18,31 +20,113 @@ bool is_system_file(const std::string& file) {
   return file.starts_with("/usr/");
 }
 
-}  // namespace
+namespace {
 
-Place place_of(const Module& module, const ptx::Instruction& inst) {
-  Place place;
+// Calls f(file, line) for the frames of an instruction's inlining chain, from the inside out.
+template <class F>
+void each_frame(const Module& module, const ptx::Instruction& inst, F f) {
   const ptx::Module& ptx = *module.ptx;
   int depth = 0;
   for (int i = inst.location; i >= 0 && depth < 32; i = ptx.locations[i].inlined_at, depth++) {
     const ptx::Location& at = ptx.locations[i];
-    std::string file = at.file < static_cast<int>(ptx.files.size()) ? ptx.files[at.file] : "?";
-    if (place.line == 0) {
-      if (!is_system_file(file)) {
-        place.file = file;
-        place.line = at.line;
-      }
-    } else {
-      place.chain += "\n  inlined at " + shorten(file) + ":" + std::to_string(at.line);
+    f(at.file < static_cast<int>(ptx.files.size()) ? ptx.files[at.file] : "?", at.line);
+  }
+}
+
+using Frame = std::pair<std::string, int>;  // file and line
+
+std::string line_of(const Frame& frame) {
+  return shorten(frame.first) + ":" + std::to_string(frame.second);
+}
+
+// The frames that are in the user's sources, from the inside out.
+std::vector<Frame> user_frames(const Module& module, const ptx::Instruction& inst) {
+  std::vector<Frame> frames;
+  each_frame(module, inst, [&](const std::string& file, int line) {
+    if (!is_system_file(file)) {
+      frames.emplace_back(file, line);
     }
+  });
+  return frames;
+}
+
+// Whether the function of an instruction has a line inlined at several places.
+bool has_several_callers(const Module& module, const ptx::Instruction& inst, const Frame& frame) {
+  std::set<Frame> callers;
+  for (auto& [name, function] : module.ptx->functions) {
+    const auto& code = function.code;
+    if (code.empty() || &inst < code.data() || &inst >= code.data() + code.size()) {
+      continue;
+    }
+    for (const ptx::Instruction& other : code) {
+      const std::vector<Frame> frames = user_frames(module, other);
+      for (size_t i = 0; i + 1 < frames.size(); i++) {
+        if (frames[i] == frame) {
+          callers.insert(frames[i + 1]);
+        }
+      }
+    }
+  }
+  return callers.size() > 1;
+}
+
+}  // namespace
+
+Place place_of(const Module& module, const ptx::Instruction& inst) {
+  Place place;
+  each_frame(module, inst, [&](const std::string& file, int line) {
+    if (place.line > 0) {
+      place.chain += "\n  inlined at " + shorten(file) + ":" + std::to_string(line);
+    } else if (!is_system_file(file)) {
+      place.file = file;
+      place.line = line;
+    }
+  });
+  return place;
+}
+
+Place call_of(const Module& module, const ptx::Instruction& inst) {
+  const std::vector<Frame> frames = user_frames(module, inst);
+  if (frames.empty()) {
+    return {};
+  }
+  // Out of the file of the helper, unless the whole kernel is in it; then to where a function is
+  // called from several places.
+  size_t at = 0;
+  const size_t outermost = frames.size() - 1;
+  while (frames[0].first != frames[outermost].first && frames[at].first == frames[0].first) {
+    at++;
+  }
+  while (at < outermost && has_several_callers(module, inst, frames[at])) {
+    at++;
+  }
+  Place place{frames[at].first, frames[at].second, ""};
+  for (size_t i = at; i-- > 0;) {
+    place.chain += "\n  inlined there: " + line_of(frames[i]);
+  }
+  for (size_t i = at + 1; i < frames.size(); i++) {
+    place.chain += "\n  inlined at " + line_of(frames[i]);
   }
   return place;
 }
 
+bool is_asynchronous(const ptx::Instruction& inst) {
+  return inst.opcode == "cp" || inst.opcode == "wgmma" ||
+         std::find(inst.mods.begin(), inst.mods.end(), "async") != inst.mods.end();
+}
+
+void name_call(Finding& finding, const Module& module, const ptx::Instruction& inst) {
+  const Place place = call_of(module, inst);
+  finding.file = place.file;
+  finding.line = place.line;
+  finding.chain = place.chain;
+}
+
 void set_other(Finding& finding, const Module& module, const ptx::Instruction& inst) {
-  const Place place = place_of(module, inst);
+  const Place place = is_asynchronous(inst) ? call_of(module, inst) : place_of(module, inst);
   finding.other_file = place.file;
   finding.other_line = place.line;
+  finding.other_chain = place.chain;
 }
 
 std::string shorten(const std::string& file) {

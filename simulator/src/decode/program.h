@@ -68,6 +68,12 @@ enum class Special : uint8_t {
 
 struct Module;
 
+// A place in a warp's frame.
+struct Register {
+  uint32_t slot;
+  int lane_bytes;  // 0: a predicate
+};
+
 // A function whose code is part of a kernel: the kernel itself, or a device function it may call.
 //
 // Each has its own registers in the warp's frame; a lane is inside one activation of it at a time,
@@ -81,15 +87,14 @@ struct FunctionCode {
     uint32_t offset, bytes;  // in the stack frame
   };
   std::vector<Place> params, returns;
-  uint32_t stack_bytes = 0;  // of its stack frame; starts with where to return to
-  uint32_t stack_slot = 0;   // register: the offset of the lane's stack frame
-  struct Register {
-    uint32_t slot;
-    int lane_bytes;  // 0: a predicate
-  };
-  std::vector<uint32_t> slots;      // of its PTX registers
-  std::vector<bool> accumulators;   // which of them wgmma writes
-  std::vector<Register> registers;  // every slot, once
+  std::map<std::string, Place> variables;  // what it declares, and what it passes to others
+  uint32_t stack_bytes = 0;                // of its stack frame; starts with where to return to
+  uint32_t stack_slot = 0;                 // register: the offset of the lane's stack frame
+  std::map<std::string, std::vector<uint32_t>> targets;  // of its .branchtargets, once used
+  std::vector<uint32_t> slots;                           // of its PTX registers
+  std::vector<bool> accumulators;                        // which of them wgmma writes
+  std::vector<Register> registers;                       // every slot, once
+  std::vector<Register> unset;  // those that may be read before they are written
   struct LocalAddress {
     uint32_t slot;
     int lane_bytes;
@@ -106,6 +111,15 @@ struct CallSite {
   const FunctionCode* caller = nullptr;
   const FunctionCode* callee = nullptr;            // nullptr: not known until it runs
   std::vector<FunctionCode::Place> args, returns;  // in the caller's stack frame
+};
+
+// What an address is computed from (decode/bases.h): a variable in shared memory or of the module,
+// or one of the kernel's parameters, the one that is a pointer.
+struct Base {
+  std::string variable;              // its name; empty: none
+  uint32_t first = 0, last = 0;      // in shared memory: offsets; last: UINT32_MAX if dynamic
+  std::vector<uint32_t> parameters;  // offsets of 64-bit ones that the address depends on
+  bool operator==(const Base& other) const = default;
 };
 
 struct Kernel {
@@ -128,12 +142,14 @@ struct Kernel {
   std::vector<SpecialSlot> specials;
   std::vector<std::pair<uint32_t, uint32_t>> params;  // offset, bytes
   uint32_t param_bytes = 0;
-  uint32_t shared_bytes = 0;       // static
-  uint32_t local_bytes = 0;        // per lane; unless the stack is open, the deepest stack
-  bool open_stack = false;         // the stack's depth is not known: recursion, alloca
-  bool uses_heap = false;          // calls malloc
-  bool uses_products = false;      // of wgmma
-  std::vector<uint32_t> operands;  // slots; see InstInfo
+  uint32_t shared_bytes = 0;               // static
+  std::map<std::string, uint64_t> shared;  // addresses of the module's shared variables
+  uint32_t local_bytes = 0;                // per lane; unless the stack is open, the deepest stack
+  bool open_stack = false;                 // the stack's depth is not known: recursion, alloca
+  bool uses_heap = false;                  // calls malloc
+  bool uses_products = false;              // of wgmma
+  std::vector<Base> bases;                 // see InstInfo::base
+  std::vector<Register> operands;          // see InstInfo
   int max_threads = 1024;
   std::optional<uint64_t> dynamic_shared_limit;  // cudaFuncAttributeMaxDynamicSharedMemorySize
 

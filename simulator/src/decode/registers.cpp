@@ -6,6 +6,7 @@
 #include "decode/registers.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstdint>
 #include <map>
 
@@ -17,9 +18,22 @@ namespace {
 using ptx::Instruction;
 using ptx::Operand;
 
+// Beyond this, registers do not share slots: finding out which of them could would take too long.
+constexpr size_t MAX_WORDS = 1 << 24;  // of the sets of all blocks
+constexpr size_t MAX_STEPS = 1 << 30;  // over words of sets
+constexpr size_t MAX_EDGES = 1 << 20;  // between blocks
+
 // Sets of registers, as bits.
 using Set = std::vector<uint64_t>;
 
+template <class F>
+void each_in(const Set& set, F f) {
+  for (size_t i = 0; i < set.size(); i++) {
+    for (uint64_t rest = set[i]; rest; rest &= rest - 1) {
+      f(static_cast<int>(64 * i) + std::countr_zero(rest));
+    }
+  }
+}
 bool contains(const Set& set, int r) { return (set[r / 64] >> (r % 64)) & 1; }
 void insert(Set& set, int r) { set[r / 64] |= uint64_t{1} << (r % 64); }
 void erase(Set& set, int r) { set[r / 64] &= ~(uint64_t{1} << (r % 64)); }
@@ -88,7 +102,7 @@ std::vector<std::string> targets_of(const ptx::Function& f, const Instruction& b
 }
 bool is_exit(const Instruction& inst) { return inst.opcode == "ret" || inst.opcode == "exit"; }
 
-// Empty if the control flow is not known.
+// Empty if the control flow is not known, or too complicated.
 std::vector<Block> blocks_of(const ptx::Function& f) {
   const int n = static_cast<int>(f.code.size());
   std::vector<bool> starts(n + 1, false);
@@ -110,6 +124,7 @@ std::vector<Block> blocks_of(const ptx::Function& f) {
     blocks.back().last = i;
     block_at[i] = static_cast<int>(blocks.size()) - 1;
   }
+  size_t edges = 0;
   for (Block& block : blocks) {
     const Instruction& last = f.code[block.last];
     bool falls_through = last.guard >= 0 || !(is_branch(last) || is_exit(last));
@@ -120,7 +135,8 @@ std::vector<Block> blocks_of(const ptx::Function& f) {
       continue;
     }
     std::vector<std::string> targets = targets_of(f, last);
-    if (targets.empty()) {
+    edges += targets.size();
+    if (targets.empty() || edges > MAX_EDGES) {
       return {};
     }
     for (const std::string& label : targets) {
@@ -149,7 +165,12 @@ Set before(const std::vector<Accesses>& accesses, const Block& block, Set live) 
   return live;
 }
 
-void find_live(const std::vector<Accesses>& accesses, std::vector<Block>& blocks, size_t words) {
+// False if that takes too long.
+bool find_live(const std::vector<Accesses>& accesses, std::vector<Block>& blocks, size_t words) {
+  if (blocks.size() * words > MAX_WORDS) {
+    return false;
+  }
+  size_t steps = 0;
   for (Block& block : blocks) {
     block.live_in = block.live_out = Set(words, 0);
   }
@@ -157,6 +178,10 @@ void find_live(const std::vector<Accesses>& accesses, std::vector<Block>& blocks
     changed = false;
     for (auto block = blocks.rbegin(); block != blocks.rend(); ++block) {
       Set out(words, 0);
+      steps += (block->successors.size() + 1) * words + block->last - block->first;
+      if (steps > MAX_STEPS) {
+        return false;
+      }
       for (int s : block->successors) {
         for (size_t i = 0; i < words; i++) {
           out[i] |= blocks[s].live_in[i];
@@ -168,6 +193,7 @@ void find_live(const std::vector<Accesses>& accesses, std::vector<Block>& blocks
       block->live_in = std::move(in);
     }
   }
+  return true;
 }
 
 struct Interval {
@@ -190,25 +216,50 @@ std::vector<bool> accumulators_of(const ptx::Function& f) {
   return accumulators;
 }
 
-std::vector<int> share_slots(const ptx::Function& f) {
+bool may_decide_branch(const ptx::Function& f, const Instruction& load) {
+  Set known(f.registers.size() / 64 + 1, 0);
+  auto is_known = [&](int r) { return contains(known, r); };
+  each_register(load.args[0], [&](int r) { insert(known, r); });
+  for (bool changed = true; changed;) {
+    changed = false;
+    for (const Instruction& inst : f.code) {
+      if (inst.guard >= 0 && is_known(inst.guard)) {
+        return true;
+      }
+      const Accesses a = accesses_of(inst);
+      if (std::none_of(a.reads.begin(), a.reads.end(), is_known)) {
+        continue;
+      }
+      if (overwrites_first(inst)) {
+        for (int r : a.writes) {
+          changed |= !is_known(r);
+          insert(known, r);
+        }
+      } else if (has(inst, "param") || inst.opcode == "brx" || inst.opcode == "call") {
+        return true;
+      }
+    }
+  }
+  return false;
+}
+
+SharedSlots share_slots(const ptx::Function& f) {
   const int n = static_cast<int>(f.registers.size());
-  std::vector<int> slots(n, -1);
+  std::vector<int> slots(n, -1), unset;
   std::map<int, int> used;  // slots of a width
   std::vector<Block> blocks = blocks_of(f);
-  if (blocks.empty()) {
+  std::vector<Accesses> accesses;
+  for (const Instruction& inst : f.code) {
+    accesses.push_back(accesses_of(inst));
+  }
+  if (blocks.empty() || !find_live(accesses, blocks, n / 64 + 1)) {
     for (int r = 0; r < n; r++) {
       if (f.registers[r].type != ptx::Type::None) {
         slots[r] = used[width_class(f.registers[r].type)]++;
       }
     }
-    return slots;
+    return {slots, unset};
   }
-
-  std::vector<Accesses> accesses;
-  for (const Instruction& inst : f.code) {
-    accesses.push_back(accesses_of(inst));
-  }
-  find_live(accesses, blocks, n / 64 + 1);
 
   // From the first to the last instruction, in code order, at which a register holds a
   // value.
@@ -221,14 +272,8 @@ std::vector<int> share_slots(const ptx::Function& f) {
     intervals[r].last = std::max(intervals[r].last, at);
   };
   for (const Block& block : blocks) {
-    for (int r = 0; r < n; r++) {
-      if (contains(block.live_in, r)) {
-        extend(r, block.first);
-      }
-      if (contains(block.live_out, r)) {
-        extend(r, block.last);
-      }
-    }
+    each_in(block.live_in, [&](int r) { extend(r, block.first); });
+    each_in(block.live_out, [&](int r) { extend(r, block.last); });
     for (int i = block.first; i <= block.last; i++) {
       for (int r : accesses[i].reads) {
         extend(r, i);
@@ -239,6 +284,13 @@ std::vector<int> share_slots(const ptx::Function& f) {
     }
   }
   std::vector<bool> accumulators = accumulators_of(f);
+  // Not accumulators: whether a product reads or overwrites them is known when it runs.
+  for (int r = 0; r < n; r++) {
+    if (contains(blocks.front().live_in, r) && f.registers[r].type != ptx::Type::None &&
+        !accumulators[r]) {
+      unset.push_back(r);
+    }
+  }
   for (Interval& v : intervals) {
     if (accumulators[v.reg]) {  // written at a time that is unknown here: never shares
       v.first = 0;
@@ -278,7 +330,7 @@ std::vector<int> share_slots(const ptx::Function& f) {
       used[width] = std::max(used[width], 1);
     }
   }
-  return slots;
+  return {slots, unset};
 }
 
 }  // namespace wbsim

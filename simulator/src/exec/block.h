@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <cstring>
+#include <map>
 #include <memory>
 #include <new>
 #include <string>
@@ -65,6 +66,7 @@ struct Block {
   std::vector<Warp> warps;
   Barrier barriers[16];
   int live_warps = 0;
+  std::map<uint32_t, uint32_t> mbarriers;  // by offset: how many phases of it are complete
   std::shared_ptr<CopyQueue> copies;
   std::shared_ptr<L1Cache> l1;       // in a launch that counts
   std::shared_ptr<Footprint> moved;  // likewise: to and from L2
@@ -99,6 +101,7 @@ struct Worker {
   GlobalShadow* global_shadow = nullptr;           // in launches that look for races
   std::vector<RunCount> counts;                    // parallel to Kernel::code
   std::shared_ptr<Counting> counting;              // of a launch that counts
+  Notes notes;                                     // in launches that count or check
   std::vector<Span> allowed;  // by instruction: the region that it touched last
   std::vector<std::unique_ptr<Cluster>> running, spare;
   uint64_t slice = 0;        // instructions a warp may run before the others get a turn

@@ -223,14 +223,15 @@ class Heap {
     if (bytes > bytes_) {
       return 0;
     }
-    bytes = std::max<uint64_t>(16, (bytes + 15) / 16 * 16);
+    const uint64_t requested = std::max<uint64_t>(bytes, 1);
+    bytes = whole_bytes(requested);
     for (auto [at, size] : free_) {
       if (size >= bytes) {
         free_.erase(at);
         if (size > bytes) {
           free_[at + bytes] = size - bytes;
         }
-        used_[at] = bytes;
+        used_[at] = requested;
         return at;
       }
     }
@@ -242,13 +243,29 @@ class Heap {
     if (used == used_.end()) {
       return false;
     }
-    auto here = free_.emplace(at, used->second).first;
+    auto here = free_.emplace(at, whole_bytes(used->second)).first;
     used_.erase(used);
     join(here);
     if (here != free_.begin()) {
       join(std::prev(here));
     }
     return true;
+  }
+  // Whether malloc has returned these bytes and free has not taken them back; else, the text says
+  // where they are.
+  bool holds(uint64_t at, uint64_t bytes, std::string& text) {
+    std::lock_guard lock(mutex_);
+    auto used = used_.upper_bound(at);
+    if (used != used_.begin()) {
+      const auto& [first, size] = *std::prev(used);
+      if (at - first < size + GAP) {
+        text = "byte " + std::to_string(at - first) + " of the " + std::to_string(size) +
+               " that malloc returned";
+        return at - first <= size && bytes <= size - (at - first);
+      }
+    }
+    text = "which malloc has not returned, or free() has taken back";
+    return false;
   }
   void set_bytes(uint64_t bytes) {
     std::lock_guard lock(mutex_);
@@ -260,6 +277,8 @@ class Heap {
   }
 
  private:
+  static constexpr uint64_t GAP = 16;  // at least, between two blocks
+  static uint64_t whole_bytes(uint64_t bytes) { return (bytes + GAP + 15) / 16 * 16; }
   // Merges a free stretch with the one right after it.
   void join(std::map<uint64_t, uint64_t>::iterator first) {
     auto second = std::next(first);
@@ -299,6 +318,19 @@ const Builtin* find_builtin(const std::string& name) {
   auto found = std::find_if(std::begin(BUILTINS), std::end(BUILTINS),
                             [&](const Builtin& b) { return name == b.name; });
   return found == std::end(BUILTINS) ? nullptr : found;
+}
+
+void check_heap(const Warp& w, const Inst* in, int lane, uint64_t address, uint64_t bytes,
+                const std::string& what) {
+  std::string place;
+  if (!Heap::get().holds(address, bytes, place)) {
+    Finding f =
+        finding_at(w, in, lane, "memcheck",
+                   "out-of-bounds " + what + " in the memory of malloc in kernels, " + place);
+    f.address = address;
+    f.hint = "check the index against the size given to malloc, and that free() comes last";
+    throw f;
+  }
 }
 
 Region device_heap() { return Heap::get().region(); }

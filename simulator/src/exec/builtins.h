@@ -26,6 +26,9 @@ const Builtin* find_builtin(const std::string& name);  // nullptr: there is none
 
 // The memory from which malloc in a kernel allocates. The first kernel that uses it fixes its size.
 Region device_heap();
+// Reports an access, "write of 4 bytes", to bytes of it that are not in use.
+void check_heap(const Warp& w, const Inst* in, int lane, uint64_t address, uint64_t bytes,
+                const std::string& what);
 bool device_heap_exists();  // some kernel has used it: others may hold pointers into it
 void set_device_heap_bytes(uint64_t bytes);  // of cudaLimitMallocHeapSize
 uint64_t device_heap_bytes();

@@ -2,8 +2,6 @@
 // scheduler (scheduler.cpp); and what it needs to know of copies and products in flight.
 #pragma once
 
-#include <string>
-
 #include "exec/warp.h"
 
 namespace wbsim {
@@ -34,9 +32,6 @@ const Inst* wait_cluster(Warp& w, const Inst* in, Mask m);
 const Inst* yield(Warp& w, const Inst* to);
 
 // ---- What is in flight (exec/ops/) --------------------------------------------------------------
-
-// What the mbarrier that a lane waits for at `in` still lacks; "" if it waits for something else.
-std::string awaited_text(Warp& w, const Inst* in, int lane);
 
 // All threads of the block have exited: its copies to global memory take effect, the others are
 // dropped.

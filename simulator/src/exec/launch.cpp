@@ -12,6 +12,7 @@
 #include "decode/place.h"
 #include "exec/block.h"
 #include "exec/ops/float_mode.h"
+#include "exec/progress.h"
 
 namespace wbsim {
 namespace {
@@ -120,7 +121,8 @@ Result run_grid(const Launch& launch, const std::atomic<bool>& interrupted) {
   const uint64_t at_most = std::max<uint64_t>(
       at_start, NUM_SMS * (2048 / launch.num_threads()) / launch.cluster_size() / num_workers);
 
-  GlobalShadow global_shadow(global_piece_shift(*launch.kernel));
+  const std::unique_ptr<Progress> progress = Progress::of(launch, num_workers);
+  GlobalShadow global_shadow(*launch.kernel);
 
   // The lowest cluster that found something determines the launch's finding.
   auto stop_with = [&](uint64_t cluster, Finding finding) {
@@ -152,20 +154,33 @@ Result run_grid(const Launch& launch, const std::atomic<bool>& interrupted) {
       result.output[cluster.index] = std::move(cluster.output);
     }
   };
-  // Instructions that a warp runs before it may be waiting for a cluster that has not started.
+  auto executed = [](const Worker& worker) {
+    uint64_t all = 0;
+    for (const auto& cluster : worker.running) {
+      all += cluster->instructions;
+    }
+    return all;
+  };
+  // Instructions that a cluster runs before it may be waiting for one that has not started.
   auto patience = [](const Worker& worker) {
     return worker.running.size() > 1 ? SLICE_SHARED : SLICE_ALONE;
   };
   // Gives every running cluster a turn. Returns whether all of them spun.
-  auto run_all = [&](Worker& worker, uint64_t& current) {
+  auto run_all = [&](Worker& worker, size_t index, uint64_t& current) {
     worker.slice = launch.counting ? SLICE_COUNTING : patience(worker);
     bool spun = true;
     for (size_t i = 0; i < worker.running.size() && !stop && !interrupted;) {
-      current = worker.running[i]->index;
-      Turn turn = run_turn(*worker.running[i]);
+      Cluster& cluster = *worker.running[i];
+      current = cluster.index;
+      const uint64_t before = cluster.instructions;
+      Turn turn = run_turn(cluster);
       spun &= turn == Turn::Spun;
+      if (progress) {
+        progress->advanced(worker, index, cluster.instructions - before,
+                           turn == Turn::Finished ? launch.cluster_size() : 0);
+      }
       if (turn == Turn::Finished) {
-        keep_output(*worker.running[i]);
+        keep_output(cluster);
         worker.spare.push_back(std::move(worker.running[i]));
         worker.running.erase(worker.running.begin() + i);
       } else {
@@ -174,7 +189,7 @@ Result run_grid(const Launch& launch, const std::atomic<bool>& interrupted) {
     }
     return spun;
   };
-  auto work = [&] {
+  auto work = [&](size_t index) {           // of the worker
     FloatMode mode(Round::Nearest, false);  // whatever the caller has set
     Worker worker;
     worker.launch = &launch;
@@ -189,7 +204,7 @@ Result run_grid(const Launch& launch, const std::atomic<bool>& interrupted) {
         worker.counting = std::make_shared<Counting>(num_instructions);
       }
       bool more = true, spun = false;
-      uint64_t turns = 0;  // in a row in which everything spun
+      uint64_t spent = 0;  // instructions of a cluster, while nothing but spinning happened
       while (!stop && !interrupted) {
         size_t wanted = spun ? worker.running.size() + 1 : at_start;
         while (more && worker.running.size() < std::min<uint64_t>(wanted, at_most)) {
@@ -198,8 +213,17 @@ Result run_grid(const Launch& launch, const std::atomic<bool>& interrupted) {
         if (worker.running.empty()) {
           break;
         }
-        turns = run_all(worker, current) ? turns + 1 : 0;
-        spun = turns * worker.slice >= patience(worker);
+        const uint64_t before = executed(worker);
+        if (run_all(worker, index, current)) {
+          spent += (executed(worker) - before) / worker.running.size();
+          if (num_workers > 1) {  // they may wait for one that has no core of its own
+            std::this_thread::yield();
+          }
+        } else {
+          spent = 0;
+        }
+        spun = spent >= patience(worker);
+        spent = spun ? 0 : spent;
       }
     } catch (Finding& finding) {
       stop_with(current, std::move(finding));
@@ -215,6 +239,7 @@ Result run_grid(const Launch& launch, const std::atomic<bool>& interrupted) {
     }
     std::lock_guard lock(mutex);
     add_counts(result.counts, worker.counts, launch.kernel->code);
+    result.notes.merge(worker.notes);
     if (worker.counting) {
       result.counting->merge(*worker.counting);
     }
@@ -224,11 +249,11 @@ Result run_grid(const Launch& launch, const std::atomic<bool>& interrupted) {
     std::vector<std::jthread> helpers;
     try {
       for (uint64_t i = 1; i < num_workers; i++) {
-        helpers.emplace_back(work);
+        helpers.emplace_back(work, i);
       }
     } catch (const std::system_error&) {  // no more threads: the existing ones do it
     }
-    work();
+    work(0);
   }
   if (interrupted && !result.finding) {
     Finding f;

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "checks/finding.h"
+#include "checks/note.h"
 #include "decode/program.h"
 #include "exec/memory.h"
 
@@ -72,6 +73,7 @@ struct Counting;
 struct Result {
   std::vector<Count> counts;               // parallel to Kernel::code
   std::shared_ptr<Counting> counting;      // of a launch that counts
+  Notes notes;                             // of a launch that counts or checks
   std::optional<Finding> finding;          // what stopped the launch, if something did
   std::map<uint64_t, std::string> output;  // of printf, by cluster
   double seconds = 0;

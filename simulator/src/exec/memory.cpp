@@ -54,6 +54,14 @@ const Region* RegionTable::nearest(uint64_t address) const {
   return best;
 }
 
+bool RegionTable::is_alone(const Region& region) const {
+  return std::all_of(regions_.begin(), regions_.end(), [&](const auto& entry) {
+    const Region& r = entry.second;
+    const bool same = r.first == region.first && r.bytes == region.bytes;
+    return same || r.first > region.last() || region.first > r.last();
+  });
+}
+
 const Region* RegionTable::starting_at(uint64_t first) const {
   auto found = regions_.find(first);
   return found == regions_.end() ? nullptr : &found->second;

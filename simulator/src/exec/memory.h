@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -43,6 +44,11 @@ class RegionTable {
   // The live region nearest to an address, for reports; nullptr if there is none.
   const Region* nearest(uint64_t address) const;
   const Region* starting_at(uint64_t first) const;
+  // Whether no other region overlaps this one or touches it.
+  bool is_alone(const Region& region) const;
+  // For reports, what an address was in before it became invalid: "an allocation of cudaMalloc (400
+  // bytes), which has been freed"; empty if in nothing.
+  std::function<std::string(uint64_t address)> former;
 
  private:
   std::multimap<uint64_t, Region> regions_;

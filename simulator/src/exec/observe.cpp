@@ -159,7 +159,9 @@ void observe_generic(Warp& w, const Inst* in, WarpAccess& access, bool is_global
   if (is_global) {
     access.where = Where::Global;
     if (!access.regular) {
-      for_lanes(access.mask, [&](int l) { access.address[l] = address_at(l); });
+      for (int l = 0; l < LANES; l++) {
+        access.address[l] = address_at(l);
+      }
     }
     tell(w, in, access);
     return;

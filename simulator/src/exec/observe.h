@@ -29,7 +29,9 @@ struct WarpAccess {
   // lane's memory. Filled for the lanes of the mask unless regular.
   alignas(64) uint64_t address[LANES];
 
-  uint64_t at(int lane) const { return regular ? first + step * lane : address[lane]; }
+  uint64_t at(int lane) const {
+    return regular ? first + static_cast<uint64_t>(step) * lane : address[lane];
+  }
 };
 
 // Reports what instruction `in` will touch with the lanes m. Lanes whose address is outside every

@@ -16,6 +16,10 @@ namespace {
 // How often in a row all waits with a time limit may run out before it counts as a deadlock.
 constexpr int MAX_GIVEN_UP = 1000;
 
+// A loop that waits for another warp gives up its turn after so many instructions.
+constexpr uint64_t SLICE_POLLING = 32;
+constexpr int MAX_POLLING = 16;  // instructions of such a loop
+
 HappensBefore* order_of(const Block& block) {
   Checker* checker = block.cluster->checker.get();
   return checker ? &checker->order() : nullptr;
@@ -165,9 +169,12 @@ void complete_cluster_barrier(Cluster& cluster) {
 }
 
 // The lanes of the running group that an instruction's guard lets through.
-inline Mask guarded(Warp& w, const Inst* in, Mask m, Worker::RunCount& count) {
+inline Mask guarded(Warp& w, const Inst* in, Mask m, Worker::RunCount& count, Checker* checker) {
   if (in->guard < 0) {
     return m;
+  }
+  if (checker && w.undefined) [[unlikely]] {
+    checker->undefined().guard(w, in, m);
   }
   Mask p = w.pred(in->guard);
   p = in->guard_negated ? ~p : p;
@@ -177,12 +184,31 @@ inline Mask guarded(Warp& w, const Inst* in, Mask m, Worker::RunCount& count) {
 
 // Reports what the instruction is about to do.
 inline void before(Warp& w, const Inst* in, Mask m, const InstInfo& info, Checker* checker) {
+  if (checker && w.undefined) [[unlikely]] {
+    checker->undefined().execute(w, in, m);
+  }
   if (info.observed) {
     observe(w, in, m);
   }
-  if (info.num_sources + info.num_targets > 0 && checker && checker->races()) {
+  if (w.block->kernel->uses_products && checker && checker->races()) {
     checker->accumulators().execute(checker->order().warp_agent(w), w, in, info, m);
   }
+}
+
+// Whether the loop from first to last does nothing but look at memory that others change.
+bool is_polling(const Kernel& kernel, const Inst* first, const Inst* last) {
+  if (last - first >= MAX_POLLING) {
+    return false;
+  }
+  const InstInfo* const info = kernel.info.data() + (first - kernel.code.data());
+  bool looks = false;
+  for (ptrdiff_t i = 0; i <= last - first; i++) {
+    if (info[i].kind == InstInfo::Store) {
+      return false;
+    }
+    looks |= info[i].strong && (info[i].kind == InstInfo::Load || info[i].compares);
+  }
+  return looks;
 }
 
 // Runs a warp until all its groups wait or have exited, or its time is up: then it has spun.
@@ -194,7 +220,7 @@ bool run_warp(Worker& worker, Warp& w) {
   const InstInfo* const info = w.block->kernel->info.data();
   Worker::RunCount* const counts = worker.counts.data();
   Checker* const checker = OBSERVED ? w.block->cluster->checker.get() : nullptr;
-  uint64_t executed = 0;
+  uint64_t executed = 0, slice = std::min(worker.slice, SLICE_POLLING);
   bool spun = false;
   while (in != HALT) {
     const Mask all = w.mask;
@@ -206,7 +232,7 @@ bool run_warp(Worker& worker, Warp& w) {
     if (in->run_length > 1) {
       const Inst* const end = in + in->run_length;
       do {
-        if (Mask m = guarded(w, in, all, *count)) {
+        if (Mask m = guarded(w, in, all, *count, checker)) {
           if (OBSERVED) {
             before(w, in, m, info[in - code], checker);
           }
@@ -223,7 +249,7 @@ bool run_warp(Worker& worker, Warp& w) {
       }
       to = end;
     } else {
-      Mask m = guarded(w, in, all, *count);
+      Mask m = guarded(w, in, all, *count, checker);
       if (OBSERVED && m) {
         before(w, in, m, info[in - code], checker);
       }
@@ -246,10 +272,13 @@ bool run_warp(Worker& worker, Warp& w) {
         in = pick_group(w);
         continue;
       }
-      if (to <= in && executed >= worker.slice) {
-        yield(w, to);
-        spun = true;
-        break;
+      if (to <= in && executed >= slice) {
+        if (executed >= worker.slice || is_polling(*w.block->kernel, to, in)) {
+          yield(w, to);
+          spun = true;
+          break;
+        }
+        slice = worker.slice;
       }
     }
     if (to >= w.stop) {
@@ -466,11 +495,7 @@ Turn run_turn(Cluster& cluster) {
       return Turn::Advanced;
     }
     if (cluster.instructions > limit) {
-      const Group* g = w->parked.empty() ? nullptr : &w->parked.back();
-      throw finding_at(
-          *w, g ? g->pc : w->block->kernel->entry(), g ? std::countr_zero(g->mask) : -1, "limit",
-          "the block ran more than " + std::to_string(worker.launch->settings.instruction_limit) +
-              " warp instructions; is this loop endless?");
+      throw limit_reached(cluster, *w);
     }
   }
   bool live = std::any_of(cluster.blocks.begin(), cluster.blocks.end(),

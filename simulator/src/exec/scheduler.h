@@ -22,5 +22,9 @@ void each_waiting(Cluster& cluster, F f) {
 
 // The report when no thread of the cluster can continue (deadlock.cpp).
 Finding deadlock(Cluster& cluster);
+// The report when its blocks have run too many instructions; `ran` ran the last ones (limit.cpp).
+Finding limit_reached(Cluster& cluster, Warp& ran);
+// For other reports: what the threads that wait are waiting for.
+std::string waits_text(Cluster& cluster);
 
 }  // namespace wbsim

@@ -190,6 +190,7 @@ void start_block(const Launch& launch, Block& block) {
   std::fill(std::begin(block.barriers), std::end(block.barriers), Barrier{});
   block.live_warps = static_cast<int>(block.warps.size());
   block.copies.reset();
+  block.mbarriers.clear();
   if (launch.counting) {
     block.l1 = block.l1 ? block.l1 : std::make_shared<L1Cache>();
     block.l1->reset(launch.l1_bytes);

@@ -34,7 +34,11 @@ struct Warp {
   Block* block = nullptr;
   uint8_t* shared = nullptr;  // of the block
   uint32_t shared_bytes = 0;
-  uint8_t* local = nullptr;    // LANES * Block::local_bytes
+  uint8_t* local = nullptr;  // LANES * Block::local_bytes
+  // Under initcheck (checks/undefined.h): which bits of it the lanes have not written, and whether
+  // any register is undefined.
+  uint8_t* unwritten_local = nullptr;
+  bool undefined = false;
   Span* allowed = nullptr;     // by instruction: the memory that it touched last
   Mask mask = 0;               // lanes of the running group
   Mask live = 0;               // lanes that have not exited

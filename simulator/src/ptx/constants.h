@@ -24,7 +24,7 @@ class Depth {
   ~Depth() { depth_--; }
 
  private:
-  static constexpr int MAX = 200;  // blocks, lists and parentheses
+  static constexpr int MAX = 64;  // blocks, lists and parentheses
   int& depth_;
 };
 

@@ -11,7 +11,7 @@ namespace wbsim::ptx {
 namespace {
 
 constexpr uint64_t MAX_VARIABLE = 1ull << 40;  // bytes
-constexpr uint64_t MAX_INITIALIZED = 1 << 28;
+constexpr uint64_t MAX_PADDING = 1 << 26;      // bytes that a module's initialisers leave out
 constexpr uint64_t MAX_ALIGN = 1 << 16;
 
 }  // namespace
@@ -91,13 +91,12 @@ std::vector<uint64_t> Parser::variable_name(Variable& v) {
     sizes.push_back(integer(lex_, 0, MAX_VARIABLE));
     lex_.expect("]");
   }
-  std::vector<uint64_t> rows = {v.bytes};
+  std::vector<uint64_t> rows(sizes.size() + 1, v.bytes);
   for (size_t i = sizes.size(); i-- > 0;) {
     if (sizes[i] && v.bytes > MAX_VARIABLE / sizes[i]) {
       lex_.fail("the variable is too large");
     }
-    v.bytes *= sizes[i];
-    rows.insert(rows.begin(), v.bytes);
+    rows[i] = v.bytes *= sizes[i];
   }
   if (open) {
     v.bytes = rows[0] = 0;
@@ -130,11 +129,15 @@ void Parser::initializer_list(Variable& v, const std::vector<uint64_t>& rows, si
     }
   });
   // A row inside an array is padded with zeros.
-  uint64_t size = level > 0 && level < rows.size() ? rows[level] : 0;
-  if (first + size > MAX_INITIALIZED) {
-    lex_.fail("too many initial values");
+  const uint64_t size = level > 0 && level < rows.size() ? rows[level] : 0;
+  const uint64_t written = v.init.size() - first;
+  if (size > written) {
+    padding_ += size - written;
+    if (padding_ > MAX_PADDING) {
+      lex_.fail("the rows of initial values are too long");
+    }
+    v.init.resize(first + size);
   }
-  v.init.resize(std::max<uint64_t>(v.init.size(), first + size));
 }
 
 void Parser::initial_value(Variable& v) {

@@ -68,6 +68,11 @@ void Parser::instruction_or_label(Function& f) {
   lex_.expect(";");
   inst.location = location_;
   f.code.push_back(std::move(inst));
+  for (Operand& op : f.code.back().args) {
+    if (op.kind == Operand::Symbol) {
+      use_label(op.symbol);
+    }
+  }
 }
 
 void Parser::label(Function& f, const std::string& name) {
@@ -77,15 +82,18 @@ void Parser::label(Function& f, const std::string& name) {
     lex_.fail("label '" + name + "' appears twice in one block");
   }
   if (is_targets) {
-    f.targets[name] = target_list();
+    for (std::string& target : f.targets[name] = target_list()) {
+      use_label(target);
+    }
   } else if (lex_.accept(".callprototype")) {
     f.prototypes[name] = prototype();
   } else {
     labels[name] = static_cast<int>(f.code.size());
     return;
   }
-  lists_.push_back(name);
-  scopes_.innermost().lists.push_back(name);
+  if (!scopes_.outermost()) {
+    scopes_.innermost().lists.push_back(name);
+  }
 }
 
 Operand Parser::operand(Function& f) {

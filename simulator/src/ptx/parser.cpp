@@ -8,8 +8,8 @@
 namespace wbsim::ptx {
 namespace {
 
-constexpr int MAX_FILES = 1 << 16;    // .file numbers
-constexpr int MAX_TARGETS = 1 << 16;  // of one .branchtargets
+constexpr int MAX_FILES = 1 << 16;        // .file numbers
+constexpr int64_t MAX_TARGETS = 1 << 18;  // of all .branchtargets of a module
 
 template <class Map>
 void move_entry(Map& map, const std::string& from, const std::string& to) {
@@ -220,7 +220,7 @@ void Parser::directive(Function& f, const std::string& name, const std::vector<i
 void Parser::begin_body(Function& f) {
   scopes_.restart();
   used_names_.clear();
-  lists_.clear();
+  label_uses_.clear();
   location_ = -1;
   by_place_.clear();
   for (const std::vector<Variable>* list : {&f.returns, &f.params}) {
@@ -244,9 +244,9 @@ void Parser::body(Function& f) {
     }
     if (lex_.accept("{")) {
       scopes_.open();
-      size_t first_instruction = f.code.size(), first_list = lists_.size();
+      const size_t first_use = num_label_uses_;
       body(f);
-      close_scope(f, first_instruction, first_list);
+      close_scope(f, first_use);
       scopes_.close();
     } else {
       statement(f);
@@ -254,46 +254,31 @@ void Parser::body(Function& f) {
   }
 }
 
-// A label of an inner block is known only inside it: the block's instructions and lists, from the
-// first ones on, get a name for it that no other block has.
-void Parser::close_scope(Function& f, size_t first_instruction, size_t first_list) {
-  Scope& scope = scopes_.innermost();
-  if (scopes_.outermost() || (scope.labels.empty() && scope.lists.empty())) {
-    return;
+void Parser::use_label(std::string& name) {
+  if (!scopes_.outermost()) {
+    label_uses_[name].push_back({num_label_uses_++, &name});
   }
-  std::unordered_map<std::string, std::string> renamed;
-  auto unique = [&](const std::string& name) {
-    return renamed[name] = name + "@" + std::to_string(num_renamed_++);
+}
+
+// A label of an inner block is known only inside it: what names it there, from the block's first
+// use of a label on, gets a name for it that no other block has.
+void Parser::close_scope(Function& f, size_t first_use) {
+  Scope& scope = scopes_.innermost();
+  auto unique = [&](const std::string& label) {
+    std::string name = label + "@" + std::to_string(num_renamed_++);
+    std::vector<LabelUse>& uses = label_uses_[label];
+    for (; !uses.empty() && uses.back().number >= first_use; uses.pop_back()) {
+      *uses.back().name = name;
+    }
+    return name;
   };
   for (auto& [label, at] : scope.labels) {
     f.labels[unique(label)] = at;
   }
   for (const std::string& label : scope.lists) {
     std::string name = unique(label);
-    for (size_t i = first_list; i < lists_.size(); i++) {
-      lists_[i] = lists_[i] == label ? name : lists_[i];
-    }
     move_entry(f.targets, label, name);
     move_entry(f.prototypes, label, name);
-  }
-  auto rename = [&](std::string& name) {
-    auto found = renamed.find(name);
-    if (found != renamed.end()) {
-      name = found->second;
-    }
-  };
-  for (size_t i = first_instruction; i < f.code.size(); i++) {
-    for (Operand& op : f.code[i].args) {
-      if (op.kind == Operand::Symbol) {
-        rename(op.symbol);
-      }
-    }
-  }
-  for (size_t i = first_list; i < lists_.size(); i++) {
-    auto found = f.targets.find(lists_[i]);
-    if (found != f.targets.end()) {
-      std::for_each(found->second.begin(), found->second.end(), rename);
-    }
   }
 }
 
@@ -362,8 +347,9 @@ std::vector<std::string> Parser::target_list() {
   do {
     std::string name = word();
     if (lex_.accept("<")) {
-      int64_t count = integer(lex_, 1, MAX_TARGETS);
+      int64_t count = integer(lex_, 1, MAX_TARGETS - num_targets_);
       lex_.expect(">");
+      num_targets_ += count;
       for (int64_t i = 0; i < count; i++) {
         names.push_back(name + std::to_string(i));
       }

@@ -39,7 +39,8 @@ class Parser {
   void directive(Function& f, const std::string& name, const std::vector<int>& values);
   void begin_body(Function& f);
   void body(Function& f);
-  void close_scope(Function& f, size_t first_instruction, size_t first_list);
+  void use_label(std::string& name);
+  void close_scope(Function& f, size_t first_use);
   void statement(Function& f);
   void location();
   int call_site(const Location& outer);
@@ -85,9 +86,17 @@ class Parser {
   // Of the function being parsed.
   Scopes scopes_{lex_};
   std::unordered_set<std::string> used_names_;  // of its variables
-  std::vector<std::string> lists_;              // labels of lists and prototypes, in order
-  bool in_call_ = false;                        // parentheses hold arguments
+  // Where inner blocks name what may be a label that they declare, in order of the text.
+  struct LabelUse {
+    size_t number;
+    std::string* name;
+  };
+  std::unordered_map<std::string, std::vector<LabelUse>> label_uses_;
+  size_t num_label_uses_ = 0;
+  bool in_call_ = false;  // parentheses hold arguments
   int num_renamed_ = 0;
+  uint64_t padding_ = 0;     // bytes, of all initialisers
+  int64_t num_targets_ = 0;  // of all lists
   int depth_ = 0;
   int location_ = -1;
   std::map<std::pair<int, int>, int> by_place_;

@@ -86,7 +86,8 @@ int Scopes::find_vector(Function& f, Scope& scope, const std::string& name) {
 
 // The range that declares r12: r<20>, or r1<3>.
 const Scope::Range* Scopes::find_range(const Scope& scope, const std::string& name) {
-  for (size_t at = name.size(); at-- > 1;) {
+  constexpr size_t MAX_DIGITS = 19;  // of an index
+  for (size_t at = name.size(); at-- > 1 && name.size() - at <= MAX_DIGITS;) {
     if (name[at] < '0' || name[at] > '9') {
       break;
     }

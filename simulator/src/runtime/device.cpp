@@ -132,18 +132,33 @@ const std::map<int, int> ATTRIBUTES = {
     {cudaDevAttrHostNumaMultinodeIpcSupported, 0},
     {cudaDevAttrHostMemoryPoolsSupported, 0},
     {cudaDevAttrOnlyPartialHostNativeAtomicSupported, 0},
-    {102, 0},  // CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED
+    {cudaDevAttrD3D12CigSupported, 0},
+    {cudaDevAttrVulkanCigSupported, 0},
+    // The others have no name in the runtime, or a reserved one; names without their prefix
+    // CU_DEVICE_ATTRIBUTE_.
+    {44, 1},  // CAN_TEX2D_GATHER
+    {92, 0},  // CAN_USE_STREAM_MEM_OPS_V1, and two more of the old stream memory operations
+    {93, 0},
+    {94, 0},
+    {96, 0},   // COOPERATIVE_MULTI_DEVICE_LAUNCH: CUDA 13 has no such launch
+    {102, 0},  // VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED
     {103, 0},  // handle types of virtual memory: POSIX file descriptors,
     {104, 0},  // Windows handles,
     {105, 0},  // Windows KMT handles
-    {107, 0},  // CU_DEVICE_ATTRIBUTE_GENERIC_COMPRESSION_SUPPORTED
-    {110, 0},  // CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_WITH_CUDA_VMM_SUPPORTED
-    {122, 1},  // CU_DEVICE_ATTRIBUTE_CAN_USE_64_BIT_STREAM_MEM_OPS
-    {123, 1},  // CU_DEVICE_ATTRIBUTE_CAN_USE_STREAM_WAIT_VALUE_NOR
-    {124, 0},  // CU_DEVICE_ATTRIBUTE_DMA_BUF_SUPPORTED
-    {127, 1},  // CU_DEVICE_ATTRIBUTE_TENSOR_MAP_ACCESS_SUPPORTED
-    {129, 1},  // CU_DEVICE_ATTRIBUTE_UNIFIED_FUNCTION_POINTERS
-    {132, 0},  // CU_DEVICE_ATTRIBUTE_MULTICAST_SUPPORTED
+    {107, 0},  // GENERIC_COMPRESSION_SUPPORTED
+    {110, 0},  // GPU_DIRECT_RDMA_WITH_CUDA_VMM_SUPPORTED
+    {122, 1},  // CAN_USE_64_BIT_STREAM_MEM_OPS
+    {123, 1},  // CAN_USE_STREAM_WAIT_VALUE_NOR
+    {124, 0},  // DMA_BUF_SUPPORTED
+    {127, 1},  // TENSOR_MAP_ACCESS_SUPPORTED
+    {128, 0},  // HANDLE_TYPE_FABRIC_SUPPORTED
+    {129, 1},  // UNIFIED_FUNCTION_POINTERS
+    {132, 0},  // MULTICAST_SUPPORTED
+    {136, 0},  // MEM_DECOMPRESS_ALGORITHM_MASK: the decompression engine came after Hopper
+    {137, 0},  // MEM_DECOMPRESS_MAXIMUM_LENGTH
+    {141, 0},  // HOST_NUMA_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED
+    {145, 0},  // HOST_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED
+    {146, 0},  // HOST_ALLOC_DMA_BUF_SUPPORTED
 };
 
 int value(cudaDeviceAttr attribute) { return ATTRIBUTES.at(attribute); }

@@ -79,6 +79,13 @@ cudaError_t Errors::report_unreadable(const ptx::ParseError& error) {
   return report(finding, cudaErrorInvalidPtx);
 }
 
+void Errors::tell(const PlacedNote& note) {
+  if (!attached_) {
+    std::fflush(stdout);
+    std::fprintf(stderr, "simulator: %s\n", to_text(note).c_str());
+  }
+}
+
 const char* Errors::take_report() {
   if (!thread_has_report) {
     return nullptr;

@@ -6,6 +6,7 @@
 #include <atomic>
 
 #include "checks/finding.h"
+#include "checks/note.h"
 
 namespace wbsim {
 
@@ -32,6 +33,7 @@ inline void check(cudaError_t error) { require(error == cudaSuccess, error); }
 class Errors {
  public:
   void attach() { attached_ = true; }
+  bool attached() const { return attached_; }
   cudaError_t fail(cudaError_t error);  // sets this thread's error and returns it
   cudaError_t last(bool clear);
   // Of this thread's last launch, until a host that attached has taken its report.
@@ -51,6 +53,7 @@ class Errors {
   void reset();
   cudaError_t report(const Finding& finding, cudaError_t error, bool sticks = false);
   cudaError_t report_unreadable(const ptx::ParseError& error);
+  void tell(const PlacedNote& note);  // prints it, unless there is a host that reads the records
   const char* take_report();
   const char* last_finding_json();
 

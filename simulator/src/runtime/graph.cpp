@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "runtime/api/calls.h"
+#include "runtime/host_checks.h"
 
 namespace wbsim {
 namespace {
@@ -42,6 +43,22 @@ uint8_t* start(const cudaPitchedPtr& p, const cudaPos& at) {
   return static_cast<uint8_t*>(p.ptr) + (at.z * p.ysize + at.y) * p.pitch + at.x;
 }
 
+// Before anything is executed: what the graph will allocate is not allocated.
+void require_free_memory(const Graph& graph) {
+  Runtime& runtime = Runtime::get();
+  for (auto& node : graph.nodes) {
+    auto* alloc = std::get_if<AllocWork>(&node->work);
+    if (alloc && runtime.memory.in_use(alloc->params.dptr)) {
+      Finding finding;
+      finding.kind = "launch";
+      finding.message = "the graph allocates memory that its last launch left allocated";
+      finding.hint =
+          "free it, or instantiate with cudaGraphInstantiateFlagAutoFreeOnLaunch, which does so";
+      throw ApiError{runtime.errors.report(finding, cudaErrorInvalidValue)};
+    }
+  }
+}
+
 struct Executor {
   void operator()(KernelWork& work) {
     check(Runtime::get().launches.launch(*work.function, work.shape, work.params));
@@ -63,12 +80,9 @@ struct Executor {
     const uint8_t* from = start(p.srcPtr, p.srcPos);
     uint8_t* to = start(p.dstPtr, p.dstPos);
     Runtime& runtime = Runtime::get();
-    runtime.memory.require_range(
-        from, span(p.srcPtr, e), std::string(work.call) + " reads",
-        p.kind == cudaMemcpyDeviceToHost || p.kind == cudaMemcpyDeviceToDevice);
-    runtime.memory.require_range(
-        to, span(p.dstPtr, e), std::string(work.call) + " writes",
-        p.kind == cudaMemcpyHostToDevice || p.kind == cudaMemcpyDeviceToDevice);
+    check_copied_range(from, span(p.srcPtr, e), work.call, false, p.kind);
+    check_copied_range(to, span(p.dstPtr, e), work.call, true, p.kind);
+    DeviceMemory::Opened opened(runtime.memory.device());
     runtime.memory.mark_initialised(to, span(p.dstPtr, e));
     for (size_t z = 0; z < e.depth; z++) {
       for (size_t y = 0; y < e.height; y++) {
@@ -76,6 +90,7 @@ struct Executor {
                      from + (z * p.srcPtr.ysize + y) * p.srcPtr.pitch, e.width);
       }
     }
+    check_written(from, to, p.srcPtr, e, work.call);
   }
   void operator()(SetWork& work) {
     const cudaMemsetParams& p = work.params;
@@ -86,9 +101,11 @@ struct Executor {
     require(p.dst);
     require(p.height == 1 || width <= p.pitch, cudaErrorInvalidPitchValue);
     cudaPitchedPtr box = {p.dst, p.pitch, width, work.slice_rows};
-    Runtime::get().memory.require_range(p.dst, span(box, {width, p.height, work.slices}),
-                                        std::string(work.call) + " writes", true);
-    Runtime::get().memory.mark_initialised(p.dst, span(box, {width, p.height, work.slices}));
+    Allocations& memory = Runtime::get().memory;
+    const size_t whole = span(box, {width, p.height, work.slices});
+    check_set_range(p.dst, whole, work.call);
+    DeviceMemory::Opened opened(memory.device());
+    memory.mark_initialised(p.dst, whole);
     for (size_t z = 0; z < work.slices; z++) {
       for (size_t y = 0; y < p.height; y++) {
         uint8_t* row = static_cast<uint8_t*>(p.dst) + (z * work.slice_rows + y) * p.pitch;
@@ -103,6 +120,7 @@ struct Executor {
     work.params.fn(work.params.userData);
   }
   void operator()(ChildWork& work) {
+    require_free_memory(*work.graph);
     for (Node* node : work.graph->in_order()) {
       if (node->enabled) {
         execute(node->work);
@@ -112,8 +130,8 @@ struct Executor {
   void operator()(EmptyWork&) {}
   void operator()(WaitWork&) {}
   void operator()(RecordWork& work) { record(*work.event); }
-  void operator()(AllocWork&) {}
-  void operator()(FreeWork&) {}
+  void operator()(AllocWork& work) { Runtime::get().memory.begin_use(work.params.dptr); }
+  void operator()(FreeWork& work) { require(Runtime::get().memory.release(work.pointer, false)); }
 };
 
 std::vector<std::weak_ptr<Capture>>& captures() {
@@ -158,6 +176,23 @@ SetWork set_work(void* to, size_t pitch, unsigned value, unsigned element_bytes,
   work.params = {to, pitch, value, element_bytes, width, height};
   work.call = call;
   return work;
+}
+
+AllocWork alloc_work(size_t bytes, const cudaMemPoolProps& properties, const char* call) {
+  require(bytes > 0);
+  Allocations& memory = Runtime::get().memory;
+  AllocWork work;
+  work.params.poolProps = properties;
+  work.params.bytesize = bytes;
+  work.params.dptr = memory.reserve(bytes, call);
+  work.memory.reset(work.params.dptr, [&](void* pointer) { memory.end_reservation(pointer); });
+  return work;
+}
+
+FreeWork free_work(void* pointer) {
+  auto found = Runtime::get().memory.find(pointer);
+  require(found && found->of_graph && found->first == reinterpret_cast<uint64_t>(pointer));
+  return {pointer};
 }
 
 // ---- Graphs -------------------------------------------------------------------------------------
@@ -248,7 +283,7 @@ void forget_node(Node& node) {
 }
 
 std::recursive_mutex& graph_mutex() {
-  static auto* mutex = new std::recursive_mutex;
+  static auto* mutex = new ForkMutex<LockOrder::Graphs, std::recursive_mutex>;
   return *mutex;
 }
 
@@ -256,8 +291,13 @@ std::recursive_mutex& graph_mutex() {
 
 Stream::~Stream() {
   std::lock_guard lock(graph_mutex());
-  if (capture) {
-    std::erase(capture->streams, this);
+  if (!capture) {
+    return;
+  }
+  std::erase(capture->streams, this);
+  capture->left.insert(capture->left.end(), tail.begin(), tail.end());
+  if (capture->origin == this) {  // nothing can end the capture any more
+    capture->origin = nullptr;
     capture->invalid = true;
   }
 }
@@ -319,10 +359,12 @@ std::shared_ptr<Graph> end_capture(Stream& stream) {
       waiting.insert(waiting.end(), node->needs.begin(), node->needs.end());
     }
   }
-  bool unjoined = false;
+  auto lacks = [&](const std::vector<Node*>& nodes) {
+    return std::any_of(nodes.begin(), nodes.end(), [&](Node* node) { return !joined.count(node); });
+  };
+  bool unjoined = lacks(capture->left);
   for (Stream* other : capture->streams) {
-    unjoined |= std::any_of(other->tail.begin(), other->tail.end(),
-                            [&](Node* node) { return !joined.count(node); });
+    unjoined |= lacks(other->tail);
     other->capture = nullptr;
     other->tail.clear();
   }
@@ -345,7 +387,7 @@ void forbid_in_capture() {
     if (!capture || capture->streams.empty() || capture->mode == cudaStreamCaptureModeRelaxed) {
       continue;
     }
-    if (!capture->origin->capture) {
+    if (!capture->origin || !capture->origin->capture) {
       continue;  // has ended
     }
     bool of_others =

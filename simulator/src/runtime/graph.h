@@ -50,9 +50,11 @@ struct WaitWork {
 struct RecordWork {
   std::shared_ptr<Event> event;
 };
-// A graph's memory exists, at a fixed address, from the creation of the node on.
+// Memory of a graph has its address from the creation of the node on, and may be used from the node
+// until it is freed: by a node, or by a call.
 struct AllocWork {
   cudaMemAllocNodeParams params = {};
+  std::shared_ptr<void> memory;  // shared by the clones of the node
 };
 struct FreeWork {
   void* pointer = nullptr;
@@ -60,6 +62,8 @@ struct FreeWork {
 using Work = std::variant<KernelWork, CopyWork, SetWork, HostWork, ChildWork, EmptyWork, WaitWork,
                           RecordWork, AllocWork, FreeWork>;
 
+AllocWork alloc_work(size_t bytes, const cudaMemPoolProps& properties, const char* call);
+FreeWork free_work(void* pointer);  // throws ApiError unless it is memory of a graph
 cudaGraphNodeType type_of(const Work& work);
 void execute(Work& work);  // throws ApiError
 
@@ -101,11 +105,12 @@ struct Stream;
 // Work that is recorded instead of done.
 struct Capture {
   std::shared_ptr<Graph> graph;
-  Stream* origin = nullptr;
+  Stream* origin = nullptr;  // nullptr: destroyed
   cudaStreamCaptureMode mode = cudaStreamCaptureModeGlobal;
   unsigned long long id = 0;
   std::thread::id thread;
   std::vector<Stream*> streams;
+  std::vector<Node*> left;  // last nodes of streams that were destroyed meanwhile
   bool invalid = false;
 };
 

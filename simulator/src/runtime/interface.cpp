@@ -3,6 +3,7 @@
 #include "wbsim.h"
 
 #include "decode/opcode.h"
+#include "exec/progress.h"
 #include "runtime/runtime.h"
 
 using wbsim::Runtime;
@@ -24,7 +25,10 @@ const char* wbsim_take_report(void) { return Runtime::get().errors.take_report()
 
 const char* wbsim_last_finding_json(void) { return Runtime::get().errors.last_finding_json(); }
 
-void wbsim_attach(void) { Runtime::get().errors.attach(); }
+void wbsim_attach(void) {
+  Runtime::get().errors.attach();
+  Runtime::get().memory.device().let_host_in();
+}
 
 const char* wbsim_set(const char* name, const char* value) {
   thread_local std::string answer;
@@ -37,6 +41,15 @@ const char* wbsim_get(const char* name) {
   auto value = Runtime::get().settings.get(name);
   answer = value.value_or("");
   return value ? answer.c_str() : nullptr;
+}
+
+void wbsim_progress_after(double seconds) { wbsim::Progress::after = seconds; }
+
+const char* wbsim_set_checks_of_thread(const char* checks) {
+  thread_local std::string answer;
+  answer = Runtime::get().settings.set_checks_of_thread(checks ? std::optional<std::string>(checks)
+                                                               : std::nullopt);
+  return answer.empty() ? nullptr : answer.c_str();
 }
 
 uint64_t wbsim_record_start(int addresses) {

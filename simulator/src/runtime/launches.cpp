@@ -7,9 +7,11 @@
 #include <cstring>
 
 #include "counting/counters.h"
+#include "decode/bases.h"
 #include "decode/place.h"
 #include "exec/builtins.h"
 #include "runtime/device.h"
+#include "runtime/host_checks.h"
 #include "runtime/interrupt.h"
 #include "runtime/occupancy.h"
 
@@ -52,6 +54,11 @@ std::string check_geometry(const Kernel& kernel, dim3 grid, dim3 block, size_t s
            std::to_string(Device::SHARED_UNASKED) + ". For more, use dynamic shared memory " +
            "(extern __shared__) and cudaFuncSetAttribute";
   }
+  if (kernel.shared_bytes + shared_bytes > Device::SHARED_OPTIN) {
+    return std::to_string(kernel.shared_bytes + shared_bytes) +
+           " bytes of shared memory; a block has at most " + std::to_string(Device::SHARED_OPTIN) +
+           " (227 KB), static and dynamic together";
+  }
   // Without an opt-in, static and dynamic shared memory together are limited to 48 KB.
   uint64_t limit =
       kernel.dynamic_shared_limit.value_or(Device::SHARED_UNASKED - kernel.shared_bytes);
@@ -59,10 +66,6 @@ std::string check_geometry(const Kernel& kernel, dim3 grid, dim3 block, size_t s
     return std::to_string(shared_bytes) + " bytes of dynamic shared memory; without " +
            "cudaFuncSetAttribute(cudaFuncAttributeMaxDynamicSharedMemorySize) this kernel takes " +
            std::to_string(limit);
-  }
-  if (kernel.shared_bytes + shared_bytes > Device::SHARED_OPTIN) {
-    return std::to_string(kernel.shared_bytes + shared_bytes) +
-           " bytes of shared memory; a block has at most " + std::to_string(Device::SHARED_OPTIN);
   }
   return "";
 }
@@ -238,10 +241,14 @@ cudaError_t Launches::launch(Function& function, const LaunchShape& shape,
     std::lock_guard lock(recording_);
     launch.counting = address_recordings_ > 0;
   }
+  if (launch.checked()) {
+    find_bases(modules_.kernel_of(function));
+  }
   if (launch.counting) {
     launch.l1_bytes = l1_share(function, launch);
   }
   InterruptGuard interrupt;
+  DeviceMemory::Opened opened(memory_.device());
   Result result = run_grid(launch, InterruptGuard::flag());
   for (auto& [cluster, text] : result.output) {
     std::fwrite(text.data(), 1, text.size(), stdout);
@@ -249,13 +256,24 @@ cudaError_t Launches::launch(Function& function, const LaunchShape& shape,
   if (!result.output.empty()) {
     std::fflush(stdout);
   }
+  for (const PlacedNote& note : placed(*launch.kernel, result.notes)) {
+    if (note.note.odd && launch.checked() && told_.insert(note.note.text).second) {
+      errors_.tell(note);
+    }
+  }
   {
     std::lock_guard lock(recording_);
     if (recordings_ > 0) {
       records_[next_record_++] = record_json(launch, result);
     }
   }
+  if (launch.settings.initcheck) {
+    memory_.note_writer(launch);
+  }
   if (result.finding) {
+    if (!errors_.attached()) {
+      add_history(*result.finding);
+    }
     return errors_.report(*result.finding, error_of(*result.finding), true);
   }
   return cudaSuccess;

@@ -7,9 +7,11 @@
 #include <cstdint>
 #include <map>
 #include <mutex>
+#include <set>
 #include <string>
 #include <vector>
 
+#include "runtime/fork.h"
 #include "runtime/module_table.h"
 
 namespace wbsim {
@@ -34,7 +36,7 @@ class Launches {
   // The bytes of a kernel's parameters, gathered from where args[i] point to.
   std::vector<uint8_t> pack(Function& function, void** args);
   // While this is held, no kernel runs.
-  std::unique_lock<std::mutex> pause() { return std::unique_lock(launching_); }
+  std::unique_lock<std::mutex> pause() { return std::unique_lock<std::mutex>(launching_); }
 
   uint64_t start_recording(bool addresses);
   std::string stop_recording(uint64_t token);
@@ -46,10 +48,11 @@ class Launches {
   Allocations& memory_;
   ModuleTable& modules_;
 
-  std::mutex launching_;  // one launch at a time
+  ForkMutex<LockOrder::Launching> launching_;  // one launch at a time
   uint64_t num_launches_ = 0;
+  std::set<std::string> told_;  // texts of notes
 
-  std::mutex recording_;  // what follows
+  ForkMutex<LockOrder::Recording> recording_;  // what follows
   int recordings_ = 0, address_recordings_ = 0;
   uint64_t next_record_ = 0;
   std::map<uint64_t, std::string> records_;

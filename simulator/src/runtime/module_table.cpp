@@ -4,7 +4,9 @@
 
 #include <algorithm>
 
+#include "decode/functions.h"
 #include "decode/module.h"
+#include "decode/names.h"
 
 namespace wbsim {
 
@@ -135,6 +137,24 @@ const Module::Symbol* ModuleTable::find_variable(const void* host) {
   Named named = found->second;
   lock.unlock();
   return find_variable(*named.binary, named.name);
+}
+
+std::string ModuleTable::variable_around(const void* host) {
+  std::lock_guard lock(mutex_);
+  auto next = variables_.upper_bound(host);
+  if (next == variables_.begin()) {
+    return {};
+  }
+  const auto& [first, named] = *std::prev(next);
+  const auto offset =
+      static_cast<uint64_t>(static_cast<const char*>(host) - static_cast<const char*>(first));
+  if (!named.binary->module) {
+    return offset == 0 ? pretty_name(named.name) : "";
+  }
+  auto symbol = named.binary->module->symbols.find(named.name);
+  const bool inside =
+      symbol != named.binary->module->symbols.end() && offset < symbol->second.bytes;
+  return inside ? pretty_name(named.name) : "";
 }
 
 const Module::Symbol* ModuleTable::find_variable(Binary& binary, const std::string& name) {

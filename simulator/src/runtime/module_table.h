@@ -11,6 +11,7 @@
 #include "decode/program.h"
 #include "ptx/fat_binary.h"
 #include "runtime/allocations.h"
+#include "runtime/fork.h"
 
 namespace wbsim {
 
@@ -50,6 +51,8 @@ class ModuleTable {
   Function* find_function(const void* host_or_handle);
   Function* find_function(Binary& binary, const std::string& name);
   const Module::Symbol* find_variable(const void* host);
+  // The name of the variable of the device whose stand-in in host code is around an address, or "".
+  std::string variable_around(const void* host);
   const Module::Symbol* find_variable(Binary& binary, const std::string& name);
   std::vector<Function*> functions_of(Binary& binary);
   Module& module_of(Binary& binary);  // parses it
@@ -61,7 +64,7 @@ class ModuleTable {
   Function& function_in(Binary& binary, const std::string& name);
 
   Allocations& memory_;
-  std::mutex mutex_;
+  ForkMutex<LockOrder::Modules> mutex_;
   std::vector<std::unique_ptr<Binary>> binaries_;
   struct Named {
     Binary* binary;

@@ -61,6 +61,8 @@ std::string checks_text(const Settings& settings) {
   return out;
 }
 
+thread_local std::optional<Settings> of_thread;  // only its checks count
+
 constexpr const char* ORDER_NAMES[] = {"ascending", "descending", "random"};
 
 }  // namespace
@@ -122,9 +124,26 @@ std::optional<std::string> ProcessSettings::get(const std::string& name) {
   return std::nullopt;
 }
 
+std::string ProcessSettings::set_checks_of_thread(const std::optional<std::string>& checks) {
+  if (!checks) {
+    of_thread.reset();
+    return "";
+  }
+  Settings wanted;
+  std::string problem = set_checks(wanted, *checks);
+  if (problem.empty()) {
+    of_thread = wanted;
+  }
+  return problem;
+}
+
 Settings ProcessSettings::current() {
   std::lock_guard lock(mutex_);
-  return settings_;
+  Settings settings = settings_;
+  for (const Check& check : CHECKS) {
+    settings.*check.on = of_thread ? *of_thread.*check.on : settings.*check.on;
+  }
+  return settings;
 }
 
 // WORKBENCH_SIMULATOR="checks=all order=random seed=1": the settings a process starts with.

@@ -1,4 +1,4 @@
-// settings.h: what a user has chosen about the runs of this process.
+// settings.h: what a user has chosen about the runs of this process, and of a thread.
 #pragma once
 
 #include <mutex>
@@ -6,6 +6,7 @@
 #include <string>
 
 #include "exec/launch.h"
+#include "runtime/fork.h"
 
 namespace wbsim {
 
@@ -15,12 +16,14 @@ class ProcessSettings {
   ProcessSettings() { read_environment(); }
   std::string set(const std::string& name, const std::string& value);  // "" or what was expected
   std::optional<std::string> get(const std::string& name);
-  Settings current();
+  // The checks of this thread's launches, whatever the process's; nothing: the process's again.
+  std::string set_checks_of_thread(const std::optional<std::string>& checks);
+  Settings current();  // of this thread's launches
 
  private:
   void read_environment();
 
-  std::mutex mutex_;
+  ForkMutex<LockOrder::Settings> mutex_;
   Settings settings_;
 };
 

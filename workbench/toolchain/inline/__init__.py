@@ -8,19 +8,23 @@ is compiled, so an edit costs about a second.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import shlex
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
 from simulator.checks import check_names
 
 from .. import fingerprints
+from ..diagnostics import build_error
 from ..errors import BuildError
-from ..extension import build_library, default_target, recipe
+from ..extension import Recipe, build_library, default_target, recipe
 from ..paths import cache_dir, writable
 from .calls import make_callable
 from .signatures import Launcher, launchers
 
+_LONGEST_NAME = 100
 _TORCH_HEADER = re.compile(r'^[ \t]*#[ \t]*include[ \t]*[<"](torch|ATen|c10)/', re.M)
 WRAPPER_HEAD = """\
 // Generated: the functions that Python calls, around launchers in other files.
@@ -75,6 +79,7 @@ def inline(
     Errors: BuildError (compiling), ValueError (signatures), TypeError and ValueError (arguments of
     a call), simulator.SimulatorError (findings in a kernel).
     """
+    _check_types(cuda_source, functions, load_inline_arguments)
     checks = _checks(check, target)
     target = target or ("simulator" if checks else default_target())
     options = dict(load_inline_arguments)
@@ -93,6 +98,26 @@ def inline(
             "with cpp_sources or PyTorch's headers)"
         )
     return _load_plain(cuda_source, _names(functions), target, checks, options)
+
+
+def _check_types(source: object, functions: object, options: Mapping[str, object]) -> None:
+    """Raise TypeError or ValueError for what would only fail inside a build."""
+    if not isinstance(source, str | None):
+        raise TypeError(f"cuda_source is of type {type(source).__name__}; expected a str")
+    names = [functions] if isinstance(functions, str) else functions or ()
+    if not isinstance(names, Iterable) or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"functions is {functions!r}; expected the names of launchers")
+    name = options.get("name")
+    if not isinstance(name, str | None):
+        raise TypeError(f"name is {name!r}; expected a str")
+    if name and len(name) > _LONGEST_NAME:
+        raise ValueError(
+            f"name has {len(name)} characters; expected at most {_LONGEST_NAME}: files get it"
+        )
+    for option in ("extra_cuda_cflags", "extra_include_paths"):
+        words = options.get(option) or ()
+        if isinstance(words, str) or not isinstance(words, Sequence):
+            raise TypeError(f"{option} is {words!r}; expected a list of str")
 
 
 def _checks(check: str | Sequence[str] | None, target: str | None) -> tuple[str, ...]:
@@ -133,17 +158,40 @@ def _load_plain(
         write_once(folder / name, text)
     includes = (folder, *(Path(p) for p in options.get("extra_include_paths") or ()))
     where = "the GPU" if target == "gpu" else "the simulator"
-    path = build_library(
-        recipe(
-            f"inline_{module_name}",
-            f"{module_name} for {where}",
-            target,
-            (folder / "wrapper.cu",),
-            includes,
-            flags,
-        )
+    plan = recipe(
+        f"inline_{module_name}",
+        f"{module_name} for {where}",
+        target,
+        (folder / "wrapper.cu",),
+        includes,
+        flags,
     )
+    try:
+        path = build_library(plan)
+    except BuildError as error:
+        raise _of_source(folder / file, plan, error) from None
     return module_of(module_name, path, found, target, checks)
+
+
+def _of_source(source: Path, plan: Recipe, error: BuildError) -> BuildError:
+    """The error that the source gives by itself, if there are others after it.
+
+    What it leaves unfinished, a } or a ;, is noticed only in what follows: the wrapper's headers.
+    """
+    places = re.findall(r"^(\S+):\d+: error:", str(error), re.M)
+    if all(Path(place).name == source.name for place in places):
+        return error
+    includes = [f"-I{folder}" for folder in plan.include_dirs]
+    flags = [*plan.cuda_cflags, "--expt-relaxed-constexpr", *includes]
+    command = [str(plan.toolkit.nvcc), "-c", *flags, str(source), "-o", "alone.o"]
+    done = subprocess.run(
+        command, cwd=plan.folder, capture_output=True, text=True, errors="replace"
+    )
+    (plan.folder / "alone.o").unlink(missing_ok=True)
+    if not done.returncode:
+        return error
+    log = f"FAILED: alone.o\n{shlex.join(command)}\n{done.stdout}{done.stderr}"
+    return build_error(plan.label, log, plan.folder / "build.log", {"alone.o": source})
 
 
 def module_of(

@@ -58,7 +58,7 @@ def checking(checks: tuple[str, ...]) -> AbstractContextManager:
         return nullcontext()
     import simulator
 
-    return simulator.settings(checks=checks)
+    return simulator.checking(checks)
 
 
 def _signature(launcher: Launcher) -> inspect.Signature:
@@ -132,6 +132,9 @@ def _check_tensor(where: str, p: Parameter, value: Any, target: str) -> None:
     dtype = ELEMENTS[p.ctype]
     if dtype and value.dtype != getattr(torch, dtype, None):
         raise TypeError(f"{where} is {value.dtype}; expected torch.{dtype} for {_spelt(p)}")
+    if value.is_quantized or value.is_nested:
+        kind = "quantized" if value.is_quantized else "nested"
+        raise TypeError(f"{where} is a {kind} tensor; expected a dense one for {_spelt(p)}")
     device = "cuda" if target == "gpu" else "cpu"
     if value.layout != torch.strided or value.device.type != device:
         raise ValueError(

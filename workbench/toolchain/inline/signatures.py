@@ -84,7 +84,8 @@ def _launcher(code: str, name: str) -> Launcher:
         if scope is not None and head and not re.search(r"=|\breturn\b|\belse\b", head):
             found.append((head, scope, code[match.end() : close]))
     if not found:
-        raise ValueError(f"the source defines no function {name}(...) at namespace level")
+        unclosed = "; is a } missing?" if code.count("{") > code.count("}") else ""
+        raise ValueError(f"the source defines no function {name}(...) at namespace level{unclosed}")
     head, scope, text = found[-1]  # the definition follows its declarations
     parameters = _parameters(name, text)
     others = {(f[1], tuple(p.ctype for p in _parameters(name, f[2]))) for f in found[:-1]}

@@ -18,12 +18,21 @@ from typing import Any
 
 from .. import fingerprints, tools
 from ..announce import announced
-from ..diagnostics import build_error
+from ..cache import present, publish
+from ..diagnostics import build_error, warnings
 from ..errors import BuildError
-from ..extension import Recipe, check_gencodes, cpp_extension, forget_versions, quoted, recipe
-from ..locks import build_lock
+from ..extension import (
+    Recipe,
+    check_gencodes,
+    cpp_extension,
+    forget_versions,
+    heard,
+    quoted,
+    recipe,
+)
+from ..host_calls import forbid_host_calls_in
+from ..locks import build_lock, compilers
 from ..paths import cache_dir
-from ..simulator import publish
 from ..toolkit import private_toolkit, shown_to_torch
 
 _CUDA_HEADER = re.compile(r'^[ \t]*#[ \t]*include[ \t]*[<"]((?:c10|ATen)/cuda/[^>"]*)', re.M)
@@ -83,12 +92,12 @@ def _build(plan: Recipe, cpp: list[str], cuda: str, functions: Any, options: dic
     ]
     hashed = fingerprints.digest(key, headers)
     path = cache_dir() / "lib" / f"{plan.name}_{hashed}.so"
-    if path.exists():
+    if present(path):
         return path
     folder = cache_dir() / "build" / f"{plan.name}_{fingerprints.digest(plan.key)}"
-    with build_lock(folder, plan.label), announced(plan.label, slow=True):
-        if not path.exists():
-            publish(_load(plan, folder, cpp, cuda, functions, options, hashed), path)
+    with build_lock(folder, plan.label), announced(plan.label, slow=True) as texts:
+        if not present(path):
+            publish(_load(plan, folder, cpp, cuda, functions, options, hashed, texts), path)
     return path
 
 
@@ -100,6 +109,7 @@ def _load(
     functions: Any,
     options: dict,
     hashed: str,
+    texts: list[str],
 ) -> Path:
     torch_extension = cpp_extension()
     home = private_toolkit(plan.toolkit, plan.target)
@@ -112,7 +122,12 @@ def _load(
     # Python's symbols stay undefined.
     link = [f for f in plan.ldflags if f not in ("-shared", "-Wl,-z,defs")]
     try:
-        with shown_to_torch(home, tools.find_ninja()), _visible(options.get("verbose")):
+        with (
+            shown_to_torch(home, tools.find_ninja()),
+            compilers(folder),
+            _visible(options.get("verbose")),
+            heard(torch_extension) as said,
+        ):
             torch_extension.load_inline(
                 plan.name, cpp, [cuda] if cuda else None, functions=functions,
                 extra_cflags=[*plan.cflags, *own["extra_cflags"]],
@@ -124,9 +139,11 @@ def _load(
     except RuntimeError as error:
         raise build_error(plan.label, str(error), folder / "build.log", objects) from None
     finally:
-        manifest.finish(wanted)
+        manifest.finish()
     if cuda:
         check_gencodes(folder, plan.gencodes)
+    forbid_host_calls_in(folder, said)
+    texts += warnings("".join(said), folder)
     return folder / f"{plan.name}.so"
 
 

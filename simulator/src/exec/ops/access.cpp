@@ -28,9 +28,27 @@ std::string verb(const Warp& w, const Inst* in, bool write) {
 
 constexpr uint64_t FAR = uint64_t{1} << 32;  // from an allocation, to still be worth naming it
 
+// The region in which an access would be if 32 bits had been enough for its index, or for the
+// offset in bytes: it misses by 2^31 or 2^32 elements of up to 16 bytes.
+const Region* where_meant(const RegionTable& regions, uint64_t address, uint64_t bytes) {
+  for (uint64_t shift = 31; shift <= 36; shift++) {
+    for (uint64_t meant : {address + (uint64_t{1} << shift), address - (uint64_t{1} << shift)}) {
+      if (const Region* r = regions.find(meant, bytes, false)) {
+        return r;
+      }
+    }
+  }
+  return nullptr;
+}
+
 // "8 bytes past the end of 'a' (float32 [10, 10], 400 bytes)".
 std::string place_of(const RegionTable& regions, uint64_t address, uint64_t bytes) {
-  const Region* r = regions.nearest(address);
+  const std::string former = regions.former ? regions.former(address) : "";
+  if (!former.empty()) {
+    return former;
+  }
+  const Region* meant = where_meant(regions, address, bytes);
+  const Region* r = meant ? meant : regions.nearest(address);
   if (!r) {
     return "no memory is allocated";
   }
@@ -39,17 +57,17 @@ std::string place_of(const RegionTable& regions, uint64_t address, uint64_t byte
                      (r->text.empty() ? "" : r->text + ", ") + bytes_text(r->bytes) + ")";
   if (address < r->first) {
     uint64_t gap = r->first - address;
-    return gap > FAR ? "far from every allocation"
-                     : bytes_text(gap) + " before the start of " + what;
+    return gap > FAR && !meant ? "far from every allocation"
+                               : bytes_text(gap) + " before the start of " + what;
   }
   if (address + bytes > r->last()) {
     uint64_t gap = address - r->last();
     if (address < r->last()) {
       return "across the end of " + what;
     }
-    return gap > FAR  ? "far from every allocation"
-           : gap == 0 ? "just past the end of " + what
-                      : bytes_text(gap) + " past the end of " + what;
+    return gap > FAR && !meant ? "far from every allocation"
+           : gap == 0          ? "just past the end of " + what
+                               : bytes_text(gap) + " past the end of " + what;
   }
   return "inside " + what;
 }
@@ -164,15 +182,27 @@ uint8_t* in_other_block(const Warp& w, const Inst* in, int lane, uint64_t addres
 }
 
 // The most frequent mistake with such an address.
-std::string hint_for(const RegionTable& regions, uint64_t address) {
+std::string hint_for(const RegionTable& regions, uint64_t address, uint64_t bytes) {
   if (address < 4096) {
     return ": a null pointer; was its cudaMalloc called, and did it succeed?";
+  }
+  const std::string former = regions.former ? regions.former(address) : "";
+  if (former.ends_with("freed")) {
+    return ": call cudaFree after the last kernel that uses the memory";
+  }
+  if (!former.empty()) {
+    return ": kernels use the variable by its name; what host code passes to one is the address "
+           "that cudaGetSymbolAddress returns";
+  }
+  if (where_meant(regions, address, bytes)) {
+    return ": an index computed in 32 bits (int, unsigned) has overflowed; compute it in size_t or "
+           "int64_t, before the first multiplication";
   }
   const Region* r = regions.nearest(address);
   if (!r || address + FAR < r->first || address > r->last() + FAR) {
     return ": is it a host pointer? Device memory comes from cudaMalloc";
   }
-  return ": check the index against the shape, and the guard of the ragged edge";
+  return ": check the index against the shape, and the guard (if (i < n))";
 }
 
 }  // namespace
@@ -188,7 +218,7 @@ void check_global(Warp& w, const Inst* in, int lane, uint64_t address, uint64_t 
     fail(w, in, lane, address,
          "out-of-bounds " + verb(w, in, write) + " of " + bytes_text(bytes) +
              " in global memory, " + place_of(worker.launch->regions, address, bytes),
-         "address " + hex(address) + hint_for(worker.launch->regions, address));
+         "address " + hex(address) + hint_for(worker.launch->regions, address, bytes));
   }
   if (write && r->role == WBSIM_IN) {
     fail(w, in, lane, address,
@@ -214,7 +244,7 @@ uint8_t* resolve_stretch(Warp& w, const Inst* in, int lane, uint64_t address, in
       outside_window(w, in, lane, KIND, address, bytes, WRITE);
     }
   }
-  return window_base<KIND>(w) + address;
+  return host_memory<KIND>(w, address);
 }
 
 template <AddressKind KIND, bool WRITE>

@@ -87,13 +87,16 @@ inline bool advances_by(const A* a, A step) {
 }
 #endif
 
-// Host address of offset 0 of a window; generic addresses already are host addresses.
+// The host's memory at an address in a window; generic addresses already are host addresses. As
+// numbers, since the address may not have been checked yet.
 template <AddressKind KIND>
-inline uint8_t* window_base(const Warp& w) {
-  return is_shared(KIND)              ? w.shared - SHARED_BASE
-         : is_local(KIND)             ? w.local
-         : KIND == AddressKind::Param ? const_cast<uint8_t*>(w.block->params)
-                                      : nullptr;
+inline uint8_t* host_memory(const Warp& w, uint64_t address) {
+  const uint8_t* window = is_shared(KIND)              ? w.shared
+                          : is_local(KIND)             ? w.local
+                          : KIND == AddressKind::Param ? w.block->params
+                                                       : nullptr;
+  const uint64_t first = is_shared(KIND) ? SHARED_BASE : 0;
+  return reinterpret_cast<uint8_t*>(reinterpret_cast<uint64_t>(window) - first + address);
 }
 
 // Whether `bytes` bytes at an address are in [first, last); correct at both ends of the address
@@ -136,8 +139,8 @@ template <AddressKind KIND>
   // A step is signed, whatever the register's width.
   access.step[h] = static_cast<std::make_signed_t<A>>(step);
   uint64_t begin = address_of<KIND>(a[0], in);
-  uint64_t end = begin + access.step[h] * (HALF - 1);
-  access.first[h] = window_base<KIND>(w) + begin;
+  uint64_t end = begin + static_cast<uint64_t>(access.step[h]) * (HALF - 1);
+  access.first[h] = host_memory<KIND>(w, begin);
   uint64_t low = std::min(begin, end);
   // No step is so large that its multiples wrap around: all lanes are between the first and last.
   return std::in_range<int32_t>(access.step[h]) && advances_by<HALF>(a, step) &&
@@ -174,7 +177,7 @@ template <AddressKind KIND, bool WRITE>
       if ((begin & (bytes - 1)) == 0 && is_allowed<KIND>(w, in, begin, step * (LANES - 1) + bytes))
           [[likely]] {
         access.step[0] = access.step[1] = step;
-        access.first[0] = window_base<KIND>(w) + begin;
+        access.first[0] = host_memory<KIND>(w, begin);
         access.first[1] = access.first[0] + step * HALF;
         return;
       }

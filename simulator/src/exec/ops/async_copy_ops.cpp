@@ -70,7 +70,8 @@ void count(Warp& w, const Inst* in, Mask m, const LaneCopy& copy) {
 }
 
 // Reports to the checks what the copy reads and writes.
-void check(Checker& checker, Warp& w, const Inst* in, Mask m, const LaneCopy& copy) {
+void check(Checker& checker, Warp& w, const Inst* in, Mask m, LaneCopy& copy) {
+  copy.issued = checker.order().now();
   for (uint32_t size = 1; size <= in->count; size++) {
     Mask reading = 0;
     for_lanes(m, [&](int l) { reading |= Mask{copy.read[l] == size} << l; });

@@ -80,8 +80,7 @@ void begin_write(const Issuer& issuer, SharedPlace to, uint64_t bytes, SharedPla
     checker->use_mbarrier(issuer, mbarrier, false);
     checker->async_write(issuer, to, static_cast<uint32_t>(bytes), order.mbarrier_agent(mbarrier),
                          atomic);
-    signal.issued = order.now();
-    order.advance();
+    signal.issued = order.issue_copy(issuer, mbarrier);
   }
   enqueue(mbarrier, std::move(signal));
 }
@@ -226,6 +225,9 @@ SharedPlace shared_box(const Issuer& issuer, const TensorBox& box, const char* w
   return shared_place(issuer, issuer.in->list + SHARED, box.shared_bytes(), BOX_ALIGN, what);
 }
 
+// Of a tensor without rows, a copy without a swizzle is one of bytes: they may be swizzled already.
+bool has_rows(const TensorBox& box) { return box.map.rank > 1 || box.map.swizzle; }
+
 const Inst* load_tensor(Warp& w, const Inst* in, Mask m) {
   for_lanes(m, [&](int l) {
     Issuer issuer{&w, in, l};
@@ -234,6 +236,10 @@ const Inst* load_tensor(Warp& w, const Inst* in, Mask m) {
     each_destination(
         issuer, shared_box(issuer, box, THE_DESTINATION),
         mbarrier_place(issuer, in->list + MBARRIER), [&](SharedPlace to, SharedPlace mbarrier) {
+          if (Checker* checker = w.block->cluster->checker.get(); checker && has_rows(box)) {
+            checker->tile_write(issuer, to, static_cast<uint32_t>(box.bytes()), box.swizzle(),
+                                box.row_bytes());
+          }
           begin_write(issuer, to, box.shared_bytes(), mbarrier, false,
                       {issuer, static_cast<uint32_t>(box.bytes()), 0, [=] { load_box(box, to); }});
         });

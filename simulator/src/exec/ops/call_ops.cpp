@@ -7,8 +7,10 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "checks/checker.h"
 #include "checks/finding.h"
 #include "decode/functions.h"
+#include "decode/names.h"
 #include "exec/block.h"
 #include "exec/builtins.h"
 #include "exec/control.h"
@@ -23,6 +25,11 @@ using ptx::Type;
 
 uint8_t* stack_frame(const Warp& w, int lane, uint32_t offset) {
   return w.local + size_t{w.block->local_bytes} * lane + offset;
+}
+
+// Under initcheck, which values are undefined is passed on with them; otherwise nullptr.
+UndefinedValues* undefined_values(const Warp& w) {
+  return w.unwritten_local ? &w.block->cluster->checker->undefined() : nullptr;
 }
 
 // The registers of one lane, before its function is entered again.
@@ -57,14 +64,22 @@ bool restore_registers(Warp& w, const FunctionCode& function, int lane) {
     }
     from.resize(from.size() - std::max(bytes, 1));
   }
+  if (UndefinedValues* undefined = undefined_values(w)) {
+    undefined->restored(w, function, lane);
+  }
   return true;
 }
 
-void copy_values(const std::vector<FunctionCode::Place>& to, uint8_t* to_frame,
-                 const std::vector<FunctionCode::Place>& from, const uint8_t* from_frame) {
+// Between two stack frames of a lane.
+void copy_values(Warp& w, int lane, const std::vector<FunctionCode::Place>& to, uint32_t to_frame,
+                 const std::vector<FunctionCode::Place>& from, uint32_t from_frame) {
   for (size_t i = 0; i < std::min(to.size(), from.size()); i++) {
-    std::memcpy(to_frame + to[i].offset, from_frame + from[i].offset,
-                std::min(to[i].bytes, from[i].bytes));
+    const uint32_t bytes = std::min(to[i].bytes, from[i].bytes);
+    const uint32_t there = to_frame + to[i].offset, here = from_frame + from[i].offset;
+    std::memcpy(stack_frame(w, lane, there), stack_frame(w, lane, here), bytes);
+    if (UndefinedValues* undefined = undefined_values(w)) {
+      undefined->copy_local(w, lane, there, here, bytes);
+    }
   }
 }
 
@@ -89,10 +104,12 @@ void enter(Warp& w, const Inst* in, int lane, const CallSite& site, const Functi
   if (site.caller->recursive) {
     save_registers(w, *site.caller, lane);
   }
-  uint8_t* to = stack_frame(w, lane, frame);
-  copy_values(callee.params, to, site.args, stack_frame(w, lane, caller_frame));
+  if (UndefinedValues* undefined = undefined_values(w)) {
+    undefined->enter(w, callee, lane, frame);
+  }
+  copy_values(w, lane, callee.params, frame, site.args, caller_frame);
   uint32_t index = static_cast<uint32_t>(in - w.block->kernel->code.data());
-  std::memcpy(to, &index, sizeof index);
+  std::memcpy(stack_frame(w, lane, frame), &index, sizeof index);
   w.reg<uint32_t>(callee.stack_slot)[lane] = frame;
   for (auto& local : callee.local_addresses) {
     uint64_t address = frame + local.offset;
@@ -150,6 +167,10 @@ const Inst* call_builtin(Warp& w, const Inst* in, Mask m) {
     uint64_t result = builtin.run(w, in, l, args);
     if (!site.returns.empty()) {
       std::memcpy(frame + site.returns[0].offset, &result, std::min(site.returns[0].bytes, 8u));
+      if (w.unwritten_local) {
+        std::memset(w.unwritten_local + (frame - w.local) + site.returns[0].offset, 0,
+                    site.returns[0].bytes);
+      }
     }
   });
   return next(in);
@@ -170,16 +191,11 @@ const Inst* call_undefined(Warp& w, const Inst* in, Mask m) {
 std::vector<FunctionCode::Place> places(Decode& d, const Operand& list) {
   std::vector<FunctionCode::Place> out;
   for (const Operand& item : list.items) {
-    auto found = std::find_if(
-        d.function.source->locals.begin(), d.function.source->locals.end(),
-        [&](const ptx::Variable& v) { return v.name == item.symbol && !item.symbol.empty(); });
-    ptx::Space space;
-    if (found == d.function.source->locals.end() || d.address_of(item.symbol, space) > UINT32_MAX ||
-        space != ptx::Space::Local) {
+    auto found = d.function.variables.find(item.symbol);
+    if (found == d.function.variables.end()) {
       throw Unsupported{};  // an argument in a register
     }
-    out.push_back({static_cast<uint32_t>(d.address_of(item.symbol, space)),
-                   static_cast<uint32_t>(found->bytes)});
+    out.push_back(found->second);
   }
   return out;
 }
@@ -258,7 +274,7 @@ const Inst* leave_function(Warp& w, const Inst* in, Mask m) {
       throw finding_at(w, in, l, "memcheck",
                        "the thread's stack is damaged: there is no call to return to");
     }
-    copy_values(site->returns, stack_frame(w, l, caller_frame), callee.returns, frame);
+    copy_values(w, l, site->returns, caller_frame, callee.returns, offset);
     w.stack_top[l] = offset;
     targets[l] = kernel.code.data() + index + 1;
   });

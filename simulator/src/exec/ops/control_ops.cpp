@@ -9,6 +9,7 @@
 #include "exec/lanes.h"
 #include "exec/ops/dispatch.h"
 #include "exec/ops/members.h"
+#include "exec/ops/predicates.h"
 
 namespace wbsim {
 namespace {
@@ -51,13 +52,13 @@ void build_brx(Decode& d) {
       found->second.size() > UINT16_MAX) {
     throw Unsupported{};
   }
-  std::vector<uint32_t> targets;
-  for (const std::string& label : found->second) {
-    targets.push_back(static_cast<uint32_t>(d.label(label)));
+  std::vector<uint32_t>& targets = d.function.targets[found->first];
+  for (size_t i = targets.size(); i < found->second.size(); i++) {
+    targets.push_back(static_cast<uint32_t>(d.label(found->second[i])));
   }
   d.inst.a = d.src(0, Type::U32);
   d.inst.count = static_cast<uint16_t>(targets.size());
-  d.inst.list = d.list(targets);
+  d.inst.list = targets.data();
   d.inst.run = brx;
 }
 
@@ -90,10 +91,7 @@ void build_elect(Decode& d) {
     throw Unsupported{};
   }
   d.inst.dst = to.kind == Operand::Sink ? d.scratch(4) : d.dst(to, Type::B32);
-  Operand leads;
-  leads.kind = Operand::Register;
-  leads.reg = to.pair;
-  d.inst.dst2 = d.pred(leads);
+  d.inst.dst2 = second_destination(d, to);
   d.inst.a = d.src(1, Type::B32);
   d.inst.run = elect;
 }

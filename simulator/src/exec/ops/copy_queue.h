@@ -32,6 +32,7 @@ struct LaneCopy {
   Mask mask;        // lanes whose copy has not taken effect
   uint8_t bytes;    // to write
   uint64_t number;  // in the order of issue
+  Time issued = 0;  // for the race check
   uint8_t* to[LANES];
   const uint8_t* from[LANES];
   uint8_t read[LANES];    // bytes to read; the others become zero

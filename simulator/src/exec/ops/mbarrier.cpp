@@ -41,6 +41,7 @@ void update(SharedPlace at, Mbarrier barrier) {
     if (Checker* checker = at.block->cluster->checker.get()) {
       checker->order().complete_phase(at);
     }
+    at.block->mbarriers[at.offset]++;
     barrier.phase = !barrier.phase;
     barrier.pending = barrier.expected;
   }
@@ -96,6 +97,7 @@ void init_mbarrier(const Issuer& issuer, SharedPlace at, uint32_t count) {
                                  number(Mbarrier::MAX_COUNT));
   }
   check_unused(issuer, at, "initialised");
+  at.block->mbarriers[at.offset] = 0;
   store(at, encoded({count, count, 0, false}));
 }
 
@@ -110,12 +112,14 @@ uint64_t arrive(const Issuer& issuer, SharedPlace at, const Arrival& arrival) {
   uint64_t before = encoded(barrier);
   add_tx(issuer, barrier, arrival.expect_tx);
   uint32_t taken = arrival.drop ? barrier.expected : barrier.pending;
+  if (arrival.count > 0 && barrier.pending == 0) {
+    report_extra_arrival(issuer, at, decoded(before), arrival);
+  }
   if (arrival.count == 0 || arrival.count > barrier.pending || arrival.count > taken) {
     issuer.fail("synccheck",
                 number(arrival.count) + (arrival.count == 1 ? " arrival" : " arrivals") +
-                    " at an mbarrier whose phase expects " + number(barrier.pending) + " more" +
-                    (barrier.tx ? " and " + number(barrier.tx) + " bytes" : "") + ", of " +
-                    number(barrier.expected),
+                    " at an mbarrier whose phase expects " + number(barrier.pending) +
+                    " more, of " + number(barrier.expected),
                 "the count of mbarrier.init is the number of arrivals of a phase");
   }
   barrier.pending -= arrival.count;

@@ -6,6 +6,8 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
+#include <string>
 
 #include "exec/ops/shared_address.h"
 
@@ -42,6 +44,7 @@ struct Arrival {
   uint32_t expect_tx = 0;    // bytes that the phase waits for in addition
   bool drop = false;         // later phases do not expect these arrivals
   bool no_complete = false;  // must not be the last
+  Mask together = 0;         // the lanes that execute the instruction
 };
 // Returns the state before the arrival.
 uint64_t arrive(const Issuer& issuer, SharedPlace at, const Arrival& arrival);
@@ -49,5 +52,30 @@ void expect_tx(const Issuer& issuer, SharedPlace at, uint32_t bytes);
 void complete_tx(const Issuer& issuer, SharedPlace at, uint32_t bytes);
 // One more arrival of this phase: a copy will make it.
 void expect_arrivals(const Issuer& issuer, SharedPlace at, uint32_t count);
+
+// ---- For reports (mbarrier_text.cpp).
+
+// The phase that a lane waits for; nothing if its instruction is not a wait for an mbarrier.
+struct AwaitedPhase {
+  SharedPlace at;
+  bool parity;
+};
+std::optional<AwaitedPhase> awaited_phase(Warp& w, const Inst* in, int lane);
+
+// What a phase lacks once the copies in flight have come.
+struct Lacks {
+  int64_t arrivals, of;
+  int64_t bytes;   // negative: more came than were announced
+  bool announced;  // bytes play a part in this phase
+};
+Lacks lacks(const Mbarrier& barrier, SharedPlace at);
+
+// "'full[1]'", "'ring' (byte 2048)"; in a cluster also its block.
+std::string mbarrier_name(SharedPlace at);
+// "all 2 arrivals have come, but 16 bytes that expect_tx announced have not come".
+std::string lacks_text(const Lacks& lacks);
+// One that comes when all others of its phase have come.
+[[noreturn]] void report_extra_arrival(const Issuer& issuer, SharedPlace at,
+                                       const Mbarrier& barrier, const Arrival& arrival);
 
 }  // namespace wbsim

@@ -70,15 +70,14 @@ const Inst* arrive_lanes(Warp& w, const Inst* in, Mask m) {
   const uint32_t* value = w.reg<uint32_t>(in->b);
   tell_checker(w, in, m, [&](Checker& checker, Mask lanes, SharedPlace place) {
     for_lanes(lanes, [&](int l) { checker.use_mbarrier({&w, in, l}, place, false); });
-    if (!(in->flags & RELAXED)) {
-      checker.order().arrive_mbarrier(place, checker.order().release(w, lanes));
-    }
+    checker.order().arrive_mbarrier(w, lanes, place, (in->flags & RELAXED) != 0);
   });
   for_lanes(m, [&](int l) {
     Issuer issuer{&w, in, l};
     Arrival arrival;
     (in->flags & EXPECT_TX ? arrival.expect_tx : arrival.count) = value[l];
     arrival.drop = in->flags & DROP;
+    arrival.together = m;
     arrival.no_complete = in->flags & NO_COMPLETE;
     w.reg<uint64_t>(in->dst)[l] = arrive(issuer, mbarrier_place(issuer, in->list), arrival);
   });
@@ -97,7 +96,7 @@ const Inst* pending_count(Warp& w, const Inst* in, Mask m) {
 }
 
 // The parity of the phase that a lane waits for.
-bool awaited_phase(const Issuer& issuer) {
+bool awaited_parity(const Issuer& issuer) {
   const Inst* in = issuer.in;
   if (in->flags & PARITY) {
     uint32_t parity = issuer.warp->reg<uint32_t>(in->b)[issuer.lane];
@@ -117,7 +116,7 @@ bool awaited_phase(const Issuer& issuer) {
 // effect.
 bool is_complete(const Issuer& issuer) {
   SharedPlace at = mbarrier_place(issuer, issuer.in->list);
-  bool awaited = awaited_phase(issuer);
+  bool awaited = awaited_parity(issuer);
   if (load_mbarrier(issuer, at).phase != awaited) {
     return true;
   }
@@ -135,16 +134,18 @@ void set_lanes(Mask& predicate, Mask m, Mask value) { predicate = (predicate & ~
 
 // test_wait and try_wait: how long they take is up to the system. Here lanes wait until nothing
 // else can happen, so that a loop around them lets the others run, and ends in a report if it can
-// never succeed.
+// never succeed. The check of races also lets them fail once, so that code which does not repeat
+// them shows (HappensBefore::wait_mbarrier).
 const Inst* wait(Warp& w, const Inst* in, Mask m) {
   Mask complete = complete_lanes(w, in, m);
   Mask waiting = m & ~complete & ~w.expired;
   w.expired &= ~m;
-  set_lanes(w.pred(in->dst), m & ~waiting, complete);
+  Mask yes = complete;
   tell_checker(w, in, complete, [&](Checker& checker, Mask lanes, SharedPlace place) {
     for_lanes(lanes, [&](int l) { checker.use_mbarrier({&w, in, l}, place, false); });
-    checker.order().wait_mbarrier(w, lanes, place);
+    yes &= ~lanes | checker.order().wait_mbarrier(w, in, lanes, place, checker.races());
   });
+  set_lanes(w.pred(in->dst), m & ~waiting, yes);
   return waiting ? wait_here(w, in, waiting, true) : next(in);
 }
 
@@ -234,20 +235,12 @@ constexpr Opcode OPCODES[] = {
 
 }  // namespace
 
-std::string awaited_text(Warp& w, const Inst* in, int lane) {
+std::optional<AwaitedPhase> awaited_phase(Warp& w, const Inst* in, int lane) {
   if (in->run != wait) {
-    return "";
+    return std::nullopt;
   }
-  Issuer issuer{&w, in, lane};
-  SharedPlace at = mbarrier_place(issuer, in->list);
-  Mbarrier barrier = load_mbarrier(issuer, at);
-  std::string text = "the mbarrier at shared address " + std::to_string(at.address());
-  if (at.block != w.block) {
-    text += " of block " + std::to_string(at.block->rank);
-  }
-  return text + " still waits for " + std::to_string(barrier.pending) + " of " +
-         std::to_string(barrier.expected) + " arrivals and " + std::to_string(barrier.tx) +
-         " bytes";
+  const Issuer issuer{&w, in, lane};
+  return AwaitedPhase{mbarrier_place(issuer, in->list), awaited_parity(issuer)};
 }
 
 std::span<const Opcode> mbarrier_opcodes() { return OPCODES; }

@@ -125,7 +125,7 @@ const Inst* load_row(Warp& w, const Inst* in, Mask m) {
     const uint64_t begin = address_of<KIND>(a[0], in);
     if (begin % sizeof(T) == 0 && is_allowed<KIND>(w, in, begin, step * (LANES - 1) + sizeof(T)))
         [[likely]] {
-      const uint8_t* from = window_base<KIND>(w) + begin;
+      const uint8_t* from = host_memory<KIND>(w, begin);
       T* to = w.reg<T>(in->dst);
       if (step == 0) {
         std::fill_n(to, LANES, *reinterpret_cast<const InMemory<T>*>(from));
@@ -252,7 +252,8 @@ Space take_space(Decode& d) {
   return Space::Generic;
 }
 
-// Ordering and caching: blocks see each other's writes at once, and there is no cache.
+// Ordering and caching: blocks see each other's writes at once, as no cache holds data. The counters'
+// model of L1 (bypasses_l1) and the checks (note_order) look at the modifiers themselves.
 void drop_hints(Decode& d) {
   d.drop({"weak",
           "relaxed",
@@ -482,7 +483,8 @@ const Inst* clear(Warp& w, const Inst* in, Mask m) {
   return next(in);
 }
 
-// A cache policy is opaque, and there is no cache: one policy serves for all.
+// A cache policy is opaque, and no data is cached: one policy serves for all. The counters' model of
+// L1 does not depend on it either.
 void build_createpolicy(Decode& d) {
   d.drop({"fractional", "range", "cvt", "global", "L2", "L2::evict_last", "L2::evict_normal",
           "L2::evict_first", "L2::evict_unchanged"});

@@ -37,6 +37,18 @@ class SharedMatrix {
   }
 
   Swizzle swizzle() const { return swizzle_; }
+  uint32_t start() const { return start_; }
+  uint32_t leading() const { return leading_; }
+  uint32_t stride() const { return stride_; }
+  uint32_t base_offset() const { return base_; }
+  uint32_t width() const { return width_; }  // units side by side
+
+  // The address that a unit would have without the swizzle. The base offset says how many 128-byte
+  // lines after a multiple of its period the pattern starts.
+  uint32_t unswizzled(uint32_t address) const {
+    uint32_t shift = base_ << 7;
+    return swizzled(address - shift, swizzle_) + shift;  // its own inverse
+  }
 
   // The address in the block's shared window of a unit of a K-major matrix, in row 8 block + line.
   uint32_t row_unit(uint32_t block, uint32_t line, uint32_t unit) const {
@@ -56,12 +68,7 @@ class SharedMatrix {
   // matrix-descriptor-encode(x) = (x & 0x3ffff) >> 4
   static uint32_t field(uint64_t bits) { return static_cast<uint32_t>(bits & 0x3fff) << 4; }
 
-  // The base offset says how many 128-byte lines after a multiple of its period the pattern
-  // starts.
-  uint32_t place(uint32_t offset) const {
-    uint32_t address = start_ + offset, shift = base_ << 7;
-    return swizzled(address - shift, swizzle_) + shift;
-  }
+  uint32_t place(uint32_t offset) const { return unswizzled(start_ + offset); }
 
   uint32_t start_, leading_, stride_, base_;
   uint32_t width_;  // units

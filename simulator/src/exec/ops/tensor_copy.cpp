@@ -8,7 +8,6 @@
 #include "counting/counting.h"
 #include "exec/ops/access.h"
 #include "exec/ops/float_mode.h"
-#include "exec/ops/swizzle.h"
 #include "exec/shared_window.h"
 
 namespace wbsim {
@@ -195,7 +194,7 @@ struct SharedRows {
 };
 
 SharedRows rows_at(const TensorBox& box, SharedPlace place) {
-  return {place, SWIZZLES[box.map.swizzle], box.row_bytes()};
+  return {place, box.swizzle(), box.row_bytes()};
 }
 
 // Rounds to the 10 fraction bits of tf32, ties away from zero.
@@ -247,6 +246,8 @@ uint64_t TensorBox::num_rows() const {
   }
   return rows;
 }
+
+Swizzle TensorBox::swizzle() const { return SWIZZLES[map.swizzle]; }
 
 uint64_t TensorBox::shared_bytes() const {
   return map.swizzle ? (bytes() + 127) / 128 * 128 : bytes();

@@ -8,6 +8,7 @@
 
 #include "exec/ops/reduction.h"
 #include "exec/ops/shared_address.h"
+#include "exec/ops/swizzle.h"
 #include "exec/ops/tensor_map.h"
 
 namespace wbsim {
@@ -21,6 +22,7 @@ struct TensorBox {
   uint32_t element_bytes() const;
   uint32_t row_bytes() const;
   uint64_t num_rows() const;
+  Swizzle swizzle() const;
   uint64_t bytes() const { return num_rows() * row_bytes(); }
   // The bytes of shared memory from its start that contain the box: swizzles stay within their
   // 128-byte line.

@@ -5,9 +5,11 @@
 #include <bit>
 #include <cstring>
 
+#include "checks/checker.h"
 #include "exec/lanes.h"
 #include "exec/ops/dispatch.h"
 #include "exec/ops/members.h"
+#include "exec/ops/predicates.h"
 
 namespace wbsim {
 namespace {
@@ -19,13 +21,27 @@ using ptx::Type;
 
 enum class Shuffle { Up, Down, Bfly, Idx };
 
+// Under initcheck: a lane may read one that does not take part.
+[[gnu::noinline]] void note_shuffle(Warp& w, const Inst* in, Mask m, const uint8_t from[LANES]) {
+  Checker* checker = w.block->cluster->checker.get();
+  if (!checker || !checker->initialisation()) {
+    return;
+  }
+  Mask read = 0;
+  for_lanes(m, [&](int l) { read |= Mask{1} << from[l]; });
+  if (w.undefined || (read & ~m)) {
+    checker->undefined().shuffle(w, in, m, from);
+  }
+}
+
 template <Shuffle MODE>
 void exchange(Warp& w, const Inst* in, Mask m) {
   uint32_t* d = w.reg<uint32_t>(in->dst);
-  uint32_t from[LANES];
-  std::memcpy(from, w.reg<uint32_t>(in->a), sizeof from);
+  uint32_t values[LANES];
+  std::memcpy(values, w.reg<uint32_t>(in->a), sizeof values);
   const uint32_t* b = w.reg<uint32_t>(in->b);
   const uint32_t* c = w.reg<uint32_t>(in->c);
+  uint8_t from[LANES];
   Mask inside = 0;
   for_lanes(m, [&](int lane) {
     int value = static_cast<int>(b[lane] & 31), clamp = static_cast<int>(c[lane] & 31);
@@ -52,10 +68,13 @@ void exchange(Warp& w, const Inst* in, Mask m) {
         ok = j <= max_lane;
         break;
     }
-    j = ok ? j : lane;
+    from[lane] = static_cast<uint8_t>(ok ? j : lane);
     inside |= static_cast<Mask>(ok) << lane;
-    d[lane] = from[j];
   });
+  if (m != ALL_LANES || w.undefined) {
+    note_shuffle(w, in, m, from);
+  }
+  for_lanes(m, [&](int lane) { d[lane] = values[from[lane]]; });
   if (in->dst2) {
     Mask& p = w.pred(in->dst2);
     p = (p & ~m) | inside;
@@ -74,12 +93,7 @@ void build_shfl(Decode& d) {
   d.take_type();
   const Operand& to = d.arg(0);
   d.inst.dst = d.dst(to, Type::B32);
-  if (to.pair >= 0) {
-    Operand p;
-    p.kind = Operand::Register;
-    p.reg = to.pair;
-    d.inst.dst2 = d.pred(p);
-  }
+  d.inst.dst2 = second_destination(d, to);
   d.inst.a = d.src(1, Type::B32);
   d.inst.b = d.src(2, Type::B32);
   d.inst.c = d.src(3, Type::B32);
@@ -158,12 +172,7 @@ void build_match(Decode& d) {
   Type type = d.take_type();
   const Operand& to = d.arg(0);
   d.inst.dst = d.dst(to, Type::B32);
-  if (to.pair >= 0) {
-    Operand p;
-    p.kind = Operand::Register;
-    p.reg = to.pair;
-    d.inst.dst2 = d.pred(p);
-  }
+  d.inst.dst2 = second_destination(d, to);
   d.inst.a = d.src(1, type);
   d.inst.b = d.src(2, Type::B32);
   if (type == Type::B32) {

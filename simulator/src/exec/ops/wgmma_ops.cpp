@@ -14,8 +14,8 @@
 #include "checks/finding.h"
 #include "exec/control.h"
 #include "exec/ops/matrix.h"
-#include "exec/ops/shared_matrix.h"
 #include "exec/ops/wgmma_multiply.h"
+#include "exec/ops/wgmma_operand.h"
 #include "exec/shared_window.h"
 
 namespace wbsim {
@@ -80,6 +80,14 @@ ProductQueue& queue_of(Warp& w) {
 
 // ---- Operands -----------------------------------------------------------------------------------
 
+SharedOperand operand_a(const Pending& p, const Setup& setup) {
+  return {'A', p.a_descriptor, setup.a_columns, M / 8, 2};
+}
+SharedOperand operand_b(const Pending& p, const Setup& setup) {
+  return {'B', p.b_descriptor, setup.b_columns, setup.form.columns / 8u,
+          2 * static_cast<uint32_t>(setup.steps())};
+}
+
 using Quad = uint32_t __attribute__((vector_size(UNIT_BYTES)));
 using Halves = uint16_t __attribute__((vector_size(UNIT_BYTES)));
 
@@ -135,30 +143,33 @@ void fill_from_registers(wgmma::Panel& panel, Warp& w, const uint32_t* slots) {
   fill_panel(panel, units);
 }
 
-[[noreturn]] void outside(const Warp& w, const Inst* in, char matrix, uint32_t address) {
+[[noreturn]] void outside(const Warp& w, const Inst* in, const SharedOperand& operand,
+                          uint32_t address) {
   uint32_t first = SHARED_BASE, last = SHARED_BASE + w.block->shared_bytes;
   std::string where = address < first
                           ? std::to_string(first - address) + " bytes before the start"
                           : std::to_string(address + UNIT_BYTES - last) + " bytes past the end";
   Finding f = finding_at(w, in, 0, "memcheck",
-                         std::string("the descriptor of matrix ") + matrix +
+                         std::string("the descriptor of matrix ") + operand.name +
                              " leads out of bounds: a read of 16 bytes ends " + where +
                              " of the block's shared memory (" +
                              std::to_string(w.block->shared_bytes) + " bytes)");
   f.address = address;
   f.hint =
-      "check the descriptor's start address and its leading and stride byte offsets; all "
-      "three are in units of 16 bytes";
+      "check the descriptor's start address and its leading and stride byte offsets (LBO, SBO); "
+      "all three are in units of 16 bytes\n  " +
+      operand_hint(operand, *w.block);
   throw f;
 }
 
 // Rows of A, or columns of B, from the block's shared memory. The panel begins at 8 * block; the
 // matrix has 8 or 16 of its 16 rows, and the missing ones repeat others. Of each, it takes the 32
 // bytes from 32 * step on.
-void fill_from_shared(wgmma::Panel& panel, const Warp& w, const Inst* in, char matrix,
-                      const SharedMatrix& shared, bool columns, uint32_t block, uint32_t blocks,
-                      uint32_t step = 0) {
-  const uint32_t block_of[2] = {block, std::min(block + 1, blocks - 1)};
+void fill_from_shared(wgmma::Panel& panel, const Warp& w, const Inst* in,
+                      const SharedOperand& operand, uint32_t block, uint32_t step = 0) {
+  const SharedMatrix& shared = operand.matrix;
+  const bool columns = operand.columns;
+  const uint32_t block_of[2] = {block, std::min(block + 1, operand.blocks - 1)};
   uint32_t addresses[2][wgmma::PANEL];
   for (uint32_t i = 0; i < 2; i++) {
     for (uint32_t j = 0; j < wgmma::PANEL; j++) {
@@ -173,7 +184,7 @@ void fill_from_shared(wgmma::Panel& panel, const Warp& w, const Inst* in, char m
     for (int j = 0; j < wgmma::PANEL; j++) {
       uint32_t offset = addresses[i][j] - SHARED_BASE;
       if (uint64_t{offset} + UNIT_BYTES > bytes) [[unlikely]] {
-        outside(w, in, matrix, addresses[i][j]);
+        outside(w, in, operand, addresses[i][j]);
       }
       std::memcpy(&units.unit[i][j], first + offset, UNIT_BYTES);
     }
@@ -189,16 +200,13 @@ void read_operands(Warp& w, Pending& p) {
   const Setup setup = setup_of(p.in);
   constexpr int BLOCKS = wgmma::PANEL / 8;
   if (!setup.a_in_registers) {
-    fill_from_shared(p.a, w, p.in, 'A', SharedMatrix(p.a_descriptor), setup.a_columns,
-                     w.index % WARPS * BLOCKS, M / 8);
+    fill_from_shared(p.a, w, p.in, operand_a(p, setup), w.index % WARPS * BLOCKS);
   }
-  const SharedMatrix shared(p.b_descriptor);
-  const uint32_t blocks = setup.form.columns / 8;
-  p.b.reserve((blocks + BLOCKS - 1) / BLOCKS * setup.steps());
-  for (uint32_t block = 0; block < blocks; block += BLOCKS) {
+  const SharedOperand b = operand_b(p, setup);
+  p.b.reserve((b.blocks + BLOCKS - 1) / BLOCKS * setup.steps());
+  for (uint32_t block = 0; block < b.blocks; block += BLOCKS) {
     for (int step = 0; step < setup.steps(); step++) {
-      fill_from_shared(p.b.emplace_back(), w, p.in, 'B', shared, setup.b_columns, block, blocks,
-                       step);
+      fill_from_shared(p.b.emplace_back(), w, p.in, b, block, step);
     }
   }
 }
@@ -239,20 +247,6 @@ void check_width(const Warp& w, const Inst* in, const Setup& setup, uint64_t des
   }
 }
 
-// Where the units of a matrix are in the block's shared memory, as offsets.
-void add_units(std::vector<uint32_t>& offsets, const SharedMatrix& shared, bool columns,
-               uint32_t first, uint32_t blocks, uint32_t units) {
-  for (uint32_t block = first; block < first + blocks; block++) {
-    for (uint32_t line = 0; line < 8; line++) {
-      for (uint32_t unit = 0; unit < units; unit++) {
-        offsets.push_back(
-            (columns ? shared.column_unit(unit, line, block) : shared.row_unit(block, line, unit)) -
-            SHARED_BASE);
-      }
-    }
-  }
-}
-
 // A product begins. It reads its warp's rows of A, and B once for the whole warpgroup.
 void tell_checker(Warp& w, Pending& p, const Setup& setup, uint64_t number) {
   Checker* checker = w.block->cluster->checker.get();
@@ -266,21 +260,27 @@ void tell_checker(Warp& w, Pending& p, const Setup& setup, uint64_t number) {
                                     {list + p.in->count, setup.a_in_registers ? A_REGISTERS : 0},
                                     number);
   }
-  std::vector<uint32_t> offsets;
+  const Issuer issuer{&w, p.in, 0};
   if (!setup.a_in_registers) {
-    add_units(offsets, SharedMatrix(p.a_descriptor), setup.a_columns, w.index % WARPS * 2, 2, 2);
+    check_operand(*checker, issuer, operand_a(p, setup), w.index % WARPS * 2, 2);
   }
   if (w.index % WARPS == 0) {
-    const uint32_t units = 2 * static_cast<uint32_t>(setup.steps());
-    add_units(offsets, SharedMatrix(p.b_descriptor), setup.b_columns, 0, setup.form.columns / 8,
-              units);
+    const SharedOperand b = operand_b(p, setup);
+    check_operand(*checker, issuer, b, 0, b.blocks);
   }
-  std::erase_if(offsets, [&](uint32_t offset) {  // the product itself reports these
-    return uint64_t{offset} + UNIT_BYTES > w.block->shared_bytes;
-  });
-  checker->async_read({&w, p.in, 0}, *w.block, offsets, UNIT_BYTES, order.product_agent(w));
   p.issued = order.now();
   order.advance();
+}
+
+void note_operands(const Warp& w, const Pending& p, const Setup& setup) {
+  Worker& worker = *w.block->worker;
+  if (w.index % WARPS == 0 && worker.launch->observed()) {
+    const auto pc = static_cast<uint32_t>(p.in - w.block->kernel->code.data());
+    if (!setup.a_in_registers) {
+      note_operand(worker.notes, pc, operand_a(p, setup), *w.block);
+    }
+    note_operand(worker.notes, pc, operand_b(p, setup), *w.block);
+  }
 }
 
 // ---- Instructions -------------------------------------------------------------------------------
@@ -314,6 +314,7 @@ const Inst* mma_async(Warp& w, const Inst* in, Mask m) {
     }
     queue.issued++;
     tell_checker(w, p, setup, queue.issued);
+    note_operands(w, p, setup);
     notify(*w.block->cluster);
   });
 }

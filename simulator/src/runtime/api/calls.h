@@ -14,6 +14,7 @@
 #include <new>
 
 #include "runtime/device.h"
+#include "runtime/fork.h"
 #include "runtime/runtime.h"
 #include "wbsim.h"
 
@@ -87,7 +88,7 @@ class Handles {
   }
 
  private:
-  std::mutex mutex_;
+  ForkMutex<LockOrder::Handles> mutex_;
   std::map<const void*, std::shared_ptr<T>> live_;
 };
 

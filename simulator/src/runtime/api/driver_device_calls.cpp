@@ -28,7 +28,7 @@ struct Primary {
   unsigned flags = 0;
 };
 Primary primary;
-std::mutex primary_mutex;
+ForkMutex<LockOrder::Pools> primary_mutex;
 
 thread_local std::vector<CUcontext> stack;  // of contexts; the last one is current
 

@@ -255,7 +255,17 @@ cudaError_t wbsim_cudaGraphUpload(cudaGraphExec_t exec, cudaStream_t stream) {
 }
 // In a capturing stream, a launch becomes a child graph.
 cudaError_t wbsim_cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
-  return call([&] { submit(stream, ChildWork{exec_of(exec)->graph}); });
+  return call([&] {
+    auto found = exec_of(exec);
+    if (found->flags & cudaGraphInstantiateFlagAutoFreeOnLaunch) {
+      for (auto& node : found->graph->nodes) {
+        if (auto* alloc = std::get_if<AllocWork>(&node->work)) {
+          Runtime::get().memory.release(alloc->params.dptr, false);
+        }
+      }
+    }
+    submit(stream, ChildWork{found->graph});
+  });
 }
 cudaError_t wbsim_cudaGraphExecUpdate(cudaGraphExec_t handle, cudaGraph_t graph,
                                       cudaGraphExecUpdateResultInfo* out) {

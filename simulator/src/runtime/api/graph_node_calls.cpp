@@ -91,14 +91,11 @@ HostWork host_work(const cudaHostNodeParams* p) {
   return {*p};
 }
 
-AllocWork alloc_work(size_t bytes, cudaMemPoolProps properties, void** out) {
-  require(bytes > 0);
-  AllocWork work;
-  work.params.poolProps = properties;
-  work.params.bytesize = bytes;
-  work.params.dptr =
-      Runtime::get().memory.allocate(bytes, "cudaGraphAddMemAllocNode", MemoryKind::Device);
-  *out = work.params.dptr;
+// P: one of the two structures that the runtime has for it.
+template <class P>
+AllocWork alloc_work(P& p) {
+  AllocWork work = wbsim::alloc_work(p.bytesize, p.poolProps, "cudaGraphAddMemAllocNode");
+  p.dptr = work.params.dptr;
   return work;
 }
 
@@ -128,9 +125,9 @@ Work any_work(cudaGraphNodeParams* p) {
     case cudaGraphNodeTypeEventRecord:
       return RecordWork{event_of(p->eventRecord.event)};
     case cudaGraphNodeTypeMemAlloc:
-      return alloc_work(p->alloc.bytesize, p->alloc.poolProps, &p->alloc.dptr);
+      return alloc_work(p->alloc);
     case cudaGraphNodeTypeMemFree:
-      return FreeWork{p->free.dptr};
+      return free_work(p->free.dptr);
     default:  // conditional nodes, semaphores
       throw ApiError{cudaErrorNotSupported};
   }
@@ -458,7 +455,7 @@ cudaError_t wbsim_cudaGraphAddMemAllocNode(cudaGraphNode_t* out, cudaGraph_t gra
                                            cudaMemAllocNodeParams* params) {
   return call([&] {
     require(params);
-    add(out, graph, needs, count, alloc_work(params->bytesize, params->poolProps, &params->dptr));
+    add(out, graph, needs, count, alloc_work(*params));
   });
 }
 cudaError_t wbsim_cudaGraphMemAllocNodeGetParams(cudaGraphNode_t node,
@@ -471,10 +468,7 @@ cudaError_t wbsim_cudaGraphMemAllocNodeGetParams(cudaGraphNode_t node,
 cudaError_t wbsim_cudaGraphAddMemFreeNode(cudaGraphNode_t* out, cudaGraph_t graph,
                                           const cudaGraphNode_t* needs, size_t count,
                                           void* pointer) {
-  return call([&] {
-    require(pointer);
-    add(out, graph, needs, count, FreeWork{pointer});
-  });
+  return call([&] { add(out, graph, needs, count, free_work(pointer)); });
 }
 cudaError_t wbsim_cudaGraphMemFreeNodeGetParams(cudaGraphNode_t node, void* out) {
   return call([&] {

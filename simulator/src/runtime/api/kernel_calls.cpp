@@ -19,6 +19,22 @@ struct Configuration {
 };
 thread_local std::vector<Configuration> configurations;  // between <<<...>>> and the call after it
 
+// Dynamic shared memory that a kernel asks for.
+void require_shared(const Kernel& kernel, uint64_t bytes) {
+  const uint64_t most = Device::SHARED_OPTIN - kernel.shared_bytes;
+  if (bytes <= most) {
+    return;
+  }
+  Finding finding;
+  finding.kind = "launch";
+  finding.message = "cudaFuncAttributeMaxDynamicSharedMemorySize of " + std::to_string(bytes) +
+                    " bytes; this kernel takes at most " + std::to_string(most);
+  finding.kernel = kernel.pretty;
+  finding.hint = "a block has at most " + std::to_string(Device::SHARED_OPTIN) +
+                 " bytes (227 KB) of shared memory, static and dynamic together";
+  throw ApiError{Runtime::get().errors.report(finding, cudaErrorInvalidValue)};
+}
+
 Binary* binary_of(void** handle) { return reinterpret_cast<Binary*>(handle); }
 
 }  // namespace
@@ -123,7 +139,8 @@ void set_function_attribute(Function& f, int attribute, int value) {
   Kernel& kernel = Runtime::get().modules.kernel_of(f);
   switch (attribute) {
     case CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES:
-      require(value >= 0 && value + kernel.shared_bytes <= Device::SHARED_OPTIN);
+      require(value >= 0);
+      require_shared(kernel, value);
       kernel.dynamic_shared_limit = value;
       break;
     case CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT:

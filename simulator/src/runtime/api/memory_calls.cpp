@@ -5,27 +5,29 @@
 
 #include "runtime/api/calls.h"
 #include "runtime/graph.h"
+#include "runtime/host_checks.h"
 
 using namespace wbsim;
 
 namespace {
 
-// Captured streams have graph memory; see AllocWork.
 void allocate_in_stream(void** out, size_t bytes, cudaStream_t stream, const char* call) {
   require(out);
   *out = nullptr;
-  bool capturing = stream_of(stream)->capture != nullptr;
   if (bytes == 0) {
     return;
   }
-  void* memory = Runtime::get().memory.allocate(bytes, call, MemoryKind::Device);
-  if (capturing) {
-    AllocWork work;
-    work.params.bytesize = bytes;
-    work.params.dptr = memory;
+  if (stream_of(stream)->capture) {
+    cudaMemPoolProps properties = {};
+    properties.allocType = cudaMemAllocationTypePinned;
+    properties.location = {cudaMemLocationTypeDevice, 0};
+    AllocWork work = alloc_work(bytes, properties, call);
+    void* memory = work.params.dptr;
     submit(stream, std::move(work));
+    *out = memory;
+  } else {
+    *out = Runtime::get().memory.allocate(bytes, call, MemoryKind::Device);
   }
-  *out = memory;
 }
 
 void allocate(void** out, size_t bytes, const char* call, MemoryKind kind, unsigned flags = 0) {
@@ -36,8 +38,7 @@ void allocate(void** out, size_t bytes, const char* call, MemoryKind kind, unsig
 
 const Module::Symbol& symbol_of(const void* host) {
   auto* symbol = Runtime::get().modules.find_variable(host);
-  require(symbol != nullptr, cudaErrorInvalidSymbol);
-  return *symbol;
+  return symbol ? *symbol : throw not_a_symbol();
 }
 
 void* inside(const void* host, size_t bytes, size_t offset) {
@@ -130,22 +131,22 @@ cudaError_t wbsim_cudaMallocAsync(void** out, size_t bytes, cudaStream_t stream)
 cudaError_t wbsim_cudaFree(void* pointer) {
   return call([&] {
     forbid_in_capture();
-    require(!pointer || Runtime::get().memory.release(pointer, false));
+    free_memory(pointer, false, "cudaFree");
   });
 }
 cudaError_t wbsim_cudaFreeHost(void* pointer) {
   return call([&] {
     forbid_in_capture();
-    require(!pointer || Runtime::get().memory.release(pointer, true));
+    free_memory(pointer, true, "cudaFreeHost");
   });
 }
 cudaError_t wbsim_cudaFreeAsync(void* pointer, cudaStream_t stream) {
   return call([&] {
     require(pointer);
     if (stream_of(stream)->capture) {
-      submit(stream, FreeWork{pointer});
+      submit(stream, free_work(pointer));
     } else {
-      require(Runtime::get().memory.release(pointer, false));
+      free_memory(pointer, false, "cudaFreeAsync");
     }
   });
 }

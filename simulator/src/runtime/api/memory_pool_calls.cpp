@@ -34,7 +34,7 @@ struct Pool {
   }
 };
 
-std::mutex pool_mutex;
+ForkMutex<LockOrder::Pools> pool_mutex;
 
 Handles<Pool>& pools() {
   static auto* handles = new Handles<Pool>;
@@ -60,9 +60,11 @@ cudaError_t wbsim_cudaMallocFromPoolAsync(void** out, size_t bytes, cudaMemPool_
   return call([&] {
     auto pool = pools().get(handle, cudaErrorInvalidValue);
     check(wbsim_cudaMallocAsync(out, bytes, stream));
-    std::lock_guard lock(pool_mutex);
-    pool->taken[*out] = bytes;
-    pool->used();
+    if (!stream_of(stream)->capture) {  // a graph has memory of its own
+      std::lock_guard lock(pool_mutex);
+      pool->taken[*out] = bytes;
+      pool->used();
+    }
   });
 }
 cudaError_t wbsim_cudaDeviceGetDefaultMemPool(cudaMemPool_t* out, int device) {

@@ -1,0 +1,160 @@
+"""How programs end when the system does not play along: pipes, disks, Ctrl-C, odd bytes."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support import REPO, finished, python, wait_for
+from workbench.cli import main
+from workbench.toolchain import command
+from workbench.toolchain.errors import BuildError, UsageError
+
+SMALL = ("--kernel", "naive", "--shape", "M=8,N=8,K=8", "--target", "simulator")
+# A program that prints much, then does its work: it writes a file.
+WORK = """
+import sys
+from pathlib import Path
+from workbench.toolchain import command
+def main():
+    for i in range(20000):
+        print("line", i)
+    Path({file!r}).write_text("done")
+command.run(main)
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (UsageError("--x: no"), 2, "prog: error: --x: no\n"),
+        (BuildError("a.cu:1: error"), 1, "a.cu:1: error\n"),
+        (OSError(errno.ENOSPC, "No space left", "/x/y"), 1, "prog: error: /x/y: No space left\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+        (UsageError("x" * 5000), 2, None),
+        (UsageError("two\nlines"), 2, "prog: error: two lines\n"),
+    ],
+)
+def test_exit_status(error, status, message, capsys):
+    def fail() -> int:
+        raise error
+
+    assert command.status(fail, "prog") == status
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and len(err) < 400
+    assert message is None or err == message
+
+
+def test_a_defect_is_still_a_traceback():
+    with pytest.raises(ZeroDivisionError):
+        command.status(lambda: 1 // 0, "prog")
+
+
+def shell(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        ["bash", "-c", f"{line}; echo ${{PIPESTATUS[0]}} >{folder}/status"],
+        cwd=REPO,
+        env={**os.environ, "PYTHONPATH": str(REPO), "PY": sys.executable},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    done.returncode = int((folder / "status").read_text())
+    return done
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "err"),
+    [
+        ("$PY work.py | head -1", 0, ""),
+        ("$PY work.py 2>&1 | head -1", 0, ""),
+        ("$PY work.py >&-", 0, ""),
+        ("$PY work.py >&- 2>&-", 0, ""),
+        ("$PY work.py >/dev/full", 1, "work.py: error: its output: No space left on device\n"),
+        ("$PY work.py >/dev/full 2>&1", 1, ""),
+    ],
+)
+def test_output_that_nobody_takes_does_not_stop_the_work(line, status, err, tmp_path):
+    file = tmp_path / "file"
+    (tmp_path / "work.py").write_text(WORK.format(file=str(file)))
+    done = shell(line.replace("work.py", str(tmp_path / "work.py")), tmp_path)
+    assert (done.returncode, done.stderr) == (status, err)
+    assert file.read_text() == "done"
+
+
+def test_ctrl_c_is_one_line(tmp_path):
+    ready = tmp_path / "ready"
+    child = python(
+        "-c",
+        "import time\nfrom pathlib import Path\nfrom workbench.toolchain import command\n"
+        f"def main():\n    Path({str(ready)!r}).touch()\n    time.sleep(100)\n"
+        "command.run(main)\n",
+    )
+    wait_for(ready.exists)
+    child.send_signal(signal.SIGINT)
+    assert finished(child) == (130, "", "interrupted\n")
+
+
+def test_bytes_that_are_no_text_can_be_printed(tmp_path):
+    code = "import sys\nfrom workbench.toolchain import command\n"
+    code += "command.run(lambda: print(sys.argv[1]))\n"
+    child = python("-c", code, b"caf\xe9", PYTHONIOENCODING="ascii")
+    assert finished(child) == (0, "caf\\udce9\n", "")
+
+
+@pytest.mark.parametrize("loss", [BrokenPipeError(), OSError(errno.ENOSPC, "No space left")])
+def test_results_are_saved_before_they_are_shown(loss, tmp_path, monkeypatch, capsys):
+    def lost(*_: object) -> None:
+        raise loss
+
+    monkeypatch.setattr(main, "_show", lost)
+    monkeypatch.setattr(main, "cache_dir", lambda: tmp_path)
+    monkeypatch.setattr(main.estimate, "estimated", lambda *_, **__: "no estimate")
+    file = tmp_path / "out.json"
+    assert main.main("matmul", [*SMALL, "--json", str(file)]) == 1
+    assert capsys.readouterr().err.startswith("test_matmul.py: error: ")
+    assert [row["kernel"] for row in json.loads(file.read_text())["rows"]] == ["naive"]
+    with sqlite3.connect(tmp_path / "history.db") as database:
+        assert database.execute("SELECT count(*) FROM rows").fetchone() == (1,)
+
+
+@pytest.mark.parametrize("damage", ["[1,2]", "not JSON", b"\xff\xfe", '{"a": "text"}', "7", b""])
+def test_a_damaged_row_of_the_history_is_set_aside(damage, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(main, "cache_dir", lambda: tmp_path)
+    monkeypatch.setattr(main.estimate, "estimated", lambda *_, **__: "no estimate")
+    for _ in range(2):
+        assert main.main("matmul", [*SMALL]) == 0
+    path = tmp_path / "history.db"
+    with sqlite3.connect(path) as database:
+        database.execute("UPDATE rows SET counters = ? WHERE id = 1", (damage,))
+    capsys.readouterr()
+    assert main.main("matmul", [*SMALL]) == 0
+    assert capsys.readouterr().err == (
+        f"warning: history {path}: damaged rows moved to the table damaged_2: 1\n"
+    )
+    assert main.main("matmul", [*SMALL]) == 0
+    assert capsys.readouterr().err == ""
+    with sqlite3.connect(path) as database:
+        kept = database.execute("SELECT id, counters FROM damaged_2").fetchall
+        assert database.execute("SELECT count(*) FROM rows").fetchone() == (3,)
+        database.text_factory = bytes
+        assert [number for number, _ in kept()] == [1]
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("end", ["| head -1", ">/dev/full", ">&-"])
+def test_a_scripts_results_are_saved_whatever_its_output(end, tmp_path):
+    file = tmp_path / "out.json"
+    words = " ".join(SMALL)
+    done = shell(f"$PY test_matmul.py {words} --json {file} {end}", tmp_path)
+    assert "Traceback" not in done.stderr
+    assert done.returncode == (1 if "full" in end else 0), done.stderr
+    assert [row["kernel"] for row in json.loads(file.read_text())["rows"]] == ["naive"]
