@@ -51,7 +51,7 @@ def race() -> str:
         out = _script("--check", "--kernel", "tiled", WORKBENCH_KERNELS=folder, status=1)
         out = out.replace(folder, "kernels")
     report = out[out.index("racecheck: ", out.index("raised SimulatorError")) :]
-    return "\n".join(line.removeprefix("  ") for line in report.splitlines()[:7])
+    return "\n".join(line.removeprefix("  ") for line in report.splitlines()[:8])
 
 
 def _script(*arguments: str, status: int = 0, **environment: str) -> str:
