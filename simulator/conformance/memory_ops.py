@@ -147,7 +147,7 @@ def body(form: Access) -> str:
     o, store, local = form.operand, form.op == "st", form.window == "local"
     source = "out" if store else "in + n"
     name = f"m_{zlib.crc32(str(form).encode()):x}"
-    lines = [f"const int place = in[i], lane = threadIdx.x, size = {form.bytes};"]
+    lines = [f"[[maybe_unused]] const int place = in[i], lane = threadIdx.x, size = {form.bytes};"]
     if form.window == "shared":
         lines += [f"__shared__ __align__(16) unsigned long long {name}[{BLOCK}];"]
         lines += [f"{name}[lane] = ({source})[i]; __syncthreads();"]

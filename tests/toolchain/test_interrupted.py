@@ -94,6 +94,7 @@ def small_simulator(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.full  # waits for a signal at the right moment, and sometimes misses it
 def test_an_interrupted_build_of_the_simulator_keeps_its_objects(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ):
