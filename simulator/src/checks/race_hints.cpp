@@ -4,6 +4,7 @@
 
 #include "checks/checker.h"
 #include "checks/finding.h"
+#include "decode/opcode.h"
 #include "decode/place.h"
 #include "exec/lanes.h"
 #include "exec/ops/copy_queue.h"
@@ -19,13 +20,9 @@ bool has_opcode(const Kernel& kernel, std::string_view opcode) {
                      [&](const InstInfo& info) { return info.source->opcode == opcode; });
 }
 
-bool has_modifier(const ptx::Instruction& source, std::string_view modifier) {
-  return std::find(source.mods.begin(), source.mods.end(), modifier) != source.mods.end();
-}
-
 bool has_instruction(const Kernel& kernel, std::string_view opcode, std::string_view modifier) {
   return std::any_of(kernel.info.begin(), kernel.info.end(), [&](const InstInfo& info) {
-    return info.source->opcode == opcode && has_modifier(*info.source, modifier);
+    return info.source->opcode == opcode && has(*info.source, modifier);
   });
 }
 
@@ -227,10 +224,10 @@ std::string unwritten_hint(const Kernel& kernel) {
   for (const InstInfo& info : kernel.info) {
     const bool reaches = info.space == ptx::Space::Shared || info.space == ptx::Space::Generic;
     stores |= reaches && (info.kind == InstInfo::Store || info.kind == InstInfo::Atomic);
-    if (info.source->opcode == "cp" && has_modifier(*info.source, "async")) {
+    if (info.source->opcode == "cp" && has(*info.source, "async")) {
       const bool copies = info.source->args.size() > 2 ||
-                          (info.source->args.size() == 2 && has_modifier(*info.source, "bulk"));
-      (has_modifier(*info.source, "bulk") ? bulk : lanes) |= copies;
+                          (info.source->args.size() == 2 && has(*info.source, "bulk"));
+      (has(*info.source, "bulk") ? bulk : lanes) |= copies;
     }
   }
   const std::string lane_hint =
@@ -324,7 +321,7 @@ std::string Checker::ordering_hint(const Warp& w, const Inst* in, const WarpAcce
   }
   const ptx::Instruction& source = *kernel.info[pc_of(w, in)].source;
   if (source.opcode == "cp" && !other.wrote) {
-    return has_modifier(source, "bulk")
+    return has(source, "bulk")
                ? refill_hint(order_, kernel, mine, theirs,
                              [&](Time time) {
                                return order_.knows(w, lane, theirs.agent, theirs.lane, time);
@@ -346,7 +343,7 @@ std::string Checker::ordering_hint(const Warp& w, const Inst* in, const WarpAcce
     return "several threads write one place: an atomic (atomicAdd), or a barrier between the "
            "rounds";
   }
-  if (has_modifier(source, "volatile") && has_modifier(*kernel.info[other.pc].source, "volatile")) {
+  if (has(source, "volatile") && has(*kernel.info[other.pc].source, "volatile")) {
     return "volatile orders nothing between lanes, and they do not run in lockstep: __syncwarp() "
            "between the two";
   }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "checks/finding.h"
+#include "decode/opcode.h"
 #include "decode/place.h"
 #include "exec/block.h"
 #include "exec/lanes.h"
@@ -56,9 +57,7 @@ const Inst* instruction_of(const Group& g) { return g.state == Group::AtBarrier 
 
 bool copies_tensors(const Kernel& kernel) {
   return std::any_of(kernel.info.begin(), kernel.info.end(), [](const InstInfo& info) {
-    const auto& mods = info.source->mods;
-    return info.source->opcode == "cp" &&
-           std::find(mods.begin(), mods.end(), "tensor") != mods.end();
+    return info.source->opcode == "cp" && has(*info.source, "tensor");
   });
 }
 
