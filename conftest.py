@@ -118,7 +118,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     files = [str(module.path.relative_to(session.config.rootpath)) for module in modules]
     inside = [file for file in files if file.startswith("tests")]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    CHILDREN.append(subprocess.Popen([sys.executable, "-m", "tests.ahead", *inside], **quiet))
+    tier = ["--full"] * session.config.getoption("--full")
+    command = [sys.executable, "-m", "tests.ahead", *tier, *inside]
+    CHILDREN.append(subprocess.Popen(command, **quiet))
 
 
 def pytest_sessionfinish() -> None:

@@ -69,5 +69,12 @@ def programs(families: Iterable[str]) -> list[Program]:
     return programs_of(map(_module, families))
 
 
+def compile_only(family: str, chosen: Iterable[Checked]) -> None:
+    """Leave the forms of a family's other cases out of its programs, before they are compiled."""
+    forms = [form for case in chosen for form in getattr(case, "needs", ())]
+    for program in programs([family]):
+        program.compile_only(forms)
+
+
 def _module(family: str) -> ModuleType:
     return importlib.import_module(f"{__name__}.{family}_ops")

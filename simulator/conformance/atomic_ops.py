@@ -186,7 +186,7 @@ ADDRESS = {
 
 
 def source() -> str:
-    return grouped_source([body(form) for form in FORMS])
+    return grouped_source([body(form) if PROGRAM.compiles(form) else "" for form in FORMS])
 
 
 PROGRAM = Program("atomic_ops", source)
@@ -371,7 +371,7 @@ def check_tickets(full: bool, target: str) -> None:
 
 
 def atomic_case(form: Atomic) -> Case:
-    return Case(str(form), lambda full, target: check_atomic(form, target))
+    return Case(str(form), lambda full, target: check_atomic(form, target), (form,))
 
 
 CASES = [

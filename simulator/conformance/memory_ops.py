@@ -200,7 +200,9 @@ def body(form: Access) -> str:
 def source() -> str:
     values = ", ".join(f"{v:#x}ull" for v in CONSTANT)
     constant = f"__constant__ unsigned long long constant[{BLOCK}] = {{{values}}};\n"
-    return constant + grouped_source([body(form) for form in FORMS])
+    return constant + grouped_source(
+        [body(form) if PROGRAM.compiles(form) else "" for form in FORMS]
+    )
 
 
 PROGRAM = Program("memory_ops", source)
@@ -304,7 +306,7 @@ def activity(n: int, full: int) -> list[int]:
 
 def access_case(form: Access) -> Case:
     check = check_store if form.op == "st" else check_load
-    return Case(str(form), lambda full, target: check(form, target))
+    return Case(str(form), lambda full, target: check(form, target), (form,))
 
 
 # ---- Cases outside the tables --------------------------------------------------------------------

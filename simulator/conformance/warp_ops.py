@@ -318,7 +318,10 @@ def check_collective(collective: Collective, target: str) -> None:
 
 
 def collective_case(collective: Collective) -> Case:
-    return Case(str(collective), lambda full, target: check_collective(collective, target))
+    def check(full: bool, target: str) -> None:
+        check_collective(collective, target)
+
+    return Case(str(collective), check, (collective.form,))
 
 
 ACTIVE = """

@@ -51,6 +51,10 @@ class Wmma:
     after: str = ""  # at the end: ".satfinite", ".rz"
 
     @property
+    def needs(self) -> tuple[Wmma, ...]:
+        return (self,)
+
+    @property
     def name(self) -> str:
         a, b, c, d = self.layouts
         space = self.space or "generic"
@@ -255,7 +259,8 @@ def source() -> str:
         chosen = [(i, f) for i, f in enumerate(WMMAS) if f.space.startswith("shared") == shared]
         for first in range(0, len(chosen), size):
             some = chosen[first : first + size]
-            cases = "\n".join(f"  case {i}: {form.body} break;" for i, form in some)
+            here = [(i, form) for i, form in some if PROGRAM.compiles(form)]
+            cases = "\n".join(f"  case {i}: {form.body} break;" for i, form in here)
             name = f"{'shared' if shared else 'plain'}_{first // size}"
             kernels.append(_kernel(name, cases, shared))
             bytes_ = f", 4 * {BYTES}" if shared else ""

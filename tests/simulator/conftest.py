@@ -14,4 +14,5 @@ def compiled(request: pytest.FixtureRequest) -> None:
     """Compile what the selected files define."""
     here = Path(__file__).parent
     items = [item for item in request.session.items if item.path.parent == here]
-    compile_programs(list(dict.fromkeys(item.getparent(pytest.Module).obj for item in items)))
+    modules = list(dict.fromkeys(item.getparent(pytest.Module).obj for item in items))
+    compile_programs(modules, request.config.getoption("--full"))

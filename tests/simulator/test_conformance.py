@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from simulator.conformance import FAMILIES, Checked, __main__, cases, programs
+from simulator.conformance import FAMILIES, Checked, __main__, cases, compile_only, programs
 from simulator.conformance.coverage import expanded, form_name, listed
 from simulator.conformance.micro import Form, FormCase, Suite
 from workbench.toolchain.errors import UsageError
@@ -21,6 +21,13 @@ UNDEFINED = ("warp",)  # its shuffles store results that are undefined
 ONCE = ("mbarrier",)  # looks at the first answer of a wait, which is "not yet" with racecheck
 PLAIN = (*EARLY, *UNDEFINED, *ONCE)
 EACH = 5  # without --full, one of this many cases of an opcode runs
+COMPARED = (  # by test_compare_targets
+    ("integer", "add.u16"),
+    ("float", "ex2.approx.f32"),
+    ("compare", "setp.eq.f32"),
+    ("atomic", "spin lock"),
+)
+SINGLE = ("move", "mov.b32")  # for the command's tests
 outcomes: dict[str, list[__main__.Outcome]] = {}
 
 
@@ -45,6 +52,14 @@ def require_right(family: str, full: bool, targets: tuple[str, ...]) -> None:
     if wrong:
         text = "\n\n".join(wrong)
         pytest.fail(f"{len(wrong)} of {len(found)} cases fail:\n\n{text}", pytrace=False)
+
+
+def reduce() -> None:
+    """What tests.simulator.compiled asks for: compile only what runs without --full."""
+    for family in FAMILIES:
+        if family != "mma":  # test_mma runs all of its forms
+            named = [case for case in cases(family) if (family, case.name) in (*COMPARED, SINGLE)]
+            compile_only(family, some(cases(family)) + named)
 
 
 def some(every: Sequence[Checked]) -> list[Checked]:
@@ -100,15 +115,7 @@ WRONG = Suite(
 )
 
 
-@pytest.mark.parametrize(
-    ("family", "name"),
-    [
-        ("integer", "add.u16"),
-        ("float", "ex2.approx.f32"),
-        ("compare", "setp.eq.f32"),
-        ("atomic", "spin lock"),
-    ],
-)
+@pytest.mark.parametrize(("family", "name"), COMPARED)
 def test_compare_targets(family: str, name: str):
     case = next(case for case in cases(family) if case.name == name)
     outcome = __main__.run_case(family, case, False, ("simulator", "simulator"))
@@ -141,7 +148,7 @@ def test_targets_that_differ_are_reported(monkeypatch: pytest.MonkeyPatch):
 def test_command_writes_the_same_file_twice(tmp_path, capsys: pytest.CaptureFixture[str]):
     files = [tmp_path / "one.json", tmp_path / "two.json"]
     for file in files:
-        assert __main__.main(["^move/mov.b32$", "--json", str(file)]) == 0
+        assert __main__.main([f"^{'/'.join(SINGLE)}$", "--json", str(file)]) == 0
     assert files[0].read_text() == files[1].read_text()
     assert json.loads(files[0].read_text())["families"]["move"]["cases"] == 1
     assert "0 cases failing" in capsys.readouterr().out
