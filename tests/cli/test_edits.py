@@ -30,6 +30,7 @@ def test_a_syntax_error_is_the_compilers_message_alone(edited):
     assert "Traceback" not in out + err
 
 
+@pytest.mark.full
 def test_a_syntax_error_ends_pytest_with_the_message_once(edited):
     kernels = edited(TYPING_ERROR)
     child = python("-m", "pytest", "test_matmul.py", "test_softmax.py", **kernels)
@@ -51,6 +52,7 @@ def test_a_wrong_rung_has_exit_status_1(edited):
     assert re.search(r"worst +out\[\d+, \d+\]: got", out)
 
 
+@pytest.mark.full
 def test_mistakes_that_a_square_shape_hides_and_a_copied_rung(edited):
     """A swapped guard and a wrong row stride: right for M = N = K, in multiples of a tile.
 

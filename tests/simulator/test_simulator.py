@@ -408,6 +408,7 @@ def test_records_nest(kernels) -> None:
 # ---- Ctrl-C --------------------------------------------------------------------------
 
 
+@pytest.mark.full
 def test_ctrl_c_stops_a_running_kernel(tmp_path: Path) -> None:
     program = textwrap.dedent(
         """

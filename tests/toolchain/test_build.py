@@ -53,6 +53,7 @@ def test_half_written_object_of_a_killed_build_is_not_linked(project: Project, m
 # Two processes build at once.
 
 
+@pytest.mark.full
 def test_two_processes_build_at_once(new_project: Project):
     children = [python("-c", new_project.script()) for _ in range(2)]
     results = [finished(child) for child in children]
