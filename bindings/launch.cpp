@@ -83,7 +83,9 @@ int64_t Arg::spanned_bytes() const {
 
 void check_rank(const Arg& arg, int low, int high) {
   if (arg.rank() >= low && arg.rank() <= high) return;
-  if (high == INT_MAX) arg.reject(arg.name, " must have at least one dimension");
+  if (high == INT_MAX) {
+    arg.reject(arg.name, " must have at least ", low, low == 1 ? " dimension" : " dimensions");
+  }
   arg.reject(arg.name, " must have ", low, " to ", high, " dimensions");
 }
 

@@ -79,8 +79,16 @@ class Call {
   // Launches the requested rung, or, if none was requested, the last one that accepts the problem.
   template <class Problem>
   void run(const Ladder<Problem>& ladder, const Problem& problem) {
-    const Rung<Problem>& rung = choose(ladder, problem);
-    launch(rung.name, [&] { rung.launch(problem, device_.stream); });
+    run(ladder, std::vector<Problem>{problem});
+  }
+
+  // The same for problems of one shape, none of which depends on another.
+  template <class Problem>
+  void run(const Ladder<Problem>& ladder, const std::vector<Problem>& problems) {
+    const Rung<Problem>& rung = choose(ladder, problems.empty() ? Problem() : problems.front());
+    launch(rung.name, [&] {
+      for (const Problem& problem : problems) rung.launch(problem, device_.stream);
+    });
   }
 
  private:

@@ -8,7 +8,7 @@
 //   a NaN or inf in its row of V may reach O as 0 * NaN, as in torch.
 //
 // Rungs
-//   naive   matmul_nt, scale and mask, softmax, matmul: the scores go through memory
+//   naive   matmul, scale and mask, softmax, matmul: the scores go through memory
 //   flash   one kernel with an online softmax: the scores never leave the SM (attention_flash.cu)
 #include "attention.cuh"
 #include "matmul.h"
@@ -86,6 +86,13 @@ static View heads_of_batch(const View& view, int64_t b) {
   return heads;
 }
 
+// Each matrix of a view transposed.
+static View transposed(View view) {
+  std::swap(view.size[2], view.size[3]);
+  std::swap(view.stride[2], view.stride[3]);
+  return view;
+}
+
 // Batches one by one; but S and P hold all of them, so scaling, mask and softmax take one launch.
 static void attention_naive(const AttentionProblem& problem, cudaStream_t stream) {
   const Attention p = lowered(problem);
@@ -108,9 +115,8 @@ static void attention_naive(const AttentionProblem& problem, cudaStream_t stream
 
   for (int b = 0; b < p.B; ++b) {  // S = Q K^T
     matmul.launch({.A = heads_of_batch(problem.Q, b),
-                   .B = heads_of_batch(problem.K, b),
-                   .C = heads_of_batch(S, b),
-                   .trans_b = true},
+                   .B = transposed(heads_of_batch(problem.K, b)),
+                   .C = heads_of_batch(S, b)},
                   stream);
   }
 

@@ -1,69 +1,20 @@
-// matmul.cu: C = A B in fp32 on the CUDA cores, from the obvious kernel to a tiled one.
+// matmul.cu: C = alpha A B + beta addend + bias on the CUDA cores, from the obvious kernel to tiles in
+// shared memory. Later rungs are in matmul_*.cu.
 //
 // Contract (matmul.h)
-//   A [batch, M, K]   B [batch, K, N], or its transpose [batch, N, K] with trans_b
-//   C [batch, M, N]   fully written, never read; K = 0 gives C = 0
-//   Row-major: elements of a row are adjacent, rows are lda, ldb, ldc apart. Any M, N, K, batch.
-//   Sums are fp32, in order of k.
+//   A [batch, M, K]   B [batch, K, N]   rows or columns contiguous, so either may be a transpose
+//   C [batch, M, N]   fully written, never read; K = 0 gives beta addend + bias
+//   Any M, N, K, batch. Sums are in the precision of the elements, in order of k.
 //
-// Rungs
-//   naive      one thread per element of C, warps walk down its columns
-//   coalesced  the same, warps walk along its rows
-//   tiled_16   16 x 16 tiles of A and B pass through shared memory
-//   tiled      32 x 32 tiles
-#include "common.cuh"
-#include "matmul.h"
-
-// The kernels' argument.
-struct Matmul {
-  const float* A;  // [batch, M, K]
-  const float* B;  // [batch, K, N] or [batch, N, K]
-  float* C;        // [batch, M, N]
-  int batch, M, N, K;
-  int64_t lda, ldb, ldc;                 // from one row to the next
-  int64_t stride_a, stride_b, stride_c;  // from one matrix to the next; 0 repeats the same one
-  bool trans_b;
-};
-
-static Matmul lowered(const MatmulProblem& p) {
-  return {
-      .A = p.A.as<const float>(),
-      .B = p.B.as<const float>(),
-      .C = p.C.as<float>(),
-      .batch = static_cast<int>(p.C.size[1]),
-      .M = static_cast<int>(p.C.size[2]),
-      .N = static_cast<int>(p.C.size[3]),
-      .K = static_cast<int>(p.A.size[3]),
-      .lda = p.A.stride[2],
-      .ldb = p.B.stride[2],
-      .ldc = p.C.stride[2],
-      .stride_a = p.A.stride[1],
-      .stride_b = p.B.stride[1],
-      .stride_c = p.C.stride[1],
-      .trans_b = p.trans_b,
-  };
-}
-
-// Calls launch(slice) for the parts of p that one grid can hold: 65535 blocks of rows_per_block
-// rows along y, 65535 matrices along z. Nearly always that is one part, p itself; none if C is
-// empty.
-template <class Launch>
-static void for_each_slice(const MatmulProblem& p, int rows_per_block, Launch launch) {
-  const Matmul all = lowered(p);
-  if (all.N == 0) return;
-  const int64_t max_rows = MAX_GRID_YZ * rows_per_block;
-  for (int64_t b = 0; b < all.batch; b += MAX_GRID_YZ) {
-    for (int64_t row = 0; row < all.M; row += max_rows) {
-      Matmul slice = all;
-      slice.A += b * all.stride_a + row * all.lda;
-      slice.B += b * all.stride_b;
-      slice.C += b * all.stride_c + row * all.ldc;
-      slice.batch = static_cast<int>(min(all.batch - b, MAX_GRID_YZ));
-      slice.M = static_cast<int>(min(all.M - row, max_rows));
-      launch(slice);
-    }
-  }
-}
+// Rungs                                             FLOP per byte requested of
+//                                                   global memory   shared memory
+//   naive      one thread per element of C, warps        0.25
+//              walk down its columns
+//   coalesced  the same, warps walk along its rows       0.25
+//   tiled_16   16 x 16 tiles of A and B pass             4              0.25
+//              through shared memory
+//   tiled      32 x 32 tiles                             8              0.25
+#include "matmul.cuh"
 
 // ------------------------------------------------------------------------------------------------
 // naive: one thread per element of C, consecutive lanes on consecutive rows (fp32)
@@ -79,32 +30,31 @@ static void for_each_slice(const MatmulProblem& p, int rows_per_block, Launch la
 constexpr int NAIVE_TILE = 32;  // tunable: 16, 32
 static_assert(NAIVE_TILE * NAIVE_TILE <= 1024, "a block has at most 1024 threads");
 
-__global__ void matmul_naive_kernel(const Matmul p) {
+template <class T>
+__global__ void matmul_naive_kernel(const Matmul<T> p) {
   const int row = blockIdx.y * NAIVE_TILE + threadIdx.x;
   const int col = blockIdx.x * NAIVE_TILE + threadIdx.y;
   if (row >= p.M || col >= p.N) return;
 
-  const float* A = p.A + blockIdx.z * p.stride_a;
-  const float* B = p.B + blockIdx.z * p.stride_b;
-  float* C = p.C + blockIdx.z * p.stride_c;
-  // B[k, col] is at k * step_k + col * step_col: transposing B swaps two strides.
-  const int64_t step_k = p.trans_b ? 1 : p.ldb;
-  const int64_t step_col = p.trans_b ? p.ldb : 1;
-
-  float acc = 0.0f;
-  for (int k = 0; k < p.K; ++k) {
-    acc += A[row * p.lda + k] * B[k * step_k + col * step_col];
-  }
-  C[row * p.ldc + col] = acc;
+  const Matrix<const T> A = p.A.of_batch(blockIdx.z);
+  const Matrix<const T> B = p.B.of_batch(blockIdx.z);
+  T acc = 0;
+  for (int k = 0; k < p.K; ++k) acc += A(row, k) * B(k, col);
+  write(p, row, col, acc);
 }
 
-static void matmul_naive(const MatmulProblem& p, cudaStream_t stream) {
-  for_each_slice(p, NAIVE_TILE, [&](const Matmul& s) {
+template <class T>
+static void launch_naive(const MatmulProblem& p, cudaStream_t stream) {
+  for_each_slice<T>(p, NAIVE_TILE, [&](const Matmul<T>& s) {
     const dim3 grid(ceil_div(s.N, NAIVE_TILE), ceil_div(s.M, NAIVE_TILE), s.batch);
     const dim3 block(NAIVE_TILE, NAIVE_TILE);
     matmul_naive_kernel<<<grid, block, 0, stream>>>(s);
     CUDA_CHECK_LAUNCH(matmul_naive_kernel);
   });
+}
+
+static void matmul_naive(const MatmulProblem& p, cudaStream_t stream) {
+  with_type(p, [&](auto zero) { launch_naive<decltype(zero)>(p, stream); });
 }
 
 // ------------------------------------------------------------------------------------------------
@@ -122,31 +72,31 @@ static void matmul_naive(const MatmulProblem& p, cudaStream_t stream) {
 constexpr int COALESCED_TILE = 32;  // tunable: 16, 32
 static_assert(COALESCED_TILE * COALESCED_TILE <= 1024, "a block has at most 1024 threads");
 
-__global__ void matmul_coalesced_kernel(const Matmul p) {
+template <class T>
+__global__ void matmul_coalesced_kernel(const Matmul<T> p) {
   const int row = blockIdx.y * COALESCED_TILE + threadIdx.y;
   const int col = blockIdx.x * COALESCED_TILE + threadIdx.x;
   if (row >= p.M || col >= p.N) return;
 
-  const float* A = p.A + blockIdx.z * p.stride_a;
-  const float* B = p.B + blockIdx.z * p.stride_b;
-  float* C = p.C + blockIdx.z * p.stride_c;
-  const int64_t step_k = p.trans_b ? 1 : p.ldb;
-  const int64_t step_col = p.trans_b ? p.ldb : 1;
-
-  float acc = 0.0f;
-  for (int k = 0; k < p.K; ++k) {
-    acc += A[row * p.lda + k] * B[k * step_k + col * step_col];
-  }
-  C[row * p.ldc + col] = acc;
+  const Matrix<const T> A = p.A.of_batch(blockIdx.z);
+  const Matrix<const T> B = p.B.of_batch(blockIdx.z);
+  T acc = 0;
+  for (int k = 0; k < p.K; ++k) acc += A(row, k) * B(k, col);
+  write(p, row, col, acc);
 }
 
-static void matmul_coalesced(const MatmulProblem& p, cudaStream_t stream) {
-  for_each_slice(p, COALESCED_TILE, [&](const Matmul& s) {
+template <class T>
+static void launch_coalesced(const MatmulProblem& p, cudaStream_t stream) {
+  for_each_slice<T>(p, COALESCED_TILE, [&](const Matmul<T>& s) {
     const dim3 grid(ceil_div(s.N, COALESCED_TILE), ceil_div(s.M, COALESCED_TILE), s.batch);
     const dim3 block(COALESCED_TILE, COALESCED_TILE);
     matmul_coalesced_kernel<<<grid, block, 0, stream>>>(s);
     CUDA_CHECK_LAUNCH(matmul_coalesced_kernel);
   });
+}
+
+static void matmul_coalesced(const MatmulProblem& p, cudaStream_t stream) {
+  with_type(p, [&](auto zero) { launch_coalesced<decltype(zero)>(p, stream); });
 }
 
 // ------------------------------------------------------------------------------------------------
@@ -168,33 +118,40 @@ static void matmul_coalesced(const MatmulProblem& p, cudaStream_t stream) {
 // Trap     A thread outside C must still load and reach the barriers: no early return. Elements
 //          outside A or B are 0 in the tile and add nothing.
 // Next     Doubling TILE halves the global traffic: tiled.
-template <int TILE, bool TRANS_B>
-__device__ void multiply_tiles(const Matmul& p) {
+// TRANS_A, TRANS_B: the matrix's columns are contiguous, not its rows.
+template <int TILE, bool TRANS_A, bool TRANS_B, class T>
+__device__ void multiply_tiles(const Matmul<T>& p) {
   static_assert(TILE == 16 || TILE == 32, "PAD is free of bank conflicts for these two");
-  // B^T is stored down the columns of its tile. With the pad those 32 stores hit 32 banks.
-  constexpr int PAD = TRANS_B ? 32 / TILE : 0;
-  __shared__ float A_smem[TILE][TILE];        // [rows of C, k]
-  __shared__ float B_smem[TILE][TILE + PAD];  // [k, columns of C]
+  // Lanes walk along memory, so a transposed matrix is stored down the columns of its tile. With
+  // the pad those 32 stores hit 32 banks.
+  constexpr int PAD = 32 / TILE;
+  __shared__ T A_smem[TILE][TILE + (TRANS_A ? PAD : 0)];  // [rows of C, k]
+  __shared__ T B_smem[TILE][TILE + (TRANS_B ? PAD : 0)];  // [k, columns of C]
 
-  const float* A = p.A + blockIdx.z * p.stride_a;
-  const float* B = p.B + blockIdx.z * p.stride_b;
-  float* C = p.C + blockIdx.z * p.stride_c;
+  const Matrix<const T> A = p.A.of_batch(blockIdx.z);
+  const Matrix<const T> B = p.B.of_batch(blockIdx.z);
   const int tx = threadIdx.x;
   const int ty = threadIdx.y;
+  const int row0 = blockIdx.y * TILE;
   const int col0 = blockIdx.x * TILE;
-  const int row = blockIdx.y * TILE + ty;
+  const int row = row0 + ty;
   const int col = col0 + tx;
 
-  float acc = 0.0f;
+  T acc = 0;
   for (int k0 = 0; k0 < p.K; k0 += TILE) {
-    A_smem[ty][tx] = row < p.M && k0 + tx < p.K ? A[row * p.lda + k0 + tx] : 0.0f;
+    if constexpr (TRANS_A) {
+      const int m = row0 + tx, k = k0 + ty;
+      A_smem[tx][ty] = m < p.M && k < p.K ? A(m, k) : T(0);
+    } else {
+      const int k = k0 + tx;
+      A_smem[ty][tx] = row < p.M && k < p.K ? A(row, k) : T(0);
+    }
     if constexpr (TRANS_B) {
-      // Row n of B^T is column n of B. Lanes walk k, along memory, and the store transposes.
-      const int n = col0 + ty;
-      B_smem[tx][ty] = n < p.N && k0 + tx < p.K ? B[n * p.ldb + k0 + tx] : 0.0f;
+      const int k = k0 + tx, n = col0 + ty;
+      B_smem[tx][ty] = n < p.N && k < p.K ? B(k, n) : T(0);
     } else {
       const int k = k0 + ty;
-      B_smem[ty][tx] = k < p.K && col < p.N ? B[k * p.ldb + col] : 0.0f;
+      B_smem[ty][tx] = k < p.K && col < p.N ? B(k, col) : T(0);
     }
     __syncthreads();  // both tiles are complete
 
@@ -204,26 +161,34 @@ __device__ void multiply_tiles(const Matmul& p) {
     }
     __syncthreads();  // no warp still reads the tiles that the next trip overwrites
   }
-  if (row < p.M && col < p.N) C[row * p.ldc + col] = acc;
+  if (row < p.M && col < p.N) write(p, row, col, acc);
 }
 
 constexpr int TILED_16_TILE = 16;  // tunable: 16, 32
 constexpr int TILED_16_NUM_THREADS = TILED_16_TILE * TILED_16_TILE;
 
-template <bool TRANS_B>
-__global__ __launch_bounds__(TILED_16_NUM_THREADS) void matmul_tiled_16_kernel(const Matmul p) {
-  multiply_tiles<TILED_16_TILE, TRANS_B>(p);
+template <class T, bool TRANS_A, bool TRANS_B>
+__global__ __launch_bounds__(TILED_16_NUM_THREADS) void matmul_tiled_16_kernel(const Matmul<T> p) {
+  multiply_tiles<TILED_16_TILE, TRANS_A, TRANS_B>(p);
 }
 
-static void matmul_tiled_16(const MatmulProblem& p, cudaStream_t stream) {
+template <class T>
+static void launch_tiled_16(const MatmulProblem& p, cudaStream_t stream) {
   constexpr int TILE = TILED_16_TILE;
-  for_each_slice(p, TILE, [&](const Matmul& s) {
-    const auto kernel = s.trans_b ? matmul_tiled_16_kernel<true> : matmul_tiled_16_kernel<false>;
+  for_each_slice<T>(p, TILE, [&](const Matmul<T>& s) {
+    const auto kernel = s.A.col == 1   ? s.B.col == 1 ? matmul_tiled_16_kernel<T, false, false>
+                                                      : matmul_tiled_16_kernel<T, false, true>
+                        : s.B.col == 1 ? matmul_tiled_16_kernel<T, true, false>
+                                       : matmul_tiled_16_kernel<T, true, true>;
     const dim3 grid(ceil_div(s.N, TILE), ceil_div(s.M, TILE), s.batch);
     const dim3 block(TILE, TILE);
     kernel<<<grid, block, 0, stream>>>(s);
     CUDA_CHECK_LAUNCH(matmul_tiled_16_kernel);
   });
+}
+
+static void matmul_tiled_16(const MatmulProblem& p, cudaStream_t stream) {
+  with_type(p, [&](auto zero) { launch_tiled_16<decltype(zero)>(p, stream); });
 }
 
 // ------------------------------------------------------------------------------------------------
@@ -241,15 +206,19 @@ static void matmul_tiled_16(const MatmulProblem& p, cudaStream_t stream) {
 constexpr int TILED_TILE = 32;  // tunable: 16, 32
 constexpr int TILED_NUM_THREADS = TILED_TILE * TILED_TILE;
 
-template <bool TRANS_B>
-__global__ __launch_bounds__(TILED_NUM_THREADS) void matmul_tiled_kernel(const Matmul p) {
-  multiply_tiles<TILED_TILE, TRANS_B>(p);
+template <class T, bool TRANS_A, bool TRANS_B>
+__global__ __launch_bounds__(TILED_NUM_THREADS) void matmul_tiled_kernel(const Matmul<T> p) {
+  multiply_tiles<TILED_TILE, TRANS_A, TRANS_B>(p);
 }
 
-static void matmul_tiled(const MatmulProblem& p, cudaStream_t stream) {
+template <class T>
+static void launch_tiled(const MatmulProblem& p, cudaStream_t stream) {
   constexpr int TILE = TILED_TILE;
-  for_each_slice(p, TILE, [&](const Matmul& s) {
-    const auto kernel = s.trans_b ? matmul_tiled_kernel<true> : matmul_tiled_kernel<false>;
+  for_each_slice<T>(p, TILE, [&](const Matmul<T>& s) {
+    const auto kernel = s.A.col == 1   ? s.B.col == 1 ? matmul_tiled_kernel<T, false, false>
+                                                      : matmul_tiled_kernel<T, false, true>
+                        : s.B.col == 1 ? matmul_tiled_kernel<T, true, false>
+                                       : matmul_tiled_kernel<T, true, true>;
     const dim3 grid(ceil_div(s.N, TILE), ceil_div(s.M, TILE), s.batch);
     const dim3 block(TILE, TILE);
     kernel<<<grid, block, 0, stream>>>(s);
@@ -257,14 +226,26 @@ static void matmul_tiled(const MatmulProblem& p, cudaStream_t stream) {
   });
 }
 
+static void matmul_tiled(const MatmulProblem& p, cudaStream_t stream) {
+  with_type(p, [&](auto zero) { launch_tiled<decltype(zero)>(p, stream); });
+}
+
 // ------------------------------------------------------------------------------------------------
 // The ladder, slowest idea first. A line here is all it takes to register a rung.
-static constexpr char OPTIONS[] = "trans_b";
+static constexpr Needs BOTH = {.dtypes = "float32 float64", .options = "alpha beta c bias"};
+static constexpr Needs FP32 = {.options = "alpha beta c bias"};
+static constexpr Needs FP32_SM80 = {.options = "alpha beta c bias", .compute_capability = 80};
 static constexpr Rung<MatmulProblem> RUNGS[] = {
-    {"naive", matmul_naive, {.options = OPTIONS}},
-    {"coalesced", matmul_coalesced, {.options = OPTIONS}},
-    {"tiled_16", matmul_tiled_16, {.options = OPTIONS}},
-    {"tiled", matmul_tiled, {.options = OPTIONS}},
+    {"naive", matmul_naive, BOTH},
+    {"coalesced", matmul_coalesced, BOTH},
+    {"tiled_16", matmul_tiled_16, BOTH},
+    {"tiled", matmul_tiled, BOTH},
+    {"thread_tile_1d", matmul_thread_tile_1d, BOTH},
+    {"thread_tile", matmul_thread_tile, BOTH},
+    {"vectorized", matmul_vectorized, FP32},
+    {"conflict_free", matmul_conflict_free, FP32},
+    {"warp_tiles", matmul_warp_tiles, FP32},
+    {"async", matmul_async, FP32_SM80},
 };
 
 Ladder<MatmulProblem> matmul_ladder() { return RUNGS; }

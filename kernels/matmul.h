@@ -3,13 +3,19 @@
 
 #include "ladder.h"
 
-// C[b] = A[b] B[b] for every b in 0..batch-1; with trans_b, C[b] = A[b] B[b]^T.
-// Elements of a row are adjacent. No output overlaps an input.
+// C = alpha A B + beta addend + bias, for every matrix of a batch. No output overlaps an input.
+//
+// A and B are read through their strides: of the last two, one is 1, so a matrix and the transpose
+// of one look alike. The other views have adjacent elements in a row. A batch dimension of stride 0
+// repeats the same matrix.
 struct MatmulProblem {
-  View A;  // [1, batch, M, K]
-  View B;  // [1, batch, K, N], or [1, batch, N, K] with trans_b; batch may be 1
-  View C;  // [1, batch, M, N]
-  bool trans_b = false;
+  View A;            // [outer, inner, M, K], outer x inner matrices
+  View B;            // [outer, inner, K, N]
+  View C;            // [outer, inner, M, N]; fully written, never read
+  View addend = {};  // [outer, inner, M, N], what BLAS calls C; never read if beta is 0
+  View bias = {};    // [1, 1, 1, N], added to every row
+  double alpha = 1, beta = 0;
+  Workspace workspace = {};
 };
 
 Ladder<MatmulProblem> matmul_ladder();

@@ -80,6 +80,20 @@ __device__ inline void cp_async_16(void* smem, const void* global) {
                : "memory");
 }
 
+// The same for the first `bytes` of the 16, 0 to 16 of them; the others become 0.
+__device__ inline void cp_async_16(void* smem, const void* global, int bytes) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(smem)),
+               "l"(global), "r"(bytes)
+               : "memory");
+}
+
+// Starts copying 4 bytes, or with bytes = 0 storing 0; both pointers are multiples of 4.
+__device__ inline void cp_async_4(void* smem, const void* global, int bytes) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared_address(smem)),
+               "l"(global), "r"(bytes)
+               : "memory");
+}
+
 // Commits this thread's copies since its last commit as one group, which may be empty.
 __device__ inline void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 

@@ -78,7 +78,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("-k", metavar="EXPRESSION", help="pytest's -k")
     parser.add_argument("tests", nargs="*", type=_tests, help="default: tests/simulator")
     args = parser.parse_args(argv)
-    words = [*(args.tests or ["tests/simulator"]), *["--full"] * args.full]
+    # A report, on stderr, ends the process: pytest's own capture would take it along.
+    words = ["--capture=sys", *(args.tests or ["tests/simulator"]), *["--full"] * args.full]
     words += ["-k", args.k] if args.k else []
     build(args.names)  # before the compilers, too, would run with the sanitizer's library
     variables = environment(args.names)

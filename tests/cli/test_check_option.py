@@ -13,9 +13,6 @@ from workbench import (
     attention,
     log_softmax,
     matmul,
-    matmul_nt,
-    matmul_nt_out,
-    matmul_out,
     softmax,
     softmax_backward,
 )
@@ -89,9 +86,6 @@ def test_the_tests_run_with_the_checks_that_are_asked_for(pytestconfig: pytest.C
 
 FUNCTIONS = {
     "matmul": lambda x, **k: matmul(x, x, **k),
-    "matmul_nt": lambda x, **k: matmul_nt(x, x, **k),
-    "matmul_out": lambda x, **k: matmul_out(x, x, torch.empty_like(x), **k),
-    "matmul_nt_out": lambda x, **k: matmul_nt_out(x, x, torch.empty_like(x), **k),
     "softmax": lambda x, **k: softmax(x, **k),
     "log_softmax": lambda x, **k: log_softmax(x, **k),
     "softmax_backward": lambda x, **k: softmax_backward(x, x, **k),

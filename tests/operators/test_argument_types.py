@@ -8,23 +8,10 @@ import torch
 import workbench
 from build import inline
 from tests.cli.test_check_option import FUNCTIONS
-from workbench import (
-    attention,
-    matmul,
-    matmul_nt_out,
-    matmul_out,
-    softmax,
-    softmax_backward,
-    transpose,
-)
+from workbench import attention, matmul, softmax, softmax_backward, transpose
 
 X = torch.ones(4, 4)
 CALLS = {**FUNCTIONS, "transpose": transpose}
-# Calls whose first argument is given.
-FIRST = CALLS | {
-    "matmul_out": lambda x: matmul_out(x, X, X),
-    "matmul_nt_out": lambda x: matmul_nt_out(x, X, X),
-}
 SOURCE = "#include <cuda_runtime.h>\nvoid run(float* x, int n) {}\nvoid any(void* x) {}\n"
 
 
@@ -61,7 +48,7 @@ def test_kernel(name, kernel):
 def test_tensors(name, tensor, says):
     first = {"softmax_backward": "dy", "attention": "q"}.get(name, "a" if "matmul" in name else "x")
     with pytest.raises(TypeError) as error:
-        FIRST[name](tensor())
+        CALLS[name](tensor())
     assert str(error.value) == f"{name}: {first} {says}"
 
 
@@ -69,7 +56,9 @@ def test_tensors(name, tensor, says):
     ("call", "message"),
     [
         (lambda: matmul(X, None), "matmul: b is None; expected a tensor"),
-        (lambda: matmul_out(X, X, None), "matmul_out: out is None; expected a tensor"),
+        (lambda: matmul(X, X, out=[1]), "matmul: out is of type list; expected a tensor"),
+        (lambda: matmul(X, X, bias=2.0), "matmul: bias is of type float; expected a tensor"),
+        (lambda: matmul(X, X, alpha="2"), "matmul: alpha is '2'; expected a number"),
         (lambda: attention(X, X, None), "attention: v is None; expected a tensor"),
         (lambda: softmax(X, scale="2"), "softmax: scale is '2'; expected a number"),
         (lambda: softmax(X, scale=None), "softmax: scale is None; expected a number"),

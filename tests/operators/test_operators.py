@@ -6,7 +6,7 @@ Errors name the operator, the argument, what was expected and what was given.
 import pytest
 import torch
 
-from workbench import attention, matmul, matmul_nt, matmul_out, rungs, softmax, softmax_backward
+from workbench import attention, matmul, rungs, softmax, softmax_backward
 from workbench.operators.builds import Declined
 
 HUGE = 2**31
@@ -24,7 +24,6 @@ def raises(*words):
 # A call of every operator on tensors of a device; the first argument's name leads the list.
 CALLS = {
     "matmul": lambda d, t=tensor: (matmul, (t(5, 6, device=d), t(6, 7, device=d))),
-    "matmul_nt": lambda d, t=tensor: (matmul_nt, (t(5, 6, device=d), t(7, 6, device=d))),
     "softmax": lambda d, t=tensor: (softmax, (t(5, 6, device=d),)),
     "softmax_backward": lambda d, t=tensor: (
         softmax_backward,
@@ -37,14 +36,13 @@ CALLS = {
 }
 NAMES = {
     "matmul": ("a", "b"),
-    "matmul_nt": ("a", "b"),
     "softmax": ("x",),
     "softmax_backward": ("dy", "y"),
     "attention": ("q", "k", "v"),
 }
 
 
-DIFFERENTIABLE = ("softmax",)
+DIFFERENTIABLE = ("matmul", "softmax")
 
 
 @pytest.fixture(params=CALLS)
@@ -52,17 +50,13 @@ def name(request):
     return request.param
 
 
-def ladder_of(name):
-    return rungs(name.removesuffix("_nt"))
-
-
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.int32, torch.complex64])
 def test_wrong_dtype(name, target, device, dtype):
     call, args = CALLS[name](device)
     args = [arg.to(dtype) for arg in args]
     word = str(dtype).removeprefix("torch.")
-    refusing = [rung.name for rung in ladder_of(name) if word not in rung.dtypes]
-    for kernel in refusing[:1] + [None] * (len(refusing) == len(ladder_of(name))):
+    refusing = [rung.name for rung in rungs(name) if word not in rung.dtypes]
+    for kernel in refusing[:1] + [None] * (len(refusing) == len(rungs(name))):
         with raises(name, "float32", word):
             call(*args, kernel=kernel)
 
@@ -109,7 +103,7 @@ def test_both_targets_in_one_process(name):
 
 def test_unknown_kernel_lists_the_ladder(name, target, device):
     call, args = CALLS[name](device)
-    ladder = ladder_of(name)
+    ladder = rungs(name)
     with raises(name, "nonsense", *(rung.name for rung in ladder)):
         call(*args, kernel="nonsense")
 
@@ -129,13 +123,9 @@ def test_no_backward_is_an_error(name, target, device):
 @pytest.mark.parametrize(
     ("a", "b", "words"),
     [
-        ((5,), (5, 6), ("a", "2 to 4 dimensions", r"\[5\]")),
-        ((5, 6), (6,), ("b", "2 to 4 dimensions", r"\[6\]")),
-        ((2, 2, 2, 2, 2), (2, 2), ("a", "2 to 4 dimensions")),
+        ((5,), (5, 6), ("a", "at least 2 dimensions", r"\[5\]")),
+        ((5, 6), (6,), ("b", "at least 2 dimensions", r"\[6\]")),
         ((5, 6), (7, 8), ("b", "6 rows", r"\[7, 8\]")),
-        ((3, 5, 6), (2, 6, 7), ("b", "batch", r"\[3\]", r"\[2, 6, 7\]")),
-        ((3, 5, 6), (2, 3, 6, 7), ("b", "batch")),
-        ((5, 6), (3, 6, 7), ("b", "batch")),
     ],
 )
 def test_matmul_shapes(target, device, a, b, words):
@@ -143,28 +133,24 @@ def test_matmul_shapes(target, device, a, b, words):
         matmul(tensor(*a, device=device), tensor(*b, device=device))
 
 
-def test_matmul_nt_says_columns(target, device):
-    with raises("matmul_nt", "b", "6 columns"):
-        matmul_nt(tensor(5, 6, device=device), tensor(6, 7, device=device))
-
-
-def test_matmul_of_columns_says_what_to_do(target, device):
-    with raises("matmul", "b", "contiguous", "matmul_nt"):
-        matmul(tensor(5, 6, device=device), tensor(7, 6, device=device).mT)
-    with raises("matmul", "a", "contiguous"):
-        matmul(tensor(6, 5, device=device).mT, tensor(6, 7, device=device))
+def test_matmul_of_neither_rows_nor_columns(target, device):
+    right = tensor(6, 7, device=device)
+    with raises("matmul", "the rows or the columns of a must be contiguous", "contiguous()"):
+        matmul(tensor(5, 12, device=device)[:, ::2], right)
+    with raises("matmul", "the rows or the columns of b must be contiguous", "contiguous()"):
+        matmul(tensor(5, 6, device=device), tensor(12, 14, device=device)[::2, ::2])
 
 
 def test_matmul_out_is_checked(target, device):
     a, b = tensor(5, 6, device=device), tensor(6, 7, device=device)
     with raises("matmul", "out", r"\[5, 7\]", r"\[7, 5\]"):
-        matmul_out(a, b, tensor(7, 5, device=device))
+        matmul(a, b, out=tensor(7, 5, device=device))
     with raises("matmul", "out", "float64"):
-        matmul_out(a, b, tensor(5, 7, device=device, dtype=torch.float64))
+        matmul(a, b, out=tensor(5, 7, device=device, dtype=torch.float64))
     with raises("matmul", "device", "out"):
-        matmul_out(a, b, tensor(5, 7, device="meta"))
+        matmul(a, b, out=tensor(5, 7, device="meta"))
     with raises("matmul", "out", "contiguous"):
-        matmul_out(a, b, tensor(7, 5, device=device).mT)
+        matmul(a, b, out=tensor(7, 5, device=device).mT)
 
 
 def test_matmul_out_must_not_overlap(target, device):
@@ -172,15 +158,15 @@ def test_matmul_out_must_not_overlap(target, device):
     a, b = memory[:25].view(5, 5), memory[25:50].view(5, 5)
     for first, other in ((0, "a"), (30, "b"), (24, "a")):
         with raises("matmul", "out spans", f"overlaps that of {other};", "its own memory"):
-            matmul_out(a, b, memory[first : first + 25].view(5, 5))
+            matmul(a, b, out=memory[first : first + 25].view(5, 5))
     with raises("matmul", "out", "share memory"):
-        matmul_out(a, b, memory[100:105].expand(5, 5))
+        matmul(a, b, out=memory[100:105].expand(5, 5))
     with raises("matmul", "out", "share memory"):
-        matmul_out(a, b, memory[100:].as_strided((5, 5), (4, 1)))
-    matmul_out(a, b, memory[50:75].view(5, 5))  # adjacent is not overlapping
+        matmul(a, b, out=memory[100:].as_strided((5, 5), (4, 1)))
+    matmul(a, b, out=memory[50:75].view(5, 5))  # adjacent is not overlapping
     halves = tensor(5, 10, device=device)
     with raises("matmul", "out spans", "overlaps that of a;"):  # though no element is shared
-        matmul_out(halves[:, :5], b, halves[:, 5:])
+        matmul(halves[:, :5], b, out=halves[:, 5:])
 
 
 def test_an_input_may_be_two_arguments(target, device):
@@ -199,7 +185,7 @@ def test_more_than_an_int_can_count(target):
     with raises("matmul", "a", "most a kernel supports", str(HUGE + 5)):
         matmul(one.expand(3, HUGE + 5), one.expand(HUGE + 5, 2))
     with raises("matmul", "b", "most a kernel supports"):
-        matmul_nt(one.expand(0, 2), one.expand(HUGE + 5, 2))
+        matmul(one.expand(0, 2), one.expand(HUGE + 5, 2), trans_b=True)
     with raises("softmax", "x", "most a kernel supports", str(HUGE + 5)):
         softmax(one.expand(0, HUGE + 5))
     with raises("attention", "k", "most a kernel supports"):
@@ -207,7 +193,7 @@ def test_more_than_an_int_can_count(target):
 
 
 def test_softmax_errors(target, device):
-    with raises("softmax", "x", "at least one dimension"):
+    with raises("softmax", "x", "at least 1 dimension"):
         softmax(torch.tensor(1.0, device=device))
     with raises("softmax", "x", "contiguous"):
         softmax(tensor(5, 6, device=device).mT)
@@ -230,7 +216,7 @@ def test_softmax_options_that_not_every_rung_supports(target, device):
 
 def test_softmax_backward_errors(target, device):
     dy, y = tensor(5, 6, device=device), tensor(5, 6, device=device)
-    with raises("softmax_backward", "dy", "at least one dimension"):
+    with raises("softmax_backward", "dy", "at least 1 dimension"):
         softmax_backward(dy[0, 0], y[0, 0])
     with raises("softmax_backward", "y", r"\[5, 6\]", "as dy", r"\[6, 5\]"):
         softmax_backward(dy, tensor(6, 5, device=device))
@@ -290,29 +276,19 @@ def test_empty_inputs(target, device):
 
 def public_calls(device):
     """Every operator of torch.ops.workbench with arguments, for opcheck and torch.compile."""
-    a, b, bt = (tensor(*s, device=device) for s in ((5, 6), (6, 7), (7, 6)))
+    a, b = (tensor(*s, device=device) for s in ((5, 6), (6, 7)))
     q, k, v = (tensor(1, 2, n, 32, device=device) for n in (5, 6, 6))
     given = torch.ops.workbench
     return {
         "matmul": (given.matmul, (a, b)),
-        "matmul_nt": (given.matmul_nt, (a, bt)),
         "matmul_out": (given.matmul_out, (a, b, tensor(5, 7, device=device))),
-        "matmul_nt_out": (given.matmul_nt_out, (a, bt, tensor(5, 7, device=device))),
         "softmax": (given.softmax, (a,)),
         "softmax_backward": (given.softmax_backward, (a, a.clone())),
         "attention": (given.attention, (q, k, v, True, None)),
     }
 
 
-PUBLIC = (
-    "matmul",
-    "matmul_nt",
-    "matmul_out",
-    "matmul_nt_out",
-    "softmax",
-    "softmax_backward",
-    "attention",
-)
+PUBLIC = ("matmul", "matmul_out", "softmax", "softmax_backward", "attention")
 
 
 @pytest.mark.parametrize("operator", PUBLIC)
@@ -336,7 +312,7 @@ def test_compiles_with_an_output_argument(target, device):
 
     def program(a, b):
         out = a.new_zeros(5, 7)
-        matmul_out(a, b, out)
+        matmul(a, b, out=out)
         return out + 1
 
     compiled = torch.compile(program, fullgraph=True, backend="aot_eager")

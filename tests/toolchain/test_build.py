@@ -250,7 +250,7 @@ def test_syntax_error_is_all_a_script_shows(project: Project, module_cache: Path
 
 @pytest.mark.full
 def test_build_py_shows_a_compile_error_and_nothing_else(edited):
-    kernels = edited(('#include "matmul.h"', "int x = y;"))
+    kernels = edited(('#include "matmul.cuh"', "int x = y;"))
     status, out, err = finished(python("build.py", **kernels))
     assert (status, out) == (1, "")
     first = 'kernels/matmul.cu:15: error: identifier "y" is undefined'

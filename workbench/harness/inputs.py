@@ -152,12 +152,26 @@ def _huge(shape, dtype, device) -> Placed:
     return Placed(view.view(shape), buffer)
 
 
+def _transposed(placement: Callable[..., Placed]) -> Callable[..., Placed]:
+    """The transpose of each matrix in another placement."""
+
+    def place(shape, dtype, device):  # noqa: ANN001, ANN202
+        *batch, rows, cols = shape
+        placed = placement((*batch, cols, rows), dtype, device)
+        return Placed(placed.view.mT, placed.buffer)
+
+    return place
+
+
 PLACEMENTS: dict[str, Callable[..., Placed]] = {
     "contiguous": _contiguous,
     "offset": _offset,
     "padded": _padded,
     "heads_inside": _heads_inside,
     "huge": _huge,
+    "transposed": _transposed(_contiguous),
+    "padded_transposed": _transposed(_padded),
+    "huge_transposed": _transposed(_huge),
 }
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 # The only list: each operator's name, also that of its module and ladder, and its public functions.
 OPERATORS: dict[str, tuple[str, ...]] = {
-    "matmul": ("matmul", "matmul_nt", "matmul_out", "matmul_nt_out"),
+    "matmul": ("matmul",),
     "softmax": ("softmax", "log_softmax"),
     "softmax_backward": ("softmax_backward",),
     "attention": ("attention",),

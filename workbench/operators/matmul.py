@@ -1,156 +1,249 @@
-"""matmul: C = A B, and matmul_nt: C = A B^T."""
+"""matmul: C = alpha A B + beta c + bias."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 
 from . import builds, rounding
-from .definitions import Checks, calling, define
+from .definitions import Checks, below_autograd, calling, define, text
 from .operator import Baseline, Case, Expected, Layout, Operator, Tensors, TensorSpec
+from .shapes import Option
 
 # What PyTorch sees.
 
-
-def _define(name: str, transposed: bool) -> None:
-    options = {"trans_b": 1.0} if transposed else {}
-
-    def fake(a: torch.Tensor, b: torch.Tensor, rung: str = "") -> torch.Tensor:
-        columns = b.shape[-2 if transposed else -1 :][:1]
-        return a.new_empty((*a.shape[:-1], *columns))
-
-    def given(
-        target: str, a: torch.Tensor, b: torch.Tensor, out: torch.Tensor, rung: str = ""
-    ) -> None:
-        builds.launch(target, "matmul", {"a": a, "b": b, "out": out}, options, rung, name)
-
-    def fresh(target: str, a: torch.Tensor, b: torch.Tensor, rung: str = "") -> torch.Tensor:
-        out = fake(a, b)
-        given(target, a, b, out, rung)
-        return out
-
-    define(f'{name}(Tensor a, Tensor b, str rung="") -> Tensor', fresh, fake)
-    define(
-        f'{name}_out(Tensor a, Tensor b, Tensor(a!) out, str rung="") -> ()',
-        given,
-        lambda a, b, out, rung="": None,
-    )
+Optional = torch.Tensor | None
 
 
-_define("matmul", transposed=False)
-_define("matmul_nt", transposed=True)
+def _fake(a: torch.Tensor, b: torch.Tensor, *_: Any) -> torch.Tensor:
+    try:
+        batch = torch.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    except RuntimeError:
+        raise RuntimeError(
+            f"matmul: batch dimensions of a and b must be equal, or 1; got a {text(a)}, b {text(b)}"
+        ) from None
+    return a.new_empty((*batch, *a.shape[-2:-1], *b.shape[-1:]))
+
+
+def _launch(
+    target: str,
+    a: torch.Tensor,
+    b: torch.Tensor,
+    out: torch.Tensor,
+    c: Optional = None,
+    bias: Optional = None,
+    alpha: float = 1.0,
+    beta: float = 0.0,
+    rung: str = "",
+) -> None:
+    tensors = {"a": a, "b": b, "c": c, "bias": bias, "out": out}
+    given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+    options = {"alpha": alpha} if alpha != 1 else {}
+    builds.launch(target, "matmul", given, options | ({"beta": beta} if beta else {}), rung)
+
+
+def _matmul(target: str, a: torch.Tensor, b: torch.Tensor, *rest: Any) -> torch.Tensor:
+    out = _fake(a, b)
+    _launch(target, a, b, out, *rest)
+    return out
+
+
+class _Differentiable(torch.autograd.Function):
+    """matmul with a gradient, itself of matmuls, so that it can be differentiated again."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        a: torch.Tensor,
+        b: torch.Tensor,
+        c: Optional,
+        bias: Optional,
+        alpha: float,
+        beta: float,
+        rung: str,
+    ) -> torch.Tensor:
+        ctx.save_for_backward(a, b)
+        ctx.alpha, ctx.beta, ctx.rung = alpha, beta, rung
+        ctx.shapes = [None if x is None else x.shape for x in (c, bias)]
+        return below_autograd("matmul", a, b, c, bias, alpha, beta, rung)
+
+    @staticmethod
+    def backward(ctx: Any, d: torch.Tensor) -> tuple[Optional | None, ...]:  # type: ignore[override]
+        a, b = ctx.saved_tensors
+        needs = ctx.needs_input_grad
+        d = _readable(d)
+
+        def product(x: torch.Tensor, y: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+            whole = torch.ops.workbench.matmul(x, y, None, None, ctx.alpha, 0.0, ctx.rung)
+            return whole.sum_to_size(like.shape)
+
+        da = product(d, b.mT, a) if needs[0] else None
+        db = product(a.mT, d, b) if needs[1] else None
+        dc = (ctx.beta * d).sum_to_size(ctx.shapes[0]) if needs[2] else None
+        dbias = d.sum_to_size(ctx.shapes[1]) if needs[3] else None
+        return da, db, dc, dbias, None, None, None
+
+
+def _readable(d: torch.Tensor) -> torch.Tensor:
+    """``d`` if the kernels can read it, else a contiguous copy.
+
+    Autograd passes gradients with arbitrary strides: that of ``sum()`` has all strides 0.
+    """
+    return d if d.is_contiguous() or (d.dim() == 2 and d.mT.is_contiguous()) else d.contiguous()
+
+
+def _differentiable(
+    a: torch.Tensor,
+    b: torch.Tensor,
+    c: Optional = None,
+    bias: Optional = None,
+    alpha: float = 1.0,
+    beta: float = 0.0,
+    rung: str = "",
+) -> torch.Tensor:
+    return _Differentiable.apply(a, b, c, bias, alpha, beta, rung)
+
+
+_ARGUMENTS = 'Tensor? c=None, Tensor? bias=None, float alpha=1.0, float beta=0.0, str rung=""'
+
+define(f"matmul(Tensor a, Tensor b, {_ARGUMENTS}) -> Tensor", _matmul, _fake, _differentiable)
+define(
+    f"matmul_out(Tensor a, Tensor b, Tensor(a!) out, {_ARGUMENTS}) -> ()",
+    _launch,
+    lambda a, b, out, *rest: None,
+)
 
 
 def matmul(
-    a: torch.Tensor, b: torch.Tensor, *, kernel: str | None = None, check: Checks = None
+    a: torch.Tensor,
+    b: torch.Tensor,
+    *,
+    out: torch.Tensor | None = None,
+    trans_a: bool = False,
+    trans_b: bool = False,
+    alpha: float = 1.0,
+    beta: float = 0.0,
+    c: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+    kernel: str | None = None,
+    check: Checks = None,
 ) -> torch.Tensor:
-    """Multiply matrices: C = A B in fp32, sums in order of k.
+    """Multiply matrices: alpha A B + beta c + bias, as BLAS's gemm; sums in order of k.
 
-    a: float32 [..., M, K], rank 2 to 4. b: float32 [..., K, N] with a's leading dimensions, or
-    [K, N] for all of them. Rows may have any stride; the elements of a row are adjacent.
+    a: float32 or float64 [..., M, K]; with trans_a [..., K, M], of which the transpose is taken.
+    b: [..., K, N]; with trans_b [..., N, K]. Either's rows or columns must be contiguous: a
+    transposed view, such as ``x.mT``, is read where it is, not copied. Leading dimensions are
+    broadcast, as in torch.matmul.
+    out: [..., M, N] with contiguous rows, which is returned; it must not overlap an input, and its
+    elements must not overlap each other. Without it the result is new, and differentiable any
+    number of times: its gradients are matmuls by the same kernel.
+    c: [..., M, N] with contiguous rows; may lack leading dimensions, or have 1 there. It is not
+    read if beta is 0.
+    bias: [N], added to every row.
     kernel: a rung of ``rungs("matmul")``; None selects the last one that accepts the input.
     check: the simulator's checks for this call, "all" or names such as ["racecheck"]; findings are
     raised as simulator.SimulatorError. ValueError for other names and for CUDA tensors.
-    Returns [..., M, N], contiguous. RuntimeError names the argument, what was expected and given.
+    RuntimeError names the argument, what was expected and given.
     """
-    with calling("matmul", kernel, check, {"a": a, "b": b}):
-        return torch.ops.workbench.matmul(a, b, kernel or "")
-
-
-def matmul_nt(
-    a: torch.Tensor, b: torch.Tensor, *, kernel: str | None = None, check: Checks = None
-) -> torch.Tensor:
-    """Multiply by a transpose: C = A B^T, with b [..., N, K]. Otherwise as ``matmul``.
-
-    Computes the product of queries and keys, Q K^T, without a copy of K.
-    """
-    with calling("matmul_nt", kernel, check, {"a": a, "b": b}):
-        return torch.ops.workbench.matmul_nt(a, b, kernel or "")
-
-
-def matmul_out(
-    a: torch.Tensor,
-    b: torch.Tensor,
-    out: torch.Tensor,
-    *,
-    kernel: str | None = None,
-    check: Checks = None,
-) -> torch.Tensor:
-    """``matmul`` into ``out`` [..., M, N], which is returned.
-
-    out: float32, with any row stride; it must not overlap either input, and its elements must not
-    overlap each other.
-    """
-    with calling("matmul_out", kernel, check, {"a": a, "b": b, "out": out}):
-        torch.ops.workbench.matmul_out(a, b, out, kernel or "")
-    return out
-
-
-def matmul_nt_out(
-    a: torch.Tensor,
-    b: torch.Tensor,
-    out: torch.Tensor,
-    *,
-    kernel: str | None = None,
-    check: Checks = None,
-) -> torch.Tensor:
-    """``matmul_nt`` into ``out`` [..., M, N], which is returned; see ``matmul_out``."""
-    with calling("matmul_nt_out", kernel, check, {"a": a, "b": b, "out": out}):
-        torch.ops.workbench.matmul_nt_out(a, b, out, kernel or "")
-    return out
+    tensors = {"a": a, "b": b, "out": out, "c": c, "bias": bias}
+    numbers = {"alpha": alpha, "beta": beta}
+    with calling("matmul", kernel, check, tensors, numbers, ("out", "c", "bias")):
+        left = a.mT if trans_a and a.dim() >= 2 else a
+        right = b.mT if trans_b and b.dim() >= 2 else b
+        rest = (c, bias, float(alpha), float(beta), kernel or "")
+        if out is None:
+            return torch.ops.workbench.matmul(left, right, *rest)
+        torch.ops.workbench.matmul_out(left, right, out, *rest)
+        return out
 
 
 # What it should compute, and how accurately.
 
 
-def reference(a: torch.Tensor, b: torch.Tensor, trans_b: bool) -> torch.Tensor:
-    """A B, or A B^T, in float64: ``[..., M, K]`` and ``[..., K, N]`` to ``[..., M, N]``."""
-    right = b.double()
-    return a.double() @ (right.mT if trans_b else right)
+def reference(
+    a: torch.Tensor,
+    b: torch.Tensor,
+    c: Optional = None,
+    bias: Optional = None,
+    alpha: float = 1.0,
+    beta: float = 0.0,
+) -> torch.Tensor:
+    """The definition in float64: alpha A B + beta c + bias. With beta = 0 it does not read c."""
+    product = alpha * (a.double() @ b.double())
+    if beta:
+        product = product + beta * c.double()
+    return product if bias is None else product + bias.double()
 
 
-def tolerance(a: torch.Tensor, b: torch.Tensor, trans_b: bool) -> torch.Tensor:
-    """Bound on the error of C = A B (or A B^T) with K terms per sum.
+def tolerance(
+    a: torch.Tensor,
+    b: torch.Tensor,
+    c: Optional = None,
+    bias: Optional = None,
+    alpha: float = 1.0,
+    beta: float = 0.0,
+) -> torch.Tensor:
+    """Bound on the error of C = alpha A B + beta c + bias with K terms per sum.
 
-    |C - C_ref| <= (gamma(K) + u_out') (|A| |B|) + K 2^-126, where u_out' = u_out for outputs
-    narrower than fp32 and 0 for fp32. Where all inputs are integers and |A| |B| <= 2^24,
-    every partial sum is exact in fp32 and the bound is 0.
+    |C - C_ref| <= (gamma(K + e) + u_out') |alpha| |A| |B| + gamma(e) (|beta c| + |bias|)
+                   + K max(1, |alpha|) s
 
-    Source: Higham, section 3.5, for any order of summation; the last term is for products
-    below the normal numbers.
+    where u_out' = u_out for outputs narrower than fp32 and 0 for others, e = 0 for a plain product
+    and else 5 (alpha and beta themselves, two products, and two sums less one), and s is the
+    smallest normal number. Where all of it is whole numbers and adds up to at most 1/u, every
+    partial sum is exact and the bound is 0.
+
+    Source: Higham, section 3.5, for any order of summation; the last term is for products below
+    the normal numbers.
     """
-    terms = a.shape[-1]
-    right = (b.mT if trans_b else b).double().abs()
-    magnitude = a.double().abs() @ right
-    error = rounding.gamma(terms)
-    if a.dtype != torch.float32:
-        error += rounding.unit_roundoff(a.dtype)
-    allowed = error * magnitude + terms * rounding.SMALLEST_NORMAL
-    if a.dtype == torch.float32 and rounding.are_integers(a) and rounding.are_integers(b):
-        allowed = torch.where(magnitude <= rounding.EXACT_SUM, 0.0, allowed)
+    dtype, terms = a.dtype, a.shape[-1]
+    magnitude = abs(alpha) * (a.double().abs() @ b.double().abs())
+    added = torch.zeros_like(magnitude)
+    if beta:
+        added = added + abs(beta) * c.double().abs()
+    if bias is not None:
+        added = added + bias.double().abs()
+    plain = alpha == 1 and not beta and bias is None
+    u, extra = rounding.compute_roundoff(dtype), 0 if plain else 5
+    error = rounding.gamma(terms + extra, u)
+    if dtype.itemsize < 4:
+        error += rounding.unit_roundoff(dtype)
+    small = torch.finfo(torch.promote_types(dtype, torch.float32)).smallest_normal
+    allowed = error * magnitude + rounding.gamma(extra, u) * added
+    allowed = allowed + terms * max(1.0, abs(alpha)) * small
+    allowed = rounding.reference_errs_too(allowed, dtype)
+    whole = [x for x in (a, b, c if beta else None, bias) if x is not None]
+    numbers = alpha == int(alpha) and beta == int(beta)
+    if dtype.itemsize >= 4 and numbers and all(map(rounding.are_integers, whole)):
+        allowed = torch.where(magnitude + added <= 1 / u, 0.0, allowed)
     return allowed
 
 
-def _transposed(case: Case) -> bool:
-    return "trans_b" in OPERATOR.asked(case)
+def _arguments(given: Tensors, case: Case) -> dict[str, Any]:
+    """A case's arguments for ``reference`` and ``tolerance``."""
+    numbers = {"alpha": case.option("alpha", 1.0), "beta": case.option("beta", 0.0)}
+    return {**given, **numbers}
 
 
 def _expect(given: Tensors, case: Case) -> dict[str, Expected]:
-    args = given["a"], given["b"], _transposed(case)
-    return {"out": Expected(reference(*args), tolerance(*args))}
+    arguments = _arguments(given, case)
+    return {"out": Expected(reference(**arguments), tolerance(**arguments))}
 
 
 def _by_torch(given: Tensors, case: Case) -> torch.Tensor:
-    return given["a"] @ (given["b"].mT if _transposed(case) else given["b"])
+    out = case.option("alpha", 1.0) * (given["a"] @ given["b"])
+    if "c" in given:
+        out = out + case.option("beta") * given["c"]
+    return out + given["bias"] if "bias" in given else out
 
 
 def _cublas(given: Tensors, outputs: Tensors, case: Case) -> torch.Tensor:
     allowed = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = False
     try:
-        right = given["b"].mT if _transposed(case) else given["b"]
-        return torch.matmul(given["a"], right, out=outputs["out"])
+        return torch.matmul(given["a"], given["b"], out=outputs["out"])
     finally:
         torch.backends.cuda.matmul.allow_tf32 = allowed
 
@@ -161,40 +254,52 @@ def _cublas(given: Tensors, outputs: Tensors, case: Case) -> torch.Tensor:
 def _tensors(case: Case, layout: Layout) -> dict[str, TensorSpec]:
     m, n, k = case.shape.numbers()
     batch = {name: () if name in layout.shared else layout.batch for name in ("a", "b", "out")}
-    return {
+    found = {
         "a": TensorSpec((*batch["a"], m, k)),
-        "b": TensorSpec((*batch["b"], *((n, k) if "trans_b" in layout.options else (k, n)))),
+        "b": TensorSpec((*batch["b"], k, n)),
+        "c": TensorSpec((*batch["out"], m, n)),
+        "bias": TensorSpec((n,)),
         "out": TensorSpec((*batch["out"], m, n), output=True),
     }
+    absent = {"c": not case.option("beta"), "bias": not case.option("bias")}
+    return {name: tensor for name, tensor in found.items() if not absent.get(name)}
 
 
 def _flops(case: Case) -> int:
     return 2 * math.prod(OPERATOR.layout(case).batch) * math.prod(case.shape.numbers())
 
 
-_NT = ("trans_b",)
-_ALL_PADDED = dict.fromkeys(("a", "b", "out"), "padded")
+_NT = {"b": "transposed"}
+_ALL_PADDED = dict.fromkeys(("a", "b", "c", "out"), "padded")
 
 OPERATOR = Operator(
     name="matmul",
     sizes=("M", "N", "K"),
+    options=(
+        Option("alpha", "a factor of the product", number=True, plain=1.0),
+        Option("beta", "a factor of c, which is added", number=True, plain=0.0),
+        Option("bias", "a row that is added to every row"),
+    ),
     layouts={
         "nn": Layout(),
-        "nt": Layout(options=_NT),
+        "nt": Layout(_NT),
+        "tn": Layout({"a": "transposed"}),
+        "tt": Layout({"a": "transposed", "b": "transposed"}),
         "batched3": Layout(batch=(3,)),
         "batched4": Layout(batch=(2, 3)),
-        "batched4_nt": Layout(batch=(2, 3), options=_NT),
+        "batched4_nt": Layout(_NT, (2, 3)),
+        "shared_a": Layout(batch=(3,), shared=frozenset("a")),
         "shared_b": Layout(batch=(3,), shared=frozenset("b")),
-        "shared_b_nt": Layout(batch=(3,), shared=frozenset("b"), options=_NT),
+        "shared_b_nt": Layout(_NT, (3,), shared=frozenset("b")),
         "padded": Layout(_ALL_PADDED),
-        "padded_nt": Layout(_ALL_PADDED, options=_NT),
+        "padded_tt": Layout(_ALL_PADDED | dict.fromkeys("ab", "padded_transposed")),
         "padded_batch": Layout(_ALL_PADDED, (3,)),
-        "padded_a_nt": Layout({"a": "padded"}, options=_NT),
+        "padded_a_nt": Layout({"a": "padded", **_NT}),
         "padded_out": Layout({"out": "padded"}),
-        "offset": Layout(dict.fromkeys(("a", "b", "out"), "offset")),
+        "offset": Layout(dict.fromkeys(("a", "b", "c", "bias", "out"), "offset")),
         "huge_a": Layout({"a": "huge"}),
         "huge_b": Layout({"b": "huge"}),
-        "huge_b_nt": Layout({"b": "huge"}, options=_NT),
+        "huge_b_nt": Layout({"b": "huge_transposed"}),
         "huge_out": Layout({"out": "huge"}),
         "huge_batch": Layout({"a": "huge", "out": "huge"}, (2,)),
         "beyond_grid": Layout(batch=(65537,)),  # a grid has at most 65535 blocks along z
@@ -213,5 +318,5 @@ OPERATOR = Operator(
         ("M=75,N=70,K=85", "padded_a_nt", "integers"),
         ("M=35,N=70,K=37", "padded_batch", "randn"),
     ),
-    baselines=(Baseline("cublas", _cublas),),
+    baselines=(Baseline("cublas", _cublas, lambda case: not case.options),),
 )

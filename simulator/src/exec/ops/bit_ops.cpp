@@ -211,7 +211,7 @@ uint32_t nth_set_bit(uint32_t mask, uint32_t base, int32_t offset) {
     return base < 32 && (mask >> base) & 1 ? base : UINT32_MAX;
   }
   int step = offset > 0 ? 1 : -1;
-  int count = offset > 0 ? offset : -offset;
+  int64_t count = offset > 0 ? offset : -int64_t{offset};
   for (int64_t at = base; at >= 0 && at < 32; at += step) {
     if ((mask >> at) & 1 && --count == 0) {
       return static_cast<uint32_t>(at);

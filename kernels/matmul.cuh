@@ -1,0 +1,200 @@
+// matmul.cuh: what the files of the matmul ladder share: the problem as kernels see it, how a grid
+// covers it, and the last step, from a sum to an element of C.
+#pragma once
+
+#include "common.cuh"
+#include "matmul.h"
+
+// A matrix, of which either the rows or the columns are contiguous: row or col is 1. So the
+// transpose of a matrix is a matrix, with the two strides exchanged.
+template <class T>
+struct Matrix {
+  T* data;
+  int64_t row, col;  // from one row to the next, from one column to the next
+  int64_t batch;     // from one matrix to the next; 0 repeats the same one
+
+  __host__ __device__ T* at(int64_t i, int64_t j) const { return data + i * row + j * col; }
+  __device__ T& operator()(int64_t i, int64_t j) const { return *at(i, j); }
+  __host__ __device__ Matrix of_batch(int64_t b) const {
+    return {data + b * batch, row, col, batch};
+  }
+  __host__ __device__ Matrix transposed() const { return {data, col, row, batch}; }
+};
+
+// The kernels' argument.
+template <class T>
+struct Matmul {
+  Matrix<const T> A;       // [M, K], one per blockIdx.z
+  Matrix<const T> B;       // [K, N]
+  Matrix<T> C;             // [M, N], rows contiguous
+  Matrix<const T> addend;  // [M, N], read if beta is not 0
+  const T* bias;           // [N], or nullptr
+  int batch, M, N, K;
+  T alpha, beta;
+};
+
+template <class T>
+Matrix<T> matrix_of(const View& view) {
+  // A dimension of size 1 has stride 0, so it is contiguous whatever it lies in.
+  const bool rows = view.size[3] == 1 || view.stride[3] == 1;
+  return {.data = view.as<T>(),
+          .row = rows ? view.stride[2] : 1,
+          .col = rows ? 1 : view.stride[3],
+          .batch = view.stride[1]};
+}
+
+template <class T>
+Matmul<T> lowered(const MatmulProblem& p) {
+  return {
+      .A = matrix_of<const T>(p.A),
+      .B = matrix_of<const T>(p.B),
+      .C = matrix_of<T>(p.C),
+      .addend = matrix_of<const T>(p.addend),
+      .bias = p.bias.as<const T>(),
+      .batch = static_cast<int>(p.C.size[1]),
+      .M = static_cast<int>(p.C.size[2]),
+      .N = static_cast<int>(p.C.size[3]),
+      .K = static_cast<int>(p.A.size[3]),
+      .alpha = static_cast<T>(p.alpha),
+      .beta = static_cast<T>(p.beta),
+  };
+}
+
+// Calls run(T()) with the type of the problem's elements, fp32 or fp64.
+template <class Run>
+void with_type(const MatmulProblem& p, Run run) {
+  if (p.C.dtype == DType::float64) return run(double());
+  return run(float());
+}
+
+// Calls launch(slice) for the parts of p that one grid can hold: 65535 blocks of rows_per_block
+// rows along y, 65535 matrices along z. Nearly always that is one part, p itself; none if C is
+// empty.
+template <class T, class Launch>
+void for_each_slice(const MatmulProblem& p, int rows_per_block, Launch launch) {
+  const Matmul<T> all = lowered<T>(p);
+  if (all.N == 0) return;
+  const int64_t max_rows = MAX_GRID_YZ * rows_per_block;
+  for (int64_t outer = 0; outer < p.C.size[0]; ++outer) {
+    for (int64_t b = 0; b < all.batch; b += MAX_GRID_YZ) {
+      for (int64_t row = 0; row < all.M; row += max_rows) {
+        Matmul<T> slice = all;
+        slice.A.data += outer * p.A.stride[0] + b * all.A.batch + row * all.A.row;
+        slice.B.data += outer * p.B.stride[0] + b * all.B.batch;
+        slice.C.data += outer * p.C.stride[0] + b * all.C.batch + row * all.C.row;
+        if (all.beta != 0) {
+          slice.addend.data +=
+              outer * p.addend.stride[0] + b * all.addend.batch + row * all.addend.row;
+        }
+        slice.batch = static_cast<int>(min(all.batch - b, MAX_GRID_YZ));
+        slice.M = static_cast<int>(min(all.M - row, max_rows));
+        launch(slice);
+      }
+    }
+  }
+}
+
+// What becomes of a sum: element (row, col) of the block's matrix C. With alpha = 1 and neither
+// addend nor bias it is the sum itself.
+template <class T>
+__device__ T finished(const Matmul<T>& p, int64_t row, int64_t col, T sum) {
+  T value = p.alpha * sum;
+  // 0 times a NaN is a NaN, so beta = 0 must not even look.
+  if (p.beta != 0) value += p.beta * p.addend.of_batch(blockIdx.z)(row, col);
+  if (p.bias != nullptr) value += p.bias[col];
+  return value;
+}
+
+template <class T>
+__device__ void write(const Matmul<T>& p, int64_t row, int64_t col, T sum) {
+  p.C.of_batch(blockIdx.z)(row, col) = finished(p, row, col, sum);
+}
+
+// ------------------------------------------------------------------------------------------------
+// Tiles in shared memory, for the rungs in which a thread computes many elements of C
+
+// Copies a tile of a matrix, transposed: tile[k][i] = source(i0 + i, k0 + k), or 0 outside of its
+// rows x cols elements. For A that is [BK, BM]; for B, pass its transpose: [BK, BN]. Adjacent
+// threads read adjacent elements, whichever way they lie.
+template <int NUM_THREADS, class T, int BK, int LENGTH>
+__device__ void load_tile(T (&tile)[BK][LENGTH], const Matrix<const T>& source, int i0, int k0,
+                          int rows, int cols) {
+  static_assert(BK * LENGTH % NUM_THREADS == 0, "each thread loads the same number of elements");
+  const bool along_k = source.col == 1;
+#pragma unroll
+  for (int start = 0; start < BK * LENGTH; start += NUM_THREADS) {
+    const int element = start + threadIdx.x;
+    const int i = along_k ? element / BK : element % LENGTH;
+    const int k = along_k ? element % BK : element / LENGTH;
+    tile[k][i] = i0 + i < rows && k0 + k < cols ? source(i0 + i, k0 + k) : T(0);
+  }
+}
+
+// ------------------------------------------------------------------------------------------------
+// Four fp32 elements at a time, along memory
+
+// Whether every row or column of a matrix begins at a multiple of 16 bytes.
+inline __host__ __device__ bool aligned_16(const Matrix<const float>& m) {
+  const int64_t step = m.col == 1 ? m.row : m.col;
+  return reinterpret_cast<uintptr_t>(m.data) % 16 == 0 && step % 4 == 0 && m.batch % 4 == 0;
+}
+
+// The first `count` of the four floats at p; 0 in place of the others. One load if `aligned`, that
+// is if p is a multiple of 16, and all four exist; else one by one.
+__device__ inline float4 load_4(const float* p, int count, bool aligned) {
+  if (aligned && count >= 4) return *reinterpret_cast<const float4*>(p);
+  return {count > 0 ? p[0] : 0.0f, count > 1 ? p[1] : 0.0f, count > 2 ? p[2] : 0.0f,
+          count > 3 ? p[3] : 0.0f};
+}
+
+// Writes what becomes of the sums of four adjacent elements, those within C. `aligned`: as above,
+// for C.
+__device__ inline void write_4(const Matmul<float>& p, int64_t row, int64_t col,
+                               const float (&sum)[4], bool aligned) {
+  float* at = p.C.of_batch(blockIdx.z).at(row, col);
+  if (aligned && col + 4 <= p.N) {
+    *reinterpret_cast<float4*>(at) = {
+        finished(p, row, col, sum[0]), finished(p, row, col + 1, sum[1]),
+        finished(p, row, col + 2, sum[2]), finished(p, row, col + 3, sum[3])};
+    return;
+  }
+#pragma unroll
+  for (int j = 0; j < 4; ++j) {
+    if (col + j < p.N) at[j] = finished(p, row, col + j, sum[j]);
+  }
+}
+
+// load_tile, four elements along memory at a time. A row of the tile may be longer than LENGTH.
+template <int NUM_THREADS, int LENGTH, int BK, int STRIDE>
+__device__ void load_tile_4(float (&tile)[BK][STRIDE], const Matrix<const float>& source, int i0,
+                            int k0, int rows, int cols) {
+  static_assert(BK * LENGTH % (4 * NUM_THREADS) == 0, "each thread loads as many fours");
+  const bool along_k = source.col == 1, aligned = aligned_16(source);
+#pragma unroll
+  for (int start = 0; start < BK * LENGTH / 4; start += NUM_THREADS) {
+    const int four = start + threadIdx.x;
+    if (along_k) {  // transposed on the way: down a column of the tile
+      const int i = four / (BK / 4), k = four % (BK / 4) * 4;
+      const int count = i0 + i < rows ? cols - (k0 + k) : 0;
+      const float4 v = load_4(source.at(i0 + i, k0 + k), count, aligned);
+      tile[k][i] = v.x;
+      tile[k + 1][i] = v.y;
+      tile[k + 2][i] = v.z;
+      tile[k + 3][i] = v.w;
+    } else {
+      const int i = four % (LENGTH / 4) * 4, k = four / (LENGTH / 4);
+      const int count = k0 + k < cols ? rows - (i0 + i) : 0;
+      *reinterpret_cast<float4*>(&tile[k][i]) = load_4(source.at(i0 + i, k0 + k), count, aligned);
+    }
+  }
+}
+
+// ------------------------------------------------------------------------------------------------
+// The rungs in files of their own
+
+void matmul_thread_tile_1d(const MatmulProblem& p, cudaStream_t stream);
+void matmul_thread_tile(const MatmulProblem& p, cudaStream_t stream);
+void matmul_vectorized(const MatmulProblem& p, cudaStream_t stream);
+void matmul_conflict_free(const MatmulProblem& p, cudaStream_t stream);
+void matmul_warp_tiles(const MatmulProblem& p, cudaStream_t stream);
+void matmul_async(const MatmulProblem& p, cudaStream_t stream);
