@@ -110,7 +110,9 @@ def break_header(data: bytes, rng: random.Random) -> bytes:
     """Write a number somewhere into the headers of a fat binary."""
     out = bytearray(data)
     form, size = rng.choice((("<H", 2), ("<I", 4), ("<Q", 8)))
-    at = rng.randrange(0, min(len(out), 96) - size)
+    if len(out) < size:  # cut short before
+        return bytes(out)
+    at = rng.randrange(min(len(out), 96) - size + 1)
     number = rng.choice((0, 1, 2, 15, 16, 63, 64, 80, 200, 0x7FFF, 0xFFFF, 0xFFFFFFFF, 2**63, -1))
     struct.pack_into(form, out, at, number % (1 << 8 * size))
     return bytes(out)

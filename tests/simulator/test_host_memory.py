@@ -193,6 +193,8 @@ def in_orders(cases: Iterable[str], several: Iterable[str]) -> list:
 
 @pytest.mark.parametrize(("case", "order"), in_orders(CASES, IN_KERNELS))
 def test_found_at_its_line(program: Path, case: str, order: str) -> None:
+    if case == "free_on_host" and os.environ.get("WORKBENCH_SANITIZE"):
+        pytest.skip("what free() reads is up to the C library")
     wrong = CASES[case]
     status, out, err = run(program, case, wrong.checks, order)
     assert status == wrong.status, out + err

@@ -82,8 +82,11 @@ namespace wbsim {
 
 std::shared_ptr<Stream> stream_of(cudaStream_t handle) {
   if (handle == nullptr || handle == cudaStreamLegacy) {
-    static auto* legacy = new std::shared_ptr<Stream>(std::make_shared<Stream>());
-    (*legacy)->id = 1;
+    static auto* legacy = [] {
+      auto* made = new std::shared_ptr<Stream>(std::make_shared<Stream>());
+      (*made)->id = 1;
+      return made;
+    }();
     return *legacy;
   }
   if (handle == cudaStreamPerThread) {
