@@ -1,5 +1,5 @@
-// matmul.cu: C = alpha A B + beta addend + bias on the CUDA cores, from the obvious kernel to tiles in
-// shared memory. Later rungs are in matmul_*.cu.
+// matmul.cu: C = alpha A B + beta addend + bias on the CUDA cores, from the obvious kernel to tiles
+// in shared memory. Later rungs are in matmul_*.cu.
 //
 // Contract (matmul.h)
 //   A [batch, M, K]   B [batch, K, N]   rows or columns contiguous, so either may be a transpose
@@ -17,7 +17,7 @@
 #include "matmul.cuh"
 
 // ------------------------------------------------------------------------------------------------
-// naive: one thread per element of C, consecutive lanes on consecutive rows (fp32)
+// naive: one thread per element of C, consecutive lanes on consecutive rows (fp32, fp64)
 // Idea     The definition: thread (row, col) walks k and sums A[row, k] * B[k, col].
 // Changes  First rung.
 // FLOP/B   2 FLOP per 2 floats requested = 0.25. Per step a warp loads one float of each of 32
@@ -58,15 +58,16 @@ static void matmul_naive(const MatmulProblem& p, cudaStream_t stream) {
 }
 
 // ------------------------------------------------------------------------------------------------
-// coalesced: consecutive lanes on consecutive columns (fp32)
+// coalesced: consecutive lanes on consecutive columns (fp32, fp64)
 // Idea     Adjacent lanes access adjacent floats: the 32 loads of a warp become a few sectors of
 //          32 B.
 // Changes  vs naive: threadIdx.x and threadIdx.y are swapped, nothing else.
 // FLOP/B   0.25 requested, as before. Per step a warp loads 32 adjacent floats of B (4 sectors) and
 //          one float of A (1 sector): 64 FLOP per 160 B moved = 0.4 (naive: 0.06).
 // Shape    32 x 32 threads per block, 0 B smem, 0 __syncthreads.
-// Trap     With trans_b the columns of B are rows in memory, and the loads of B scatter over
-//          32 of them again. No thread mapping makes both A and B^T coalesced from here.
+// Trap     If B is the transpose of a matrix, its columns are rows in memory, and the loads of B
+//          scatter over 32 of them again. No thread mapping makes both A and B^T coalesced from
+//          here.
 // Next     Every float of A is still loaded by N threads, every float of B by M: tiled_16 loads it
 //          once per tile, and transposes B^T on the way.
 constexpr int COALESCED_TILE = 32;  // tunable: 16, 32
@@ -100,7 +101,7 @@ static void matmul_coalesced(const MatmulProblem& p, cudaStream_t stream) {
 }
 
 // ------------------------------------------------------------------------------------------------
-// tiled_16: tiles of A and B pass through shared memory (fp32)
+// tiled_16: tiles of A and B pass through shared memory (fp32, fp64)
 // Idea     A block owns a TILE x TILE tile of C. It walks k in steps of TILE: all threads load one
 //          float of A and one of B into shared memory, then each uses 2 * TILE of those floats.
 //
@@ -114,7 +115,8 @@ static void matmul_coalesced(const MatmulProblem& p, cudaStream_t stream) {
 // Changes  vs coalesced: the same mapping, but k in tiles, with two barriers per tile.
 // FLOP/B   Global: 2 TILE^3 FLOP per 2 TILE^2 floats = TILE / 4 = 4 (coalesced: 0.25).
 //          Shared: 2 FLOP per 2 floats = 0.25, now the limit.
-// Shape    16 x 16 threads per block, 2 KiB smem (2.1 with trans_b), 2 __syncthreads per tile.
+// Shape    16 x 16 threads per block, 2 KiB smem (2.25 for two transposes), 2 __syncthreads per
+//          tile.
 // Trap     A thread outside C must still load and reach the barriers: no early return. Elements
 //          outside A or B are 0 in the tile and add nothing.
 // Next     Doubling TILE halves the global traffic: tiled.
@@ -192,13 +194,14 @@ static void matmul_tiled_16(const MatmulProblem& p, cudaStream_t stream) {
 }
 
 // ------------------------------------------------------------------------------------------------
-// tiled: the largest square tile with one thread per element (fp32)
+// tiled: the largest square tile with one thread per element (fp32, fp64)
 // Idea     A float loaded into a tile serves TILE threads; 32 x 32 = 1024 is the most threads a
 //          block can have.
 // Changes  vs tiled_16: TILE is 32. The kernel's body is multiply_tiles, above.
 // FLOP/B   Global: TILE / 4 = 8 (tiled_16: 4). Shared: 0.25 requested, as before. Twice as many
 //          FMAs share the loads, barriers and index arithmetic of a trip.
-// Shape    32 x 32 threads per block, 8 KiB smem (8.1 with trans_b), 2 __syncthreads per tile.
+// Shape    32 x 32 threads per block, 8 KiB smem (8.25 for two transposes), 2 __syncthreads per
+//          tile.
 // Trap     1024 threads leave at most 64 registers each; __launch_bounds__ holds nvcc to that. All
 //          32 warps wait at each barrier, and few blocks fit on an SM to fill the gap.
 // Next     Shared memory gives 2 floats per FMA. More needs registers: let a thread own several

@@ -113,9 +113,11 @@ __device__ void write(const Matmul<T>& p, int64_t row, int64_t col, T sum) {
 // ------------------------------------------------------------------------------------------------
 // Tiles in shared memory, for the rungs in which a thread computes many elements of C
 
-// Copies a tile of a matrix, transposed: tile[k][i] = source(i0 + i, k0 + k), or 0 outside of its
-// rows x cols elements. For A that is [BK, BM]; for B, pass its transpose: [BK, BN]. Adjacent
-// threads read adjacent elements, whichever way they lie.
+// Copies a tile of a matrix of rows x cols elements, transposed: tile[k][i] = source(i0 + i, k0 +
+//          k).
+// For A that is [BK, BM]; for B, pass its transpose: [BK, BN]. Columns that do not exist are 0, so
+// that they add nothing. Rows that do not exist repeat the last: what becomes of them is not
+// written to C. Adjacent threads read adjacent elements, whichever way they lie.
 template <int NUM_THREADS, class T, int BK, int LENGTH>
 __device__ void load_tile(T (&tile)[BK][LENGTH], const Matrix<const T>& source, int i0, int k0,
                           int rows, int cols) {
@@ -126,7 +128,9 @@ __device__ void load_tile(T (&tile)[BK][LENGTH], const Matrix<const T>& source, 
     const int element = start + threadIdx.x;
     const int i = along_k ? element / BK : element % LENGTH;
     const int k = along_k ? element % BK : element / LENGTH;
-    tile[k][i] = i0 + i < rows && k0 + k < cols ? source(i0 + i, k0 + k) : T(0);
+    // Loading unconditionally, from where there is something, leaves all loads in flight at once.
+    const T value = source(min(i0 + i, rows - 1), min(k0 + k, cols - 1));
+    tile[k][i] = k0 + k < cols ? value : T(0);
   }
 }
 

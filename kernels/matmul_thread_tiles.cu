@@ -3,8 +3,8 @@
 //
 // Rungs                                                     FLOP per byte requested of
 //                                                           global memory   shared memory
-//   thread_tile_1d  a column of 8 elements per thread            8              0.44
-//   thread_tile     a square of 8 x 8 elements per thread       16              2
+//   thread_tile_1d  a column of 8 elements per thread           16              0.44
+//   thread_tile     8 x 4 elements per thread                   32              1.33
 #include "matmul.cuh"
 
 // ------------------------------------------------------------------------------------------------
@@ -84,24 +84,24 @@ void matmul_thread_tile_1d(const MatmulProblem& p, cudaStream_t stream) {
 }
 
 // ------------------------------------------------------------------------------------------------
-// thread_tile: a square of 8 x 8 elements of C per thread (fp32, fp64)
-// Idea     TM floats of A and TN of B give TM x TN FMAs: the work grows with the square's area, the
-//          reads with its sides. A_frag and B_frag hold them in registers.
-// Changes  vs thread_tile_1d: 128 x 128 tiles by 256 threads, 16 x 16 of them; TN columns each.
+// thread_tile: 8 x 4 elements of C per thread (fp32, fp64)
+// Idea     TM floats of A and TN of B give TM x TN FMAs: the work grows with the area, the reads
+//          with the sides. A_frag and B_frag hold them in registers.
+// Changes  vs thread_tile_1d: 128 x 128 tiles; TN columns per thread.
 // FLOP/B   Global: 2 BM BN / (4 (BM + BN)) = 32; thread_tile_1d: 16. Shared: 2 TM TN FLOP per
-//          4 (TM + TN) bytes = 2; thread_tile_1d: 0.44.
-// Shape    256 threads, 8 KiB smem, 2 __syncthreads per tile. 64 sums in registers, so that few
-//          warps fit on an SM: each has 64 independent FMAs to hide latency with. fp64, at two
-//          registers a number: 4 x 4 per thread, 64 x 64 per block.
-// Trap     Lanes are 8 columns apart: their reads of B_smem, 16 bytes each, meet on the same banks
-//          in pairs, and their stores to C use half of each 32-byte sector at a time.
-// Next     A thread loads its elements of a tile one by one: 4 at a time take a quarter of the
+//          4 (TM + TN) bytes = 1.33; thread_tile_1d: 0.44.
+// Shape    512 threads, 8 KiB smem, 2 __syncthreads per tile. 32 sums per thread leave room for two
+//          blocks on an SM; 8 x 8 would read less, but leave half as many warps to hide latency.
+//          fp64, at two registers a number: 4 x 2 per thread, 64 x 64 per block.
+// Trap     Lanes are 4 columns apart: their reads of B_smem, 4 bytes each, meet on 8 banks, so they
+//          take 4 wavefronts.
+// Next     A thread loads and reads its floats one by one: 4 at a time take a quarter of the
 //          instructions.
 constexpr int THREAD_TILE_BM = 128;  // tunable: 64, 128
 constexpr int THREAD_TILE_BN = 128;  // tunable: 64, 128
 constexpr int THREAD_TILE_BK = 8;    // tunable: 8, 16
 constexpr int THREAD_TILE_TM = 8;    // tunable: 4, 8
-constexpr int THREAD_TILE_TN = 8;    // tunable: 4, 8
+constexpr int THREAD_TILE_TN = 4;    // tunable: 4, 8
 constexpr int THREAD_TILE_NUM_THREADS =
     THREAD_TILE_BM / THREAD_TILE_TM * (THREAD_TILE_BN / THREAD_TILE_TN);
 static_assert(THREAD_TILE_NUM_THREADS <= 1024, "a block has at most 1024 threads");
@@ -114,8 +114,8 @@ struct ThreadTile {
 };
 
 template <class T>
-__global__ __launch_bounds__(THREAD_TILE_NUM_THREADS) void matmul_thread_tile_kernel(
-    const Matmul<T> p) {
+__global__ __launch_bounds__(THREAD_TILE_NUM_THREADS,
+                             2) void matmul_thread_tile_kernel(const Matmul<T> p) {
   constexpr int BM = ThreadTile<T>::BM, BN = ThreadTile<T>::BN, BK = THREAD_TILE_BK;
   constexpr int TM = ThreadTile<T>::TM, TN = ThreadTile<T>::TN;
   constexpr int NUM_THREADS = THREAD_TILE_NUM_THREADS;
@@ -126,7 +126,7 @@ __global__ __launch_bounds__(THREAD_TILE_NUM_THREADS) void matmul_thread_tile_ke
   const Matrix<const T> B = p.B.of_batch(blockIdx.z);
   const int row0 = blockIdx.y * BM;
   const int col0 = blockIdx.x * BN;
-  const int m = threadIdx.x / (BN / TN) * TM;  // the thread's square within the tile
+  const int m = threadIdx.x / (BN / TN) * TM;  // the thread's first row and column in the tile
   const int n = threadIdx.x % (BN / TN) * TN;
 
   T acc[TM][TN] = {};

@@ -1,35 +1,37 @@
 // matmul_vectorized.cu: C = A B in fp32, 16 bytes at a time. The contract is in matmul.cu.
 //
-// Rungs                                            per 16 x 16 x 8 FMA of a warp, wavefronts of its
-//                                                  reads of A, of B, and of the stores of both tiles
-//   vectorized     float4 in place of float
-//   conflict_free  no two lanes of an access on one bank
+// Rungs                                                   wavefronts per warp and step of k: reads
+//                                                         of A and B; per store of A's tile
+//   vectorized     float4 in place of float                           4 + 4            4
+//   conflict_free  lanes share what they read, rows are padded        2 + 4            2
 #include "matmul.cuh"
 
 // ------------------------------------------------------------------------------------------------
-// vectorized: 16 bytes per access to global memory (fp32)
+// vectorized: 16 bytes per access (fp32)
 // Idea     One 16-byte access in place of four: a quarter of the instructions and of the requests
 //          for the same bytes. A's four floats lie along k and go down a column of its tile, so it
 //          is transposed on its way into shared memory, as before.
-// Changes  vs thread_tile: load_tile_4 and write_4 for load_tile and write.
-// FLOP/B   As thread_tile: 32 global, 2 shared.
-// Shape    256 threads, 8 KiB smem, 2 __syncthreads per tile; 64 sums and 16 floats of fragments in
-//          registers.
-// Trap     Only rows that begin at multiples of 16 bytes can be read so. Others, and the last floats
-//          of a row, are read one by one by the same threads: slower, not wrong.
-// Next     Both tiles still have bank conflicts: the stores of A, and the reads of B.
+// Changes  vs thread_tile: load_tile_4 and write_4 for load_tile and write; BK = 16, so that each
+//          of 512 threads loads one four of either tile. The tiles are aligned, and so the compiler
+//          reads both fragments 16 bytes at a time.
+// FLOP/B   As thread_tile: 32 global, 1.33 shared.
+// Shape    512 threads, 16 KiB smem, 2 __syncthreads per tile; 2 blocks per SM.
+// Trap     Only rows that begin at multiples of 16 bytes can be read so. Others, and the last
+//          floats of a row, are read one by one by the same threads: slower, not wrong.
+// Next     The stores of A_smem go to 8 rows of 4 columns: 8 banks, 4 wavefronts each. And a warp
+//          covers 8 x 128 elements of C, for which it reads 136 floats per step of k.
 constexpr int VECTORIZED_BM = 128;  // tunable: 64, 128
 constexpr int VECTORIZED_BN = 128;  // tunable: 64, 128
-constexpr int VECTORIZED_BK = 8;    // tunable: 8, 16
+constexpr int VECTORIZED_BK = 16;   // tunable: 8, 16
 constexpr int VECTORIZED_TM = 8;    // tunable: 4, 8
-constexpr int VECTORIZED_TN = 8;    // tunable: 4, 8
+constexpr int VECTORIZED_TN = 4;    // tunable: 4, 8
 constexpr int VECTORIZED_NUM_THREADS =
     VECTORIZED_BM / VECTORIZED_TM * (VECTORIZED_BN / VECTORIZED_TN);
 static_assert(VECTORIZED_NUM_THREADS <= 1024, "a block has at most 1024 threads");
 static_assert(VECTORIZED_TN % 4 == 0, "a thread writes whole fours of a row");
 
-__global__ __launch_bounds__(VECTORIZED_NUM_THREADS) void matmul_vectorized_kernel(
-    const Matmul<float> p) {
+__global__ __launch_bounds__(VECTORIZED_NUM_THREADS,
+                             2) void matmul_vectorized_kernel(const Matmul<float> p) {
   constexpr int BM = VECTORIZED_BM, BN = VECTORIZED_BN, BK = VECTORIZED_BK;
   constexpr int TM = VECTORIZED_TM, TN = VECTORIZED_TN, NUM_THREADS = VECTORIZED_NUM_THREADS;
   __shared__ alignas(16) float A_smem[BK][BM];
@@ -39,7 +41,7 @@ __global__ __launch_bounds__(VECTORIZED_NUM_THREADS) void matmul_vectorized_kern
   const auto B = p.B.of_batch(blockIdx.z);
   const int row0 = blockIdx.y * BM;
   const int col0 = blockIdx.x * BN;
-  const int m = threadIdx.x / (BN / TN) * TM;  // the thread's square within the tile
+  const int m = threadIdx.x / (BN / TN) * TM;  // the thread's first row and column in the tile
   const int n = threadIdx.x % (BN / TN) * TN;
 
   float acc[TM][TN / 4][4] = {};
@@ -83,35 +85,35 @@ void matmul_vectorized(const MatmulProblem& p, cudaStream_t stream) {
 }
 
 // ------------------------------------------------------------------------------------------------
-// conflict_free: no two lanes of an access to shared memory on one bank (fp32)
-// Idea     An access of 16 bytes per lane is served 8 lanes at a time, one wavefront, if their 32
-//          words are in 32 banks.
+// conflict_free: fewer wavefronts per access to shared memory (fp32)
+// Idea     Shared memory serves a 16-byte read in quarters of a warp, 8 lanes a wavefront, if their
+//          32 words are in 32 banks. Two quarters share one, if all pairs of lanes i, i ^ 1, or all
+//          pairs i, i ^ 2, want the same words. So the lanes are laid out as
 //
-//          reads of B_smem    lane    0    1    2    3    4  ...
-//          vectorized         word    0    8   16   24   32        lanes 0 and 4 on one bank
-//          conflict_free      word    0    4    8   12   16        then the same BN / 2 further on
+//               columns    0..3    4..7    8..11   ...  60..63        and the same 64 further on
+//               row m      lane 0    2       4     ...    30
+//               row m + 4       1    3       5     ...    31
 //
-//          stores of A_smem, transposed: half of a warp's lanes are 4 rows of the tile below the
-//          others. With 4 floats of padding, 4 rows are 16 banks further on.
-// Changes  vs vectorized: a thread's TN columns are two groups of four, BN / 2 apart; A_smem and
-//          B_smem (for the transposed B) have padded rows.
-// FLOP/B   As before; wavefronts: of the reads of B half, of the stores of A half.
-// Shape    256 threads, 8.25 KiB smem, 2 __syncthreads per tile.
+//          Stores of A_smem, transposed: lanes are 8 rows of the source times 4 fours of k, which
+//          go to rows of the tile 4 apart. With 4 floats of padding those are 16 banks apart, so
+//          that two of the four meet instead of all.
+// Changes  vs vectorized: that layout, with 4 rows and two groups of 4 columns per thread; padding.
+// FLOP/B   As before. Wavefronts per step of k and warp: 6 for the reads; vectorized: 8.
+// Shape    512 threads, 16.5 KiB smem, 2 __syncthreads per tile; 2 blocks per SM.
 // Trap     The padding must keep rows at multiples of 16 bytes: 4 floats, not 1.
-// Next     A warp covers 16 x 128 elements of C: it reads 144 floats per step of k where a squarer
-//          shape would need 96.
+// Next     A warp covers 8 x 128 elements of C still. A square of as many is 32 x 32.
 constexpr int CONFLICT_FREE_BM = 128;  // tunable: 64, 128
-constexpr int CONFLICT_FREE_BN = 128;  // tunable: 64, 128
-constexpr int CONFLICT_FREE_BK = 8;    // tunable: 8, 16
-constexpr int CONFLICT_FREE_TM = 8;    // tunable: 4, 8
-constexpr int CONFLICT_FREE_PAD = 4;   // tunable: 0, 4
+constexpr int CONFLICT_FREE_BN = 128;
+constexpr int CONFLICT_FREE_BK = 16;  // tunable: 8, 16
+constexpr int CONFLICT_FREE_TM = 4;   // tunable: 4, 8
+constexpr int CONFLICT_FREE_PAD = 4;  // tunable: 0, 4
 constexpr int CONFLICT_FREE_NUM_THREADS =
     CONFLICT_FREE_BM / CONFLICT_FREE_TM * (CONFLICT_FREE_BN / 8);
 static_assert(CONFLICT_FREE_NUM_THREADS <= 1024, "a block has at most 1024 threads");
 static_assert(CONFLICT_FREE_PAD % 4 == 0, "rows of a tile begin at multiples of 16 bytes");
 
-__global__ __launch_bounds__(CONFLICT_FREE_NUM_THREADS) void matmul_conflict_free_kernel(
-    const Matmul<float> p) {
+__global__ __launch_bounds__(CONFLICT_FREE_NUM_THREADS,
+                             2) void matmul_conflict_free_kernel(const Matmul<float> p) {
   constexpr int BM = CONFLICT_FREE_BM, BN = CONFLICT_FREE_BN, BK = CONFLICT_FREE_BK;
   constexpr int TM = CONFLICT_FREE_TM, PAD = CONFLICT_FREE_PAD;
   constexpr int NUM_THREADS = CONFLICT_FREE_NUM_THREADS;
@@ -123,8 +125,8 @@ __global__ __launch_bounds__(CONFLICT_FREE_NUM_THREADS) void matmul_conflict_fre
   const auto B = p.B.of_batch(blockIdx.z);
   const int row0 = blockIdx.y * BM;
   const int col0 = blockIdx.x * BN;
-  const int m = threadIdx.x / (BN / 8) * TM;
-  const int n = threadIdx.x % (BN / 8) * 4;  // of the first group
+  const int m = (threadIdx.x / 32 * 2 + threadIdx.x % 2) * TM;
+  const int n = threadIdx.x % 32 / 2 * 4;  // of the first group; 16 lanes cover BN / 2 columns
 
   float acc[TM][GROUPS][4] = {};
   for (int k0 = 0; k0 < p.K; k0 += BK) {

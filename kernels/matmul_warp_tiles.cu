@@ -7,26 +7,30 @@
 #include "matmul_warp_tiles.cuh"
 
 // ------------------------------------------------------------------------------------------------
-// warp_tiles: a warp covers 64 x 32 elements of C instead of 16 x 128 (fp32)
-// Idea     Lanes of a warp share what they read in one access, so a warp pays for its distinct
-//          floats: WM + WN of them per step of k, for WM x WN FMAs. A square is best.
-// Changes  vs conflict_free: which elements a thread has (WarpTile); the loads and tiles are the same.
-// FLOP/B   Global: 32. Shared: 2 WM WN FLOP per 4 (WM + WN) distinct bytes = 10.7;
-//          conflict_free: 7.1.
-// Shape    256 threads, 8 warps as 2 x 4, 8.25 KiB smem, 2 __syncthreads per tile.
-// Trap     8 x 4 lanes, not 4 x 8: a warp's four rows of four in A are one wavefront of 128 bytes.
+// warp_tiles: a warp covers 32 x 32 elements of C instead of 8 x 128 (fp32)
+// Idea     Lanes of a warp share what they read, so a warp pays for its distinct floats: WM + WN of
+//          them per step of k, for WM x WN FMAs. A square is best: 64 floats, not 136.
+// Changes  vs conflict_free: which elements a thread has (WarpTile); loads and tiles are the same.
+// FLOP/B   Global: 32. Shared: 2 WM WN FLOP per 4 (WM + WN) distinct bytes = 8; conflict_free: 3.8.
+//          But not fewer wavefronts: 16-byte reads take two at least, whatever lanes share. So it
+//          is no faster yet than conflict_free: both wait for instructions to issue, and have as
+//          many.
+// Shape    512 threads, 16 warps as 4 x 4, 16.5 KiB smem, 2 __syncthreads per tile; 2 blocks per
+//          SM.
+// Trap     Lanes in plain 8 x 4 order have no pairs i, i ^ 1 or i, i ^ 2 that share B: its reads
+//          take four wavefronts.
 // Next     All threads wait for the loads of a tile, then for each other, then multiply: the FMA
 //          units idle meanwhile.
 constexpr int WARP_TILES_BM = 128;  // tunable: 64, 128
 constexpr int WARP_TILES_BN = 128;  // tunable: 64, 128
-constexpr int WARP_TILES_BK = 8;    // tunable: 8, 16
-constexpr int WARP_TILES_WM = 64;   // tunable: 32, 64
+constexpr int WARP_TILES_BK = 16;   // tunable: 8, 16
+constexpr int WARP_TILES_WM = 32;   // tunable: 32, 64
 constexpr int WARP_TILES_WN = 32;   // tunable: 16, 32, 64
 using WarpTilesTile = WarpTile<WARP_TILES_BM, WARP_TILES_BN, WARP_TILES_WM, WARP_TILES_WN>;
 constexpr int WARP_TILES_NUM_THREADS = WarpTilesTile::NUM_THREADS;
 
-__global__ __launch_bounds__(WARP_TILES_NUM_THREADS) void matmul_warp_tiles_kernel(
-    const Matmul<float> p) {
+__global__ __launch_bounds__(WARP_TILES_NUM_THREADS,
+                             2) void matmul_warp_tiles_kernel(const Matmul<float> p) {
   constexpr int BM = WARP_TILES_BM, BN = WARP_TILES_BN, BK = WARP_TILES_BK, PAD = 4;
   constexpr int NUM_THREADS = WARP_TILES_NUM_THREADS;
   __shared__ alignas(16) float A_smem[BK][BM + PAD];
@@ -69,14 +73,18 @@ void matmul_warp_tiles(const MatmulProblem& p, cudaStream_t stream) {
 //             1          start        multiply     arriving
 //             2          arriving     start        multiply
 //
-// Changes  vs warp_tiles: load_tile_async for load_tile_4, a ring for the one pair of tiles.
-// FLOP/B   As warp_tiles.
-// Shape    256 threads, 8.25 KiB smem per stage: 24.75; 1 __syncthreads per tile.
+// Changes  vs warp_tiles: AsyncCopies for load_tile_4, a ring for the one pair of tiles. As copies
+//          hide their latency themselves, 8 warps of 64 x 32 do, and each thread has 8 x 8
+//          elements.
+// FLOP/B   Global: 32. Shared: 2 FLOP per byte read, 10.7 per distinct byte; warp_tiles: 1.33 and
+//          8.
+// Shape    256 threads, 8.25 KiB smem per stage: 24.75; 1 __syncthreads per tile; 2 blocks per SM.
 // Trap     One barrier does for two things: this trip's copies of *all* threads have arrived (each
-//          has waited for its own), and nobody still multiplies the stage that is filled next, which
-//          is that of the trip before. So the copies start after it.
-//          A, along k, is transposed on the way: 4 bytes per copy. Only B goes by 16.
-// Next     C of 128 x 128 elements is a single tile: one SM of 132 has work. split_k.
+//          has waited for its own), and nobody still multiplies the stage that is filled next,
+//          which is that of the trip before. So the copies start after it. A, along k, is
+//          transposed on the way: 4 bytes per copy. Only B goes by 16.
+// Next     It is limited by the instructions that warps issue: 80% are FMAs. And where C has few
+//          tiles, most SMs have none: K would have to be split.
 constexpr int ASYNC_BM = 128;    // tunable: 64, 128
 constexpr int ASYNC_BN = 128;    // tunable: 64, 128
 constexpr int ASYNC_BK = 8;      // tunable: 8, 16
@@ -87,23 +95,25 @@ using AsyncTile = WarpTile<ASYNC_BM, ASYNC_BN, ASYNC_WM, ASYNC_WN>;
 constexpr int ASYNC_NUM_THREADS = AsyncTile::NUM_THREADS;
 static_assert(ASYNC_STAGES >= 2, "one stage is multiplied while another is filled");
 
-__global__ __launch_bounds__(ASYNC_NUM_THREADS) void matmul_async_kernel(const Matmul<float> p) {
+template <bool A_WIDE, bool B_WIDE>
+__global__ __launch_bounds__(ASYNC_NUM_THREADS, 2) void matmul_async_kernel(const Matmul<float> p) {
   constexpr int BM = ASYNC_BM, BN = ASYNC_BN, BK = ASYNC_BK, STAGES = ASYNC_STAGES, PAD = 4;
   constexpr int NUM_THREADS = ASYNC_NUM_THREADS;
   __shared__ alignas(16) float A_smem[STAGES][BK][BM + PAD];
   __shared__ alignas(16) float B_smem[STAGES][BK][BN + PAD];
 
-  const auto A = p.A.of_batch(blockIdx.z);
-  const auto B = p.B.of_batch(blockIdx.z);
   const int row0 = blockIdx.y * BM;
   const int col0 = blockIdx.x * BN;
   const int trips = ceil_div(p.K, BK);
+  const AsyncCopies<NUM_THREADS, BK, BM, A_WIDE> A(p.A.of_batch(blockIdx.z), row0, p.M);
+  const AsyncCopies<NUM_THREADS, BK, BN, B_WIDE> B(p.B.of_batch(blockIdx.z).transposed(), col0,
+                                                   p.N);
   // Always commits: so the number of groups in flight says which have arrived.
   const auto start = [&](int trip) {
     const int stage = trip % STAGES;
     if (trip < trips) {
-      load_tile_async<NUM_THREADS, BM>(A_smem[stage], A, row0, trip * BK, p.M, p.K);
-      load_tile_async<NUM_THREADS, BN>(B_smem[stage], B.transposed(), col0, trip * BK, p.N, p.K);
+      A.start(A_smem[stage], trip * BK, p.K);
+      B.start(B_smem[stage], trip * BK, p.K);
     }
     cp_async_commit();
   };
@@ -125,7 +135,10 @@ __global__ __launch_bounds__(ASYNC_NUM_THREADS) void matmul_async_kernel(const M
 void matmul_async(const MatmulProblem& p, cudaStream_t stream) {
   for_each_slice<float>(p, ASYNC_BM, [&](const Matmul<float>& s) {
     const dim3 grid(ceil_div(s.N, ASYNC_BN), ceil_div(s.M, ASYNC_BM), s.batch);
-    matmul_async_kernel<<<grid, ASYNC_NUM_THREADS, 0, stream>>>(s);
-    CUDA_CHECK_LAUNCH(matmul_async_kernel);
+    with_widths(s, [&](auto a_wide, auto b_wide) {
+      const auto kernel = matmul_async_kernel<a_wide.value, b_wide.value>;
+      kernel<<<grid, ASYNC_NUM_THREADS, 0, stream>>>(s);
+      CUDA_CHECK_LAUNCH(matmul_async_kernel);
+    });
   });
 }

@@ -1,21 +1,26 @@
 // matmul_warp_tiles.cuh: how a warp covers its part of a block's tile of C, fp32.
 #pragma once
 
+#include <type_traits>
+
 #include "matmul.cuh"
 #include "ptx.cuh"
 
-// A block's tile of BM x BN elements of C is divided among warps, WM x WN each, and that among 8 x 4
-// lanes. A lane has fours of rows 32 apart and fours of columns 16 apart:
+// A block's tile of BM x BN elements of C is divided among warps, WM x WN each, and that among 8 x
+//          4
+// lanes, each of which has 4 x 4 elements, GROUPS_M x GROUPS_N times:
 //
-//                 n = lane % 4:   0    1    2    3    0    1    2    3
-//     m = lane / 4:  0          |----|    |    |    |----|    |    |     4 x 4 elements each,
-//                    1          |    |    |    |    |    |    |    |     GROUPS_M x GROUPS_N of
-//                    ..                                                  them per lane
-//                    7
-//                    0          |----|    |    |    |----|    |    |
+//                          columns 0..3   4..7   8..11  12..15   16..19 ...
+//           rows  0.. 3    lane    0       2       4       6        0
+//                 4.. 7            1       3       5       7        1
+//                 8..11            8      10      12      14        8
+//                ..
+//                28..31           25      27      29      31       25
+//                32..35            0       2       4       6        0
 //
-// So the 16-byte reads of a warp are 128 adjacent bytes of A_smem and 64 of B_smem, each of which
-// goes to several lanes at once.
+// A warp's read of 16 bytes per lane takes four wavefronts, one for each quarter of its lanes; two,
+// if all pairs of lanes i, i ^ 1, or all pairs i, i ^ 2, want the same. Here the first holds for
+// the reads of B_smem, the second for those of A_smem.
 template <int BM, int BN, int WM, int WN>
 struct WarpTile {
   static_assert(BM % WM == 0 && BN % WN == 0, "warps cover the block's tile");
@@ -29,8 +34,8 @@ struct WarpTile {
 
   __device__ WarpTile() {
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    m = warp / (BN / WN) * WM + lane / 4 * 4;
-    n = warp % (BN / WN) * WN + lane % 4 * 4;
+    m = warp / (BN / WN) * WM + (lane / 8 * 2 + lane % 2) * 4;
+    n = warp % (BN / WN) * WN + lane / 2 % 4 * 4;
   }
 
   // One step of k: a row of either tile.
@@ -84,31 +89,62 @@ __device__ void write_tile(const Matmul<float>& p, const Tile& tile, int row0, i
   });
 }
 
-// load_tile_4 by asynchronous copies, which do not pass through registers. Those that lie along a
-// row of the tile take 16 bytes at a time. What has to be transposed, or is not aligned, takes 4.
-template <int NUM_THREADS, int LENGTH, int BK, int STRIDE>
-__device__ void load_tile_async(float (&tile)[BK][STRIDE], const Matrix<const float>& source,
-                                int i0, int k0, int rows, int cols) {
-  static_assert(BK * LENGTH % (4 * NUM_THREADS) == 0, "each thread starts as many copies");
-  const bool along_k = source.col == 1;
-  if (!along_k && aligned_16(source)) {
+// A thread's share of the asynchronous copies that load a tile, as load_tile_4 does. They do not
+// pass through registers. WIDE: 16 bytes each, along the row of the tile. Otherwise, for what has
+// to be transposed or is not aligned, 4 bytes, adjacent threads along k.
+//
+// What stays the same from tile to tile is computed once.
+template <int NUM_THREADS, int BK, int LENGTH, bool WIDE>
+struct AsyncCopies {
+  static constexpr int WIDTH = WIDE ? 4 : 1;  // floats per copy
+  static constexpr int COPIES = BK * LENGTH / (WIDTH * NUM_THREADS);
+  static constexpr int ALONG = WIDE ? LENGTH / WIDTH : BK;  // adjacent threads, before they wrap
+  static_assert(BK * LENGTH % (WIDTH * NUM_THREADS) == 0, "each thread starts as many copies");
+  static_assert(NUM_THREADS % ALONG == 0, "a thread's copies are a constant distance apart");
+  static constexpr int APART = NUM_THREADS / ALONG;  // rows of the tile if WIDE, else columns
+
+  const float* from;  // the first copy's, for k0 = 0
+  int64_t apart;      // from the source of one copy to that of the next
+  int64_t step;       // from one step of k to the next
+  int i, k;           // of the first copy, in the tile
+  int rows_left;      // of the source, from there on
+
+  // The tile begins at row i0 of the source, which has so many rows.
+  __device__ AsyncCopies(const Matrix<const float>& source, int i0, int rows) {
+    const int first = threadIdx.x % ALONG, second = threadIdx.x / ALONG;
+    i = WIDE ? first * WIDTH : second;
+    k = WIDE ? second : first;
+    rows_left = rows - (i0 + i);
+    from = source.at(i0 + i, k);
+    step = source.col;
+    apart = APART * (WIDE ? source.col : source.row);
+  }
+
+  // Starts copying the steps k0, k0 + 1, ... of k, of which there are `cols`. What does not exist
+  // becomes 0, and its address is not used.
+  template <int STRIDE>
+  __device__ void start(float (&tile)[BK][STRIDE], int k0, int cols) const {
+    const float* at = from + k0 * step;
 #pragma unroll
-    for (int start = 0; start < BK * LENGTH / 4; start += NUM_THREADS) {
-      const int four = start + threadIdx.x;
-      const int i = four % (LENGTH / 4) * 4, k = four / (LENGTH / 4);
-      const int count = k0 + k < cols ? max(0, min(4, rows - (i0 + i))) : 0;
-      const float* from = count > 0 ? source.at(i0 + i, k0 + k) : source.data;
-      cp_async_16(&tile[k][i], from, count * sizeof(float));
+    for (int c = 0; c < COPIES; ++c, at += apart) {
+      if constexpr (WIDE) {
+        const int count = k0 + k + c * APART < cols ? max(0, min(4, rows_left)) : 0;
+        cp_async_16(&tile[k + c * APART][i], at, count * sizeof(float));
+      } else {
+        const bool exists = k0 + k < cols && c * APART < rows_left;
+        cp_async_4(&tile[k][i + c * APART], at, exists ? sizeof(float) : 0);
+      }
     }
-    return;
   }
-#pragma unroll
-  for (int start = 0; start < BK * LENGTH; start += NUM_THREADS) {
-    const int element = start + threadIdx.x;
-    const int i = along_k ? element / BK : element % LENGTH;
-    const int k = along_k ? element % BK : element / LENGTH;
-    const bool exists = i0 + i < rows && k0 + k < cols;
-    const float* from = exists ? source.at(i0 + i, k0 + k) : source.data;
-    cp_async_4(&tile[k][i], from, exists ? sizeof(float) : 0);
-  }
+};
+
+// Returns run(a_wide, b_wide): whether tiles of A and B can be loaded 16 bytes at a time.
+template <class Run>
+void with_widths(const Matmul<float>& p, Run run) {
+  const auto wide = [](const Matrix<const float>& m) { return m.col != 1 && aligned_16(m); };
+  const bool a = wide(p.A), b = wide(p.B.transposed());
+  if (a && b) return run(std::true_type(), std::true_type());
+  if (a) return run(std::true_type(), std::false_type());
+  if (b) return run(std::false_type(), std::true_type());
+  return run(std::false_type(), std::false_type());
 }
