@@ -91,8 +91,8 @@ SWAPPED = (
     Edit(
         "matmul",
         "naive",
-        "B[k * step_k + col * step_col]",
-        "B[col * step_k + k * step_col]",
+        "B(k, col)",
+        "B(col, k)",
         behind="matmul_naive_kernel(",
         shape="M=64,N=64,K=64",
     ),
@@ -102,6 +102,21 @@ SWAPPED = (
         "A_smem[ty][k] * B_smem[k][tx]",
         "A_smem[k][ty] * B_smem[k][tx]",
         touches=("tiled_16",),
+    ),
+    Edit(
+        "matmul",
+        "conflict_free",
+        "threadIdx.x % 32 / 2 * 4",
+        "threadIdx.x % 16 * 4",
+        file="matmul_vectorized.cu",
+    ),
+    Edit(
+        "matmul",
+        "async",
+        "lane / 2 % 4 * 4",
+        "lane % 4 * 4",
+        touches=("warp_tiles",),
+        file="matmul_warp_tiles.cuh",
     ),
     Edit(
         "softmax_backward",
@@ -148,19 +163,48 @@ UNGUARDED = (
     Edit(
         "matmul",
         "tiled",
-        "row < p.M && k0 + tx < p.K ? A[row * p.lda + k0 + tx] : 0.0f",
-        "A[row * p.lda + k0 + tx]",
+        "row < p.M && k < p.K ? A(row, k) : T(0)",
+        "A(row, k)",
         touches=("tiled_16",),
         tensor="a",
     ),
     Edit(
         "matmul",
         "tiled",
-        "if (row < p.M && col < p.N) C[row",
-        "C[row",
+        "if (row < p.M && col < p.N) write(",
+        "write(",
         touches=("tiled_16",),
         shape="M=95,N=64,K=40",  # one row too many, in the guard band
         tensor="out",
+    ),
+    Edit(
+        "matmul",
+        "thread_tile_1d",
+        "if (row0 + m + i < p.M && col0 + n < p.N) write(",
+        "if (col0 + n < p.N) write(",
+        shape="M=63,N=64,K=40",  # one row too many, in the guard band
+        tensor="out",
+        line_of="write(p",
+        file="matmul_thread_tiles.cu",
+    ),
+    Edit(
+        "matmul",
+        "vectorized",
+        "i0 + i < rows ? cols - (k0 + k) : 0",
+        "cols - (k0 + k)",
+        touches=("conflict_free", "warp_tiles"),
+        tensor="a",
+        line_of="return {count > 0 ? p[0]",
+        file="matmul.cuh",
+    ),
+    Edit(
+        "matmul",
+        "async",
+        "const bool exists = k0 + k < cols && c * APART < rows_left;",
+        "const bool exists = k0 + k < cols;",
+        tensor="a",
+        line_of="cp_async_4(",
+        file="matmul_warp_tiles.cuh",
     ),
     Edit(
         "softmax",
@@ -228,6 +272,14 @@ UNGUARDED = (
 )
 
 WRONG_FORMULA = (
+    Edit(
+        "matmul",
+        "thread_tile",
+        "k0 + k < cols ? value : T(0)",
+        "value",
+        touches=("thread_tile_1d",),
+        file="matmul.cuh",
+    ),
     Edit("softmax", "naive", "const float inverse = 1.0f / sum", "const float inverse = sum"),
     Edit(
         "softmax_backward",
@@ -328,6 +380,9 @@ UNCHECKED = (
 # which the first is checked.
 BARRIER_USERS = {
     "matmul.cu": ("matmul/tiled", "matmul/tiled_16"),
+    "matmul_thread_tiles.cu": ("matmul/thread_tile_1d", "matmul/thread_tile"),
+    "matmul_vectorized.cu": ("matmul/vectorized", "matmul/conflict_free"),
+    "matmul_warp_tiles.cu": ("matmul/warp_tiles", "matmul/async"),
     "softmax.cu": ("softmax/block_per_row", "softmax/coarsened"),
     "softmax_cub.cu": ("softmax/cub",),
     "softmax_cluster.cu": ("softmax/cluster",),
