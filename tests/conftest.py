@@ -81,7 +81,7 @@ def edited_kernels(tmp_path_factory, simulator_library) -> dict[str, str]:
 
 @pytest.fixture
 def edited(edited_kernels: dict[str, str]) -> Callable[..., dict[str, str]]:
-    """A function that edits a copy of matmul.cu with only its headers; returns the variables.
+    """A function that edits a copy of matmul.cu with only its ladder; returns the variables.
 
     An edit is (old text, new text).
     """
@@ -91,8 +91,9 @@ def edited(edited_kernels: dict[str, str]) -> Callable[..., dict[str, str]]:
         for file in folder.iterdir():
             file.unlink()
         kernels = toolchain.kernels_dir()
-        for header in (*kernels.glob("*.h"), *kernels.glob("*.cuh")):
-            shutil.copy2(header, folder)  # with its time, or ninja recompiles whatever includes it
+        for pattern in ("*.h", "*.cuh", "matmul_*.cu"):
+            for file in kernels.glob(pattern):
+                shutil.copy2(file, folder)  # with its time, or ninja compiles what includes it
         text = (kernels / "matmul.cu").read_text()
         for old, new in replacements:
             assert old in text, old

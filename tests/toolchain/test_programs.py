@@ -134,7 +134,7 @@ MISTAKES = [
         "tma_ring",
         "    if (use > 0) mbarrier_wait(&smem.empty",
         "    // (&smem.empty",
-        "12288 bytes",
+        "1 arrival too many at the mbarrier 'smem' (byte 26624)",
     ),
     ("tma_ring", "mbarrier_wait(&smem.full", "// (&smem.full", "while a bulk copy is still"),
     ("wgmma", "address >> 7", "address >> 8", "bf16: element"),

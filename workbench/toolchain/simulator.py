@@ -168,6 +168,7 @@ def build_simulator(source: Path | None = None) -> SimulatorLibrary:
             built = plan.published(wanted)
             if built.exists():
                 return built
+            tools.find_ninja()  # what is missing comes before a line that says it builds
             with announced("the simulator", slow=True):
                 _compile(plan, wanted, built.library.name)
             if plan.wanted() == wanted:
