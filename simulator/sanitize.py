@@ -28,10 +28,11 @@ _OPTIONS = {
     # Python and nvcc leak. What no malloc can provide is an error that the simulator handles, as is
     # an access to device memory by the host.
     "ASAN_OPTIONS": "handle_segv=0:detect_leaks=0:allocator_may_return_null=1:"
-    f"max_allocation_size_mb=2048:hard_rss_limit_mb={_MEMORY_MB}:detect_odr_violation=0:alloc_dealloc_mismatch=0",
+    f"max_allocation_size_mb=2048:hard_rss_limit_mb={_MEMORY_MB}:"
+    "detect_odr_violation=0:alloc_dealloc_mismatch=0",
     "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
-    "TSAN_OPTIONS": "handle_segv=0:halt_on_error=1:die_after_fork=0:ignore_noninstrumented_modules=1:"
-    f"suppressions={_SUPPRESSIONS}",
+    "TSAN_OPTIONS": "handle_segv=0:halt_on_error=1:die_after_fork=0:"
+    f"ignore_noninstrumented_modules=1:suppressions={_SUPPRESSIONS}",
 }
 
 

@@ -172,7 +172,7 @@ def reference(
 ) -> torch.Tensor:
     """The definition in float64: alpha A B + beta c + bias. With beta = 0 it does not read c."""
     product = alpha * (a.double() @ b.double())
-    if beta:
+    if beta and c is not None:
         product = product + beta * c.double()
     return product if bias is None else product + bias.double()
 
@@ -201,7 +201,7 @@ def tolerance(
     dtype, terms = a.dtype, a.shape[-1]
     magnitude = abs(alpha) * (a.double().abs() @ b.double().abs())
     added = torch.zeros_like(magnitude)
-    if beta:
+    if beta and c is not None:
         added = added + abs(beta) * c.double().abs()
     if bias is not None:
         added = added + bias.double().abs()
