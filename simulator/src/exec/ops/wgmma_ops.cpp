@@ -256,9 +256,9 @@ void tell_checker(Warp& w, Pending& p, const Setup& setup, uint64_t number) {
   HappensBefore& order = checker->order();
   const uint32_t* list = p.in->list + SETUP_WORDS;
   if (checker->races()) {
-    checker->accumulators().product(order.warp_agent(w), w, p.in, {list, p.in->count},
-                                    {list + p.in->count, setup.a_in_registers ? A_REGISTERS : 0},
-                                    number);
+    checker->accumulators().product(
+        order.warp_agent(w), w, p.in, {list, p.in->count},
+        {list + p.in->count, setup.a_in_registers ? size_t{A_REGISTERS} : 0}, number);
   }
   const Issuer issuer{&w, p.in, 0};
   if (!setup.a_in_registers) {
