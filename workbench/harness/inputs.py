@@ -152,8 +152,8 @@ def _huge(shape, dtype, device) -> Placed:
     return Placed(view.view(shape), buffer)
 
 
-def _transposed(placement: Callable[..., Placed]) -> Callable[..., Placed]:
-    """The transpose of each matrix in another placement."""
+def _by_columns(placement: Callable[..., Placed]) -> Callable[..., Placed]:
+    """Another placement, but each matrix column by column."""
 
     def place(shape, dtype, device):  # noqa: ANN001, ANN202
         *batch, rows, cols = shape
@@ -169,9 +169,9 @@ PLACEMENTS: dict[str, Callable[..., Placed]] = {
     "padded": _padded,
     "heads_inside": _heads_inside,
     "huge": _huge,
-    "transposed": _transposed(_contiguous),
-    "padded_transposed": _transposed(_padded),
-    "huge_transposed": _transposed(_huge),
+    "by_columns": _by_columns(_contiguous),
+    "padded_by_columns": _by_columns(_padded),
+    "huge_by_columns": _by_columns(_huge),
 }
 
 

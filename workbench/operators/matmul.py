@@ -269,7 +269,7 @@ def _flops(case: Case) -> int:
     return 2 * math.prod(OPERATOR.layout(case).batch) * math.prod(case.shape.numbers())
 
 
-_NT = {"b": "transposed"}
+_NT = {"b": "by_columns"}
 _ALL_PADDED = dict.fromkeys(("a", "b", "c", "out"), "padded")
 
 OPERATOR = Operator(
@@ -283,8 +283,8 @@ OPERATOR = Operator(
     layouts={
         "nn": Layout(),
         "nt": Layout(_NT),
-        "tn": Layout({"a": "transposed"}),
-        "tt": Layout({"a": "transposed", "b": "transposed"}),
+        "tn": Layout({"a": "by_columns"}),
+        "tt": Layout({"a": "by_columns", "b": "by_columns"}),
         "batched3": Layout(batch=(3,)),
         "batched4": Layout(batch=(2, 3)),
         "batched4_nt": Layout(_NT, (2, 3)),
@@ -292,14 +292,14 @@ OPERATOR = Operator(
         "shared_b": Layout(batch=(3,), shared=frozenset("b")),
         "shared_b_nt": Layout(_NT, (3,), shared=frozenset("b")),
         "padded": Layout(_ALL_PADDED),
-        "padded_tt": Layout(_ALL_PADDED | dict.fromkeys("ab", "padded_transposed")),
+        "padded_tt": Layout(_ALL_PADDED | dict.fromkeys("ab", "padded_by_columns")),
         "padded_batch": Layout(_ALL_PADDED, (3,)),
         "padded_a_nt": Layout({"a": "padded", **_NT}),
         "padded_out": Layout({"out": "padded"}),
         "offset": Layout(dict.fromkeys(("a", "b", "c", "bias", "out"), "offset")),
         "huge_a": Layout({"a": "huge"}),
         "huge_b": Layout({"b": "huge"}),
-        "huge_b_nt": Layout({"b": "huge_transposed"}),
+        "huge_b_nt": Layout({"b": "huge_by_columns"}),
         "huge_out": Layout({"out": "huge"}),
         "huge_batch": Layout({"a": "huge", "out": "huge"}, (2,)),
         "beyond_grid": Layout(batch=(65537,)),  # a grid has at most 65535 blocks along z
