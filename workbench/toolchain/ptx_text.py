@@ -24,7 +24,10 @@ _ZERO = re.compile(r"\s*mov\.\w64\s+(%rd\d+), 0;")
 _CALL = re.compile(r"call(?:\.uni)?\s+(?:\([^)]*\)\s*,\s*)?([%\w$]+)")
 _DROPPED_WITH_VALUE = ("-o", "--dependency-output", "-MF")
 _DROPPED = ("-c", "-lineinfo", "--generate-dependencies-with-compile", "-MD")
-_SYSTEM = re.compile(r"^/usr/|/(site|dist)-packages/|/nvidia/cu1|/include/(cuda|cccl|torch)\b")
+_SYSTEM = re.compile(
+    r"^/usr/|/(site|dist)-packages/|/nvidia/cu1|/toolkit/(gpu|simulator)_"
+    r"|/include/(cuda|cccl|torch)\b"
+)
 
 
 def is_users(path: str) -> bool:

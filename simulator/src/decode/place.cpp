@@ -12,6 +12,7 @@ namespace wbsim {
 
 bool is_system_file(const std::string& file) {
   for (const char* part : {"/targets/x86_64-linux/include/", "/targets/sbsa-linux/include/",
+                           "/toolkit/gpu_", "/toolkit/simulator_",  // workbench/toolchain/toolkit.py
                            "/nvidia/cu1", "/include/cuda"}) {
     if (file.find(part) != std::string::npos) {
       return true;
