@@ -40,15 +40,16 @@ template <class... Parts>
 
 constexpr std::pair<const char*, DType> DTYPES[] = {
     {"float32", DType::float32},   {"float64", DType::float64}, {"float16", DType::float16},
-    {"bfloat16", DType::bfloat16}, {"int8", DType::int8},
+    {"bfloat16", DType::bfloat16}, {"int8", DType::int8},       {"int32", DType::int32},
 };
 
 // ------------------------------------------------------------------------------------------------
 // An argument.
 
 // data: of the operator's dtype, moved in whole rows. statistic: one number per row, in the type
-// that kernels compute in: float64 for float64, float32 for all others.
-enum class Role { data, statistic };
+// that kernels compute in: float64 for float64, float32 for all others. sum: data, or the type that
+// kernels sum in: float32 for the 16-bit types; only that, int32, for int8.
+enum class Role { data, statistic, sum };
 
 struct Arg {
   std::string op;  // the operator it belongs to, for messages

@@ -250,6 +250,15 @@ void Call::check_all_taken() const {
   }
 }
 
+// Throws unless the argument is of the operator's dtype, or of the type that sums of it have.
+static void check_sum(const Arg& arg, const Arg& first) {
+  const bool narrow = first.dtype == "float16" || first.dtype == "bfloat16";
+  const bool bytes = first.dtype == "int8";
+  if (arg.dtype == (bytes ? "int32" : first.dtype) || (narrow && arg.dtype == "float32")) return;
+  arg.reject(arg.name, " must be ", bytes ? "int32" : first.dtype, narrow ? " or float32" : "",
+             " where ", first.name, " is ", first.dtype);
+}
+
 void Call::check_arguments(const std::string& dtypes) const {
   const Arg& first = args_.front();
   for (const Arg& arg : args_) {
@@ -261,6 +270,9 @@ void Call::check_arguments(const std::string& dtypes) const {
   if (!lists(dtypes, first.dtype)) {
     const char* one_of = dtypes.find(' ') == std::string::npos ? "" : "one of ";
     first.reject(first.name, " must be ", one_of, with_commas(dtypes));
+  }
+  for (const Arg& arg : args_) {
+    if (arg.role == Role::sum) check_sum(arg, first);
   }
   const Args ins = arguments(false), outs = arguments(true);
   for (const Arg* out : outs) {
@@ -277,11 +289,13 @@ void Call::check_arguments(const std::string& dtypes) const {
 
 Call::Facts Call::facts_of_call() const {
   Facts facts;
-  facts.dtype = args_.front().dtype;
-  for (const auto& [option, value] : options_) facts.options.push_back(option);
+  facts.dtype = computes_in_.empty() ? args_.front().dtype : computes_in_;
+  for (const auto& [option, value] : options_) {
+    if (option != computes_in_) facts.options.push_back(option);
+  }
   for (const Arg& arg : args_) {
     if (arg.optional) facts.options.push_back(arg.name);
-    if (arg.role != Role::data) continue;  // statistics are moved element by element
+    if (arg.role == Role::statistic) continue;  // statistics are moved element by element
     const auto misaligned = [&](int64_t bytes) { return bytes % facts.alignment != 0; };
     while (misaligned(reinterpret_cast<int64_t>(arg.data))) facts.alignment /= 2;
     for (int i = 2; i <= arg.rank(); ++i) {
@@ -320,6 +334,7 @@ std::string Call::dtypes_of(const std::vector<Table>& tables) {
   for (const Table& rung : tables) {
     std::istringstream dtypes(rung.needs.dtypes);
     for (std::string dtype; dtypes >> dtype;) {
+      if (dtype == "tf32") continue;  // no dtype of tensors
       if (!lists(all, dtype)) all += (all.empty() ? "" : " ") + dtype;
     }
   }

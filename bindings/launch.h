@@ -64,6 +64,10 @@ class Call {
   bool flag(const char* name) { return number(name, 0) != 0; }
   double number(const char* name, double otherwise);
 
+  // Chooses among the rungs that list `dtype`, instead of that of the tensors: tf32, an option of
+  // that name.
+  void compute_in(const char* dtype) { computes_in_ = dtype; }
+
   Workspace workspace() {
     return {[](void* self, size_t bytes) { return static_cast<Call*>(self)->scratch(bytes); },
             this};
@@ -148,6 +152,7 @@ class Call {
   std::deque<Arg> args_, scratch_;
   std::map<std::string, double> options_;  // that the caller requests
   std::vector<std::string> read_;          // that the binding knows
+  std::string computes_in_;                // "": the tensors' dtype
   Device device_;
   std::vector<std::pair<const void*, std::string>> known_;  // to the simulator
 };

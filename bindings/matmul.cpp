@@ -110,10 +110,18 @@ void check_leading(const Arg& c, const Sizes& out) {
   if (!right) c.reject("c must be ", brackets(out), ", as the product, or lack batch dimensions");
 }
 
+// int8 is multiplied in integers, alpha and beta included.
+void check_factor(const char* name, double value, const Arg& a) {
+  check_finite(name, value, a);
+  if (a.dtype == "int8" && value != static_cast<int>(value)) {
+    fail(a.op, name, " must be a whole number where a is int8; got ", value);
+  }
+}
+
 void matmul(Call& call) {
-  const Arg &a = call.input("a"), &b = call.input("b"), &out = call.output("out");
-  const Arg* c = call.optional_input("c", Role::data);
-  const Arg* bias = call.optional_input("bias", Role::data);
+  const Arg &a = call.input("a"), &b = call.input("b"), &out = call.output("out", Role::sum);
+  const Arg* c = call.optional_input("c", Role::sum);
+  const Arg* bias = call.optional_input("bias", Role::sum);
   const double alpha = call.number("alpha", 1), beta = call.number("beta", 0);
   for (const Arg* arg : {&a, &b}) {
     check_rank(*arg, 2, INT_MAX);
@@ -131,9 +139,17 @@ void matmul(Call& call) {
   if (c != nullptr) check_leading(*c, expected);
   if (c == nullptr && beta != 0) fail(call.name, "beta is ", beta, ", but there is no c");
   if (bias != nullptr) check_sizes(*bias, {N}, "[N]");
-  check_finite("alpha", alpha, a);
-  check_finite("beta", beta, a);
+  check_factor("alpha", alpha, a);
+  check_factor("beta", beta, a);
+  if (call.flag("tf32")) {
+    if (a.dtype != "float32") a.reject("tf32 is a way to multiply float32");
+    call.compute_in("tf32");
+  }
   call.check(matmul_ladder());
+  for (const Arg* arg : {c, bias}) {
+    if (arg == nullptr || arg->dtype == out.dtype) continue;
+    arg->reject(arg->name, " must be ", out.dtype, ", as the result");
+  }
   check_rows_or_columns_contiguous(a);
   check_rows_or_columns_contiguous(b);
   check_rows_contiguous(out);

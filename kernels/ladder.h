@@ -20,7 +20,7 @@
 constexpr int MAX_DIM = INT_MAX - 65535;
 
 // Element types, by torch's names.
-enum class DType { float32, float64, float16, bfloat16, int8 };
+enum class DType { float32, float64, float16, bfloat16, int8, int32 };
 
 // A tensor: outermost dimension first, strides in elements. A missing dimension, such as the batch
 // of a single matrix, has size 1 and stride 0, as has any dimension of size 1. Any size may be 0.
@@ -46,7 +46,7 @@ struct Workspace {
 
 // What an input must look like for a rung to support it. Fields only: Python reads them too.
 struct Needs {
-  const char* dtypes = "float32";  // torch's names, separated by spaces
+  const char* dtypes = "float32";  // torch's names, and tf32, separated by spaces
   const char* options = "";        // those of the operator's options that it supports
   int alignment = 1;               // bytes: data pointers and row strides are multiples of it
   int compute_capability = 0;      // the lowest that it runs on, as 10 * major + minor; 0: any

@@ -1,10 +1,11 @@
 // matmul.cu: C = alpha A B + beta addend + bias on the CUDA cores, from the obvious kernel to tiles
-// in shared memory. Later rungs are in matmul_*.cu.
+// in shared memory. Later rungs are in matmul_*.cu, those on the tensor cores in matmul_tensor*.cu.
 //
 // Contract (matmul.h)
 //   A [batch, M, K]   B [batch, K, N]   rows or columns contiguous, so either may be a transpose
 //   C [batch, M, N]   fully written, never read; K = 0 gives beta addend + bias
-//   Any M, N, K, batch. Sums are in the precision of the elements, in order of k.
+//   Any M, N, K, batch. Sums are fp32, fp64 for fp64, int32 for int8; on the CUDA cores in order of
+//   k.
 //
 // Rungs                                             FLOP per byte requested of
 //                                                   global memory   shared memory
@@ -17,7 +18,7 @@
 #include "matmul.cuh"
 
 // ------------------------------------------------------------------------------------------------
-// naive: one thread per element of C, consecutive lanes on consecutive rows (fp32, fp64)
+// naive: one thread per element of C, consecutive lanes on consecutive rows (any type)
 // Idea     The definition: thread (row, col) walks k and sums A[row, k] * B[k, col].
 // Changes  First rung.
 // FLOP/B   2 FLOP per 2 floats requested = 0.25. Per step a warp loads one float of each of 32
@@ -38,8 +39,10 @@ __global__ void matmul_naive_kernel(const Matmul<T> p) {
 
   const Matrix<const T> A = p.A.of_batch(blockIdx.z);
   const Matrix<const T> B = p.B.of_batch(blockIdx.z);
-  T acc = 0;
-  for (int k = 0; k < p.K; ++k) acc += A(row, k) * B(k, col);
+  Sum<T> acc = 0;
+  for (int k = 0; k < p.K; ++k) {
+    acc += static_cast<Sum<T>>(A(row, k)) * static_cast<Sum<T>>(B(k, col));
+  }
   write(p, row, col, acc);
 }
 
@@ -54,7 +57,16 @@ static void launch_naive(const MatmulProblem& p, cudaStream_t stream) {
 }
 
 static void matmul_naive(const MatmulProblem& p, cudaStream_t stream) {
-  with_type(p, [&](auto zero) { launch_naive<decltype(zero)>(p, stream); });
+  switch (p.A.dtype) {
+    case DType::float16:
+      return launch_naive<fp16>(p, stream);
+    case DType::bfloat16:
+      return launch_naive<bf16>(p, stream);
+    case DType::int8:
+      return launch_naive<int8_t>(p, stream);
+    default:
+      with_type(p, [&](auto zero) { launch_naive<decltype(zero)>(p, stream); });
+  }
 }
 
 // ------------------------------------------------------------------------------------------------
@@ -235,11 +247,18 @@ static void matmul_tiled(const MatmulProblem& p, cudaStream_t stream) {
 
 // ------------------------------------------------------------------------------------------------
 // The ladder, slowest idea first. A line here is all it takes to register a rung.
+static constexpr Needs ANY = {.dtypes = "float32 float64 float16 bfloat16 int8",
+                              .options = "alpha beta c bias"};
 static constexpr Needs BOTH = {.dtypes = "float32 float64", .options = "alpha beta c bias"};
 static constexpr Needs FP32 = {.options = "alpha beta c bias"};
 static constexpr Needs FP32_SM80 = {.options = "alpha beta c bias", .compute_capability = 80};
+static constexpr Needs TENSOR = {
+    .dtypes = "float16 bfloat16 tf32", .options = "alpha beta c bias", .compute_capability = 80};
+static constexpr Needs TENSOR_INT8 = {.dtypes = "float16 bfloat16 tf32 int8",
+                                      .options = "alpha beta c bias",
+                                      .compute_capability = 80};
 static constexpr Rung<MatmulProblem> RUNGS[] = {
-    {"naive", matmul_naive, BOTH},
+    {"naive", matmul_naive, ANY},
     {"coalesced", matmul_coalesced, BOTH},
     {"tiled_16", matmul_tiled_16, BOTH},
     {"tiled", matmul_tiled, BOTH},
@@ -249,6 +268,11 @@ static constexpr Rung<MatmulProblem> RUNGS[] = {
     {"conflict_free", matmul_conflict_free, FP32},
     {"warp_tiles", matmul_warp_tiles, FP32},
     {"async", matmul_async, FP32_SM80},
+    {"wmma", matmul_wmma, TENSOR},
+    {"mma", matmul_mma, TENSOR_INT8},
+    {"mma_swizzled", matmul_mma_swizzled, TENSOR},
+    {"mma_pipelined", matmul_mma_pipelined, TENSOR},
+    {"mma_tuned", matmul_mma_tuned, TENSOR},
 };
 
 Ladder<MatmulProblem> matmul_ladder() { return RUNGS; }

@@ -2,7 +2,10 @@
 // covers it, and the last step, from a sum to an element of C.
 #pragma once
 
+#include <type_traits>
+
 #include "common.cuh"
+#include "half.cuh"
 #include "matmul.h"
 
 // A matrix, of which either the rows or the columns are contiguous: row or col is 1. So the
@@ -15,11 +18,37 @@ struct Matrix {
 
   __host__ __device__ T* at(int64_t i, int64_t j) const { return data + i * row + j * col; }
   __device__ T& operator()(int64_t i, int64_t j) const { return *at(i, j); }
-  __host__ __device__ Matrix of_batch(int64_t b) const {
-    return {data + b * batch, row, col, batch};
+  __host__ __device__ Matrix of_batch(int64_t b) const { return moved(b * batch); }
+  __host__ __device__ Matrix moved(int64_t elements) const {
+    return {data + elements, row, col, batch};
   }
   __host__ __device__ Matrix transposed() const { return {data, col, row, batch}; }
+  // The same places, taken for elements of another type.
+  template <class U>
+  __host__ __device__ Matrix<U> as() const {
+    return {reinterpret_cast<U*>(data), row, col, batch};
+  }
 };
+
+// The type that products of Ts are summed in.
+template <class T>
+struct SumOf {
+  using Type = T;
+};
+template <>
+struct SumOf<fp16> {
+  using Type = float;
+};
+template <>
+struct SumOf<bf16> {
+  using Type = float;
+};
+template <>
+struct SumOf<int8_t> {
+  using Type = int;
+};
+template <class T>
+using Sum = typename SumOf<T>::Type;
 
 // The kernels' argument.
 template <class T>
@@ -29,8 +58,9 @@ struct Matmul {
   Matrix<T> C;             // [M, N], rows contiguous
   Matrix<const T> addend;  // [M, N], read if beta is not 0
   const T* bias;           // [N], or nullptr
+  bool wide;  // C, addend and bias have elements of type Sum<T>, whatever they say here
   int batch, M, N, K;
-  T alpha, beta;
+  Sum<T> alpha, beta;
 };
 
 template <class T>
@@ -51,19 +81,20 @@ Matmul<T> lowered(const MatmulProblem& p) {
       .C = matrix_of<T>(p.C),
       .addend = matrix_of<const T>(p.addend),
       .bias = p.bias.as<const T>(),
+      .wide = p.C.dtype != p.A.dtype,
       .batch = static_cast<int>(p.C.size[1]),
       .M = static_cast<int>(p.C.size[2]),
       .N = static_cast<int>(p.C.size[3]),
       .K = static_cast<int>(p.A.size[3]),
-      .alpha = static_cast<T>(p.alpha),
-      .beta = static_cast<T>(p.beta),
+      .alpha = static_cast<Sum<T>>(p.alpha),
+      .beta = static_cast<Sum<T>>(p.beta),
   };
 }
 
 // Calls run(T()) with the type of the problem's elements, fp32 or fp64.
 template <class Run>
 void with_type(const MatmulProblem& p, Run run) {
-  if (p.C.dtype == DType::float64) return run(double());
+  if (p.A.dtype == DType::float64) return run(double());
   return run(float());
 }
 
@@ -75,16 +106,17 @@ void for_each_slice(const MatmulProblem& p, int rows_per_block, Launch launch) {
   const Matmul<T> all = lowered<T>(p);
   if (all.N == 0) return;
   const int64_t max_rows = MAX_GRID_YZ * rows_per_block;
+  const int64_t per = all.wide ? sizeof(Sum<T>) / sizeof(T) : 1;  // Ts per element of C
   for (int64_t outer = 0; outer < p.C.size[0]; ++outer) {
     for (int64_t b = 0; b < all.batch; b += MAX_GRID_YZ) {
       for (int64_t row = 0; row < all.M; row += max_rows) {
         Matmul<T> slice = all;
-        slice.A.data += outer * p.A.stride[0] + b * all.A.batch + row * all.A.row;
-        slice.B.data += outer * p.B.stride[0] + b * all.B.batch;
-        slice.C.data += outer * p.C.stride[0] + b * all.C.batch + row * all.C.row;
+        slice.A = all.A.moved(outer * p.A.stride[0] + b * all.A.batch + row * all.A.row);
+        slice.B = all.B.moved(outer * p.B.stride[0] + b * all.B.batch);
+        slice.C = all.C.moved(per * (outer * p.C.stride[0] + b * all.C.batch + row * all.C.row));
         if (all.beta != 0) {
-          slice.addend.data +=
-              outer * p.addend.stride[0] + b * all.addend.batch + row * all.addend.row;
+          slice.addend = all.addend.moved(
+              per * (outer * p.addend.stride[0] + b * all.addend.batch + row * all.addend.row));
         }
         slice.batch = static_cast<int>(min(all.batch - b, MAX_GRID_YZ));
         slice.M = static_cast<int>(min(all.M - row, max_rows));
@@ -94,20 +126,34 @@ void for_each_slice(const MatmulProblem& p, int rows_per_block, Launch launch) {
   }
 }
 
+// An element of addend or bias.
+template <class T>
+__device__ Sum<T> widened(const T* data, int64_t index, bool wide) {
+  return wide ? reinterpret_cast<const Sum<T>*>(data)[index] : static_cast<Sum<T>>(data[index]);
+}
+
 // What becomes of a sum: element (row, col) of the block's matrix C. With alpha = 1 and neither
 // addend nor bias it is the sum itself.
 template <class T>
-__device__ T finished(const Matmul<T>& p, int64_t row, int64_t col, T sum) {
-  T value = p.alpha * sum;
+__device__ Sum<T> finished(const Matmul<T>& p, int64_t row, int64_t col, Sum<T> sum) {
+  Sum<T> value = p.alpha * sum;
   // 0 times a NaN is a NaN, so beta = 0 must not even look.
-  if (p.beta != 0) value += p.beta * p.addend.of_batch(blockIdx.z)(row, col);
-  if (p.bias != nullptr) value += p.bias[col];
+  if (p.beta != 0) {
+    const int64_t index = blockIdx.z * p.addend.batch + row * p.addend.row + col;
+    value += p.beta * widened(p.addend.data, index, p.wide);
+  }
+  if (p.bias != nullptr) value += widened(p.bias, col, p.wide);
   return value;
 }
 
 template <class T>
-__device__ void write(const Matmul<T>& p, int64_t row, int64_t col, T sum) {
-  p.C.of_batch(blockIdx.z)(row, col) = finished(p, row, col, sum);
+__device__ void write(const Matmul<T>& p, int64_t row, int64_t col, Sum<T> sum) {
+  const Sum<T> value = finished(p, row, col, sum);
+  if (p.wide) {
+    p.C.template as<Sum<T>>().of_batch(blockIdx.z)(row, col) = value;
+  } else {
+    p.C.of_batch(blockIdx.z)(row, col) = static_cast<T>(value);
+  }
 }
 
 // ------------------------------------------------------------------------------------------------
@@ -138,9 +184,12 @@ __device__ void load_tile(T (&tile)[BK][LENGTH], const Matrix<const T>& source, 
 // Four fp32 elements at a time, along memory
 
 // Whether every row or column of a matrix begins at a multiple of 16 bytes.
-inline __host__ __device__ bool aligned_16(const Matrix<const float>& m) {
+template <class T>
+__host__ __device__ bool aligned_16(const Matrix<T>& m) {
+  constexpr int ELEMENTS = 16 / sizeof(T);
   const int64_t step = m.col == 1 ? m.row : m.col;
-  return reinterpret_cast<uintptr_t>(m.data) % 16 == 0 && step % 4 == 0 && m.batch % 4 == 0;
+  return reinterpret_cast<uintptr_t>(m.data) % 16 == 0 && step % ELEMENTS == 0 &&
+         m.batch % ELEMENTS == 0;
 }
 
 // The first `count` of the four floats at p; 0 in place of the others. One load if `aligned`, that
@@ -151,21 +200,42 @@ __device__ inline float4 load_4(const float* p, int count, bool aligned) {
           count > 3 ? p[3] : 0.0f};
 }
 
-// Writes what becomes of the sums of four adjacent elements, those within C. `aligned`: as above,
-// for C.
-__device__ inline void write_4(const Matmul<float>& p, int64_t row, int64_t col,
-                               const float (&sum)[4], bool aligned) {
-  float* at = p.C.of_batch(blockIdx.z).at(row, col);
-  if (aligned && col + 4 <= p.N) {
-    *reinterpret_cast<float4*>(at) = {
-        finished(p, row, col, sum[0]), finished(p, row, col + 1, sum[1]),
-        finished(p, row, col + 2, sum[2]), finished(p, row, col + 3, sum[3])};
-    return;
-  }
+// Whether every row of C begins at a multiple of four elements.
+template <class T>
+__device__ bool aligned_4(const Matmul<T>& p) {
+  const int four = 4 * (p.wide ? sizeof(Sum<T>) : sizeof(T));
+  return reinterpret_cast<uintptr_t>(p.C.data) % four == 0 && p.C.row % 4 == 0 &&
+         p.C.batch % 4 == 0;
+}
+
+template <class Out>
+struct alignas(4 * sizeof(Out)) Four {
+  Out element[4];
+};
+
+// Writes what becomes of the sums of four adjacent elements, those within C. `aligned`: aligned_4.
+template <class T>
+__device__ void write_4(const Matmul<T>& p, int64_t row, int64_t col, const Sum<T>* sum,
+                        bool aligned) {
+  const auto to = [&](const auto& C) {
+    using Out = std::remove_reference_t<decltype(C(0, 0))>;
+    Out* at = C.of_batch(blockIdx.z).at(row, col);
+    if (aligned && col + 4 <= p.N) {
+      Four<Out> four;
 #pragma unroll
-  for (int j = 0; j < 4; ++j) {
-    if (col + j < p.N) at[j] = finished(p, row, col + j, sum[j]);
-  }
+      for (int j = 0; j < 4; ++j) {
+        four.element[j] = static_cast<Out>(finished(p, row, col + j, sum[j]));
+      }
+      *reinterpret_cast<Four<Out>*>(at) = four;
+      return;
+    }
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      if (col + j < p.N) at[j] = static_cast<Out>(finished(p, row, col + j, sum[j]));
+    }
+  };
+  if (p.wide) return to(p.C.template as<Sum<T>>());
+  to(p.C);
 }
 
 // load_tile, four elements along memory at a time. A row of the tile may be longer than LENGTH.
@@ -202,3 +272,8 @@ void matmul_vectorized(const MatmulProblem& p, cudaStream_t stream);
 void matmul_conflict_free(const MatmulProblem& p, cudaStream_t stream);
 void matmul_warp_tiles(const MatmulProblem& p, cudaStream_t stream);
 void matmul_async(const MatmulProblem& p, cudaStream_t stream);
+void matmul_wmma(const MatmulProblem& p, cudaStream_t stream);
+void matmul_mma(const MatmulProblem& p, cudaStream_t stream);
+void matmul_mma_swizzled(const MatmulProblem& p, cudaStream_t stream);
+void matmul_mma_pipelined(const MatmulProblem& p, cudaStream_t stream);
+void matmul_mma_tuned(const MatmulProblem& p, cudaStream_t stream);

@@ -66,7 +66,7 @@ __global__ __launch_bounds__(VECTORIZED_NUM_THREADS,
     __syncthreads();  // no warp still reads the tiles that the next trip overwrites
   }
 
-  const bool aligned = aligned_16({p.C.data, p.C.row, p.C.col, p.C.batch});
+  const bool aligned = aligned_4(p);
 #pragma unroll
   for (int i = 0; i < TM; ++i) {
 #pragma unroll
@@ -154,7 +154,7 @@ __global__ __launch_bounds__(CONFLICT_FREE_NUM_THREADS,
     __syncthreads();  // no warp still reads the tiles that the next trip overwrites
   }
 
-  const bool aligned = aligned_16({p.C.data, p.C.row, p.C.col, p.C.batch});
+  const bool aligned = aligned_4(p);
 #pragma unroll
   for (int i = 0; i < TM; ++i) {
 #pragma unroll

@@ -83,7 +83,7 @@ struct WarpTile {
 // Writes the block's tile of C, whose first element is (row0, col0).
 template <class Tile>
 __device__ void write_tile(const Matmul<float>& p, const Tile& tile, int row0, int col0) {
-  const bool aligned = aligned_16({p.C.data, p.C.row, p.C.col, p.C.batch});
+  const bool aligned = aligned_4(p);
   tile.for_each_4([&](int m, int n, const float (&sums)[4]) {
     if (row0 + m < p.M) write_4(p, row0 + m, col0 + n, sums, aligned);
   });

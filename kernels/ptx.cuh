@@ -104,6 +104,53 @@ __device__ inline void cp_async_wait() {
 }
 
 // ------------------------------------------------------------------------------------------------
+// Tensor cores (PTX ISA, "ldmatrix", "mma")
+
+// Loads four 8 x 8 matrices of 16-bit elements. Lane l gives the address of row l % 8 of matrix
+// l / 8: 16 bytes, a multiple of 16. Lane l gets in r[i] elements 2 (l % 4) and 2 (l % 4) + 1 of
+// row l / 4 of matrix i; transposed: of column l / 4.
+__device__ inline void ldmatrix_x4(uint32_t (&r)[4], uint32_t smem) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(smem)
+               : "memory");
+}
+__device__ inline void ldmatrix_x4_trans(uint32_t (&r)[4], uint32_t smem) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(smem)
+               : "memory");
+}
+
+// C += A B by a warp: C is 16 x 8, and of A and B each row and each column has 32 bytes of k.
+//
+// Lane l has, with g = l / 4 and t = l % 4, in words of 4 bytes:
+//   a[0], a[1]  word t of rows g and g + 8 of A;   a[2], a[3]  word t + 4 of the same
+//   b[0], b[1]  words t and t + 4 of column g of B
+//   c[0], c[1]  columns 2 t and 2 t + 1 of row g of C;   c[2], c[3]  of row g + 8
+#define MMA(name, shape_and_types, Number, letter)                                               \
+  __device__ inline void name(Number(&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) { \
+    asm("mma.sync.aligned." shape_and_types                                                      \
+        " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"                       \
+        : "+" letter(c[0]), "+" letter(c[1]), "+" letter(c[2]), "+" letter(c[3])                 \
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));                         \
+  }
+MMA(mma_f16, "m16n8k16.row.col.f32.f16.f16.f32", float, "f")
+MMA(mma_bf16, "m16n8k16.row.col.f32.bf16.bf16.f32", float, "f")
+MMA(mma_tf32, "m16n8k8.row.col.f32.tf32.tf32.f32", float, "f")
+MMA(mma_s8, "m16n8k32.row.col.s32.s8.s8.s32", int, "r")
+#undef MMA
+
+// The same for fp16 with sums in fp16: c[0] has columns 2 t and 2 t + 1 of row g, c[1] of row g + 8.
+__device__ inline void mma_f16_sums_f16(uint32_t (&c)[2], const uint32_t (&a)[4], uint32_t b0,
+                                        uint32_t b1) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f16.f16.f16.f16 {%0, %1}, {%2, %3, %4, %5}, {%6, %7}, "
+      "{%0, %1};"
+      : "+r"(c[0]), "+r"(c[1])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// ------------------------------------------------------------------------------------------------
 // Clusters, sm_90 (PTX ISA, "barrier.cluster", "mapa", "st")
 
 // This block's rank in its cluster.

@@ -20,7 +20,14 @@ import torch
 from workbench import operators
 from workbench.harness import inputs
 from workbench.operators.builds import Declined, Rung
-from workbench.operators.operator import DEVICES, Case, Expected, Operator, Tensors
+from workbench.operators.operator import (
+    DEVICES,
+    Case,
+    Expected,
+    Operator,
+    Tensors,
+    torch_dtype,
+)
 from workbench.toolchain.errors import Failure
 
 SECOND_FILL = 12345.0  # finds unwritten elements where the reference is NaN
@@ -351,7 +358,7 @@ def unmet_need(operator: Operator, rung: Rung, case: Case, device: torch.device)
         major, minor = torch.cuda.get_device_capability(device)
         if 10 * major + minor < rung.compute_capability:
             return f"needs compute capability {rung.compute_capability}; got {10 * major + minor}"
-    if rung.alignment > getattr(torch, case.dtype).itemsize:
+    if rung.alignment > torch_dtype(case.dtype).itemsize:
         specs = operator.inputs(case) | operator.outputs(case)
         placed = inputs.place_inputs(operator, case, device)
         placed |= inputs.place_outputs(operator, case, device)

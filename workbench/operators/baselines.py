@@ -7,14 +7,14 @@ from collections.abc import Callable
 
 import torch
 
-from .operator import Baseline, Case, Tensors
+from .operator import Baseline, Case, Tensors, torch_dtype
 
 Formula = Callable[[Tensors], tuple[torch.Tensor, ...]]
 
 
 def wide(case: Case) -> torch.dtype:
     """The type that a formula computes in: float32 for narrower types."""
-    return torch.promote_types(getattr(torch, case.dtype), torch.float32)
+    return torch.promote_types(torch_dtype(case.dtype), torch.float32)
 
 
 @functools.lru_cache(maxsize=1)

@@ -18,6 +18,11 @@ Tensors = dict[str, torch.Tensor]
 DEVICES = {"gpu": "cuda", "simulator": "cpu"}  # of a target's tensors
 
 
+def torch_dtype(name: str) -> torch.dtype:
+    """The dtype of the tensors of a case: torch's of that name; tf32 is float32, multiplied so."""
+    return torch.float32 if name == "tf32" else getattr(torch, name)
+
+
 @dataclass(frozen=True)
 class Layout:
     """The memory layout of the tensors of a call.
@@ -27,12 +32,14 @@ class Layout:
         batch: leading dimensions before the operator's own.
         shared: tensors that lack the batch dimensions.
         options: the operator's options that the layout sets.
+        wide: whether results have the type that kernels sum in, for operators that have the choice.
     """
 
     lies: Mapping[str, str] = field(default_factory=dict)
     batch: tuple[int, ...] = ()
     shared: frozenset[str] = frozenset()
     options: tuple[str, ...] = ()
+    wide: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,7 @@ class Case:
         options: the options requested, with their values.
         layout: a name in the operator's ``layouts``.
         fill: a name in workbench.harness.inputs.FILLS.
-        dtype: torch's name for it.
+        dtype: torch's name for it; or tf32, for float32 whose products are rounded so.
         atol: if not None, an absolute error bound on top of the error model (with ``rtol``).
         rtol: relative part of that bound.
         seed: for the random values; None derives one from the case.
@@ -82,7 +89,7 @@ class Case:
     @property
     def itemsize(self) -> int:
         """Bytes per element."""
-        return getattr(torch, self.dtype).itemsize
+        return torch_dtype(self.dtype).itemsize
 
     def random_seed(self) -> int:
         """The given seed, or one that depends only on shape and fill."""
@@ -100,16 +107,21 @@ class TensorSpec:
         output: whether the call writes it.
         statistic: one number per row, in the type that kernels compute in: float64 for float64,
             else float32. All other tensors have the case's dtype.
+        wide: one that has the type that kernels sum in, which for int8 is int32.
     """
 
     shape: tuple[int, ...]
     output: bool = False
     statistic: bool = False
+    wide: bool = False
 
     def dtype(self, case: Case) -> torch.dtype:
         """Its dtype in a case."""
-        dtype = getattr(torch, case.dtype)
-        return torch.promote_types(dtype, torch.float32) if self.statistic else dtype
+        dtype = torch_dtype(case.dtype)
+        if not (self.statistic or self.wide):
+            return dtype
+        wide = torch.float32 if dtype.is_floating_point else torch.int32
+        return torch.promote_types(dtype, wide)
 
     def numel(self) -> int:
         """Its number of elements."""
@@ -128,6 +140,8 @@ class Expected:
 
         Near the limit, where a right kernel may do either, any value is allowed.
         """
+        if not dtype.is_floating_point:
+            return self
         largest, step = torch.finfo(dtype).max, torch.finfo(dtype).eps
         limit = largest + largest * step / (2 * (2 - step))  # halfway to the next number
         size = self.reference.abs()
@@ -288,6 +302,8 @@ class Operator:
         """Run a rung on a case's tensors. Raises as ``builds.launch``."""
         tensors = {**given, **out}
         options = {name: v for name, v in self.asked(case).items() if name not in tensors}
+        if case.dtype == "tf32":
+            options["tf32"] = True
         builds.launch(target, self.name, tensors, options, kernel)
 
     def ideal_bytes(self, case: Case) -> int:

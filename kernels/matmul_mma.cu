@@ -1,0 +1,127 @@
+// matmul_mma.cu: tensor cores by their own instruction (fp16, bf16, tf32; int8). The contract is in
+// matmul.cu; tiles, fragments and the way to C are in matmul_mma.cuh.
+//
+// Rungs
+//   mma           mma.sync on fragments that ldmatrix reads from padded tiles
+//   mma_swizzled  tiles without the padding
+#include "matmul_mma.cuh"
+
+// ------------------------------------------------------------------------------------------------
+// mma: mma.sync and ldmatrix, padded tiles
+// Idea     The instructions that wmma hides. One ldmatrix reads four 8 x 8 matrices, 16 bytes per
+//          lane, straight into the registers in which mma expects them.
+// Changes  vs wmma: fragments have a documented layout, so that the sums go from registers to C.
+//          An mma computes 16 x 8 sums from 32 bytes of k: any element type, one code.
+// FLOP/B   2-byte types. Global: 2 BM BN FLOP per 2 (BM + BN) bytes = 64. Shared: a warp's 64 x 32
+//          elements take 2 WM WN FLOP per 2 (WM + WN) bytes = 21.
+// Shape    256 threads, 8 warps as 2 x 4, 20 KiB smem, 2 __syncthreads per tile; 2 blocks per SM.
+// Trap     ldmatrix reads 8 rows of 16 bytes at once. Rows of 64 bytes without padding have two in
+//          each bank: 4 wavefronts for 1. And of a matrix that lies along M or N, ldmatrix.trans
+//          exchanges elements of 2 bytes only: tf32 is read word by word, int8 is transposed on the
+//          way to shared memory.
+// Next     Padding takes a fifth of the tile's shared memory: mma_swizzled.
+constexpr int MMA_BM = 128;  // tunable: 64, 128
+constexpr int MMA_BN = 128;  // tunable: 64, 128
+constexpr int MMA_BK = 64;   // bytes. tunable: 32, 64, 128
+constexpr int MMA_WM = 64;   // tunable: 32, 64
+constexpr int MMA_WN = 32;   // tunable: 32, 64
+// fp16's sums in fp16: 11 bits. tunable: 0, 1
+constexpr int MMA_HALF_SUMS = 0;
+
+template <class T>
+using MmaRungTile =
+    MmaTile<T, MMA_BM, MMA_BN, MMA_WM, MMA_WN, MMA_HALF_SUMS && std::is_same_v<T, fp16>>;
+constexpr int MMA_NUM_THREADS = MmaRungTile<bf16>::NUM_THREADS;
+
+// Computes and writes the block's tile of C, with one pair of tiles in shared memory.
+template <class MmaTile, class ATile, class BTile, class T>
+__device__ void multiply_tiles(const Matmul<T>& p, int row0, int col0) {
+  constexpr int BYTES = ATile::BYTES + BTile::BYTES;
+  __shared__ alignas(128) char smem[larger(BYTES, MmaTile::STAGING_BYTES)];
+  char *A_smem = smem, *B_smem = smem + ATile::BYTES;
+  const auto B_transposed = p.B.of_batch(blockIdx.z).transposed();
+  TileLoader<ATile, MmaTile::NUM_THREADS> A(p.A.of_batch(blockIdx.z), row0, p.M, p.K);
+  TileLoader<BTile, MmaTile::NUM_THREADS> B(B_transposed, col0, p.N, p.K);
+
+  MmaTile tile;
+  for (int k0 = 0; k0 < p.K; k0 += ATile::K) {
+    A.load(A_smem);
+    B.load(B_smem);
+    __syncthreads();  // both tiles are complete
+    tile.template multiply<ATile, BTile>(A_smem, B_smem);
+    __syncthreads();  // no warp still reads the tiles that the next trip, or the sums, overwrite
+  }
+  write_tile(p, tile, smem, row0, col0);
+}
+
+template <class T, Along A_ALONG, Along B_ALONG>
+__global__ __launch_bounds__(MMA_NUM_THREADS,
+                             2) void matmul_mma_kernel(const __grid_constant__ Matmul<T> p) {
+  using ATile = Tile<T, A_ALONG, MMA_BM, MMA_BK, Banks::padded>;
+  using BTile = Tile<T, B_ALONG, MMA_BN, MMA_BK, Banks::padded>;
+  const int row0 = blockIdx.y * MMA_BM, col0 = blockIdx.x * MMA_BN;
+  multiply_tiles<MmaRungTile<T>, ATile, BTile>(p, row0, col0);
+}
+
+template <class T>
+static void launch_mma(const MatmulProblem& p, cudaStream_t stream) {
+  for_each_slice<T>(p, MMA_BM, [&](const Matmul<T>& s) {
+    const dim3 grid(ceil_div(s.N, MMA_BN), ceil_div(s.M, MMA_BM), s.batch);
+    with_alongs(s, [&](auto a, auto b) {
+      matmul_mma_kernel<T, a.value, b.value><<<grid, MMA_NUM_THREADS, 0, stream>>>(s);
+      CUDA_CHECK_LAUNCH(matmul_mma_kernel);
+    });
+  });
+}
+
+void matmul_mma(const MatmulProblem& p, cudaStream_t stream) {
+  if (p.A.dtype == DType::int8) return launch_mma<int8_t>(p, stream);
+  with_tensor_type(p, [&](auto type) { launch_mma<decltype(type)>(p, stream); });
+}
+
+// ------------------------------------------------------------------------------------------------
+// mma_swizzled: the chunks of a row change places instead of moving on
+// Idea     Padding keeps eight adjacent rows apart by making each longer. An exclusive or of the
+//          chunk's number with the row's does it within the row.
+// Changes  vs mma: Banks::swizzled. Tiles of 8 KiB instead of 10, for 2-byte types.
+// FLOP/B   As mma.
+// Shape    256 threads, 16 KiB smem, 2 __syncthreads per tile; 2 blocks per SM.
+// Trap     The pattern must repeat after 128 bytes, not after a row: two rows of 64 bytes share the
+//          banks, and have the same pattern.
+// Next     No faster yet: shared memory was not what limited it. But stages of tiles, on their way
+//          while others are multiplied, need all of it: mma_pipelined.
+constexpr int MMA_SWIZZLED_BM = 128;  // tunable: 64, 128
+constexpr int MMA_SWIZZLED_BN = 128;  // tunable: 64, 128
+constexpr int MMA_SWIZZLED_BK = 64;   // bytes. tunable: 32, 64, 128
+constexpr int MMA_SWIZZLED_WM = 64;   // tunable: 32, 64
+constexpr int MMA_SWIZZLED_WN = 32;   // tunable: 32, 64
+
+template <class T>
+using MmaSwizzledTile =
+    MmaTile<T, MMA_SWIZZLED_BM, MMA_SWIZZLED_BN, MMA_SWIZZLED_WM, MMA_SWIZZLED_WN>;
+constexpr int MMA_SWIZZLED_NUM_THREADS = MmaSwizzledTile<bf16>::NUM_THREADS;
+
+template <class T, Along A_ALONG, Along B_ALONG>
+__global__ __launch_bounds__(MMA_SWIZZLED_NUM_THREADS, 2) void matmul_mma_swizzled_kernel(
+    const __grid_constant__ Matmul<T> p) {
+  using ATile = Tile<T, A_ALONG, MMA_SWIZZLED_BM, MMA_SWIZZLED_BK, Banks::swizzled>;
+  using BTile = Tile<T, B_ALONG, MMA_SWIZZLED_BN, MMA_SWIZZLED_BK, Banks::swizzled>;
+  const int row0 = blockIdx.y * MMA_SWIZZLED_BM, col0 = blockIdx.x * MMA_SWIZZLED_BN;
+  multiply_tiles<MmaSwizzledTile<T>, ATile, BTile>(p, row0, col0);
+}
+
+template <class T>
+static void launch_mma_swizzled(const MatmulProblem& p, cudaStream_t stream) {
+  for_each_slice<T>(p, MMA_SWIZZLED_BM, [&](const Matmul<T>& s) {
+    const dim3 grid(ceil_div(s.N, MMA_SWIZZLED_BN), ceil_div(s.M, MMA_SWIZZLED_BM), s.batch);
+    with_alongs(s, [&](auto a, auto b) {
+      const auto kernel = matmul_mma_swizzled_kernel<T, a.value, b.value>;
+      kernel<<<grid, MMA_SWIZZLED_NUM_THREADS, 0, stream>>>(s);
+      CUDA_CHECK_LAUNCH(matmul_mma_swizzled_kernel);
+    });
+  });
+}
+
+void matmul_mma_swizzled(const MatmulProblem& p, cudaStream_t stream) {
+  with_tensor_type(p, [&](auto type) { launch_mma_swizzled<decltype(type)>(p, stream); });
+}
