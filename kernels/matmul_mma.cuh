@@ -295,7 +295,8 @@ struct Staged {
 #pragma unroll 1
     for (int four = lane; four < ROWS * COLS / 4; four += 32) {
       const int r = four / (COLS / 4), c = four % (COLS / 4) * 4;
-      if (row0 + r < p.M) write_4(p, row0 + r, col0 + c, sums[r] + c, aligned);
+      const auto sum = *reinterpret_cast<const Four<Sum<T>>*>(&sums[r][c]);
+      if (row0 + r < p.M) write_4(p, row0 + r, col0 + c, sum.element, aligned);
     }
   }
 };

@@ -8,6 +8,7 @@ Sources, named after the figures:
              Microbenchmarking, arXiv:2402.13499: latencies of A100, H100 and RTX 4090, rounded
     [jia]    Jia et al., Dissecting the NVidia Turing T4 GPU via Microbenchmarking, arXiv:1903.07486
     [chips]  Chips and Cheese, measurements of L2 bandwidth, rounded
+    [fast]   fast.cu, a published GEMM for the H100
     [here]   measured with this workbench
 
 No latencies are published for the A6000; those of the RTX 4090, with similar caches, are used.
@@ -58,6 +59,7 @@ class Gpu:
         fp32, fp64: fused multiply-adds.
         fp16: fused multiply-adds of half precision, outside the tensor cores.
         tensor: FLOP of the tensor cores by input type; unsupported types are absent.
+        mma_sync: share of that rate that mma.sync reaches.
         alu: lanes of integer, logic and compare instructions.
         special: lanes of the special-function units.
         warps, blocks: maximum resident on an SM.
@@ -88,6 +90,7 @@ class Gpu:
     blocks: int
     latency: Latencies
     shared_unit: int = 128
+    mma_sync: float = 1.0
     alu: int = 64  # [guide]
     special: int = 16  # [guide]
     registers: int = 65536  # [guide]
@@ -111,7 +114,9 @@ HOPPER: dict[str, Any] = {
     "sms": 132,  # [H100], SXM5
     "clock_ghz": 1.98,  # [H100]
     "l2_bytes": 50 * MB,  # [H100]
-    "l2_gbps": 6000.0,  # [chips]: 5.5 TB/s on an H100 PCIe with 114 SMs at 1.755 GHz
+    # [fast]: 128 x 256 tiles without multicast reach 704 TFLOP/s at 4096, 8.2 TB/s. [chips]: 5.5 TB/s
+    # by plain loads on an H100 PCIe, with 114 SMs at 1.755 GHz.
+    "l2_gbps": 8000.0,
     "shared_bytes": 228 * KB,  # [guide]
     "shared_reserved": KB,  # [guide]
     "lsu_lanes": 32,  # [H100]: 8 load-store units in each quarter
@@ -120,6 +125,7 @@ HOPPER: dict[str, Any] = {
     "fp16": 256,  # [guide]
     # [H100]: 989 TFLOP/s fp16, 495 tf32, 1979 fp8, 67 fp64
     "tensor": {"fp16": 4096, "tf32": 2048, "fp8": 8192, "int8": 8192, "fp64": 256},
+    "mma_sync": 0.63,  # [luo]: 62.9% of what wgmma reaches
     "warps": 64,  # [guide]
     "blocks": 32,  # [guide]
     "latency": Latencies(dram=479, l2=263, l1=41, shared=29),  # [luo]

@@ -131,13 +131,14 @@ def _rounds(
     full, rest = divmod(blocks, gpu.sms * resident)
     rounds = [(full, resident), (1, -(-rest // gpu.sms))]  # the last one may be smaller
     pipe, load_store = of_block.pipe, of_block.load_store
+    exponent = MEMORY_OVERLAP if code.copies_ahead else UNIT_OVERLAP
     total = waiting = 0.0
     for count, held in rounds:
         if count and held:
             alone = max(1.0, 4 / (held * warps))  # with few warps some schedulers have none
             busy = alone * held * pipe / (1 - _idle(pipe, code, warps, held * warps))
             waiting += count * (busy - held * pipe)
-            total += count * overlapped([busy, held * load_store], UNIT_OVERLAP)
+            total += count * overlapped([busy, held * load_store], exponent)
     most = sum(count * held for count, held in rounds)  # blocks of the busiest SM
     parts = {unit: gpu.seconds(most * cycles) for unit, cycles in of_block.by_name().items()}
     return gpu.seconds(total), parts | {"latency": gpu.seconds(waiting)}

@@ -35,6 +35,7 @@ class Code:
         load_width: bytes per lane for a load from shared memory, on average.
         store_width: the same for stores.
         wgmma: whether the code waits for asynchronous tensor instructions.
+        copies_ahead: whether a loop copies to shared memory asynchronously.
     """
 
     instructions: Instructions
@@ -42,6 +43,7 @@ class Code:
     load_width: float
     store_width: float
     wgmma: bool
+    copies_ahead: bool
 
 
 def code_of(launch: simulator.Launch, machine: Sequence[Region], warps: int, gpu: Gpu) -> Code:
@@ -82,6 +84,9 @@ def code_of(launch: simulator.Launch, machine: Sequence[Region], warps: int, gpu
         load_width=_width("LDS", machine, trips),
         store_width=_width("STS", machine, trips),
         wgmma=any(op.name == "HGMMA" for region in machine for op in region.ops),
+        copies_ahead=any(
+            op.name == "LDGSTS" for region in machine if region.depth for op in region.ops
+        ),
     )
 
 

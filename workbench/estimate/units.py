@@ -245,7 +245,7 @@ TYPES = (
 )
 
 
-def tensor(launch: simulator.Launch, gpu: Gpu) -> int:
+def tensor(launch: simulator.Launch, gpu: Gpu) -> float:
     """FLOP per clock of an SM's tensor cores, for the type that a launch uses most.
 
     Raises:
@@ -257,7 +257,7 @@ def tensor(launch: simulator.Launch, gpu: Gpu) -> int:
     rate = gpu.tensor.get(next(found, "fp16"))
     if rate is None:
         raise ValueError(f"the {gpu.title} has no tensor cores for {form}")
-    return rate
+    return rate if form.startswith("wgmma") else rate * gpu.mma_sync
 
 
 def l2_seconds(sectors: float, sms: int, gpu: Gpu) -> float:
