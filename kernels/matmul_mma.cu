@@ -28,30 +28,27 @@ constexpr int MMA_WN = 32;   // tunable: 32, 64
 // fp16's sums in fp16: 11 bits. tunable: 0, 1
 constexpr int MMA_HALF_SUMS = 0;
 
-template <class T>
-using MmaRungTile =
-    MmaTile<T, MMA_BM, MMA_BN, MMA_WM, MMA_WN, MMA_HALF_SUMS && std::is_same_v<T, fp16>>;
-constexpr int MMA_NUM_THREADS = MmaRungTile<bf16>::NUM_THREADS;
+constexpr int MMA_NUM_THREADS = MMA_BM / MMA_WM * (MMA_BN / MMA_WN) * 32;
 
 // Computes and writes the block's tile of C, with one pair of tiles in shared memory.
-template <class MmaTile, class ATile, class BTile, class T>
+template <class Warp, class ATile, class BTile, class T>
 __device__ void multiply_tiles(const Matmul<T>& p, int row0, int col0) {
   constexpr int BYTES = ATile::BYTES + BTile::BYTES;
-  __shared__ alignas(128) char smem[larger(BYTES, MmaTile::STAGING_BYTES)];
+  __shared__ alignas(128) char smem[larger(BYTES, Warp::STAGING_BYTES)];
   char *A_smem = smem, *B_smem = smem + ATile::BYTES;
   const auto B_transposed = p.B.of_batch(blockIdx.z).transposed();
-  TileLoader<ATile, MmaTile::NUM_THREADS> A(p.A.of_batch(blockIdx.z), row0, p.M, p.K);
-  TileLoader<BTile, MmaTile::NUM_THREADS> B(B_transposed, col0, p.N, p.K);
+  TileLoader<ATile, Warp::NUM_THREADS> A(p.A.of_batch(blockIdx.z), row0, p.M, p.K);
+  TileLoader<BTile, Warp::NUM_THREADS> B(B_transposed, col0, p.N, p.K);
 
-  MmaTile tile;
+  Warp warp;
   for (int k0 = 0; k0 < p.K; k0 += ATile::K) {
     A.load(A_smem);
     B.load(B_smem);
     __syncthreads();  // both tiles are complete
-    tile.template multiply<ATile, BTile>(A_smem, B_smem);
+    warp.multiply(A_smem, B_smem);
     __syncthreads();  // no warp still reads the tiles that the next trip, or the sums, overwrite
   }
-  write_tile(p, tile, smem, row0, col0);
+  write_tile(p, warp, smem, row0, col0);
 }
 
 template <class T, Along A_ALONG, Along B_ALONG>
@@ -60,7 +57,8 @@ __global__ __launch_bounds__(MMA_NUM_THREADS,
   using ATile = Tile<T, A_ALONG, MMA_BM, MMA_BK, Banks::padded>;
   using BTile = Tile<T, B_ALONG, MMA_BN, MMA_BK, Banks::padded>;
   const int row0 = blockIdx.y * MMA_BM, col0 = blockIdx.x * MMA_BN;
-  multiply_tiles<MmaRungTile<T>, ATile, BTile>(p, row0, col0);
+  constexpr bool HALF_SUMS = MMA_HALF_SUMS && std::is_same_v<T, fp16>;
+  multiply_tiles<WarpMma<ATile, BTile, MMA_WM, MMA_WN, HALF_SUMS>, ATile, BTile>(p, row0, col0);
 }
 
 template <class T>
@@ -96,10 +94,8 @@ constexpr int MMA_SWIZZLED_BK = 64;   // bytes. tunable: 32, 64, 128
 constexpr int MMA_SWIZZLED_WM = 64;   // tunable: 32, 64
 constexpr int MMA_SWIZZLED_WN = 32;   // tunable: 32, 64
 
-template <class T>
-using MmaSwizzledTile =
-    MmaTile<T, MMA_SWIZZLED_BM, MMA_SWIZZLED_BN, MMA_SWIZZLED_WM, MMA_SWIZZLED_WN>;
-constexpr int MMA_SWIZZLED_NUM_THREADS = MmaSwizzledTile<bf16>::NUM_THREADS;
+constexpr int MMA_SWIZZLED_NUM_THREADS =
+    MMA_SWIZZLED_BM / MMA_SWIZZLED_WM * (MMA_SWIZZLED_BN / MMA_SWIZZLED_WN) * 32;
 
 template <class T, Along A_ALONG, Along B_ALONG>
 __global__ __launch_bounds__(MMA_SWIZZLED_NUM_THREADS, 2) void matmul_mma_swizzled_kernel(
@@ -107,7 +103,8 @@ __global__ __launch_bounds__(MMA_SWIZZLED_NUM_THREADS, 2) void matmul_mma_swizzl
   using ATile = Tile<T, A_ALONG, MMA_SWIZZLED_BM, MMA_SWIZZLED_BK, Banks::swizzled>;
   using BTile = Tile<T, B_ALONG, MMA_SWIZZLED_BN, MMA_SWIZZLED_BK, Banks::swizzled>;
   const int row0 = blockIdx.y * MMA_SWIZZLED_BM, col0 = blockIdx.x * MMA_SWIZZLED_BN;
-  multiply_tiles<MmaSwizzledTile<T>, ATile, BTile>(p, row0, col0);
+  using Warp = WarpMma<ATile, BTile, MMA_SWIZZLED_WM, MMA_SWIZZLED_WN>;
+  multiply_tiles<Warp, ATile, BTile>(p, row0, col0);
 }
 
 template <class T>

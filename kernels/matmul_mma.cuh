@@ -15,11 +15,13 @@
 // std::max, without <algorithm>.
 __host__ __device__ constexpr int larger(int a, int b) { return a > b ? a : b; }
 
-// An fp32 whose upper 19 bits are the nearest tf32, ties away from zero: an mma ignores the others.
-// cvt.rna.tf32 also clears them, and takes five instructions where this takes two.
-__device__ inline uint32_t rounded_to_tf32(uint32_t bits) {
-  const bool finite = fabsf(__uint_as_float(bits)) < INFINITY;  // a NaN could carry into its sign
-  return finite ? bits + 0x1000 : bits;
+// Rounds fp32 so that the upper 19 bits are the nearest tf32, ties away from zero: an mma ignores
+// the others. cvt.rna.tf32 also clears them, and takes five instructions where this takes two.
+__device__ inline void round_to_tf32(uint32_t (&fragment)[4]) {
+  for (uint32_t& bits : fragment) {
+    const bool finite = fabsf(__uint_as_float(bits)) < INFINITY;  // a NaN could carry into its sign
+    if (finite) bits += 0x1000;
+  }
 }
 
 // ------------------------------------------------------------------------------------------------
@@ -72,16 +74,17 @@ enum class Along { k, outer, neither };
 //     row 2   7 - 0 1 2 3 4 5 6                    row 2   2 3 0 1 6 7 4 5
 enum class Banks { padded, swizzled };
 
-template <class T, Along ALONG, int OUTER, int BK, Banks BANKS>
+template <class T, Along ALONG, int LENGTH, int BK, Banks BANKS>
 struct Tile {
   using Element = T;
   static constexpr Along along = ALONG;
+  static constexpr int OUTER = LENGTH;  // rows of A, or columns of B
+  static constexpr int K = BK / sizeof(T);
+  static constexpr int STEPS = BK / 32;                // of an mma
   static constexpr bool BY_K = ALONG == Along::outer;  // a row of the tile is one k
   static constexpr int PER_CHUNK = 16 / sizeof(T);
-  static constexpr int K = BK / sizeof(T);
-  static constexpr int STEPS = BK / 32;  // of an mma
   static constexpr int ROWS = BY_K ? K : OUTER;
-  static constexpr int CHUNKS = BY_K ? OUTER / PER_CHUNK : BK / 16;  // in a row
+  static constexpr int CHUNKS = (BY_K ? OUTER : K) / PER_CHUNK;  // in a row
   // Single words of 4 bytes are read from four rows of 32 bytes: those must not meet.
   static constexpr int SHIFT = BY_K && sizeof(T) == 4 ? 2 : 1;
   static constexpr int ROW_BYTES = (CHUNKS + (BANKS == Banks::padded ? SHIFT : 0)) * 16;
@@ -91,46 +94,67 @@ struct Tile {
   static_assert(BK % 32 == 0, "an mma takes 32 bytes of k");
   static_assert(!BY_K || sizeof(T) > 1, "no instruction transposes bytes");
 
+  // Of a chunk, from the tile's first byte on.
   __device__ static int offset(int row, int chunk) {
-    return row * ROW_BYTES + (chunk ^ pattern(row)) * 16;
+    const int pattern = BANKS == Banks::swizzled ? row * SHIFT / SAME % PATTERNS : 0;
+    return row * ROW_BYTES + (chunk ^ pattern) * 16;
   }
 
   // Whether rows that far apart have the same pattern.
-  static constexpr bool same_pattern(int apart) {
+  __host__ __device__ static constexpr bool same_pattern(int apart) {
     return BANKS == Banks::padded || apart * SHIFT / SAME % PATTERNS == 0;
   }
 
-  __device__ static int pattern(int row) {
-    return BANKS == Banks::swizzled ? row * SHIFT / SAME % PATTERNS : 0;
+  // The shared address `rows` and `chunks` after another: constants, rows of the same pattern, and
+  // chunks whose bits the other's number lacks, so that to add them is to exchange these bits.
+  __device__ static uint32_t after(uint32_t other, int rows, int chunks) {
+    if constexpr (BANKS == Banks::padded) return other + rows * ROW_BYTES + chunks * 16;
+    return (other ^ chunks % PATTERNS * 16) + rows * ROW_BYTES + chunks / PATTERNS * 128;
   }
 
-  // What an mma takes of 16 rows of A (FOR_A), or two of them take of 2 x 8 columns of B, from
-  // `outer` and byte 32 * step of k on: four 8 x 8 matrices, one per register, of which
-  //   for A   r[0], r[1] have rows 0..7 and 8..15,              r[2], r[3] the next 16 bytes of k
-  //   for B   r[0], r[1] have columns 0..7 and both parts of k, r[2], r[3] columns 8..15
+  // What an mma takes of 16 rows of A (FOR_A), or two of them take of 2 x 8 columns of B: four 8 x 8
+  // matrices, one per register,
+  //   for A   r[0], r[1] of rows 0..7 and 8..15,              r[2], r[3] of the next 16 bytes of k
+  //   for B   r[0], r[1] of columns 0..7 and both parts of k, r[2], r[3] of columns 8..15
   template <bool FOR_A>
-  __device__ static void fragment(uint32_t (&r)[4], const char* tile, int outer, int step) {
-    const int lane = threadIdx.x % 32;
-    const auto second_outer = [](int i) { return FOR_A ? i % 2 : i / 2; };
-    const auto second_k = [](int i) { return FOR_A ? i / 2 : i % 2; };
-    const int i = lane / 8;  // whose row's address this lane gives
+  __host__ __device__ static constexpr int second_outer(int i) {
+    return FOR_A ? i % 2 : i / 2;
+  }
+  template <bool FOR_A>
+  __host__ __device__ static constexpr int second_k(int i) {
+    return FOR_A ? i / 2 : i % 2;
+  }
+
+  // Where this lane begins to read, for the fragments from `outer` on.
+  template <bool FOR_A>
+  __device__ static int lane_offset(int outer) {
+    const int lane = threadIdx.x % 32, i = lane / 8;  // i: the matrix of which it gives a row
     if constexpr (!BY_K) {
-      const int row = outer + 8 * second_outer(i) + lane % 8;
-      ldmatrix_x4(r, shared_address(tile + offset(row, 2 * step + second_k(i))));
+      return offset(outer + 8 * second_outer<FOR_A>(i) + lane % 8, second_k<FOR_A>(i));
     } else if constexpr (sizeof(T) == 2) {
-      const int row = 16 * step + 8 * second_k(i) + lane % 8;
-      ldmatrix_x4_trans(r, shared_address(tile + offset(row, outer / 8 + second_outer(i))));
-    } else {  // ldmatrix would take the words apart
-#pragma unroll
-      for (int j = 0; j < 4; ++j) {
-        const int row = 8 * step + 4 * second_k(j) + lane % 4;
-        const int column = outer + 8 * second_outer(j) + lane / 4;
-        const char* word = tile + offset(row, column / 4) + column % 4 * 4;
-        r[j] = *reinterpret_cast<const uint32_t*>(word);
-      }
+      return offset(8 * second_k<FOR_A>(i) + lane % 8, outer / 8 + second_outer<FOR_A>(i));
+    } else {
+      return offset(lane % 4, (outer + lane / 4) / 4) + lane / 4 % 4 * 4;
     }
-    if constexpr (std::is_same_v<T, float>) {
-      for (uint32_t& word : r) word = rounded_to_tf32(word);
+  }
+
+  // Reads the fragment 16 * n further along the outer index, and 32 * step bytes along k. `from` is
+  // the tile's shared address plus lane_offset.
+  template <bool FOR_A>
+  __device__ static void read(uint32_t (&r)[4], uint32_t from, int n, int step) {
+    if constexpr (!BY_K) {
+      static_assert(same_pattern(16));
+      ldmatrix_x4(r, after(from, 16 * n, 2 * step));
+    } else if constexpr (sizeof(T) == 2) {
+      static_assert(same_pattern(16));
+      ldmatrix_x4_trans(r, after(from, 16 * step, 2 * n));
+    } else {  // ldmatrix would take the words apart
+      static_assert(same_pattern(4));
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int rows = 8 * step + 4 * second_k<FOR_A>(i);
+        r[i] = ld_shared(after(from, rows, 4 * n + 2 * second_outer<FOR_A>(i)));
+      }
     }
   }
 };
@@ -304,47 +328,53 @@ struct Staged {
 // ------------------------------------------------------------------------------------------------
 // A warp's part of the block's tile of C
 
-// A block's tile of BM x BN elements of C is divided among warps, WM x WN each.
-template <class T, int BM, int BN, int WM, int WN, bool HALF_SUMS = false>
-struct MmaTile {
+// A block's tile of C is divided among warps, WM x WN elements each.
+template <class ATile, class BTile, int WM, int WN, bool HALF_SUMS = false>
+struct WarpMma {
+  using T = typename ATile::Element;
+  static constexpr int BM = ATile::OUTER, BN = BTile::OUTER;
   static_assert(BM % WM == 0 && BN % WN == 0, "warps cover the block's tile");
   static_assert(WM % 16 == 0 && WN % 16 == 0, "fragments, of 16, cover the warp's");
   static constexpr int NUM_THREADS = BM / WM * (BN / WN) * 32;
   static_assert(NUM_THREADS <= 1024, "a block has at most 1024 threads");
   static constexpr int TILES_M = WM / 16, TILES_N = WN / 8;
-
-  using WarpStaging = Staged<T, 8, WN>;
-  static constexpr int STAGING_BYTES = NUM_THREADS / 32 * sizeof(WarpStaging);
+  using Staging = Staged<T, 8, WN>;
+  static constexpr int STAGING_BYTES = NUM_THREADS / 32 * sizeof(Staging);
 
   struct Fragments {
     uint32_t A[TILES_M][4];
     uint32_t B[TILES_N / 2][4];
   };
 
-  int m, n;  // the warp's first row and column within the block's tile
   Accumulator<T, HALF_SUMS> acc[TILES_M][TILES_N];
 
-  __device__ MmaTile() {
-    const int warp = threadIdx.x / 32;
-    m = warp / (BN / WN) * WM;
-    n = warp % (BN / WN) * WN;
-  }
+  // The warp's first row and column within the block's tile.
+  __device__ static int m() { return threadIdx.x / 32 / (BN / WN) * WM; }
+  __device__ static int n() { return threadIdx.x / 32 % (BN / WN) * WN; }
 
-  template <class ATile, class BTile>
-  __device__ Fragments fragments(const char* A_smem, const char* B_smem, int step) const {
+  __device__ WarpMma()
+      : A_lane_(ATile::template lane_offset<true>(m())),
+        B_lane_(BTile::template lane_offset<false>(n())) {}
+
+  __device__ Fragments read(const char* A_smem, const char* B_smem, int step) const {
     Fragments f;
 #pragma unroll
     for (int i = 0; i < TILES_M; ++i) {
-      ATile::template fragment<true>(f.A[i], A_smem, m + 16 * i, step);
+      ATile::template read<true>(f.A[i], shared_address(A_smem) + A_lane_, i, step);
     }
 #pragma unroll
     for (int j = 0; j < TILES_N / 2; ++j) {
-      BTile::template fragment<false>(f.B[j], B_smem, n + 16 * j, step);
+      BTile::template read<false>(f.B[j], shared_address(B_smem) + B_lane_, j, step);
     }
     return f;
   }
 
-  __device__ void multiply(const Fragments& f) {
+  // Rounds them, if need be.
+  __device__ void multiply(Fragments& f) {
+    if constexpr (std::is_same_v<T, float>) {
+      for (auto& fragment : f.A) round_to_tf32(fragment);
+      for (auto& fragment : f.B) round_to_tf32(fragment);
+    }
 #pragma unroll
     for (int i = 0; i < TILES_M; ++i) {
 #pragma unroll
@@ -355,31 +385,34 @@ struct MmaTile {
   }
 
   // All of both tiles.
-  template <class ATile, class BTile>
   __device__ void multiply(const char* A_smem, const char* B_smem) {
 #pragma unroll
     for (int step = 0; step < ATile::STEPS; ++step) {
-      multiply(fragments<ATile, BTile>(A_smem, B_smem, step));
+      Fragments f = read(A_smem, B_smem, step);
+      multiply(f);
     }
   }
+
+ private:
+  int A_lane_, B_lane_;  // where this lane reads, in either tile
 };
 
 // Writes what becomes of the block's sums, from row row0 and column col0 of C on. `smem`, of at
 // least STAGING_BYTES, is no longer used by any thread of the block.
-template <class MmaTile, class T>
-__device__ void write_tile(const Matmul<T>& p, const MmaTile& tile, char* smem, int row0,
+template <class Warp, class T>
+__device__ void write_tile(const Matmul<T>& p, const Warp& warp, char* smem, int row0,
                            int col0) {
-  const int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-  auto& staged = reinterpret_cast<typename MmaTile::WarpStaging*>(smem)[warp];
+  const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+  auto& staged = reinterpret_cast<typename Warp::Staging*>(smem)[threadIdx.x / 32];
 #pragma unroll
-  for (int i = 0; i < MmaTile::TILES_M * 2; ++i) {
+  for (int i = 0; i < Warp::TILES_M * 2; ++i) {
 #pragma unroll
-    for (int j = 0; j < MmaTile::TILES_N; ++j) {
-      staged.sums[g][8 * j + 2 * t] = tile.acc[i / 2][j][i % 2 * 2];
-      staged.sums[g][8 * j + 2 * t + 1] = tile.acc[i / 2][j][i % 2 * 2 + 1];
+    for (int j = 0; j < Warp::TILES_N; ++j) {
+      staged.sums[g][8 * j + 2 * t] = warp.acc[i / 2][j][i % 2 * 2];
+      staged.sums[g][8 * j + 2 * t + 1] = warp.acc[i / 2][j][i % 2 * 2 + 1];
     }
     __syncwarp();  // 8 rows are complete
-    staged.write(p, row0 + tile.m + 8 * i, col0 + tile.n);
+    staged.write(p, row0 + warp.m() + 8 * i, col0 + warp.n());
     __syncwarp();  // no lane still reads them
   }
 }

@@ -16,34 +16,33 @@ class Ring {
 
  public:
   static constexpr int BYTES = STAGES * STAGE_BYTES;
-  const int trips;  // along k
 
   __device__ Ring(char* smem, const Matmul<T>& p, int row0, int col0)
-      : trips(ceil_div(p.K, ATile::K)),
+      : left(ceil_div(p.K, ATile::K)),
         smem_(smem),
         A_(p.A.of_batch(blockIdx.z), row0, p.M, p.K),
         B_(p.B.of_batch(blockIdx.z).transposed(), col0, p.N, p.K) {
-    for (int stage = 0; stage < STAGES - 1; ++stage) start();
+#pragma unroll
+    for (int stage = 0; stage < STAGES - 1; ++stage) fill(stage * STAGE_BYTES, stage < left);
   }
 
-  // Starts the next trip's copies. Always commits: so the number of groups in flight says which
-  // have arrived.
-  __device__ void start() {
-    if (started_ < trips) {
-      A_.start(smem_ + filled_);
-      B_.start(smem_ + filled_ + ATile::BYTES);
-    }
-    ++started_;
-    filled_ = after(filled_);
-    cp_async_commit();
-  }
+  int left;  // trips along k, this one included
 
-  // Goes on to the next trip: its tiles are complete, and no warp still reads those of the trip
-  // before.
-  __device__ void next() {
+  // This trip's tiles are complete, and no warp still reads those of the trip before.
+  __device__ void wait() const {
     cp_async_wait<STAGES - 2>();
     __syncthreads();
-    stage_ = after(stage_);
+  }
+
+  // Starts to fill the stage of the trip before.
+  __device__ void start() {
+    fill(stage_ == 0 ? BYTES - STAGE_BYTES : stage_ - STAGE_BYTES, left >= STAGES);
+  }
+
+  // Goes on to the next trip.
+  __device__ void turn() {
+    stage_ = stage_ == BYTES - STAGE_BYTES ? 0 : stage_ + STAGE_BYTES;
+    --left;
   }
 
   // The tiles of this trip.
@@ -51,16 +50,19 @@ class Ring {
   __device__ const char* B() const { return smem_ + stage_ + ATile::BYTES; }
 
  private:
-  __device__ static int after(int stage) {
-    return stage == BYTES - STAGE_BYTES ? 0 : stage + STAGE_BYTES;
+  // Always commits: so the number of groups in flight says which have arrived.
+  __device__ void fill(int stage, bool exists) {
+    if (exists) {
+      A_.start(smem_ + stage);
+      B_.start(smem_ + stage + ATile::BYTES);
+    }
+    cp_async_commit();
   }
 
   char* smem_;
+  int stage_ = 0;  // of this trip, in bytes
   TileLoader<ATile, NUM_THREADS> A_;
   TileLoader<BTile, NUM_THREADS> B_;
-  int started_ = 0;                  // trips
-  int filled_ = 0;                   // where the next tiles go
-  int stage_ = BYTES - STAGE_BYTES;  // where this trip's are: before the first trip, the last
 };
 
 // Lets a kernel have more shared memory than 48 KiB, the most without asking.
@@ -89,16 +91,16 @@ constexpr int MMA_PIPELINED_WM = 64;     // tunable: 32, 64
 constexpr int MMA_PIPELINED_WN = 32;     // tunable: 32, 64
 constexpr int MMA_PIPELINED_STAGES = 4;  // tunable: 2, 3, 4
 
-template <class T>
-using MmaPipelinedTile =
-    MmaTile<T, MMA_PIPELINED_BM, MMA_PIPELINED_BN, MMA_PIPELINED_WM, MMA_PIPELINED_WN>;
-constexpr int MMA_PIPELINED_NUM_THREADS = MmaPipelinedTile<bf16>::NUM_THREADS;
+constexpr int MMA_PIPELINED_NUM_THREADS =
+    MMA_PIPELINED_BM / MMA_PIPELINED_WM * (MMA_PIPELINED_BN / MMA_PIPELINED_WN) * 32;
 
 template <class T, Along A_ALONG, Along B_ALONG>
 struct MmaPipelined {
   using ATile = Tile<T, A_ALONG, MMA_PIPELINED_BM, MMA_PIPELINED_BK, Banks::swizzled>;
   using BTile = Tile<T, B_ALONG, MMA_PIPELINED_BN, MMA_PIPELINED_BK, Banks::swizzled>;
   using Tiles = Ring<ATile, BTile, MMA_PIPELINED_STAGES, MMA_PIPELINED_NUM_THREADS>;
+  using Warp = WarpMma<ATile, BTile, MMA_PIPELINED_WM, MMA_PIPELINED_WN>;
+  static constexpr int SMEM_BYTES = larger(Tiles::BYTES, Warp::STAGING_BYTES);
 };
 
 template <class T, Along A_ALONG, Along B_ALONG>
@@ -109,14 +111,14 @@ __global__ __launch_bounds__(MMA_PIPELINED_NUM_THREADS, 2) void matmul_mma_pipel
   const int row0 = blockIdx.y * MMA_PIPELINED_BM, col0 = blockIdx.x * MMA_PIPELINED_BN;
   typename Types::Tiles ring(smem, p, row0, col0);
 
-  MmaPipelinedTile<T> tile;
-  for (int trip = 0; trip < ring.trips; ++trip) {
-    ring.next();
+  typename Types::Warp warp;
+  for (; ring.left > 0; ring.turn()) {
+    ring.wait();
     ring.start();
-    tile.template multiply<typename Types::ATile, typename Types::BTile>(ring.A(), ring.B());
+    warp.multiply(ring.A(), ring.B());
   }
   __syncthreads();  // no warp still reads the tiles that the sums overwrite
-  write_tile(p, tile, smem, row0, col0);
+  write_tile(p, warp, smem, row0, col0);
 }
 
 template <class T>
@@ -125,8 +127,7 @@ static void launch_mma_pipelined(const MatmulProblem& p, cudaStream_t stream) {
     const dim3 grid(ceil_div(s.N, MMA_PIPELINED_BN), ceil_div(s.M, MMA_PIPELINED_BM), s.batch);
     with_alongs(s, [&](auto a, auto b) {
       const auto kernel = matmul_mma_pipelined_kernel<T, a.value, b.value>;
-      constexpr int BYTES = larger(MmaPipelined<T, a.value, b.value>::Tiles::BYTES,
-                                   MmaPipelinedTile<T>::STAGING_BYTES);
+      constexpr int BYTES = MmaPipelined<T, a.value, b.value>::SMEM_BYTES;
       allow_shared_memory(kernel, BYTES);
       kernel<<<grid, MMA_PIPELINED_NUM_THREADS, BYTES, stream>>>(s);
       CUDA_CHECK_LAUNCH(matmul_mma_pipelined_kernel);
@@ -161,15 +162,16 @@ constexpr int MMA_TUNED_WN = 64;     // tunable: 32, 64
 constexpr int MMA_TUNED_STAGES = 4;  // tunable: 2, 3, 4
 constexpr int MMA_TUNED_GROUP = 8;   // rows of blocks. tunable: 1, 4, 8, 16
 
-template <class T>
-using MmaTunedTile = MmaTile<T, MMA_TUNED_BM, MMA_TUNED_BN, MMA_TUNED_WM, MMA_TUNED_WN>;
-constexpr int MMA_TUNED_NUM_THREADS = MmaTunedTile<bf16>::NUM_THREADS;
+constexpr int MMA_TUNED_NUM_THREADS =
+    MMA_TUNED_BM / MMA_TUNED_WM * (MMA_TUNED_BN / MMA_TUNED_WN) * 32;
 
 template <class T, Along A_ALONG, Along B_ALONG>
 struct MmaTuned {
   using ATile = Tile<T, A_ALONG, MMA_TUNED_BM, MMA_TUNED_BK, Banks::swizzled>;
   using BTile = Tile<T, B_ALONG, MMA_TUNED_BN, MMA_TUNED_BK, Banks::swizzled>;
   using Tiles = Ring<ATile, BTile, MMA_TUNED_STAGES, MMA_TUNED_NUM_THREADS>;
+  using Warp = WarpMma<ATile, BTile, MMA_TUNED_WM, MMA_TUNED_WN>;
+  static constexpr int SMEM_BYTES = larger(Tiles::BYTES, Warp::STAGING_BYTES);
   static_assert(ATile::STEPS % 2 == 0, "two sets of fragments take turns within a trip");
 };
 
@@ -192,34 +194,30 @@ template <class T, Along A_ALONG, Along B_ALONG>
 __global__ __launch_bounds__(MMA_TUNED_NUM_THREADS) void matmul_mma_tuned_kernel(
     const __grid_constant__ Matmul<T> p) {
   using Types = MmaTuned<T, A_ALONG, B_ALONG>;
-  using ATile = typename Types::ATile;
-  using BTile = typename Types::BTile;
   extern __shared__ __align__(128) char smem[];
   const BlockPlace place = grouped_place<MMA_TUNED_GROUP>();
   const int row0 = place.row * MMA_TUNED_BM, col0 = place.col * MMA_TUNED_BN;
   typename Types::Tiles ring(smem, p, row0, col0);
 
-  using Warp = MmaTunedTile<T>;
-  Warp tile;
-  typename Warp::Fragments f[2];
-  const auto read = [&](int step) {
-    f[step % 2] = tile.template fragments<ATile, BTile>(ring.A(), ring.B(), step);
-  };
-  ring.next();
-  if (ring.trips > 0) read(0);
-  for (int trip = 0; trip < ring.trips; ++trip) {
+  typename Types::Warp warp;
+  typename Types::Warp::Fragments f[2];
+  const auto read = [&](int step) { f[step % 2] = warp.read(ring.A(), ring.B(), step); };
+  ring.wait();
+  if (ring.left > 0) read(0);
+  while (ring.left > 0) {
     ring.start();
 #pragma unroll
-    for (int step = 0; step < ATile::STEPS - 1; ++step) {
+    for (int step = 0; step < Types::ATile::STEPS - 1; ++step) {
       read(step + 1);
-      tile.multiply(f[step % 2]);
+      warp.multiply(f[step % 2]);
     }
-    ring.next();
-    if (trip + 1 < ring.trips) read(0);
-    tile.multiply(f[1]);
+    ring.turn();
+    ring.wait();
+    if (ring.left > 0) read(0);
+    warp.multiply(f[1]);
   }
   __syncthreads();  // no warp still reads the tiles that the sums overwrite
-  write_tile(p, tile, smem, row0, col0);
+  write_tile(p, warp, smem, row0, col0);
 }
 
 template <class T>
@@ -228,8 +226,7 @@ static void launch_mma_tuned(const MatmulProblem& p, cudaStream_t stream) {
     const dim3 grid(ceil_div(s.N, MMA_TUNED_BN), ceil_div(s.M, MMA_TUNED_BM), s.batch);
     with_alongs(s, [&](auto a, auto b) {
       const auto kernel = matmul_mma_tuned_kernel<T, a.value, b.value>;
-      constexpr int BYTES =
-          larger(MmaTuned<T, a.value, b.value>::Tiles::BYTES, MmaTunedTile<T>::STAGING_BYTES);
+      constexpr int BYTES = MmaTuned<T, a.value, b.value>::SMEM_BYTES;
       allow_shared_memory(kernel, BYTES);
       kernel<<<grid, MMA_TUNED_NUM_THREADS, BYTES, stream>>>(s);
       CUDA_CHECK_LAUNCH(matmul_mma_tuned_kernel);

@@ -103,18 +103,15 @@ __global__ __launch_bounds__(WMMA_NUM_THREADS,
 
 #pragma unroll
     for (int step = 0; step < ATile::STEPS; ++step) {
-      WmmaFragment<T, wmma::matrix_a, !ATile::BY_K> A_frag[TILES_M];
       WmmaFragment<T, wmma::matrix_b, BTile::BY_K> B_frag[TILES_N];
-#pragma unroll
-      for (int i = 0; i < TILES_M; ++i) load_fragment<ATile>(A_frag[i], A_smem, m + 16 * i, step);
 #pragma unroll
       for (int j = 0; j < TILES_N; ++j) load_fragment<BTile>(B_frag[j], B_smem, n + 16 * j, step);
 #pragma unroll
       for (int i = 0; i < TILES_M; ++i) {
+        WmmaFragment<T, wmma::matrix_a, !ATile::BY_K> A_frag;
+        load_fragment<ATile>(A_frag, A_smem, m + 16 * i, step);
 #pragma unroll
-        for (int j = 0; j < TILES_N; ++j) {
-          wmma::mma_sync(acc[i][j], A_frag[i], B_frag[j], acc[i][j]);
-        }
+        for (int j = 0; j < TILES_N; ++j) wmma::mma_sync(acc[i][j], A_frag, B_frag[j], acc[i][j]);
       }
     }
     __syncthreads();  // no warp still reads the tiles that the next trip, or the sums, overwrite

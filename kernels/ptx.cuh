@@ -67,12 +67,22 @@ __device__ inline void st_global_16(void* global, uint4 value) {
 }
 
 // ------------------------------------------------------------------------------------------------
-// Asynchronous copies, sm_80 (PTX ISA, "cp.async")
+// Shared memory (PTX ISA, "ld")
 
 // The 32-bit address within shared memory that PTX expects.
 __device__ inline uint32_t shared_address(const void* smem) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(smem));
 }
+
+// Loads the 4 bytes at such an address.
+__device__ inline uint32_t ld_shared(uint32_t smem) {
+  uint32_t word;
+  asm volatile("ld.shared.u32 %0, [%1];" : "=r"(word) : "r"(smem) : "memory");
+  return word;
+}
+
+// ------------------------------------------------------------------------------------------------
+// Asynchronous copies, sm_80 (PTX ISA, "cp.async")
 
 // Starts copying 16 bytes, bypassing the L1 cache; both pointers are multiples of 16.
 __device__ inline void cp_async_16(void* smem, const void* global) {

@@ -113,6 +113,38 @@ void for_pieces(const Matrix& matrix, Warp& w, F f) {
   }
 }
 
+// Whether hardware can load A or B in shared memory as ldmatrix does, and nvcc lets it.
+bool is_by_rows(const Matrix& matrix, const WarpAccess& access) {
+  return access.kind == WarpAccess::Kind::Load && access.owner &&
+         bits_of(matrix.layout.type) == 16 && matrix.layout.word_step > 1 &&
+         matrix.layout.alignment % 16 == 0;
+}
+
+// Reports the rows of 16 bytes of its 8 x 8 matrices, four matrices at a time.
+void tell_rows(const Matrix& matrix, Warp& w, const Inst* in, WarpAccess& access) {
+  const Layout& m = matrix.layout;
+  const int lines = m.lines_along_y ? m.x : m.y, length = m.lines_along_y ? m.y : m.x;
+  int lane = 0;
+  access.bytes = 16;
+  for (int line = 0; line < lines; line += 8) {
+    for (int begin = 0; begin < length; begin += 8) {
+      for (int row = 0; row < 8; row++, lane++) {
+        const uint8_t* at = matrix.lines[line + row] + 2 * begin;
+        access.mask |= Mask{1} << lane;
+        access.address[lane] = static_cast<uint64_t>(at - access.owner->shared);
+      }
+      if (lane == LANES) {
+        observe_access(w, in, access);
+        access.mask = 0;
+        lane = 0;
+      }
+    }
+  }
+  if (access.mask) {
+    observe_access(w, in, access);
+  }
+}
+
 // Reports what the warp reads or writes: for each register, the lanes' pieces.
 void tell(const Matrix& matrix, Warp& w, const Inst* in, WarpAccess::Kind kind) {
   const Launch& launch = *w.block->worker->launch;
@@ -124,6 +156,9 @@ void tell(const Matrix& matrix, Warp& w, const Inst* in, WarpAccess::Kind kind) 
   access.kind = kind;
   access.where = owner ? WarpAccess::Where::Shared : WarpAccess::Where::Global;
   access.owner = owner;
+  if (is_by_rows(matrix, access)) {
+    return tell_rows(matrix, w, in, access);
+  }
   for_pieces(matrix, w, [&](const uint8_t*, const uint8_t* memory, int bytes, int lane) {
     if ((access.mask >> lane) & 1) {
       observe_access(w, in, access);
