@@ -138,6 +138,8 @@ def test_the_cache_is_by_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         "  s[threadIdx.x] = x[1];\n  __syncthreads();\n  x[threadIdx.x] = s[63 - threadIdx.x];\n}\n"
     )
     assert resources.of_file(source, "75")["k"].shared_bytes == 256
+    source.write_text("int no_kernel;\n")
+    assert resources.of_file(source, "75") == {}
     source.write_text("__global__ void k(float* x) { x = y; }\n")
     with pytest.raises(BuildError, match="k.cu:1"):
         resources.of_file(source, "75")

@@ -197,7 +197,7 @@ def _entries(report: str) -> list[tuple[str, str]]:
     """(mangled name, the compiler's lines about it) for every kernel."""
     found = list(_ENTRY.finditer(report))
     ends = [entry.start() for entry in found[1:]] + [len(report)]
-    return [(entry[1], report[entry.end() : end]) for entry, end in zip(found, ends, strict=True)]
+    return [(entry[1], report[entry.end() : end]) for entry, end in zip(found, ends, strict=False)]
 
 
 def _resources(text: str, machine: tuple[Region, ...]) -> Resources:
