@@ -268,6 +268,7 @@ static constexpr Rung<MatmulProblem> RUNGS[] = {
     {"conflict_free", matmul_conflict_free, FP32},
     {"warp_tiles", matmul_warp_tiles, FP32},
     {"async", matmul_async, FP32_SM80},
+    {"split_k", matmul_split_k, FP32_SM80},
     {"wmma", matmul_wmma, TENSOR},
     {"mma", matmul_mma, TENSOR_INT8},
     {"mma_swizzled", matmul_mma_swizzled, TENSOR},

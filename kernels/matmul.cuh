@@ -272,6 +272,7 @@ void matmul_vectorized(const MatmulProblem& p, cudaStream_t stream);
 void matmul_conflict_free(const MatmulProblem& p, cudaStream_t stream);
 void matmul_warp_tiles(const MatmulProblem& p, cudaStream_t stream);
 void matmul_async(const MatmulProblem& p, cudaStream_t stream);
+void matmul_split_k(const MatmulProblem& p, cudaStream_t stream);
 void matmul_wmma(const MatmulProblem& p, cudaStream_t stream);
 void matmul_mma(const MatmulProblem& p, cudaStream_t stream);
 void matmul_mma_swizzled(const MatmulProblem& p, cudaStream_t stream);

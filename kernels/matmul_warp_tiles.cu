@@ -29,8 +29,8 @@ constexpr int WARP_TILES_WN = 32;   // tunable: 16, 32, 64
 using WarpTilesTile = WarpTile<WARP_TILES_BM, WARP_TILES_BN, WARP_TILES_WM, WARP_TILES_WN>;
 constexpr int WARP_TILES_NUM_THREADS = WarpTilesTile::NUM_THREADS;
 
-__global__ __launch_bounds__(WARP_TILES_NUM_THREADS,
-                             2) void matmul_warp_tiles_kernel(const Matmul<float> p) {
+__global__ __launch_bounds__(WARP_TILES_NUM_THREADS, 2) void matmul_warp_tiles_kernel(
+    const __grid_constant__ Matmul<float> p) {
   constexpr int BM = WARP_TILES_BM, BN = WARP_TILES_BN, BK = WARP_TILES_BK, PAD = 4;
   constexpr int NUM_THREADS = WARP_TILES_NUM_THREADS;
   __shared__ alignas(16) float A_smem[BK][BM + PAD];
@@ -74,61 +74,36 @@ void matmul_warp_tiles(const MatmulProblem& p, cudaStream_t stream) {
 //             2          arriving     start        multiply
 //
 // Changes  vs warp_tiles: AsyncCopies for load_tile_4, a ring for the one pair of tiles. As copies
-//          hide their latency themselves, 8 warps of 64 x 32 do, and each thread has 8 x 8
+//          hide their latency themselves, 8 warps of 64 x 64 do, and each thread has 16 x 8
 //          elements.
-// FLOP/B   Global: 32. Shared: 2 FLOP per byte read, 10.7 per distinct byte; warp_tiles: 1.33 and
-//          8.
-// Shape    256 threads, 8.25 KiB smem per stage: 24.75; 1 __syncthreads per tile; 2 blocks per SM.
+// FLOP/B   Global: 2 BM BN / (4 (BM + BN)) = 43; warp_tiles: 32. Shared: 2.67 FLOP per byte read, 16
+//          per distinct byte; warp_tiles: 1.33 and 8.
+// Shape    256 threads, 12.25 KiB smem per stage: 36.75; 1 __syncthreads per tile; 1 block per SM,
+//          as 128 sums per thread leave room for no other.
 // Trap     One barrier does for two things: this trip's copies of *all* threads have arrived (each
 //          has waited for its own), and nobody still multiplies the stage that is filled next,
 //          which is that of the trip before. So the copies start after it. A, along k, is
 //          transposed on the way: 4 bytes per copy. Only B goes by 16.
-// Next     It is limited by the instructions that warps issue: 80% are FMAs. And where C has few
-//          tiles, most SMs have none: K would have to be split.
+// Next     It is limited by the instructions that warps issue, and 88% of those are FMAs. But where
+//          C has few tiles, most SMs have none: split_k.
 constexpr int ASYNC_BM = 128;    // tunable: 64, 128
-constexpr int ASYNC_BN = 128;    // tunable: 64, 128
+constexpr int ASYNC_BN = 256;    // tunable: 64, 128, 256
 constexpr int ASYNC_BK = 8;      // tunable: 8, 16
 constexpr int ASYNC_WM = 64;     // tunable: 32, 64
-constexpr int ASYNC_WN = 32;     // tunable: 16, 32, 64
+constexpr int ASYNC_WN = 64;     // tunable: 16, 32, 64
 constexpr int ASYNC_STAGES = 3;  // tunable: 2, 3, 4
 using AsyncTile = WarpTile<ASYNC_BM, ASYNC_BN, ASYNC_WM, ASYNC_WN>;
 constexpr int ASYNC_NUM_THREADS = AsyncTile::NUM_THREADS;
-static_assert(ASYNC_STAGES >= 2, "one stage is multiplied while another is filled");
+// Blocks per SM that its registers have room for: more than 64 sums per thread leave it for one.
+constexpr int ASYNC_MIN_BLOCKS = ASYNC_WM * ASYNC_WN / 32 > 64 ? 1 : 2;
 
 template <bool A_WIDE, bool B_WIDE>
-__global__ __launch_bounds__(ASYNC_NUM_THREADS, 2) void matmul_async_kernel(const Matmul<float> p) {
-  constexpr int BM = ASYNC_BM, BN = ASYNC_BN, BK = ASYNC_BK, STAGES = ASYNC_STAGES, PAD = 4;
-  constexpr int NUM_THREADS = ASYNC_NUM_THREADS;
-  __shared__ alignas(16) float A_smem[STAGES][BK][BM + PAD];
-  __shared__ alignas(16) float B_smem[STAGES][BK][BN + PAD];
-
-  const int row0 = blockIdx.y * BM;
-  const int col0 = blockIdx.x * BN;
-  const int trips = ceil_div(p.K, BK);
-  const AsyncCopies<NUM_THREADS, BK, BM, A_WIDE> A(p.A.of_batch(blockIdx.z), row0, p.M);
-  const AsyncCopies<NUM_THREADS, BK, BN, B_WIDE> B(p.B.of_batch(blockIdx.z).transposed(), col0,
-                                                   p.N);
-  // Always commits: so the number of groups in flight says which have arrived.
-  const auto start = [&](int trip) {
-    const int stage = trip % STAGES;
-    if (trip < trips) {
-      A.start(A_smem[stage], trip * BK, p.K);
-      B.start(B_smem[stage], trip * BK, p.K);
-    }
-    cp_async_commit();
-  };
-  for (int trip = 0; trip < STAGES - 1; ++trip) start(trip);
-
+__global__ __launch_bounds__(ASYNC_NUM_THREADS, ASYNC_MIN_BLOCKS) void matmul_async_kernel(
+    const __grid_constant__ Matmul<float> p) {
+  const int row0 = blockIdx.y * ASYNC_BM, col0 = blockIdx.x * ASYNC_BN;
   AsyncTile tile;
-  for (int trip = 0; trip < trips; ++trip) {
-    cp_async_wait<STAGES - 2>();
-    __syncthreads();  // this trip's tiles are complete; no warp still reads those of the last
-    start(trip + STAGES - 1);
-
-    const int stage = trip % STAGES;
-#pragma unroll
-    for (int k = 0; k < BK; ++k) tile.multiply(A_smem[stage][k], B_smem[stage][k]);
-  }
+  multiply_async<AsyncTile, ASYNC_BK, ASYNC_STAGES, A_WIDE, B_WIDE>(
+      tile, p.A.of_batch(blockIdx.z), p.B.of_batch(blockIdx.z), p, row0, col0, 0, p.K);
   write_tile(p, tile, row0, col0);
 }
 

@@ -21,8 +21,9 @@
 // A warp's read of 16 bytes per lane takes four wavefronts, one for each quarter of its lanes; two,
 // if all pairs of lanes i, i ^ 1, or all pairs i, i ^ 2, want the same. Here the first holds for
 // the reads of B_smem, the second for those of A_smem.
-template <int BM, int BN, int WM, int WN>
+template <int BLOCK_M, int BLOCK_N, int WM, int WN>
 struct WarpTile {
+  static constexpr int BM = BLOCK_M, BN = BLOCK_N;
   static_assert(BM % WM == 0 && BN % WN == 0, "warps cover the block's tile");
   static_assert(WM % 32 == 0 && WN % 16 == 0, "8 x 4 lanes with 4 x 4 elements cover the warp's");
   static constexpr int NUM_THREADS = BM / WM * (BN / WN) * 32;
@@ -80,12 +81,24 @@ struct WarpTile {
   }
 };
 
+__device__ inline void write_4_within(const Matmul<float>& p, int row, int col, float4 sums) {
+  const float sum[4] = {sums.x, sums.y, sums.z, sums.w};
+  if (row < p.M) write_4(p, row, col, sum, aligned_4(p));
+}
+
+// A function of its own, so that all that can become of a sum is compiled once, not for each four.
+__device__ __noinline__ inline void call_write_4(const Matmul<float>& p, int row, int col,
+                                                 float4 sums) {
+  write_4_within(p, row, col, sums);
+}
+
 // Writes the block's tile of C, whose first element is (row0, col0).
 template <class Tile>
 __device__ void write_tile(const Matmul<float>& p, const Tile& tile, int row0, int col0) {
-  const bool aligned = aligned_4(p);
+  constexpr bool MANY = Tile::GROUPS_M * 4 * Tile::GROUPS_N > 8;
+  const auto write = MANY ? call_write_4 : write_4_within;
   tile.for_each_4([&](int m, int n, const float (&sums)[4]) {
-    if (row0 + m < p.M) write_4(p, row0 + m, col0 + n, sums, aligned);
+    write(p, row0 + m, col0 + n, {sums[0], sums[1], sums[2], sums[3]});
   });
 }
 
@@ -95,7 +108,7 @@ __device__ void write_tile(const Matmul<float>& p, const Tile& tile, int row0, i
 //
 // What stays the same from tile to tile is computed once.
 template <int NUM_THREADS, int BK, int LENGTH, bool WIDE>
-struct AsyncCopies {
+class AsyncCopies {
   static constexpr int WIDTH = WIDE ? 4 : 1;  // floats per copy
   static constexpr int COPIES = BK * LENGTH / (WIDTH * NUM_THREADS);
   static constexpr int ALONG = WIDE ? LENGTH / WIDTH : BK;  // adjacent threads, before they wrap
@@ -103,40 +116,81 @@ struct AsyncCopies {
   static_assert(NUM_THREADS % ALONG == 0, "a thread's copies are a constant distance apart");
   static constexpr int APART = NUM_THREADS / ALONG;  // rows of the tile if WIDE, else columns
 
-  const float* from;  // the first copy's, for k0 = 0
-  int64_t apart;      // from the source of one copy to that of the next
-  int64_t step;       // from one step of k to the next
-  int i, k;           // of the first copy, in the tile
-  int rows_left;      // of the source, from there on
-
-  // The tile begins at row i0 of the source, which has so many rows.
-  __device__ AsyncCopies(const Matrix<const float>& source, int i0, int rows) {
+ public:
+  // The tiles begin at row i0 of the source, which is rows x cols, and at column k0.
+  __device__ AsyncCopies(const Matrix<const float>& source, int i0, int rows, int k0, int cols) {
     const int first = threadIdx.x % ALONG, second = threadIdx.x / ALONG;
-    i = WIDE ? first * WIDTH : second;
-    k = WIDE ? second : first;
-    rows_left = rows - (i0 + i);
-    from = source.at(i0 + i, k);
-    step = source.col;
-    apart = APART * (WIDE ? source.col : source.row);
+    i_ = WIDE ? first * WIDTH : second;
+    k_ = WIDE ? second : first;
+    rows_left_ = rows - (i0 + i_);
+    cols_left_ = cols - (k0 + k_);
+    from_ = source.at(i0 + i_, k0 + k_);
+    apart_ = APART * (WIDE ? source.col : source.row);
+    next_ = BK * source.col;
   }
 
-  // Starts copying the steps k0, k0 + 1, ... of k, of which there are `cols`. What does not exist
-  // becomes 0, and its address is not used.
+  // Starts copying the next tile. What does not exist becomes 0, and its address is not used.
   template <int STRIDE>
-  __device__ void start(float (&tile)[BK][STRIDE], int k0, int cols) const {
-    const float* at = from + k0 * step;
+  __device__ void start(float (&tile)[BK][STRIDE]) {
+    const int width = WIDE ? max(0, min(4, rows_left_)) : 1;
 #pragma unroll
-    for (int c = 0; c < COPIES; ++c, at += apart) {
+    for (int c = 0; c < COPIES; ++c) {
+      const bool exists = c * APART < (WIDE ? cols_left_ : rows_left_) && (WIDE || cols_left_ > 0);
+      const int bytes = exists ? width * sizeof(float) : 0;
       if constexpr (WIDE) {
-        const int count = k0 + k + c * APART < cols ? max(0, min(4, rows_left)) : 0;
-        cp_async_16(&tile[k + c * APART][i], at, count * sizeof(float));
+        cp_async_16(&tile[k_ + c * APART][i_], from_ + c * apart_, bytes);
       } else {
-        const bool exists = k0 + k < cols && c * APART < rows_left;
-        cp_async_4(&tile[k][i + c * APART], at, exists ? sizeof(float) : 0);
+        cp_async_4(&tile[k_][i_ + c * APART], from_ + c * apart_, bytes);
       }
     }
+    from_ += next_;
+    cols_left_ -= BK;
   }
+
+ private:
+  const float* from_;          // of the first copy
+  int64_t apart_, next_;       // from one copy, from one tile to the next
+  int i_, k_;                  // of the first copy, in the tile
+  int rows_left_, cols_left_;  // of the source, from there on
 };
+
+// The sums of the tile's elements of C over steps begin..end-1 of k, with STAGES pairs of tiles on
+// their way. The block's part of A begins at row0, that of B at col0.
+template <class Tile, int BK, int STAGES, bool A_WIDE, bool B_WIDE>
+__device__ void multiply_async(Tile& tile, const Matrix<const float>& A,
+                               const Matrix<const float>& B, const Matmul<float>& p, int row0,
+                               int col0, int begin, int end) {
+  constexpr int BM = Tile::BM, BN = Tile::BN, NUM_THREADS = Tile::NUM_THREADS, PAD = 4;
+  static_assert(STAGES >= 2, "one stage is multiplied while another is filled");
+  static_assert(STAGES * BK * (BM + BN + 2 * PAD) * sizeof(float) <= 48 * 1024,
+                "a kernel has at most 48 KiB of shared memory, unless it is dynamic");
+  __shared__ alignas(16) float A_smem[STAGES][BK][BM + PAD];
+  __shared__ alignas(16) float B_smem[STAGES][BK][BN + PAD];
+
+  AsyncCopies<NUM_THREADS, BK, BM, A_WIDE> A_copies(A, row0, p.M, begin, end);
+  AsyncCopies<NUM_THREADS, BK, BN, B_WIDE> B_copies(B.transposed(), col0, p.N, begin, end);
+  const int trips = ceil_div(end - begin, BK);
+  // Always commits: so the number of groups in flight says which have arrived.
+  const auto start = [&](int trip) {
+    const int stage = trip % STAGES;
+    if (trip < trips) {
+      A_copies.start(A_smem[stage]);
+      B_copies.start(B_smem[stage]);
+    }
+    cp_async_commit();
+  };
+  for (int trip = 0; trip < STAGES - 1; ++trip) start(trip);
+
+  for (int trip = 0; trip < trips; ++trip) {
+    cp_async_wait<STAGES - 2>();
+    __syncthreads();  // this trip's tiles are complete; no warp still reads those of the last
+    start(trip + STAGES - 1);
+
+    const int stage = trip % STAGES;
+#pragma unroll
+    for (int k = 0; k < BK; ++k) tile.multiply(A_smem[stage][k], B_smem[stage][k]);
+  }
+}
 
 // Returns run(a_wide, b_wide): whether tiles of A and B can be loaded 16 bytes at a time.
 template <class Run>
