@@ -332,7 +332,7 @@ struct Staged {
 template <class ATile, class BTile, int WM, int WN, bool HALF_SUMS = false>
 struct WarpMma {
   using T = typename ATile::Element;
-  static constexpr int BM = ATile::OUTER, BN = BTile::OUTER;
+  static constexpr int BM = ATile::OUTER, BN = BTile::OUTER, STEPS = ATile::STEPS;
   static_assert(BM % WM == 0 && BN % WN == 0, "warps cover the block's tile");
   static_assert(WM % 16 == 0 && WN % 16 == 0, "fragments, of 16, cover the warp's");
   static constexpr int NUM_THREADS = BM / WM * (BN / WN) * 32;
@@ -400,8 +400,7 @@ struct WarpMma {
 // Writes what becomes of the block's sums, from row row0 and column col0 of C on. `smem`, of at
 // least STAGING_BYTES, is no longer used by any thread of the block.
 template <class Warp, class T>
-__device__ void write_tile(const Matmul<T>& p, const Warp& warp, char* smem, int row0,
-                           int col0) {
+__device__ void write_tile(const Matmul<T>& p, const Warp& warp, char* smem, int row0, int col0) {
   const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
   auto& staged = reinterpret_cast<typename Warp::Staging*>(smem)[threadIdx.x / 32];
 #pragma unroll

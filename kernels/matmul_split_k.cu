@@ -53,13 +53,17 @@ static void launch_split_k(const Matmul<float>& p, int parts, cudaStream_t strea
 
 void matmul_split_k(const MatmulProblem& p, cudaStream_t stream) {
   static constexpr TileShape SHAPES[] = {
-      {128, 256, SPLIT_K_BK, 16.0, 1},
-      {SPLIT_K_SMALL_BM, SPLIT_K_SMALL_BN, SPLIT_K_SMALL_BK, 2.4, 4},
+      {.BM = 128, .BN = 256, .BK = SPLIT_K_BK, .per_sm = 1, .trip = 1.2},
+      {.BM = SPLIT_K_SMALL_BM,
+       .BN = SPLIT_K_SMALL_BN,
+       .BK = SPLIT_K_SMALL_BK,
+       .per_sm = 6,
+       .trip = 0.27},
   };
   for_each_slice<float>(p, SPLIT_K_SMALL_BM, [&](const Matmul<float>& s) {
     const Split split = choose_split(s, SHAPES);
     in_parts(p, s, split.parts, stream, [&](const Matmul<float>& part, int parts) {
-      if (split.tile == 0) return launch_split_k<SplitKTile, SPLIT_K_BK, 1>(part, parts, stream);
+      if (split.shape == 0) return launch_split_k<SplitKTile, SPLIT_K_BK, 1>(part, parts, stream);
       launch_split_k<SplitKSmallTile, SPLIT_K_SMALL_BK, 4>(part, parts, stream);
     });
   });

@@ -4,18 +4,17 @@
 
 #include "matmul.cuh"
 
-// What a launch looks like: tiles of C times parts of k.
-struct Split {
-  int tile;   // which of the tile shapes
-  int parts;  // of k, a block each
-  double cost;
-};
-
 // A tile of C that a rung can choose.
 struct TileShape {
   int BM, BN, BK;
-  double trip;  // what BK steps of k cost a block, relative to others
-  int per_sm;   // blocks on an SM
+  int per_sm;   // blocks that an SM holds at a time
+  double trip;  // how long one of them takes for BK steps of k, in us
+};
+
+// What a launch looks like.
+struct Split {
+  int shape = 0;  // which of the tile shapes
+  int parts = 1;  // of k, a block each
 };
 
 inline int multiprocessors() {
@@ -25,25 +24,35 @@ inline int multiprocessors() {
   return count;
 }
 
-// The cheapest of the shapes and the numbers of parts. Blocks run in waves, each as long as one
-// block, and a wave that is not full costs as much as a full one. A block takes START trips longer
-// than its share of k; adding up the parts costs ADD trips each.
+// The shape and the number of parts that should take the least time. Blocks run in waves: of the last
+// one, an SM has fewer, or none. The constants are those of an
+// H200, rounded; others differ in all of them at once, by and large.
 template <class T, int SHAPES>
 Split choose_split(const Matmul<T>& p, const TileShape (&shapes)[SHAPES]) {
-  constexpr int MOST_PARTS = 32, START = 6, ADD = 3;
+  constexpr int MOST_PARTS = 32;
+  constexpr double START = 1.5;         // until a wave's first tiles have arrived, in us
+  constexpr double LAUNCH = 4.0;        // of the kernel that adds up the parts
+  constexpr double BYTES_PER_US = 3e6;  // of the parts, which are written and read
   const int64_t sms = multiprocessors();
-  Split best = {0, 1, -1};
+  Split best;
+  double best_time = -1;
   for (int i = 0; i < SHAPES; ++i) {
     const TileShape& shape = shapes[i];
     const int64_t tiles = int64_t{ceil_div(p.M, shape.BM)} * ceil_div(p.N, shape.BN) * p.batch;
     const int trips = ceil_div(p.K, shape.BK);
-    for (int parts = 1; parts <= MOST_PARTS && parts <= max(1, trips); ++parts) {
+    const double bytes = 2.0 * sizeof(Sum<T>) * p.M * p.N * p.batch;  // of each part
+    for (int parts = 1; parts == 1 || (parts <= MOST_PARTS && parts <= trips); ++parts) {
       if (parts > 1 && tiles * parts > MAX_GRID_YZ) break;
-      const int64_t waves = ceil_div(tiles * parts, sms * shape.per_sm);
-      const double adding = parts > 1 ? ADD * parts : 0;
-      const double cost =
-          shape.trip * shape.per_sm * waves * (ceil_div(trips, parts) + START) + adding;
-      if (best.cost < 0 || cost < best.cost) best = {i, parts, cost};
+      const int64_t waves = tiles * parts / (sms * shape.per_sm);
+      const int64_t rest = ceil_div(tiles * parts % (sms * shape.per_sm), sms);  // on an SM
+      const double block = shape.trip * ceil_div(trips, parts);
+      double time = waves * (START + shape.per_sm * block);
+      if (rest > 0) time += START + rest * block;
+      if (parts > 1) time += LAUNCH + parts * bytes / BYTES_PER_US;
+      if (best_time < 0 || time < best_time) {
+        best = {i, parts};
+        best_time = time;
+      }
     }
   }
   return best;
