@@ -128,12 +128,13 @@ def test_wider_machine_loads_are_fewer() -> None:
     ("form", "rate"),
     [
         ("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16", 4096),
-        ("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32", 2048),
-        ("mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32", 8192),
+        ("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32", 0.63 * 2048),
+        ("wmma.mma.sync.aligned.row.col.m16n16k16.f32.f32", 0.63 * 4096),
+        ("mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32", 0.63 * 8192),
         ("mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64", 256),
     ],
 )
-def test_tensor_cores_by_type(form: str, rate: int) -> None:
+def test_tensor_cores_by_type(form: str, rate: float) -> None:
     busy = launch(tensor_flops=1320 * 10**6, forms={form: 10}, warp_instructions=10)
     expected = 1e3 * H200.seconds(10 * 10**6 / rate)
     assert of(busy, machine(FFMA)).parts["tensor"] == pytest.approx(expected)

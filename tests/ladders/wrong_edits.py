@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 from workbench.toolchain import kernels_dir
 
-BARRIER = re.compile(r"(?:__syncthreads|cluster_(?:sync|wait)|cp_async_wait<\w+>)\(\);.*")
+BARRIER = re.compile(
+    r"(?:__sync(?:threads|warp)|cluster_(?:sync|wait)|cp_async_wait<[^>]+>)\(\);.*"
+)
 SHAPES = {  # with more than one tile each way and ragged edges
     "matmul": "M=70,N=75,K=85",
     "softmax": "rows=9,cols=2100",
@@ -20,6 +22,8 @@ SHAPES = {  # with more than one tile each way and ragged edges
     "transpose": "M=80,N=144",
 }
 LONG_ROW = "rows=2,cols=20000"  # for a cluster
+CHUNKS = "M=136,N=144,K=200"  # rows of whole chunks; more trips than a ring has stages
+PARTS = "M=20,N=136,K=904"  # whose k is split
 
 
 @dataclass(frozen=True)
@@ -115,8 +119,42 @@ SWAPPED = (
         "async",
         "lane / 2 % 4 * 4",
         "lane % 4 * 4",
-        touches=("warp_tiles",),
+        touches=("warp_tiles", "split_k"),
         file="matmul_warp_tiles.cuh",
+    ),
+    Edit(
+        "matmul",
+        "mma",
+        "FOR_A ? i % 2 : i / 2",
+        "FOR_A ? i / 2 : i % 2",
+        touches=("mma_swizzled", "mma_pipelined", "mma_tuned"),
+        shape=CHUNKS,
+        file="matmul_mma.cuh",
+    ),
+    Edit(
+        "matmul",
+        "mma_swizzled",
+        "(chunk ^ pattern) * 16",
+        "chunk * 16",
+        touches=("mma_pipelined", "mma_tuned"),
+        shape=CHUNKS,
+        file="matmul_mma.cuh",
+    ),
+    Edit(
+        "matmul",
+        "wmma",
+        "ROW_MAJOR, nvcuda::wmma::row_major, nvcuda::wmma::col_major",
+        "ROW_MAJOR, nvcuda::wmma::col_major, nvcuda::wmma::row_major",
+        shape=CHUNKS,
+        file="matmul_wmma.cu",
+    ),
+    Edit(
+        "matmul",
+        "mma_tuned",
+        "if (ring.left > 0) read(0);\n    warp.multiply(f[1]);",
+        "warp.multiply(f[1]);\n    if (ring.left > 0) read(1);",
+        shape=CHUNKS,
+        file="matmul_mma_ring.cuh",
     ),
     Edit(
         "softmax_backward",
@@ -200,11 +238,55 @@ UNGUARDED = (
     Edit(
         "matmul",
         "async",
-        "const bool exists = k0 + k < cols && c * APART < rows_left;",
-        "const bool exists = k0 + k < cols;",
+        "c * APART < (WIDE ? cols_left_ : rows_left_) && (WIDE || cols_left_ > 0)",
+        "cols_left_ > 0",
+        touches=("split_k",),
         tensor="a",
         line_of="cp_async_4(",
         file="matmul_warp_tiles.cuh",
+    ),
+    Edit(
+        "matmul",
+        "split_k",
+        "end = min(p.K, begin + steps)",
+        "end = begin + steps",
+        shape=PARTS,
+        tensor="a|b",
+        line_of="cp_async_4(",
+        behind="",
+        file="matmul_split_k.cu",
+    ),
+    Edit(
+        "matmul",
+        "mma",
+        "c * APART < across_left_ ? max(0, min(PER_CHUNK, along_left_)) : 0",
+        "max(0, min(PER_CHUNK, along_left_))",
+        touches=("wmma", "mma_swizzled", "mma_pipelined", "mma_tuned"),
+        shape=CHUNKS,
+        tensor="a|b",
+        line_of="chunks[c] = *reinterpret_cast<const Chunk<T>*>(from(c))",
+        file="matmul_mma.cuh",
+    ),
+    Edit(
+        "matmul",
+        "mma_pipelined",
+        "row < rows_left_ ? cols_left_ - chunk * PER_CHUNK : 0",
+        "cols_left_ - chunk * PER_CHUNK",
+        touches=("wmma", "mma", "mma_swizzled", "mma_tuned"),
+        tensor="a|b",
+        line_of="if (e < count) elements.element[e] =",
+        file="matmul_mma.cuh",
+    ),
+    Edit(
+        "matmul",
+        "mma_tuned",
+        "if (row0 + r < p.M) write_4(",
+        "write_4(",
+        touches=("wmma", "mma", "mma_swizzled", "mma_pipelined"),
+        shape="M=31,N=64,K=40",  # one row too many, in the guard band
+        tensor="out",
+        line_of="",
+        file="matmul_mma.cuh",
     ),
     Edit(
         "softmax",
@@ -279,6 +361,25 @@ WRONG_FORMULA = (
         "value",
         touches=("thread_tile_1d",),
         file="matmul.cuh",
+    ),
+    Edit(
+        "matmul",
+        "split_k",
+        "sum += from[part * elements]",
+        "sum = from[part * elements]",
+        touches=("mma_tuned",),
+        shape=PARTS,
+        file="matmul_split_k.cuh",
+    ),
+    Edit(
+        "matmul",
+        "mma_pipelined",
+        "max(0, min(PER_CHUNK, along_left_))",
+        "PER_CHUNK",
+        touches=("wmma", "mma", "mma_swizzled", "mma_tuned"),
+        shape="M=130,N=75,K=85",
+        layout="pitched",
+        file="matmul_mma.cuh",
     ),
     Edit("softmax", "naive", "const float inverse = 1.0f / sum", "const float inverse = sum"),
     Edit(
@@ -382,7 +483,14 @@ BARRIER_USERS = {
     "matmul.cu": ("matmul/tiled", "matmul/tiled_16"),
     "matmul_thread_tiles.cu": ("matmul/thread_tile_1d", "matmul/thread_tile"),
     "matmul_vectorized.cu": ("matmul/vectorized", "matmul/conflict_free"),
-    "matmul_warp_tiles.cu": ("matmul/warp_tiles", "matmul/async"),
+    "matmul_warp_tiles.cu": ("matmul/warp_tiles",),
+    "matmul_warp_tiles.cuh": ("matmul/async", "matmul/split_k"),
+    "matmul_wmma.cu": ("matmul/wmma",),
+    "matmul_mma.cu": ("matmul/mma", "matmul/mma_swizzled"),
+    "matmul_mma.cuh": tuple(f"matmul/mma{r}" for r in ("", "_swizzled", "_pipelined", "_tuned")),
+    "matmul_mma_ring.cuh": ("matmul/mma_pipelined", "matmul/mma_tuned"),
+    "matmul_mma_pipelined.cu": ("matmul/mma_pipelined",),
+    "matmul_mma_tuned.cu": ("matmul/mma_tuned",),
     "softmax.cu": ("softmax/block_per_row", "softmax/coarsened"),
     "softmax_cub.cu": ("softmax/cub",),
     "softmax_cluster.cu": ("softmax/cluster",),
@@ -415,6 +523,7 @@ def barriers() -> tuple[Edit, ...]:
             checked, *others = [r for r in rungs if _in_kernel(text, match.start(), r)] or rungs
             op, _, rung = checked.partition("/")
             shape = LONG_ROW if rung.startswith("cluster") else ""
+            shape = CHUNKS if "mma" in rung else shape
             own = f" {op}_{rung}_kernel(const"  # kernels may have textually identical barriers
             behind = own if _in_kernel(text, match.start(), checked) else ""
             edits.append(
@@ -437,6 +546,12 @@ FIRST = 1  # and what fits into this many builds is edited
 # Left out of the copies of the kernels: no edit needs it, and it takes most of the time.
 CUB = '    {"cub", softmax_cub},\n'
 LEFT_OUT = {
+    "matmul_mma.cuh": (
+        "  if (p.A.dtype == DType::bfloat16) return run(bf16());\n  return run(float());\n",
+        "  if (a_along_k && b_along_k) return run(k, k);\n",
+        "    if (b_along_k) return run(outer, k);\n    return run(outer, outer);\n",
+    ),
+    "matmul_mma.cu": ("  if (p.A.dtype == DType::int8) return launch_mma<int8_t>(p, stream);\n",),
     "attention_flash.cu": (
         "  if (p.D == 64) return launch_flash<64>(p, stream);\n",
         "  if (p.D == 128) return launch_flash<128>(p, stream);\n",

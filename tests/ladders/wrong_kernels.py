@@ -22,7 +22,8 @@ from workbench.toolchain import kernels_dir
 def verdict(target: str, op: str, name: str, shape: str, layout: str) -> dict:
     operator = operators.get(op)
     rung = next(rung for rung in builds.rungs(op) if rung.name == name)
-    case = operator.case(shape, **({"layout": layout} if layout else {}))
+    dtype = "float32" if "float32" in rung.dtypes else rung.dtypes[0]
+    case = operator.case(shape, dtype=dtype, **({"layout": layout} if layout else {}))
     try:
         result = verify.check_rung(operator, rung, case, target)
     except verify.StickyError as error:

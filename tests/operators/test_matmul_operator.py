@@ -5,6 +5,7 @@ import torch
 
 from workbench import matmul, rungs
 from workbench.operators.matmul import reference, tolerance
+from workbench.operators.operator import torch_dtype
 
 BATCHES = (
     ((), ()),
@@ -25,8 +26,9 @@ def matrices(*shape, device, dtype=torch.float32):
     return torch.randn(shape, device=device, dtype=dtype)
 
 
-def close(got, a, b, **given) -> bool:
-    return bool(((got.double() - reference(a, b, **given)).abs() <= tolerance(a, b, **given)).all())
+def close(got, a, b, out_dtype=None, **given) -> bool:
+    allowed = tolerance(a, b, **given, out_dtype=out_dtype)
+    return bool(((got.double() - reference(a, b, **given)).abs() <= allowed).all())
 
 
 @pytest.mark.parametrize(("left", "right"), BATCHES, ids=str)
@@ -64,12 +66,79 @@ def test_batches_that_differ(target, device, a, b, says):
         matmul(matrices(*a, device=device), matrices(*b, device=device))
 
 
-@pytest.mark.parametrize("name", [rung.name for rung in rungs("matmul")])
-def test_a_factor_of_zero_does_not_read_c(target, device, name):
-    a, b = matrices(5, 6, device=device), matrices(6, 7, device=device)
-    c = torch.full((5, 7), torch.nan, device=device)
+@pytest.mark.parametrize("rung", rungs("matmul"), ids=lambda rung: rung.name)
+def test_a_factor_of_zero_does_not_read_c(target, device, rung):
+    name, dtype = rung.name, torch_dtype(rung.dtypes[0])
+    a, b = matrices(5, 6, device=device, dtype=dtype), matrices(6, 7, device=device, dtype=dtype)
+    c = torch.full((5, 7), torch.nan, device=device, dtype=dtype)
     assert torch.equal(matmul(a, b, c=c, beta=0, kernel=name), matmul(a, b, kernel=name))
     assert matmul(a, b, c=c, beta=1, kernel=name).isnan().all()
+
+
+def test_tf32_rounds_the_factors(target, device):
+    """To 10 bits of mantissa, ties away from 0; infinities and every NaN stay what they are."""
+    below, tie = 1 + 2.0**-11 - 2.0**-20, 1 + 2.0**-11
+    a = torch.tensor([[below, tie, -tie, torch.inf]], device=device).mT
+    one = torch.ones(1, 1, device=device)
+    expected = torch.tensor([[1, 1 + 2.0**-10, -1 - 2.0**-10, torch.inf]], device=device).mT
+    assert torch.equal(matmul(a, one, tf32=True), expected)
+    assert not torch.equal(matmul(a, one), expected)
+    for bits in (0x7FFFFFFF, -1, 0x7FC00000):
+        nan = torch.tensor([[bits]], dtype=torch.int32, device=device).view(torch.float32)
+        assert matmul(nan, one, tf32=True).isnan().all()
+
+
+def test_tf32_is_for_float32_on_tensor_cores(target, device):
+    a, b = matrices(3, 4, device=device), matrices(4, 5, device=device)
+    with pytest.raises(RuntimeError, match="kernel 'naive' supports float32, .*; got tf32"):
+        matmul(a, b, tf32=True, kernel="naive")
+    with pytest.raises(RuntimeError, match="kernel 'mma' supports float16, .*; got float32"):
+        matmul(a, b, kernel="mma")
+    with pytest.raises(RuntimeError, match="tf32 is a way to multiply float32; got float64"):
+        matmul(a.double(), b.double(), tf32=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_wide_results(target, device, dtype):
+    """float32 from 16-bit factors: as accurate as the sums, also beyond float16's range."""
+    a, b = matrices(9, 70, device=device, dtype=dtype), matrices(70, 11, device=device, dtype=dtype)
+    row = matrices(11, device=device)
+    got = matmul(300 * a, 300 * b, bias=row, out_dtype=torch.float32)
+    assert got.dtype == torch.float32
+    assert close(got, 300 * a, 300 * b, bias=row, out_dtype=torch.float32)
+    assert torch.equal(got, matmul(300 * a, 300 * b, bias=row, out=torch.empty_like(got)))
+    with pytest.raises(RuntimeError, match="out must be float16 or float32 where a is float16"):
+        matmul(a.half(), b.half(), out_dtype=torch.float64)
+    with pytest.raises(RuntimeError, match="bias must be float32, as the result; got b?float16"):
+        matmul(a, b, bias=row.to(dtype), out_dtype=torch.float32)
+    with pytest.raises(RuntimeError, match="out_dtype is torch.float64, but out is float32"):
+        matmul(a, b, out=got, out_dtype=torch.float64)
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_gradients_of_16_bit_factors(target, device, wide):
+    a, b = (matrices(6, 6, device=device).half().requires_grad_() for _ in range(2))
+    got = matmul(a, b, out_dtype=torch.float32 if wide else None)
+    got.sum().backward()
+    ones = torch.ones(6, 6, dtype=torch.half, device=device)
+    assert a.grad.dtype == b.grad.dtype == torch.half
+    assert close(a.grad, ones, b.detach().mT) and close(b.grad, a.detach().mT, ones)
+
+
+def test_int8_is_exact(target, device):
+    a = torch.randint(-128, 128, (5, 1000), dtype=torch.int8, device=device)
+    b = torch.randint(-128, 128, (1000, 7), dtype=torch.int8, device=device)
+    c = torch.randint(-(2**20), 2**20, (5, 7), dtype=torch.int32, device=device)
+    exact = (a.cpu().int() @ b.cpu().int()).to(device)
+    for left, right in ((a, b), (a, b.mT.contiguous().mT)):  # the second 16 bytes at a time
+        for rung in ("naive", "mma", None):
+            got = matmul(left, right, kernel=rung)
+            assert got.dtype == torch.int32 and torch.equal(got, exact)
+            assert torch.equal(matmul(left, right, alpha=-2, beta=3, c=c), 3 * c - 2 * exact)
+    with pytest.raises(RuntimeError, match="alpha must be a whole number where a is int8; got 0.5"):
+        matmul(a, b, alpha=0.5)
+    with pytest.raises(RuntimeError, match="out must be int32 where a is int8; got int8"):
+        matmul(a, b, out=torch.empty(5, 7, dtype=torch.int8, device=device))
 
 
 def test_c_and_bias_are_checked(target, device):

@@ -59,7 +59,7 @@ class Gpu:
         fp32, fp64: fused multiply-adds.
         fp16: fused multiply-adds of half precision, outside the tensor cores.
         tensor: FLOP of the tensor cores by input type; unsupported types are absent.
-        mma_sync: share of that rate that mma.sync reaches.
+        mma_sync: share of that rate that mma.sync reaches, except for fp64.
         alu: lanes of integer, logic and compare instructions.
         special: lanes of the special-function units.
         warps, blocks: maximum resident on an SM.
@@ -114,8 +114,8 @@ HOPPER: dict[str, Any] = {
     "sms": 132,  # [H100], SXM5
     "clock_ghz": 1.98,  # [H100]
     "l2_bytes": 50 * MB,  # [H100]
-    # [fast]: 128 x 256 tiles without multicast reach 704 TFLOP/s at 4096, 8.2 TB/s. [chips]: 5.5 TB/s
-    # by plain loads on an H100 PCIe, with 114 SMs at 1.755 GHz.
+    # [fast]: 128 x 256 tiles without multicast reach 704 TFLOP/s at 4096: 8.2 TB/s. [chips]: 5.5
+    # TB/s by plain loads on an H100 PCIe, with 114 SMs at 1.755 GHz.
     "l2_gbps": 8000.0,
     "shared_bytes": 228 * KB,  # [guide]
     "shared_reserved": KB,  # [guide]

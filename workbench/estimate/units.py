@@ -254,10 +254,12 @@ def tensor(launch: simulator.Launch, gpu: Gpu) -> float:
     used = {form: n for form, n in launch.forms.items() if "mma" in form.split(".")[0]}
     form = max(used, key=lambda f: used[f], default="")
     found = (kind for kind, marks in TYPES if any(mark in form for mark in marks))
-    rate = gpu.tensor.get(next(found, "fp16"))
+    kind = next(found, "fp16")
+    rate = gpu.tensor.get(kind)
     if rate is None:
         raise ValueError(f"the {gpu.title} has no tensor cores for {form}")
-    return rate if form.startswith("wgmma") else rate * gpu.mma_sync
+    own = form.startswith("wgmma") or kind == "fp64"  # which only mma.sync has
+    return rate if own else rate * gpu.mma_sync
 
 
 def l2_seconds(sectors: float, sms: int, gpu: Gpu) -> float:

@@ -18,6 +18,7 @@ from workbench.operators.operator import Case, Operator, Tensors
 GUARD = 64  # elements in the band before and after a tensor; keeps 256-byte alignment in fp32
 ALIGNMENT = 512  # bytes; that of PyTorch's GPU allocations
 PAD = 5  # elements between the rows of the "padded" placement; odd, so that rows lose alignment
+PITCH = 64  # elements; rows of the "pitched" placement begin at multiples of it
 HUGE = 2**31  # minimum distance, in elements, of the last row of a "huge" tensor from the first
 
 LARGEST_INTEGER = 60  # of integer fills; the marks below are outside this range
@@ -122,6 +123,15 @@ def _padded(shape, dtype, device) -> Placed:
     return Placed(buffer[GUARD : GUARD + elements].view(outer)[..., :rows, :cols], buffer)
 
 
+def _pitched(shape, dtype, device) -> Placed:
+    """Rows begin at multiples of PITCH, as from cudaMallocPitch, with a gap after each."""
+    *batch, rows, cols = shape
+    outer = (*batch, rows, cols // PITCH * PITCH + PITCH)
+    elements = math.prod(outer)
+    buffer = _flat(elements, dtype, device)
+    return Placed(buffer[GUARD : GUARD + elements].view(outer)[..., :cols], buffer)
+
+
 def _heads_inside(shape, dtype, device) -> Placed:
     """[B, H, N, D] as a view of contiguous [B, N, H, D]."""
     if len(shape) != 4:
@@ -167,10 +177,12 @@ PLACEMENTS: dict[str, Callable[..., Placed]] = {
     "contiguous": _contiguous,
     "offset": _offset,
     "padded": _padded,
+    "pitched": _pitched,
     "heads_inside": _heads_inside,
     "huge": _huge,
     "by_columns": _by_columns(_contiguous),
     "padded_by_columns": _by_columns(_padded),
+    "pitched_by_columns": _by_columns(_pitched),
     "huge_by_columns": _by_columns(_huge),
 }
 

@@ -343,6 +343,7 @@ def _flops(case: Case) -> int:
 
 
 _NT = {"b": "by_columns"}
+_ALL_PITCHED = dict.fromkeys(("a", "b", "c", "out"), "pitched")
 _ALL_PADDED = dict.fromkeys(("a", "b", "c", "out"), "padded")
 
 OPERATOR = Operator(
@@ -369,6 +370,8 @@ OPERATOR = Operator(
         "padded_batch": Layout(_ALL_PADDED, (3,)),
         "padded_a_nt": Layout({"a": "padded", **_NT}),
         "padded_out": Layout({"out": "padded"}),
+        "pitched": Layout(_ALL_PITCHED),
+        "pitched_tt": Layout(_ALL_PITCHED | dict.fromkeys("ab", "pitched_by_columns")),
         "offset": Layout(dict.fromkeys(("a", "b", "c", "bias", "out"), "offset")),
         "wide": Layout(wide=True),
         "wide_padded": Layout(_ALL_PADDED, wide=True),
@@ -383,7 +386,6 @@ OPERATOR = Operator(
     expect=_expect,
     by_torch=_by_torch,
     flops=_flops,
-    default_dtypes={"simulator": ("float32",), "gpu": ("float32", "bfloat16")},
     defaults={
         "simulator": ("M=4096,N=4096,K=4096",),
         "gpu": tuple(f"M={n},N={n},K={n}" for n in (1024, 2048, 4096, 8192)),
