@@ -254,6 +254,8 @@ static constexpr Needs FP32 = {.options = "alpha beta c bias"};
 static constexpr Needs FP32_SM80 = {.options = "alpha beta c bias", .compute_capability = 80};
 static constexpr Needs TENSOR = {
     .dtypes = "float16 bfloat16 tf32", .options = "alpha beta c bias", .compute_capability = 80};
+static constexpr Needs TENSOR_SM70 = {
+    .dtypes = "float16 bfloat16 tf32", .options = "alpha beta c bias", .compute_capability = 70};
 static constexpr Needs TENSOR_INT8 = {.dtypes = "float16 bfloat16 tf32 int8",
                                       .options = "alpha beta c bias",
                                       .compute_capability = 80};
@@ -269,7 +271,7 @@ static constexpr Rung<MatmulProblem> RUNGS[] = {
     {"warp_tiles", matmul_warp_tiles, FP32},
     {"async", matmul_async, FP32_SM80},
     {"split_k", matmul_split_k, FP32_SM80},
-    {"wmma", matmul_wmma, TENSOR},
+    {"wmma", matmul_wmma, TENSOR_SM70, matmul_wmma_declines},
     {"mma", matmul_mma, TENSOR_INT8},
     {"mma_swizzled", matmul_mma_swizzled, TENSOR},
     {"mma_pipelined", matmul_mma_pipelined, TENSOR},

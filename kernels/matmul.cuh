@@ -58,9 +58,11 @@ struct Matmul {
   Matrix<T> C;             // [M, N], rows contiguous
   Matrix<const T> addend;  // [M, N], read if beta is not 0
   const T* bias;           // [N], or nullptr
-  bool wide;  // C, addend and bias have elements of type Sum<T>, whatever they say here
+  bool sums;               // whether C, addend and bias really have elements of type Sum<T>
   int batch, M, N, K;
   Sum<T> alpha, beta;
+
+  __host__ __device__ bool wide() const { return !std::is_same_v<T, Sum<T>> && sums; }
 };
 
 template <class T>
@@ -81,7 +83,7 @@ Matmul<T> lowered(const MatmulProblem& p) {
       .C = matrix_of<T>(p.C),
       .addend = matrix_of<const T>(p.addend),
       .bias = p.bias.as<const T>(),
-      .wide = p.C.dtype != p.A.dtype,
+      .sums = p.C.dtype != p.A.dtype,
       .batch = static_cast<int>(p.C.size[1]),
       .M = static_cast<int>(p.C.size[2]),
       .N = static_cast<int>(p.C.size[3]),
@@ -106,7 +108,7 @@ void for_each_slice(const MatmulProblem& p, int rows_per_block, Launch launch) {
   const Matmul<T> all = lowered<T>(p);
   if (all.N == 0) return;
   const int64_t max_rows = MAX_GRID_YZ * rows_per_block;
-  const int64_t per = all.wide ? sizeof(Sum<T>) / sizeof(T) : 1;  // Ts per element of C
+  const int64_t per = all.wide() ? sizeof(Sum<T>) / sizeof(T) : 1;  // Ts per element of C
   for (int64_t outer = 0; outer < p.C.size[0]; ++outer) {
     for (int64_t b = 0; b < all.batch; b += MAX_GRID_YZ) {
       for (int64_t row = 0; row < all.M; row += max_rows) {
@@ -140,16 +142,16 @@ __device__ Sum<T> finished(const Matmul<T>& p, int64_t row, int64_t col, Sum<T> 
   // 0 times a NaN is a NaN, so beta = 0 must not even look.
   if (p.beta != 0) {
     const int64_t index = blockIdx.z * p.addend.batch + row * p.addend.row + col;
-    value += p.beta * widened(p.addend.data, index, p.wide);
+    value += p.beta * widened(p.addend.data, index, p.wide());
   }
-  if (p.bias != nullptr) value += widened(p.bias, col, p.wide);
+  if (p.bias != nullptr) value += widened(p.bias, col, p.wide());
   return value;
 }
 
 template <class T>
 __device__ void write(const Matmul<T>& p, int64_t row, int64_t col, Sum<T> sum) {
   const Sum<T> value = finished(p, row, col, sum);
-  if (p.wide) {
+  if (p.wide()) {
     p.C.template as<Sum<T>>().of_batch(blockIdx.z)(row, col) = value;
   } else {
     p.C.of_batch(blockIdx.z)(row, col) = static_cast<T>(value);
@@ -203,7 +205,7 @@ __device__ inline float4 load_4(const float* p, int count, bool aligned) {
 // Whether every row of C begins at a multiple of four elements.
 template <class T>
 __device__ bool aligned_4(const Matmul<T>& p) {
-  const int four = 4 * (p.wide ? sizeof(Sum<T>) : sizeof(T));
+  const int four = 4 * (p.wide() ? sizeof(Sum<T>) : sizeof(T));
   return reinterpret_cast<uintptr_t>(p.C.data) % four == 0 && p.C.row % 4 == 0 &&
          p.C.batch % 4 == 0;
 }
@@ -234,7 +236,7 @@ __device__ void write_4(const Matmul<T>& p, int64_t row, int64_t col, const Sum<
       if (col + j < p.N) at[j] = static_cast<Out>(finished(p, row, col + j, sum[j]));
     }
   };
-  if (p.wide) return to(p.C.template as<Sum<T>>());
+  if (p.wide()) return to(p.C.template as<Sum<T>>());
   to(p.C);
 }
 
@@ -274,6 +276,7 @@ void matmul_warp_tiles(const MatmulProblem& p, cudaStream_t stream);
 void matmul_async(const MatmulProblem& p, cudaStream_t stream);
 void matmul_split_k(const MatmulProblem& p, cudaStream_t stream);
 void matmul_wmma(const MatmulProblem& p, cudaStream_t stream);
+const char* matmul_wmma_declines(const MatmulProblem& p);
 void matmul_mma(const MatmulProblem& p, cudaStream_t stream);
 void matmul_mma_swizzled(const MatmulProblem& p, cudaStream_t stream);
 void matmul_mma_pipelined(const MatmulProblem& p, cudaStream_t stream);

@@ -54,11 +54,13 @@ __device__ void multiply_tiles(const Matmul<T>& p, int row0, int col0) {
 template <class T, Along A_ALONG, Along B_ALONG>
 __global__ __launch_bounds__(MMA_NUM_THREADS,
                              2) void matmul_mma_kernel(const __grid_constant__ Matmul<T> p) {
-  using ATile = Tile<T, A_ALONG, MMA_BM, MMA_BK, Banks::padded>;
-  using BTile = Tile<T, B_ALONG, MMA_BN, MMA_BK, Banks::padded>;
-  const int row0 = blockIdx.y * MMA_BM, col0 = blockIdx.x * MMA_BN;
-  constexpr bool HALF_SUMS = MMA_HALF_SUMS && std::is_same_v<T, fp16>;
-  multiply_tiles<WarpMma<ATile, BTile, MMA_WM, MMA_WN, HALF_SUMS>, ATile, BTile>(p, row0, col0);
+  if constexpr (SINCE_SM_80) {
+    using ATile = Tile<T, A_ALONG, MMA_BM, MMA_BK, Banks::padded>;
+    using BTile = Tile<T, B_ALONG, MMA_BN, MMA_BK, Banks::padded>;
+    const int row0 = blockIdx.y * MMA_BM, col0 = blockIdx.x * MMA_BN;
+    constexpr bool HALF_SUMS = MMA_HALF_SUMS && std::is_same_v<T, fp16>;
+    multiply_tiles<WarpMma<ATile, BTile, MMA_WM, MMA_WN, HALF_SUMS>, ATile, BTile>(p, row0, col0);
+  }
 }
 
 template <class T>
@@ -100,11 +102,13 @@ constexpr int MMA_SWIZZLED_NUM_THREADS =
 template <class T, Along A_ALONG, Along B_ALONG>
 __global__ __launch_bounds__(MMA_SWIZZLED_NUM_THREADS, 2) void matmul_mma_swizzled_kernel(
     const __grid_constant__ Matmul<T> p) {
-  using ATile = Tile<T, A_ALONG, MMA_SWIZZLED_BM, MMA_SWIZZLED_BK, Banks::swizzled>;
-  using BTile = Tile<T, B_ALONG, MMA_SWIZZLED_BN, MMA_SWIZZLED_BK, Banks::swizzled>;
-  const int row0 = blockIdx.y * MMA_SWIZZLED_BM, col0 = blockIdx.x * MMA_SWIZZLED_BN;
-  using Warp = WarpMma<ATile, BTile, MMA_SWIZZLED_WM, MMA_SWIZZLED_WN>;
-  multiply_tiles<Warp, ATile, BTile>(p, row0, col0);
+  if constexpr (SINCE_SM_80) {
+    using ATile = Tile<T, A_ALONG, MMA_SWIZZLED_BM, MMA_SWIZZLED_BK, Banks::swizzled>;
+    using BTile = Tile<T, B_ALONG, MMA_SWIZZLED_BN, MMA_SWIZZLED_BK, Banks::swizzled>;
+    const int row0 = blockIdx.y * MMA_SWIZZLED_BM, col0 = blockIdx.x * MMA_SWIZZLED_BN;
+    using Warp = WarpMma<ATile, BTile, MMA_SWIZZLED_WM, MMA_SWIZZLED_WN>;
+    multiply_tiles<Warp, ATile, BTile>(p, row0, col0);
+  }
 }
 
 template <class T>

@@ -40,19 +40,21 @@ struct MmaPipelined {
 template <class T, Along A_ALONG, Along B_ALONG>
 __global__ __launch_bounds__(MMA_PIPELINED_NUM_THREADS, 2) void matmul_mma_pipelined_kernel(
     const __grid_constant__ Matmul<T> p) {
-  using Types = MmaPipelined<T, A_ALONG, B_ALONG>;
-  extern __shared__ __align__(128) char smem[];
-  const int row0 = blockIdx.y * MMA_PIPELINED_BM, col0 = blockIdx.x * MMA_PIPELINED_BN;
-  typename Types::Tiles ring(smem, p, blockIdx.z, row0, col0, 0, p.K);
+  if constexpr (SINCE_SM_80) {
+    using Types = MmaPipelined<T, A_ALONG, B_ALONG>;
+    extern __shared__ __align__(128) char smem[];
+    const int row0 = blockIdx.y * MMA_PIPELINED_BM, col0 = blockIdx.x * MMA_PIPELINED_BN;
+    typename Types::Tiles ring(smem, p, blockIdx.z, row0, col0, 0, p.K);
 
-  typename Types::Warp warp;
-  for (; ring.left > 0; ring.turn()) {
-    ring.wait();
-    ring.start();
-    warp.multiply(ring.A(), ring.B());
+    typename Types::Warp warp;
+    for (; ring.left > 0; ring.turn()) {
+      ring.wait();
+      ring.start();
+      warp.multiply(ring.A(), ring.B());
+    }
+    __syncthreads();  // no warp still reads the tiles that the sums overwrite
+    write_tile(p, warp, smem, row0, col0);
   }
-  __syncthreads();  // no warp still reads the tiles that the sums overwrite
-  write_tile(p, warp, smem, row0, col0);
 }
 
 template <class T>

@@ -75,7 +75,7 @@ static void allow_shared_memory(Kernel* kernel, int bytes) {
 }
 
 // Adds all of a ring's tiles to a warp's sums, reading each step's fragments while the step before is
-// multiplied.
+// multiplied. Afterwards no warp still reads tiles.
 template <class Warp, class Ring>
 __device__ void multiply_ahead(Warp& warp, Ring& ring) {
   constexpr int STEPS = Warp::STEPS;

@@ -70,19 +70,20 @@ __device__ BlockPlace grouped_place() {
 template <class T, class Types>
 __global__ __launch_bounds__(Types::Warp::NUM_THREADS) void matmul_mma_tuned_kernel(
     const __grid_constant__ Matmul<T> p, int parts) {
-  using Warp = typename Types::Warp;
-  extern __shared__ __align__(128) char smem[];
-  const BlockPlace place = grouped_place<MMA_TUNED_GROUP>();
-  const int row0 = place.row * Warp::BM, col0 = place.col * Warp::BN;
-  const int batch = blockIdx.z / parts, part = blockIdx.z % parts;
-  const int steps = steps_per_part(p.K, parts, Types::ATile::K);
-  const int begin = min(p.K, part * steps), end = min(p.K, begin + steps);
+  if constexpr (SINCE_SM_80) {
+    using Warp = typename Types::Warp;
+    extern __shared__ __align__(128) char smem[];
+    const BlockPlace place = grouped_place<MMA_TUNED_GROUP>();
+    const int row0 = place.row * Warp::BM, col0 = place.col * Warp::BN;
+    const int batch = blockIdx.z / parts, part = blockIdx.z % parts;
+    const int steps = steps_per_part(p.K, parts, Types::ATile::K);
+    const int begin = min(p.K, part * steps), end = min(p.K, begin + steps);
 
-  typename Types::Tiles ring(smem, p, batch, row0, col0, begin, end);
-  Warp warp;
-  multiply_ahead(warp, ring);
-  __syncthreads();  // no warp still reads the tiles that the sums overwrite
-  write_tile(p, warp, smem, row0, col0);
+    typename Types::Tiles ring(smem, p, batch, row0, col0, begin, end);
+    Warp warp;
+    multiply_ahead(warp, ring);
+    write_tile(p, warp, smem, row0, col0);
+  }
 }
 
 template <class T, class Types>

@@ -31,14 +31,16 @@ using SplitKSmallTile = WarpTile<SPLIT_K_SMALL_BM, SPLIT_K_SMALL_BN, 32, 16>;
 template <class Tile, int BK, int MIN_BLOCKS, bool A_WIDE, bool B_WIDE>
 __global__ __launch_bounds__(Tile::NUM_THREADS, MIN_BLOCKS) void matmul_split_k_kernel(
     const __grid_constant__ Matmul<float> p, int parts) {
-  const int row0 = blockIdx.y * Tile::BM, col0 = blockIdx.x * Tile::BN;
-  const int batch = blockIdx.z / parts, part = blockIdx.z % parts;
-  const int steps = steps_per_part(p.K, parts, BK);
-  const int begin = min(p.K, part * steps), end = min(p.K, begin + steps);
-  Tile tile;
-  multiply_async<Tile, BK, SPLIT_K_STAGES, A_WIDE, B_WIDE>(
-      tile, p.A.of_batch(batch), p.B.of_batch(batch), p, row0, col0, begin, end);
-  write_tile(p, tile, row0, col0);
+  if constexpr (SINCE_SM_80) {
+    const int row0 = blockIdx.y * Tile::BM, col0 = blockIdx.x * Tile::BN;
+    const int batch = blockIdx.z / parts, part = blockIdx.z % parts;
+    const int steps = steps_per_part(p.K, parts, BK);
+    const int begin = min(p.K, part * steps), end = min(p.K, begin + steps);
+    Tile tile;
+    multiply_async<Tile, BK, SPLIT_K_STAGES, A_WIDE, B_WIDE>(
+        tile, p.A.of_batch(batch), p.B.of_batch(batch), p, row0, col0, begin, end);
+    write_tile(p, tile, row0, col0);
+  }
 }
 
 template <class Tile, int BK, int MIN_BLOCKS>

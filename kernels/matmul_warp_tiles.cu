@@ -100,11 +100,13 @@ constexpr int ASYNC_MIN_BLOCKS = ASYNC_WM * ASYNC_WN / 32 > 64 ? 1 : 2;
 template <bool A_WIDE, bool B_WIDE>
 __global__ __launch_bounds__(ASYNC_NUM_THREADS, ASYNC_MIN_BLOCKS) void matmul_async_kernel(
     const __grid_constant__ Matmul<float> p) {
-  const int row0 = blockIdx.y * ASYNC_BM, col0 = blockIdx.x * ASYNC_BN;
-  AsyncTile tile;
-  multiply_async<AsyncTile, ASYNC_BK, ASYNC_STAGES, A_WIDE, B_WIDE>(
-      tile, p.A.of_batch(blockIdx.z), p.B.of_batch(blockIdx.z), p, row0, col0, 0, p.K);
-  write_tile(p, tile, row0, col0);
+  if constexpr (SINCE_SM_80) {
+    const int row0 = blockIdx.y * ASYNC_BM, col0 = blockIdx.x * ASYNC_BN;
+    AsyncTile tile;
+    multiply_async<AsyncTile, ASYNC_BK, ASYNC_STAGES, A_WIDE, B_WIDE>(
+        tile, p.A.of_batch(blockIdx.z), p.B.of_batch(blockIdx.z), p, row0, col0, 0, p.K);
+    write_tile(p, tile, row0, col0);
+  }
 }
 
 void matmul_async(const MatmulProblem& p, cudaStream_t stream) {

@@ -40,6 +40,7 @@ struct Wmma<fp16> {
   using Element = __half;
   static constexpr int K = 16;
 };
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
 template <>
 struct Wmma<bf16> {
   using Memory = __nv_bfloat16;
@@ -52,6 +53,7 @@ struct Wmma<float> {
   using Element = nvcuda::wmma::precision::tf32;
   static constexpr int K = 8;
 };
+#endif
 
 template <class T, class Use, bool ROW_MAJOR>
 using WmmaFragment = nvcuda::wmma::fragment<
@@ -67,14 +69,15 @@ __device__ void load_fragment(Fragment& fragment, const char* tile, int outer, i
   const char* first = tile + Tile::offset(row, 0) + column * sizeof(T);
   nvcuda::wmma::load_matrix_sync(fragment, reinterpret_cast<const typename Wmma<T>::Memory*>(first),
                                  Tile::ROW_BYTES / sizeof(T));
+#if __CUDA_ARCH__ >= 800
   if constexpr (std::is_same_v<T, float>) {
     for (float& x : fragment.x) x = nvcuda::wmma::__float_to_tf32(x);
   }
+#endif
 }
 
 template <class T, Along A_ALONG, Along B_ALONG>
-__global__ __launch_bounds__(WMMA_NUM_THREADS,
-                             2) void matmul_wmma_kernel(const __grid_constant__ Matmul<T> p) {
+__device__ void multiply_by_wmma(const Matmul<T>& p) {
   using namespace nvcuda;
   using ATile = Tile<T, A_ALONG, WMMA_BM, WMMA_BK, Banks::padded>;
   using BTile = Tile<T, B_ALONG, WMMA_BN, WMMA_BK, Banks::padded>;
@@ -131,6 +134,12 @@ __global__ __launch_bounds__(WMMA_NUM_THREADS,
   }
 }
 
+template <class T, Along A_ALONG, Along B_ALONG>
+__global__ __launch_bounds__(WMMA_NUM_THREADS,
+                             2) void matmul_wmma_kernel(const __grid_constant__ Matmul<T> p) {
+  if constexpr (SINCE_SM_80 || std::is_same_v<T, fp16>) multiply_by_wmma<T, A_ALONG, B_ALONG>(p);
+}
+
 template <class T>
 static void launch_wmma(const MatmulProblem& p, cudaStream_t stream) {
   for_each_slice<T>(p, WMMA_BM, [&](const Matmul<T>& s) {
@@ -144,4 +153,12 @@ static void launch_wmma(const MatmulProblem& p, cudaStream_t stream) {
 
 void matmul_wmma(const MatmulProblem& p, cudaStream_t stream) {
   with_tensor_type(p, [&](auto type) { launch_wmma<decltype(type)>(p, stream); });
+}
+
+const char* matmul_wmma_declines(const MatmulProblem& p) {
+  int device = 0, major = 0;
+  CUDA_CHECK(cudaGetDevice(&device));
+  CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
+  if (major >= 8 || p.A.dtype == DType::float16) return nullptr;
+  return "before compute capability 8.0 tensor cores have neither bf16 nor tf32";
 }

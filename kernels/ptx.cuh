@@ -4,6 +4,14 @@
 
 #include <cstdint>
 
+// Whether the code is compiled for sm_80 or later: without that, a kernel that needs it is empty,
+// and its ladder's table keeps the device from running it.
+#if __CUDA_ARCH__ >= 800
+constexpr bool SINCE_SM_80 = true;
+#else
+constexpr bool SINCE_SM_80 = false;
+#endif
+
 // ------------------------------------------------------------------------------------------------
 // Arithmetic (PTX ISA, "Floating Point Instructions")
 

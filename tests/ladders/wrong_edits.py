@@ -22,7 +22,7 @@ SHAPES = {  # with more than one tile each way and ragged edges
     "transpose": "M=80,N=144",
 }
 LONG_ROW = "rows=2,cols=20000"  # for a cluster
-CHUNKS = "M=136,N=144,K=200"  # rows of whole chunks; more trips than a ring has stages
+CHUNKS = "M=136,N=144,K=136"  # rows of whole chunks; a ring of four stages begins again
 PARTS = "M=20,N=136,K=904"  # whose k is split
 
 
@@ -134,8 +134,8 @@ SWAPPED = (
     Edit(
         "matmul",
         "mma_swizzled",
-        "(chunk ^ pattern) * 16",
-        "chunk * 16",
+        "to_ = Tile::offset(row, chunk);",
+        "to_ = row * Tile::ROW_BYTES + chunk * 16;",
         touches=("mma_pipelined", "mma_tuned"),
         shape=CHUNKS,
         file="matmul_mma.cuh",
@@ -248,13 +248,13 @@ UNGUARDED = (
     Edit(
         "matmul",
         "split_k",
-        "end = min(p.K, begin + steps)",
-        "end = begin + steps",
+        "if (element >= elements) return;",
+        "",
+        touches=("mma_tuned",),
         shape=PARTS,
-        tensor="a|b",
-        line_of="cp_async_4(",
-        behind="",
-        file="matmul_split_k.cu",
+        tensor="workspace",
+        line_of="sum += from[part * elements]",
+        file="matmul_split_k.cuh",
     ),
     Edit(
         "matmul",
@@ -265,6 +265,18 @@ UNGUARDED = (
         shape=CHUNKS,
         tensor="a|b",
         line_of="chunks[c] = *reinterpret_cast<const Chunk<T>*>(from(c))",
+        file="matmul_mma.cuh",
+    ),
+    Edit(
+        "matmul",
+        "mma_pipelined",
+        "max(0, min(PER_CHUNK, along_left_))",
+        "PER_CHUNK",
+        touches=("wmma", "mma", "mma_swizzled", "mma_tuned"),
+        shape="M=130,N=75,K=85",
+        layout="pitched",
+        tensor="a|b",
+        line_of="cp_async_16(",
         file="matmul_mma.cuh",
     ),
     Edit(
@@ -370,16 +382,6 @@ WRONG_FORMULA = (
         touches=("mma_tuned",),
         shape=PARTS,
         file="matmul_split_k.cuh",
-    ),
-    Edit(
-        "matmul",
-        "mma_pipelined",
-        "max(0, min(PER_CHUNK, along_left_))",
-        "PER_CHUNK",
-        touches=("wmma", "mma", "mma_swizzled", "mma_tuned"),
-        shape="M=130,N=75,K=85",
-        layout="pitched",
-        file="matmul_mma.cuh",
     ),
     Edit("softmax", "naive", "const float inverse = 1.0f / sum", "const float inverse = sum"),
     Edit(
@@ -490,7 +492,6 @@ BARRIER_USERS = {
     "matmul_mma.cuh": tuple(f"matmul/mma{r}" for r in ("", "_swizzled", "_pipelined", "_tuned")),
     "matmul_mma_ring.cuh": ("matmul/mma_pipelined", "matmul/mma_tuned"),
     "matmul_mma_pipelined.cu": ("matmul/mma_pipelined",),
-    "matmul_mma_tuned.cu": ("matmul/mma_tuned",),
     "softmax.cu": ("softmax/block_per_row", "softmax/coarsened"),
     "softmax_cub.cu": ("softmax/cub",),
     "softmax_cluster.cu": ("softmax/cluster",),
