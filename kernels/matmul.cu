@@ -40,9 +40,7 @@ __global__ void matmul_naive_kernel(const Matmul<T> p) {
   const Matrix<const T> A = p.A.of_batch(blockIdx.z);
   const Matrix<const T> B = p.B.of_batch(blockIdx.z);
   Sum<T> acc = 0;
-  for (int k = 0; k < p.K; ++k) {
-    acc += static_cast<Sum<T>>(A(row, k)) * static_cast<Sum<T>>(B(k, col));
-  }
+  for (int k = 0; k < p.K; ++k) acc += Sum<T>(A(row, k)) * Sum<T>(B(k, col));
   write(p, row, col, acc);
 }
 

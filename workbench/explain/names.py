@@ -21,16 +21,17 @@ _DECLARATION = re.compile(
 )
 _REGISTERS = re.compile(r"\(&(\w*frag\w*)\)\[")  # a parameter that names registers
 _SHARED = re.compile(r"__shared__[^;=]*?\b([A-Za-z_]\w*)\s*(?:\[|;)")
+_VIEW = re.compile(r"\bMatrix<[^;=()]*>\s*&?\s*([A-Za-z_]\w*)\s*(?=[=,;)])")  # m(row, col)
 _LANE = "threadIdx.x"
 
 
 @dataclass(frozen=True)
 class Access:
-    """A subscripted array.
+    """A subscripted array, or an element of a ``Matrix``.
 
     Attributes:
         name: the array.
-        text: as written, ``A[row * p.lda + k]``.
+        text: as written, ``A[row * p.lda + k]`` or ``A(row, k)``.
         store: whether it is assigned to.
         lane: the variable in the index that differs between the lanes of a warp; None if unknown.
         stride: the factor of that variable; "1" for neighbours, None if unknown.
@@ -58,7 +59,9 @@ def accesses(source: Source, number: int, shared: bool | None = None) -> tuple[A
     own = _registers("\n".join(body)) - in_shared
     lanes = _lane_variables(body)
     line = body[number - first] if number - first < len(body) else ""
-    found = list(_subscripts(line)) or list(_subscripts(_statement(body, number - first)))
+    views = set(_VIEW.findall("\n".join(body)))
+    statement = _statement(body, number - first)
+    found = list(_subscripts(line, views)) or list(_subscripts(statement, views))
     made = []
     for name, indices, text, store in found:
         is_shared = name in in_shared or "smem" in name or name.startswith("s_")
@@ -96,8 +99,15 @@ def _closing(text: str, opening: int) -> int:
     return -1
 
 
-def _subscripts(line: str) -> Iterator[tuple[str, list[str], str, bool]]:
+def _subscripts(line: str, views: set[str]) -> Iterator[tuple[str, list[str], str, bool]]:
     """Name, indices, text and whether it is assigned to, for each subscripted name of a line."""
+    for found in re.finditer(r"\b([A-Za-z_]\w*)\s*\(", line):
+        closing = _closing(line, found.end() - 1)
+        if found[1] in views and closing > 0:
+            inside, rest = line[found.end() : closing], line[closing + 1 :]
+            indices = [index.strip() for index in inside.split(",")]
+            text = re.sub(r"\s+", " ", line[found.start() : closing + 1])
+            yield found[1], indices, text, bool(re.match(r"\s*=(?!=)", rest))
     for found in _SUBSCRIPT.finditer(line):
         indices, position = [], found.end() - 1
         while position < len(line) and line[position] == "[":

@@ -11,9 +11,10 @@
 namespace wbsim {
 
 bool is_system_file(const std::string& file) {
-  for (const char* part : {"/targets/x86_64-linux/include/", "/targets/sbsa-linux/include/",
-                           "/toolkit/gpu_", "/toolkit/simulator_",  // workbench/toolchain/toolkit.py
-                           "/nvidia/cu1", "/include/cuda"}) {
+  for (const char* part :
+       {"/targets/x86_64-linux/include/", "/targets/sbsa-linux/include/", "/toolkit/gpu_",
+        "/toolkit/simulator_",  // workbench/toolchain/toolkit.py
+        "/nvidia/cu1", "/include/cuda"}) {
     if (file.find(part) != std::string::npos) {
       return true;
     }
@@ -74,15 +75,26 @@ bool has_several_callers(const Module& module, const ptx::Instruction& inst, con
 }  // namespace
 
 Place place_of(const Module& module, const ptx::Instruction& inst) {
+  const ptx::Module& ptx = *module.ptx;
   Place place;
-  each_frame(module, inst, [&](const std::string& file, int line) {
+  bool may_be_accessor = true;  // of one line so far, from the inside out
+  int depth = 0;
+  for (int i = inst.location; i >= 0 && depth < 32; i = ptx.locations[i].inlined_at, depth++) {
+    const ptx::Location& at = ptx.locations[i];
+    const std::string file =
+        at.file < static_cast<int>(ptx.files.size()) ? ptx.files[at.file] : "?";
+    may_be_accessor &= at.function >= 0 && ptx.inlined[at.function].one_line;
     if (place.line > 0) {
-      place.chain += "\n  inlined at " + shorten(file) + ":" + std::to_string(line);
+      place.chain += "\n  inlined at " + shorten(file) + ":" + std::to_string(at.line);
     } else if (!is_system_file(file)) {
       place.file = file;
-      place.line = line;
+      place.line = at.line;
     }
-  });
+    if (place.line > 0 && may_be_accessor && at.inlined_at >= 0 &&
+        ptx.inlined[at.function].accessor) {
+      place = {};  // the line that calls it says more
+    }
+  }
   return place;
 }
 

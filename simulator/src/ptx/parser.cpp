@@ -2,6 +2,8 @@
 
 #include "ptx/parser.h"
 
+#include <charconv>
+
 #include <algorithm>
 #include <cstdint>
 
@@ -24,9 +26,20 @@ void move_entry(Map& map, const std::string& from, const std::string& to) {
 
 std::unique_ptr<Module> parse(std::string text) { return Parser(std::move(text)).run(); }
 
+// Whether a mangled name is that of operator(), operator[], at() or a conversion. Lambdas, whose
+// calls are mangled alike, stand for nothing.
+static bool is_accessor(std::string_view name) {
+  const auto has = [&](std::string_view part) { return name.find(part) != name.npos; };
+  return name.starts_with("_ZN") && !has("Ul") &&
+         (has("clE") || has("ixE") || has("2atE") || has("cvfE") || has("cvdE"));
+}
+
 std::unique_ptr<Module> Parser::run() {
   while (!lex_.at_end()) {
     top_level();
+  }
+  for (Inlined& inlined : module_->inlined) {
+    inlined.accessor = is_accessor(inlined.name);
   }
   return std::move(module_);
 }
@@ -44,8 +57,9 @@ void Parser::top_level() {
   } else if (lex_.accept(".file")) {
     file_directive();
   } else if (lex_.accept(".section")) {
+    const bool names = lex_.at(".debug_str");
     skip_to("{");
-    skip_to("}");
+    names ? inlined_names() : skip_to("}");
   } else if (lex_.accept(".pragma")) {
     skip_to(";");
   } else if (lex_.accept(".alias")) {
@@ -307,7 +321,11 @@ void Parser::location() {
   integer(lex_, 0, INT32_MAX);
   if (lex_.accept(",")) {
     lex_.expect("function_name");
-    word();
+    const auto [known, is_new] = inlined_.try_emplace(word(), module_->inlined.size());
+    here.function = known->second;
+    if (is_new) {
+      module_->inlined.push_back({.line = here.line});
+    }
     if (lex_.accept("+")) {
       constant(lex_);
     }
@@ -323,9 +341,32 @@ void Parser::location() {
     // "no line": the instruction stays with the line before it.
     return;
   }
+  if (here.function >= 0) {
+    Inlined& inlined = module_->inlined[here.function];
+    inlined.one_line = inlined.one_line && inlined.line == here.line;
+  }
   module_->locations.push_back(here);
   location_ = static_cast<int>(module_->locations.size()) - 1;
   by_place_[{here.file, here.line}] = location_;
+}
+
+// The rest of `.section .debug_str { label: .b8 95,90, ... ,0 }`, which names what `.loc` refers to.
+void Parser::inlined_names() {
+  std::string* name = nullptr;
+  while (!lex_.accept("}")) {
+    if (lex_.at_end()) {
+      lex_.fail("expected '}'");
+    }
+    const Token token = lex_.next();
+    int byte = 0;
+    if (token.kind == Tok::Word && lex_.at(":")) {
+      const auto found = inlined_.find(token.text);
+      name = found == inlined_.end() ? nullptr : &module_->inlined[found->second].name;
+    } else if (token.kind == Tok::Number && name) {
+      std::from_chars(token.text.data(), token.text.data() + token.text.size(), byte);
+      byte ? name->push_back(static_cast<char>(byte)) : void(name = nullptr);
+    }
+  }
 }
 
 // The call site of an inlined function may itself be inlined: the chain continues with the last

@@ -43,6 +43,7 @@ class Parser {
   void close_scope(Function& f, size_t first_use);
   void statement(Function& f);
   void location();
+  void inlined_names();
   int call_site(const Location& outer);
   std::vector<std::string> target_list();
   Prototype prototype();
@@ -99,6 +100,7 @@ class Parser {
   int64_t num_targets_ = 0;  // of all lists
   int depth_ = 0;
   int location_ = -1;
+  std::map<std::string, int, std::less<>> inlined_;  // index into Module::inlined, by label
   std::map<std::pair<int, int>, int> by_place_;
 };
 

@@ -53,6 +53,15 @@ enum class Space : uint8_t { None, Reg, Global, Shared, Local, Const, Param, Gen
 struct Location {
   int file = 0, line = 0;
   int inlined_at = -1;  // index into Module::locations, or -1
+  int function = -1;    // index into Module::inlined: the function that was inlined there, or -1
+};
+
+// A function that was inlined somewhere.
+struct Inlined {
+  std::string name;       // mangled; empty if the module does not say
+  int line = 0;           // of its first location
+  bool one_line = true;   // whether all of its locations are there
+  bool accessor = false;  // a member that stands for what it returns: operator[], ...
 };
 
 struct Operand {
@@ -137,6 +146,7 @@ struct Module {
   std::string text;                // owns what Instruction::text points into
   std::vector<std::string> files;  // by `.file` number
   std::vector<Location> locations;
+  std::vector<Inlined> inlined;
   std::vector<Variable> globals;  // .global, .const, .shared at module scope
   std::map<std::string, Function> functions;
   std::map<std::string, std::string> aliases;  // .alias: another name of a function
