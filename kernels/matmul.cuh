@@ -202,6 +202,11 @@ __device__ inline float4 load_4(const float* p, int count, bool aligned) {
           count > 3 ? p[3] : 0.0f};
 }
 
+template <class T>
+struct alignas(4 * sizeof(T)) Four {
+  T element[4];
+};
+
 // Whether every row of C begins at a multiple of four elements.
 template <class T>
 __device__ bool aligned_4(const Matmul<T>& p) {
@@ -210,34 +215,47 @@ __device__ bool aligned_4(const Matmul<T>& p) {
          p.C.batch % 4 == 0;
 }
 
-template <class Out>
-struct alignas(4 * sizeof(Out)) Four {
-  Out element[4];
-};
-
-// Writes what becomes of the sums of four adjacent elements, those within C. `aligned`: aligned_4.
+// Whether C's elements are the sums themselves, and can be written four at a time.
 template <class T>
-__device__ void write_4(const Matmul<T>& p, int64_t row, int64_t col, const Sum<T>* sum,
-                        bool aligned) {
-  const auto to = [&](const auto& C) {
+__device__ bool is_plain(const Matmul<T>& p) {
+  return p.alpha == 1 && p.beta == 0 && p.bias == nullptr && aligned_4(p);
+}
+
+// Calls run(C) with C as a matrix of its elements' type.
+template <class T, class Run>
+__device__ void with_C(const Matmul<T>& p, Run run) {
+  if (p.wide()) return run(p.C.template as<Sum<T>>().of_batch(blockIdx.z));
+  run(p.C.of_batch(blockIdx.z));
+}
+
+// Writes what becomes of the sums of four adjacent elements, those within C. aligned: aligned_4(p).
+template <class T>
+__device__ void write_4(const Matmul<T>& p, int row, int col, Four<Sum<T>> sums, bool aligned) {
+  if (row >= p.M) return;
+  const bool whole = aligned && col + 4 <= p.N;
+  with_C(p, [&](const auto& C) {
     using Out = std::remove_reference_t<decltype(C(0, 0))>;
-    Out* at = C.of_batch(blockIdx.z).at(row, col);
-    if (aligned && col + 4 <= p.N) {
+    Out* at = C.at(row, col);
+    if (whole) {
       Four<Out> four;
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
-        four.element[j] = static_cast<Out>(finished(p, row, col + j, sum[j]));
+        four.element[j] = static_cast<Out>(finished(p, row, col + j, sums.element[j]));
       }
       *reinterpret_cast<Four<Out>*>(at) = four;
       return;
     }
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
-      if (col + j < p.N) at[j] = static_cast<Out>(finished(p, row, col + j, sum[j]));
+      if (col + j < p.N) at[j] = static_cast<Out>(finished(p, row, col + j, sums.element[j]));
     }
-  };
-  if (p.wide()) return to(p.C.template as<Sum<T>>());
-  to(p.C);
+  });
+}
+
+// For threads with many sums: not inlined, it is compiled once, and not for every four of them.
+template <class T>
+__device__ __noinline__ void call_write_4(const Matmul<T>& p, int row, int col, Four<Sum<T>> sums) {
+  write_4(p, row, col, sums, aligned_4(p));
 }
 
 // load_tile, four elements along memory at a time. A row of the tile may be longer than LENGTH.

@@ -301,9 +301,9 @@ using TileLoader =
 // ------------------------------------------------------------------------------------------------
 // From sums to C
 
-// Sums pass through shared memory, a few rows of a warp's at a time. Straight from the registers
+// Sums pass through shared memory, a few rows of a warp's at a time: straight from the registers
 // each row of C would get 8 elements at a time, too few for a whole sector of 32 bytes if they have
-// 2 bytes each; and the edges of C, alpha, addend and bias would be compiled for every register.
+// 2 bytes each.
 template <class T, int ROWS, int COLS>
 struct Staged {
   static constexpr int STRIDE = COLS + 8;  // so that lanes' pairs of 4 adjacent rows do not meet
@@ -312,15 +312,33 @@ struct Staged {
   Sum<T> sums[ROWS][STRIDE];
 
   // By a whole warp: writes what becomes of the sums to C, from row row0 and column col0 on.
-  // Not inlined: it would be compiled once for every row of fragments.
-  __device__ __noinline__ void write(const Matmul<T>& p, int row0, int col0) const {
-    const bool aligned = aligned_4(p);
-    const int lane = threadIdx.x % 32;
+  __device__ void write(const Matmul<T>& p, int row0, int col0) const {
+    const int64_t first = blockIdx.z * p.C.batch + row0 * p.C.row + col0;
+    const int64_t bytes = p.wide() ? sizeof(Sum<T>) : sizeof(T);
+    write_to(reinterpret_cast<char*>(p.C.data) + first * bytes, p.C.row, p.M - row0, p.N - col0,
+             p.wide(), is_plain(p) && p.N % 4 == 0 ? nullptr : &p, row0, col0);
+  }
+
+ private:
+  // Not inlined: it would be compiled for every few rows. What a function that is called finds in p
+  // it reads from memory, so p is for what is needed seldom, and else nullptr.
+  __device__ __noinline__ void write_to(char* C, int64_t next_row, int rows, int cols, bool wide,
+                                        const Matmul<T>* p, int row0, int col0) const {
 #pragma unroll 1
-    for (int four = lane; four < ROWS * COLS / 4; four += 32) {
+    for (int four = threadIdx.x % 32; four < ROWS * COLS / 4; four += 32) {
       const int r = four / (COLS / 4), c = four % (COLS / 4) * 4;
-      const auto sum = *reinterpret_cast<const Four<Sum<T>>*>(&sums[r][c]);
-      if (row0 + r < p.M) write_4(p, row0 + r, col0 + c, sum.element, aligned);
+      const Four<Sum<T>> sum = *reinterpret_cast<const Four<Sum<T>>*>(&sums[r][c]);
+      if (r >= rows || c >= cols) continue;
+      if (p != nullptr) {
+        write_4(*p, row0 + r, col0 + c, sum, aligned_4(*p));
+      } else if (wide) {
+        reinterpret_cast<Four<Sum<T>>*>(C)[(r * next_row + c) / 4] = sum;
+      } else {
+        Four<T> narrow;
+#pragma unroll
+        for (int j = 0; j < 4; ++j) narrow.element[j] = static_cast<T>(sum.element[j]);
+        reinterpret_cast<Four<T>*>(C)[(r * next_row + c) / 4] = narrow;
+      }
     }
   }
 };

@@ -71,7 +71,8 @@ __global__ __launch_bounds__(VECTORIZED_NUM_THREADS,
   for (int i = 0; i < TM; ++i) {
 #pragma unroll
     for (int j = 0; j < TN; j += 4) {
-      if (row0 + m + i < p.M) write_4(p, row0 + m + i, col0 + n + j, acc[i][j / 4], aligned);
+      const float (&sums)[4] = acc[i][j / 4];
+      write_4(p, row0 + m + i, col0 + n + j, {sums[0], sums[1], sums[2], sums[3]}, aligned);
     }
   }
 }
@@ -160,7 +161,8 @@ __global__ __launch_bounds__(CONFLICT_FREE_NUM_THREADS,
 #pragma unroll
     for (int g = 0; g < GROUPS; ++g) {
       const int row = row0 + m + i;
-      if (row < p.M) write_4(p, row, col0 + n + g * BN / GROUPS, acc[i][g], aligned);
+      const float (&sums)[4] = acc[i][g];
+      write_4(p, row, col0 + n + g * BN / GROUPS, {sums[0], sums[1], sums[2], sums[3]}, aligned);
     }
   }
 }

@@ -81,24 +81,21 @@ struct WarpTile {
   }
 };
 
-__device__ inline void write_4_within(const Matmul<float>& p, int row, int col, float4 sums) {
-  const float sum[4] = {sums.x, sums.y, sums.z, sums.w};
-  if (row < p.M) write_4(p, row, col, sum, aligned_4(p));
-}
-
-// A function of its own, so that all that can become of a sum is compiled once, not for each four.
-__device__ __noinline__ inline void call_write_4(const Matmul<float>& p, int row, int col,
-                                                 float4 sums) {
-  write_4_within(p, row, col, sums);
-}
-
 // Writes the block's tile of C, whose first element is (row0, col0).
 template <class Tile>
 __device__ void write_tile(const Matmul<float>& p, const Tile& tile, int row0, int col0) {
   constexpr bool MANY = Tile::GROUPS_M * 4 * Tile::GROUPS_N > 8;
-  const auto write = MANY ? call_write_4 : write_4_within;
+  const bool aligned = aligned_4(p), plain = is_plain(p);
   tile.for_each_4([&](int m, int n, const float (&sums)[4]) {
-    write(p, row0 + m, col0 + n, {sums[0], sums[1], sums[2], sums[3]});
+    const int row = row0 + m, col = col0 + n;
+    const Four<float> four = {sums[0], sums[1], sums[2], sums[3]};
+    if (!MANY) {
+      write_4(p, row, col, four, aligned);
+    } else if (plain && row < p.M && col + 4 <= p.N) {
+      *reinterpret_cast<Four<float>*>(p.C.of_batch(blockIdx.z).at(row, col)) = four;
+    } else {
+      call_write_4(p, row, col, four);
+    }
   });
 }
 

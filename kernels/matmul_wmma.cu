@@ -13,9 +13,9 @@
 //          as functions on fragments: matrices that lie, nobody says how, in a warp's registers.
 // Changes  vs warp_tiles: load_matrix_sync for the reads of A_frag and B_frag, mma_sync for the
 //          FMAs. Elements of 2 bytes, or tf32: fp32 rounded to 10 bits of mantissa.
-// FLOP/B   2-byte types. Global: 2 BM BN FLOP per 2 (BM + BN) bytes = 64. Shared: a warp's 64 x 32
+// FLOP/B   2-byte types. Global: 2 BM BN FLOP per 2 (BM + BN) bytes = 64. Shared: a warp's 32 x 64
 //          elements take 2 WM WN FLOP per 2 (WM + WN) bytes = 21.
-// Shape    256 threads, 8 warps as 2 x 4, 20 KiB smem, 2 __syncthreads per tile; 2 blocks per SM.
+// Shape    256 threads, 8 warps as 4 x 2, 20 KiB smem, 2 __syncthreads per tile; 2 blocks per SM.
 // Trap     As nobody says which lane has which element, the sums have to pass through shared memory
 //          to be scaled, biased, or cut at C's edge. Fragments begin at multiples of 32 bytes, so
 //          rows can be padded by 16, but tiles cannot be swizzled.
@@ -24,8 +24,8 @@
 constexpr int WMMA_BM = 128;  // tunable: 64, 128
 constexpr int WMMA_BN = 128;  // tunable: 64, 128
 constexpr int WMMA_BK = 64;   // bytes. tunable: 32, 64, 128
-constexpr int WMMA_WM = 64;   // tunable: 32, 64
-constexpr int WMMA_WN = 32;   // tunable: 32, 64
+constexpr int WMMA_WM = 32;   // tunable: 32, 64
+constexpr int WMMA_WN = 64;   // tunable: 32, 64
 constexpr int WMMA_NUM_WARPS = WMMA_BM / WMMA_WM * (WMMA_BN / WMMA_WN);
 constexpr int WMMA_NUM_THREADS = WMMA_NUM_WARPS * 32;
 static_assert(WMMA_BM % WMMA_WM == 0 && WMMA_BN % WMMA_WN == 0, "warps cover the block's tile");
@@ -104,7 +104,7 @@ __device__ void multiply_by_wmma(const Matmul<T>& p) {
     B.load(B_smem);
     __syncthreads();  // both tiles are complete
 
-#pragma unroll
+#pragma unroll 1
     for (int step = 0; step < ATile::STEPS; ++step) {
       WmmaFragment<T, wmma::matrix_b, BTile::BY_K> B_frag[TILES_N];
 #pragma unroll
