@@ -267,7 +267,7 @@ void Call::check_arguments(const std::string& dtypes) const {
          with_commas(dtypes), "; got ", first.name, " ", first.text(), ", ", arg.name, " ",
          arg.text());
   }
-  if (!lists(dtypes, first.dtype)) {
+  if (!lists(dtypes, first.dtype) && computes_in_.empty()) {
     const char* one_of = dtypes.find(' ') == std::string::npos ? "" : "one of ";
     first.reject(first.name, " must be ", one_of, with_commas(dtypes));
   }

@@ -10,19 +10,22 @@
 // mma: mma.sync and ldmatrix, padded tiles
 // Idea     The instructions that wmma hides. One ldmatrix reads four 8 x 8 matrices, 16 bytes per
 //          lane, straight into the registers in which mma expects them.
-// Changes  vs wmma: fragments have a documented layout, so that the sums go from registers to C.
-//          An mma computes 16 x 8 sums from 32 bytes of k: any element type, one code.
+// Changes  vs wmma: fragments have a documented layout: so the sums could go from registers to C, and
+//          tiles can be laid out at will. An mma computes 16 x 8 sums from 32 bytes of k: any
+//          element type, one code. int8 has its sums in int32.
 // FLOP/B   2-byte types. Global: 2 BM BN FLOP per 2 (BM + BN) bytes = 64. Shared: a warp's 64 x 32
 //          elements take 2 WM WN FLOP per 2 (WM + WN) bytes = 21.
-// Shape    256 threads, 8 warps as 2 x 4, 20 KiB smem, 2 __syncthreads per tile; 2 blocks per SM.
-// Trap     ldmatrix reads 8 rows of 16 bytes at once. Rows of 64 bytes without padding have two in
-//          each bank: 4 wavefronts for 1. And of a matrix that lies along M or N, ldmatrix.trans
-//          exchanges elements of 2 bytes only: tf32 is read word by word, int8 is transposed on the
-//          way to shared memory.
-// Next     Padding takes a fifth of the tile's shared memory: mma_swizzled.
+// Shape    256 threads, 8 warps as 2 x 4, 35 KiB smem (A B^T: 36), 2 __syncthreads per tile; 2 blocks
+//          per SM.
+// Trap     ldmatrix reads 8 rows of 16 bytes at once. Without padding, rows of 128 bytes have all
+//          eight in the same banks: 8 wavefronts for 1. And of a matrix that lies along M or N,
+//          ldmatrix.trans exchanges elements of 2 bytes only: tf32 is read word by word, int8 is
+//          transposed on the way to shared memory.
+// Next     No faster than wmma, of which nvcc makes the same instructions. But now tiles need not be
+//          matrices: mma_swizzled.
 constexpr int MMA_BM = 128;  // tunable: 64, 128
 constexpr int MMA_BN = 128;  // tunable: 64, 128
-constexpr int MMA_BK = 64;   // bytes. tunable: 32, 64, 128
+constexpr int MMA_BK = 128;  // bytes; int8: half of it. tunable: 64, 128
 constexpr int MMA_WM = 64;   // tunable: 32, 64
 constexpr int MMA_WN = 32;   // tunable: 32, 64
 // fp16's sums in fp16: 11 bits. tunable: 0, 1
@@ -55,8 +58,9 @@ template <class T, Along A_ALONG, Along B_ALONG>
 __global__ __launch_bounds__(MMA_NUM_THREADS,
                              2) void matmul_mma_kernel(const __grid_constant__ Matmul<T> p) {
   if constexpr (SINCE_SM_80) {
-    using ATile = Tile<T, A_ALONG, MMA_BM, MMA_BK, Banks::padded>;
-    using BTile = Tile<T, B_ALONG, MMA_BN, MMA_BK, Banks::padded>;
+    constexpr int BK = sizeof(T) == 1 ? MMA_BK / 2 : MMA_BK;  // fewer bytes in flight, no spills
+    using ATile = Tile<T, A_ALONG, MMA_BM, BK, Banks::padded>;
+    using BTile = Tile<T, B_ALONG, MMA_BN, BK, Banks::padded>;
     const int row0 = blockIdx.y * MMA_BM, col0 = blockIdx.x * MMA_BN;
     constexpr bool HALF_SUMS = MMA_HALF_SUMS && std::is_same_v<T, fp16>;
     multiply_tiles<WarpMma<ATile, BTile, MMA_WM, MMA_WN, HALF_SUMS>, ATile, BTile>(p, row0, col0);
@@ -83,16 +87,17 @@ void matmul_mma(const MatmulProblem& p, cudaStream_t stream) {
 // mma_swizzled: the chunks of a row change places instead of moving on
 // Idea     Padding keeps eight adjacent rows apart by making each longer. An exclusive or of the
 //          chunk's number with the row's does it within the row.
-// Changes  vs mma: Banks::swizzled. Tiles of 8 KiB instead of 10, for 2-byte types.
+// Changes  vs mma: Banks::swizzled. Tiles of 16 KiB instead of up to 18, for 2-byte types.
 // FLOP/B   As mma.
-// Shape    256 threads, 16 KiB smem, 2 __syncthreads per tile; 2 blocks per SM.
-// Trap     The pattern must repeat after 128 bytes, not after a row: two rows of 64 bytes share the
+// Shape    256 threads, 32 KiB smem, 2 __syncthreads per tile; 2 blocks per SM.
+// Trap     The pattern repeats after 128 bytes, not after a row: two rows of 64 bytes share the
 //          banks, and have the same pattern.
-// Next     No faster yet: shared memory was not what limited it. But stages of tiles, on their way
-//          while others are multiplied, need all of it: mma_pipelined.
+// Next     No faster yet: the exclusive ors take instructions, and shared memory was not what limited
+//          it. But stages of tiles, on their way while others are multiplied, need all of it:
+//          mma_pipelined.
 constexpr int MMA_SWIZZLED_BM = 128;  // tunable: 64, 128
 constexpr int MMA_SWIZZLED_BN = 128;  // tunable: 64, 128
-constexpr int MMA_SWIZZLED_BK = 64;   // bytes. tunable: 32, 64, 128
+constexpr int MMA_SWIZZLED_BK = 128;  // bytes. tunable: 64, 128
 constexpr int MMA_SWIZZLED_WM = 64;   // tunable: 32, 64
 constexpr int MMA_SWIZZLED_WN = 32;   // tunable: 32, 64
 

@@ -15,7 +15,7 @@
 //          FMAs. Elements of 2 bytes, or tf32: fp32 rounded to 10 bits of mantissa.
 // FLOP/B   2-byte types. Global: 2 BM BN FLOP per 2 (BM + BN) bytes = 64. Shared: a warp's 32 x 64
 //          elements take 2 WM WN FLOP per 2 (WM + WN) bytes = 21.
-// Shape    256 threads, 8 warps as 4 x 2, 20 KiB smem, 2 __syncthreads per tile; 2 blocks per SM.
+// Shape    256 threads, 8 warps as 4 x 2, 36 KiB smem, 2 __syncthreads per tile; 2 blocks per SM.
 // Trap     As nobody says which lane has which element, the sums have to pass through shared memory
 //          to be scaled, biased, or cut at C's edge. Fragments begin at multiples of 32 bytes, so
 //          rows can be padded by 16, but tiles cannot be swizzled.
@@ -23,7 +23,7 @@
 //          mma.
 constexpr int WMMA_BM = 128;  // tunable: 64, 128
 constexpr int WMMA_BN = 128;  // tunable: 64, 128
-constexpr int WMMA_BK = 64;   // bytes. tunable: 32, 64, 128
+constexpr int WMMA_BK = 128;  // bytes. tunable: 32, 64, 128
 constexpr int WMMA_WM = 32;   // tunable: 32, 64
 constexpr int WMMA_WN = 64;   // tunable: 32, 64
 constexpr int WMMA_NUM_WARPS = WMMA_BM / WMMA_WM * (WMMA_BN / WMMA_WN);

@@ -110,6 +110,9 @@ void Counters::add(const InstInfo& info, const Count& count, const AccessCounts&
   warp_instructions += count.warps;
   thread_instructions += count.threads;
   add_work(info, count);
+  if (info.space == ptx::Space::Param) {
+    return;  // of a function: the compiler passes them in registers
+  }
   if (!add_accesses(accesses)) {
     add_unobserved(info, count);
   }
