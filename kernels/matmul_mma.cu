@@ -2,8 +2,7 @@
 // matmul.cu; tiles, fragments and the way to C are in matmul_mma.cuh.
 //
 // Rungs
-//   mma           mma.sync on fragments that ldmatrix reads from padded tiles
-//   mma_swizzled  tiles without the padding
+//   mma  mma.sync on fragments that ldmatrix reads from padded tiles
 #include "matmul_mma.cuh"
 
 // ------------------------------------------------------------------------------------------------
@@ -33,27 +32,6 @@ constexpr int MMA_HALF_SUMS = 0;
 
 constexpr int MMA_NUM_THREADS = MMA_BM / MMA_WM * (MMA_BN / MMA_WN) * 32;
 
-// Computes and writes the block's tile of C, with one pair of tiles in shared memory.
-template <class Warp, class ATile, class BTile, class T>
-__device__ void multiply_tiles(const Matmul<T>& p, int row0, int col0) {
-  constexpr int BYTES = ATile::BYTES + BTile::BYTES;
-  __shared__ alignas(128) char smem[larger(BYTES, Warp::STAGING_BYTES)];
-  char *A_smem = smem, *B_smem = smem + ATile::BYTES;
-  const auto B_transposed = p.B.of_batch(blockIdx.z).transposed();
-  TileLoader<ATile, Warp::NUM_THREADS> A(p.A.of_batch(blockIdx.z), row0, p.M, p.K);
-  TileLoader<BTile, Warp::NUM_THREADS> B(B_transposed, col0, p.N, p.K);
-
-  Warp warp;
-  for (int k0 = 0; k0 < p.K; k0 += ATile::K) {
-    A.load(A_smem);
-    B.load(B_smem);
-    __syncthreads();  // both tiles are complete
-    warp.multiply(A_smem, B_smem);
-    __syncthreads();  // no warp still reads the tiles that the next trip, or the sums, overwrite
-  }
-  write_tile(p, warp, smem, row0, col0);
-}
-
 template <class T, Along A_ALONG, Along B_ALONG>
 __global__ __launch_bounds__(MMA_NUM_THREADS,
                              2) void matmul_mma_kernel(const __grid_constant__ Matmul<T> p) {
@@ -81,53 +59,4 @@ static void launch_mma(const MatmulProblem& p, cudaStream_t stream) {
 void matmul_mma(const MatmulProblem& p, cudaStream_t stream) {
   if (p.A.dtype == DType::int8) return launch_mma<int8_t>(p, stream);
   with_tensor_type(p, [&](auto type) { launch_mma<decltype(type)>(p, stream); });
-}
-
-// ------------------------------------------------------------------------------------------------
-// mma_swizzled: the chunks of a row change places instead of moving on
-// Idea     Padding keeps eight adjacent rows apart by making each longer. An exclusive or of the
-//          chunk's number with the row's does it within the row.
-// Changes  vs mma: Banks::swizzled. Tiles of 16 KiB instead of up to 18, for 2-byte types.
-// FLOP/B   As mma.
-// Shape    256 threads, 32 KiB smem, 2 __syncthreads per tile; 2 blocks per SM.
-// Trap     The pattern repeats after 128 bytes, not after a row: two rows of 64 bytes share the
-//          banks, and have the same pattern.
-// Next     No faster yet: the exclusive ors take instructions, and shared memory was not what limited
-//          it. But stages of tiles, on their way while others are multiplied, need all of it:
-//          mma_pipelined.
-constexpr int MMA_SWIZZLED_BM = 128;  // tunable: 64, 128
-constexpr int MMA_SWIZZLED_BN = 128;  // tunable: 64, 128
-constexpr int MMA_SWIZZLED_BK = 128;  // bytes. tunable: 64, 128
-constexpr int MMA_SWIZZLED_WM = 64;   // tunable: 32, 64
-constexpr int MMA_SWIZZLED_WN = 32;   // tunable: 32, 64
-
-constexpr int MMA_SWIZZLED_NUM_THREADS =
-    MMA_SWIZZLED_BM / MMA_SWIZZLED_WM * (MMA_SWIZZLED_BN / MMA_SWIZZLED_WN) * 32;
-
-template <class T, Along A_ALONG, Along B_ALONG>
-__global__ __launch_bounds__(MMA_SWIZZLED_NUM_THREADS, 2) void matmul_mma_swizzled_kernel(
-    const __grid_constant__ Matmul<T> p) {
-  if constexpr (SINCE_SM_80) {
-    using ATile = Tile<T, A_ALONG, MMA_SWIZZLED_BM, MMA_SWIZZLED_BK, Banks::swizzled>;
-    using BTile = Tile<T, B_ALONG, MMA_SWIZZLED_BN, MMA_SWIZZLED_BK, Banks::swizzled>;
-    const int row0 = blockIdx.y * MMA_SWIZZLED_BM, col0 = blockIdx.x * MMA_SWIZZLED_BN;
-    using Warp = WarpMma<ATile, BTile, MMA_SWIZZLED_WM, MMA_SWIZZLED_WN>;
-    multiply_tiles<Warp, ATile, BTile>(p, row0, col0);
-  }
-}
-
-template <class T>
-static void launch_mma_swizzled(const MatmulProblem& p, cudaStream_t stream) {
-  for_each_slice<T>(p, MMA_SWIZZLED_BM, [&](const Matmul<T>& s) {
-    const dim3 grid(ceil_div(s.N, MMA_SWIZZLED_BN), ceil_div(s.M, MMA_SWIZZLED_BM), s.batch);
-    with_alongs(s, [&](auto a, auto b) {
-      const auto kernel = matmul_mma_swizzled_kernel<T, a.value, b.value>;
-      kernel<<<grid, MMA_SWIZZLED_NUM_THREADS, 0, stream>>>(s);
-      CUDA_CHECK_LAUNCH(matmul_mma_swizzled_kernel);
-    });
-  });
-}
-
-void matmul_mma_swizzled(const MatmulProblem& p, cudaStream_t stream) {
-  with_tensor_type(p, [&](auto type) { launch_mma_swizzled<decltype(type)>(p, stream); });
 }

@@ -434,6 +434,27 @@ __device__ void write_tile(const Matmul<T>& p, const Warp& warp, char* smem, int
   }
 }
 
+// Computes and writes the block's tile of C, with one pair of tiles in shared memory.
+template <class Warp, class ATile, class BTile, class T>
+__device__ void multiply_tiles(const Matmul<T>& p, int row0, int col0) {
+  constexpr int BYTES = ATile::BYTES + BTile::BYTES;
+  __shared__ alignas(128) char smem[larger(BYTES, Warp::STAGING_BYTES)];
+  char *A_smem = smem, *B_smem = smem + ATile::BYTES;
+  const auto B_transposed = p.B.of_batch(blockIdx.z).transposed();
+  TileLoader<ATile, Warp::NUM_THREADS> A(p.A.of_batch(blockIdx.z), row0, p.M, p.K);
+  TileLoader<BTile, Warp::NUM_THREADS> B(B_transposed, col0, p.N, p.K);
+
+  Warp warp;
+  for (int k0 = 0; k0 < p.K; k0 += ATile::K) {
+    A.load(A_smem);
+    B.load(B_smem);
+    __syncthreads();  // both tiles are complete
+    warp.multiply(A_smem, B_smem);
+    __syncthreads();  // no warp still reads the tiles that the next trip, or the sums, overwrite
+  }
+  write_tile(p, warp, smem, row0, col0);
+}
+
 // ------------------------------------------------------------------------------------------------
 // Launching
 

@@ -488,7 +488,6 @@ BARRIER_USERS = {
     "matmul_warp_tiles.cu": ("matmul/warp_tiles",),
     "matmul_warp_tiles.cuh": ("matmul/async", "matmul/split_k"),
     "matmul_wmma.cu": ("matmul/wmma",),
-    "matmul_mma.cu": ("matmul/mma", "matmul/mma_swizzled"),
     "matmul_mma.cuh": tuple(f"matmul/mma{r}" for r in ("", "_swizzled", "_pipelined", "_tuned")),
     "matmul_mma_ring.cuh": ("matmul/mma_pipelined", "matmul/mma_tuned"),
     "matmul_mma_pipelined.cu": ("matmul/mma_pipelined",),
