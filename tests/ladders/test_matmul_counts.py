@@ -128,6 +128,7 @@ def test_every_rung_is_counted():
 def test_the_counts_of_the_header(rung):
     expected, text, launch = COUNTS[rung.name], header(rung.name), launch_of(rung)
     threads = launch.block[0] * launch.block[1]
+    parts = launch.grid[2]  # of k, for split_k and mma_tuned
     stated = (expected.of_global, expected.of_shared, expected.threads, expected.kib,
               expected.barriers)  # fmt: skip
     for _, words in filter(None, stated):
@@ -135,11 +136,11 @@ def test_the_counts_of_the_header(rung):
     assert 2 * FMAS / launch.global_load_bytes == pytest.approx(expected.of_global[0], rel=0.02)
     if expected.of_shared:
         flops = 2 * FMAS / launch.shared_load_bytes
-        assert flops == pytest.approx(expected.of_shared[0], rel=0.02)
+        # Each part of k ends with sums that pass through shared memory.
+        assert flops == pytest.approx(expected.of_shared[0], rel=0.02 if parts == 1 else 0.07)
     assert threads == expected.threads[0]
     assert launch.shared_bytes == expected.kib[0] * 1024
     trips = launch.barriers / launch.num_blocks / (threads / 32)
-    parts = launch.grid[2]  # of k, for split_k and mma_tuned
     assert trips * parts == pytest.approx(expected.barriers[0] * K / expected.step, rel=0.06)
     if expected.wavefronts:
         assert launch.shared_load_wavefronts / (FMAS / 32) == pytest.approx(expected.wavefronts)
