@@ -29,11 +29,11 @@ def explained() -> str:
     out = _script("--explain", "tiled").splitlines()
     finding = next(i for i, line in enumerate(out) if line.startswith("1. "))
     source = [i for i, line in enumerate(out[:finding]) if SOURCE_LINE.match(line)]
-    head = next(line for line in reversed(out[:finding]) if line.startswith("   line "))
-    lines = [head]
+    lines: list[str] = []
     for first, end in zip(source, [*source[1:], finding - 1], strict=True):
         if out[first].lstrip().startswith(">"):
-            lines += out[first:end]
+            head = next(line for line in reversed(out[:first]) if line.startswith("   line "))
+            lines += [head] * (head not in lines) + out[first:end]
     return "\n".join([*lines, "", *out[finding : out.index("", finding)]])
 
 
