@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from workbench.estimate.gpus import GPUS, Gpu
@@ -149,17 +147,19 @@ def picture(run: dict[str, Any], gpu: Gpu) -> str:
     ])  # fmt: skip
 
 
-def main(arguments: list[str]) -> int:
-    """Write the picture, or with ``--dry-run`` say whether it is up to date."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Draw the picture, or with ``--dry-run`` say whether it is up to date."""
+    parser = command.Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dry-run", action="store_true", help="write nothing")
+    dry = parser.parse_args(arguments).dry_run
     drawn = picture(json.loads(RESULTS.read_text()), GPUS["h200"])
-    if "--dry-run" not in arguments:
+    stale = not PICTURE.exists() or PICTURE.read_text() != drawn
+    if stale:
+        print(f"docs/{PICTURE.name} is {'not up to date' if dry else 'updated'}")
+    if stale and not dry:
         PICTURE.write_text(drawn)
-        return 0
-    if PICTURE.exists() and PICTURE.read_text() == drawn:
-        return 0
-    print(f"{Path('docs') / PICTURE.name}: run python -m docs.roofline")
-    return 1
+    return int(dry and stale)
 
 
 if __name__ == "__main__":
-    command.run(lambda: main(sys.argv[1:]))
+    command.run(main)

@@ -1,5 +1,5 @@
 // matmul_mma.cu: tensor cores by their own instruction (fp16, bf16, tf32; int8). The contract is in
-// matmul.cu; tiles, fragments and the way to C are in matmul_mma.cuh.
+// matmul.cu; tiles, fragments and the way to C are in matmul_mma*.cuh.
 //
 // Rungs
 //   mma  mma.sync on fragments that ldmatrix reads from padded tiles

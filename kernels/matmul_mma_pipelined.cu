@@ -1,5 +1,5 @@
 // matmul_mma_pipelined.cu: tensor cores that do not wait for memory (fp16, bf16, tf32). The contract
-// is in matmul.cu; tiles, fragments and the way to C are in matmul_mma.cuh.
+// is in matmul.cu; tiles, fragments and the way to C are in matmul_mma*.cuh.
 //
 // Rungs
 //   mma_pipelined  tiles arrive by cp.async while others are multiplied

@@ -1,5 +1,5 @@
 // matmul_mma_swizzled.cu: tiles that need no padding, for tensor cores (fp16, bf16, tf32). The contract
-// is in matmul.cu; tiles, fragments and the way to C are in matmul_mma.cuh.
+// is in matmul.cu; tiles, fragments and the way to C are in matmul_mma*.cuh.
 //
 // Rungs
 //   mma_swizzled  as mma, but the chunks of a tile's row change places

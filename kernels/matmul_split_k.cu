@@ -13,7 +13,7 @@
 //          workspace; a second kernel adds these up.
 // Changes  vs async: two tile shapes, and the number of parts, chosen by shape before the launch.
 // FLOP/B   128 x 256: as async. 32 x 64: global 2 BM BN / (4 (BM + BN)) = 10.7.
-// Shape    256 threads, 36.75 KiB smem, 1 block per SM; or 128 threads, 19.5 KiB, 4 blocks per SM.
+// Shape    256 threads, 36.75 KiB smem, 1 block per SM; or 128 threads, 19.5 KiB, 6 blocks per SM.
 // Trap     Atomic adds into C would need no second kernel, but the order of the parts would be that
 //          in which blocks finish: results would differ in the last bits from run to run.
 // Next     CUDA cores do 128 FMAs per SM and clock: for 2-byte types, or tf32, tensor cores do 8 and

@@ -24,9 +24,9 @@ inline int multiprocessors() {
   return count;
 }
 
-// The shape and the number of parts that should take the least time. Blocks run in waves: of the last
-// one, an SM has fewer, or none. The constants are those of an
-// H200, rounded; others differ in all of them at once, by and large.
+// The shape and the number of parts that should take the least time. Blocks run in waves; of the last
+// one an SM has fewer blocks, or none. The constants are those of an H200, rounded: other GPUs differ
+// in all of them at once, by and large.
 template <class T, int SHAPES>
 Split choose_split(const Matmul<T>& p, const TileShape (&shapes)[SHAPES]) {
   constexpr int MOST_PARTS = 32;

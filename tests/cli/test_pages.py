@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from docs import roofline
 from workbench.cli import pages
 from workbench.harness import goals
 from workbench.harness.results import Estimated, Row, Traffic
@@ -196,6 +197,16 @@ def test_an_excerpt_comes_from_its_file(tmp_path, monkeypatch) -> None:
     page = "<!-- excerpt: race -->\nold\n<!-- end -->\n"
     new = "<!-- excerpt: race -->\n```\na race\n```\n<!-- end -->\n"
     assert pages.updated(page) == new
+
+
+def test_the_roofline_is_up_to_date(monkeypatch, tmp_path) -> None:
+    assert roofline.main(["--dry-run"]) == 0
+    monkeypatch.setattr(roofline, "PICTURE", tmp_path / "roofline.svg")
+    assert roofline.main(["--dry-run"]) == 1
+    assert roofline.main([]) == 0
+    rungs = json.loads(roofline.RESULTS.read_text())["rows"]
+    drawn = (tmp_path / "roofline.svg").read_text()
+    assert drawn.count("<circle") == len([row for row in rungs if row["estimate"]])
 
 
 @pytest.mark.full

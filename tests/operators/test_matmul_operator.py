@@ -212,7 +212,13 @@ def test_a_gradient_that_no_kernel_can_read(target, device):
 
 def test_opcheck_with_options(target, device):
     a, b, c, bias = leaves((2, 5, 6), (6, 7), (5, 7), (7,), device=device)
-    torch.library.opcheck(torch.ops.workbench.matmul.default, (a, b, c, bias, 0.5, 2.0))
+    operator = torch.ops.workbench.matmul.default
+    torch.library.opcheck(operator, (a, b, c, bias, 0.5, 2.0))
+    torch.library.opcheck(operator, (a, b, None, None, 1.0, 0.0, "", True))
+    torch.library.opcheck(
+        operator, (a.half(), b.half(), None, None, 1.0, 0.0, "", False, torch.float32)
+    )
+    torch.library.opcheck(operator, (a.detach().to(torch.int8), b.detach().to(torch.int8)))
 
 
 @pytest.mark.parametrize("backward", [False, True])
