@@ -2,6 +2,7 @@
 #include "matmul.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "launch.h"
 
@@ -113,7 +114,8 @@ void check_leading(const Arg& c, const Sizes& out) {
 // int8 is multiplied in integers, alpha and beta included.
 void check_factor(const char* name, double value, const Arg& a) {
   check_finite(name, value, a);
-  if (a.dtype == "int8" && value != static_cast<int>(value)) {
+  const bool fits = std::abs(value) <= INT_MAX && value == std::trunc(value);
+  if (a.dtype == "int8" && !fits) {
     fail(a.op, name, " must be a whole number where a is int8; got ", value);
   }
 }

@@ -1,11 +1,14 @@
 // matmul.cu: C = alpha A B + beta addend + bias on the CUDA cores, from the obvious kernel to tiles
-// in shared memory. Later rungs are in matmul_*.cu, those on the tensor cores in matmul_tensor*.cu.
+// in shared memory.
 //
 // Contract (matmul.h)
 //   A [batch, M, K]   B [batch, K, N]   rows or columns contiguous, so either may be a transpose
 //   C [batch, M, N]   fully written, never read; K = 0 gives beta addend + bias
-//   Any M, N, K, batch. Sums are fp32, fp64 for fp64, int32 for int8; on the CUDA cores in order of
-//   k.
+//   Any M, N, K, batch. Sums are fp32, fp64 for fp64, int32 for int8.
+//
+// To read the kernels (matmul.cuh): A(row, k) is an element, A.of_batch(b) the b-th matrix, Sum<T> the
+// type that products of Ts are summed in, write(p, row, col, sum) scales the sum, adds addend and
+// bias, and writes C. "Shape" in a header is for the H200, and FLOP per byte for large matrices.
 //
 // Rungs                                             FLOP per byte requested of
 //                                                   global memory   shared memory
@@ -15,6 +18,11 @@
 //   tiled_16   16 x 16 tiles of A and B pass             4              0.25
 //              through shared memory
 //   tiled      32 x 32 tiles                             8              0.25
+//
+// It goes on in matmul_thread_tiles.cu (thread_tile_1d, thread_tile), matmul_vectorized.cu (vectorized,
+// conflict_free), matmul_warp_tiles.cu (warp_tiles, async) and matmul_split_k.cu; on the tensor cores
+// in matmul_wmma.cu, matmul_mma.cu, matmul_mma_swizzled.cu, matmul_mma_pipelined.cu and
+// matmul_mma_tuned.cu.
 #include "matmul.cuh"
 
 // ------------------------------------------------------------------------------------------------
@@ -29,10 +37,11 @@
 //          32 rows, lda or ldc floats apart.
 // Next     Let threadIdx.x select the column: coalesced.
 constexpr int NAIVE_TILE = 32;  // tunable: 16, 32
-static_assert(NAIVE_TILE * NAIVE_TILE <= 1024, "a block has at most 1024 threads");
+constexpr int NAIVE_NUM_THREADS = NAIVE_TILE * NAIVE_TILE;
+static_assert(NAIVE_NUM_THREADS <= 1024, "a block has at most 1024 threads");
 
 template <class T>
-__global__ void matmul_naive_kernel(const Matmul<T> p) {
+__global__ __launch_bounds__(NAIVE_NUM_THREADS) void matmul_naive_kernel(const Matmul<T> p) {
   const int row = blockIdx.y * NAIVE_TILE + threadIdx.x;
   const int col = blockIdx.x * NAIVE_TILE + threadIdx.y;
   if (row >= p.M || col >= p.N) return;
@@ -81,10 +90,12 @@ static void matmul_naive(const MatmulProblem& p, cudaStream_t stream) {
 // Next     Every float of A is still loaded by N threads, every float of B by M: tiled_16 loads it
 //          once per tile, and transposes B^T on the way.
 constexpr int COALESCED_TILE = 32;  // tunable: 16, 32
-static_assert(COALESCED_TILE * COALESCED_TILE <= 1024, "a block has at most 1024 threads");
+constexpr int COALESCED_NUM_THREADS = COALESCED_TILE * COALESCED_TILE;
+static_assert(COALESCED_NUM_THREADS <= 1024, "a block has at most 1024 threads");
 
 template <class T>
-__global__ void matmul_coalesced_kernel(const Matmul<T> p) {
+__global__ __launch_bounds__(COALESCED_NUM_THREADS) void matmul_coalesced_kernel(
+    const Matmul<T> p) {
   const int row = blockIdx.y * COALESCED_TILE + threadIdx.y;
   const int col = blockIdx.x * COALESCED_TILE + threadIdx.x;
   if (row >= p.M || col >= p.N) return;
@@ -135,7 +146,7 @@ template <int TILE, bool TRANS_A, bool TRANS_B, class T>
 __device__ void multiply_tiles(const Matmul<T>& p) {
   static_assert(TILE == 16 || TILE == 32, "PAD is free of bank conflicts for these two");
   // Lanes walk along memory, so a transposed matrix is stored down the columns of its tile. With
-  // the pad those 32 stores hit 32 banks.
+  // the pad those 32 stores, of fp32, hit 32 banks.
   constexpr int PAD = 32 / TILE;
   __shared__ T A_smem[TILE][TILE + (TRANS_A ? PAD : 0)];  // [rows of C, k]
   __shared__ T B_smem[TILE][TILE + (TRANS_B ? PAD : 0)];  // [k, columns of C]
@@ -176,6 +187,16 @@ __device__ void multiply_tiles(const Matmul<T>& p) {
   if (row < p.M && col < p.N) write(p, row, col, acc);
 }
 
+// Calls launch(trans_a, trans_b), two constants.
+template <class T, class Launch>
+static void with_transposes(const Matmul<T>& p, Launch launch) {
+  const bool a = p.A.col != 1, b = p.B.col != 1;
+  if (a && b) return launch(std::true_type(), std::true_type());
+  if (a) return launch(std::true_type(), std::false_type());
+  if (b) return launch(std::false_type(), std::true_type());
+  launch(std::false_type(), std::false_type());
+}
+
 constexpr int TILED_16_TILE = 16;  // tunable: 16, 32
 constexpr int TILED_16_NUM_THREADS = TILED_16_TILE * TILED_16_TILE;
 
@@ -188,14 +209,12 @@ template <class T>
 static void launch_tiled_16(const MatmulProblem& p, cudaStream_t stream) {
   constexpr int TILE = TILED_16_TILE;
   for_each_slice<T>(p, TILE, [&](const Matmul<T>& s) {
-    const auto kernel = s.A.col == 1   ? s.B.col == 1 ? matmul_tiled_16_kernel<T, false, false>
-                                                      : matmul_tiled_16_kernel<T, false, true>
-                        : s.B.col == 1 ? matmul_tiled_16_kernel<T, true, false>
-                                       : matmul_tiled_16_kernel<T, true, true>;
     const dim3 grid(ceil_div(s.N, TILE), ceil_div(s.M, TILE), s.batch);
     const dim3 block(TILE, TILE);
-    kernel<<<grid, block, 0, stream>>>(s);
-    CUDA_CHECK_LAUNCH(matmul_tiled_16_kernel);
+    with_transposes(s, [&](auto a, auto b) {
+      matmul_tiled_16_kernel<T, a.value, b.value><<<grid, block, 0, stream>>>(s);
+      CUDA_CHECK_LAUNCH(matmul_tiled_16_kernel);
+    });
   });
 }
 
@@ -215,7 +234,7 @@ static void matmul_tiled_16(const MatmulProblem& p, cudaStream_t stream) {
 // Trap     1024 threads leave at most 64 registers each; __launch_bounds__ holds nvcc to that. All
 //          32 warps wait at each barrier, and few blocks fit on an SM to fill the gap.
 // Next     Shared memory gives 2 floats per FMA. More needs registers: let a thread own several
-//          elements of C, so that each float it reads serves more than one FMA.
+//          elements of C, so that each float it reads serves more than one FMA: thread_tile_1d.
 constexpr int TILED_TILE = 32;  // tunable: 16, 32
 constexpr int TILED_NUM_THREADS = TILED_TILE * TILED_TILE;
 
@@ -228,14 +247,12 @@ template <class T>
 static void launch_tiled(const MatmulProblem& p, cudaStream_t stream) {
   constexpr int TILE = TILED_TILE;
   for_each_slice<T>(p, TILE, [&](const Matmul<T>& s) {
-    const auto kernel = s.A.col == 1   ? s.B.col == 1 ? matmul_tiled_kernel<T, false, false>
-                                                      : matmul_tiled_kernel<T, false, true>
-                        : s.B.col == 1 ? matmul_tiled_kernel<T, true, false>
-                                       : matmul_tiled_kernel<T, true, true>;
     const dim3 grid(ceil_div(s.N, TILE), ceil_div(s.M, TILE), s.batch);
     const dim3 block(TILE, TILE);
-    kernel<<<grid, block, 0, stream>>>(s);
-    CUDA_CHECK_LAUNCH(matmul_tiled_kernel);
+    with_transposes(s, [&](auto a, auto b) {
+      matmul_tiled_kernel<T, a.value, b.value><<<grid, block, 0, stream>>>(s);
+      CUDA_CHECK_LAUNCH(matmul_tiled_kernel);
+    });
   });
 }
 

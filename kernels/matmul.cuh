@@ -161,9 +161,8 @@ __device__ void write(const Matmul<T>& p, int64_t row, int64_t col, Sum<T> sum) 
 // ------------------------------------------------------------------------------------------------
 // Tiles in shared memory, for the rungs in which a thread computes many elements of C
 
-// Copies a tile of a matrix of rows x cols elements, transposed: tile[k][i] = source(i0 + i, k0 +
-//          k).
-// For A that is [BK, BM]; for B, pass its transpose: [BK, BN]. Columns that do not exist are 0, so
+// Copies a tile of a matrix of rows x cols elements, transposed:
+// tile[k][i] = source(i0 + i, k0 + k). For A that is [BK, BM]; for B, pass its transpose: [BK, BN]. Columns that do not exist are 0, so
 // that they add nothing. Rows that do not exist repeat the last: what becomes of them is not
 // written to C. Adjacent threads read adjacent elements, whichever way they lie.
 template <int NUM_THREADS, class T, int BK, int LENGTH>
@@ -262,7 +261,9 @@ __device__ __noinline__ void call_write_4(const Matmul<T>& p, int row, int col, 
 template <int NUM_THREADS, int LENGTH, int BK, int STRIDE>
 __device__ void load_tile_4(float (&tile)[BK][STRIDE], const Matrix<const float>& source, int i0,
                             int k0, int rows, int cols) {
-  static_assert(BK * LENGTH % (4 * NUM_THREADS) == 0, "each thread loads as many fours");
+  static_assert(
+      BK * LENGTH % (4 * NUM_THREADS) == 0,
+      "BK x LENGTH is a multiple of 4 floats per thread: choose a larger BK or fewer threads");
   const bool along_k = source.col == 1, aligned = aligned_16(source);
 #pragma unroll
   for (int start = 0; start < BK * LENGTH / 4; start += NUM_THREADS) {

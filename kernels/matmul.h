@@ -11,8 +11,8 @@
 struct MatmulProblem {
   View A;            // [outer, inner, M, K], outer x inner matrices
   View B;            // [outer, inner, K, N]
-  View C;            // [outer, inner, M, N]; fully written, never read. fp16, bf16: or fp32;
-                     // int8: int32
+  View C;            // [outer, inner, M, N]; fully written, never read. Of A's dtype; for fp16 and
+                     // bf16 also fp32, for int8 int32
   View addend = {};  // [outer, inner, M, N], what BLAS calls C, as C; never read if beta is 0
   View bias = {};    // [1, 1, 1, N], added to every row; of C's dtype
   double alpha = 1, beta = 0;

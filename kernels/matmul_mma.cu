@@ -9,9 +9,10 @@
 // mma: mma.sync and ldmatrix, padded tiles
 // Idea     The instructions that wmma hides. One ldmatrix reads four 8 x 8 matrices, 16 bytes per
 //          lane, straight into the registers in which mma expects them.
-// Changes  vs wmma: fragments have a documented layout: so the sums could go from registers to C, and
-//          tiles can be laid out at will. An mma computes 16 x 8 sums from 32 bytes of k: any
-//          element type, one code. int8 has its sums in int32.
+// Changes  vs wmma: fragments have a documented layout, so tiles can be laid out at will. An mma
+//          computes 16 x 8 sums from 32 bytes of k: any element type, one code. int8 has its sums
+//          in int32, exact for K < 2^17. (The sums could go from the registers to C, but a row of
+//          8 x 2 bytes is less than a sector.)
 // FLOP/B   2-byte types. Global: 2 BM BN FLOP per 2 (BM + BN) bytes = 64. Shared: a warp's 64 x 32
 //          elements take 2 WM WN FLOP per 2 (WM + WN) bytes = 21.
 // Shape    256 threads, 8 warps as 2 x 4, 35 KiB smem (A B^T: 36), 2 __syncthreads per tile; 2 blocks
@@ -20,8 +21,8 @@
 //          eight in the same banks: 8 wavefronts for 1. And of a matrix that lies along M or N,
 //          ldmatrix.trans exchanges elements of 2 bytes only: tf32 is read word by word, int8 is
 //          transposed on the way to shared memory.
-// Next     No faster than wmma, of which nvcc makes the same instructions. But now tiles need not be
-//          matrices: mma_swizzled.
+// Next     No faster than wmma, which has the same HMMA and no more loads. But now tiles need not be
+//          matrices with a leading dimension: mma_swizzled.
 constexpr int MMA_BM = 128;  // tunable: 64, 128
 constexpr int MMA_BN = 128;  // tunable: 64, 128
 constexpr int MMA_BK = 128;  // bytes; int8: half of it. tunable: 64, 128

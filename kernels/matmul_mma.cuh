@@ -8,7 +8,8 @@
 __host__ __device__ constexpr int larger(int a, int b) { return a > b ? a : b; }
 
 // Rounds fp32 so that the upper 19 bits are the nearest tf32, ties away from zero: an mma ignores
-// the others. cvt.rna.tf32 also clears them, and takes five instructions where this takes two.
+// the others. cvt.rna.tf32 also clears them, and takes five instructions where this takes two. NaNs
+// have to be quiet, as all are that arithmetic makes.
 __device__ inline void round_to_tf32(uint32_t (&fragment)[4]) {
   for (uint32_t& bits : fragment) {
     const bool finite = fabsf(__uint_as_float(bits)) < INFINITY;  // a NaN could carry into its sign

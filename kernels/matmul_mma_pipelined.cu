@@ -11,7 +11,7 @@
 //          trips are under way while this one is multiplied.
 // Changes  vs mma_swizzled: the Ring, one barrier per trip instead of two.
 // FLOP/B   As mma_swizzled.
-// Shape    256 threads, 16 KiB smem per stage (2-byte types): 64; 1 __syncthreads per tile; 2 blocks
+// Shape    256 threads, 16 KiB smem per stage: 64; 1 __syncthreads per tile; 2 blocks
 //          per SM.
 // Trap     More than 48 KiB of shared memory must be dynamic, and asked for by
 //          cudaFuncSetAttribute: without it the launch fails. And cp.async writes 0 where the matrix

@@ -2,14 +2,14 @@
 // is in matmul.cu; tiles, fragments and the way to C are in matmul_mma*.cuh.
 //
 // Rungs
-//   mma_swizzled  as mma, but the chunks of a tile's row change places
+//   mma_swizzled  as mma, but the chunks of a tile's row are permuted
 #include "matmul_mma.cuh"
 
 // ------------------------------------------------------------------------------------------------
-// mma_swizzled: the chunks of a row change places instead of moving on
+// mma_swizzled: chunks are permuted within their row instead of padded apart
 // Idea     Padding keeps eight adjacent rows apart by making each longer. An exclusive or of the
 //          chunk's number with the row's does it within the row.
-// Changes  vs mma: Banks::swizzled. Tiles of 16 KiB instead of up to 18, for 2-byte types.
+// Changes  vs mma: Banks::swizzled. Tiles of 16 KiB instead of up to 18.
 // FLOP/B   As mma.
 // Shape    256 threads, 32 KiB smem, 2 __syncthreads per tile; 2 blocks per SM.
 // Trap     The pattern repeats after 128 bytes, not after a row: two rows of 64 bytes share the

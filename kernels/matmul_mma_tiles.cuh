@@ -24,10 +24,11 @@ enum class Along { k, outer, neither };
 // and read down a column of it, so eight adjacent rows must not have the same chunk in the same
 // banks:
 //
-//   PADDED     each row is a chunk longer        SWIZZLED  row r has its chunk c at c ^ r % 8
-//     row 0   0 1 2 3 4 5 6 7 -                    row 0   0 1 2 3 4 5 6 7
-//     row 1   - 0 1 2 3 4 5 6 7                    row 1   1 0 3 2 5 4 7 6
-//     row 2   7 - 0 1 2 3 4 5 6                    row 2   2 3 0 1 6 7 4 5
+//   banks  0..3  ...  28..31                      banks  0..3  ...  28..31
+//   row 0     0 1 2 3 4 5 6 7                     row 0     0 1 2 3 4 5 6 7
+//   row 1     - 0 1 2 3 4 5 6                     row 1     1 0 3 2 5 4 7 6
+//   row 2     7 - 0 1 2 3 4 5                     row 2     2 3 0 1 6 7 4 5
+//   padded: each row is a chunk longer            swizzled: row r has chunk c at c ^ r % 8
 enum class Banks { padded, swizzled };
 
 template <class T, Along ALONG, int LENGTH, int BK, Banks BANKS>

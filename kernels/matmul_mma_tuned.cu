@@ -3,27 +3,27 @@
 //
 // Rungs
 //   mma_tuned  fragments too are read while others are multiplied; tiles by C's shape, in an order
-//              that L2 likes
+//              that reuses L2
 #include "matmul_mma_ring.cuh"
 #include "matmul_split_k.cuh"
 
 // ------------------------------------------------------------------------------------------------
-// mma_tuned: no instruction waits for the one before, no SM for another
+// mma_tuned: fragments are read ahead, and no SM waits for another
 // Idea     Two sets of fragments: a warp reads the next step's while it multiplies this one's. Warp
 //          tiles of 64 x 64 read a third less of shared memory for each FLOP than 64 x 32.
 // Changes  vs mma_pipelined: 128 x 256 tiles, fragments one step ahead (multiply_ahead), blocks in
 //          groups of GROUP rows. For a C of few tiles, smaller ones, and parts of k, as split_k.
 // FLOP/B   2-byte types. Global: 2 BM BN / (2 (BM + BN)) = 85; mma_pipelined: 64. Shared: 32; 21.
 //          32 x 128 tiles: 26 and 16.
-// Shape    256 threads, 24 KiB smem per stage (2-byte types): 96; 1 __syncthreads per tile; 1 block
+// Shape    256 threads, 24 KiB smem per stage: 96; 1 __syncthreads per tile; 1 block
 //          per SM: 128 registers of sums and 64 of fragments per thread. Small tiles: 128 threads,
 //          40 KiB, 4 blocks per SM.
 // Trap     The last step of a trip already reads the next trip's tiles: the wait for them comes
 //          before it, not at the trip's end.
-//          Blocks in the order of the grid walk along a row of C: the blocks that run at one time
-//          need one tile of A and all of B. In groups of rows they need a few of both.
-// Next     Hopper's tensor cores read both tiles from shared memory themselves (wgmma); fed by
-//          registers they reach about two thirds of their speed.
+//          In the order of the grid, blocks walk along a row of tiles of C. If the row is long, those
+//          that run at one time need one tile of A and most of B; in groups of rows, a few of both.
+// Next     On Hopper mma.sync itself tops out at about 63% of what wgmma reaches, which reads whole
+//          tiles from shared memory.
 constexpr int MMA_TUNED_BM = 128;          // tunable: 64, 128, 256
 constexpr int MMA_TUNED_BN = 256;          // tunable: 64, 128, 256
 constexpr int MMA_TUNED_BK = 64;           // bytes. tunable: 64, 128

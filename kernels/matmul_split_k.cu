@@ -16,8 +16,8 @@
 // Shape    256 threads, 36.75 KiB smem, 1 block per SM; or 128 threads, 19.5 KiB, 6 blocks per SM.
 // Trap     Atomic adds into C would need no second kernel, but the order of the parts would be that
 //          in which blocks finish: results would differ in the last bits from run to run.
-// Next     CUDA cores do 128 FMAs per SM and clock: for 2-byte types, or tf32, tensor cores do 8 and
-//          16 times as many: wmma.
+// Next     The CUDA cores have no more to give. Hopper's tensor cores do 16 times as many FMAs of
+//          2-byte types, 8 times as many of tf32: wmma.
 constexpr int SPLIT_K_BK = 8;         // of 128 x 256. tunable: 8, 16
 constexpr int SPLIT_K_SMALL_BM = 32;  // tunable: 32, 64
 constexpr int SPLIT_K_SMALL_BN = 64;  // tunable: 64, 128
@@ -55,9 +55,9 @@ static void launch_split_k(const Matmul<float>& p, int parts, cudaStream_t strea
 
 void matmul_split_k(const MatmulProblem& p, cudaStream_t stream) {
   static constexpr TileShape SHAPES[] = {
-      {.BM = 128, .BN = 256, .BK = SPLIT_K_BK, .per_sm = 1, .trip = 1.2},
-      {.BM = SPLIT_K_SMALL_BM,
-       .BN = SPLIT_K_SMALL_BN,
+      {.BM = SplitKTile::BM, .BN = SplitKTile::BN, .BK = SPLIT_K_BK, .per_sm = 1, .trip = 1.2},
+      {.BM = SplitKSmallTile::BM,
+       .BN = SplitKSmallTile::BN,
        .BK = SPLIT_K_SMALL_BK,
        .per_sm = 6,
        .trip = 0.27},
@@ -66,7 +66,7 @@ void matmul_split_k(const MatmulProblem& p, cudaStream_t stream) {
     const Split split = choose_split(s, SHAPES);
     in_parts(p, s, split.parts, stream, [&](const Matmul<float>& part, int parts) {
       if (split.shape == 0) return launch_split_k<SplitKTile, SPLIT_K_BK, 1>(part, parts, stream);
-      launch_split_k<SplitKSmallTile, SPLIT_K_SMALL_BK, 4>(part, parts, stream);
+      launch_split_k<SplitKSmallTile, SPLIT_K_SMALL_BK, 6>(part, parts, stream);
     });
   });
 }

@@ -8,7 +8,7 @@
 struct TileShape {
   int BM, BN, BK;
   int per_sm;   // blocks that an SM holds at a time
-  double trip;  // how long one of them takes for BK steps of k, in us
+  double trip;  // an SM's time for BK steps of k of one block, in us; those of several add up
 };
 
 // What a launch looks like.
@@ -24,12 +24,13 @@ inline int multiprocessors() {
   return count;
 }
 
-// The shape and the number of parts that should take the least time. Blocks run in waves; of the last
-// one an SM has fewer blocks, or none. The constants are those of an H200, rounded: other GPUs differ
-// in all of them at once, by and large.
+// The shape and the number of parts that should take the least time. Blocks run in waves; the last may
+// leave SMs partly or wholly idle. The constants are guesses for an H200. On a GPU with other
+// proportions the choice may be the second best.
 template <class T, int SHAPES>
 Split choose_split(const Matmul<T>& p, const TileShape (&shapes)[SHAPES]) {
   constexpr int MOST_PARTS = 32;
+  constexpr double MOST_BYTES = 64e6;   // of the workspace
   constexpr double START = 1.5;         // until a wave's first tiles have arrived, in us
   constexpr double LAUNCH = 4.0;        // of the kernel that adds up the parts
   constexpr double BYTES_PER_US = 3e6;  // of the parts, which are written and read
@@ -42,7 +43,7 @@ Split choose_split(const Matmul<T>& p, const TileShape (&shapes)[SHAPES]) {
     const int trips = ceil_div(p.K, shape.BK);
     const double bytes = 2.0 * sizeof(Sum<T>) * p.M * p.N * p.batch;  // of each part
     for (int parts = 1; parts == 1 || (parts <= MOST_PARTS && parts <= trips); ++parts) {
-      if (parts > 1 && tiles * parts > MAX_GRID_YZ) break;
+      if (parts > 1 && (tiles * parts > MAX_GRID_YZ || parts * bytes / 2 > MOST_BYTES)) break;
       const int64_t waves = tiles * parts / (sms * shape.per_sm);
       const int64_t rest = ceil_div(tiles * parts % (sms * shape.per_sm), sms);  // on an SM
       const double block = shape.trip * ceil_div(trips, parts);

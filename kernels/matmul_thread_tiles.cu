@@ -22,8 +22,8 @@
 // FLOP/B   Global: 2 BM BN / (4 (BM + BN)) = 16; tiled: 8. Shared: 2 TM FLOP per 4 (TM + 1) bytes =
 //          0.44; tiled: 0.25.
 // Shape    512 threads, 4 KiB smem (fp64: 8), 2 __syncthreads per tile.
-// Trap     All lanes of a warp want the same floats of A: as adjacent ones they come 4 at a time.
-//          But storing A transposed puts 8 lanes onto one bank (conflict_free mends it).
+// Trap     All lanes of a warp want the same floats of A, which costs one wavefront. But storing A
+//          transposed puts 8 lanes onto one bank (conflict_free mends most of it).
 // Next     A float of A still serves one FMA per thread: give the thread a square.
 constexpr int THREAD_TILE_1D_BM = 64;  // tunable: 32, 64
 constexpr int THREAD_TILE_1D_BN = 64;  // tunable: 32, 64

@@ -16,13 +16,13 @@
 //          reads both fragments 16 bytes at a time.
 // FLOP/B   As thread_tile: 32 global, 1.33 shared.
 // Shape    512 threads, 16 KiB smem, 2 __syncthreads per tile; 2 blocks per SM.
-// Trap     Only rows that begin at multiples of 16 bytes can be read so. Others, and the last
+// Trap     Only rows that begin at multiples of 16 bytes can be read this way. Others, and the last
 //          floats of a row, are read one by one by the same threads: slower, not wrong.
-// Next     The stores of A_smem go to 8 rows of 4 columns: 8 banks, 4 wavefronts each. And a warp
+// Next     The stores of A_smem go to 4 rows of 8 columns: 8 banks, 4 wavefronts each. And a warp
 //          covers 8 x 128 elements of C, for which it reads 136 floats per step of k.
 constexpr int VECTORIZED_BM = 128;  // tunable: 64, 128
 constexpr int VECTORIZED_BN = 128;  // tunable: 64, 128
-constexpr int VECTORIZED_BK = 16;   // tunable: 8, 16
+constexpr int VECTORIZED_BK = 16;   // tunable: 16, 32
 constexpr int VECTORIZED_TM = 8;    // tunable: 4, 8
 constexpr int VECTORIZED_TN = 4;    // tunable: 4, 8
 constexpr int VECTORIZED_NUM_THREADS =
@@ -105,7 +105,7 @@ void matmul_vectorized(const MatmulProblem& p, cudaStream_t stream) {
 // Next     A warp covers 8 x 128 elements of C still. A square of as many is 32 x 32.
 constexpr int CONFLICT_FREE_BM = 128;  // tunable: 64, 128
 constexpr int CONFLICT_FREE_BN = 128;
-constexpr int CONFLICT_FREE_BK = 16;  // tunable: 8, 16
+constexpr int CONFLICT_FREE_BK = 16;  // tunable: 16, 32
 constexpr int CONFLICT_FREE_TM = 4;   // tunable: 4, 8
 constexpr int CONFLICT_FREE_PAD = 4;  // tunable: 0, 4
 constexpr int CONFLICT_FREE_NUM_THREADS =

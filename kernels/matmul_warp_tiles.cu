@@ -23,7 +23,7 @@
 //          units idle meanwhile.
 constexpr int WARP_TILES_BM = 128;  // tunable: 64, 128
 constexpr int WARP_TILES_BN = 128;  // tunable: 64, 128
-constexpr int WARP_TILES_BK = 16;   // tunable: 8, 16
+constexpr int WARP_TILES_BK = 16;   // tunable: 16, 32
 constexpr int WARP_TILES_WM = 32;   // tunable: 32, 64
 constexpr int WARP_TILES_WN = 32;   // tunable: 16, 32, 64
 using WarpTilesTile = WarpTile<WARP_TILES_BM, WARP_TILES_BN, WARP_TILES_WM, WARP_TILES_WN>;
@@ -74,13 +74,13 @@ void matmul_warp_tiles(const MatmulProblem& p, cudaStream_t stream) {
 //             2          arriving     start        multiply
 //
 // Changes  vs warp_tiles: AsyncCopies for load_tile_4, a ring for the one pair of tiles. As copies
-//          hide their latency themselves, 8 warps of 64 x 64 do, and each thread has 16 x 8
+//          hide their latency themselves, 8 warps of 64 x 64 suffice, and each thread has 16 x 8
 //          elements.
 // FLOP/B   Global: 2 BM BN / (4 (BM + BN)) = 43; warp_tiles: 32. Shared: 2.67 FLOP per byte read, 16
 //          per distinct byte; warp_tiles: 1.33 and 8.
 // Shape    256 threads, 12.25 KiB smem per stage: 36.75; 1 __syncthreads per tile; 1 block per SM,
 //          as 128 sums per thread leave room for no other.
-// Trap     One barrier does for two things: this trip's copies of *all* threads have arrived (each
+// Trap     One barrier serves two purposes: this trip's copies of *all* threads have arrived (each
 //          has waited for its own), and nobody still multiplies the stage that is filled next,
 //          which is that of the trip before. So the copies start after it. A, along k, is
 //          transposed on the way: 4 bytes per copy. Only B goes by 16.

@@ -6,8 +6,7 @@
 #include "matmul.cuh"
 #include "ptx.cuh"
 
-// A block's tile of BM x BN elements of C is divided among warps, WM x WN each, and that among 8 x
-//          4
+// A block's tile of BM x BN elements of C is divided among warps, WM x WN each, and that among 8 x 4
 // lanes, each of which has 4 x 4 elements, GROUPS_M x GROUPS_N times:
 //
 //                          columns 0..3   4..7   8..11  12..15   16..19 ...

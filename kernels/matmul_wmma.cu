@@ -9,18 +9,18 @@
 
 // ------------------------------------------------------------------------------------------------
 // wmma: a warp multiplies 16 x 16 matrices at a time
-// Idea     A tensor core does in one instruction what takes a warp 64 FMAs and more. mma.h offers it
-//          as functions on fragments: matrices that lie, nobody says how, in a warp's registers.
+// Idea     A tensor core does in one instruction what takes a warp 64 FMAs (tf32: 32). mma.h offers it
+//          as functions on fragments: matrices spread over a warp's registers in an unspecified
+//          layout.
 // Changes  vs warp_tiles: load_matrix_sync for the reads of A_frag and B_frag, mma_sync for the
 //          FMAs. Elements of 2 bytes, or tf32: fp32 rounded to 10 bits of mantissa.
 // FLOP/B   2-byte types. Global: 2 BM BN FLOP per 2 (BM + BN) bytes = 64. Shared: a warp's 32 x 64
 //          elements take 2 WM WN FLOP per 2 (WM + WN) bytes = 21.
 // Shape    256 threads, 8 warps as 4 x 2, 36 KiB smem, 2 __syncthreads per tile; 2 blocks per SM.
 // Trap     As nobody says which lane has which element, the sums have to pass through shared memory
-//          to be scaled, biased, or cut at C's edge. Fragments begin at multiples of 32 bytes, so
-//          rows can be padded by 16, but tiles cannot be swizzled.
-// Next     load_matrix_sync has to read as the fragment's secret layout demands. Say it yourself:
-//          mma.
+//          to be scaled, biased, or cut at C's edge. And load_matrix_sync takes a pointer and a
+//          leading dimension: rows can be padded, but tiles cannot be swizzled.
+// Next     Use the layout that the PTX manual documents: mma.
 constexpr int WMMA_BM = 128;  // tunable: 64, 128
 constexpr int WMMA_BN = 128;  // tunable: 64, 128
 constexpr int WMMA_BK = 128;  // bytes. tunable: 32, 64, 128

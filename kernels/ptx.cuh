@@ -140,7 +140,7 @@ __device__ inline void ldmatrix_x4_trans(uint32_t (&r)[4], uint32_t smem) {
                : "memory");
 }
 
-// C += A B by a warp: C is 16 x 8, and of A and B each row and each column has 32 bytes of k.
+// C += A B by a warp: C is 16 x 8; each row of A and each column of B has 32 bytes of k.
 //
 // Lane l has, with g = l / 4 and t = l % 4, in words of 4 bytes:
 //   a[0], a[1]  word t of rows g and g + 8 of A;   a[2], a[3]  word t + 4 of the same

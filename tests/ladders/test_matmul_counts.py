@@ -95,7 +95,7 @@ COUNTS = {
     ),
     "mma_pipelined": Count(
         (64, "As mma_swizzled"), (21.33, "As mma_swizzled"), (256, "256 threads"),
-        (64, "per stage (2-byte types): 64"), ONE, step=32,
+        (64, "per stage: 64"), ONE, step=32,
     ),
     "mma_tuned": Count(
         (25.6, "32 x 128 tiles: 26"), (16, "26 and 16"), (128, "128 threads"), (40, "40 KiB"), ONE,

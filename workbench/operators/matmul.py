@@ -102,8 +102,11 @@ class _Differentiable(torch.autograd.Function):
 
         def product(x: torch.Tensor, y: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
             rest = (ctx.alpha, 0.0, ctx.rung, ctx.tf32)
-            whole = torch.ops.workbench.matmul(x, y, None, None, *rest)
-            return whole.sum_to_size(like.shape)
+            # what is summed over the batch is rounded once, after that
+            summed = a.dtype.itemsize == 2 and d.shape[:-2] != like.shape[:-2]
+            wide = torch.float32 if summed else None
+            whole = torch.ops.workbench.matmul(x, y, None, None, *rest, wide)
+            return whole.sum_to_size(like.shape).to(like.dtype)
 
         da = product(narrow, b.mT, a) if needs[0] else None
         db = product(a.mT, narrow, b) if needs[1] else None
@@ -171,7 +174,8 @@ def matmul(
     """Multiply matrices: alpha A B + beta c + bias, as BLAS's gemm.
 
     a: float32, float64, float16, bfloat16 or int8 [..., M, K]; with trans_a [..., K, M], of which
-    the transpose is taken. Sums are float32, float64 for float64, int32 for int8.
+    the transpose is taken. Sums are float32, float64 for float64, int32 for int8, where they are
+    exact for K < 2^17 and may wrap beyond.
     b: [..., K, N]; with trans_b [..., N, K]. Either's rows or columns must be contiguous: a
     transposed view, such as ``x.mT``, is read where it is, not copied. Leading dimensions are
     broadcast, as in torch.matmul.
