@@ -14,10 +14,10 @@
 // Changes  vs mma_pipelined: 128 x 256 tiles, fragments one step ahead (multiply_ahead), blocks in
 //          groups of GROUP rows. For a C of few tiles, smaller ones, and parts of k, as split_k.
 // FLOP/B   2-byte types. Global: 2 BM BN / (2 (BM + BN)) = 85; mma_pipelined: 64. Shared: 32; 21.
-//          32 x 128 tiles: 26 and 16.
-// Shape    256 threads, 24 KiB smem per stage: 96; 1 __syncthreads per tile; 1 block
-//          per SM: 128 registers of sums and 64 of fragments per thread. Small tiles: 128 threads,
-//          40 KiB, 4 blocks per SM.
+//          64 x 128 tiles: 43 and 16.
+// Shape    256 threads, 24 KiB smem per stage: 96; 1 __syncthreads per tile; 1 block per SM: 128
+//          registers of sums and 64 of fragments per thread. Small tiles: 256 threads, 48 KiB, 4
+//          blocks per SM.
 // Trap     The last step of a trip already reads the next trip's tiles: the wait for them comes
 //          before it, not at the trip's end.
 //          In the order of the grid, blocks walk along a row of tiles of C. If the row is long, those
@@ -31,7 +31,7 @@ constexpr int MMA_TUNED_WM = 64;           // tunable: 32, 64
 constexpr int MMA_TUNED_WN = 64;           // tunable: 32, 64
 constexpr int MMA_TUNED_STAGES = 4;        // tunable: 2, 3, 4
 constexpr int MMA_TUNED_GROUP = 8;         // rows of blocks. tunable: 1, 4, 8, 16
-constexpr int MMA_TUNED_SMALL_BM = 32;     // tunable: 32, 64
+constexpr int MMA_TUNED_SMALL_BM = 64;     // tunable: 32, 64
 constexpr int MMA_TUNED_SMALL_BN = 128;    // tunable: 64, 128
 constexpr int MMA_TUNED_SMALL_STAGES = 4;  // tunable: 2, 3, 4
 
@@ -101,7 +101,7 @@ static void launch_mma_tuned(const MatmulProblem& p, cudaStream_t stream) {
   constexpr int BK = MMA_TUNED_BK / sizeof(T);
   static constexpr TileShape SHAPES[] = {
       {.BM = MMA_TUNED_BM, .BN = MMA_TUNED_BN, .BK = BK, .per_sm = 1, .trip = 0.5},
-      {.BM = MMA_TUNED_SMALL_BM, .BN = MMA_TUNED_SMALL_BN, .BK = BK, .per_sm = 4, .trip = 0.18},
+      {.BM = MMA_TUNED_SMALL_BM, .BN = MMA_TUNED_SMALL_BN, .BK = BK, .per_sm = 4, .trip = 0.25},
   };
   for_each_slice<T>(p, MMA_TUNED_SMALL_BM, [&](const Matmul<T>& s) {
     const Split split = choose_split(s, SHAPES);

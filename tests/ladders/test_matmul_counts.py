@@ -98,7 +98,7 @@ COUNTS = {
         (64, "per stage: 64"), ONE, step=32,
     ),
     "mma_tuned": Count(
-        (25.6, "32 x 128 tiles: 26"), (16, "26 and 16"), (128, "128 threads"), (40, "40 KiB"), ONE,
+        (42.67, "64 x 128 tiles: 43"), (16, "43 and 16"), (256, "Small tiles: 256 threads"), (48, "48 KiB"), ONE,
         step=32,
     ),
 }  # fmt: skip
@@ -137,7 +137,7 @@ def test_the_counts_of_the_header(rung):
     if expected.of_shared:
         flops = 2 * FMAS / launch.shared_load_bytes
         # Each part of k ends with sums that pass through shared memory.
-        assert flops == pytest.approx(expected.of_shared[0], rel=0.02 if parts == 1 else 0.07)
+        assert flops == pytest.approx(expected.of_shared[0], rel=0.02 if parts == 1 else 0.12)
     assert threads == expected.threads[0]
     assert launch.shared_bytes == expected.kib[0] * 1024
     trips = launch.barriers / launch.num_blocks / (threads / 32)
