@@ -98,8 +98,8 @@ COUNTS = {
         (64, "per stage: 64"), ONE, step=32,
     ),
     "mma_tuned": Count(
-        (42.67, "64 x 128 tiles: 43"), (16, "43 and 16"), (256, "Small tiles: 256 threads"), (48, "48 KiB"), ONE,
-        step=32,
+        (42.67, "64 x 128 tiles: 43"), (16, "43 and 16"), (256, "Small tiles: 256 threads"),
+        (48, "48 KiB"), ONE, step=32,
     ),
 }  # fmt: skip
 
@@ -129,6 +129,7 @@ def test_the_counts_of_the_header(rung):
     expected, text, launch = COUNTS[rung.name], header(rung.name), launch_of(rung)
     threads = launch.block[0] * launch.block[1]
     parts = launch.grid[2]  # of k, for split_k and mma_tuned
+    rel = 0.02 if parts == 1 else 0.13  # each part waits for its first tiles, and stages its sums
     stated = (expected.of_global, expected.of_shared, expected.threads, expected.kib,
               expected.barriers)  # fmt: skip
     for _, words in filter(None, stated):
@@ -136,11 +137,10 @@ def test_the_counts_of_the_header(rung):
     assert 2 * FMAS / launch.global_load_bytes == pytest.approx(expected.of_global[0], rel=0.02)
     if expected.of_shared:
         flops = 2 * FMAS / launch.shared_load_bytes
-        # Each part of k ends with sums that pass through shared memory.
-        assert flops == pytest.approx(expected.of_shared[0], rel=0.02 if parts == 1 else 0.12)
+        assert flops == pytest.approx(expected.of_shared[0], rel=rel)
     assert threads == expected.threads[0]
     assert launch.shared_bytes == expected.kib[0] * 1024
     trips = launch.barriers / launch.num_blocks / (threads / 32)
-    assert trips * parts == pytest.approx(expected.barriers[0] * K / expected.step, rel=0.07)
+    assert trips * parts == pytest.approx(expected.barriers[0] * K / expected.step, rel=rel)
     if expected.wavefronts:
         assert launch.shared_load_wavefronts / (FMAS / 32) == pytest.approx(expected.wavefronts)
