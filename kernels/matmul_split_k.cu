@@ -11,7 +11,8 @@
 // Idea     A C of 16 x 4096 elements has 16 tiles of 128 x 256, for 132 SMs. Smaller tiles are more,
 //          and a tile's sum over k can be that of several blocks, which leave their parts in a
 //          workspace; a second kernel adds these up.
-// Changes  vs async: two tile shapes, and the number of parts, chosen by shape before the launch.
+// Changes  vs async: two tile shapes, and the number of parts, chosen by shape before the launch. A
+//          large C is computed as by async.
 // FLOP/B   128 x 256: as async. 32 x 64: global 2 BM BN / (4 (BM + BN)) = 10.7.
 // Shape    256 threads, 36.75 KiB smem, 1 block per SM; or 128 threads, 19.5 KiB, 6 blocks per SM.
 // Trap     Atomic adds into C would need no second kernel, but the order of the parts would be that

@@ -58,3 +58,29 @@ def test_no_kernel_spills(ladder: Path, arch: str, reports: dict) -> None:
     assert entries and set(entries) <= {name for name, _, _ in functions}, report
     spilled = [name for name, stores, loads in functions if stores + loads != "00"]
     assert not spilled, report
+
+
+# What a rung's idea must become: instruction, bytes per lane.
+MACHINE_CODE = {
+    "matmul_vectorized": ("vectorized_kernel", {("LDS", 16), ("LDG", 16)}),
+    "matmul_warp_tiles": ("async_kernel<false, true>", {("LDS", 16), ("LDGSTS", 16)}),
+    "matmul_split_k": ("64, 64>, 8, 1, true", {("LDS", 16), ("LDGSTS", 16)}),
+    "matmul_wmma": ("wmma_kernel<fp16", {("HMMA", 0), ("LDSM", 16)}),
+    "matmul_mma": ("mma_kernel<bf16", {("HMMA", 0), ("LDSM", 16), ("LDG", 16), ("STS", 16)}),
+    "matmul_mma_swizzled": ("mma_swizzled_kernel<bf16", {("HMMA", 0), ("LDSM", 16)}),
+    "matmul_mma_pipelined": ("mma_pipelined_kernel<bf16", {("HMMA", 0), ("LDGSTS", 16)}),
+    "matmul_mma_tuned": ("mma_tuned_kernel<bf16", {("HMMA", 0), ("LDSM", 16), ("LDGSTS", 16)}),
+}
+
+
+@pytest.mark.parametrize("file", MACHINE_CODE)
+def test_the_machine_code_of_matmul_has(file: str) -> None:
+    kernel, wanted = MACHINE_CODE[file]
+    found = resources.of_file(kernels_dir() / f"{file}.cu", "90a")
+    named = {name: kept for name, kept in found.items() if kernel in name}
+    assert named, list(found)
+    for name, kept in named.items():
+        ops = {(op.name, op.width) for region in kept.machine for op in region.ops}
+        if "(Along)2" not in name:  # element by element
+            assert wanted <= ops, name
+        assert not any(op == "LDL" for op, _ in ops), name
