@@ -190,7 +190,7 @@ __device__ void multiply_tiles(const Matmul<T>& p) {
 // Calls launch(trans_a, trans_b), two constants.
 template <class T, class Launch>
 static void with_transposes(const Matmul<T>& p, Launch launch) {
-  const bool a = p.A.col != 1, b = p.B.col != 1;
+  const bool a = p.A.col_stride != 1, b = p.B.col_stride != 1;
   if (a && b) return launch(std::true_type(), std::true_type());
   if (a) return launch(std::true_type(), std::false_type());
   if (b) return launch(std::false_type(), std::true_type());

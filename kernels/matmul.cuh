@@ -8,25 +8,29 @@
 #include "half.cuh"
 #include "matmul.h"
 
-// A matrix, of which either the rows or the columns are contiguous: row or col is 1. So the
+// A matrix, of which either the rows or the columns are contiguous: one of these strides is 1. So the
 // transpose of a matrix is a matrix, with the two strides exchanged.
 template <class T>
 struct Matrix {
   T* data;
-  int64_t row, col;  // from one row to the next, from one column to the next
-  int64_t batch;     // from one matrix to the next; 0 repeats the same one
+  int64_t row_stride, col_stride;  // from one row to the next, from one column to the next
+  int64_t batch_stride;            // from one matrix to the next; 0 repeats the same one
 
-  __host__ __device__ T* at(int64_t i, int64_t j) const { return data + i * row + j * col; }
-  __device__ T& operator()(int64_t i, int64_t j) const { return *at(i, j); }
-  __host__ __device__ Matrix of_batch(int64_t b) const { return moved(b * batch); }
-  __host__ __device__ Matrix moved(int64_t elements) const {
-    return {data + elements, row, col, batch};
+  __host__ __device__ T* at(int64_t i, int64_t j) const {
+    return data + i * row_stride + j * col_stride;
   }
-  __host__ __device__ Matrix transposed() const { return {data, col, row, batch}; }
+  __device__ T& operator()(int64_t i, int64_t j) const { return *at(i, j); }
+  __host__ __device__ Matrix of_batch(int64_t b) const { return moved(b * batch_stride); }
+  __host__ __device__ Matrix moved(int64_t elements) const {
+    return {data + elements, row_stride, col_stride, batch_stride};
+  }
+  __host__ __device__ Matrix transposed() const {
+    return {data, col_stride, row_stride, batch_stride};
+  }
   // The same places, taken for elements of another type.
   template <class U>
   __host__ __device__ Matrix<U> as() const {
-    return {reinterpret_cast<U*>(data), row, col, batch};
+    return {reinterpret_cast<U*>(data), row_stride, col_stride, batch_stride};
   }
 };
 
@@ -58,11 +62,11 @@ struct Matmul {
   Matrix<T> C;             // [M, N], rows contiguous
   Matrix<const T> addend;  // [M, N], read if beta is not 0
   const T* bias;           // [N], or nullptr
-  bool sums;               // whether C, addend and bias really have elements of type Sum<T>
+  bool wide_output;        // whether C, addend and bias have elements of type Sum<T> instead
   int batch, M, N, K;
   Sum<T> alpha, beta;
 
-  __host__ __device__ bool wide() const { return !std::is_same_v<T, Sum<T>> && sums; }
+  __host__ __device__ bool wide() const { return !std::is_same_v<T, Sum<T>> && wide_output; }
 };
 
 template <class T>
@@ -70,9 +74,9 @@ Matrix<T> matrix_of(const View& view) {
   // A dimension of size 1 has stride 0, so it is contiguous whatever it lies in.
   const bool rows = view.size[3] == 1 || view.stride[3] == 1;
   return {.data = view.as<T>(),
-          .row = rows ? view.stride[2] : 1,
-          .col = rows ? 1 : view.stride[3],
-          .batch = view.stride[1]};
+          .row_stride = rows ? view.stride[2] : 1,
+          .col_stride = rows ? 1 : view.stride[3],
+          .batch_stride = view.stride[1]};
 }
 
 template <class T>
@@ -83,7 +87,7 @@ Matmul<T> lowered(const MatmulProblem& p) {
       .C = matrix_of<T>(p.C),
       .addend = matrix_of<const T>(p.addend),
       .bias = p.bias.as<const T>(),
-      .sums = p.C.dtype != p.A.dtype,
+      .wide_output = p.C.dtype != p.A.dtype,
       .batch = static_cast<int>(p.C.size[1]),
       .M = static_cast<int>(p.C.size[2]),
       .N = static_cast<int>(p.C.size[3]),
@@ -113,12 +117,15 @@ void for_each_slice(const MatmulProblem& p, int rows_per_block, Launch launch) {
     for (int64_t b = 0; b < all.batch; b += MAX_GRID_YZ) {
       for (int64_t row = 0; row < all.M; row += max_rows) {
         Matmul<T> slice = all;
-        slice.A = all.A.moved(outer * p.A.stride[0] + b * all.A.batch + row * all.A.row);
-        slice.B = all.B.moved(outer * p.B.stride[0] + b * all.B.batch);
-        slice.C = all.C.moved(per * (outer * p.C.stride[0] + b * all.C.batch + row * all.C.row));
+        slice.A =
+            all.A.moved(outer * p.A.stride[0] + b * all.A.batch_stride + row * all.A.row_stride);
+        slice.B = all.B.moved(outer * p.B.stride[0] + b * all.B.batch_stride);
+        slice.C = all.C.moved(
+            per * (outer * p.C.stride[0] + b * all.C.batch_stride + row * all.C.row_stride));
         if (all.beta != 0) {
-          slice.addend = all.addend.moved(
-              per * (outer * p.addend.stride[0] + b * all.addend.batch + row * all.addend.row));
+          slice.addend =
+              all.addend.moved(per * (outer * p.addend.stride[0] + b * all.addend.batch_stride +
+                                      row * all.addend.row_stride));
         }
         slice.batch = static_cast<int>(min(all.batch - b, MAX_GRID_YZ));
         slice.M = static_cast<int>(min(all.M - row, max_rows));
@@ -141,7 +148,7 @@ __device__ Sum<T> finished(const Matmul<T>& p, int64_t row, int64_t col, Sum<T> 
   Sum<T> value = p.alpha * sum;
   // 0 times a NaN is a NaN, so beta = 0 must not even look.
   if (p.beta != 0) {
-    const int64_t index = blockIdx.z * p.addend.batch + row * p.addend.row + col;
+    const int64_t index = blockIdx.z * p.addend.batch_stride + row * p.addend.row_stride + col;
     value += p.beta * widened(p.addend.data, index, p.wide());
   }
   if (p.bias != nullptr) value += widened(p.bias, col, p.wide());
@@ -169,7 +176,7 @@ template <int NUM_THREADS, class T, int BK, int LENGTH>
 __device__ void load_tile(T (&tile)[BK][LENGTH], const Matrix<const T>& source, int i0, int k0,
                           int rows, int cols) {
   static_assert(BK * LENGTH % NUM_THREADS == 0, "each thread loads the same number of elements");
-  const bool along_k = source.col == 1;
+  const bool along_k = source.col_stride == 1;
 #pragma unroll
   for (int start = 0; start < BK * LENGTH; start += NUM_THREADS) {
     const int element = start + threadIdx.x;
@@ -188,9 +195,9 @@ __device__ void load_tile(T (&tile)[BK][LENGTH], const Matrix<const T>& source, 
 template <class T>
 __host__ __device__ bool aligned_16(const Matrix<T>& m) {
   constexpr int ELEMENTS = 16 / sizeof(T);
-  const int64_t step = m.col == 1 ? m.row : m.col;
+  const int64_t step = m.col_stride == 1 ? m.row_stride : m.col_stride;
   return reinterpret_cast<uintptr_t>(m.data) % 16 == 0 && step % ELEMENTS == 0 &&
-         m.batch % ELEMENTS == 0;
+         m.batch_stride % ELEMENTS == 0;
 }
 
 // The first `count` of the four floats at p; 0 in place of the others. One load if `aligned`, that
@@ -210,8 +217,8 @@ struct alignas(4 * sizeof(T)) Four {
 template <class T>
 __device__ bool aligned_4(const Matmul<T>& p) {
   const int four = 4 * (p.wide() ? sizeof(Sum<T>) : sizeof(T));
-  return reinterpret_cast<uintptr_t>(p.C.data) % four == 0 && p.C.row % 4 == 0 &&
-         p.C.batch % 4 == 0;
+  return reinterpret_cast<uintptr_t>(p.C.data) % four == 0 && p.C.row_stride % 4 == 0 &&
+         p.C.batch_stride % 4 == 0;
 }
 
 // Whether C's elements are the sums themselves, and can be written four at a time.
@@ -264,7 +271,7 @@ __device__ void load_tile_4(float (&tile)[BK][STRIDE], const Matrix<const float>
   static_assert(
       BK * LENGTH % (4 * NUM_THREADS) == 0,
       "BK x LENGTH is a multiple of 4 floats per thread: choose a larger BK or fewer threads");
-  const bool along_k = source.col == 1, aligned = aligned_16(source);
+  const bool along_k = source.col_stride == 1, aligned = aligned_16(source);
 #pragma unroll
   for (int start = 0; start < BK * LENGTH / 4; start += NUM_THREADS) {
     const int four = start + threadIdx.x;

@@ -61,10 +61,10 @@ struct Staged {
 
   // By a whole warp: writes what becomes of the sums to C, from row row0 and column col0 on.
   __device__ void write(const Matmul<T>& p, int row0, int col0) const {
-    const int64_t first = blockIdx.z * p.C.batch + row0 * p.C.row + col0;
+    const int64_t first = blockIdx.z * p.C.batch_stride + row0 * p.C.row_stride + col0;
     const int64_t bytes = p.wide() ? sizeof(Sum<T>) : sizeof(T);
-    write_to(reinterpret_cast<char*>(p.C.data) + first * bytes, p.C.row, p.M - row0, p.N - col0,
-             p.wide(), is_plain(p) && p.N % 4 == 0 ? nullptr : &p, row0, col0);
+    write_to(reinterpret_cast<char*>(p.C.data) + first * bytes, p.C.row_stride, p.M - row0,
+             p.N - col0, p.wide(), is_plain(p) && p.N % 4 == 0 ? nullptr : &p, row0, col0);
   }
 
  private:
@@ -220,7 +220,7 @@ void with_alongs(const Matmul<T>& p, Run run) {
   constexpr std::integral_constant<Along, Along::k> k;
   constexpr std::integral_constant<Along, Along::outer> outer;
   constexpr std::integral_constant<Along, Along::neither> neither;
-  const bool a_along_k = p.A.col == 1, b_along_k = p.B.row == 1;
+  const bool a_along_k = p.A.col_stride == 1, b_along_k = p.B.row_stride == 1;
   if (!aligned_16(p.A) || !aligned_16(p.B)) return run(neither, neither);
   if (a_along_k && b_along_k) return run(k, k);
   if constexpr (sizeof(T) == 1) {

@@ -50,7 +50,7 @@ class Ring {
 
  private:
   __device__ static Matrix<const T> from(const Matrix<const T>& matrix, int column) {
-    return matrix.moved(column * matrix.col);
+    return matrix.moved(column * matrix.col_stride);
   }
 
   // Always commits: so the number of groups in flight says which have arrived.

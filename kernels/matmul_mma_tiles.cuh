@@ -147,13 +147,13 @@ class ChunkLoader {
       from_ = source.at(outer + along, row);
       along_left_ = rows - outer - along;
       across_left_ = cols - row;
-      next_row_ = source.col;
-      next_tile_ = Tile::K * source.col;
+      next_row_ = source.col_stride;
+      next_tile_ = Tile::K * source.col_stride;
     } else {
       from_ = source.at(outer + row, along);
       along_left_ = cols - along;
       across_left_ = rows - outer - row;
-      next_row_ = source.row;
+      next_row_ = source.row_stride;
       next_tile_ = Tile::K;
     }
   }
@@ -221,7 +221,9 @@ class ElementLoader {
 
  public:
   __device__ ElementLoader(const Matrix<const T>& source, int outer, int rows, int cols)
-      : source_(source.moved(outer * source.row)), rows_left_(rows - outer), cols_left_(cols) {}
+      : source_(source.moved(outer * source.row_stride)),
+        rows_left_(rows - outer),
+        cols_left_(cols) {}
 
   __device__ void start(char* tile) { load(tile); }
 
@@ -229,7 +231,7 @@ class ElementLoader {
 #pragma unroll 1
     for (int i = threadIdx.x; i < CHUNKS; i += NUM_THREADS) {
       // Adjacent threads read adjacent elements, if the rows are contiguous; else of adjacent rows.
-      const bool by_rows = source_.col == 1;
+      const bool by_rows = source_.col_stride == 1;
       const int row = by_rows ? i / Tile::CHUNKS : i % Tile::ROWS;
       const int chunk = by_rows ? i % Tile::CHUNKS : i / Tile::ROWS;
       const T* from = source_.at(row, chunk * PER_CHUNK);
@@ -237,11 +239,11 @@ class ElementLoader {
       Chunk<T> elements = {};
 #pragma unroll
       for (int e = 0; e < PER_CHUNK; ++e) {
-        if (e < count) elements.element[e] = from[e * source_.col];
+        if (e < count) elements.element[e] = from[e * source_.col_stride];
       }
       *reinterpret_cast<Chunk<T>*>(tile + Tile::offset(row, chunk)) = elements;
     }
-    source_ = source_.moved(Tile::K * source_.col);
+    source_ = source_.moved(Tile::K * source_.col_stride);
     cols_left_ -= Tile::K;
   }
 

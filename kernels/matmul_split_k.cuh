@@ -88,7 +88,7 @@ void in_parts(const MatmulProblem& problem, const Matmul<T>& p, int parts, cudaS
   auto* sums = static_cast<Sum<T>*>(problem.workspace(p.batch * parts * elements * sizeof(Sum<T>)));
   Matmul<T> part = p;
   part.C = {reinterpret_cast<T*>(sums), p.N, 1, elements};
-  part.sums = true;
+  part.wide_output = true;
   part.bias = nullptr;
   part.alpha = 1;
   part.beta = 0;

@@ -121,8 +121,8 @@ class AsyncCopies {
     rows_left_ = rows - (i0 + i_);
     cols_left_ = cols - (k0 + k_);
     from_ = source.at(i0 + i_, k0 + k_);
-    apart_ = APART * (WIDE ? source.col : source.row);
-    next_ = BK * source.col;
+    apart_ = APART * (WIDE ? source.col_stride : source.row_stride);
+    next_ = BK * source.col_stride;
   }
 
   // Starts copying the next tile. What does not exist becomes 0, and its address is not used.
@@ -191,7 +191,7 @@ __device__ void multiply_async(Tile& tile, const Matrix<const float>& A,
 // Returns run(a_wide, b_wide): whether tiles of A and B can be loaded 16 bytes at a time.
 template <class Run>
 void with_widths(const Matmul<float>& p, Run run) {
-  const auto wide = [](const Matrix<const float>& m) { return m.col != 1 && aligned_16(m); };
+  const auto wide = [](const Matrix<const float>& m) { return m.col_stride != 1 && aligned_16(m); };
   const bool a = wide(p.A), b = wide(p.B.transposed());
   if (a && b) return run(std::true_type(), std::true_type());
   if (a) return run(std::true_type(), std::false_type());

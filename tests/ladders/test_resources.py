@@ -45,7 +45,12 @@ def reports(request: pytest.FixtureRequest) -> Iterator[dict[tuple[Path, str], F
 
 
 @pytest.mark.parametrize(
-    "arch", ["90a", pytest.param("75", marks=pytest.mark.full, id="75 (Turing)")]
+    "arch",
+    [
+        "90a",
+        pytest.param("80", marks=pytest.mark.full, id="80 (Ampere)"),
+        pytest.param("75", marks=pytest.mark.full, id="75 (Turing)"),
+    ],
 )
 @pytest.mark.parametrize(
     "ladder",

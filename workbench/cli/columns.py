@@ -64,12 +64,14 @@ class Column:
         legend: its entry in the legend below the table; empty if the title is enough.
         cell: an entry's value as text.
         only_terminal: it compares with the previous run, so it has no place on a page.
+        spare: it is the first to go where a table would be too wide.
     """
 
     title: str
     legend: str
     cell: Callable[[Entry], str]
     only_terminal: bool = False
+    spare: bool = False
 
 
 def columns(row: Row, baselines: Sequence[str] = ()) -> tuple[Column, ...]:
@@ -218,7 +220,7 @@ BYTES_MOVED = Column(
 BANK_CONFLICTS = Column(
     "bank\nconf.", "bank conf.: shared-memory wavefronts, relative to the minimum", _conflicts
 )
-FLOP = Column("\nFLOP", "FLOP: relative to the mathematical minimum", _flops)
+FLOP = Column("\nFLOP", "FLOP: relative to the mathematical minimum", _flops, spare=True)
 OCCUPANCY = Column(
     "\nocc.", "occ.: occupancy", _of_estimate(lambda estimate: percent(estimate.occupancy))
 )
@@ -319,6 +321,15 @@ def cells(shown: Sequence[Column], entries: Sequence[Entry]) -> Iterator[list[st
         else:
             dim = "dim" if entry.row.baseline else ""
             yield [Text(column.cell(entry), style=dim) for column in shown]
+
+
+def fitting(shown: Sequence[Column], entries: Sequence[Entry], width: int) -> Sequence[Column]:
+    """The columns without the spare ones, if a terminal's table would be wider than ``width``."""
+    rows: list[list[str | Text]] = [[column.title for column in shown]]
+    rows += [row for row in cells(shown, entries) if len(row) == len(shown)]
+    deep = [[max(map(len, str(cell).split("\n"))) for cell in row] for row in rows]
+    needed = sum(max(column) + 2 for column in zip(*deep, strict=True)) - 2
+    return [column for column in shown if needed <= width or not column.spare]
 
 
 def markdown(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -204,7 +204,8 @@ def _show(
 ) -> None:
     """Print a case's table and its notes, except for those already ``told``."""
     entries = [columns.Entry(row, previous.get(row.kernel)) for row in rows]
-    shown = columns.columns(rows[0], columns.baselines_of(rows))
+    every = columns.columns(rows[0], columns.baselines_of(rows))
+    shown = columns.fitting(every, entries, PLAIN_WIDTH)
     print()
     show(
         f"{asked.operator.name} {rows[0].subject}",
