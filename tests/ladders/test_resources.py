@@ -38,7 +38,7 @@ def reports(request: pytest.FixtureRequest) -> Iterator[dict[tuple[Path, str], F
     The estimates read the same output: what one has compiled is not compiled again.
     """
     asked = [item.callspec.params for item in request.session.items if item.path == request.path]
-    pairs = [(params["ladder"], params["arch"]) for params in asked]
+    pairs = [(params["ladder"], params["arch"]) for params in asked if "ladder" in params]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         yield {pair: pool.submit(report, *pair) for pair in pairs}
         pool.shutdown(cancel_futures=True)
