@@ -41,6 +41,7 @@ template <class... Parts>
 constexpr std::pair<const char*, DType> DTYPES[] = {
     {"float32", DType::float32},   {"float64", DType::float64}, {"float16", DType::float16},
     {"bfloat16", DType::bfloat16}, {"int8", DType::int8},       {"int32", DType::int32},
+    {"bool", DType::boolean},
 };
 
 // ------------------------------------------------------------------------------------------------
@@ -48,8 +49,9 @@ constexpr std::pair<const char*, DType> DTYPES[] = {
 
 // data: of the operator's dtype, moved in whole rows. statistic: one number per row, in the type
 // that kernels compute in: float64 for float64, float32 for all others. sum: data, or the type that
-// kernels sum in: float32 for the 16-bit types; only that, int32, for int8.
-enum class Role { data, statistic, sum };
+// kernels sum in: float32 for the 16-bit types; only that, int32, for int8. other: of a dtype that
+// the operator's binding checks.
+enum class Role { data, statistic, sum, other };
 
 struct Arg {
   std::string op;  // the operator it belongs to, for messages
@@ -100,6 +102,8 @@ void check_limits(const Arg& arg, int from_end);
 void check_rows_contiguous(const Arg& arg, const char* advice = ". Call .contiguous() first");
 // One number per row of x.
 void check_of_rows(const Arg& arg, const Arg& x);
+// Of one dtype, whatever the others have.
+void check_dtype(const Arg& arg, const char* dtype);
 // An option has to be finite in the type that kernels compute in.
 void check_finite(const char* option, double value, const Arg& x);
 // No two elements of an output share memory.

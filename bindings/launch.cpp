@@ -117,6 +117,10 @@ void check_of_rows(const Arg& arg, const Arg& x) {
   if (!arg.contiguous) arg.reject(arg.name, " must be contiguous");
 }
 
+void check_dtype(const Arg& arg, const char* dtype) {
+  if (arg.dtype != dtype) arg.reject(arg.name, " must be ", dtype);
+}
+
 void check_finite(const char* option, double value, const Arg& x) {
   const bool is_double = x.dtype == "float64";
   if (std::isfinite(is_double ? value : static_cast<float>(value))) return;
@@ -295,7 +299,8 @@ Call::Facts Call::facts_of_call() const {
   }
   for (const Arg& arg : args_) {
     if (arg.optional) facts.options.push_back(arg.name);
-    if (arg.role == Role::statistic) continue;  // statistics are moved element by element
+    // These are moved element by element.
+    if (arg.role == Role::statistic || arg.role == Role::other) continue;
     const auto misaligned = [&](int64_t bytes) { return bytes % facts.alignment != 0; };
     while (misaligned(reinterpret_cast<int64_t>(arg.data))) facts.alignment /= 2;
     for (int i = 2; i <= arg.rank(); ++i) {

@@ -1,70 +1,73 @@
-// attention.cu: O = softmax(scale * Q K^T) V in fp32, unfused and fused.
+// attention.cu: O = softmax(scale Q K^T + bias) V over the keys that a query sees: the contract, the
+// first rung, and the table of all of them.
 //
 // Contract (attention.h)
-//   Q [B, H, Nq, D]   K [B, H, Nk, D]   V [B, H, Nk, D]   any strides between rows, heads, batches
-//   O [B, H, Nq, D]   LSE [B, H, Nq], the natural logarithm of sum(exp(scale * Q K^T))
-//   causal: query i sees the keys 0 .. i + Nk - Nq, so that the last query sees all of them. A
-//   query that sees none gets O = 0 and LSE = -inf. What a hidden key holds never changes a score;
-//   a NaN or inf in its row of V may reach O as 0 * NaN, as in torch.
+//   Q [B, H, Nq, D]   K [B, Hkv, Nk, D]   V [B, Hkv, Nk, Dv]   any strides between rows, heads, batches
+//   O [B, H, Nq, Dv]  LSE [B, H, Nq], the natural logarithm of the sum of exp(score)
+//   Which keys a query sees is said by a rule (causal, a window), by a tensor of booleans or of what
+//   is added to the scores, or by both. A query with no score above -inf gets O = 0 and LSE = -inf.
+//   What a hidden key holds never changes a score; a NaN or inf in its row of V may reach O as 0 * NaN,
+//   as in torch. fp16 and bf16 are computed in fp32.
+//
+// To read the kernels (attention.cuh): p.head(i) has the pointers of one head, p.sees(head, query,
+// key) is the mask, Sum<T> the type that is computed in.
 //
 // Rungs
 //   naive   matmul, scale and mask, softmax, matmul: the scores go through memory
 //   flash   one kernel with an online softmax: the scores never leave the SM (attention_flash.cu)
+#include <type_traits>
+
 #include "attention.cuh"
 #include "matmul.h"
 #include "softmax.h"
 
 // ------------------------------------------------------------------------------------------------
-// naive: the formula, one kernel per operation (fp32)
-// Idea     S = Q K^T by this project's matmul, scale and mask, P = softmax(S), O = P V.
+// naive: the formula, one kernel per operation (any type)
+// Idea     S = Q K^T by this project's first matmul, scale and mask, P = softmax(S), O = P V.
 // Changes  First rung.
 // Bytes    Per score (Nq * Nk of them per head), requested from global memory in addition to the
-//          matmuls' tiles: S written 4, scaled and masked 8, softmax 12 + 4, LSE 8. flash: none.
+//          matmuls' own: S written 4, masked 8, softmax 12 + 4, empty rows found 4, P read 4. flash:
+//          none. 16-bit types: P is rounded to them, 4 + 2.
 // Shape    2 matmuls per batch, each over all heads; 3 more kernels in all. Scratch memory: 2 *
-//          B * H * Nq * Nk floats, 8 GiB at B = 4, H = 16, N = 4096.
-// Trap     softmax makes a row without any key NaN (0 / 0), as it should: the last kernel, which
-//          computes LSE, writes O = 0 there.
-// Next     S and P have N^2 elements each, used once: flash keeps them on chip.
+//          B * H * Nq * Nk floats, 8 GiB at B = 4, H = 16, N = 4096; 16-bit types: 2 bytes more.
+// Trap     softmax makes a row of -inf NaN (0 / 0), as it should: the kernel after it, which knows
+//          that such a query sees no key, writes 0 there.
+// Next     Every product reads two numbers from memory: blocked passes tiles through shared memory.
 constexpr int NAIVE_NUM_THREADS = 128;     // tunable: 64, 128, 256
 constexpr int64_t MAX_SCORES = 1LL << 60;  // so that their bytes fit 64 bits
-constexpr const char* NAIVE_MATMUL = "tiled";
-constexpr const char* NAIVE_SOFTMAX = "coarsened";
+constexpr const char* NAIVE_MATMUL = "naive";
+constexpr const char* NAIVE_SOFTMAX = "vectorized";  // the first that has every type, and LSE
 
-// One block per row of S [B, H, Nq, Nk]: S = scale * S, or -inf for keys that the query does not
-// see.
-__global__ void attention_naive_mask_kernel(const Attention p, float* S) {
+// One block per row of S [B, H, Nq, Nk]: products become scores, -inf for keys that are not seen.
+template <class T>
+__global__ void attention_naive_mask_kernel(const Attention<T> p, Sum<T>* S) {
   const int64_t row = blockIdx.x;
-  const int seen = keys_seen(p, row % p.Nq);
-  float* s = S + row * p.Nk;
+  const int query = row % p.Nq;
+  const Head<T> head = p.head(row / p.Nq);
+  Sum<T>* s = S + row * p.Nk;
   for (int key = threadIdx.x; key < p.Nk; key += NAIVE_NUM_THREADS) {
-    s[key] = key < seen ? p.scale * s[key] : -INFINITY;
+    const bool sees = p.sees(head, query, key);
+    s[key] = sees ? p.scale * s[key] + p.bias(head, query, key) : Sum<T>(-INFINITY);
   }
 }
 
-// One warp per row of S: LSE, and O = 0 for a query that sees no key.
-__global__ void attention_naive_finish_kernel(const Attention p, const float* S) {
+// One warp per row: P, rounded to T from where it was computed; 0 for a query that sees no key.
+template <class T>
+__global__ void attention_naive_finish_kernel(const Attention<T> p, const Sum<T>* S,
+                                              const Sum<T>* P_wide, T* P) {
   constexpr int ROWS = NAIVE_NUM_THREADS / 32;
   const int64_t row = static_cast<int64_t>(blockIdx.x) * ROWS + threadIdx.x / 32;
-  if (row >= static_cast<int64_t>(p.B) * p.H * p.Nq) return;  // the whole warp leaves
+  if (row >= p.heads() * p.Nq) return;  // the whole warp leaves
   const int lane = threadIdx.x % 32;
-  const int query = row % p.Nq;
-  const float* s = S + row * p.Nk;
-
-  // Two passes over the row, as in softmax: the maximum, then the sum relative to it.
-  float m = -INFINITY;
-  for (int key = lane; key < p.Nk; key += 32) m = fmaxf(m, s[key]);
-  for (int step = 16; step > 0; step /= 2) m = fmaxf(m, __shfl_xor_sync(ALL_LANES, m, step));
-
-  const float base = exponent_base(m);
-  float sum = 0.0f;
-  for (int key = lane; key < p.Nk; key += 32) sum += expf(s[key] - base);
-  for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(ALL_LANES, sum, step);
-  if (lane == 0) p.LSE[row] = base + logf(sum);
-
-  if (keys_seen(p, query) > 0) return;
-  const int64_t head = row / p.Nq;
-  float* o = p.O + head / p.H * p.o.batch + head % p.H * p.o.head + query * p.o.row;
-  for (int d = lane; d < p.D; d += 32) o[d] = 0.0f;
+  const int64_t first = row * p.Nk;
+  bool sees = false;
+  for (int key = lane; key < p.Nk; key += 32) sees |= S[first + key] != -INFINITY;
+  const bool sees_any = __any_sync(ALL_LANES, sees);
+  if (!sees_any && lane == 0) p.LSE[row] = -INFINITY;
+  if (std::is_same_v<T, Sum<T>> && sees_any) return;  // P is where it was computed
+  for (int key = lane; key < p.Nk; key += 32) {
+    P[first + key] = sees_any ? static_cast<T>(P_wide[first + key]) : T(0.0f);
+  }
 }
 
 // A rung of another ladder, by name.
@@ -77,13 +80,17 @@ static const Rung<Problem>& rung(const Ladder<Problem>& ladder, const char* name
   return *found;
 }
 
-// The heads of batch b as the matrices of a matmul.
-static View heads_of_batch(const View& view, int64_t b) {
-  View heads = view;
-  heads.data = view.as<float>() + b * view.stride[0];
-  heads.size[0] = 1;
-  heads.stride[0] = 0;
-  return heads;
+// The heads of batch b, [H, N, D], as the matrices of a matmul, [H of K, group, N, D]. Each head of K
+// and V serves a group of Q's: where there is but one, it is repeated by a stride of 0.
+template <class T>
+static View heads_of_batch(View view, int64_t b, int64_t kv_heads) {
+  const int64_t group = view.size[1] / kv_heads, stride = view.stride[1];
+  view.data = view.as<T>() + b * view.stride[0];
+  view.size[0] = kv_heads;
+  view.stride[0] = group * stride;
+  view.size[1] = group;
+  view.stride[1] = group == 1 ? 0 : stride;
+  return view;
 }
 
 // Each matrix of a view transposed.
@@ -93,68 +100,91 @@ static View transposed(View view) {
   return view;
 }
 
+// Scores of all heads as one view, contiguous.
+template <class T>
+static View scores_view(const Attention<T>& p, void* data, DType dtype) {
+  const int64_t head = static_cast<int64_t>(p.Nq) * p.Nk;
+  return {.data = data,
+          .dtype = dtype,
+          .size = {p.B, p.H, p.Nq, p.Nk},
+          .stride = {p.H * head, head, p.Nk, 1}};
+}
+
+// The same as rows of a softmax, [1, 1, B * H * Nq, Nk].
+static View rows_of_scores(View view) {
+  view.size[2] *= view.size[0] * view.size[1];
+  view.size[0] = view.size[1] = 1;
+  view.stride[0] = view.stride[1] = 0;
+  return view;
+}
+
 // Batches one by one; but S and P hold all of them, so scaling, mask and softmax take one launch.
-static void attention_naive(const AttentionProblem& problem, cudaStream_t stream) {
-  const Attention p = lowered(problem);
-  const int64_t rows = static_cast<int64_t>(p.B) * p.H * p.Nq;
+template <class T>
+static void launch_naive(const AttentionProblem& problem, cudaStream_t stream) {
+  const Attention<T> p = lowered<T>(problem);
+  const int64_t rows = p.heads() * p.Nq, kv_heads = problem.K.size[1];
   if (rows == 0) return;
   if (rows > MAX_GRID_X) throw LaunchError("attention naive: B * H * Nq is above 2^31 - 1");
   if (p.Nk > 0 && rows > MAX_SCORES / p.Nk) {
     throw LaunchError("attention naive: B * H * Nq * Nk is above 2^60 scores");
   }
-  const int64_t head_scores = static_cast<int64_t>(p.Nq) * p.Nk;
-  const size_t scores_bytes = rows * p.Nk * sizeof(float);
-  const View S = {.data = problem.workspace(scores_bytes),
-                  .size = {p.B, p.H, p.Nq, p.Nk},
-                  .stride = {p.H * head_scores, head_scores, p.Nk, 1}};
-  View P = S;
-  P.data = problem.workspace(scores_bytes);
+  const DType wide = sizeof(Sum<T>) == 8 ? DType::float64 : DType::float32;
+  const size_t wide_bytes = rows * p.Nk * sizeof(Sum<T>);
+  const View S = scores_view(p, problem.workspace(wide_bytes), wide);
+  const View P_wide = scores_view(p, problem.workspace(wide_bytes), wide);
+  const bool is_wide = std::is_same_v<T, Sum<T>>;
+  void* narrow = is_wide ? P_wide.data : problem.workspace(rows * p.Nk * sizeof(T));
+  const View P = scores_view(p, narrow, problem.Q.dtype);
 
   const auto& matmul = rung(matmul_ladder(), NAIVE_MATMUL);
   const auto& softmax = rung(softmax_ladder(), NAIVE_SOFTMAX);
 
   for (int b = 0; b < p.B; ++b) {  // S = Q K^T
-    matmul.launch({.A = heads_of_batch(problem.Q, b),
-                   .B = transposed(heads_of_batch(problem.K, b)),
-                   .C = heads_of_batch(S, b)},
+    matmul.launch({.A = heads_of_batch<T>(problem.Q, b, kv_heads),
+                   .B = transposed(heads_of_batch<T>(problem.K, b, kv_heads)),
+                   .C = heads_of_batch<Sum<T>>(S, b, kv_heads)},
                   stream);
   }
 
-  attention_naive_mask_kernel<<<rows, NAIVE_NUM_THREADS, 0, stream>>>(p, S.as<float>());
+  attention_naive_mask_kernel<T><<<rows, NAIVE_NUM_THREADS, 0, stream>>>(p, S.as<Sum<T>>());
   CUDA_CHECK_LAUNCH(attention_naive_mask_kernel);
 
-  View S_rows = S, P_rows = P;  // [1, 1, B * H * Nq, Nk]
-  for (View* view : {&S_rows, &P_rows}) {
-    view->size[0] = view->size[1] = 1;
-    view->stride[0] = view->stride[1] = 0;
-    view->size[2] = rows;
-  }
-  softmax.launch({.x = S_rows, .y = P_rows}, stream);
-
-  for (int b = 0; b < p.B; ++b) {  // O = P V
-    matmul.launch({.A = heads_of_batch(P, b),
-                   .B = heads_of_batch(problem.V, b),
-                   .C = heads_of_batch(problem.O, b)},
-                  stream);
-  }
+  const View LSE = {.data = p.LSE, .dtype = wide, .size = {1, 1, 1, rows}, .stride = {0, 0, 0, 1}};
+  softmax.launch({.x = rows_of_scores(S), .y = rows_of_scores(P_wide), .lse = LSE}, stream);
 
   const auto grid = static_cast<unsigned>(ceil_div<int64_t>(rows, NAIVE_NUM_THREADS / 32));
-  attention_naive_finish_kernel<<<grid, NAIVE_NUM_THREADS, 0, stream>>>(p, S.as<float>());
+  attention_naive_finish_kernel<T><<<grid, NAIVE_NUM_THREADS, 0, stream>>>(
+      p, S.as<const Sum<T>>(), P_wide.as<const Sum<T>>(), P.as<T>());
   CUDA_CHECK_LAUNCH(attention_naive_finish_kernel);
+
+  for (int b = 0; b < p.B; ++b) {  // O = P V
+    matmul.launch({.A = heads_of_batch<T>(P, b, kv_heads),
+                   .B = heads_of_batch<T>(problem.V, b, kv_heads),
+                   .C = heads_of_batch<T>(problem.O, b, kv_heads)},
+                  stream);
+  }
+}
+
+static void attention_naive(const AttentionProblem& p, cudaStream_t stream) {
+  with_type(p, [&](auto type) { launch_naive<decltype(type)>(p, stream); });
 }
 
 // ------------------------------------------------------------------------------------------------
 // A rung in another file.
 
-void attention_flash(const AttentionProblem& problem, cudaStream_t stream);
+void attention_flash(const AttentionProblem& p, cudaStream_t stream);
 const char* attention_flash_declines(const AttentionProblem& p);
 
 // ------------------------------------------------------------------------------------------------
 // The ladder, slowest idea first. A line here is all it takes to register a rung.
-static constexpr char OPTIONS[] = "causal scale";
+static constexpr char ALL_TYPES[] = "float32 float64 float16 bfloat16";
+static constexpr char OPTIONS[] =
+    "causal scale window log2_stride none_front scale_front scale_end q_width k_width mask bias";
 static constexpr Rung<AttentionProblem> RUNGS[] = {
-    {"naive", attention_naive, {.options = OPTIONS, .composed_of = "matmul softmax"}},
-    {"flash", attention_flash, {.options = OPTIONS}, attention_flash_declines},
+    {"naive",
+     attention_naive,
+     {.dtypes = ALL_TYPES, .options = OPTIONS, .composed_of = "matmul softmax"}},
+    {"flash", attention_flash, {.dtypes = ALL_TYPES, .options = OPTIONS}, attention_flash_declines},
 };
 
 Ladder<AttentionProblem> attention_ladder() { return RUNGS; }

@@ -4,54 +4,241 @@
 
 #include "attention.h"
 #include "common.cuh"
+#include "sum.cuh"
+
+constexpr double LOG2_E = 1.4426950408889634;  // exp(x) = exp2(x * LOG2_E)
+constexpr double LN_2 = 0.6931471805599453;    // log(x) = log2(x) * LN_2
+
+// ------------------------------------------------------------------------------------------------
+// Masks as rules
+
+// Places in one dimension: query i is at q_offset + q_step * i, key j at k_offset + k_step * j.
+struct Axis {
+  int q_offset = 0, q_step = 1, k_offset = 0, k_step = 1;
+
+  Axis() = default;
+  __host__ __device__ Axis(Sync sync, int q, int k) {
+    const int longest = q > k ? q : k;
+    if (sync == Sync::none_end) {
+      q_offset = longest - q;
+      k_offset = longest - k;
+    } else if (sync != Sync::none_front && q > 0 && k > 0) {
+      q_step = longest / q;
+      k_step = longest / k;
+      if (sync == Sync::scale_end) {
+        q_offset = q_step - 1;
+        k_offset = k_step - 1;
+      }
+    }
+  }
+
+  // How far the query's place is after the key's.
+  __device__ int distance(int query, int key) const {
+    return q_offset + q_step * query - (k_offset + k_step * key);
+  }
+};
+
+// MaskRule for sequences of given lengths.
+struct Rule {
+  bool causal, windowed;
+  int reach, between;    // within the window, at most so far; places between are skipped
+  int q_width, k_width;  // 0: one dimension
+  Axis rows, columns;    // in one dimension, a single row
+
+  __host__ __device__ Rule(const MaskRule& rule, int Nq, int Nk)
+      : causal(rule.causal),
+        windowed(rule.window > 0),
+        reach((rule.window - 1) << rule.log2_stride),
+        between((1 << rule.log2_stride) - 1),
+        q_width(rule.q_width),
+        k_width(rule.k_width) {
+    if (q_width > 0) {
+      rows = Axis(rule.sync, Nq / q_width, Nk / k_width);
+      columns = Axis(rule.sync, q_width, k_width);
+    } else {
+      columns = Axis(rule.sync, Nq, Nk);
+    }
+  }
+
+  // Where a query is, seen from a key.
+  struct Distance {
+    int rows, columns;
+    __device__ bool is_after() const { return rows > 0 || (rows == 0 && columns >= 0); }
+  };
+  __device__ Distance distance(int query, int key) const {
+    if (q_width == 0) return {0, columns.distance(query, key)};
+    return {rows.distance(query / q_width, key / k_width),
+            columns.distance(query % q_width, key % k_width)};
+  }
+
+  __device__ bool near(int distance) const {
+    return abs(distance) <= reach && (abs(distance) & between) == 0;
+  }
+
+  // Whether the query sees the key.
+  __device__ bool sees(int query, int key) const {
+    const Distance d = distance(query, key);
+    return (!causal || d.is_after()) && (!windowed || (near(d.rows) && near(d.columns)));
+  }
+};
+
+// ------------------------------------------------------------------------------------------------
+// The problem as kernels see it
 
 // The strides of a [B, H, N, D] tensor: elements of a row are adjacent, other dimensions strided.
 struct Strides {
   int64_t batch, head, row;
 };
 
-// The kernels' argument.
-struct Attention {
-  const float* Q;  // [B, H, Nq, D]
-  const float* K;  // [B, H, Nk, D]
-  const float* V;  // [B, H, Nk, D]
-  float* O;        // [B, H, Nq, D]
-  float* LSE;      // [B, H, Nq], contiguous
-  int B, H, Nq, Nk, D;
-  Strides q, k, v, o;
-  bool causal;
-  float scale;
+// A mask as a tensor. Neither pointer: none.
+template <class T>
+struct MaskTensor {
+  const bool* shown;  // [Nq, Nk] of a head
+  const T* bias;      // the same
+  int64_t row, column;
 };
 
-inline Attention lowered(const AttentionProblem& p) {
+// The part of a problem that belongs to one head of queries.
+template <class T>
+struct Head {
+  const T *Q, *K, *V;  // [N, D]
+  T* O;                // [Nq, Dv]
+  Sum<T>* LSE;         // [Nq]
+  MaskTensor<T> mask;
+};
+
+// The kernels' argument.
+template <class T>
+struct Attention {
+  const T* Q;   // [B, H, Nq, D]
+  const T* K;   // [B, H / group, Nk, D]
+  const T* V;   // [B, H / group, Nk, Dv]
+  T* O;         // [B, H, Nq, Dv]
+  Sum<T>* LSE;  // [B, H, Nq], contiguous
+  int B, H, group, Nq, Nk, D, Dv;
+  Strides q, k, v, o;
+  MaskTensor<T> mask;  // of the first head
+  int64_t mask_batch, mask_head;
+  Rule rule;
+  Sum<T> scale;
+
+  __host__ __device__ int64_t heads() const { return int64_t{B} * H; }
+
+  // Head 0 .. heads() - 1.
+  __device__ Head<T> head(int64_t index) const {
+    const int64_t b = index / H, h = index % H;
+    const int64_t at = b * mask_batch + h * mask_head;
+    return {.Q = Q + b * q.batch + h * q.head,
+            .K = K + b * k.batch + h / group * k.head,
+            .V = V + b * v.batch + h / group * v.head,
+            .O = O + b * o.batch + h * o.head,
+            .LSE = LSE + index * Nq,
+            .mask = {mask.shown == nullptr ? nullptr : mask.shown + at,
+                     mask.bias == nullptr ? nullptr : mask.bias + at, mask.row, mask.column}};
+  }
+
+  // Whether the query sees the key; a score of -inf counts as not seen.
+  __device__ bool sees(const Head<T>& head, int query, int key) const {
+    if (!rule.sees(query, key)) return false;
+    const int64_t at = query * head.mask.row + key * head.mask.column;
+    if (head.mask.shown != nullptr) return head.mask.shown[at];
+    return head.mask.bias == nullptr || static_cast<Sum<T>>(head.mask.bias[at]) != -INFINITY;
+  }
+
+  // What is added to the scaled score.
+  __device__ Sum<T> bias(const Head<T>& head, int query, int key) const {
+    if (head.mask.bias == nullptr) return 0;
+    return static_cast<Sum<T>>(head.mask.bias[query * head.mask.row + key * head.mask.column]);
+  }
+};
+
+template <class T>
+Attention<T> lowered(const AttentionProblem& p) {
   const auto strides = [](const View& view) {
     return Strides{.batch = view.stride[0], .head = view.stride[1], .row = view.stride[2]};
   };
+  const View& mask = p.bias.data != nullptr ? p.bias : p.mask;
+  const int Nq = static_cast<int>(p.Q.size[2]), Nk = static_cast<int>(p.K.size[2]);
+  const int64_t kv_heads = p.K.size[1];
   return {
-      .Q = p.Q.as<const float>(),
-      .K = p.K.as<const float>(),
-      .V = p.V.as<const float>(),
-      .O = p.O.as<float>(),
-      .LSE = p.LSE.as<float>(),
+      .Q = p.Q.as<const T>(),
+      .K = p.K.as<const T>(),
+      .V = p.V.as<const T>(),
+      .O = p.O.as<T>(),
+      .LSE = p.LSE.as<Sum<T>>(),
       .B = static_cast<int>(p.Q.size[0]),
       .H = static_cast<int>(p.Q.size[1]),
-      .Nq = static_cast<int>(p.Q.size[2]),
-      .Nk = static_cast<int>(p.K.size[2]),
+      .group = kv_heads == 0 ? 1 : static_cast<int>(p.Q.size[1] / kv_heads),
+      .Nq = Nq,
+      .Nk = Nk,
       .D = static_cast<int>(p.Q.size[3]),
+      .Dv = static_cast<int>(p.V.size[3]),
       .q = strides(p.Q),
       .k = strides(p.K),
       .v = strides(p.V),
       .o = strides(p.O),
-      .causal = p.causal,
-      .scale = static_cast<float>(p.scale),
+      .mask = {p.mask.as<const bool>(), p.bias.as<const T>(), mask.stride[2], mask.stride[3]},
+      .mask_batch = mask.stride[0],
+      .mask_head = mask.stride[1],
+      .rule = Rule(p.rule, Nq, Nk),
+      .scale = static_cast<Sum<T>>(p.scale),
   };
 }
 
-// The causal mask is decided here: how many keys, counted from 0, query i sees.
-__device__ inline int keys_seen(const Attention& p, int query) {
-  if (!p.causal) return p.Nk;
-  return min(p.Nk, max(0, p.Nk - (p.Nq - 1 - query)));
+// Calls run(T()) with the type of the problem's elements.
+template <class Run>
+void with_type(const AttentionProblem& p, Run run) {
+  if (p.Q.dtype == DType::float64) return run(double());
+  if (p.Q.dtype == DType::float16) return run(fp16());
+  if (p.Q.dtype == DType::bfloat16) return run(bf16());
+  return run(float());
 }
 
 // What is subtracted in exponents: the maximum, or 0 while that is infinite (inf - inf is NaN).
-__device__ inline float exponent_base(float m) { return isinf(m) ? 0.0f : m; }
+template <class Number>
+__device__ Number exponent_base(Number m) {
+  return isinf(m) ? Number(0) : m;
+}
+
+// ------------------------------------------------------------------------------------------------
+// Tiles of scores: queries q0 .. q1 - 1 by keys k0 .. k1 - 1
+
+// Which pairs of a tile are visible; `some`, if one has to look at each.
+enum class Visible { none, some, all };
+
+template <class T>
+__device__ Visible visible(const Attention<T>& p, int q0, int q1, int k0, int k1) {
+  const bool looks = p.rule.windowed || p.mask.shown != nullptr || p.mask.bias != nullptr;
+  if (p.rule.causal) {
+    // The last query sees most, of the keys the first is seen by most.
+    if (!p.rule.distance(q1 - 1, k0).is_after()) return Visible::none;
+    if (!p.rule.distance(q0, k1 - 1).is_after()) return Visible::some;
+  }
+  return looks ? Visible::some : Visible::all;
+}
+
+// Which pairs of a tile are this thread's: pair(n) is the n-th, of up to 64.
+struct Pair {
+  int query, key;
+};
+
+// Whether any pair of the tile of BM queries from q0 on and BN keys from k0 on is visible; the same
+// answer for all threads of the block. Bit n of `shown` becomes whether this thread's n-th pair is:
+// the pairs of all threads are those of the tile. Pairs beyond the last key are not visible.
+template <int PAIRS, class T, class NthPair>
+__device__ bool any_visible(const Attention<T>& p, const Head<T>& head, int q0, int BM, int k0,
+                            int BN, NthPair pair, uint64_t& shown) {
+  static_assert(PAIRS <= 64, "a bit for each");
+  shown = ~uint64_t{0};
+  const Visible tile = visible(p, q0, min(q0 + BM, p.Nq), k0, min(k0 + BN, p.Nk));
+  if (tile == Visible::none) return false;
+  if (tile == Visible::all && k0 + BN <= p.Nk) return true;
+  shown = 0;
+#pragma unroll 1
+  for (int n = 0; n < PAIRS; ++n) {
+    const auto [query, key] = pair(n);
+    const bool sees = query < p.Nq && key < p.Nk && p.sees(head, query, key);
+    shown |= uint64_t{sees} << n;
+  }
+  return __syncthreads_or(shown != 0);
+}

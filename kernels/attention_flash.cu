@@ -1,11 +1,11 @@
-// attention_flash.cu: attention in one kernel, in fp32. The contract is in attention.cu.
+// attention_flash.cu: attention in one kernel. The contract is in attention.cu.
 //
 // Rungs
 //   flash   one kernel with an online softmax: the scores never leave the SM
 #include "attention.cuh"
 
 // ------------------------------------------------------------------------------------------------
-// flash: Q, K and V tiles in shared memory, online softmax (fp32)
+// flash: Q, K and V tiles in shared memory, online softmax (any type)
 // Idea     A block owns BM queries and walks the keys BN at a time. Per query it carries the
 //          running maximum m, the sum l and the unnormalised output acc_o. When a tile raises m,
 //          everything summed before is scaled by alpha = exp(m_old - m_new) (FlashAttention-2,
@@ -21,15 +21,14 @@
 //          Shared, per thread and 4 steps of d or key: S 64 FMA per 10 loads of 16 B, acc_o (D =
 //          128) 256 FMA per 8 loads of 16 B and 32 of 4 B: 0.8 and 2 FLOP per byte.
 // Shape    128 threads per block, 25.5 / 37.5 / 61.5 KiB smem for D = 32 / 64 / 128: a T4 has 64.
-//          4 __syncthreads per tile. Tiles that causal masks entirely are not visited.
+//          4 __syncthreads per tile, one more where a mask looks at pairs. Tiles without a visible
+//          pair are not visited.
 // Trap     exp(-inf - -inf) is NaN: while a query has seen only scores of -inf (masked, or from an
 //          input), m is -inf, and 0 is subtracted instead.
-// Declines head dimensions other than 32, 64 and 128.
+//          D is rounded up to 32, 64, 128 or 256: what is beyond it is 0, and computed.
+// Declines head dimensions above 256.
 // Next     Global loads are scalar, nothing is in flight while the block computes, and the tensor
 //          cores are idle.
-constexpr float LOG2E = 1.44269504088896340736f;  // exp(x) = exp2(x * LOG2E)
-constexpr float LN2 = 0.69314718055994530942f;    // log(x) = log2(x) * LN2
-
 constexpr int FLASH_BM = 64;            // tunable: 32, 64
 constexpr int FLASH_BN = 32;            // tunable: 16, 32, 64
 constexpr int FLASH_NUM_THREADS = 128;  // tunable: 64, 128, 256
@@ -44,80 +43,91 @@ constexpr int FLASH_LANES = 16;         // per query: half a warp, so that shuff
 //   BN |     KV_smem     | +------+  A warp stores P for two queries at a time, 16 lanes each: rows
 //      +-----------------+ |P_smem|  that are 16 banks apart (mod 32) keep them from colliding.
 //                       BM +------+
-template <int D>
+template <class Number, int D>
 struct FlashTiles {
-  float Q_smem[FLASH_BM][D + 4];
-  float KV_smem[FLASH_BN][D + 4];  // K, then V: with one tile for each, D = 128 exceeds a T4
-  float P_smem[FLASH_BM][FLASH_BN % 32 == 0 ? FLASH_BN + 16 : FLASH_BN];
+  // Of a longer row, twice as many columns of acc_o would not fit into a thread's registers.
+  static constexpr int BM = D * sizeof(Number) > 512 ? FLASH_BM / 2 : FLASH_BM;
+  static constexpr int BN = FLASH_BN;
+  Number Q_smem[BM][D + 4];
+  Number KV_smem[BN][D + 4];  // K, then V: with one tile for each, D = 128 exceeds a T4
+  Number P_smem[BM][BN % 32 == 0 ? BN + 16 : BN];
 };
 
-// Copies rows 0 .. rows - 1 of src to the tile; its other rows become 0, which add nothing to a
-// product. Neighbouring threads copy neighbouring floats: whole sectors, and no bank conflicts.
-template <int ROWS, int D>
-__device__ void load_tile(float (&tile)[ROWS][D + 4], const float* src, int64_t ld, int rows) {
+// Copies rows 0 .. rows - 1 and columns 0 .. cols - 1 of src to the tile; the rest of it becomes 0,
+// which adds nothing to a product. Neighbouring threads copy neighbouring elements: whole sectors,
+// and no bank conflicts.
+template <class T, class Number, int ROWS, int LENGTH>
+__device__ void load_tile(Number (&tile)[ROWS][LENGTH], const T* src, int64_t ld, int rows,
+                          int cols) {
+  constexpr int COLS = LENGTH - 4;
 #pragma unroll 4
-  for (int i = threadIdx.x; i < ROWS * D; i += FLASH_NUM_THREADS) {
-    const int row = i / D;
-    const int d = i % D;
-    tile[row][d] = row < rows ? src[row * ld + d] : 0.0f;
+  for (int i = threadIdx.x; i < ROWS * COLS; i += FLASH_NUM_THREADS) {
+    const int row = i / COLS, d = i % COLS;
+    tile[row][d] = row < rows && d < cols ? static_cast<Number>(src[row * ld + d]) : Number(0);
   }
 }
 
-// Four floats, 16 B aligned, in one load.
-__device__ inline void load4(float (&frag)[4], const float* src) {
-  const float4 v = *reinterpret_cast<const float4*>(src);
-  frag[0] = v.x, frag[1] = v.y, frag[2] = v.z, frag[3] = v.w;
+// Four numbers: floats, 16 B aligned, in one load.
+template <class Number>
+__device__ void load_4(Number (&frag)[4], const Number* src) {
+  struct alignas(16) Four {
+    Number element[4];
+  };
+  const Four four = *reinterpret_cast<const Four*>(src);
+#pragma unroll
+  for (int i = 0; i < 4; ++i) frag[i] = four.element[i];
 }
 
-template <int D>
-__global__ __launch_bounds__(FLASH_NUM_THREADS) void attention_flash_kernel(const Attention p) {
-  constexpr int BM = FLASH_BM, BN = FLASH_BN, LANES = FLASH_LANES;
+template <class T, int D>
+__global__ __launch_bounds__(FLASH_NUM_THREADS) void attention_flash_kernel(
+    const __grid_constant__ Attention<T> p) {
+  using Number = Sum<T>;
+  using Tiles = FlashTiles<Number, D>;
+  constexpr int BM = Tiles::BM, BN = Tiles::BN, LANES = FLASH_LANES;
   constexpr int GROUPS = FLASH_NUM_THREADS / LANES;  // queries at the same time
   constexpr int TM = BM / GROUPS;                    // queries per thread
   constexpr int TN = BN / LANES;                     // keys per thread
   constexpr int TD = D / LANES;                      // columns of O per thread
   static_assert(BM % GROUPS == 0 && BN % LANES == 0 && D % LANES == 0, "threads share evenly");
   extern __shared__ float4 smem[];  // float4 for its alignment
-  auto& [Q_smem, KV_smem, P_smem] = *reinterpret_cast<FlashTiles<D>*>(smem);
+  auto& [Q_smem, KV_smem, P_smem] = *reinterpret_cast<Tiles*>(smem);
 
   // Prologue: which queries are this block's, and Q, which stays for the whole loop over the keys.
   const int tx = threadIdx.x % LANES;
   const int ty = threadIdx.x / LANES;
   const int q_tiles = ceil_div(p.Nq, BM);
-  const int head = blockIdx.x / q_tiles;  // of B * H
+  const Head<T> head = p.head(blockIdx.x / q_tiles);
   const int q0 = blockIdx.x % q_tiles * BM;
-  const int b = head / p.H;
-  const int h = head % p.H;
-  const float* Q = p.Q + b * p.q.batch + h * p.q.head + q0 * p.q.row;
-  const float* K = p.K + b * p.k.batch + h * p.k.head;
-  const float* V = p.V + b * p.v.batch + h * p.v.head;
-  float* O = p.O + b * p.o.batch + h * p.o.head + q0 * p.o.row;
-  const float scale_log2 = p.scale * LOG2E;
+  const Number scale_log2 = p.scale * Number(LOG2_E);
 
   // Row i of these belongs to query q0 + ty + GROUPS * i.
-  float acc_o[TM][TD] = {};
-  float m[TM];       // maximum of the scaled scores so far, in units of log2
-  float l[TM] = {};  // this lane's part of the sum of exp2(score - m)
+  Number acc_o[TM][TD] = {};
+  Number m[TM];       // maximum of the scores so far, in units of log2
+  Number l[TM] = {};  // this lane's part of the sum of exp2(score - m)
 #pragma unroll
   for (int i = 0; i < TM; ++i) m[i] = -INFINITY;
 
-  load_tile<BM, D>(Q_smem, Q, p.q.row, p.Nq - q0);
+  load_tile(Q_smem, head.Q + q0 * p.q.row, p.q.row, p.Nq - q0, p.D);
   // Mainloop, a tile of keys per trip: load K; S = Q K^T; load V over K; S to P; acc_o += P V.
-  const int end = keys_seen(p, min(q0 + BM, p.Nq) - 1);  // no query of the tile sees further
-  for (int k0 = 0; k0 < end; k0 += BN) {
-    load_tile<BN, D>(KV_smem, K + k0 * p.k.row, p.k.row, p.Nk - k0);
+  for (int k0 = 0; k0 < p.Nk; k0 += BN) {
+    const auto pair = [&](int n) {
+      return Pair{q0 + ty + GROUPS * (n / TN), k0 + tx + LANES * (n % TN)};
+    };
+    uint64_t shown;
+    if (!any_visible<TM * TN>(p, head, q0, BM, k0, BN, pair, shown)) continue;
+    load_tile(KV_smem, head.K + k0 * p.k.row, p.k.row, p.Nk - k0, p.D);
     __syncthreads();  // Q and K are complete
 
     // S = Q K^T, 4 steps of d per trip: TM + TN loads of 16 B for 4 TM TN FMA. Lanes of equal ty
     // read the same Q_frag, one broadcast.
-    float s[TM][TN] = {};
+    Number s[TM][TN] = {};
 #pragma unroll 4
     for (int d = 0; d < D; d += 4) {
-      float Q_frag[TM][4], K_frag[TN][4];
+      Number Q_frag[TM][4], K_frag[TN][4];
 #pragma unroll
-      for (int i = 0; i < TM; ++i) load4(Q_frag[i], &Q_smem[ty + GROUPS * i][d]);
+      for (int i = 0; i < TM; ++i) load_4(Q_frag[i], &Q_smem[ty + GROUPS * i][d]);
 #pragma unroll
-      for (int j = 0; j < TN; ++j) load4(K_frag[j], &KV_smem[tx + LANES * j][d]);
+      for (int j = 0; j < TN; ++j) load_4(K_frag[j], &KV_smem[tx + LANES * j][d]);
 #pragma unroll
       for (int i = 0; i < TM; ++i) {
 #pragma unroll
@@ -128,27 +138,29 @@ __global__ __launch_bounds__(FLASH_NUM_THREADS) void attention_flash_kernel(cons
       }
     }
     __syncthreads();  // no warp still reads K
-    load_tile<BN, D>(KV_smem, V + k0 * p.v.row, p.v.row, p.Nk - k0);
+    load_tile(KV_smem, head.V + k0 * p.v.row, p.v.row, p.Nk - k0, p.Dv);
 
     // Online softmax, one query per trip.
 #pragma unroll
     for (int i = 0; i < TM; ++i) {
-      // Scale and mask. Keys past Nk are masked like keys that causal hides.
-      const int seen = keys_seen(p, q0 + ty + GROUPS * i);
-      float m_new = m[i];
+      // Scale and mask. Keys past Nk are masked like keys that a query does not see.
+      Number m_new = m[i];
 #pragma unroll
       for (int j = 0; j < TN; ++j) {
-        s[i][j] = k0 + tx + LANES * j < seen ? s[i][j] * scale_log2 : -INFINITY;
-        m_new = fmaxf(m_new, s[i][j]);
+        const auto [query, key] = pair(i * TN + j);
+        s[i][j] = shown >> (i * TN + j) & 1
+                      ? s[i][j] * scale_log2 + p.bias(head, query, key) * Number(LOG2_E)
+                      : -Number(INFINITY);
+        m_new = max(m_new, s[i][j]);
       }
       // The maximum over the 16 lanes that share the query.
 #pragma unroll
       for (int step = LANES / 2; step > 0; step /= 2) {
-        m_new = fmaxf(m_new, __shfl_xor_sync(ALL_LANES, m_new, step));
+        m_new = max(m_new, __shfl_xor_sync(ALL_LANES, m_new, step));
       }
       // All 16 lanes know the new maximum. Scale down what was summed relative to the old one.
-      const float base = exponent_base(m_new);
-      const float alpha = m_new > m[i] ? exp2f(m[i] - base) : 1.0f;
+      const Number base = exponent_base(m_new);
+      const Number alpha = m_new > m[i] ? exp2(m[i] - base) : Number(1);
       m[i] = m_new;
       l[i] *= alpha;
 #pragma unroll
@@ -156,7 +168,7 @@ __global__ __launch_bounds__(FLASH_NUM_THREADS) void attention_flash_kernel(cons
       // S becomes P. Each lane sums its own keys; the 16 sums are added up once, in the epilogue.
 #pragma unroll
       for (int j = 0; j < TN; ++j) {
-        const float prob = exp2f(s[i][j] - base);
+        const Number prob = exp2(s[i][j] - base);
         l[i] += prob;
         P_smem[ty + GROUPS * i][tx + LANES * j] = prob;
       }
@@ -166,14 +178,14 @@ __global__ __launch_bounds__(FLASH_NUM_THREADS) void attention_flash_kernel(cons
     // acc_o += P V, 4 keys per trip. P is one broadcast for the 16 lanes of a query.
 #pragma unroll 1
     for (int n = 0; n < BN; n += 4) {
-      float P_frag[TM][4];
+      Number P_frag[TM][4];
 #pragma unroll
-      for (int i = 0; i < TM; ++i) load4(P_frag[i], &P_smem[ty + GROUPS * i][n]);
+      for (int i = 0; i < TM; ++i) load_4(P_frag[i], &P_smem[ty + GROUPS * i][n]);
 #pragma unroll
       for (int u = 0; u < 4; ++u) {
 #pragma unroll
         for (int c = 0; c < TD; ++c) {
-          const float v = KV_smem[n + u][tx + LANES * c];
+          const Number v = KV_smem[n + u][tx + LANES * c];
 #pragma unroll
           for (int i = 0; i < TM; ++i) acc_o[i][c] += P_frag[i][u] * v;
         }
@@ -189,49 +201,68 @@ __global__ __launch_bounds__(FLASH_NUM_THREADS) void attention_flash_kernel(cons
     for (int step = LANES / 2; step > 0; step /= 2) {
       l[i] += __shfl_xor_sync(ALL_LANES, l[i], step);
     }
-    const int row = ty + GROUPS * i;
-    if (q0 + row >= p.Nq) continue;
-    const bool sees_none = keys_seen(p, q0 + row) == 0;
-    const float inverse = 1.0f / l[i];
+    const int query = q0 + ty + GROUPS * i;
+    if (query >= p.Nq) continue;
+    const bool sees_none = l[i] == 0;  // every score so far was -inf
+    const Number inverse = sees_none ? Number(0) : 1 / l[i];
 #pragma unroll
     for (int c = 0; c < TD; ++c) {
-      O[row * p.o.row + tx + LANES * c] = sees_none ? 0.0f : acc_o[i][c] * inverse;
+      const int d = tx + LANES * c;
+      if (d < p.Dv) head.O[query * p.o.row + d] = static_cast<T>(acc_o[i][c] * inverse);
     }
     if (tx == 0) {
-      p.LSE[static_cast<int64_t>(head) * p.Nq + q0 + row] =
-          sees_none ? -INFINITY : exponent_base(m[i]) * LN2 + logf(l[i]);
+      head.LSE[query] =
+          sees_none ? -Number(INFINITY) : exponent_base(m[i]) * Number(LN_2) + log(l[i]);
     }
   }
 }
 
-// D is a template argument: a thread's accumulators are registers, which cannot be indexed.
-template <int D>
-static void launch_flash(const Attention& p, cudaStream_t stream) {
-  constexpr int smem_bytes = sizeof(FlashTiles<D>);
-  if constexpr (smem_bytes > 48 * 1024) {  // more than a kernel may use without opting in
-    CUDA_CHECK(cudaFuncSetAttribute(attention_flash_kernel<D>,
-                                    cudaFuncAttributeMaxDynamicSharedMemorySize, smem_bytes));
-  }
-  const int64_t blocks = static_cast<int64_t>(p.B) * p.H * ceil_div(p.Nq, FLASH_BM);
+template <class T, int D>
+static void launch_flash(const Attention<T>& p, cudaStream_t stream) {
+  using Tiles = FlashTiles<Sum<T>, D>;
+  const int64_t blocks = p.heads() * ceil_div(p.Nq, Tiles::BM);
   if (blocks == 0) return;
   if (blocks > MAX_GRID_X) {
     throw LaunchError("attention flash: B * H * ceil(Nq / BM) is above 2^31 - 1");
   }
+  const auto kernel = attention_flash_kernel<T, D>;
+  allow_shared_memory(kernel, sizeof(Tiles));
   const auto grid = static_cast<unsigned>(blocks);
-  attention_flash_kernel<D><<<grid, FLASH_NUM_THREADS, smem_bytes, stream>>>(p);
+  kernel<<<grid, FLASH_NUM_THREADS, sizeof(Tiles), stream>>>(p);
   CUDA_CHECK_LAUNCH(attention_flash_kernel);
 }
 
+// Calls run(constant) with the D that the tiles have: a thread's accumulators are registers, which
+// cannot be indexed, so it is a template argument.
+template <class Run>
+static void with_flash_D(int64_t D, Run run) {
+  if (D <= 32) return run(std::integral_constant<int, 32>());
+  if (D <= 64) return run(std::integral_constant<int, 64>());
+  if (D <= 128) return run(std::integral_constant<int, 128>());
+  run(std::integral_constant<int, 256>());
+}
+
+static int64_t larger_D(const AttentionProblem& p) { return max(p.Q.size[3], p.V.size[3]); }
+
 const char* attention_flash_declines(const AttentionProblem& p) {
-  const int64_t D = p.Q.size[3];
-  if (D == 32 || D == 64 || D == 128) return nullptr;
-  return reason("its tiles are made for D = 32, 64 and 128; got D = %d", static_cast<int>(D));
+  if (larger_D(p) > 256) {
+    return reason("its tiles are made for head dimensions up to 256; got %d",
+                  static_cast<int>(larger_D(p)));
+  }
+  int needed = 0;
+  with_flash_D(larger_D(p), [&](auto D) {
+    const bool wide = p.Q.dtype == DType::float64;
+    needed = wide ? sizeof(FlashTiles<double, D.value>) : sizeof(FlashTiles<float, D.value>);
+  });
+  const int most = most_shared_memory();
+  if (needed <= most) return nullptr;
+  return reason("it needs %d bytes of shared memory per block; this GPU has %d", needed, most);
 }
 
 void attention_flash(const AttentionProblem& problem, cudaStream_t stream) {
-  const Attention p = lowered(problem);
-  if (p.D == 32) return launch_flash<32>(p, stream);
-  if (p.D == 64) return launch_flash<64>(p, stream);
-  if (p.D == 128) return launch_flash<128>(p, stream);
-  throw LaunchError("attention flash: D must be 32, 64 or 128");
+  with_type(problem, [&](auto type) {
+    using T = decltype(type);
+    with_flash_D(larger_D(problem),
+                 [&](auto D) { launch_flash<T, D.value>(lowered<T>(problem), stream); });
+  });
 }

@@ -63,3 +63,17 @@ inline void cuda_check(cudaError_t error, const char* what, const char* file, in
   throw LaunchError("%s:%d: %s failed: %s (%s)", file, line, what, cudaGetErrorString(error),
                     cudaGetErrorName(error));
 }
+
+// The most shared memory that a block may have on the current device, in bytes.
+inline int most_shared_memory() {
+  int device = 0, bytes = 0;
+  CUDA_CHECK(cudaGetDevice(&device));
+  CUDA_CHECK(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+  return bytes;
+}
+
+// Lets a kernel have more shared memory than 48 KiB, the most without asking.
+template <class Kernel>
+void allow_shared_memory(Kernel* kernel, int bytes) {
+  CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+}

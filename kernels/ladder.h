@@ -20,7 +20,7 @@
 constexpr int MAX_DIM = INT_MAX - 65535;
 
 // Element types, by torch's names.
-enum class DType { float32, float64, float16, bfloat16, int8, int32 };
+enum class DType { float32, float64, float16, bfloat16, int8, int32, boolean };
 
 // A tensor: outermost dimension first, strides in elements. A missing dimension, such as the batch
 // of a single matrix, has size 1 and stride 0, as has any dimension of size 1. Any size may be 0.

@@ -5,8 +5,8 @@
 #include <type_traits>
 
 #include "common.cuh"
-#include "half.cuh"
 #include "matmul.h"
+#include "sum.cuh"
 
 // A matrix, of which either the rows or the columns are contiguous: one of these strides is 1. So the
 // transpose of a matrix is a matrix, with the two strides exchanged.
@@ -34,25 +34,10 @@ struct Matrix {
   }
 };
 
-// The type that products of Ts are summed in.
-template <class T>
-struct SumOf {
-  using Type = T;
-};
-template <>
-struct SumOf<fp16> {
-  using Type = float;
-};
-template <>
-struct SumOf<bf16> {
-  using Type = float;
-};
 template <>
 struct SumOf<int8_t> {
   using Type = int;
 };
-template <class T>
-using Sum = typename SumOf<T>::Type;
 
 // The kernels' argument.
 template <class T>

@@ -68,12 +68,6 @@ class Ring {
   TileLoader<BTile, NUM_THREADS> B_;
 };
 
-// Lets a kernel have more shared memory than 48 KiB, the most without asking.
-template <class Kernel>
-static void allow_shared_memory(Kernel* kernel, int bytes) {
-  CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
-}
-
 // Adds all of a ring's tiles to a warp's sums, reading each step's fragments while the step before is
 // multiplied. Afterwards no warp still reads tiles.
 template <class Warp, class Ring>

@@ -47,13 +47,6 @@ def test_whole_numbers_are_exact():
     assert float(matmul.tolerance(a * 2.0**22, b, False).min()) > 0
 
 
-def test_causal_visibility():
-    mask = attention.visible(3, 5, True, torch.device("cpu"))
-    assert mask.tolist() == [[True] * 3 + [False] * 2, [True] * 4 + [False], [True] * 5]
-    mask = attention.visible(3, 2, True, torch.device("cpu"))
-    assert mask.tolist() == [[False, False], [True, False], [True, True]]
-
-
 def test_attention_without_keys():
     q, none = torch.randn(1, 1, 3, 4), torch.empty(1, 1, 0, 4)
     out, lse = attention.reference(q, none, none, False, None)
@@ -68,7 +61,7 @@ def test_attention_without_keys():
 def test_visible_pairs_counts_the_mask(nq, nk, causal):
     options = "causal" if causal else ""
     case = ATTENTION.case(f"B=1,H=1,Nq={nq},Nk={nk},D=8", options=options)
-    mask = attention.visible(nq, nk, bool(causal), torch.device("cpu"))
+    mask = attention.rule_of(case).visible(nq, nk)
     assert attention.visible_pairs(case) == int(mask.sum())
 
 

@@ -363,7 +363,8 @@ def unmet_need(operator: Operator, rung: Rung, case: Case, device: torch.device)
         placed = inputs.place_inputs(operator, case, device)
         placed |= inputs.place_outputs(operator, case, device)
         for name, tensor in inputs.views(placed).items():
-            if not specs[name].statistic and not is_aligned(tensor, rung.alignment):
+            exempt = specs[name].statistic or specs[name].fixed
+            if not exempt and not is_aligned(tensor, rung.alignment):
                 return f"needs multiples of {rung.alignment} bytes; {name} is not aligned to that"
     return None
 

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+import dataclasses
+import functools
+import zlib
+from collections.abc import Callable
+from typing import Any
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
-from . import builds, rounding
-from .definitions import Checks, calling, define
+from workbench.masks import SYNCS, Mask
+
+from . import builds
+from .attention_errors import default_scale, reference, tolerance
+from .definitions import Checks, calling, define, text
 from .operator import Baseline, Case, Expected, Layout, Operator, Tensors, TensorSpec
 from .shapes import Option
 
 # What PyTorch sees.
 
+Optional = torch.Tensor | None
+
 
 def _fake(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    causal: bool = False,
-    scale: float | None = None,
-    rung: str = "",
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *rest: Any, **named: Any
 ) -> tuple[torch.Tensor, torch.Tensor]:
     lse_dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
-    return q.new_empty(q.shape), q.new_empty(q.shape[:-1], dtype=lse_dtype)
+    return q.new_empty((*q.shape[:-1], *v.shape[-1:])), q.new_empty(q.shape[:-1], dtype=lse_dtype)
 
 
 def _attention(
@@ -33,19 +37,53 @@ def _attention(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
-    causal: bool = False,
+    mask: Optional = None,
+    cu_seqlens_q: Optional = None,
+    cu_seqlens_k: Optional = None,
     scale: float | None = None,
+    causal: bool = False,
+    window: int = 0,
+    log2_stride: int = 0,
+    sync: str = SYNCS[0],
+    q_width: int = 0,
+    k_width: int = 0,
+    br: int = 0,
+    bc: int = 0,
     rung: str = "",
 ) -> tuple[torch.Tensor, torch.Tensor]:
     out, lse = _fake(q, k, v)
-    options = ({"causal": 1.0} if causal else {}) | ({} if scale is None else {"scale": scale})
-    tensors = {"q": q, "k": k, "v": v, "out": out, "lse": lse}
-    builds.launch(target, "attention", tensors, options, rung)
+    additive = mask is not None and mask.dtype != torch.bool
+    tensors = {
+        "q": q,
+        "k": k,
+        "v": v,
+        "bias" if additive else "mask": mask,
+        "cu_seqlens_q": cu_seqlens_q,
+        "cu_seqlens_k": cu_seqlens_k,
+        "out": out,
+        "lse": lse,
+    }
+    numbers = {
+        "causal": causal,
+        "window": window,
+        "log2_stride": log2_stride,
+        "q_width": q_width,
+        "k_width": k_width,
+        "br": br,
+        "bc": bc,
+        sync: sync != SYNCS[0],
+    }
+    options = {name: float(number) for name, number in numbers.items() if number}
+    options |= {} if scale is None else {"scale": scale}
+    given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+    builds.launch(target, "attention", given, options, rung)
     return out, lse
 
 
 define(
-    "attention(Tensor q, Tensor k, Tensor v, bool causal=False, float? scale=None, "
+    "attention(Tensor q, Tensor k, Tensor v, Tensor? mask=None, Tensor? cu_seqlens_q=None, "
+    "Tensor? cu_seqlens_k=None, float? scale=None, bool causal=False, int window=0, "
+    f'int log2_stride=0, str sync="{SYNCS[0]}", int q_width=0, int k_width=0, int br=0, int bc=0, '
     'str rung="") -> (Tensor, Tensor)',
     _attention,
     _fake,
@@ -57,195 +95,230 @@ def attention(
     k: torch.Tensor,
     v: torch.Tensor,
     *,
-    causal: bool = False,
     scale: float | None = None,
-    return_lse: bool = False,
+    causal: bool = False,
+    mask: torch.Tensor | Mask | None = None,
+    cu_seqlens_q: torch.Tensor | None = None,
+    cu_seqlens_k: torch.Tensor | None = None,
+    br: int | None = None,
+    bc: int | None = None,
     kernel: str | None = None,
+    return_lse: bool = False,
     check: Checks = None,
 ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
     """Scaled dot-product attention, O = softmax(scale * Q K^T) V.
 
-    q: float32 [..., Nq, D]; k, v: float32 [..., Nk, D]; rank 2 to 4, the same leading dimensions
-    (batch, heads). Any strides, with the elements of a row adjacent.
-    causal: query i sees the keys 0 .. i + Nk - Nq; one that sees none gets O = 0, LSE = -inf.
+    q: float32, float64, float16 or bfloat16 [..., H, Nq, D]; k: [..., Hkv, Nk, D]; v: [..., Hkv,
+    Nk, Dv]; rank 2 or more, the same leading dimensions. H is a multiple of Hkv: H / Hkv heads in a
+    row share a head of k and v (grouped queries). Any strides, with the elements of a row adjacent;
+    beyond rank 4, the leading dimensions have to be one in memory.
     scale: None takes 1 / sqrt(D).
+    causal: query i sees the keys 0 .. i + Nk - Nq: the last query sees all of them. PyTorch's
+    is_causal lets the first query see the first key instead: mask=masks.causal("none_front").
+    mask: a rule of ``workbench.masks``; or a tensor that broadcasts to [..., H, Nq, Nk], of bool
+    (True: the query sees the key) or of q's dtype, added to the scaled scores; then with ``causal``
+    both apply. A query without a score above -inf gets O = 0, LSE = -inf.
+    cu_seqlens_q, cu_seqlens_k: int32 [sequences + 1], from 0 up to Nq and Nk: sequences of
+    different lengths follow each other along N, and each sees only itself. q has rank 3, or batch
+    size 1.
+    br, bc: queries and keys per tile, for the rungs that have the choice; None takes theirs.
     kernel: a rung of ``rungs("attention")``; None selects the last one that accepts the input.
     check: as for ``matmul``.
-    Returns O [..., Nq, D], and with return_lse also LSE = log(sum(exp(scale * Q K^T))), [..., Nq].
+    Returns O [..., H, Nq, Dv], and with return_lse also LSE = log(sum(exp(scale * Q K^T))), the
+    natural logarithm, [..., H, Nq], float32 (float64 for float64).
     RuntimeError names the argument, what was expected and what was given.
 
     The formula is that of "Attention Is All You Need" (3.2.1); ``flash`` follows algorithm 1 of
     "FlashAttention-2" (3.1), with LSE as stored there.
     """
-    with calling(
-        "attention", kernel, check, {"q": q, "k": k, "v": v}, {"scale": scale}, ("scale",)
-    ):
-        out, lse = torch.ops.workbench.attention(q, k, v, causal, scale, kernel or "")
+    rule = mask if isinstance(mask, Mask) else Mask(causal=bool(causal))
+    tensor = None if isinstance(mask, Mask) else mask
+    tensors = {
+        "q": q,
+        "k": k,
+        "v": v,
+        "mask": tensor,
+        "cu_seqlens_q": cu_seqlens_q,
+        "cu_seqlens_k": cu_seqlens_k,
+    }
+    numbers = {"scale": scale, "br": br, "bc": bc}
+    optional = ("mask", "cu_seqlens_q", "cu_seqlens_k", "scale", "br", "bc")
+    with calling("attention", kernel, check, tensors, numbers, optional):
+        if causal and isinstance(mask, Mask):
+            raise RuntimeError(
+                f"attention: causal is set, and so is mask, a rule: {mask}; pass one"
+            )
+        shape = q.shape
+        if q.dim() > 4:
+            q, k, v = (_with_one_batch(name, x) for name, x in (("q", q), ("k", k), ("v", v)))
+            tensor = None if tensor is None else _mask_of_one_batch(tensor, shape, k.shape[-2])
+        out, lse = torch.ops.workbench.attention(
+            q, k, v, tensor, cu_seqlens_q, cu_seqlens_k, scale, *dataclasses.astuple(rule),
+            br or 0, bc or 0, kernel or "",
+        )  # fmt: skip
+        out, lse = out.view(*shape[:-1], out.shape[-1]), lse.view(shape[:-1])
     return (out, lse) if return_lse else out
 
 
-# What it should compute, and how accurately.
-
-CHUNK_ELEMENTS = 2**25  # scores held at once; bounds the reference's memory
-
-
-def visible(queries: int, keys: int, causal: bool, device: torch.device) -> torch.Tensor:
-    """The causal mask of the reference, as ``keys_seen`` is that of the kernels.
-
-    Which keys a query sees, bool [queries, keys]; causal: query i sees keys <= i + Nk - Nq.
-    """
-    mask = torch.ones(queries, keys, dtype=torch.bool, device=device)
-    return mask.tril(keys - queries) if causal else mask
+def _with_one_batch(name: str, x: torch.Tensor) -> torch.Tensor:
+    try:
+        return x.view(-1, *x.shape[-3:]) if x.numel() else x.reshape(-1, *x.shape[-3:])
+    except RuntimeError:
+        raise RuntimeError(
+            f"attention: the leading dimensions of {name} must be one in memory; got {text(x)}, "
+            f"strides {list(x.stride())}. Call .contiguous() first"
+        ) from None
 
 
-def default_scale(head_dim: int) -> float:
-    """1 / sqrt(D), attention's default scale; 1 for D = 0."""
-    return 1 / math.sqrt(head_dim) if head_dim else 1.0
+def _mask_of_one_batch(mask: torch.Tensor, shape: torch.Size, keys: int) -> torch.Tensor:
+    if all(size == 1 for size in mask.shape[:-3]):
+        return mask.reshape(mask.shape[-3:])
+    return mask.expand(*shape[:-1], keys).reshape(-1, *shape[-3:-1], keys)
 
 
-def heads(*tensors: torch.Tensor) -> Iterator[tuple[slice, tuple[torch.Tensor, ...]]]:
-    """Iterate over [B, H, ...] tensors in slices of B * H that bound the score matrices' size.
-
-    The first two tensors are Q and K. Yields the slice of the flattened B * H and the float64
-    tensors ``[slice, N, D]``.
-    """
-    q, k = tensors[:2]
-    step = max(1, CHUNK_ELEMENTS // max(1, q.shape[-2] * k.shape[-2]))
-    flat = [tensor.flatten(0, 1) for tensor in tensors]
-    for start in range(0, max(1, flat[0].shape[0]), step):
-        part = slice(start, start + step)
-        yield part, tuple(tensor[part].double() for tensor in flat)
+# The cases of the harness: their masks, and what they should give.
 
 
-def reference(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool, scale: float | None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """O = softmax(scale Q K^T) V and LSE = log(sum(exp(scale Q K^T))).
-
-    Args:
-        q: [B, H, Nq, D].
-        k: [B, H, Nk, D].
-        v: [B, H, Nk, D].
-        causal: query i sees the keys 0 .. i + Nk - Nq.
-        scale: None means 1 / sqrt(D).
-
-    Returns:
-        O [B, H, Nq, D] and LSE [B, H, Nq]; a query that sees no key has O = 0, LSE = -inf.
-    """
-    factor = default_scale(q.shape[-1]) if scale is None else scale
-    mask = visible(q.shape[-2], k.shape[-2], causal, q.device)
-    outputs, sums = [], []
-    for _, (qs, ks, vs) in heads(q, k, v):
-        scores = (factor * (qs @ ks.mT)).masked_fill(~mask, -math.inf)
-        lse = torch.logsumexp(scores, dim=-1)
-        p = torch.exp(scores - lse[..., None]).masked_fill(~mask, 0)
-        outputs.append(p @ vs)
-        sums.append(lse)
-    return torch.cat(outputs).view(q.shape), torch.cat(sums).view(q.shape[:-1])
-
-
-def tolerance(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    causal: bool,
-    scale: float | None,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Bounds on the errors of O and LSE, shapes [B, H, Nq, D] and [B, H, Nq].
-
-    For a query with scores s_j and weights p_j over the n keys it sees, the error of a score
-    is e_j = gamma(D + 4) |scale| (|q| . |k_j|) + 4u (|s_j| + max |s|): the dot product and
-    the scale, then the exponent's argument (subtraction, log2(e), product). With
-    E = sum_j p_j e_j:
-
-    |O - ref| <= sum_j p_j |v_j| expm1(e_j + E + gamma(3n + 16) + u_out) + 2^-126 sum_j |v_j|
-
-    |LSE - ref| <= max_j (e_j where p_j > 0) + gamma(2n + 16) + 4u |LSE|
-
-    n counts three times: the sum of exponentials, the running rescale, the product with
-    V. A query that sees no key has bounds of 0.
-    """
-    factor = default_scale(q.shape[-1]) if scale is None else scale
-    mask = visible(q.shape[-2], k.shape[-2], causal, q.device)
-    seen = mask.sum(dim=-1).double()[:, None]
-    outputs, sums = [], []
-    for _, (qs, ks, vs) in heads(q, k, v):
-        scores = (factor * (qs @ ks.mT)).masked_fill(~mask, -math.inf)
-        lse = torch.logsumexp(scores, dim=-1, keepdim=True)
-        p = torch.exp(scores - lse).masked_fill(~mask, 0)
-        size = scores.abs().masked_fill(~mask, 0)
-        e = rounding.gamma(q.shape[-1] + 4) * abs(factor) * (qs.abs() @ ks.mT.abs())
-        e = e + 4 * rounding.U * (size + rounding.largest(size))
-        average = torch.where(p == 0, 0.0, p * e).sum(dim=-1, keepdim=True)
-        growth = torch.expm1(
-            e + average + rounding.gamma_of(3 * seen + 16) + rounding.unit_roundoff(q.dtype)
-        )
-        weights = torch.where(p == 0, 0.0, p * growth)
-        tiny = rounding.SMALLEST_NORMAL * mask.double()
-        outputs.append((weights + tiny) @ vs.abs())
-        worst = rounding.largest(torch.where(p == 0, 0.0, e)) + rounding.gamma_of(2 * seen + 16)
-        sums.append(
-            (worst + 4 * rounding.U * rounding.finite(lse).abs()).masked_fill(seen == 0, 0)[..., 0]
-        )
-    return torch.cat(outputs).view(q.shape), torch.cat(sums).view(q.shape[:-1])
-
-
-def _causal(case: Case) -> bool:
-    return bool(case.option("causal"))
+def rule_of(case: Case) -> Mask:
+    """The rule that a case's options set."""
+    return Mask(
+        causal=bool(case.option("causal")),
+        window=int(case.option("window", 0)),
+        log2_stride=int(case.option("log2_stride", 0)),
+        sync=next((sync for sync in SYNCS[1:] if case.option(sync)), SYNCS[0]),
+        q_width=int(case.option("q_width", 0)),
+        k_width=int(case.option("k_width", 0)),
+    )
 
 
 def _scale(case: Case) -> float:
     return case.option("scale", default_scale(case.shape["D"]))
 
 
+def seen(given: Tensors, case: Case) -> torch.Tensor:
+    """Which keys a query sees, by the rule, within its sequence: bool [Nq, Nk]."""
+    nq, nk, rule = case.shape["Nq"], case.shape["Nk"], rule_of(case)
+    device = given["q"].device
+    if "cu_seqlens_q" not in given:
+        return rule.visible(nq, nk, device)
+    whole = torch.zeros(nq, nk, dtype=torch.bool, device=device)
+    starts = (given[name].tolist() for name in ("cu_seqlens_q", "cu_seqlens_k"))
+    q_starts, k_starts = starts
+    for q0, q1, k0, k1 in zip(q_starts, q_starts[1:], k_starts, k_starts[1:], strict=False):
+        whole[q0:q1, k0:k1] = rule.visible(q1 - q0, k1 - k0, device)
+    return whole
+
+
+def _mask_tensor(given: Tensors, case: Case) -> torch.Tensor:
+    """The whole mask as one tensor, of booleans or additive."""
+    shown = seen(given, case)
+    if "mask" in given:
+        return given["mask"] & shown
+    if "bias" in given:
+        return given["bias"].masked_fill(~shown, -torch.inf)
+    return shown
+
+
 def _expect(given: Tensors, case: Case) -> dict[str, Expected]:
-    args = given["q"], given["k"], given["v"], _causal(case), _scale(case)
-    pairs = zip(reference(*args), tolerance(*args), strict=True)
-    return {name: Expected(*pair) for name, pair in zip(("out", "lse"), pairs, strict=True)}
+    args = given["q"], given["k"], given["v"], False, _scale(case), _mask_tensor(given, case)
+    dtypes = (given["q"].dtype, torch.float32)
+    pairs = zip(("out", "lse"), reference(*args), tolerance(*args), dtypes, strict=True)
+    return {name: Expected(right, error).within(dtype) for name, right, error, dtype in pairs}
+
+
+def _finish(filled: Tensors, case: Case) -> Tensors:
+    """Choose masks and sequences: some queries see nothing, some sequences are empty."""
+    generator = torch.Generator().manual_seed(zlib.crc32(f"mask {case.shape}".encode()))
+    found = dict(filled)
+    if "mask" in filled:
+        mask = torch.rand(filled["mask"].shape, generator=generator) < 0.6
+        mask[..., ::7, :] = False
+        found["mask"] = mask
+    if "bias" in filled:
+        hidden = torch.rand(filled["bias"].shape, generator=generator) < 0.3
+        hidden[..., 1::5, :] = True
+        found["bias"] = filled["bias"].masked_fill(hidden, -torch.inf)
+    for name, size in (("cu_seqlens_q", "Nq"), ("cu_seqlens_k", "Nk")):
+        if name in filled:
+            cuts = torch.randint(case.shape[size] + 1, (len(filled[name]),), generator=generator)
+            cuts[0], cuts[-1] = 0, case.shape[size]
+            found[name] = cuts.sort().values.int()
+    return found
 
 
 # What it is compared with.
 
 
 def _by_torch(given: Tensors, case: Case) -> torch.Tensor:
-    q, k, v = given["q"], given["k"], given["v"]
-    mask = visible(q.shape[-2], k.shape[-2], _causal(case), q.device)
-    scores = (_scale(case) * (q @ k.mT)).masked_fill(~mask, -torch.inf)
-    return torch.softmax(scores, dim=-1) @ v
+    group = case.shape["H"] // max(1, given["k"].shape[1])
+    k, v = (given[name].repeat_interleave(group, dim=1) for name in "kv")
+    scores = _scale(case) * (given["q"] @ k.mT)
+    mask = _mask_tensor(given, case)
+    scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+    return torch.softmax(scores, dim=-1).nan_to_num() @ v
 
 
-def _efficient(given: Tensors, outputs: Tensors, case: Case) -> torch.Tensor:
-    from torch.nn.attention import SDPBackend, sdpa_kernel
+def _sdpa(backend: SDPBackend) -> Callable[[Tensors, Tensors, Case], torch.Tensor]:
+    """PyTorch's attention by one of its back ends."""
 
-    with sdpa_kernel(SDPBackend.EFFICIENT_ATTENTION):
-        return scaled_dot_product_attention(
-            given["q"], given["k"], given["v"], is_causal=_causal(case), scale=_scale(case)
-        )
+    def run(given: Tensors, outputs: Tensors, case: Case) -> torch.Tensor:
+        with sdpa_kernel(backend):
+            return scaled_dot_product_attention(
+                given["q"],
+                given["k"],
+                given["v"],
+                is_causal=bool(case.option("causal")),
+                scale=_scale(case),
+                enable_gqa=given["k"].shape[1] != given["q"].shape[1],
+            )
+
+    return run
 
 
 def _same_mask(case: Case) -> bool:
     """PyTorch aligns a causal mask with the first key, the workbench with the last."""
-    return case.shape["Nq"] == case.shape["Nk"] or not _causal(case)
+    square = case.shape["Nq"] == case.shape["Nk"]
+    others = {name for name, _ in case.options} - {"causal", "scale", "br", "bc"}
+    return not others and (square or not case.option("causal"))
+
+
+def _narrow(case: Case) -> bool:
+    same_dims = case.shape.get("Dv", case.shape["D"]) == case.shape["D"]
+    return _same_mask(case) and case.dtype in ("float16", "bfloat16") and same_dims
 
 
 # The operator as the harness sees it.
 
 
 def _tensors(case: Case, layout: Layout) -> dict[str, TensorSpec]:
-    b, h, nq, nk, d = case.shape.numbers()
-    return {
+    b, h, nq, nk, d = (case.shape[name] for name in OPERATOR.sizes)
+    heads, dv = case.shape.get("Hkv", h), case.shape.get("Dv", d)
+    starts = TensorSpec((int(case.option("cu_seqlens_q", 0)) + 1,), fixed=torch.int32)
+    found = {
         "q": TensorSpec((b, h, nq, d)),
-        "k": TensorSpec((b, h, nk, d)),
-        "v": TensorSpec((b, h, nk, d)),
-        "out": TensorSpec((b, h, nq, d), output=True),
+        "k": TensorSpec((b, heads, nk, d)),
+        "v": TensorSpec((b, heads, nk, dv)),
+        "mask": TensorSpec((b, 1, nq, nk), fixed=torch.bool),
+        "bias": TensorSpec((h, nq, nk)),
+        "cu_seqlens_q": starts,
+        "cu_seqlens_k": starts,
+        "out": TensorSpec((b, h, nq, dv), output=True),
         "lse": TensorSpec((b, h, nq), output=True, statistic=True),
     }
+    absent = {
+        "mask": not case.option("mask"),
+        "bias": not case.option("bias"),
+        "cu_seqlens_q": not case.option("cu_seqlens_q"),
+        "cu_seqlens_k": not case.option("cu_seqlens_q"),
+    }
+    return {name: tensor for name, tensor in found.items() if not absent.get(name)}
 
 
-def visible_pairs(case: Case) -> int:
-    """The number of (query, key) pairs per head: all, or those a causal mask leaves."""
-    nq, nk = case.shape["Nq"], case.shape["Nk"]
-    if not _causal(case):
+@functools.lru_cache(maxsize=64)
+def _visible(rule: Mask, nq: int, nk: int) -> int:
+    if rule not in (Mask(), Mask(causal=True)):
+        return int(rule.visible(nq, nk).sum())
+    if not rule.causal:
         return nq * nk
     first = nk - nq + 1  # keys the first query sees, if positive
     start = max(0, -first + 1)
@@ -253,8 +326,14 @@ def visible_pairs(case: Case) -> int:
     return seeing * (2 * (first + start) + seeing - 1) // 2
 
 
+def visible_pairs(case: Case) -> int:
+    """The number of (query, key) pairs per head that the case's rule leaves."""
+    return _visible(rule_of(case), case.shape["Nq"], case.shape["Nk"])
+
+
 def _flops(case: Case) -> int:
-    return 4 * case.shape["B"] * case.shape["H"] * case.shape["D"] * visible_pairs(case)
+    dims = case.shape["D"] + case.shape.get("Dv", case.shape["D"])
+    return 2 * case.shape["B"] * case.shape["H"] * dims * visible_pairs(case)
 
 
 _EVERY = ("q", "k", "v", "out")
@@ -262,16 +341,30 @@ _EVERY = ("q", "k", "v", "out")
 OPERATOR = Operator(
     name="attention",
     sizes=("B", "H", "Nq", "Nk", "D"),
+    equal={"Hkv": "H", "Dv": "D"},
     options=(
         Option("causal", "query i sees the keys 0 .. i + Nk - Nq"),
         Option("scale", "instead of 1 / sqrt(D)", number=True),
+        Option("window", "keys fewer than so many strides away", number=True, plain=0.0),
+        Option("log2_stride", "a window's stride, 2 to that power", number=True, plain=0.0),
+        Option("none_front", "the first query and key share a place, not the last"),
+        Option("scale_front", "the shorter sequence is spread over the longer"),
+        Option("scale_end", "the same, each element at the end of its part"),
+        Option("q_width", "columns of two-dimensional queries", number=True, plain=0.0),
+        Option("k_width", "columns of two-dimensional keys", number=True, plain=0.0),
+        Option("mask", "a tensor that says which keys a query sees"),
+        Option("bias", "a tensor that is added to the scores"),
+        Option("cu_seqlens_q", "so many sequences of different lengths", number=True, plain=0.0),
+        Option("br", "queries per tile", number=True, plain=0.0),
+        Option("bc", "keys per tile", number=True, plain=0.0),
     ),
     layouts={
         "contiguous": Layout(),
         "heads_inside": Layout(dict.fromkeys(_EVERY, "heads_inside")),
-        "padded": Layout(dict.fromkeys(_EVERY, "padded")),
-        "mixed": Layout({"q": "padded", "k": "heads_inside"}),
-        "mixed_out": Layout({"v": "padded", "out": "heads_inside"}),
+        "padded": Layout(dict.fromkeys((*_EVERY, "mask", "bias"), "padded")),
+        "mixed": Layout({"q": "padded", "k": "heads_inside", "mask": "by_columns"}),
+        "mixed_out": Layout({"v": "padded", "out": "heads_inside", "bias": "by_columns"}),
+        "pitched": Layout(dict.fromkeys(_EVERY, "pitched")),
         "offset": Layout(dict.fromkeys(_EVERY, "offset")),
         "huge_q": Layout({"q": "huge"}),
         "huge_k": Layout({"k": "huge"}),
@@ -297,5 +390,10 @@ OPERATOR = Operator(
         ("B=2,H=2,Nq=70,Nk=100,D=64 causal", "mixed", "randn"),
         ("B=2,H=2,Nq=100,Nk=40,D=128 causal", "mixed_out", "randn"),
     ),
-    baselines=(Baseline("efficient", _efficient, _same_mask),),
+    baselines=(
+        Baseline("efficient", _sdpa(SDPBackend.EFFICIENT_ATTENTION), _same_mask),
+        Baseline("sdpa_flash", _sdpa(SDPBackend.FLASH_ATTENTION), _narrow),
+        Baseline("cudnn", _sdpa(SDPBackend.CUDNN_ATTENTION), _narrow),
+    ),
+    finish=_finish,
 )

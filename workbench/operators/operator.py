@@ -108,15 +108,19 @@ class TensorSpec:
         statistic: one number per row, in the type that kernels compute in: float64 for float64,
             else float32. All other tensors have the case's dtype.
         wide: one that has the type that kernels sum in, which for int8 is int32.
+        fixed: its dtype, if that is the same in all cases.
     """
 
     shape: tuple[int, ...]
     output: bool = False
     statistic: bool = False
     wide: bool = False
+    fixed: torch.dtype | None = None
 
     def dtype(self, case: Case) -> torch.dtype:
         """Its dtype in a case."""
+        if self.fixed is not None:
+            return self.fixed
         dtype = torch_dtype(case.dtype)
         if not (self.statistic or self.wide):
             return dtype
@@ -200,6 +204,7 @@ class Operator:
     Attributes:
         name: its name for ``workbench.rungs``.
         sizes: the names in its shapes, in written order.
+        equal: more of them, which are left out where they are equal to another.
         tensors: the tensors of a case by name, inputs first, data before statistics within each:
             (case, its layout). bindings/<op>.cpp uses the same names.
         expect: float64 references and allowed errors by output: (inputs, case).
@@ -233,6 +238,7 @@ class Operator:
     defaults: Mapping[str, tuple[str, ...]]
     small: tuple[str, ...]
     sample_blocks: int = 2
+    equal: Mapping[str, str] = field(default_factory=dict)
     options: tuple[Option, ...] = ()
     layouts: Mapping[str, Layout] = field(default_factory=lambda: {"contiguous": Layout()})
     flops: Callable[[Case], int] | None = None
@@ -260,7 +266,7 @@ class Operator:
         shape, *words = text.split() or [""]
         words += options.split() if isinstance(options, str) else options
         asked = parse_options(words, self.options)
-        return Case(parse_shape(shape, self.sizes, self.options), asked, **settings)
+        return Case(parse_shape(shape, self.sizes, self.options, self.equal), asked, **settings)
 
     def edge_cases(self, dtype: str) -> list[Case]:
         """The cases of ``edges`` in a dtype."""

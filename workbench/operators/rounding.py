@@ -42,9 +42,9 @@ def always(n: float, u: float) -> float:
     return n * u / (1 - n * u) if n * u < 1 else math.inf
 
 
-def gamma_of(n: torch.Tensor) -> torch.Tensor:
-    """``gamma`` of every element; fewer than 2^24 roundings."""
-    return torch.minimum(n * U / (1 - n * U), torch.expm1(LAMBDA * n.sqrt() * U + n * U * U))
+def gamma_of(n: torch.Tensor, u: float = U) -> torch.Tensor:
+    """``gamma`` of every element; fewer than 1 / u roundings."""
+    return torch.minimum(n * u / (1 - n * u), torch.expm1(LAMBDA * n.sqrt() * u + n * u * u))
 
 
 def unit_roundoff(dtype: torch.dtype) -> float:

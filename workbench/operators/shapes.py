@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 _DIGITS = 18  # what fits into 64 bits
@@ -21,10 +21,11 @@ class Shape:
 
     def __getitem__(self, key: str) -> int:
         """The size called ``key``. Raises KeyError."""
-        for name, size in self.sizes:
-            if name == key:
-                return size
-        raise KeyError(key)
+        return dict(self.sizes)[key]
+
+    def get(self, key: str, otherwise: int) -> int:
+        """The size called ``key``, or ``otherwise`` if it was left out."""
+        return dict(self.sizes).get(key, otherwise)
 
     def __str__(self) -> str:
         """The written form."""
@@ -65,15 +66,26 @@ def example(names: Sequence[str]) -> str:
     return ",".join(f"{name}=64" for name in names)
 
 
-def parse_shape(text: str, names: Sequence[str], options: Sequence[Option] = ()) -> Shape:
+def parse_shape(
+    text: str,
+    names: Sequence[str],
+    options: Sequence[Option] = (),
+    equal: Mapping[str, str] | None = None,
+) -> Shape:
     """Parse ``M=64,N=64,K=64`` (any order).
 
+    equal: sizes that may be left out, and the one that they are then equal to. The shape does not
+    have them if they are.
     Raises ShapeError with one line that shows the format.
     """
+    equal = equal or {}
 
     def fail(why: str) -> ShapeError:
         wanted = ",".join(f"{name}=.." for name in names)
-        return ShapeError(f"shape {text!r}: {why}; write {wanted}, for example {example(names)}")
+        also = "".join(f"; {name} may be added if it is not {of}" for name, of in equal.items())
+        return ShapeError(
+            f"shape {text!r}: {why}; write {wanted}, for example {example(names)}{also}"
+        )
 
     known = {option.name: option for option in options}
     sizes: dict[str, int] = {}
@@ -86,7 +98,7 @@ def parse_shape(text: str, names: Sequence[str], options: Sequence[Option] = ())
             )
         if not equals:
             raise fail(f"{part.strip()!r} is not NAME=NUMBER")
-        if name not in names:
+        if name not in names and name not in equal:
             raise fail(f"unknown name {name!r}")
         if name in sizes:
             raise fail(f"{name} is given twice")
@@ -98,7 +110,8 @@ def parse_shape(text: str, names: Sequence[str], options: Sequence[Option] = ())
     missing = [name for name in names if name not in sizes]
     if missing:
         raise fail(f"{', '.join(missing)} missing")
-    return Shape(tuple((name, sizes[name]) for name in names))
+    more = [name for name, of in equal.items() if sizes.get(name, sizes[of]) != sizes[of]]
+    return Shape(tuple((name, sizes[name]) for name in (*names, *more)))
 
 
 def parse_options(words: Sequence[str], options: Sequence[Option]) -> Options:
