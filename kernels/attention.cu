@@ -15,6 +15,7 @@
 // Rungs
 //   naive   matmul, scale and mask, softmax, matmul: the scores go through memory
 //   flash   one kernel with an online softmax: the scores never leave the SM (attention_flash.cu)
+//   flash_mma   the same on tensor cores (attention_flash_mma.cu)
 #include <type_traits>
 
 #include "attention.cuh"
@@ -170,21 +171,21 @@ static void attention_naive(const AttentionProblem& p, cudaStream_t stream) {
 }
 
 // ------------------------------------------------------------------------------------------------
-// A rung in another file.
-
-void attention_flash(const AttentionProblem& p, cudaStream_t stream);
-const char* attention_flash_declines(const AttentionProblem& p);
-
-// ------------------------------------------------------------------------------------------------
 // The ladder, slowest idea first. A line here is all it takes to register a rung.
 static constexpr char ALL_TYPES[] = "float32 float64 float16 bfloat16";
 static constexpr char OPTIONS[] =
     "causal scale window log2_stride none_front scale_front scale_end q_width k_width mask bias";
+// Those of masks in one dimension whose places are one apart.
+static constexpr char BANDS[] =
+    "causal scale window log2_stride none_front cu_seqlens_q cu_seqlens_k";
+static constexpr Needs TENSOR = {
+    .dtypes = "float16 bfloat16", .options = BANDS, .compute_capability = 80};
 static constexpr Rung<AttentionProblem> RUNGS[] = {
     {"naive",
      attention_naive,
      {.dtypes = ALL_TYPES, .options = OPTIONS, .composed_of = "matmul softmax"}},
     {"flash", attention_flash, {.dtypes = ALL_TYPES, .options = OPTIONS}, attention_flash_declines},
+    {"flash_mma", attention_flash_mma, TENSOR, attention_flash_mma_declines},
 };
 
 Ladder<AttentionProblem> attention_ladder() { return RUNGS; }

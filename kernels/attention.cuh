@@ -40,7 +40,7 @@ struct Axis {
 
 // MaskRule for sequences of given lengths.
 struct Rule {
-  bool causal, windowed;
+  bool causal, windowed, ends_meet;  // ends_meet: Sync::none_end
   int reach, between;    // within the window, at most so far; places between are skipped
   int q_width, k_width;  // 0: one dimension
   Axis rows, columns;    // in one dimension, a single row
@@ -48,6 +48,7 @@ struct Rule {
   __host__ __device__ Rule(const MaskRule& rule, int Nq, int Nk)
       : causal(rule.causal),
         windowed(rule.window > 0),
+        ends_meet(rule.sync == Sync::none_end),
         reach((rule.window - 1) << rule.log2_stride),
         between((1 << rule.log2_stride) - 1),
         q_width(rule.q_width),
@@ -121,6 +122,9 @@ struct Attention {
   int64_t mask_batch, mask_head;
   Rule rule;
   Sum<T> scale;
+  // Of sequences of different lengths, for rungs that support them; else there is one.
+  const int *q_starts, *k_starts;  // [sequences + 1]
+  int sequences;
 
   __host__ __device__ int64_t heads() const { return int64_t{B} * H; }
 
@@ -182,6 +186,9 @@ Attention<T> lowered(const AttentionProblem& p) {
       .mask_head = mask.stride[1],
       .rule = Rule(p.rule, Nq, Nk),
       .scale = static_cast<Sum<T>>(p.scale),
+      .q_starts = p.q_starts.as<const int>(),
+      .k_starts = p.k_starts.as<const int>(),
+      .sequences = p.q_starts.data == nullptr ? 1 : static_cast<int>(p.q_starts.size[3]) - 1,
   };
 }
 
@@ -222,23 +229,52 @@ struct Pair {
   int query, key;
 };
 
-// Whether any pair of the tile of BM queries from q0 on and BN keys from k0 on is visible; the same
-// answer for all threads of the block. Bit n of `shown` becomes whether this thread's n-th pair is:
-// the pairs of all threads are those of the tile. Pairs beyond the last key are not visible.
+// Bit n: whether this thread's n-th pair is visible. Pairs beyond the last query or key are not. Not
+// inlined: few tiles need it.
 template <int PAIRS, class T, class NthPair>
-__device__ bool any_visible(const Attention<T>& p, const Head<T>& head, int q0, int BM, int k0,
-                            int BN, NthPair pair, uint64_t& shown) {
+__device__ __noinline__ uint64_t visible_pairs(const Attention<T>& p, int64_t head, NthPair pair) {
   static_assert(PAIRS <= 64, "a bit for each");
+  const Head<T> tensors = p.head(head);
+  uint64_t shown = 0;
+#pragma unroll 1
+  for (int n = 0; n < PAIRS; ++n) {
+    const auto [query, key] = pair(n);
+    const bool sees = query < p.Nq && key < p.Nk && p.sees(tensors, query, key);
+    shown |= uint64_t{sees} << n;
+  }
+  return shown;
+}
+
+// Whether any pair of the tile of BM queries from q0 on and BN keys from k0 on is visible; the same
+// answer for all threads of the block, whose pairs together are those of the tile. `shown` becomes
+// the bits of this thread's pairs.
+template <int PAIRS, class T, class NthPair>
+__device__ bool any_visible(const Attention<T>& p, int64_t head, int q0, int BM, int k0, int BN,
+                            NthPair pair, uint64_t& shown) {
   shown = ~uint64_t{0};
   const Visible tile = visible(p, q0, min(q0 + BM, p.Nq), k0, min(k0 + BN, p.Nk));
   if (tile == Visible::none) return false;
   if (tile == Visible::all && k0 + BN <= p.Nk) return true;
-  shown = 0;
+  shown = visible_pairs<PAIRS>(p, head, pair);
+  return __syncthreads_or(shown != 0);
+}
+
+// Adds factor * bias to the scores of this thread's pairs. Not inlined: most problems have no bias.
+template <int PAIRS, class T, class NthPair>
+__device__ __noinline__ void add_bias(const Attention<T>& p, int64_t head, NthPair pair,
+                                      Sum<T> factor, Sum<T> (&scores)[PAIRS]) {
+  const Head<T> tensors = p.head(head);
 #pragma unroll 1
   for (int n = 0; n < PAIRS; ++n) {
     const auto [query, key] = pair(n);
-    const bool sees = query < p.Nq && key < p.Nk && p.sees(head, query, key);
-    shown |= uint64_t{sees} << n;
+    if (query < p.Nq && key < p.Nk) scores[n] += factor * p.bias(tensors, query, key);
   }
-  return __syncthreads_or(shown != 0);
 }
+
+// ------------------------------------------------------------------------------------------------
+// The rungs in files of their own
+
+void attention_flash(const AttentionProblem& p, cudaStream_t stream);
+const char* attention_flash_declines(const AttentionProblem& p);
+void attention_flash_mma(const AttentionProblem& p, cudaStream_t stream);
+const char* attention_flash_mma_declines(const AttentionProblem& p);

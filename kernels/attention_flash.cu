@@ -45,8 +45,8 @@ constexpr int FLASH_LANES = 16;         // per query: half a warp, so that shuff
 //                       BM +------+
 template <class Number, int D>
 struct FlashTiles {
-  // Of a longer row, twice as many columns of acc_o would not fit into a thread's registers.
-  static constexpr int BM = D * sizeof(Number) > 512 ? FLASH_BM / 2 : FLASH_BM;
+  static constexpr bool LONG = D > (sizeof(Number) == 8 ? 32 : 128);
+  static constexpr int BM = LONG ? FLASH_BM / 2 : FLASH_BM;  // acc_o has to fit into registers
   static constexpr int BN = FLASH_BN;
   Number Q_smem[BM][D + 4];
   Number KV_smem[BN][D + 4];  // K, then V: with one tile for each, D = 128 exceeds a T4
@@ -54,16 +54,24 @@ struct FlashTiles {
 };
 
 // Copies rows 0 .. rows - 1 and columns 0 .. cols - 1 of src to the tile; the rest of it becomes 0,
-// which adds nothing to a product. Neighbouring threads copy neighbouring elements: whole sectors,
-// and no bank conflicts.
+// which adds nothing to a product. A thread goes down a column; neighbouring threads copy neighbouring
+// elements: whole sectors, and no bank conflicts.
 template <class T, class Number, int ROWS, int LENGTH>
 __device__ void load_tile(Number (&tile)[ROWS][LENGTH], const T* src, int64_t ld, int rows,
                           int cols) {
-  constexpr int COLS = LENGTH - 4;
-#pragma unroll 4
-  for (int i = threadIdx.x; i < ROWS * COLS; i += FLASH_NUM_THREADS) {
-    const int row = i / COLS, d = i % COLS;
-    tile[row][d] = row < rows && d < cols ? static_cast<Number>(src[row * ld + d]) : Number(0);
+  constexpr int COLS = LENGTH - 4, NUM_THREADS = FLASH_NUM_THREADS;
+  constexpr int APART = NUM_THREADS > COLS ? NUM_THREADS / COLS : 1;
+  const int row0 = threadIdx.x / COLS;
+#pragma unroll
+  for (int column = 0; column < COLS; column += NUM_THREADS) {
+    const int d = column + threadIdx.x % COLS;
+    const int end = d < cols ? rows : 0;
+    const T* from = src + row0 * ld + d;
+#pragma unroll 8
+    for (int row = 0; row < ROWS; row += APART) {
+      tile[row0 + row][d] = row0 + row < end ? static_cast<Number>(*from) : Number(0);
+      from += APART * ld;
+    }
   }
 }
 
@@ -79,7 +87,7 @@ __device__ void load_4(Number (&frag)[4], const Number* src) {
 }
 
 template <class T, int D>
-__global__ __launch_bounds__(FLASH_NUM_THREADS) void attention_flash_kernel(
+__global__ __launch_bounds__(FLASH_NUM_THREADS, 1) void attention_flash_kernel(
     const __grid_constant__ Attention<T> p) {
   using Number = Sum<T>;
   using Tiles = FlashTiles<Number, D>;
@@ -96,7 +104,8 @@ __global__ __launch_bounds__(FLASH_NUM_THREADS) void attention_flash_kernel(
   const int tx = threadIdx.x % LANES;
   const int ty = threadIdx.x / LANES;
   const int q_tiles = ceil_div(p.Nq, BM);
-  const Head<T> head = p.head(blockIdx.x / q_tiles);
+  const int64_t index = blockIdx.x / q_tiles;
+  const Head<T> head = p.head(index);
   const int q0 = blockIdx.x % q_tiles * BM;
   const Number scale_log2 = p.scale * Number(LOG2_E);
 
@@ -110,11 +119,11 @@ __global__ __launch_bounds__(FLASH_NUM_THREADS) void attention_flash_kernel(
   load_tile(Q_smem, head.Q + q0 * p.q.row, p.q.row, p.Nq - q0, p.D);
   // Mainloop, a tile of keys per trip: load K; S = Q K^T; load V over K; S to P; acc_o += P V.
   for (int k0 = 0; k0 < p.Nk; k0 += BN) {
-    const auto pair = [&](int n) {
+    const auto pair = [=](int n) {
       return Pair{q0 + ty + GROUPS * (n / TN), k0 + tx + LANES * (n % TN)};
     };
     uint64_t shown;
-    if (!any_visible<TM * TN>(p, head, q0, BM, k0, BN, pair, shown)) continue;
+    if (!any_visible<TM * TN>(p, index, q0, BM, k0, BN, pair, shown)) continue;
     load_tile(KV_smem, head.K + k0 * p.k.row, p.k.row, p.Nk - k0, p.D);
     __syncthreads();  // Q and K are complete
 
@@ -140,17 +149,26 @@ __global__ __launch_bounds__(FLASH_NUM_THREADS) void attention_flash_kernel(
     __syncthreads();  // no warp still reads K
     load_tile(KV_smem, head.V + k0 * p.v.row, p.v.row, p.Nk - k0, p.Dv);
 
+    // Scale, and add the bias if there is one: in a copy, which unlike registers has an address.
+#pragma unroll
+    for (int n = 0; n < TM * TN; ++n) s[n / TN][n % TN] *= scale_log2;
+    if (p.mask.bias != nullptr) {
+      Number scores[TM * TN];
+#pragma unroll
+      for (int n = 0; n < TM * TN; ++n) scores[n] = s[n / TN][n % TN];
+      add_bias(p, index, pair, Number(LOG2_E), scores);
+#pragma unroll
+      for (int n = 0; n < TM * TN; ++n) s[n / TN][n % TN] = scores[n];
+    }
+
     // Online softmax, one query per trip.
 #pragma unroll
     for (int i = 0; i < TM; ++i) {
-      // Scale and mask. Keys past Nk are masked like keys that a query does not see.
+      // Mask. Keys past Nk are masked like keys that a query does not see.
       Number m_new = m[i];
 #pragma unroll
       for (int j = 0; j < TN; ++j) {
-        const auto [query, key] = pair(i * TN + j);
-        s[i][j] = shown >> (i * TN + j) & 1
-                      ? s[i][j] * scale_log2 + p.bias(head, query, key) * Number(LOG2_E)
-                      : -Number(INFINITY);
+        if (!(shown >> (i * TN + j) & 1)) s[i][j] = -INFINITY;
         m_new = max(m_new, s[i][j]);
       }
       // The maximum over the 16 lanes that share the query.

@@ -1,8 +1,9 @@
 // matmul_mma.cuh: what the tensor-core rungs share: how a warp multiplies tiles of A and B, and how its
-// sums become C. The tiles are in matmul_mma_tiles.cuh.
+// sums become C. The tiles are in mma_tiles.cuh.
 #pragma once
 
-#include "matmul_mma_tiles.cuh"
+#include "matmul.cuh"
+#include "mma_tiles.cuh"
 
 // std::max, without <algorithm>.
 __host__ __device__ constexpr int larger(int a, int b) { return a > b ? a : b; }

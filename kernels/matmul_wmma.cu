@@ -1,5 +1,5 @@
 // matmul_wmma.cu: tensor cores by CUDA's own interface (fp16, bf16, tf32). The contract is in
-// matmul.cu; tiles in shared memory are in matmul_mma_tiles.cuh.
+// matmul.cu; tiles in shared memory are in mma_tiles.cuh.
 //
 // Rungs
 //   wmma  a warp multiplies 16 x 16 matrices at a time

@@ -38,6 +38,18 @@ __device__ inline uint16_t cvt_rn_f16(float value) {
   return bits;
 }
 
+// Two numbers to the nearest fp16, or bf16, ties to even: `low` in the lower half of the word. sm_80.
+__device__ inline uint32_t cvt_rn_f16x2(float low, float high) {
+  uint32_t word;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
+  return word;
+}
+__device__ inline uint32_t cvt_rn_bf16x2(float low, float high) {
+  uint32_t word;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
+  return word;
+}
+
 // Before sm_90 there is no instruction for it: the bits become the upper half of an fp32.
 __device__ inline float cvt_f32_bf16(uint16_t bits) {
   float value;

@@ -129,7 +129,7 @@ SWAPPED = (
         "FOR_A ? i / 2 : i % 2",
         touches=("mma_swizzled", "mma_pipelined", "mma_tuned"),
         shape=CHUNKS,
-        file="matmul_mma_tiles.cuh",
+        file="mma_tiles.cuh",
     ),
     Edit(
         "matmul",
@@ -138,7 +138,7 @@ SWAPPED = (
         "to_ = row * Tile::ROW_BYTES + chunk * 16;",
         touches=("mma_pipelined", "mma_tuned"),
         shape=CHUNKS,
-        file="matmul_mma_tiles.cuh",
+        file="mma_tiles.cuh",
     ),
     Edit(
         "matmul",
@@ -265,7 +265,7 @@ UNGUARDED = (
         shape=CHUNKS,
         tensor="a|b",
         line_of="chunks[c] = *reinterpret_cast<const Chunk<T>*>(from(c))",
-        file="matmul_mma_tiles.cuh",
+        file="mma_tiles.cuh",
     ),
     Edit(
         "matmul",
@@ -277,7 +277,7 @@ UNGUARDED = (
         layout="pitched",
         tensor="a|b",
         line_of="cp_async_16(",
-        file="matmul_mma_tiles.cuh",
+        file="mma_tiles.cuh",
     ),
     Edit(
         "matmul",
@@ -287,7 +287,7 @@ UNGUARDED = (
         touches=("wmma", "mma", "mma_swizzled", "mma_tuned"),
         tensor="a|b",
         line_of="if (e < count) elements.element[e] =",
-        file="matmul_mma_tiles.cuh",
+        file="mma_tiles.cuh",
     ),
     Edit(
         "matmul",

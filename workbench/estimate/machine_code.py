@@ -26,6 +26,8 @@ OPCODES: dict[int, tuple[str, str]] = {
     0x104: ("F2F", "special"), 0x105: ("F2I", "special"), 0x106: ("I2F", "special"),
     0x107: ("FRND", "special"), 0x108: ("MUFU", "special"), 0x109: ("POPC", "special"),
     0x111: ("F2I", "special"), 0x112: ("I2F", "special"),
+    0x007: ("SEL", "alu"), 0x008: ("FSEL", "alu"), 0x00B: ("FSETP", "alu"), 0x00C: ("ISETP", "alu"),
+    0x012: ("LOP3", "alu"), 0x01C: ("PLOP3", "alu"),
     0x119: ("S2R", "other"), 0x1C3: ("S2UR", "other"), 0x182: ("LDC", "other"),
     0x03B: ("LDSM", "lsu"), 0x180: ("LD", "lsu"), 0x181: ("LDG", "lsu"), 0x183: ("LDL", "lsu"),
     0x184: ("LDS", "lsu"), 0x185: ("ST", "lsu"), 0x186: ("STG", "lsu"), 0x187: ("STL", "lsu"),

@@ -23,6 +23,10 @@ LOOP_TRIPS = 16  # rounds of an inner loop per outer round, if nothing tells
 STORE_CYCLES = 15  # until a store has read its registers
 OTHER_CYCLES = 25  # latency of what is not in the table: special registers, constants
 MOST_PER_PTX = 1.25  # machine instructions per PTX instruction, at most: more were jumped over
+# What masks and bounds are made of, in machine code and in PTX: often jumped over, and counted
+# separately for that.
+DECISIONS = ("SEL", "FSEL", "FSETP", "ISETP", "LOP3", "PLOP3")
+PTX_DECISIONS = ("setp", "selp", "slct", "set", "and", "or", "xor", "not", "lop3")
 
 
 @dataclass(frozen=True)
@@ -62,14 +66,16 @@ def code_of(launch: simulator.Launch, machine: Sequence[Region], warps: int, gpu
         raise ValueError(f"{launch.kernel} has no machine code")
     trips = _trips(launch, machine, warps)
     memory = load_latency(launch, gpu)
+    decided = _decided(launch, machine, trips, warps)
     units: dict[str, float] = defaultdict(float)  # a shuffle is one instruction in both
     for region, count in zip(machine, trips, strict=True):
         for op in region.ops:
             if op.unit != "none":
-                units["SHFL" if op.name == "SHFL" else op.unit] += count
+                part = decided if op.name in DECISIONS else 1.0
+                units["SHFL" if op.name == "SHFL" else op.unit] += count * part
     issued = sum(units.values())
     share = min(1.0, MOST_PER_PTX * launch.warp_instructions / warps / issued)
-    walk = sum(n * _walk(r, memory, gpu) for r, n in zip(machine, trips, strict=True))
+    walk = sum(n * _walk(r, memory, gpu, decided) for r, n in zip(machine, trips, strict=True))
     return Code(
         instructions=Instructions(
             issued=share * issued,
@@ -88,6 +94,22 @@ def code_of(launch: simulator.Launch, machine: Sequence[Region], warps: int, gpu
             op.name == "LDGSTS" for region in machine if region.depth for op in region.ops
         ),
     )
+
+
+def _decided(
+    launch: simulator.Launch, machine: Sequence[Region], trips: Sequence[float], warps: int
+) -> float:
+    """The share of the decisions in loops that are not jumped over."""
+    found = sum(
+        n * sum(op.name in DECISIONS for op in region.ops)
+        for region, n in zip(machine, trips, strict=True)
+    )
+    counted = sum(
+        n * (2 if form.endswith("64") else 1)
+        for form, n in launch.forms.items()
+        if form.split(".")[0] in PTX_DECISIONS
+    )
+    return min(1.0, MOST_PER_PTX * counted / warps / found) if found else 1.0
 
 
 def _width(name: str, machine: Sequence[Region], trips: Sequence[float]) -> float:
@@ -181,8 +203,15 @@ def load_latency(launch: simulator.Launch, gpu: Gpu) -> float:
     return cycles.l1 + to_l2 * (cycles.l2 - cycles.l1 + to_dram * (cycles.dram - cycles.l2))
 
 
-def _walk(region: Region, memory: float, gpu: Gpu) -> float:
-    """Cycles that a warp alone takes for a round of a region, as the compiler scheduled it."""
+def _walk(region: Region, memory: float, gpu: Gpu, decided: float) -> float:
+    """Cycles that a warp alone takes for a round of a region, as the compiler scheduled it.
+
+    Args:
+        region: the region.
+        memory: latency of a load from global memory.
+        gpu: the GPU.
+        decided: the share of decisions that are not jumped over.
+    """
     ready = [0.0] * 8
     rounds = 2 if region.depth else 1  # a loop's second has the first one's loads in flight
     now = before = 0.0
@@ -193,7 +222,8 @@ def _walk(region: Region, memory: float, gpu: Gpu) -> float:
             now = max([now, *waits])
             for b in op.sets:
                 ready[b] = max(ready[b], now + _latency(op, memory, gpu))
-            now += op.stall + (gpu.latency.barrier if op.name == "BAR" else 0)
+            stall = op.stall * (decided if op.name in DECISIONS else 1.0)
+            now += stall + (gpu.latency.barrier if op.name == "BAR" else 0)
     return now - before
 
 

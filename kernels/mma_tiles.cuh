@@ -1,5 +1,5 @@
-// matmul_mma_tiles.cuh: tiles of A and B in shared memory for the tensor-core rungs: where their
-// elements lie, how fragments are read from them, and how they are filled.
+// mma_tiles.cuh: tiles of A and B in shared memory for tensor cores: where their elements lie, how
+// fragments are read from them, and how they are filled.
 //
 // A tensor core multiplies small matrices whose elements lie spread over the registers of a warp,
 // its fragments. An mma (ptx.cuh) takes 32 bytes of k, whatever the type: 16 elements of 2 bytes, 8
@@ -9,7 +9,8 @@
 
 #include <type_traits>
 
-#include "matmul.cuh"
+#include "common.cuh"
+#include "matrix.cuh"
 #include "ptx.cuh"
 
 // Which index is contiguous in memory: k or the outer one; `neither`, if 16 bytes cannot be copied
