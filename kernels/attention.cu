@@ -16,6 +16,7 @@
 //   naive   matmul, scale and mask, softmax, matmul: the scores go through memory
 //   flash   one kernel with an online softmax: the scores never leave the SM (attention_flash.cu)
 //   flash_mma   the same on tensor cores (attention_flash_mma.cu)
+//   flash_mma_pipelined   ... that do not wait for K and V (attention_flash_mma_pipelined.cu)
 #include <type_traits>
 
 #include "attention.cuh"
@@ -186,6 +187,8 @@ static constexpr Rung<AttentionProblem> RUNGS[] = {
      {.dtypes = ALL_TYPES, .options = OPTIONS, .composed_of = "matmul softmax"}},
     {"flash", attention_flash, {.dtypes = ALL_TYPES, .options = OPTIONS}, attention_flash_declines},
     {"flash_mma", attention_flash_mma, TENSOR, attention_flash_mma_declines},
+    {"flash_mma_pipelined", attention_flash_mma_pipelined, TENSOR,
+     attention_flash_mma_pipelined_declines},
 };
 
 Ladder<AttentionProblem> attention_ladder() { return RUNGS; }

@@ -34,8 +34,7 @@ template <class Shape>
 __global__ __launch_bounds__(Shape::NUM_THREADS) void attention_flash_mma_kernel(
     const __grid_constant__ Attention<typename Shape::T> p, const int* sequence_of) {
   if constexpr (SINCE_SM_80) {
-    using T = typename Shape::T;
-    constexpr int BM = Shape::BM, BN = Shape::BN, NUM_THREADS = Shape::NUM_THREADS;
+    constexpr int NUM_THREADS = Shape::NUM_THREADS;
     using KTile = typename Shape::KTile;
     using VTile = typename Shape::VTile;
     extern __shared__ __align__(128) char smem[];
@@ -43,85 +42,55 @@ __global__ __launch_bounds__(Shape::NUM_THREADS) void attention_flash_mma_kernel
     char* K_smem = Q_smem + Shape::QTile::BYTES;
     char* V_smem = K_smem + KTile::BYTES;
 
-    // Prologue. The last queries come first: with a causal mask they have most to do.
-    const int64_t heads = p.heads();
-    const int tiles = gridDim.x / heads;
-    const int index = tiles - 1 - static_cast<int>(blockIdx.x / heads);
-    const QueryTile<T> tile = query_tile<BM>(p, blockIdx.x % heads, index, sequence_of);
-    if (tile.q0 >= tile.Nq) return;
-    const int q0 = tile.q0, q1 = min(q0 + BM, tile.Nq);
-    const Band band(p.rule, tile.Nq, tile.Nk);
+    const BlockWork<Shape> work(p, sequence_of);
+    if (work.is_empty()) return;
     const Scale scale(p.scale);
-    const Rows<T> Q = {tile.head.Q, p.q.row, tile.Nq, p.D};
-    const Rows<T> K = {tile.head.K, p.k.row, tile.Nk, p.D};
-    const Rows<T> V = {tile.head.V, p.v.row, tile.Nk, p.Dv};
-    const bool K_aligned = K.aligned(), V_aligned = V.aligned();
-    const int end = band.end_of_keys(q1, tile.Nk);
-    // The first tile from k0 on with a visible pair.
-    const auto next_tile = [&](int k0) {
-      while (k0 < end && !band.sees_any(q0, q1, k0, min(k0 + BN, tile.Nk))) k0 += BN;
-      return k0;
-    };
-
     WarpAttention<Shape> warp;
-    int k0 = next_tile(band.first_key(q0) / BN * BN);
-    start_copy<typename Shape::QTile, NUM_THREADS>(Q_smem, Q, q0, Q.aligned());
-    if (k0 < end) start_copy<KTile, NUM_THREADS>(K_smem, K, k0, K_aligned);
+    int k0 = work.first();
+    start_copy<typename Shape::QTile, NUM_THREADS>(Q_smem, work.Q, work.q0, work.Q.aligned());
+    if (k0 < work.end) start_copy<KTile, NUM_THREADS>(K_smem, work.K, k0, work.aligned);
     cp_async_commit();
 
-    // Mainloop, a tile of keys per trip: S = Q K^T while V arrives; O += P V while the next K does.
-    while (k0 < end) {
+    // A tile of keys per trip: S = Q K^T while V arrives; O += P V while the next K does.
+    while (k0 < work.end) {
       cp_async_wait<0>();
       __syncthreads();  // Q and K are complete, and no warp still reads V
-      start_copy<VTile, NUM_THREADS>(V_smem, V, k0, V_aligned);
+      start_copy<VTile, NUM_THREADS>(V_smem, work.V, k0, work.aligned);
       cp_async_commit();
       warp.multiply_q_k(Q_smem, K_smem);
       cp_async_wait<0>();
       __syncthreads();  // V is complete, and no warp still reads K
-      const int next = next_tile(k0 + BN);
-      if (next < end) start_copy<KTile, NUM_THREADS>(K_smem, K, next, K_aligned);
+      const int next = work.next(k0);
+      if (next < work.end) start_copy<KTile, NUM_THREADS>(K_smem, work.K, next, work.aligned);
       cp_async_commit();
 
       scale.apply(warp);
-      const int k1 = k0 + BN;
-      if (k1 > tile.Nk || !band.sees_all(q0, q1, k0, k1)) warp.mask(band, q0, k0, tile.Nk);
+      if (work.masks(k0)) warp.mask(work.band, work.q0, k0, work.tile.Nk);
       warp.softmax(scale.slope);
       warp.multiply_p_v(V_smem);
       k0 = next;
     }
-    cp_async_wait<0>();  // a block that ends has none in flight
-    warp.write(p, tile, scale.slope);
+    cp_async_wait<0>();
+    __syncthreads();  // Q is complete, even if there was no tile: O takes its place
+    warp.write(p, work.tile, scale.slope, Q_smem);
   }
 }
 
 template <class Shape>
-static void launch_flash_mma(const AttentionProblem& problem, cudaStream_t stream) {
-  using T = typename Shape::T;
-  const Attention<T> p = lowered<T>(problem);
-  if (p.heads() == 0 || p.Nq == 0) return;
-  const QueryTiles tiles = query_tiles<Shape::BM>(problem, p, stream);
-  const int64_t blocks = p.heads() * tiles.count;
-  if (blocks > MAX_GRID_X) throw LaunchError("attention flash_mma: it needs more than 2^31 blocks");
+static void launch_flash_mma(const AttentionProblem& p, cudaStream_t stream) {
   constexpr int SMEM_BYTES = Shape::QTile::BYTES + Shape::KTile::BYTES + Shape::VTile::BYTES;
-  const auto kernel = attention_flash_mma_kernel<Shape>;
-  allow_shared_memory(kernel, SMEM_BYTES);
-  kernel<<<static_cast<unsigned>(blocks), Shape::NUM_THREADS, SMEM_BYTES, stream>>>(
-      p, tiles.sequence_of);
-  CUDA_CHECK_LAUNCH(attention_flash_mma_kernel);
+  launch_blocks<Shape>(p, "flash_mma", attention_flash_mma_kernel<Shape>, SMEM_BYTES, stream);
 }
 
 const char* attention_flash_mma_declines(const AttentionProblem& p) {
-  const int64_t D = max(p.Q.size[3], p.V.size[3]);
-  if (D <= 256) return nullptr;
-  return reason("its tiles are made for head dimensions up to 256; got %d", static_cast<int>(D));
+  return declines_long_rows(p);
 }
 
 void attention_flash_mma(const AttentionProblem& p, cudaStream_t stream) {
-  const int64_t D = max(p.Q.size[3], p.V.size[3]);
   with_16_bit_type(p, [&](auto type) {
     using T = decltype(type);
-    if (D <= 64) return launch_flash_mma<FlashMmaShape<T, 64>>(p, stream);
-    if (D <= 128) return launch_flash_mma<FlashMmaShape<T, 128>>(p, stream);
+    if (larger_D(p) <= 64) return launch_flash_mma<FlashMmaShape<T, 64>>(p, stream);
+    if (larger_D(p) <= 128) return launch_flash_mma<FlashMmaShape<T, 128>>(p, stream);
     launch_flash_mma<FlashMmaShape<T, 256>>(p, stream);
   });
 }

@@ -123,7 +123,7 @@ QueryTiles query_tiles(const AttentionProblem& problem, const Attention<T>& p,
 
 template <class T>
 struct Rows {
-  const T* data;
+  T* data;
   int64_t stride;  // from one row to the next
   int count, columns;
 
@@ -135,7 +135,7 @@ struct Rows {
 
 // Where 16 bytes cannot be copied at a time: element by element, at once.
 template <class Tile, int NUM_THREADS, class T>
-__device__ __noinline__ void copy_elements(char* tile, const Rows<T>& from, int row0) {
+__device__ __noinline__ void copy_elements(char* tile, Rows<const T> from, int row0) {
 #pragma unroll 1
   for (int i = threadIdx.x; i < Tile::ROWS * Tile::CHUNKS; i += NUM_THREADS) {
     const int row = i / Tile::CHUNKS, chunk = i % Tile::CHUNKS;
@@ -152,7 +152,7 @@ __device__ __noinline__ void copy_elements(char* tile, const Rows<T>& from, int 
 
 // Starts to copy the rows from row0 on to a tile, whose rows they become. What does not exist is 0.
 template <class Tile, int NUM_THREADS, class T>
-__device__ void start_copy(char* tile, const Rows<T>& from, int row0, bool aligned) {
+__device__ void start_copy(char* tile, const Rows<const T>& from, int row0, bool aligned) {
   constexpr int CHUNKS = Tile::CHUNKS, APART = NUM_THREADS / CHUNKS;
   static_assert(NUM_THREADS % CHUNKS == 0 && Tile::ROWS % APART == 0,
                 "each thread copies the same number of chunks, all in one column of the tile");
@@ -353,23 +353,50 @@ struct WarpAttention {
     return exponent_base(m[i][half]) * slope * float(LN_2) + logf(l[i][half]);
   }
 
-  // Normalises and writes O, and LSE.
-  __device__ void write(const Attention<T>& p, const QueryTile<T>& tile, float slope) {
+  // Normalises and writes O, and LSE. O passes through the warp's own rows of Q, which no other warp
+  // reads: straight from the registers, each row would get 16 bytes at a time.
+  __device__ void write(const Attention<T>& p, const QueryTile<T>& tile, float slope,
+                        char* Q_smem) {
+    using QTile = typename Shape::QTile;
     add_sums();
+    __syncwarp();  // no lane still reads Q
 #pragma unroll
     for (int i = 0; i < MT; ++i) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        const int query = tile.q0 + this->query() + 16 * i + 8 * half;
-        if (query >= tile.Nq) continue;
+        const int row = query() + 16 * i + 8 * half;
         const float inverse = l[i][half] == 0 ? 0.0f : 1 / l[i][half];
-        T* O = tile.head.O + query * p.o.row + key();
 #pragma unroll
-        for (int n = 0; n < DT; ++n) {
-          if (8 * n + key() < p.Dv) O[8 * n] = T(acc_o[i][n][2 * half] * inverse);
-          if (8 * n + key() + 1 < p.Dv) O[8 * n + 1] = T(acc_o[i][n][2 * half + 1] * inverse);
+        for (int n = 0; n < DT; ++n) {  // 8 columns are a chunk
+          const float (&o)[4] = acc_o[i][n];
+          const uint32_t pair = pack(o[2 * half] * inverse, o[2 * half + 1] * inverse, T());
+          *reinterpret_cast<uint32_t*>(Q_smem + QTile::offset(row, n) + 2 * key()) = pair;
         }
-        if (threadIdx.x % 4 == 0) tile.head.LSE[query] = lse(i, half, slope);
+        if (threadIdx.x % 4 == 0 && tile.q0 + row < tile.Nq) {
+          tile.head.LSE[tile.q0 + row] = lse(i, half, slope);
+        }
+      }
+    }
+    __syncwarp();  // the warp's rows are complete
+    write_rows(Q_smem, {tile.head.O, p.o.row, tile.Nq, p.Dv}, tile.q0);
+  }
+
+ private:
+  __device__ static __noinline__ void write_rows(const char* smem, Rows<T> O, int q0) {
+    using QTile = typename Shape::QTile;
+    constexpr int PER_CHUNK = QTile::PER_CHUNK;
+    const bool aligned = O.aligned();
+#pragma unroll 1
+    for (int i = threadIdx.x % 32; i < 16 * MT * QTile::CHUNKS; i += 32) {
+      const int row = threadIdx.x / 32 * (16 * MT) + i / QTile::CHUNKS;
+      const int chunk = i % QTile::CHUNKS, count = min(PER_CHUNK, O.columns - PER_CHUNK * chunk);
+      if (q0 + row >= O.count || count <= 0) continue;
+      const auto from = reinterpret_cast<const Chunk<T>*>(smem + QTile::offset(row, chunk));
+      T* to = O.data + (q0 + row) * O.stride + PER_CHUNK * chunk;
+      if (aligned && count == PER_CHUNK) {
+        *reinterpret_cast<Chunk<T>*>(to) = *from;
+      } else {
+        for (int e = 0; e < count; ++e) to[e] = from->element[e];
       }
     }
   }
@@ -401,11 +428,81 @@ struct Scale {
 };
 
 // ------------------------------------------------------------------------------------------------
+// A block's work: a tile of queries, and the tiles of keys that it sees
+
+template <class Shape>
+struct BlockWork {
+  using T = typename Shape::T;
+  static constexpr int BM = Shape::BM, BN = Shape::BN;
+
+  QueryTile<T> tile;
+  Band band;
+  Rows<const T> Q, K, V;
+  int q0, q1;    // the block's queries, of its sequence
+  int end;       // of the keys that any of them sees
+  bool aligned;  // all rows of K and V
+
+  // The last queries come first: with a causal mask they have most to do.
+  __device__ BlockWork(const Attention<T>& p, const int* sequence_of)
+      : tile(query_tile<BM>(p, blockIdx.x % p.heads(),
+                            static_cast<int>((gridDim.x - 1 - blockIdx.x) / p.heads()),
+                            sequence_of)),
+        band(p.rule, tile.Nq, tile.Nk),
+        Q{tile.head.Q, p.q.row, tile.Nq, p.D},
+        K{tile.head.K, p.k.row, tile.Nk, p.D},
+        V{tile.head.V, p.v.row, tile.Nk, p.Dv},
+        q0(tile.q0),
+        q1(min(q0 + BM, tile.Nq)),
+        end(band.end_of_keys(q1, tile.Nk)),
+        aligned(K.aligned() && V.aligned()) {}
+
+  __device__ bool is_empty() const { return q0 >= tile.Nq; }
+
+  // The first tile of keys with a visible pair, and the next; from `end` on if there is none.
+  __device__ int first() const { return visible_from(band.first_key(q0) / BN * BN); }
+  __device__ int next(int k0) const { return visible_from(k0 + BN); }
+
+  // Whether some pairs of a tile are hidden, or do not exist.
+  __device__ bool masks(int k0) const {
+    return k0 + BN > tile.Nk || !band.sees_all(q0, q1, k0, k0 + BN);
+  }
+
+ private:
+  __device__ int visible_from(int k0) const {
+    while (k0 < end && !band.sees_any(q0, q1, k0, min(k0 + BN, tile.Nk))) k0 += BN;
+    return k0;
+  }
+};
+
+// ------------------------------------------------------------------------------------------------
 // Launching
+
+// Launches a kernel with a block for each tile of queries.
+template <class Shape, class Kernel>
+void launch_blocks(const AttentionProblem& problem, const char* name, Kernel* kernel,
+                   int smem_bytes, cudaStream_t stream) {
+  const auto p = lowered<typename Shape::T>(problem);
+  if (p.heads() == 0 || p.Nq == 0) return;
+  const QueryTiles tiles = query_tiles<Shape::BM>(problem, p, stream);
+  const int64_t blocks = p.heads() * tiles.count;
+  if (blocks > MAX_GRID_X) throw LaunchError("attention %s: it needs 2^31 blocks or more", name);
+  allow_shared_memory(kernel, smem_bytes);
+  kernel<<<static_cast<unsigned>(blocks), Shape::NUM_THREADS, smem_bytes, stream>>>(
+      p, tiles.sequence_of);
+  CUDA_CHECK_LAUNCH(kernel);
+}
 
 // Calls run(T()) with the type of the problem's elements, fp16 or bf16.
 template <class Run>
 void with_16_bit_type(const AttentionProblem& p, Run run) {
   if (p.Q.dtype == DType::float16) return run(fp16());
   run(bf16());
+}
+
+inline int64_t larger_D(const AttentionProblem& p) { return max(p.Q.size[3], p.V.size[3]); }
+
+inline const char* declines_long_rows(const AttentionProblem& p) {
+  if (larger_D(p) <= 256) return nullptr;
+  return reason("its tiles are made for head dimensions up to 256; got %d",
+                static_cast<int>(larger_D(p)));
 }
