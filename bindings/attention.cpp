@@ -76,7 +76,7 @@ int whole(Call& call, const char* name, double least, double most) {
 
 MaskRule rule_of(Call& call, const Arg& q, const Arg& k) {
   MaskRule rule = {.causal = call.flag("causal"),
-                   .window = whole(call, "window", 0, MAX_DIM),
+                   .window = whole(call, "window", 0, INT_MAX),
                    .log2_stride = whole(call, "log2_stride", 0, 30),
                    .sync = sync_of(call),
                    .q_width = whole(call, "q_width", 0, MAX_DIM),

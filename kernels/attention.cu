@@ -17,6 +17,7 @@
 //   flash   one kernel with an online softmax: the scores never leave the SM (attention_flash.cu)
 //   flash_mma   the same on tensor cores (attention_flash_mma.cu)
 //   flash_mma_pipelined   ... that do not wait for K and V (attention_flash_mma_pipelined.cu)
+//   flash_split_kv   ... for few queries: keys divided among blocks (attention_flash_split_kv.cu)
 #include <type_traits>
 
 #include "attention.cuh"
@@ -181,6 +182,9 @@ static constexpr char BANDS[] =
     "causal scale window log2_stride none_front cu_seqlens_q cu_seqlens_k";
 static constexpr Needs TENSOR = {
     .dtypes = "float16 bfloat16", .options = BANDS, .compute_capability = 80};
+static constexpr Needs SPLIT = {.dtypes = "float16 bfloat16",
+                                .options = "causal scale window log2_stride none_front",
+                                .compute_capability = 80};
 static constexpr Rung<AttentionProblem> RUNGS[] = {
     {"naive",
      attention_naive,
@@ -189,6 +193,7 @@ static constexpr Rung<AttentionProblem> RUNGS[] = {
     {"flash_mma", attention_flash_mma, TENSOR, attention_flash_mma_declines},
     {"flash_mma_pipelined", attention_flash_mma_pipelined, TENSOR,
      attention_flash_mma_pipelined_declines},
+    {"flash_split_kv", attention_flash_split_kv, SPLIT, attention_flash_split_kv_declines},
 };
 
 Ladder<AttentionProblem> attention_ladder() { return RUNGS; }

@@ -280,3 +280,5 @@ void attention_flash_mma(const AttentionProblem& p, cudaStream_t stream);
 const char* attention_flash_mma_declines(const AttentionProblem& p);
 void attention_flash_mma_pipelined(const AttentionProblem& p, cudaStream_t stream);
 const char* attention_flash_mma_pipelined_declines(const AttentionProblem& p);
+void attention_flash_split_kv(const AttentionProblem& p, cudaStream_t stream);
+const char* attention_flash_split_kv_declines(const AttentionProblem& p);

@@ -65,7 +65,7 @@ __global__ __launch_bounds__(Shape::NUM_THREADS) void attention_flash_mma_kernel
       cp_async_commit();
 
       scale.apply(warp);
-      if (work.masks(k0)) warp.mask(work.band, work.q0, k0, work.tile.Nk);
+      if (work.masks(k0)) work.mask(warp, k0);
       warp.softmax(scale.slope);
       warp.multiply_p_v(V_smem);
       k0 = next;

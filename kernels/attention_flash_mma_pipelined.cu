@@ -67,7 +67,7 @@ __global__ __launch_bounds__(Shape::NUM_THREADS) void attention_flash_mma_pipeli
       cp_async_commit();
       warp.multiply_q_k(Q_smem, stage.K_smem);
       scale.apply(warp);
-      if (work.masks(k0)) warp.mask(work.band, work.q0, k0, work.tile.Nk);
+      if (work.masks(k0)) work.mask(warp, k0);
       warp.softmax(scale.slope);
       warp.multiply_p_v(stage.V_smem);
       k0 = next;

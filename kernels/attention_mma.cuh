@@ -182,14 +182,20 @@ __device__ inline void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, u
   mma_bf16(c, a, b0, b1);
 }
 
-// The sizes of a block's work.
-template <class Element, int HEAD_DIM, int BLOCK_M, int BLOCK_N, int WARP_ROWS, Banks BANKS>
+// The sizes of a block's work. A warp has WARP_ROWS of the queries and all keys of a tile; or, if
+// that many queries are all there are, a part of the keys.
+template <class Element, int HEAD_DIM, int BLOCK_M, int BLOCK_N, int WARP_ROWS, Banks BANKS,
+          int WARPS = BLOCK_M / WARP_ROWS>
 struct MmaShape {
   using T = Element;
   static constexpr int D = HEAD_DIM;  // at least that of Q and K, and that of V
   static constexpr int BM = BLOCK_M, BN = BLOCK_N;
   static constexpr int MT = WARP_ROWS / 16;  // tiles of 16 queries per warp
-  static constexpr int NUM_THREADS = BM / WARP_ROWS * 32;
+  static constexpr int NUM_THREADS = WARPS * 32;
+  static constexpr bool SHARES_ROWS = BM == WARP_ROWS && WARPS > 1;
+  static constexpr int WARP_KEYS = SHARES_ROWS ? BN / WARPS : BN;
+  static_assert(SHARES_ROWS || BM == WARP_ROWS * WARPS, "warps cover the queries");
+  static_assert(WARP_KEYS % 16 == 0, "an mma of P and V takes 16 keys");
   using QTile = Tile<T, Along::k, BM, D * 2, BANKS>;
   using KTile = Tile<T, Along::k, BN, D * 2, BANKS>;
   using VTile = Tile<T, Along::outer, D, BN * 2, BANKS>;  // its k is the keys
@@ -202,7 +208,7 @@ struct MmaShape {
 template <class Shape>
 struct WarpAttention {
   using T = typename Shape::T;
-  static constexpr int MT = Shape::MT, NT = Shape::BN / 8, DT = Shape::D / 8;
+  static constexpr int MT = Shape::MT, NT = Shape::WARP_KEYS / 8, DT = Shape::D / 8;
 
   float s[MT][NT][4];  // scores, then P
   float acc_o[MT][DT][4] = {};
@@ -214,16 +220,18 @@ struct WarpAttention {
     for (int i = 0; i < MT; ++i) m[i][0] = m[i][1] = -INFINITY;
   }
 
-  // This lane's first query in the block's tile, and its first key in a tile of keys.
-  __device__ static int query() { return threadIdx.x / 32 * (16 * MT) + threadIdx.x % 32 / 4; }
+  // The warp's first query in the block's tile, and this lane's; its first key in the warp's keys.
+  __device__ static int first_query() {
+    return Shape::SHARES_ROWS ? 0 : threadIdx.x / 32 * (16 * MT);
+  }
+  __device__ static int query() { return first_query() + threadIdx.x % 32 / 4; }
   __device__ static int key() { return threadIdx.x % 4 * 2; }
 
   // S = Q K^T.
   __device__ void multiply_q_k(const char* Q_smem, const char* K_smem) {
     using QTile = typename Shape::QTile;
     using KTile = typename Shape::KTile;
-    const uint32_t Q =
-        shared_address(Q_smem) + QTile::template lane_offset<true>(threadIdx.x / 32 * (16 * MT));
+    const uint32_t Q = shared_address(Q_smem) + QTile::template lane_offset<true>(first_query());
     const uint32_t K = shared_address(K_smem) + KTile::template lane_offset<false>(0);
 #pragma unroll
     for (int i = 0; i < MT; ++i) {
@@ -248,13 +256,16 @@ struct WarpAttention {
     }
   }
 
-  // Hides the pairs that the band does not see, and keys from Nk on. q0, k0: of the tile.
-  __device__ void mask(const Band& band, int q0, int k0, int Nk) {
+  // Hides the pairs that the band does not see, and keys from Nk on. query_of(row): of a row of the
+  // block's tile; k0: the warp's first key.
+  template <class QueryOf>
+  __device__ void mask(const Band& band, QueryOf query_of, int k0, int Nk) {
 #pragma unroll
     for (int i = 0; i < MT; ++i) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        const int first = band.distance(q0 + query() + 16 * i + 8 * half, k0 + key());
+        const int row = query() + 16 * i + 8 * half;
+        const int first = band.distance(query_of(row), k0 + key());
         const int low = max(band.low, first + k0 + key() - Nk + 1);  // key Nk - 1 is the last
 #pragma unroll
         for (int n = 0; n < NT; ++n) {
@@ -388,7 +399,7 @@ struct WarpAttention {
     const bool aligned = O.aligned();
 #pragma unroll 1
     for (int i = threadIdx.x % 32; i < 16 * MT * QTile::CHUNKS; i += 32) {
-      const int row = threadIdx.x / 32 * (16 * MT) + i / QTile::CHUNKS;
+      const int row = first_query() + i / QTile::CHUNKS;
       const int chunk = i % QTile::CHUNKS, count = min(PER_CHUNK, O.columns - PER_CHUNK * chunk);
       if (q0 + row >= O.count || count <= 0) continue;
       const auto from = reinterpret_cast<const Chunk<T>*>(smem + QTile::offset(row, chunk));
@@ -465,6 +476,9 @@ struct BlockWork {
   // Whether some pairs of a tile are hidden, or do not exist.
   __device__ bool masks(int k0) const {
     return k0 + BN > tile.Nk || !band.sees_all(q0, q1, k0, k0 + BN);
+  }
+  __device__ void mask(WarpAttention<Shape>& warp, int k0) const {
+    warp.mask(band, [&](int row) { return q0 + row; }, k0, tile.Nk);
   }
 
  private:

@@ -383,7 +383,11 @@ OPERATOR = Operator(
             for causal in ("", " causal")
         ),
     },
-    small=("B=1,H=2,Nq=256,Nk=256,D=64", "B=1,H=2,Nq=256,Nk=256,D=64 causal"),
+    small=(
+        "B=1,H=2,Nq=256,Nk=256,D=64",
+        "B=1,H=2,Nq=256,Nk=256,D=64 causal",
+        "B=1,H=8,Nq=1,Nk=1000,D=64,Hkv=2",
+    ),
     sample_blocks=8,  # with a causal mask the last queries have most to do
     edges=(
         ("B=1,H=2,Nq=70,Nk=139,D=32", "padded", "spiky"),
