@@ -182,6 +182,14 @@ def test_places_are_affine(sync, length, other):
         assert offset + step * index == place_of(sync, index, length, other)
 
 
+@pytest.mark.parametrize("mask", [causal(), local(2, 1, True, "scale_end", 3, 2)])
+def test_the_mask_of_some_queries(mask):
+    whole = mask.visible(12, 8)
+    parts = [mask.visible(12, 8, queries=slice(start, start + 5)) for start in (0, 5, 10)]
+    assert [len(part) for part in parts] == [5, 5, 2]
+    assert torch.equal(torch.cat(parts), whole)
+
+
 def test_a_mask_is_made_on_the_device_that_is_named():
     with torch.device("meta"):
         visible = local(2, causal=True, q_width=2, k_width=2).visible(4, 4, "cpu")

@@ -1,8 +1,8 @@
 """The CUDA kernel workbench: ladders of kernels behind PyTorch operators.
 
 ``from workbench import matmul, softmax, attention, rungs``: the public functions listed in
-workbench.operators. They are loaded on first use, so that importing ``workbench.toolchain`` alone
-does not import torch.
+workbench.operators, and ``MultiHeadAttention``. They are loaded on first use, so that importing
+``workbench.toolchain`` alone does not import torch.
 
 The packages are layers, each of which imports only those below it:
 
@@ -21,12 +21,15 @@ from typing import Any
 
 from .operators import OPERATORS
 
-__all__ = ["rungs", *(name for names in OPERATORS.values() for name in names)]  # noqa: PLE0604
+_MODULES = ("MultiHeadAttention",)
+__all__ = ["rungs", *_MODULES, *(name for names in OPERATORS.values() for name in names)]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:
     if name == "rungs":
         return importlib.import_module(".operators.builds", __name__).rungs
+    if name in _MODULES:
+        return getattr(importlib.import_module(".modules", __name__), name)
     for module, names in OPERATORS.items():
         if name in names:
             return getattr(importlib.import_module(f".operators.{module}", __name__), name)

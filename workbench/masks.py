@@ -124,19 +124,26 @@ class Mask:
                 f"{getattr(self, given)}, got 0"
             )
 
-    def visible(self, nq: int, nk: int, device: torch.device | str | None = None) -> torch.Tensor:
+    def visible(
+        self,
+        nq: int,
+        nk: int,
+        device: torch.device | str | None = None,
+        queries: slice = slice(None),
+    ) -> torch.Tensor:
         """The mask as a tensor: bool [nq, nk], True where the query sees the key.
 
         Args:
             nq: queries, a multiple of ``q_width`` in two dimensions.
             nk: keys, a multiple of ``k_width`` in two dimensions.
             device: of the result; None takes PyTorch's default.
+            queries: only the rows of these, where all of them would take too much memory.
 
         Raises:
             ValueError: a negative number, or one that is no such multiple.
         """
-        places = self._places(nq, nk, device)
-        seen = torch.ones(nq, nk, dtype=torch.bool, device=device)
+        places = [(q[queries], k) for q, k in self._places(nq, nk, device)]
+        seen = torch.ones(len(places[0][0]), nk, dtype=torch.bool, device=device)
         if self.window:
             for q, k in places:
                 delta = (q - k).abs()
