@@ -156,7 +156,7 @@ __global__ __launch_bounds__(FLASH_NUM_THREADS, 1) void attention_flash_kernel(
       Number scores[TM * TN];
 #pragma unroll
       for (int n = 0; n < TM * TN; ++n) scores[n] = s[n / TN][n % TN];
-      add_bias(p, index, pair, Number(LOG2_E), scores);
+      add_bias(head.mask, p.Nq, p.Nk, pair, Number(LOG2_E), scores);
 #pragma unroll
       for (int n = 0; n < TM * TN; ++n) s[n / TN][n % TN] = scores[n];
     }

@@ -26,7 +26,8 @@ constexpr int SPLIT_KV_LEAST = 4;       // tiles of keys in a part. tunable: 2, 
 constexpr int SPLIT_KV_MOST_ROWS = 64;  // queries of the heads that share K and V
 
 template <class T, int D>
-using SplitShape = MmaShape<T, D, 16, D == 64 ? 2 * SPLIT_KV_BN : SPLIT_KV_BN, 16, Banks::swizzled, 4>;
+using SplitShape =
+    MmaShape<T, D, 16, D == 64 ? 2 * SPLIT_KV_BN : SPLIT_KV_BN, 16, Banks::swizzled, 4>;
 
 // The part of the launch that does not depend on the types.
 struct Parts {
