@@ -387,8 +387,8 @@ OPERATOR = Operator(
         Option("mask", "a tensor that says which keys a query sees"),
         Option("bias", "a tensor that is added to the scores"),
         Option("cu_seqlens_q", "so many sequences of different lengths", number=True, plain=0.0),
-        Option("br", "queries per tile", number=True, plain=0.0),
-        Option("bc", "keys per tile", number=True, plain=0.0),
+        Option("br", "queries per tile", number=True, plain=0.0, flag=True),
+        Option("bc", "keys per tile", number=True, plain=0.0, flag=True),
     ),
     layouts={
         "contiguous": Layout(),
@@ -432,6 +432,7 @@ OPERATOR = Operator(
         Baseline("cudnn", _sdpa(SDPBackend.CUDNN_ATTENTION), _narrow),
     ),
     finish=_finish,
+    columns=("scratch",),
     precision=PrecisionStudy(
         inputs={
             "randn": ("B=1,H=2,Nq=64,Nk=512,D=64", "randn"),
