@@ -210,6 +210,15 @@ void with_type(const AttentionProblem& p, Run run) {
   return run(float());
 }
 
+// The longest row of Q, K or V.
+inline int64_t larger_D(const AttentionProblem& p) { return max(p.Q.size[3], p.V.size[3]); }
+
+inline const char* declines_long_rows(const AttentionProblem& p) {
+  if (larger_D(p) <= 256) return nullptr;
+  return reason("its tiles are made for head dimensions up to 256; got %d",
+                static_cast<int>(larger_D(p)));
+}
+
 // What is subtracted in exponents: the maximum, or 0 while that is infinite (inf - inf is NaN).
 template <class Number>
 __device__ Number exponent_base(Number m) {

@@ -191,7 +191,6 @@ __global__ __launch_bounds__(Shape::NUM_THREADS) void attention_flash_split_kv_k
     }
 
     warp.add_sums();
-    cp_async_wait<0>();
     __syncthreads();  // no warp still reads tiles, and none is on its way: shares take their place
     auto& share = smem.shares[threadIdx.x / 32];
 #pragma unroll
