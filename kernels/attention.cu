@@ -13,8 +13,9 @@
 // key) is the mask, Sum<T> the type that is computed in.
 //
 // Rungs
-//   naive   matmul, scale and mask, softmax, matmul: the scores go through memory
-//   flash   one kernel with an online softmax: the scores never leave the SM (attention_flash.cu)
+//   naive       matmul, scale and mask, softmax, matmul: the scores go through memory
+//   blocked     the same in three kernels, whose products use tiles (attention_blocked.cu)
+//   flash       queries outside, keys inside: sums stay in registers (attention_flash.cu)
 #include <type_traits>
 
 #include "attention.cuh"
@@ -170,12 +171,6 @@ static void attention_naive(const AttentionProblem& p, cudaStream_t stream) {
 }
 
 // ------------------------------------------------------------------------------------------------
-// A rung in another file.
-
-void attention_flash(const AttentionProblem& p, cudaStream_t stream);
-const char* attention_flash_declines(const AttentionProblem& p);
-
-// ------------------------------------------------------------------------------------------------
 // The ladder, slowest idea first. A line here is all it takes to register a rung.
 static constexpr char ALL_TYPES[] = "float32 float64 float16 bfloat16";
 static constexpr char OPTIONS[] =
@@ -184,6 +179,7 @@ static constexpr Rung<AttentionProblem> RUNGS[] = {
     {"naive",
      attention_naive,
      {.dtypes = ALL_TYPES, .options = OPTIONS, .composed_of = "matmul softmax"}},
+    {"blocked", attention_blocked, {.dtypes = ALL_TYPES, .options = OPTIONS}},
     {"flash", attention_flash, {.dtypes = ALL_TYPES, .options = OPTIONS}, attention_flash_declines},
 };
 

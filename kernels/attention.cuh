@@ -242,3 +242,49 @@ __device__ bool any_visible(const Attention<T>& p, const Head<T>& head, int q0, 
   }
   return __syncthreads_or(shown != 0);
 }
+
+// ------------------------------------------------------------------------------------------------
+// Reductions
+
+struct Larger {
+  template <class Number>
+  __device__ Number operator()(Number a, Number b) const {
+    return max(a, b);  // if one is NaN, the other one
+  }
+};
+
+struct Plus {
+  template <class Number>
+  __device__ Number operator()(Number a, Number b) const {
+    return a + b;
+  }
+};
+
+// Reduces the values of 32 lanes; all get the result.
+template <class Number, class Op>
+__device__ Number warp_reduce(Number value, Op op) {
+#pragma unroll
+  for (int step = 16; step > 0; step /= 2) {
+    value = op(value, __shfl_xor_sync(ALL_LANES, value, step));
+  }
+  return value;
+}
+
+// Reduces the values of all warps; all threads get the result. Whatever the block wrote to shared
+// memory before is complete afterwards. Each reduction of a kernel has an `of_warp` of its own.
+template <class Number, class Op>
+__device__ Number block_reduce(Number value, Number* of_warp, Op op) {
+  value = warp_reduce(value, op);
+  if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = value;
+  __syncthreads();  // of_warp is complete
+  value = of_warp[0];
+  for (int warp = 1; warp < blockDim.x / 32; ++warp) value = op(value, of_warp[warp]);
+  return value;
+}
+
+// ------------------------------------------------------------------------------------------------
+// The rungs in files of their own
+
+void attention_blocked(const AttentionProblem& p, cudaStream_t stream);
+void attention_flash(const AttentionProblem& p, cudaStream_t stream);
+const char* attention_flash_declines(const AttentionProblem& p);
