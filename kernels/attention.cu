@@ -15,6 +15,7 @@
 // Rungs
 //   naive       matmul, scale and mask, softmax, matmul: the scores go through memory
 //   blocked     the same in three kernels, whose products use tiles (attention_blocked.cu)
+//   fused_row   one kernel, a block per query: a row of scores at a time (attention_fused_row.cu)
 //   flash       queries outside, keys inside: sums stay in registers (attention_flash.cu)
 #include <type_traits>
 
@@ -180,6 +181,10 @@ static constexpr Rung<AttentionProblem> RUNGS[] = {
      attention_naive,
      {.dtypes = ALL_TYPES, .options = OPTIONS, .composed_of = "matmul softmax"}},
     {"blocked", attention_blocked, {.dtypes = ALL_TYPES, .options = OPTIONS}},
+    {"fused_row",
+     attention_fused_row,
+     {.dtypes = ALL_TYPES, .options = OPTIONS},
+     attention_fused_row_declines},
     {"flash", attention_flash, {.dtypes = ALL_TYPES, .options = OPTIONS}, attention_flash_declines},
 };
 
