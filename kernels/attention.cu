@@ -16,6 +16,7 @@
 //   naive       matmul, scale and mask, softmax, matmul: the scores go through memory
 //   blocked     the same in three kernels, whose products use tiles (attention_blocked.cu)
 //   fused_row   one kernel, a block per query: a row of scores at a time (attention_fused_row.cu)
+//   flash_v1    a tile of scores at a time, keys outside, queries inside (attention_flash_v1.cu)
 //   flash       queries outside, keys inside: sums stay in registers (attention_flash.cu)
 #include <type_traits>
 
@@ -176,6 +177,9 @@ static void attention_naive(const AttentionProblem& p, cudaStream_t stream) {
 static constexpr char ALL_TYPES[] = "float32 float64 float16 bfloat16";
 static constexpr char OPTIONS[] =
     "causal scale window log2_stride none_front scale_front scale_end q_width k_width mask bias";
+static constexpr char OPTIONS_AND_TILES[] =
+    "causal scale window log2_stride none_front scale_front scale_end q_width k_width mask bias "
+    "br bc";
 static constexpr Rung<AttentionProblem> RUNGS[] = {
     {"naive",
      attention_naive,
@@ -185,6 +189,10 @@ static constexpr Rung<AttentionProblem> RUNGS[] = {
      attention_fused_row,
      {.dtypes = ALL_TYPES, .options = OPTIONS},
      attention_fused_row_declines},
+    {"flash_v1",
+     attention_flash_v1,
+     {.dtypes = ALL_TYPES, .options = OPTIONS_AND_TILES},
+     attention_flash_v1_declines},
     {"flash", attention_flash, {.dtypes = ALL_TYPES, .options = OPTIONS}, attention_flash_declines},
 };
 

@@ -288,5 +288,7 @@ __device__ Number block_reduce(Number value, Number* of_warp, Op op) {
 void attention_blocked(const AttentionProblem& p, cudaStream_t stream);
 void attention_fused_row(const AttentionProblem& p, cudaStream_t stream);
 const char* attention_fused_row_declines(const AttentionProblem& p);
+void attention_flash_v1(const AttentionProblem& p, cudaStream_t stream);
+const char* attention_flash_v1_declines(const AttentionProblem& p);
 void attention_flash(const AttentionProblem& p, cudaStream_t stream);
 const char* attention_flash_declines(const AttentionProblem& p);
