@@ -18,6 +18,7 @@
 //   fused_row   one kernel, a block per query: a row of scores at a time (attention_fused_row.cu)
 //   flash_v1    a tile of scores at a time, keys outside, queries inside (attention_flash_v1.cu)
 //   flash       queries outside, keys inside: sums stay in registers (attention_flash.cu)
+//   warp_dot    one score at a time, by a warp's dot product (attention_warp_dot.cu)
 #include <type_traits>
 
 #include "attention.cuh"
@@ -194,6 +195,10 @@ static constexpr Rung<AttentionProblem> RUNGS[] = {
      {.dtypes = ALL_TYPES, .options = OPTIONS_AND_TILES},
      attention_flash_v1_declines},
     {"flash", attention_flash, {.dtypes = ALL_TYPES, .options = OPTIONS}, attention_flash_declines},
+    {"warp_dot",
+     attention_warp_dot,
+     {.dtypes = ALL_TYPES, .options = OPTIONS},
+     attention_warp_dot_declines},
 };
 
 Ladder<AttentionProblem> attention_ladder() { return RUNGS; }

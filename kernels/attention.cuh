@@ -292,3 +292,5 @@ void attention_flash_v1(const AttentionProblem& p, cudaStream_t stream);
 const char* attention_flash_v1_declines(const AttentionProblem& p);
 void attention_flash(const AttentionProblem& p, cudaStream_t stream);
 const char* attention_flash_declines(const AttentionProblem& p);
+void attention_warp_dot(const AttentionProblem& p, cudaStream_t stream);
+const char* attention_warp_dot_declines(const AttentionProblem& p);
