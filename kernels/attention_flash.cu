@@ -67,7 +67,7 @@ __device__ void load_tile(Number (&tile)[ROWS][LENGTH], const T* src, int64_t ld
     const int d = column + threadIdx.x % COLS;
     const int end = d < cols ? rows : 0;
     const T* from = src + row0 * ld + d;
-#pragma unroll 8
+#pragma unroll 16
     for (int row = 0; row < ROWS; row += APART) {
       tile[row0 + row][d] = row0 + row < end ? static_cast<Number>(*from) : Number(0);
       from += APART * ld;

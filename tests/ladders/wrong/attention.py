@@ -2,9 +2,10 @@
 
 from tests.ladders.wrong.edit import Edit
 
-SHAPE = "B=1,H=2,Nq=70,Nk=100,D=32"
+SHAPE = "B=1,H=2,Nq=70,Nk=100,D=40"
 # Tiles that need a mask, tiles that do not, and queries that see nothing.
 CAUSAL = "B=1,H=2,Nq=300,Nk=150,D=64 causal"
+NO_KEYS = "B=1,H=2,Nq=70,Nk=0,D=64"
 FEW = "B=1,H=4,Nq=3,Nk=900,D=64,Hkv=1"  # queries; several parts of the keys
 TENSOR_CORES = ("flash_mma_pipelined", "flash_split_kv")
 
@@ -27,6 +28,39 @@ SWAPPED = (
 )
 
 UNGUARDED = (
+    Edit(
+        "attention",
+        "blocked",
+        "row < rows && col < cols ? static_cast<Number>(matrix[row * ld + col]) : Number(0)",
+        "static_cast<Number>(matrix[row * ld + col])",
+        tensor="q|k|v|workspace",
+        file="attention_blocked.cu",
+    ),
+    Edit(
+        "attention",
+        "fused_row",
+        "key < p.Nk && tile != Visible::none",
+        "tile != Visible::none",
+        tensor="k",
+        line_of="s[j] += q_smem[d]",
+        file="attention_fused_row.cu",
+    ),
+    Edit(
+        "attention",
+        "flash_v1",
+        "inside ? static_cast<Number>(src[row * ld + d]) : Number(0)",
+        "static_cast<Number>(src[row * ld + d])",
+        tensor="q|k|v",
+        file="attention_flash_v1.cu",
+    ),
+    Edit(
+        "attention",
+        "warp_dot",
+        "row < rows && d < cols ? static_cast<Number>(src[row * ld + d]) : Number(0)",
+        "static_cast<Number>(src[row * ld + d])",
+        tensor="k|v",
+        file="attention_warp_dot.cu",
+    ),
     Edit(
         "attention",
         "flash",
@@ -80,6 +114,35 @@ UNGUARDED = (
 )
 
 WRONG_FORMULA = (
+    Edit(
+        "attention",
+        "blocked",
+        "acc * p.scale + p.bias",
+        "acc + p.bias",
+        file="attention_blocked.cu",
+    ),
+    Edit(
+        "attention",
+        "fused_row",
+        "const Number weight = exp2(s - base);",
+        "const Number weight = exp2(s);",
+        shape="B=1,H=2,Nq=70,Nk=100,D=32 scale=30",
+        file="attention_fused_row.cu",
+    ),
+    Edit(
+        "attention",
+        "flash_v1",
+        "keep_smem[r] = l_old * alpha * inverse;",
+        "keep_smem[r] = alpha * inverse;",
+        file="attention_flash_v1.cu",
+    ),
+    Edit(
+        "attention",
+        "warp_dot",
+        "acc_o[i][c] * alpha + prob",
+        "acc_o[i][c] + prob",
+        file="attention_warp_dot.cu",
+    ),
     Edit(
         "attention",
         "flash",

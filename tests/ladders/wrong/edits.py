@@ -64,6 +64,11 @@ BARRIER_USERS = {
         "softmax/cluster",
         "softmax/cluster_pipelined",
     ),
+    "attention.cuh": ("attention/fused_row", "attention/blocked"),
+    "attention_blocked.cu": ("attention/blocked",),
+    "attention_fused_row.cu": ("attention/fused_row",),
+    "attention_flash_v1.cu": ("attention/flash_v1",),
+    "attention_warp_dot.cu": ("attention/warp_dot",),
     "attention_flash.cu": ("attention/flash",),
     "attention_flash_mma.cu": ("attention/flash_mma",),
     "attention_flash_mma_pipelined.cu": ("attention/flash_mma_pipelined",),
@@ -95,7 +100,7 @@ def barriers() -> tuple[Edit, ...]:
             op, _, rung = checked.partition("/")
             behind = text[max(before, match.start() - 200) : match.start()]
             before = match.end()
-            shape = _shape(op, rung)
+            shape = attention.NO_KEYS if "even without a tile" in match[0] else _shape(op, rung)
             edits.append(
                 Edit(op, rung, match[0], "", behind, tuple(others), shape=shape, file=file)
             )
@@ -128,6 +133,7 @@ LEFT_OUT = {
         "  if (p.Q.dtype == DType::bfloat16) return run(bf16());\n",
     ),
     "attention_mma.cuh": ("  run(bf16());\n",),
+    "attention_warp_dot.cu": ("  if (D <= 128) return run(std::integral_constant<int, 128>());\n",),
     "attention_flash.cu": ("  if (D <= 128) return run(std::integral_constant<int, 128>());\n",),
     "attention_flash_mma.cu": (
         "    if (larger_D(p) <= 128) return launch_flash_mma<FlashMmaShape<T, 128>>(p, stream);\n",
