@@ -13,8 +13,10 @@
 // key) is the mask, Sum<T> the type that is computed in.
 //
 // Rungs
-//   naive   matmul, scale and mask, softmax, matmul: the scores go through memory
-//   flash   one kernel with an online softmax: the scores never leave the SM (attention_flash.cu)
+//   naive            matmul, scale and mask, softmax, matmul: the scores go through memory
+//   flash            one kernel with an online softmax: the scores never leave the SM
+//   flash_registers  tiles as large as a thread's registers allow, copied asynchronously
+// The later ones are in files of their own, attention_<name>.cu.
 #include <type_traits>
 
 #include "attention.cuh"
@@ -170,12 +172,6 @@ static void attention_naive(const AttentionProblem& p, cudaStream_t stream) {
 }
 
 // ------------------------------------------------------------------------------------------------
-// A rung in another file.
-
-void attention_flash(const AttentionProblem& p, cudaStream_t stream);
-const char* attention_flash_declines(const AttentionProblem& p);
-
-// ------------------------------------------------------------------------------------------------
 // The ladder, slowest idea first. A line here is all it takes to register a rung.
 static constexpr char ALL_TYPES[] = "float32 float64 float16 bfloat16";
 static constexpr char OPTIONS[] =
@@ -185,6 +181,10 @@ static constexpr Rung<AttentionProblem> RUNGS[] = {
      attention_naive,
      {.dtypes = ALL_TYPES, .options = OPTIONS, .composed_of = "matmul softmax"}},
     {"flash", attention_flash, {.dtypes = ALL_TYPES, .options = OPTIONS}, attention_flash_declines},
+    {"flash_registers",
+     attention_flash_registers,
+     {.options = OPTIONS, .compute_capability = 80},
+     attention_flash_registers_declines},
 };
 
 Ladder<AttentionProblem> attention_ladder() { return RUNGS; }

@@ -242,3 +242,12 @@ __device__ bool any_visible(const Attention<T>& p, const Head<T>& head, int q0, 
   }
   return __syncthreads_or(shown != 0);
 }
+
+// ------------------------------------------------------------------------------------------------
+// The rungs in files of their own
+
+void attention_flash(const AttentionProblem& p, cudaStream_t stream);
+const char* attention_flash_declines(const AttentionProblem& p);
+
+void attention_flash_registers(const AttentionProblem& p, cudaStream_t stream);
+const char* attention_flash_registers_declines(const AttentionProblem& p);
