@@ -1,50 +1,80 @@
 // attention_flash_registers.cu: attention on the CUDA cores. The contract is in attention.cu.
 //
 // Rungs
-//   flash_registers   as much arithmetic per shared-memory access as a thread's registers allow
+//   flash_registers   thread tiles as large as the registers allow, tiles of K and V prefetched
+#include <type_traits>
+
 #include "attention.cuh"
 #include "ptx.cuh"
 
 // ------------------------------------------------------------------------------------------------
-// flash_registers: HEADER
+// flash_registers: thread tiles as in matmul, asynchronous copies (fp32)
+// Idea     A thread owns TM x TN scores and TM x TD numbers of O, as many as its registers hold: a
+//          number from shared memory, read 16 B at a time, is used TM, TN or TD times. No block-wide
+//          barrier for P: the lanes that share a query are in one warp.
+// Changes  vs flash: thread tiles of 8 x 8, not 8 x 2; Q is scaled, not the scores; cp.async copies K
+//          while the block computes P V, and V while it computes S. One tile for each suffices.
+// FLOP/B   Global: BM / 2 = 64 (flash: 32). Shared, D = 64, per thread: 256 FMA per 16 loads of 16 B,
+//          in S as in P V: 2 FLOP per byte (flash: 0.8 and 1.3). An SM starts 4 FMA and serves one
+//          wavefront per clock: these FMA take 64 clocks, their loads 32.
+//          Per key and 64 FMA, P costs 2.5 instructions and 5 wavefronts, through a part of shared
+//          memory that is the warp's own. Passed from register to register by shuffles it would
+//          cost 8 and 8: 8 % more instructions in P V, 4 % in all.
+// Shape    D <= 64: 128 threads, 254 registers, 75 KiB smem, 2 blocks per SM. D <= 128: 256 threads,
+//          155 KiB. 2 __syncthreads per tile, one more where a mask looks at pairs.
+// Trap     255 registers are all there are: what is rare (tiles partly visible, edges) is in functions
+//          that are not inlined, and gets values: a pointer to a local puts that into memory.
+// Declines head dimensions above 256; those above 64 where a block's shared memory is too small.
+// Next     85 % of the instructions are FMA: what is left to gain is on the tensor cores.
+constexpr int REGISTERS_UNROLL = 4;  // tunable: 1, 2, 4
+constexpr int REGISTERS_CHUNK = 2;   // tunable: 1, 2
+constexpr int REGISTERS_PAD = 4;     // floats: rows that 8 lanes read are 4 banks apart
 
-// How a block of tiles for head dimensions up to D divides the work.
-template <int HEAD_D>
+// A warp's WM queries are its own. LANES lanes share a query: each has the keys tx, tx + LANES, ...
+// of a tile, and of O 4 adjacent columns of every 4 LANES. lane = ty % 2 + 2 tx + ty / 2 * 2 LANES,
+// here for LANES = 8:
+//
+//                   keys 0   1   2   3   4   5   6   7   8 ...
+//     query 0 (ty = 0)   0   2   4   6   8  10  12  14   0      Lanes i and i ^ 1 read the same of K
+//           1            1   3   5   7   9  11  13  15   1      and V, i and i ^ 2 of Q and P: so a
+//           2           16  18  20  22  24  26  28  30  16      load of 16 B per lane takes 2
+//           3           17  19  21  23  25  27  29  31  17      wavefronts, the least. Others: 4.
+//           4            0 ...
+template <int HEAD_D, int NUM_WARPS, int NUM_LANES, int THREAD_M, int THREAD_N, bool HAS_BIAS>
 struct RegistersTiles {
-  static constexpr int D = HEAD_D;
-  static constexpr int WARPS = D <= 64 ? 4 : 8;
-  static constexpr int LANES = D <= 64 ? 8 : 16;
-  static constexpr int TM = D <= 128 ? 8 : 4;
-  static constexpr int TN = D <= 64 ? 8 : D <= 128 ? 4 : 2;
-  static constexpr int CHUNK = 2;
-  static constexpr int BLOCKS = D <= 64 ? 2 : 1;
-  static constexpr int NUM_THREADS = WARPS * 32;
-  static constexpr int GROUPS = 32 / LANES;
+  static constexpr int D = HEAD_D, WARPS = NUM_WARPS, LANES = NUM_LANES;
+  static constexpr bool BIAS = HAS_BIAS;
+  static constexpr int TM = THREAD_M;        // queries per thread
+  static constexpr int TN = THREAD_N;        // keys per thread
+  static constexpr int TD = D / LANES;       // columns of O per thread
+  static constexpr int GROUPS = 32 / LANES;  // of lanes; queries at the same time
   static constexpr int WM = GROUPS * TM;
-  static constexpr int BM = WARPS * WM;
-  static constexpr int BN = LANES * TN;
-  static constexpr int TD = D / LANES;
-  static constexpr int SLOTS = LANES * CHUNK;
+  static constexpr int BM = WARPS * WM, BN = LANES * TN;
+  static constexpr int NUM_THREADS = WARPS * 32;
+  static constexpr int BLOCKS = 8 / WARPS;       // per SM, at least
+  static constexpr int CHUNK = REGISTERS_CHUNK;  // keys per thread that P_smem holds
+  static constexpr int SLOTS = LANES * CHUNK;    // and keys
+  static_assert(GROUPS % 2 == 0 && TD % 4 == 0, "the lanes are arranged as above");
+  static_assert(TN % CHUNK == 0 && SLOTS % 4 == 0, "chunks are whole");
 
-  float Q_smem[BM][D + 4];
-  float K_smem[BN][D + 4];
+  float Q_smem[BM][D + REGISTERS_PAD];
+  float K_smem[BN][D + REGISTERS_PAD];
   float V_smem[BN][D];
-  float P_smem[WARPS][WM][SLOTS % 32 == 16 ? SLOTS : SLOTS + 16];
+  // Rows 16 banks apart: lanes of two queries store, or read, without a conflict.
+  float P_smem[BM][SLOTS % 32 == 16 ? SLOTS : SLOTS + 16];
 };
 
+// COUNT floats, in one access.
 template <int COUNT>
 struct alignas(4 * COUNT) Floats {
   float element[COUNT];
 };
 
-template <int COUNT>
-__device__ void load(float (&frag)[COUNT], const float* src) {
-  const auto floats = *reinterpret_cast<const Floats<COUNT>*>(src);
-#pragma unroll
-  for (int i = 0; i < COUNT; ++i) frag[i] = floats.element[i];
+__device__ static Floats<4> load_4(const float* src) {
+  return *reinterpret_cast<const Floats<4>*>(src);
 }
 
-// A part of a tensor: rows 0 .. rows - 1 and columns 0 .. cols - 1 from src on.
+// Rows 0 .. rows - 1 and columns 0 .. cols - 1 of a matrix, from src on.
 struct Part {
   const float* src;
   int64_t ld;
@@ -52,32 +82,32 @@ struct Part {
   bool aligned;  // rows begin at multiples of 16 bytes
 };
 
-// Starts copying a part that does not fill the tile, whose rest becomes 0, which adds nothing to a product.
-template <int D, int NUM_THREADS>
-__device__ __noinline__ void start_copy_of_part(float* tile, int tile_rows, int tile_ld, Part part) {
+// Starts copying a part that does not fill the tile. The rest of the tile becomes 0, which adds
+// nothing to a product.
+template <class Tiles>
+__device__ __noinline__ void start_copy_of_edge(float* tile, int tile_rows, int tile_ld,
+                                                Part part) {
   const auto [src, ld, rows, cols, aligned] = part;
-  if (aligned) {
-    for (int i = threadIdx.x; i < tile_rows * (D / 4); i += NUM_THREADS) {
-      const int row = i / (D / 4), d = i % (D / 4) * 4;
-      const int bytes = row < rows ? max(0, min(4, cols - d)) * 4 : 0;
+  const int width = aligned ? 4 : 1;
+  for (int i = threadIdx.x * width; i < tile_rows * Tiles::D; i += Tiles::NUM_THREADS * width) {
+    const int row = i / Tiles::D, d = i % Tiles::D;
+    const int bytes = row < rows ? max(0, min(width, cols - d)) * 4 : 0;
+    if (aligned) {
       cp_async_16(tile + row * tile_ld + d, src + row * ld + d, bytes);
-    }
-  } else {
-    for (int i = threadIdx.x; i < tile_rows * D; i += NUM_THREADS) {
-      const int row = i / D, d = i % D;
-      cp_async_4(tile + row * tile_ld + d, src + row * ld + d, row < rows && d < cols ? 4 : 0);
+    } else {
+      cp_async_4(tile + row * tile_ld + d, src + row * ld + d, bytes);
     }
   }
 }
 
-// Starts copying a part to the tile.
-template <int D, int NUM_THREADS, int ROWS, int LENGTH>
-__device__ void start_copy(float (&tile)[ROWS][LENGTH], Part part) {
-  if (!part.aligned || part.rows < ROWS || part.cols != D) {
-    return start_copy_of_part<D, NUM_THREADS>(tile[0], ROWS, LENGTH, part);
+// Starts copying a part to the tile: adjacent threads copy adjacent 16 bytes.
+template <class Tiles, int ROWS, int LENGTH>
+__device__ void start_copy(float (&tile)[ROWS][LENGTH], const Part& part) {
+  constexpr int ALONG = Tiles::D / 4, APART = Tiles::NUM_THREADS / ALONG;
+  static_assert(Tiles::NUM_THREADS % ALONG == 0 && ROWS % APART == 0, "threads share evenly");
+  if (!part.aligned || part.rows < ROWS || part.cols != Tiles::D) {
+    return start_copy_of_edge<Tiles>(tile[0], ROWS, LENGTH, part);
   }
-  constexpr int ALONG = D / 4, APART = NUM_THREADS / ALONG;
-  static_assert(NUM_THREADS % ALONG == 0 && ROWS % APART == 0, "threads share evenly");
   const int first = threadIdx.x / ALONG, d = threadIdx.x % ALONG * 4;
   const float* from = part.src + first * part.ld + d;
 #pragma unroll
@@ -86,123 +116,125 @@ __device__ void start_copy(float (&tile)[ROWS][LENGTH], Part part) {
   }
 }
 
-// The first tile of keys from k0 on of which a query of the tile from q0 on sees a key.
+// The first tile of keys from k0 on that the tile of queries from q0 on sees a part of, and which
+// of this thread's pairs are visible. k0 >= Nk: none.
 struct NextTile {
   int k0;
   uint64_t shown;
 };
 template <class Tiles>
-__device__ __noinline__ NextTile next_tile(const Attention<float>& p, int q0, int k0, int query0, int key0) {
+__device__ __noinline__ NextTile next_tile(const Attention<float>& p, int q0, int k0, int ty,
+                                           int tx) {
   const Head<float> head = p.head(blockIdx.x / ceil_div(p.Nq, Tiles::BM));
   uint64_t shown = 0;
   for (; k0 < p.Nk; k0 += Tiles::BN) {
     const auto pair = [&](int n) {
-      return Pair{query0 + Tiles::GROUPS * (n / Tiles::TN), k0 + key0 + Tiles::LANES * (n % Tiles::TN)};
+      return Pair{q0 + ty + Tiles::GROUPS * (n / Tiles::TN),
+                  k0 + tx + Tiles::LANES * (n % Tiles::TN)};
     };
-    if (any_visible<Tiles::TM * Tiles::TN>(p, head, q0, Tiles::BM, k0, Tiles::BN, pair, shown)) break;
+    constexpr int PAIRS = Tiles::TM * Tiles::TN;
+    if (any_visible<PAIRS>(p, head, q0, Tiles::BM, k0, Tiles::BN, pair, shown)) break;
   }
   return {k0, shown};
 }
 
-template <int D, bool BIAS>
+// aligned: rows of Q, K, V and O begin at multiples of 16 bytes.
+template <class Tiles>
 __global__ __launch_bounds__(
-    RegistersTiles<D>::NUM_THREADS,
-    RegistersTiles<D>::BLOCKS) void attention_flash_registers_kernel(const __grid_constant__ Attention<float> p, const bool aligned) {
-  using Tiles = RegistersTiles<D>;
-  constexpr int BM = Tiles::BM, BN = Tiles::BN, LANES = Tiles::LANES, CHUNK = Tiles::CHUNK;
+    Tiles::NUM_THREADS,
+    Tiles::BLOCKS) void attention_flash_registers_kernel(const __grid_constant__ Attention<float> p,
+                                                         const bool aligned) {
+  constexpr int D = Tiles::D, BM = Tiles::BM, BN = Tiles::BN, LANES = Tiles::LANES;
   constexpr int TM = Tiles::TM, TN = Tiles::TN, TD = Tiles::TD;
-  constexpr int NUM_THREADS = Tiles::NUM_THREADS, GROUPS = Tiles::GROUPS;
+  constexpr int GROUPS = Tiles::GROUPS, CHUNK = Tiles::CHUNK, NUM_THREADS = Tiles::NUM_THREADS;
   extern __shared__ float4 smem[];  // float4 for its alignment
-  auto& [Q_smem, K_smem, V_smem, P_all] = *reinterpret_cast<Tiles*>(smem);
+  auto& [Q_smem, K_smem, V_smem, P_smem] = *reinterpret_cast<Tiles*>(smem);
 
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  // Prologue: which queries are this block's, and Q. Under a causal mask the last queries see most
+  // keys: their blocks start first, so that none of them is left over at the end.
+  const int lane = threadIdx.x % 32;
   const int tx = lane / 2 % LANES;
-  const int ty = warp * Tiles::WM + lane % 2 + lane / (2 * LANES) * 2;
-  auto& P_smem = P_all[0];
+  const int ty = threadIdx.x / 32 * Tiles::WM + lane / (2 * LANES) * 2 + lane % 2;
   const int q_tiles = ceil_div(p.Nq, BM);
   const Head<float> head = p.head(blockIdx.x / q_tiles);
   const int q0 = (q_tiles - 1 - blockIdx.x % q_tiles) * BM;
 
+  // Row i of these belongs to query q0 + ty + GROUPS * i.
   float acc_o[TM][TD] = {};
-  float m[TM];
-  float l[TM] = {};
+  float m[TM];       // maximum of the scores so far, in units of log2
+  float l[TM] = {};  // this lane's part of the sum of exp2(score - m)
 #pragma unroll
   for (int i = 0; i < TM; ++i) m[i] = -INFINITY;
 
   const auto start_K = [&](int k0) {
-    if (k0 < p.Nk) {
-      start_copy<D, NUM_THREADS>(K_smem, {head.K + k0 * p.k.row, p.k.row, p.Nk - k0, p.D, aligned});
-    }
-    cp_async_commit();
+    if (k0 >= p.Nk) return;
+    start_copy<Tiles>(K_smem, {head.K + k0 * p.k.row, p.k.row, p.Nk - k0, p.D, aligned});
   };
-
-  start_copy<D, NUM_THREADS>(Q_smem, {head.Q + q0 * p.q.row, p.q.row, p.Nq - q0, p.D, aligned});
-  NextTile tile = next_tile<Tiles>(p, q0, 0, q0 + ty, tx);
-  start_K(tile.k0);
+  start_copy<Tiles>(Q_smem, {head.Q + q0 * p.q.row, p.q.row, p.Nq - q0, p.D, aligned});
+  NextTile next = next_tile<Tiles>(p, q0, 0, ty, tx);
+  start_K(next.k0);
+  cp_async_commit();
   cp_async_wait<0>();
   __syncthreads();  // Q is complete
   const float scale_log2 = p.scale * static_cast<float>(LOG2_E);
   for (int i = threadIdx.x; i < BM * D; i += NUM_THREADS) Q_smem[i / D][i % D] *= scale_log2;
 
-  while (tile.k0 < p.Nk) {
-    const int k0 = tile.k0;
-    const uint64_t shown = tile.shown;
-    tile = next_tile<Tiles>(p, q0, k0 + BN, q0 + ty, tx);
+  // Mainloop, a tile of keys per trip: S = Q K^T, S becomes P, acc_o += P V.
+  while (next.k0 < p.Nk) {
+    const auto [k0, shown] = next;
     cp_async_wait<0>();
-    __syncthreads();  // K is complete; no warp still reads V
-    start_copy<D, NUM_THREADS>(V_smem, {head.V + k0 * p.v.row, p.v.row, p.Nk - k0, p.Dv, aligned});
+    __syncthreads();  // K, and Q before the first trip, are complete; no warp still reads V
+    start_copy<Tiles>(V_smem, {head.V + k0 * p.v.row, p.v.row, p.Nk - k0, p.Dv, aligned});
     cp_async_commit();
 
+    // S, in units of log2. 4 steps of d per trip: TM + TN loads for 4 TM TN FMA.
     float s[TM][TN] = {};
-#pragma unroll 1
+#pragma unroll REGISTERS_UNROLL
     for (int d = 0; d < D; d += 4) {
-      float Q_frag[TM][4];
+      Floats<4> Q_frag[TM];
 #pragma unroll
-      for (int i = 0; i < TM; ++i) load(Q_frag[i], &Q_smem[ty + GROUPS * i][d]);
+      for (int i = 0; i < TM; ++i) Q_frag[i] = load_4(&Q_smem[ty + GROUPS * i][d]);
 #pragma unroll
       for (int j = 0; j < TN; ++j) {
-        float K_frag[4];
-        load(K_frag, &K_smem[tx + LANES * j][d]);
+        const Floats<4> K_frag = load_4(&K_smem[tx + LANES * j][d]);
 #pragma unroll
         for (int i = 0; i < TM; ++i) {
 #pragma unroll
-          for (int u = 0; u < 4; ++u) s[i][j] += Q_frag[i][u] * K_frag[u];
+          for (int u = 0; u < 4; ++u) s[i][j] += Q_frag[i].element[u] * K_frag.element[u];
         }
       }
     }
     cp_async_wait<0>();
     __syncthreads();  // V is complete; no warp still reads K
-    start_K(tile.k0);
 
-    if (BIAS) {
+    // Add the bias, hide what is not visible: also pairs past the last query or key, whose bias is
+    // another's.
 #pragma unroll
-      for (int i = 0; i < TM; ++i) {
-        const int query = min(q0 + ty + GROUPS * i, p.Nq - 1);
-        const float* bias = head.mask.bias + query * head.mask.row;
-#pragma unroll
-        for (int j = 0; j < TN; ++j) {
-          const int key = min(k0 + tx + LANES * j, p.Nk - 1);
-          s[i][j] += bias[key * head.mask.column] * static_cast<float>(LOG2_E);
-        }
-      }
+    for (int n = 0; n < (Tiles::BIAS ? TM * TN : 0); ++n) {
+      const int query = min(q0 + ty + GROUPS * (n / TN), p.Nq - 1);
+      const int key = min(k0 + tx + LANES * (n % TN), p.Nk - 1);
+      const float bias = head.mask.bias[query * head.mask.row + key * head.mask.column];
+      s[n / TN][n % TN] += bias * static_cast<float>(LOG2_E);
     }
     if (shown != ~uint64_t{0}) {
 #pragma unroll
-      for (int i = 0; i < TM; ++i) {
-#pragma unroll
-        for (int j = 0; j < TN; ++j) {
-          if (!(shown >> (i * TN + j) & 1)) s[i][j] = -INFINITY;
-        }
+      for (int n = 0; n < TM * TN; ++n) {
+        if (!(shown >> n & 1)) s[n / TN][n % TN] = -INFINITY;
       }
     }
 
+    next = next_tile<Tiles>(p, q0, k0 + BN, ty, tx);
+    start_K(next.k0);
+    cp_async_commit();
+
+    // Online softmax, as in flash: S becomes P.
 #pragma unroll
     for (int i = 0; i < TM; ++i) {
       float m_new = m[i];
 #pragma unroll
       for (int j = 0; j < TN; ++j) m_new = max(m_new, s[i][j]);
 #pragma unroll
-      for (int step = LANES; step > 1; step /= 2) {
+      for (int step = LANES; step > 1; step /= 2) {  // tx is all bits of the lane but the lowest
         m_new = max(m_new, __shfl_xor_sync(ALL_LANES, m_new, step));
       }
       const float base = exponent_base(m_new);
@@ -218,9 +250,11 @@ __global__ __launch_bounds__(
       }
     }
 
+    // acc_o += P V, a chunk of keys after the other: slot tx * CHUNK + j of P_smem is the lane's
+    // j-th key of the chunk. 4 slots per trip: TM + TD loads for 4 TM TD FMA.
 #pragma unroll
     for (int j0 = 0; j0 < TN; j0 += CHUNK) {
-      __syncwarp();
+      __syncwarp();  // no lane still reads P
 #pragma unroll
       for (int i = 0; i < TM; ++i) {
         Floats<CHUNK> probs;
@@ -228,23 +262,24 @@ __global__ __launch_bounds__(
         for (int j = 0; j < CHUNK; ++j) probs.element[j] = s[i][j0 + j];
         *reinterpret_cast<Floats<CHUNK>*>(&P_smem[ty + GROUPS * i][tx * CHUNK]) = probs;
       }
-      __syncwarp();
+      __syncwarp();  // P is complete
 #pragma unroll 1
       for (int slot = 0; slot < Tiles::SLOTS; slot += 4) {
-        float P_frag[TM][4];
+        Floats<4> P_frag[TM];
 #pragma unroll
-        for (int i = 0; i < TM; ++i) load(P_frag[i], &P_smem[ty + GROUPS * i][slot]);
+        for (int i = 0; i < TM; ++i) P_frag[i] = load_4(&P_smem[ty + GROUPS * i][slot]);
 #pragma unroll
         for (int u = 0; u < 4; ++u) {
           const int key = slot / CHUNK + u / CHUNK + LANES * (j0 + u % CHUNK);
 #pragma unroll
           for (int c = 0; c < TD; c += 4) {
-            float V_frag[4];
-            load(V_frag, &V_smem[key][tx * 4 + LANES * c]);
+            const Floats<4> V_frag = load_4(&V_smem[key][tx * 4 + LANES * c]);
 #pragma unroll
             for (int i = 0; i < TM; ++i) {
 #pragma unroll
-              for (int w = 0; w < 4; ++w) acc_o[i][c + w] += P_frag[i][u] * V_frag[w];
+              for (int w = 0; w < 4; ++w) {
+                acc_o[i][c + w] += P_frag[i].element[u] * V_frag.element[w];
+              }
             }
           }
         }
@@ -252,31 +287,40 @@ __global__ __launch_bounds__(
     }
   }
 
+  // Epilogue: add up the partial sums of a query, normalise O, convert LSE from base 2.
 #pragma unroll
   for (int i = 0; i < TM; ++i) {
 #pragma unroll
-    for (int step = LANES; step > 1; step /= 2) {
-      l[i] += __shfl_xor_sync(ALL_LANES, l[i], step);
-    }
+    for (int step = LANES; step > 1; step /= 2) l[i] += __shfl_xor_sync(ALL_LANES, l[i], step);
     const int query = q0 + ty + GROUPS * i;
     if (query >= p.Nq) continue;
     const bool sees_none = l[i] == 0;  // every score so far was -inf
     const float inverse = sees_none ? 0.0f : 1 / l[i];
+    float* O = head.O + query * p.o.row;
 #pragma unroll
-    for (int c = 0; c < TD; ++c) {
-      const int d = tx * 4 + c / 4 * 4 * LANES + c % 4;
-      if (d < p.Dv) head.O[query * p.o.row + d] = acc_o[i][c] * inverse;
+    for (int c = 0; c < TD; c += 4) {
+      const int d = tx * 4 + LANES * c;
+      Floats<4> four;
+#pragma unroll
+      for (int w = 0; w < 4; ++w) four.element[w] = acc_o[i][c + w] * inverse;
+      if (aligned && d + 4 <= p.Dv) {
+        *reinterpret_cast<Floats<4>*>(O + d) = four;
+      } else {
+#pragma unroll
+        for (int w = 0; w < 4; ++w) {
+          if (d + w < p.Dv) O[d + w] = four.element[w];
+        }
+      }
     }
     if (tx == 0) {
-      head.LSE[query] = sees_none ? -INFINITY
-                                  : exponent_base(m[i]) * static_cast<float>(LN_2) + log(l[i]);
+      const float lse = exponent_base(m[i]) * static_cast<float>(LN_2) + log(l[i]);
+      head.LSE[query] = sees_none ? -INFINITY : lse;
     }
   }
 }
 
-template <int D>
+template <class Tiles>
 static void launch_flash_registers(const Attention<float>& p, cudaStream_t stream) {
-  using Tiles = RegistersTiles<D>;
   const int64_t blocks = p.heads() * ceil_div(p.Nq, Tiles::BM);
   if (blocks == 0) return;
   if (blocks > MAX_GRID_X) {
@@ -285,23 +329,33 @@ static void launch_flash_registers(const Attention<float>& p, cudaStream_t strea
   const auto in_16 = [](const float* data, const Strides& s) {
     return reinterpret_cast<uintptr_t>(data) % 16 == 0 && (s.batch | s.head | s.row) % 4 == 0;
   };
-  const bool aligned = in_16(p.Q, p.q) && in_16(p.K, p.k) && in_16(p.V, p.v);
-  const auto kernel = p.mask.bias == nullptr ? attention_flash_registers_kernel<D, false>
-                                             : attention_flash_registers_kernel<D, true>;
+  const bool aligned = in_16(p.Q, p.q) && in_16(p.K, p.k) && in_16(p.V, p.v) && in_16(p.O, p.o);
+  const auto kernel = attention_flash_registers_kernel<Tiles>;
   allow_shared_memory(kernel, sizeof(Tiles));
   const auto grid = static_cast<unsigned>(blocks);
   kernel<<<grid, Tiles::NUM_THREADS, sizeof(Tiles), stream>>>(p, aligned);
   CUDA_CHECK_LAUNCH(attention_flash_registers_kernel);
 }
 
-template <class Run>
-static void with_registers_D(int64_t D, Run run) {
-  if (D <= 64) return run(std::integral_constant<int, 64>());
-  if (D <= 128) return run(std::integral_constant<int, 128>());
-  run(std::integral_constant<int, 256>());
-}
-
 static int64_t larger_D(const AttentionProblem& p) { return max(p.Q.size[3], p.V.size[3]); }
+
+// Calls run(type) with the tiles for a problem: the fastest that fit into a block's shared memory.
+template <bool BIAS, class Run>
+static void with_registers_tiles(const AttentionProblem& p, Run run) {
+  using Large = RegistersTiles<256, 8, 8, 4, 4, BIAS>;
+  using Small = RegistersTiles<256, 8, 16, 4, 2, BIAS>;
+  constexpr int TN = BIAS ? 4 : 8;  // the bias' addresses need registers, too
+  if (larger_D(p) <= 64) return run(std::type_identity<RegistersTiles<64, 4, 8, 8, TN, BIAS>>());
+  if (larger_D(p) <= 128) return run(std::type_identity<RegistersTiles<128, 8, 16, 8, 4, BIAS>>());
+  const bool fits = int{sizeof(Large)} <= most_shared_memory();
+  if (fits && p.Q.size[2] > Small::BM) return run(std::type_identity<Large>());
+  run(std::type_identity<Small>());
+}
+template <class Run>
+static void with_registers_tiles(const AttentionProblem& p, Run run) {
+  if (p.bias.data == nullptr) return with_registers_tiles<false>(p, run);
+  with_registers_tiles<true>(p, run);
+}
 
 const char* attention_flash_registers_declines(const AttentionProblem& p) {
   if (larger_D(p) > 256) {
@@ -309,14 +363,14 @@ const char* attention_flash_registers_declines(const AttentionProblem& p) {
                   static_cast<int>(larger_D(p)));
   }
   int needed = 0;
-  with_registers_D(larger_D(p), [&](auto D) { needed = sizeof(RegistersTiles<D.value>); });
+  with_registers_tiles(p, [&](auto tiles) { needed = sizeof(typename decltype(tiles)::type); });
   const int most = most_shared_memory();
   if (needed <= most) return nullptr;
   return reason("it needs %d bytes of shared memory per block; this GPU has %d", needed, most);
 }
 
 void attention_flash_registers(const AttentionProblem& problem, cudaStream_t stream) {
-  with_registers_D(larger_D(problem), [&](auto D) {
-    launch_flash_registers<D.value>(lowered<float>(problem), stream);
+  with_registers_tiles(problem, [&](auto tiles) {
+    launch_flash_registers<typename decltype(tiles)::type>(lowered<float>(problem), stream);
   });
 }
