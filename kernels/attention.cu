@@ -13,16 +13,17 @@
 // key) is the mask, Sum<T> the type that is computed in.
 //
 // Rungs
-//   naive        matmul, scale and mask, softmax, matmul: the scores go through memory
-//   blocked      the same in three kernels, whose products use tiles (attention_blocked.cu)
-//   fused_row    one kernel, a block per query: a row of scores at a time (attention_fused_row.cu)
-//   flash_v1     a tile of scores at a time, keys outside, queries inside (attention_flash_v1.cu)
-//   warp_dot     queries outside, one score at a time by a warp (attention_warp_dot.cu)
-//   flash        a tile of scores at a time; sums stay in registers (attention_flash.cu)
-//   flash_mma    the same on tensor cores (attention_flash_mma.cu)
-//   flash_mma_pipelined  ... that do not wait for K and V (attention_flash_mma_pipelined.cu)
-//   flash_split_kv       ... for few queries: the keys divided among blocks
-//                        (attention_flash_split_kv.cu)
+//   naive                matmul, scale and mask, softmax, matmul: the scores go through memory
+//   blocked              the same in three kernels, whose products use tiles
+//   fused_row            one kernel, a block per query: a row of scores at a time
+//   flash_v1             a tile of scores at a time, keys outside, queries inside
+//   warp_dot             queries outside, one score at a time by a warp
+//   flash                queries outside, a tile of scores at a time; sums stay in registers
+//   flash_registers      tiles as large as a thread's registers allow, copied asynchronously
+//   flash_mma            on tensor cores: scores and weights never leave a warp's registers
+//   flash_mma_pipelined  ... that do not wait for K and V
+//   flash_split_kv       ... for few queries: the keys are divided among blocks
+// All but the first are in files of their own, attention_<name>.cu.
 #include <type_traits>
 
 #include "attention.cuh"
@@ -211,6 +212,10 @@ static constexpr Rung<AttentionProblem> RUNGS[] = {
      {.dtypes = ALL_TYPES, .options = OPTIONS},
      attention_warp_dot_declines},
     {"flash", attention_flash, {.dtypes = ALL_TYPES, .options = OPTIONS}, attention_flash_declines},
+    {"flash_registers",
+     attention_flash_registers,
+     {.options = OPTIONS, .compute_capability = 80},
+     attention_flash_registers_declines},
     {"flash_mma", attention_flash_mma, TENSOR, attention_flash_mma_declines},
     {"flash_mma_pipelined", attention_flash_mma_pipelined, TENSOR,
      attention_flash_mma_pipelined_declines},

@@ -340,6 +340,8 @@ void attention_warp_dot(const AttentionProblem& p, cudaStream_t stream);
 const char* attention_warp_dot_declines(const AttentionProblem& p);
 void attention_flash(const AttentionProblem& p, cudaStream_t stream);
 const char* attention_flash_declines(const AttentionProblem& p);
+void attention_flash_registers(const AttentionProblem& p, cudaStream_t stream);
+const char* attention_flash_registers_declines(const AttentionProblem& p);
 void attention_flash_mma(const AttentionProblem& p, cudaStream_t stream);
 const char* attention_flash_mma_declines(const AttentionProblem& p);
 void attention_flash_mma_pipelined(const AttentionProblem& p, cudaStream_t stream);
