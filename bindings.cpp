@@ -75,6 +75,8 @@ cudaStream_t current_stream(int device) {
 }
 #endif
 
+thread_local int64_t scratch_bytes = 0;  // of this thread's last launch
+
 // Runs an operator.
 //
 // called: the operator's name in messages. kernel: a rung, or "" to let the table choose. names,
@@ -101,7 +103,9 @@ void launch(std::string op, std::string called, std::string kernel, std::vector<
   device.stream = current_stream(device.index);
   const torch::stable::accelerator::DeviceGuard guard(device.index);
 #endif
+  scratch_bytes = 0;
   device.allocate = [&](size_t bytes) {
+    scratch_bytes += static_cast<int64_t>(bytes);
     scratch.push_back(empty_bytes(tensors.front(), bytes));
     return argument(called, "workspace", scratch.back());
   };
@@ -118,6 +122,9 @@ EXPORT const char* workbench_rungs(const char* op) {
   const Operator* found = Operator::find(op);
   return found == nullptr ? nullptr : found->table.c_str();
 }
+
+// The scratch memory of this thread's last launch, in bytes.
+EXPORT int64_t workbench_scratch_bytes() { return scratch_bytes; }
 
 // Defines torch.ops.<ns>.launch, once per loaded copy of this library; 0 on success. The macro
 // STABLE_TORCH_LIBRARY would fix the namespace at compile time: every edited build needs a new one,

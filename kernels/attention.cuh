@@ -91,12 +91,25 @@ struct Strides {
   int64_t batch, head, row;
 };
 
-// A mask as a tensor. Neither pointer: none.
+// A head's mask as a tensor. Neither pointer: none.
 template <class T>
 struct MaskTensor {
-  const bool* shown;  // [Nq, Nk] of a head
+  const bool* shown;  // [Nq, Nk]
   const T* bias;      // the same
   int64_t row, column;
+
+  __device__ int64_t at(int query, int key) const { return query * row + key * column; }
+
+  // A score of -inf counts as not seen.
+  __device__ bool sees(int query, int key) const {
+    if (shown != nullptr) return shown[at(query, key)];
+    return bias == nullptr || static_cast<Sum<T>>(bias[at(query, key)]) != -INFINITY;
+  }
+
+  // What is added to the scaled score.
+  __device__ Sum<T> added(int query, int key) const {
+    return bias == nullptr ? Sum<T>(0) : static_cast<Sum<T>>(bias[at(query, key)]);
+  }
 };
 
 // The part of a problem that belongs to one head of queries.
@@ -141,18 +154,14 @@ struct Attention {
                      mask.bias == nullptr ? nullptr : mask.bias + at, mask.row, mask.column}};
   }
 
-  // Whether the query sees the key; a score of -inf counts as not seen.
+  // Whether the query sees the key.
   __device__ bool sees(const Head<T>& head, int query, int key) const {
-    if (!rule.sees(query, key)) return false;
-    const int64_t at = query * head.mask.row + key * head.mask.column;
-    if (head.mask.shown != nullptr) return head.mask.shown[at];
-    return head.mask.bias == nullptr || static_cast<Sum<T>>(head.mask.bias[at]) != -INFINITY;
+    return rule.sees(query, key) && head.mask.sees(query, key);
   }
 
   // What is added to the scaled score.
   __device__ Sum<T> bias(const Head<T>& head, int query, int key) const {
-    if (head.mask.bias == nullptr) return 0;
-    return static_cast<Sum<T>>(head.mask.bias[query * head.mask.row + key * head.mask.column]);
+    return head.mask.added(query, key);
   }
 };
 
@@ -201,6 +210,15 @@ void with_type(const AttentionProblem& p, Run run) {
   return run(float());
 }
 
+// The longest row of Q, K or V.
+inline int64_t larger_D(const AttentionProblem& p) { return max(p.Q.size[3], p.V.size[3]); }
+
+inline const char* declines_long_rows(const AttentionProblem& p) {
+  if (larger_D(p) <= 256) return nullptr;
+  return reason("its tiles are made for head dimensions up to 256; got %d",
+                static_cast<int>(larger_D(p)));
+}
+
 // What is subtracted in exponents: the maximum, or 0 while that is infinite (inf - inf is NaN).
 template <class Number>
 __device__ Number exponent_base(Number m) {
@@ -230,16 +248,17 @@ struct Pair {
 };
 
 // Bit n: whether this thread's n-th pair is visible. Pairs beyond the last query or key are not. Not
-// inlined: few tiles need it.
+// inlined: few tiles need it. By value, so that nothing is read from memory for every pair.
 template <int PAIRS, class T, class NthPair>
-__device__ __noinline__ uint64_t visible_pairs(const Attention<T>& p, int64_t head, NthPair pair) {
+__device__ __noinline__ uint64_t visible_pairs(Rule rule, MaskTensor<T> mask, int Nq, int Nk,
+                                               NthPair pair) {
   static_assert(PAIRS <= 64, "a bit for each");
-  const Head<T> tensors = p.head(head);
   uint64_t shown = 0;
 #pragma unroll 1
   for (int n = 0; n < PAIRS; ++n) {
     const auto [query, key] = pair(n);
-    const bool sees = query < p.Nq && key < p.Nk && p.sees(tensors, query, key);
+    const bool exists = query < Nq && key < Nk;
+    const bool sees = exists && rule.sees(query, key) && mask.sees(query, key);
     shown |= uint64_t{sees} << n;
   }
   return shown;
@@ -255,19 +274,18 @@ __device__ bool any_visible(const Attention<T>& p, int64_t head, int q0, int BM,
   const Visible tile = visible(p, q0, min(q0 + BM, p.Nq), k0, min(k0 + BN, p.Nk));
   if (tile == Visible::none) return false;
   if (tile == Visible::all && k0 + BN <= p.Nk) return true;
-  shown = visible_pairs<PAIRS>(p, head, pair);
+  shown = visible_pairs<PAIRS>(p.rule, p.head(head).mask, p.Nq, p.Nk, pair);
   return __syncthreads_or(shown != 0);
 }
 
 // Adds factor * bias to the scores of this thread's pairs. Not inlined: most problems have no bias.
 template <int PAIRS, class T, class NthPair>
-__device__ __noinline__ void add_bias(const Attention<T>& p, int64_t head, NthPair pair,
+__device__ __noinline__ void add_bias(MaskTensor<T> mask, int Nq, int Nk, NthPair pair,
                                       Sum<T> factor, Sum<T> (&scores)[PAIRS]) {
-  const Head<T> tensors = p.head(head);
 #pragma unroll 1
   for (int n = 0; n < PAIRS; ++n) {
     const auto [query, key] = pair(n);
-    if (query < p.Nq && key < p.Nk) scores[n] += factor * p.bias(tensors, query, key);
+    if (query < Nq && key < Nk) scores[n] += factor * mask.added(query, key);
   }
 }
 

@@ -156,7 +156,7 @@ __global__ __launch_bounds__(FLASH_NUM_THREADS, 1) void attention_flash_kernel(
       Number scores[TM * TN];
 #pragma unroll
       for (int n = 0; n < TM * TN; ++n) scores[n] = s[n / TN][n % TN];
-      add_bias(p, index, pair, Number(LOG2_E), scores);
+      add_bias(head.mask, p.Nq, p.Nk, pair, Number(LOG2_E), scores);
 #pragma unroll
       for (int n = 0; n < TM * TN; ++n) s[n / TN][n % TN] = scores[n];
     }
@@ -260,13 +260,8 @@ static void with_flash_D(int64_t D, Run run) {
   run(std::integral_constant<int, 256>());
 }
 
-static int64_t larger_D(const AttentionProblem& p) { return max(p.Q.size[3], p.V.size[3]); }
-
 const char* attention_flash_declines(const AttentionProblem& p) {
-  if (larger_D(p) > 256) {
-    return reason("its tiles are made for head dimensions up to 256; got %d",
-                  static_cast<int>(larger_D(p)));
-  }
+  if (const char* why = declines_long_rows(p)) return why;
   int needed = 0;
   with_flash_D(larger_D(p), [&](auto D) {
     const bool wide = p.Q.dtype == DType::float64;

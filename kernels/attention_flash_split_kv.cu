@@ -26,7 +26,8 @@ constexpr int SPLIT_KV_LEAST = 4;       // tiles of keys in a part. tunable: 2, 
 constexpr int SPLIT_KV_MOST_ROWS = 64;  // queries of the heads that share K and V
 
 template <class T, int D>
-using SplitShape = MmaShape<T, D, 16, D == 64 ? 2 * SPLIT_KV_BN : SPLIT_KV_BN, 16, Banks::swizzled, 4>;
+using SplitShape =
+    MmaShape<T, D, 16, D == 64 ? 2 * SPLIT_KV_BN : SPLIT_KV_BN, 16, Banks::swizzled, 4>;
 
 // The part of the launch that does not depend on the types.
 struct Parts {
@@ -190,7 +191,6 @@ __global__ __launch_bounds__(Shape::NUM_THREADS) void attention_flash_split_kv_k
     }
 
     warp.add_sums();
-    cp_async_wait<0>();
     __syncthreads();  // no warp still reads tiles, and none is on its way: shares take their place
     auto& share = smem.shares[threadIdx.x / 32];
 #pragma unroll

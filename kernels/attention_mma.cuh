@@ -364,13 +364,12 @@ struct WarpAttention {
     return exponent_base(m[i][half]) * slope * float(LN_2) + logf(l[i][half]);
   }
 
-  // Normalises and writes O, and LSE. O passes through the warp's own rows of Q, which no other warp
-  // reads: straight from the registers, each row would get 16 bytes at a time.
+  // Normalises and writes O, and LSE. O passes through the warp's own rows of Q, which nobody reads any
+  // more: straight from the registers, each row would get 16 bytes at a time.
   __device__ void write(const Attention<T>& p, const QueryTile<T>& tile, float slope,
                         char* Q_smem) {
     using QTile = typename Shape::QTile;
     add_sums();
-    __syncwarp();  // no lane still reads Q
 #pragma unroll
     for (int i = 0; i < MT; ++i) {
 #pragma unroll
@@ -511,12 +510,4 @@ template <class Run>
 void with_16_bit_type(const AttentionProblem& p, Run run) {
   if (p.Q.dtype == DType::float16) return run(fp16());
   run(bf16());
-}
-
-inline int64_t larger_D(const AttentionProblem& p) { return max(p.Q.size[3], p.V.size[3]); }
-
-inline const char* declines_long_rows(const AttentionProblem& p) {
-  if (larger_D(p) <= 256) return nullptr;
-  return reason("its tiles are made for head dimensions up to 256; got %d",
-                static_cast<int>(larger_D(p)));
 }

@@ -1,6 +1,6 @@
 """Deliberately wrong kernels, each of which the checker must report.
 
-The mistakes are in wrong_edits.py. The edited rungs run in a child process with a timeout.
+The mistakes are in tests/ladders/wrong. The edited rungs run in a child process with a timeout.
 """
 
 from __future__ import annotations
@@ -19,11 +19,10 @@ import pytest
 
 import simulator
 from tests.ladders import wrong_kernels
-from tests.ladders.wrong_edits import (
+from tests.ladders.wrong.edits import (
     SHAPES,
     SWAPPED,
     TOO_MUCH,
-    UNCHECKED,
     UNGUARDED,
     WRONG_FORMULA,
     Edit,
@@ -33,6 +32,7 @@ from tests.ladders.wrong_edits import (
     edited,
     of_fast_tier,
 )
+from tests.ladders.wrong.matmul import UNCHECKED
 from tests.support import empty_cache, finished, python
 from workbench import toolchain
 from workbench.harness.verify import StickyError

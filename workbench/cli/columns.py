@@ -91,7 +91,8 @@ def columns(row: Row, baselines: Sequence[str] = ()) -> tuple[Column, ...]:
     if of_bytes:
         rate = Column("\nGB/s", "", _rate)
         return (*_TIMED, rate, ROOF_OF_MEMORY, *_TRAFFIC, *ratios, TIME_CHANGE)
-    return (*_TIMED, Column("\nTFLOP/s", "", _rate), ROOF, *ratios, TIME_CHANGE)
+    scratch = (SCRATCH,) if "scratch" in operator.columns else ()
+    return (*_TIMED, Column("\nTFLOP/s", "", _rate), ROOF, *scratch, *ratios, TIME_CHANGE)
 
 
 def baselines_of(rows: Sequence[Row]) -> tuple[str, ...]:
@@ -249,13 +250,19 @@ BANDWIDTH = Column(
     _bandwidth,
 )
 
+SCRATCH = Column(
+    "\nscratch",
+    "scratch: memory that a call needs in addition to its tensors",
+    lambda e: amount(e.counted("scratch_bytes"), "B"),
+)
+
 # The simulator's tables: columns before the occupancy, and columns after the estimated time.
 _FLOPS = (SECTORS, BYTES_MOVED, BANK_CONFLICTS, FLOP)
 _FLOPS_TIMES = (ESTIMATE_CHANGE, LIMIT)
 _BYTES = (ASKED, L2_MOVED)
 _BYTES_TIMES = (BANDWIDTH, ESTIMATE_CHANGE, LIMIT)
 # Columns that an operator may add (``Operator.columns``).
-MORE = {"bank conflicts": BANK_CONFLICTS, "sectors": SECTORS}
+MORE = {"bank conflicts": BANK_CONFLICTS, "sectors": SECTORS, "scratch": SCRATCH}
 
 TIME = Column("\ntime", "time: median", lambda e: duration(e.row.time_ms))
 SPREAD = Column("\n+-", "+-: interquartile range, as a share of the median", _spread)

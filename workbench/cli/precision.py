@@ -3,8 +3,9 @@
 ``python -m workbench.cli.precision [OP] [--json FILE]`` runs every rung that supports a dtype on
 the inputs of the operator's study, on the simulator, and compares with the result in 80-bit
 arithmetic. Errors are in ulp: the distance between two adjacent numbers of the dtype at the exact
-result. A result that is only rounded once is off by at most half an ulp. The table also has the
-study's other subjects, such as torch's kernel on the CPU.
+result, or, if the study says so, at the largest of its row. A result that is only rounded once is
+off by at most half an ulp. The table also has the study's other subjects, such as torch's kernel on
+the CPU.
 """
 
 from __future__ import annotations
@@ -53,16 +54,24 @@ class Precision:
     mean_ulp: float | None
 
 
-def errors_in_ulp(got: torch.Tensor, expected: np.ndarray) -> np.ndarray:
+def errors_in_ulp(got: torch.Tensor, expected: np.ndarray, *, of_rows: bool = False) -> np.ndarray:
     """The absolute error of each element, in ulp of its dtype at ``expected``.
 
     Elements whose exact value is below the normal numbers of the dtype are left out: float32
     results are flushed to zero there.
+
+    Args:
+        got: the result.
+        expected: the exact one.
+        of_rows: in ulp at the largest element of the row instead, for sums whose terms cancel.
     """
     info = torch.finfo(got.dtype)
-    normal = expected >= info.tiny
+    size = np.abs(expected)
+    if of_rows:
+        size = np.broadcast_to(size.max(axis=-1, keepdims=True), size.shape)
+    normal = size >= info.tiny
     right = expected[normal]
-    _, exponent = np.frexp(right)  # exact = a number in [0.5, 1) * 2^exponent
+    _, exponent = np.frexp(size[normal])  # size = a number in [0.5, 1) * 2^exponent
     ulp = np.ldexp(np.longdouble(info.eps), exponent - 1)
     values = got.double().numpy().astype(np.longdouble)[normal]
     return (np.abs(values - right) / ulp).astype(float)
@@ -89,7 +98,7 @@ def measure(operator: Operator, dtype: str, kind: str) -> Iterator[Precision]:
             runs[rung.name] = partial(_run, operator, rung.name, case)
     for name, run in runs.items():
         try:
-            errors = errors_in_ulp(run(given), expected)
+            errors = errors_in_ulp(run(given), expected, of_rows=study.of_rows)
         except builds.Declined:
             continue
         largest, mean = float(errors.max()), float(errors.mean())

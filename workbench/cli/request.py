@@ -71,6 +71,16 @@ def parser(operator: Operator) -> argparse.ArgumentParser:
             metavar="NAME",
             help="; ".join(f"{option.form}: {option.help}" for option in operator.options),
         )
+    for option in operator.options:
+        if option.flag:
+            made.add_argument(
+                f"-{option.name}",
+                dest="option",
+                action="append",
+                type=f"{option.name}={{}}".format,
+                metavar="NUMBER",
+                help=f"the same as --option {option.form}",
+            )
     made.add_argument(
         "--layout",
         nargs="+",

@@ -11,6 +11,7 @@ import torch
 from workbench.harness import counters, inputs, timing, traffic, verify
 from workbench.harness.results import Estimated, Row
 from workbench.harness.roofs import Roofs
+from workbench.operators import builds
 from workbench.operators.builds import Declined, Rung
 from workbench.operators.operator import DEVICES, Baseline, Case, Operator, Tensors
 
@@ -142,10 +143,18 @@ def simulate(
 
         launches = counters.record(check)
         row = checked[0]
-        row = _counted(operator, row, case, launches, estimator) if row.checked else row
+        if row.checked:
+            row = _counted(operator, row, case, launches, estimator)
+            row = _with_scratch(row, "simulator")
         notes = dict.fromkeys(str(note) for launch in launches for note in launch.notes if note.odd)
         rows.append(dataclasses.replace(row, note="\n".join(filter(None, (row.note, *notes)))))
     return rows
+
+
+def _with_scratch(row: Row, target: str) -> Row:
+    """The row with the scratch memory of the last launch among its counters."""
+    scratch = {"scratch_bytes": builds.extension(target).scratch_bytes()}
+    return dataclasses.replace(row, counters={**row.counters, **scratch})
 
 
 def _sampler(
@@ -254,7 +263,8 @@ def time_on_gpu(
     rows = []
     for rung in rungs:
         step(f"{rung.name}, {case.text}")
-        rows.append(_checked(operator, rung, case, "gpu", tried))
+        row = _checked(operator, rung, case, "gpu", tried)
+        rows.append(_with_scratch(row, "gpu") if row.checked else row)
     if not any(row.checked for row in rows):
         return rows
     given = inputs.views(inputs.place_inputs(operator, case, device))

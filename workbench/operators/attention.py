@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
@@ -17,7 +18,16 @@ from workbench.masks import SYNCS, Mask
 from . import builds
 from .attention_errors import default_scale, reference, tolerance
 from .definitions import Checks, calling, define, text
-from .operator import Baseline, Case, Expected, Layout, Operator, Tensors, TensorSpec
+from .operator import (
+    Baseline,
+    Case,
+    Expected,
+    Layout,
+    Operator,
+    PrecisionStudy,
+    Tensors,
+    TensorSpec,
+)
 from .shapes import Option
 
 # What PyTorch sees.
@@ -287,6 +297,28 @@ def _narrow(case: Case) -> bool:
     return _same_mask(case) and case.dtype in ("float16", "bfloat16") and same_dims
 
 
+# Its accuracy in ulp: see workbench.cli.precision.
+
+
+def _exact(given: Tensors) -> np.ndarray:
+    """The formula in numpy's longdouble: 64 bits of precision on x86."""
+    q, k, v = (given[name].double().numpy().astype(np.longdouble) for name in "qkv")
+    scores = q @ k.swapaxes(-1, -2) / np.sqrt(np.longdouble(q.shape[-1]))
+    p = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return (p / p.sum(axis=-1, keepdims=True)) @ v
+
+
+def _others(dtype: str) -> dict[str, Callable[[Tensors], torch.Tensor]]:
+    """Torch's own kernel on the CPU, and its composition of matmul, softmax and matmul."""
+
+    def run(backend: SDPBackend, given: Tensors) -> torch.Tensor:
+        with sdpa_kernel(backend):
+            return scaled_dot_product_attention(given["q"], given["k"], given["v"])
+
+    backends = {"torch": SDPBackend.FLASH_ATTENTION, "torch math": SDPBackend.MATH}
+    return {name: functools.partial(run, backend) for name, backend in backends.items()}
+
+
 # The operator as the harness sees it.
 
 
@@ -355,8 +387,8 @@ OPERATOR = Operator(
         Option("mask", "a tensor that says which keys a query sees"),
         Option("bias", "a tensor that is added to the scores"),
         Option("cu_seqlens_q", "so many sequences of different lengths", number=True, plain=0.0),
-        Option("br", "queries per tile", number=True, plain=0.0),
-        Option("bc", "keys per tile", number=True, plain=0.0),
+        Option("br", "queries per tile", number=True, plain=0.0, flag=True),
+        Option("bc", "keys per tile", number=True, plain=0.0, flag=True),
     ),
     layouts={
         "contiguous": Layout(),
@@ -400,4 +432,17 @@ OPERATOR = Operator(
         Baseline("cudnn", _sdpa(SDPBackend.CUDNN_ATTENTION), _narrow),
     ),
     finish=_finish,
+    columns=("scratch",),
+    precision=PrecisionStudy(
+        inputs={
+            "randn": ("B=1,H=2,Nq=64,Nk=512,D=64", "randn"),
+            "few keys": ("B=1,H=2,Nq=64,Nk=16,D=64", "randn"),
+            "spiky": ("B=1,H=2,Nq=64,Nk=512,D=64", "spiky"),
+            "30 randn": ("B=1,H=2,Nq=64,Nk=512,D=64", "tens"),
+            "D = 256": ("B=1,H=2,Nq=64,Nk=512,D=256", "randn"),
+        },
+        exact=_exact,
+        others=_others,
+        of_rows=True,
+    ),
 )

@@ -10,7 +10,7 @@ import ctypes
 import os
 import re
 import threading
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ class Extension:
     path: Path
     ops: Any
     ladders: dict[str, tuple[Rung, ...]]  # of the operators in the kernels folder
+    scratch_bytes: Callable[[], int]  # of this thread's last launch
 
 
 class Declined(RuntimeError):
@@ -188,7 +189,9 @@ def _load(target: str, path: Path) -> Extension:
     ladders = {op: _parse(op, library.workbench_rungs(op.encode())) for op in present}
     if library.workbench_register(namespace.encode()) != 0:
         raise RuntimeError(f"{path} could not register its operators as torch.ops.{namespace}")
-    return Extension(target, namespace, path, getattr(torch.ops, namespace), ladders)
+    library.workbench_scratch_bytes.restype = ctypes.c_int64
+    ops, scratch = getattr(torch.ops, namespace), library.workbench_scratch_bytes
+    return Extension(target, namespace, path, ops, ladders, scratch)
 
 
 def _parse(op: str, table: bytes | None) -> tuple[Rung, ...]:

@@ -183,11 +183,13 @@ class PrecisionStudy:
         inputs: the tensors' contents, by name: a shape and a fill.
         exact: the exact outputs in numpy's longdouble.
         others: the other subjects of the study in a dtype, by name.
+        of_rows: whether errors are in ulp at the largest element of the row, rather than at each.
     """
 
     inputs: Mapping[str, tuple[str, str]]
     exact: Callable[[Tensors], Any]
     others: Callable[[str], Mapping[str, Callable[[Tensors], torch.Tensor]]]
+    of_rows: bool = False
 
 
 def _as_filled(tensors: Tensors, case: Case) -> Tensors:

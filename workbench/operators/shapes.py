@@ -45,12 +45,14 @@ class Option:
         help: what it does, in a few words.
         number: whether it has a value, ``scale=0.5``; otherwise it is a flag, ``causal``.
         plain: a number's neutral value; None if there is none.
+        flag: whether ``-NAME NUMBER`` also sets it on the command line.
     """
 
     name: str
     help: str
     number: bool = False
     plain: float | None = None
+    flag: bool = False
 
     @property
     def form(self) -> str:
