@@ -13,11 +13,16 @@
 // key) is the mask, Sum<T> the type that is computed in.
 //
 // Rungs
-//   naive   matmul, scale and mask, softmax, matmul: the scores go through memory
-//   flash   one kernel with an online softmax: the scores never leave the SM (attention_flash.cu)
-//   flash_mma   the same on tensor cores (attention_flash_mma.cu)
-//   flash_mma_pipelined   ... that do not wait for K and V (attention_flash_mma_pipelined.cu)
-//   flash_split_kv   ... for few queries: keys divided among blocks (attention_flash_split_kv.cu)
+//   naive        matmul, scale and mask, softmax, matmul: the scores go through memory
+//   blocked      the same in three kernels, whose products use tiles (attention_blocked.cu)
+//   fused_row    one kernel, a block per query: a row of scores at a time (attention_fused_row.cu)
+//   flash_v1     a tile of scores at a time, keys outside, queries inside (attention_flash_v1.cu)
+//   warp_dot     queries outside, one score at a time by a warp (attention_warp_dot.cu)
+//   flash        a tile of scores at a time; sums stay in registers (attention_flash.cu)
+//   flash_mma    the same on tensor cores (attention_flash_mma.cu)
+//   flash_mma_pipelined  ... that do not wait for K and V (attention_flash_mma_pipelined.cu)
+//   flash_split_kv       ... for few queries: the keys divided among blocks
+//                        (attention_flash_split_kv.cu)
 #include <type_traits>
 
 #include "attention.cuh"
@@ -185,10 +190,26 @@ static constexpr Needs TENSOR = {
 static constexpr Needs SPLIT = {.dtypes = "float16 bfloat16",
                                 .options = "causal scale window log2_stride none_front",
                                 .compute_capability = 80};
+static constexpr char OPTIONS_AND_TILES[] =
+    "causal scale window log2_stride none_front scale_front scale_end q_width k_width mask bias "
+    "br bc";
 static constexpr Rung<AttentionProblem> RUNGS[] = {
     {"naive",
      attention_naive,
      {.dtypes = ALL_TYPES, .options = OPTIONS, .composed_of = "matmul softmax"}},
+    {"blocked", attention_blocked, {.dtypes = ALL_TYPES, .options = OPTIONS}},
+    {"fused_row",
+     attention_fused_row,
+     {.dtypes = ALL_TYPES, .options = OPTIONS},
+     attention_fused_row_declines},
+    {"flash_v1",
+     attention_flash_v1,
+     {.dtypes = ALL_TYPES, .options = OPTIONS_AND_TILES},
+     attention_flash_v1_declines},
+    {"warp_dot",
+     attention_warp_dot,
+     {.dtypes = ALL_TYPES, .options = OPTIONS},
+     attention_warp_dot_declines},
     {"flash", attention_flash, {.dtypes = ALL_TYPES, .options = OPTIONS}, attention_flash_declines},
     {"flash_mma", attention_flash_mma, TENSOR, attention_flash_mma_declines},
     {"flash_mma_pipelined", attention_flash_mma_pipelined, TENSOR,

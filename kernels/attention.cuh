@@ -268,13 +268,13 @@ __device__ __noinline__ uint64_t visible_pairs(Rule rule, MaskTensor<T> mask, in
 // answer for all threads of the block, whose pairs together are those of the tile. `shown` becomes
 // the bits of this thread's pairs.
 template <int PAIRS, class T, class NthPair>
-__device__ bool any_visible(const Attention<T>& p, int64_t head, int q0, int BM, int k0, int BN,
-                            NthPair pair, uint64_t& shown) {
+__device__ bool any_visible(const Attention<T>& p, const Head<T>& head, int q0, int BM, int k0,
+                            int BN, NthPair pair, uint64_t& shown) {
   shown = ~uint64_t{0};
   const Visible tile = visible(p, q0, min(q0 + BM, p.Nq), k0, min(k0 + BN, p.Nk));
   if (tile == Visible::none) return false;
   if (tile == Visible::all && k0 + BN <= p.Nk) return true;
-  shown = visible_pairs<PAIRS>(p.rule, p.head(head).mask, p.Nq, p.Nk, pair);
+  shown = visible_pairs<PAIRS>(p.rule, head.mask, p.Nq, p.Nk, pair);
   return __syncthreads_or(shown != 0);
 }
 
@@ -290,8 +290,54 @@ __device__ __noinline__ void add_bias(MaskTensor<T> mask, int Nq, int Nk, NthPai
 }
 
 // ------------------------------------------------------------------------------------------------
+// Reductions
+
+struct Larger {
+  template <class Number>
+  __device__ Number operator()(Number a, Number b) const {
+    return max(a, b);  // if one is NaN, the other one
+  }
+};
+
+struct Plus {
+  template <class Number>
+  __device__ Number operator()(Number a, Number b) const {
+    return a + b;
+  }
+};
+
+// Reduces the values of 32 lanes; all get the result.
+template <class Number, class Op>
+__device__ Number warp_reduce(Number value, Op op) {
+#pragma unroll
+  for (int step = 16; step > 0; step /= 2) {
+    value = op(value, __shfl_xor_sync(ALL_LANES, value, step));
+  }
+  return value;
+}
+
+// Reduces the values of all warps; all threads get the result. Whatever the block wrote to shared
+// memory before is complete afterwards. Each reduction of a kernel has an `of_warp` of its own.
+template <class Number, class Op>
+__device__ Number block_reduce(Number value, Number* of_warp, Op op) {
+  value = warp_reduce(value, op);
+  if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = value;
+  __syncthreads();  // of_warp is complete
+  value = of_warp[0];
+  for (int warp = 1; warp < blockDim.x / 32; ++warp) value = op(value, of_warp[warp]);
+  return value;
+}
+
+// ------------------------------------------------------------------------------------------------
 // The rungs in files of their own
 
+void attention_blocked(const AttentionProblem& p, cudaStream_t stream);
+void attention_fused_row(const AttentionProblem& p, cudaStream_t stream);
+const char* attention_fused_row_declines(const AttentionProblem& p);
+void attention_flash_v1(const AttentionProblem& p, cudaStream_t stream);
+const char* attention_flash_v1_declines(const AttentionProblem& p);
+void attention_warp_dot(const AttentionProblem& p, cudaStream_t stream);
+const char* attention_warp_dot_declines(const AttentionProblem& p);
 void attention_flash(const AttentionProblem& p, cudaStream_t stream);
 const char* attention_flash_declines(const AttentionProblem& p);
 void attention_flash_mma(const AttentionProblem& p, cudaStream_t stream);

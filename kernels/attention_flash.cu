@@ -104,8 +104,7 @@ __global__ __launch_bounds__(FLASH_NUM_THREADS, 1) void attention_flash_kernel(
   const int tx = threadIdx.x % LANES;
   const int ty = threadIdx.x / LANES;
   const int q_tiles = ceil_div(p.Nq, BM);
-  const int64_t index = blockIdx.x / q_tiles;
-  const Head<T> head = p.head(index);
+  const Head<T> head = p.head(blockIdx.x / q_tiles);
   const int q0 = blockIdx.x % q_tiles * BM;
   const Number scale_log2 = p.scale * Number(LOG2_E);
 
@@ -123,7 +122,7 @@ __global__ __launch_bounds__(FLASH_NUM_THREADS, 1) void attention_flash_kernel(
       return Pair{q0 + ty + GROUPS * (n / TN), k0 + tx + LANES * (n % TN)};
     };
     uint64_t shown;
-    if (!any_visible<TM * TN>(p, index, q0, BM, k0, BN, pair, shown)) continue;
+    if (!any_visible<TM * TN>(p, head, q0, BM, k0, BN, pair, shown)) continue;
     load_tile(KV_smem, head.K + k0 * p.k.row, p.k.row, p.Nk - k0, p.D);
     __syncthreads();  // Q and K are complete
 
@@ -267,9 +266,7 @@ const char* attention_flash_declines(const AttentionProblem& p) {
     const bool wide = p.Q.dtype == DType::float64;
     needed = wide ? sizeof(FlashTiles<double, D.value>) : sizeof(FlashTiles<float, D.value>);
   });
-  const int most = most_shared_memory();
-  if (needed <= most) return nullptr;
-  return reason("it needs %d bytes of shared memory per block; this GPU has %d", needed, most);
+  return declines_shared_memory(needed);
 }
 
 void attention_flash(const AttentionProblem& problem, cudaStream_t stream) {

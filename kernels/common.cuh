@@ -72,6 +72,13 @@ inline int most_shared_memory() {
   return bytes;
 }
 
+// Why a rung declines that needs so much shared memory per block, or nullptr.
+inline const char* declines_shared_memory(int bytes) {
+  const int most = most_shared_memory();
+  if (bytes <= most) return nullptr;
+  return reason("it needs %d bytes of shared memory per block; this GPU has %d", bytes, most);
+}
+
 // Lets a kernel have more shared memory than 48 KiB, the most without asking.
 template <class Kernel>
 void allow_shared_memory(Kernel* kernel, int bytes) {

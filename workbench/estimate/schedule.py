@@ -86,7 +86,7 @@ def code_of(launch: simulator.Launch, machine: Sequence[Region], warps: int, gpu
             special=share * units["special"],
             shuffles=share * units["SHFL"],
         ),
-        walk=max(walk, issued),
+        walk=share * max(walk, issued),
         load_width=_width("LDS", machine, trips),
         store_width=_width("STS", machine, trips),
         wgmma=any(op.name == "HGMMA" for region in machine for op in region.ops),
