@@ -7,11 +7,13 @@ import json
 import re
 import subprocess
 import sys
+from itertools import combinations
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
-from docs import roofline
+from docs import attention_pictures, roofline
 from workbench.cli import pages
 from workbench.harness import goals
 from workbench.harness.results import Estimated, Row, Traffic
@@ -207,6 +209,28 @@ def test_the_roofline_is_up_to_date(monkeypatch, tmp_path) -> None:
     rungs = json.loads(roofline.RESULTS.read_text())["rows"]
     drawn = (tmp_path / "roofline.svg").read_text()
     assert drawn.count("<circle") == len([row for row in rungs if row["estimate"]])
+
+
+def test_the_pictures_of_attention_are_up_to_date(monkeypatch, tmp_path, capsys) -> None:
+    assert attention_pictures.main(["--dry-run"]) == 0, "run python -m docs.attention_pictures"
+    monkeypatch.setattr(attention_pictures, "FOLDER", tmp_path)
+    assert attention_pictures.main(["--dry-run"]) == 1
+    assert not list(tmp_path.iterdir())
+    assert "docs/attention_masks.svg is not up to date" in capsys.readouterr().out
+    assert attention_pictures.main([]) == 0
+    page = (REPO / "docs" / "attention.md").read_text()
+    for file in tmp_path.glob("*.svg"):
+        ElementTree.parse(file)
+        assert f"]({file.name})" in page
+
+
+@pytest.mark.parametrize("draw", attention_pictures.PICTURES.values(), ids=lambda d: d.__name__)
+def test_no_words_of_a_picture_overlap(draw) -> None:
+    picture = draw()
+    assert [(a.text, b.text) for a, b in combinations(picture.words, 2) if a.overlaps(b)] == []
+    for words in picture.words:
+        inside = 0 <= words.left and words.right <= picture.width and words.bottom <= picture.height
+        assert inside, words
 
 
 @pytest.mark.full
