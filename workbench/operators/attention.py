@@ -408,7 +408,7 @@ OPERATOR = Operator(
     by_torch=_by_torch,
     flops=_flops,
     defaults={
-        "simulator": tuple(f"B=1,H=16,Nq=4096,Nk=4096,D=64{causal}" for causal in ("", " causal")),
+        "simulator": ("B=1,H=16,Nq=4096,Nk=4096,D=64",),
         "gpu": tuple(
             f"B=4,H=16,Nq={n},Nk={n},D=64{causal}"
             for n in (1024, 4096)
@@ -420,7 +420,7 @@ OPERATOR = Operator(
         "B=1,H=2,Nq=256,Nk=256,D=64 causal",
         "B=1,H=8,Nq=1,Nk=1000,D=64,Hkv=2",
     ),
-    sample_blocks=8,  # with a causal mask the last queries have most to do
+    default_dtypes=dict.fromkeys(("simulator", "gpu"), ("float32", "bfloat16")),
     edges=(
         ("B=1,H=2,Nq=70,Nk=139,D=32", "padded", "spiky"),
         ("B=2,H=2,Nq=70,Nk=100,D=64 causal", "mixed", "randn"),
