@@ -138,6 +138,40 @@ __device__ __noinline__ NextTile next_tile(const Attention<float>& p, int q0, in
   return {k0, shown};
 }
 
+// Adds the bias to a thread's scores, from (query0, key0) on, and hides what is not visible: also
+// pairs past the last query or key, for which any bias does.
+template <class Tiles>
+__device__ void mask_scores(float (&s)[Tiles::TM][Tiles::TN], const Attention<float>& p,
+                            const Head<float>& head, int query0, int key0, uint64_t shown) {
+  constexpr int TN = Tiles::TN, PAIRS = Tiles::TM * TN;
+#pragma unroll
+  for (int n = 0; n < (Tiles::BIAS ? PAIRS : 0); ++n) {
+    const int query = min(query0 + Tiles::GROUPS * (n / TN), p.Nq - 1);
+    const int key = min(key0 + Tiles::LANES * (n % TN), p.Nk - 1);
+    const float bias = head.mask.bias[query * head.mask.row + key * head.mask.column];
+    s[n / TN][n % TN] += bias * static_cast<float>(LOG2_E);
+  }
+  if (shown == ~uint64_t{0}) return;
+#pragma unroll
+  for (int n = 0; n < PAIRS; ++n) {
+    if (!(shown >> n & 1)) s[n / TN][n % TN] = -INFINITY;
+  }
+}
+
+// Writes four adjacent numbers of O, times a factor; `left` columns are left in the row.
+__device__ static void store_4(float* O, int left, bool aligned, const float (&four)[4],
+                               float factor) {
+  if (aligned && left >= 4) {
+    *reinterpret_cast<float4*>(O) = {four[0] * factor, four[1] * factor, four[2] * factor,
+                                     four[3] * factor};
+    return;
+  }
+#pragma unroll
+  for (int w = 0; w < 4; ++w) {
+    if (w < left) O[w] = four[w] * factor;
+  }
+}
+
 // aligned: rows of Q, K, V and O begin at multiples of 16 bytes.
 template <class Tiles>
 __global__ __launch_bounds__(
@@ -207,22 +241,7 @@ __global__ __launch_bounds__(
     cp_async_wait<0>();
     __syncthreads();  // V is complete; no warp still reads K
 
-    // Add the bias, hide what is not visible: also pairs past the last query or key, whose bias is
-    // another's.
-#pragma unroll
-    for (int n = 0; n < (Tiles::BIAS ? TM * TN : 0); ++n) {
-      const int query = min(q0 + ty + GROUPS * (n / TN), p.Nq - 1);
-      const int key = min(k0 + tx + LANES * (n % TN), p.Nk - 1);
-      const float bias = head.mask.bias[query * head.mask.row + key * head.mask.column];
-      s[n / TN][n % TN] += bias * static_cast<float>(LOG2_E);
-    }
-    if (shown != ~uint64_t{0}) {
-#pragma unroll
-      for (int n = 0; n < TM * TN; ++n) {
-        if (!(shown >> n & 1)) s[n / TN][n % TN] = -INFINITY;
-      }
-    }
-
+    mask_scores<Tiles>(s, p, head, q0 + ty, k0 + tx, shown);
     next = next_tile<Tiles>(p, q0, k0 + BN, ty, tx);
     start_K(next.k0);
     cp_async_commit();
@@ -300,17 +319,8 @@ __global__ __launch_bounds__(
 #pragma unroll
     for (int c = 0; c < TD; c += 4) {
       const int d = tx * 4 + LANES * c;
-      Floats<4> four;
-#pragma unroll
-      for (int w = 0; w < 4; ++w) four.element[w] = acc_o[i][c + w] * inverse;
-      if (aligned && d + 4 <= p.Dv) {
-        *reinterpret_cast<Floats<4>*>(O + d) = four;
-      } else {
-#pragma unroll
-        for (int w = 0; w < 4; ++w) {
-          if (d + w < p.Dv) O[d + w] = four.element[w];
-        }
-      }
+      const float four[4] = {acc_o[i][c], acc_o[i][c + 1], acc_o[i][c + 2], acc_o[i][c + 3]};
+      store_4(O + d, p.Dv - d, aligned, four, inverse);
     }
     if (tx == 0) {
       const float lse = exponent_base(m[i]) * static_cast<float>(LN_2) + log(l[i]);
