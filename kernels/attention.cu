@@ -35,8 +35,8 @@
 // Idea     S = Q K^T by this project's first matmul, scale and mask, P = softmax(S), O = P V.
 // Changes  First rung.
 // Bytes    Per score (Nq * Nk of them per head), requested from global memory in addition to the
-//          matmuls' own: S written 4, masked 8, softmax 12 + 4, empty rows found 4, P read 4. flash:
-//          none. 16-bit types: P is rounded to them, 4 + 2.
+//          16 D of the products: S written 4, masked 8, softmax 8 + 4, empty rows found 4: 28.
+//          16-bit types: P is rounded to them, 4 + 2.
 // Shape    2 matmuls per batch, each over all heads; 3 more kernels in all. Scratch memory: 2 *
 //          B * H * Nq * Nk floats, 8 GiB at B = 4, H = 16, N = 4096; 16-bit types: 2 bytes more.
 // Trap     softmax makes a row of -inf NaN (0 / 0), as it should: the kernel after it, which knows

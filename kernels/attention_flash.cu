@@ -16,7 +16,8 @@
 //          BM        |  S, then P       |          keys in S and its D columns in acc_o;
 //          queries   +------------------+          ty picks the queries ty, ty + 8, ... : TM = 8
 //
-// Changes  vs naive: five kernels become one, and S lives in registers, P in shared memory.
+// Changes  vs warp_dot: a tile of scores at a time. A score is one lane's own sum, without shuffles;
+//          m, l and acc_o are corrected once per tile, and P passes through shared memory.
 // FLOP/B   Global: 4 BM BN D FLOP per 2 BN D floats of K and V = BM / 2 = 32.
 //          Shared, per thread and 4 steps of d or key: S 64 FMA per 10 loads of 16 B, acc_o (D =
 //          128) 256 FMA per 8 loads of 16 B and 32 of 4 B: 0.8 and 2 FLOP per byte.
@@ -27,8 +28,8 @@
 //          input), m is -inf, and 0 is subtracted instead.
 //          D is rounded up to 32, 64, 128 or 256: what is beyond it is 0, and computed.
 // Declines head dimensions above 256.
-// Next     Global loads are scalar, nothing is in flight while the block computes, and the tensor
-//          cores are idle.
+// Next     A thread's tiles of 8 x 2 scores read 10 numbers for 16 FMA; and nothing is in flight while
+//          the block computes.
 constexpr int FLASH_BM = 64;            // tunable: 32, 64
 constexpr int FLASH_BN = 32;            // tunable: 16, 32, 64
 constexpr int FLASH_NUM_THREADS = 128;  // tunable: 64, 128, 256

@@ -15,7 +15,7 @@
 // FLOP/B   Global: 4 BM BN D FLOP per 4 BN D bytes = BM = 128. Shared, D = 128: 4 * 32 * BN * D FLOP
 //          per warp and 4 BN D bytes of K and V and 64 D of Q: 26.
 // Shape    128 threads; 4 warps x 32 rows x 64 keys; D = 256: 256 threads, 8 warps x 16 rows, since
-//          32 rows of 256 columns would fill all registers. 34 / 68 / 132 KiB smem for D = 64 / 128 /
+//          32 rows of 256 columns would fill all registers. 36 / 68 / 132 KiB smem for D = 64 / 128 /
 //          256; 2 __syncthreads per tile.
 // Trap     exp2(slope s - slope m) in one FMA takes the maximum of the products, before they are
 //          scaled: for a negative scale their signs are flipped first.

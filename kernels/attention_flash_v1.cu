@@ -16,7 +16,8 @@
 // Changes  vs fused_row: a block has a head, not a query. K and V are read once, BN rows at a time;
 //          Q is read, and O, m and l are read and written, once for each tile of keys.
 // Bytes    Per score: 4 D / BN each for Q read, O read and O written, 12 at D = BN = 64 (fused_row:
-//          512): BN / 3 = 21 FLOP per byte.
+//          512): BN / 3 = 21 FLOP per byte. In addition all lanes of a warp read m and l, the same
+//          numbers: 4.
 // Shape    512 threads per head, 66.5 KiB smem at D = 64 and 64 x 64 tiles. 4 __syncthreads per
 //          tile, one more where a mask looks at pairs. Tiles without a visible pair are left out.
 //          Scratch memory: 8 bytes per query; 16-bit types: 4 Dv more, for O.

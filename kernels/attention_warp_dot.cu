@@ -10,17 +10,16 @@
 //          product over the lanes, added up by shuffles, and after each score m, l and o are
 //          corrected: o = alpha o + exp(s - m_new) v, with alpha = exp(m - m_new). (As in
 //          vectorquantized/100daysofcuda, day 31.)
-// Changes  vs flash: lanes split the columns of a score, not the keys. There is no tile of scores,
-//          and P needs no shared memory. m, l and o are corrected per score, not per tile.
-// FLOP/B   Global: BM / 2 = 32, as flash. Shared: K and V are read once for TM = 8 queries: 4 TM D
-//          FLOP per 8 D bytes = 4 (flash, D = 64: 1).
+// Changes  vs flash_v1: the loops are swapped. A block has a tile of queries, whose m, l and O stay
+//          in registers: B * H * Nq / 64 blocks instead of B * H. There is no tile of scores.
+// FLOP/B   Global: 4 BM BN D FLOP per 2 BN D floats of K and V = BM / 2 = 32. Shared: K and V are
+//          read once for TM = 8 queries: 4 TM D FLOP per 8 D bytes = 4.
 // Shape    256 threads, 64 queries by 32 keys, 16 KiB smem at D = 64. 2 __syncthreads per tile, one
 //          more where a mask looks at pairs. Tiles without a visible pair are not visited.
-// Trap     Slower than flash: per score a warp does 5 shuffles, 5 additions and 2 exp2 for D / 16 =
-//          4 FMA at D = 64, and shuffles have a quarter of the FMA's rate; flash: a shuffle per 64
-//          FMA, and an exp2 of the warp per 32 scores.
+// Trap     Per score a warp does 5 shuffles, 5 additions and 2 exp2 for D / 16 = 4 FMA at D = 64,
+//          and shuffles have a quarter of the FMA's rate.
 // Declines head dimensions above 256.
-// Next     The sums over d without shuffles: tensor cores.
+// Next     flash: lanes split the keys, and none of them needs another's part of a score.
 constexpr int WARP_DOT_BM = 64;            // tunable: 32, 64
 constexpr int WARP_DOT_BN = 32;            // tunable: 32, 64
 constexpr int WARP_DOT_NUM_THREADS = 256;  // tunable: 128, 256

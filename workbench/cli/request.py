@@ -98,7 +98,8 @@ def parser(operator: Operator) -> argparse.ArgumentParser:
         type=command.Whole(),
         metavar="BLOCKS",
         help="simulate so many blocks of each launch and scale what they count; "
-        f"default: {operator.sample_blocks} without --shape, with --shape all (0)",
+        f"default: {operator.sample_blocks} without --shape, more if their work differs; with "
+        "--shape all (0)",
     )
     made.add_argument("--target", choices=tuple(DEVICES), help="default: the GPU if there is one")
     made.add_argument(
@@ -191,7 +192,7 @@ def request(operator: Operator, arguments: Sequence[str] | None) -> Request:
     if asked.gpu and target == "gpu":
         raise UsageError(f"--gpu {asked.gpu}: estimates are for --target simulator")
     cases = choose_cases(operator, asked, target, 1 if explains else None)
-    sample = choose_sample(operator, asked, target)
+    sample = choose_sample(operator, asked, target, cases)
     gpu = GPUS[asked.gpu or DEFAULT_GPU]
     if target == "simulator":
         estimate.prepare(operator.name, gpu)
@@ -249,11 +250,13 @@ def choose_cases(
         raise UsageError(f"--{flag} {rest}") from error
 
 
-def choose_sample(operator: Operator, asked: argparse.Namespace, target: str) -> int:
+def choose_sample(
+    operator: Operator, asked: argparse.Namespace, target: str, cases: Sequence[Case]
+) -> int:
     """How many blocks of each launch to simulate, 0 for all. Raises UsageError."""
     if asked.sample is None:
         whole = target == "gpu" or asked.shape or asked.check is not None
-        return 0 if whole else operator.sample_blocks
+        return 0 if whole else operator.sampled(cases)
     if target == "gpu":
         raise UsageError("--sample is for --target simulator: a GPU runs every block")
     if asked.check is not None:

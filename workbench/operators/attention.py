@@ -421,10 +421,12 @@ OPERATOR = Operator(
         "B=1,H=8,Nq=1,Nk=1000,D=64,Hkv=2",
     ),
     default_dtypes=dict.fromkeys(("simulator", "gpu"), ("float32", "bfloat16")),
+    uneven=("causal", "window", "mask", "bias", "cu_seqlens_q"),
     edges=(
         ("B=1,H=2,Nq=70,Nk=139,D=32", "padded", "spiky"),
         ("B=2,H=2,Nq=70,Nk=100,D=64 causal", "mixed", "randn"),
         ("B=2,H=2,Nq=100,Nk=40,D=128 causal", "mixed_out", "randn"),
+        ("B=2,H=6,Nq=3,Nk=300,D=40,Hkv=2 causal", "padded", "randn"),
     ),
     baselines=(
         Baseline("efficient", _sdpa(SDPBackend.EFFICIENT_ATTENTION), _same_mask),

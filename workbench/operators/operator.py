@@ -196,6 +196,7 @@ def _as_filled(tensors: Tensors, case: Case) -> Tensors:
     return tensors
 
 
+UNEVEN = 12
 FLOAT32 = dict.fromkeys(DEVICES, ("float32",))
 
 
@@ -219,7 +220,8 @@ class Operator:
             bought for. The simulator runs ``sample_blocks`` of each of their launches.
         small: cases that the simulator runs whole in a moment; a rung is checked on them, and on
             ``edges``, where its defaults are sampled.
-        sample_blocks: enough for blocks that do the same work; more if their work differs.
+        sample_blocks: enough for blocks that do the same work.
+        uneven: options with which their work differs, so that UNEVEN times as many are needed.
         default_dtypes: the benchmark's dtypes by target.
         edges: small cases that a rung must pass before it is timed, as (text, layout, fill): no two
             sizes or strides equal, above one tile, no multiple of anything.
@@ -240,6 +242,7 @@ class Operator:
     defaults: Mapping[str, tuple[str, ...]]
     small: tuple[str, ...]
     sample_blocks: int = 2
+    uneven: tuple[str, ...] = ()
     equal: Mapping[str, str] = field(default_factory=dict)
     options: tuple[Option, ...] = ()
     layouts: Mapping[str, Layout] = field(default_factory=lambda: {"contiguous": Layout()})
@@ -269,6 +272,11 @@ class Operator:
         words += options.split() if isinstance(options, str) else options
         asked = parse_options(words, self.options)
         return Case(parse_shape(shape, self.sizes, self.options, self.equal), asked, **settings)
+
+    def sampled(self, cases: Sequence[Case]) -> int:
+        """How many blocks of each launch are enough for these cases."""
+        uneven = any(case.option(name) for case in cases for name in self.uneven)
+        return self.sample_blocks * (UNEVEN if uneven else 1)
 
     def edge_cases(self, dtype: str) -> list[Case]:
         """The cases of ``edges`` in a dtype."""
