@@ -30,6 +30,15 @@ SWAPPED = (
 UNGUARDED = (
     Edit(
         "attention",
+        "flash_registers",
+        "row < rows ? max(0, min(width, cols - d)) * 4 : 0",
+        "max(0, min(width, cols - d)) * 4",
+        tensor="q|k|v",
+        line_of="cp_async_16(tile",
+        file="attention_flash_registers.cu",
+    ),
+    Edit(
+        "attention",
         "blocked",
         "row < rows && col < cols ? static_cast<Number>(matrix[row * ld + col]) : Number(0)",
         "static_cast<Number>(matrix[row * ld + col])",
@@ -114,6 +123,13 @@ UNGUARDED = (
 )
 
 WRONG_FORMULA = (
+    Edit(
+        "attention",
+        "flash_registers",
+        "acc_o[i][c] *= alpha",
+        "acc_o[i][c] *= 1.0f",
+        file="attention_flash_registers.cu",
+    ),
     Edit(
         "attention",
         "blocked",

@@ -70,6 +70,7 @@ BARRIER_USERS = {
     "attention_flash_v1.cu": ("attention/flash_v1",),
     "attention_warp_dot.cu": ("attention/warp_dot",),
     "attention_flash.cu": ("attention/flash",),
+    "attention_flash_registers.cu": ("attention/flash_registers",),
     "attention_flash_mma.cu": ("attention/flash_mma",),
     "attention_flash_mma_pipelined.cu": ("attention/flash_mma_pipelined",),
     "attention_flash_split_kv.cu": ("attention/flash_split_kv",),
