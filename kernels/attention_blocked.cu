@@ -55,7 +55,7 @@ __global__ __launch_bounds__(BLOCKED_NUM_THREADS) void attention_blocked_scores_
 
   Number score = -INFINITY;
   uint64_t shown;
-  const auto pair = [&](int) { return Pair{query, key}; };
+  const auto pair = [=](int) { return Pair{query, key}; };
   if (any_visible<1>(p, head, q0, TILE, k0, TILE, pair, shown)) {
     Number acc = 0;
     for (int d0 = 0; d0 < p.D; d0 += TILE) {
@@ -119,7 +119,7 @@ __global__ __launch_bounds__(BLOCKED_NUM_THREADS) void attention_blocked_output_
   Number acc = 0;
   for (int k0 = 0; k0 < p.Nk; k0 += TILE) {
     uint64_t shown;
-    const auto pair = [&](int) { return Pair{query, k0 + tx}; };
+    const auto pair = [=](int) { return Pair{query, k0 + tx}; };
     if (!any_visible<1>(p, head, q0, TILE, k0, TILE, pair, shown)) continue;
     P_smem[ty][tx] = element<Number>(P_head, p.Nk, query, p.Nq, k0 + tx, p.Nk);
     V_smem[ty][tx] = element<Number>(head.V, p.v.row, k0 + ty, p.Nk, d, p.Dv);

@@ -96,6 +96,7 @@ __device__ __noinline__ void merge_warps(const Attention<T>& p, PackedRows<T> ro
     float base = -INFINITY, l = 0, weight[Smem::WARPS];
     for (const auto& share : smem.shares) base = fmaxf(base, share.base[row]);
     base = exponent_base(base);
+#pragma unroll
     for (int w = 0; w < Smem::WARPS; ++w) {
       weight[w] = ex2(smem.shares[w].base[row] - base);
       l += weight[w] * smem.shares[w].l[row];
@@ -106,6 +107,7 @@ __device__ __noinline__ void merge_warps(const Attention<T>& p, PackedRows<T> ro
     const int64_t index = part * p.heads() * p.Nq + head * p.Nq + query;  // of the partial result
     for (int d = threadIdx.x % 32; d < p.Dv; d += 32) {
       float sum = 0;
+#pragma unroll
       for (int w = 0; w < Smem::WARPS; ++w) sum += weight[w] * smem.shares[w].O[row][d];
       if (parts.O != nullptr) {
         parts.O[index * p.Dv + d] = sum * inverse;
@@ -177,6 +179,7 @@ __global__ __launch_bounds__(Shape::NUM_THREADS) void attention_flash_split_kv_k
       cp_async_wait<STAGES - 2>();
       __syncthreads();  // this trip's tiles are complete, and no warp still reads those before
       fill(stage == 0 ? STAGES - 1 : stage - 1, ahead);
+      ahead = visible_from(ahead + BN);
       const auto& [K_smem, V_smem] = smem.stages[stage];
       warp.multiply_q_k(smem.Q_smem, K_smem + warp_key * KTile::ROW_BYTES);
       scale.apply(warp);
@@ -187,7 +190,6 @@ __global__ __launch_bounds__(Shape::NUM_THREADS) void attention_flash_split_kv_k
       warp.multiply_p_v(V_smem + warp_key * VTile::ROW_BYTES);
       stage = stage == STAGES - 1 ? 0 : stage + 1;
       k0 = visible_from(k0 + BN);
-      ahead = visible_from(ahead + BN);
     }
 
     warp.add_sums();

@@ -37,6 +37,8 @@ FREE: dict[str, tuple[str, ...]] = {
     "--keys": ("", "x", "0", "-1", "4x", "1x2x3", "1.5", DIGITS, LONG, BYTES),
     "--tiles": ("", "4", "0,1", "1,2,3", "x,y", DIGITS, LONG, BYTES),
     "--shape": SHAPES,
+    "-br": ("x", "1e999", LONG, BYTES),
+    "-bc": ("x", "1e999", LONG, BYTES),
     "--option": ("nonsense", "scale=1e999", LONG, BYTES),
     "--layout": ("nonsense", LONG, BYTES),
     "--dtype": ("float7", LONG, BYTES),

@@ -50,7 +50,9 @@ def test_causal_blocks_are_sampled_well_enough():
     text = "B=1,H=4,Nq=1024,Nk=1024,D=64 causal"
     only = {"names": ["flash"]}
     whole = simulated(operator, text, sample=0, **only)["flash"].counters
-    sample = simulated(operator, text, sample=operator.sampled([operator.case(text)]), **only)["flash"].counters
+    sample = simulated(operator, text, sample=operator.sampled([operator.case(text)]), **only)[
+        "flash"
+    ].counters
     assert sample["flops"] == pytest.approx(whole["flops"], rel=0.15)
 
 

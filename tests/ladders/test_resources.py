@@ -74,12 +74,28 @@ MACHINE_CODE = {
     "matmul_mma": ("mma_kernel<bf16", {("HMMA", 0), ("LDSM", 16), ("LDG", 16), ("STS", 16)}),
     "matmul_mma_swizzled": ("mma_swizzled_kernel<bf16", {("HMMA", 0), ("LDSM", 16)}),
     "matmul_mma_pipelined": ("mma_pipelined_kernel<bf16", {("HMMA", 0), ("LDGSTS", 16)}),
+    "attention_flash_registers": (
+        "flash_registers_kernel",
+        {("LDS", 16), ("LDGSTS", 16)},
+    ),
+    "attention_flash_mma": (
+        "flash_mma_kernel",
+        {("HMMA", 0), ("LDSM", 16), ("LDGSTS", 16)},
+    ),
+    "attention_flash_mma_pipelined": (
+        "flash_mma_pipelined_kernel",
+        {("HMMA", 0), ("LDSM", 16), ("LDGSTS", 16)},
+    ),
+    "attention_flash_split_kv": (
+        "flash_split_kv_kernel",
+        {("HMMA", 0), ("LDSM", 16), ("LDGSTS", 16)},
+    ),
     "matmul_mma_tuned": ("mma_tuned_kernel<bf16", {("HMMA", 0), ("LDSM", 16), ("LDGSTS", 16)}),
 }
 
 
 @pytest.mark.parametrize("file", MACHINE_CODE)
-def test_the_machine_code_of_matmul_has(file: str) -> None:
+def test_the_machine_code_has(file: str) -> None:
     kernel, wanted = MACHINE_CODE[file]
     found = resources.of_file(kernels_dir() / f"{file}.cu", "90a")
     named = {name: kept for name, kept in found.items() if kernel in name}

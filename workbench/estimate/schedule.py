@@ -23,6 +23,7 @@ LOOP_TRIPS = 16  # rounds of an inner loop per outer round, if nothing tells
 STORE_CYCLES = 15  # until a store has read its registers
 OTHER_CYCLES = 25  # latency of what is not in the table: special registers, constants
 MOST_PER_PTX = 1.25  # machine instructions per PTX instruction, at most: more were jumped over
+BUSIEST = 2.0  # instructions of the busiest warp, over those of the average: no more than that
 # What masks and bounds are made of, in machine code and in PTX: often jumped over, and counted
 # separately for that.
 DECISIONS = ("SEL", "FSEL", "FSETP", "ISETP", "LOP3", "PLOP3")
@@ -86,7 +87,7 @@ def code_of(launch: simulator.Launch, machine: Sequence[Region], warps: int, gpu
             special=share * units["special"],
             shuffles=share * units["SHFL"],
         ),
-        walk=share * max(walk, issued),
+        walk=min(1.0, BUSIEST * share) * max(walk, issued),
         load_width=_width("LDS", machine, trips),
         store_width=_width("STS", machine, trips),
         wgmma=any(op.name == "HGMMA" for region in machine for op in region.ops),

@@ -153,7 +153,7 @@ def simulate(
 
 def _with_scratch(row: Row, target: str) -> Row:
     """The row with the scratch memory of the last launch among its counters."""
-    scratch = {"scratch_bytes": builds.extension(target).scratch_bytes()}
+    scratch = {"scratch_bytes": builds.scratch_bytes(target)}
     return dataclasses.replace(row, counters={**row.counters, **scratch})
 
 

@@ -96,6 +96,12 @@ def refresh(target: str) -> Extension:
         return _current[target]
 
 
+def scratch_bytes(target: str) -> int:
+    """The scratch memory of this thread's last launch; 0 if there was none."""
+    with _lock:
+        return _current[target].scratch_bytes() if target in _current else 0
+
+
 def reset() -> None:
     """Forget the current builds: the next use rebuilds what was edited."""
     with _lock:

@@ -53,14 +53,16 @@ class Edit:
         return {rung if "/" in rung else f"{self.op}/{rung}" for rung in rungs}
 
     def apply(self, text: str) -> str:
-        start = self._find(text, self.behind, 0)
-        at = self._find(text, self.old, start)
+        at = self._find(text, self.old, self._start(text))
         return text[:at] + self.new + text[at + len(self.old) :]
 
     def line(self, text: str) -> int:
         """The line at fault, the same before and after the edit."""
-        start = self._find(text, self.behind, 0)
-        return text.count("\n", 0, self._find(text, self.line_of or self.old, start)) + 1
+        at = self._find(text, self.line_of or self.old, self._start(text))
+        return text.count("\n", 0, at) + 1
+
+    def _start(self, text: str) -> int:
+        return self._find(text, self.behind, 0) + len(self.behind)
 
     def _find(self, text: str, part: str, start: int) -> int:
         at = text.find(part, start)

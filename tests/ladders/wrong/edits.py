@@ -95,18 +95,24 @@ def barriers() -> tuple[Edit, ...]:
     edits = []
     for file, rungs in BARRIER_USERS.items():
         text = (kernels_dir() / file).read_text()
-        before = 0  # the end of the barrier before: barriers may be textually identical
         for match in BARRIER.finditer(text):
             checked, *others = [r for r in rungs if _in_kernel(text, match.start(), r)] or rungs
             op, _, rung = checked.partition("/")
-            behind = text[max(before, match.start() - 200) : match.start()]
-            before = match.end()
+            behind = _before(text, match.start())
             shape = attention.NO_KEYS if "even without a tile" in match[0] else _shape(op, rung)
             edits.append(
                 Edit(op, rung, match[0], "", behind, tuple(others), shape=shape, file=file)
             )
     assert len(edits) >= 18
     return tuple(edits)
+
+
+def _before(text: str, at: int) -> str:
+    """What stands before a position, as much as nowhere else does: barriers look alike."""
+    length = 200
+    while text.count(text[max(0, at - length) : at]) > 1:
+        length *= 2
+    return text[max(0, at - length) : at]
 
 
 def _in_kernel(text: str, at: int, rung: str) -> bool:
