@@ -70,7 +70,7 @@ struct alignas(4 * COUNT) Floats {
   float element[COUNT];
 };
 
-__device__ static Floats<4> load_4(const float* src) {
+__device__ inline Floats<4> load_4(const float* src) {
   return *reinterpret_cast<const Floats<4>*>(src);
 }
 
@@ -178,153 +178,155 @@ __global__ __launch_bounds__(
     Tiles::NUM_THREADS,
     Tiles::BLOCKS) void attention_flash_registers_kernel(const __grid_constant__ Attention<float> p,
                                                          const bool aligned) {
-  constexpr int D = Tiles::D, BM = Tiles::BM, BN = Tiles::BN, LANES = Tiles::LANES;
-  constexpr int TM = Tiles::TM, TN = Tiles::TN, TD = Tiles::TD;
-  constexpr int GROUPS = Tiles::GROUPS, CHUNK = Tiles::CHUNK, NUM_THREADS = Tiles::NUM_THREADS;
-  extern __shared__ float4 smem[];  // float4 for its alignment
-  auto& [Q_smem, K_smem, V_smem, P_smem] = *reinterpret_cast<Tiles*>(smem);
+  if constexpr (SINCE_SM_80) {
+    constexpr int D = Tiles::D, BM = Tiles::BM, BN = Tiles::BN, LANES = Tiles::LANES;
+    constexpr int TM = Tiles::TM, TN = Tiles::TN, TD = Tiles::TD;
+    constexpr int GROUPS = Tiles::GROUPS, CHUNK = Tiles::CHUNK, NUM_THREADS = Tiles::NUM_THREADS;
+    extern __shared__ float4 smem[];  // float4 for its alignment
+    auto& [Q_smem, K_smem, V_smem, P_smem] = *reinterpret_cast<Tiles*>(smem);
 
-  // Prologue: which queries are this block's, and Q. Under a causal mask the last queries see most
-  // keys: their blocks start first, so that none of them is left over at the end.
-  const int lane = threadIdx.x % 32;
-  const int tx = lane / 2 % LANES;
-  const int ty = threadIdx.x / 32 * Tiles::WM + lane / (2 * LANES) * 2 + lane % 2;
-  const int q_tiles = ceil_div(p.Nq, BM);
-  const Head<float> head = p.head(blockIdx.x / q_tiles);
-  const int q0 = (q_tiles - 1 - blockIdx.x % q_tiles) * BM;
+    // Prologue: which queries are this block's, and Q. Under a causal mask the last queries see most
+    // keys: their blocks start first, so that none of them is left over at the end.
+    const int lane = threadIdx.x % 32;
+    const int tx = lane / 2 % LANES;
+    const int ty = threadIdx.x / 32 * Tiles::WM + lane / (2 * LANES) * 2 + lane % 2;
+    const int q_tiles = ceil_div(p.Nq, BM);
+    const Head<float> head = p.head(blockIdx.x / q_tiles);
+    const int q0 = (q_tiles - 1 - blockIdx.x % q_tiles) * BM;
 
-  // Row i of these belongs to query q0 + ty + GROUPS * i.
-  float acc_o[TM][TD] = {};
-  float m[TM];       // maximum of the scores so far, in units of log2
-  float l[TM] = {};  // this lane's part of the sum of exp2(score - m)
+    // Row i of these belongs to query q0 + ty + GROUPS * i.
+    float acc_o[TM][TD] = {};
+    float m[TM];       // maximum of the scores so far, in units of log2
+    float l[TM] = {};  // this lane's part of the sum of exp2(score - m)
 #pragma unroll
-  for (int i = 0; i < TM; ++i) m[i] = -INFINITY;
+    for (int i = 0; i < TM; ++i) m[i] = -INFINITY;
 
-  const auto start_K = [&](int k0) {
-    if (k0 >= p.Nk) return;
-    start_copy<Tiles>(K_smem, {head.K + k0 * p.k.row, p.k.row, p.Nk - k0, p.D, aligned});
-  };
-  start_copy<Tiles>(Q_smem, {head.Q + q0 * p.q.row, p.q.row, p.Nq - q0, p.D, aligned});
-  NextTile next = next_tile<Tiles>(p, q0, 0, ty, tx);
-  start_K(next.k0);
-  cp_async_commit();
-  cp_async_wait<0>();
-  __syncthreads();  // Q is complete
-  const float scale_log2 = p.scale * static_cast<float>(LOG2_E);
-  for (int i = threadIdx.x; i < BM * D; i += NUM_THREADS) Q_smem[i / D][i % D] *= scale_log2;
-
-  // Mainloop, a tile of keys per trip: S = Q K^T, S becomes P, acc_o += P V.
-  while (next.k0 < p.Nk) {
-    const auto [k0, shown] = next;
-    cp_async_wait<0>();
-    __syncthreads();  // K, and Q before the first trip, are complete; no warp still reads V
-    start_copy<Tiles>(V_smem, {head.V + k0 * p.v.row, p.v.row, p.Nk - k0, p.Dv, aligned});
-    cp_async_commit();
-
-    // S, in units of log2. 4 steps of d per trip: TM + TN loads for 4 TM TN FMA.
-    float s[TM][TN] = {};
-#pragma unroll REGISTERS_UNROLL
-    for (int d = 0; d < D; d += 4) {
-      Floats<4> Q_frag[TM];
-#pragma unroll
-      for (int i = 0; i < TM; ++i) Q_frag[i] = load_4(&Q_smem[ty + GROUPS * i][d]);
-#pragma unroll
-      for (int j = 0; j < TN; ++j) {
-        const Floats<4> K_frag = load_4(&K_smem[tx + LANES * j][d]);
-#pragma unroll
-        for (int i = 0; i < TM; ++i) {
-#pragma unroll
-          for (int u = 0; u < 4; ++u) s[i][j] += Q_frag[i].element[u] * K_frag.element[u];
-        }
-      }
-    }
-    cp_async_wait<0>();
-    __syncthreads();  // V is complete; no warp still reads K
-
-    mask_scores<Tiles>(s, p, head, q0 + ty, k0 + tx, shown);
-    next = next_tile<Tiles>(p, q0, k0 + BN, ty, tx);
+    const auto start_K = [&](int k0) {
+      if (k0 >= p.Nk) return;
+      start_copy<Tiles>(K_smem, {head.K + k0 * p.k.row, p.k.row, p.Nk - k0, p.D, aligned});
+    };
+    start_copy<Tiles>(Q_smem, {head.Q + q0 * p.q.row, p.q.row, p.Nq - q0, p.D, aligned});
+    NextTile next = next_tile<Tiles>(p, q0, 0, ty, tx);
     start_K(next.k0);
     cp_async_commit();
+    cp_async_wait<0>();
+    __syncthreads();  // Q is complete
+    const float scale_log2 = p.scale * static_cast<float>(LOG2_E);
+    for (int i = threadIdx.x; i < BM * D; i += NUM_THREADS) Q_smem[i / D][i % D] *= scale_log2;
 
-    // Online softmax, as in flash: S becomes P.
-#pragma unroll
-    for (int i = 0; i < TM; ++i) {
-      float m_new = m[i];
-#pragma unroll
-      for (int j = 0; j < TN; ++j) m_new = max(m_new, s[i][j]);
-#pragma unroll
-      for (int step = LANES; step > 1; step /= 2) {  // tx is all bits of the lane but the lowest
-        m_new = max(m_new, __shfl_xor_sync(ALL_LANES, m_new, step));
-      }
-      const float base = exponent_base(m_new);
-      const float alpha = m_new > m[i] ? ex2(m[i] - base) : 1.0f;
-      m[i] = m_new;
-      l[i] *= alpha;
-#pragma unroll
-      for (int c = 0; c < TD; ++c) acc_o[i][c] *= alpha;
-#pragma unroll
-      for (int j = 0; j < TN; ++j) {
-        s[i][j] = ex2(s[i][j] - base);
-        l[i] += s[i][j];
-      }
-    }
+    // Mainloop, a tile of keys per trip: S = Q K^T, S becomes P, acc_o += P V.
+    while (next.k0 < p.Nk) {
+      const auto [k0, shown] = next;
+      cp_async_wait<0>();
+      __syncthreads();  // K, and Q before the first trip, are complete; no warp still reads V
+      start_copy<Tiles>(V_smem, {head.V + k0 * p.v.row, p.v.row, p.Nk - k0, p.Dv, aligned});
+      cp_async_commit();
 
-    // acc_o += P V, a chunk of keys after the other: slot tx * CHUNK + j of P_smem is the lane's
-    // j-th key of the chunk. 4 slots per trip: TM + TD loads for 4 TM TD FMA.
+      // S, in units of log2. 4 steps of d per trip: TM + TN loads for 4 TM TN FMA.
+      float s[TM][TN] = {};
+#pragma unroll REGISTERS_UNROLL
+      for (int d = 0; d < D; d += 4) {
+        Floats<4> Q_frag[TM];
 #pragma unroll
-    for (int j0 = 0; j0 < TN; j0 += CHUNK) {
-      __syncwarp();  // no lane still reads P
+        for (int i = 0; i < TM; ++i) Q_frag[i] = load_4(&Q_smem[ty + GROUPS * i][d]);
+#pragma unroll
+        for (int j = 0; j < TN; ++j) {
+          const Floats<4> K_frag = load_4(&K_smem[tx + LANES * j][d]);
+#pragma unroll
+          for (int i = 0; i < TM; ++i) {
+#pragma unroll
+            for (int u = 0; u < 4; ++u) s[i][j] += Q_frag[i].element[u] * K_frag.element[u];
+          }
+        }
+      }
+      cp_async_wait<0>();
+      __syncthreads();  // V is complete; no warp still reads K
+
+      mask_scores<Tiles>(s, p, head, q0 + ty, k0 + tx, shown);
+      next = next_tile<Tiles>(p, q0, k0 + BN, ty, tx);
+      start_K(next.k0);
+      cp_async_commit();
+
+      // Online softmax, as in flash: S becomes P.
 #pragma unroll
       for (int i = 0; i < TM; ++i) {
-        Floats<CHUNK> probs;
+        float m_new = m[i];
 #pragma unroll
-        for (int j = 0; j < CHUNK; ++j) probs.element[j] = s[i][j0 + j];
-        *reinterpret_cast<Floats<CHUNK>*>(&P_smem[ty + GROUPS * i][tx * CHUNK]) = probs;
+        for (int j = 0; j < TN; ++j) m_new = max(m_new, s[i][j]);
+#pragma unroll
+        for (int step = LANES; step > 1; step /= 2) {  // tx is all bits of the lane but the lowest
+          m_new = max(m_new, __shfl_xor_sync(ALL_LANES, m_new, step));
+        }
+        const float base = exponent_base(m_new);
+        const float alpha = m_new > m[i] ? ex2(m[i] - base) : 1.0f;
+        m[i] = m_new;
+        l[i] *= alpha;
+#pragma unroll
+        for (int c = 0; c < TD; ++c) acc_o[i][c] *= alpha;
+#pragma unroll
+        for (int j = 0; j < TN; ++j) {
+          s[i][j] = ex2(s[i][j] - base);
+          l[i] += s[i][j];
+        }
       }
-      __syncwarp();  // P is complete
+
+      // acc_o += P V, a chunk of keys after the other: slot tx * CHUNK + j of P_smem is the lane's
+      // j-th key of the chunk. 4 slots per trip: TM + TD loads for 4 TM TD FMA.
+#pragma unroll
+      for (int j0 = 0; j0 < TN; j0 += CHUNK) {
+        __syncwarp();  // no lane still reads P
+#pragma unroll
+        for (int i = 0; i < TM; ++i) {
+          Floats<CHUNK> probs;
+#pragma unroll
+          for (int j = 0; j < CHUNK; ++j) probs.element[j] = s[i][j0 + j];
+          *reinterpret_cast<Floats<CHUNK>*>(&P_smem[ty + GROUPS * i][tx * CHUNK]) = probs;
+        }
+        __syncwarp();  // P is complete
 #pragma unroll 1
-      for (int slot = 0; slot < Tiles::SLOTS; slot += 4) {
-        Floats<4> P_frag[TM];
+        for (int slot = 0; slot < Tiles::SLOTS; slot += 4) {
+          Floats<4> P_frag[TM];
 #pragma unroll
-        for (int i = 0; i < TM; ++i) P_frag[i] = load_4(&P_smem[ty + GROUPS * i][slot]);
+          for (int i = 0; i < TM; ++i) P_frag[i] = load_4(&P_smem[ty + GROUPS * i][slot]);
 #pragma unroll
-        for (int u = 0; u < 4; ++u) {
-          const int key = slot / CHUNK + u / CHUNK + LANES * (j0 + u % CHUNK);
+          for (int u = 0; u < 4; ++u) {
+            const int key = slot / CHUNK + u / CHUNK + LANES * (j0 + u % CHUNK);
 #pragma unroll
-          for (int c = 0; c < TD; c += 4) {
-            const Floats<4> V_frag = load_4(&V_smem[key][tx * 4 + LANES * c]);
+            for (int c = 0; c < TD; c += 4) {
+              const Floats<4> V_frag = load_4(&V_smem[key][tx * 4 + LANES * c]);
 #pragma unroll
-            for (int i = 0; i < TM; ++i) {
+              for (int i = 0; i < TM; ++i) {
 #pragma unroll
-              for (int w = 0; w < 4; ++w) {
-                acc_o[i][c + w] += P_frag[i].element[u] * V_frag.element[w];
+                for (int w = 0; w < 4; ++w) {
+                  acc_o[i][c + w] += P_frag[i].element[u] * V_frag.element[w];
+                }
               }
             }
           }
         }
       }
     }
-  }
 
-  // Epilogue: add up the partial sums of a query, normalise O, convert LSE from base 2.
+    // Epilogue: add up the partial sums of a query, normalise O, convert LSE from base 2.
 #pragma unroll
-  for (int i = 0; i < TM; ++i) {
+    for (int i = 0; i < TM; ++i) {
 #pragma unroll
-    for (int step = LANES; step > 1; step /= 2) l[i] += __shfl_xor_sync(ALL_LANES, l[i], step);
-    const int query = q0 + ty + GROUPS * i;
-    if (query >= p.Nq) continue;
-    const bool sees_none = l[i] == 0;  // every score so far was -inf
-    const float inverse = sees_none ? 0.0f : 1 / l[i];
-    float* O = head.O + query * p.o.row;
+      for (int step = LANES; step > 1; step /= 2) l[i] += __shfl_xor_sync(ALL_LANES, l[i], step);
+      const int query = q0 + ty + GROUPS * i;
+      if (query >= p.Nq) continue;
+      const bool sees_none = l[i] == 0;  // every score so far was -inf
+      const float inverse = sees_none ? 0.0f : 1 / l[i];
+      float* O = head.O + query * p.o.row;
 #pragma unroll
-    for (int c = 0; c < TD; c += 4) {
-      const int d = tx * 4 + LANES * c;
-      const float four[4] = {acc_o[i][c], acc_o[i][c + 1], acc_o[i][c + 2], acc_o[i][c + 3]};
-      store_4(O + d, p.Dv - d, aligned, four, inverse);
-    }
-    if (tx == 0) {
-      const float lse = exponent_base(m[i]) * static_cast<float>(LN_2) + log(l[i]);
-      head.LSE[query] = sees_none ? -INFINITY : lse;
+      for (int c = 0; c < TD; c += 4) {
+        const int d = tx * 4 + LANES * c;
+        const float four[4] = {acc_o[i][c], acc_o[i][c + 1], acc_o[i][c + 2], acc_o[i][c + 3]};
+        store_4(O + d, p.Dv - d, aligned, four, inverse);
+      }
+      if (tx == 0) {
+        const float lse = exponent_base(m[i]) * static_cast<float>(LN_2) + log(l[i]);
+        head.LSE[query] = sees_none ? -INFINITY : lse;
+      }
     }
   }
 }

