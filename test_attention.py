@@ -115,6 +115,11 @@ MASKS = (
     *_cases(
         _shape(1, 1, 70, 150, 64), options=("window=200 log2_stride=6", "window=10 log2_stride=10")
     ),
+    *_cases(
+        _shape(1, 4, 3, 900, 64, Hkv=1),  # few queries, for a rung that divides the keys
+        options=("window=50 causal", "window=9 log2_stride=4", "window=40 none_front",
+                 "causal none_front"),
+    ),
     *_cases(_shape(2, 2, 48, 96, 32), options=("mask", "mask causal", "bias", "bias window=20")),
 )  # fmt: skip
 

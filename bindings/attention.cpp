@@ -66,7 +66,7 @@ Sync sync_of(Call& call) {
 }
 
 // An option that is a whole number from `least` to `most`.
-int whole(Call& call, const char* name, double least, double most) {
+int whole(Call& call, const char* name, int64_t least, int64_t most) {
   const double number = call.number(name, 0);
   if (number >= least && number <= most && number == std::trunc(number)) {
     return static_cast<int>(number);
@@ -103,11 +103,11 @@ MaskRule rule_of(Call& call, const Arg& q, const Arg& k) {
 View starts_of(const Arg& starts, const Arg& of, const char* of_name) {
   check_dtype(starts, "int32");
   check_rank(starts, 1, 1);
-  if (starts.size(1) < 2) starts.reject(starts.name, " must have a start and an end at least");
+  if (starts.size(1) < 2) starts.reject(starts.name, " must hold at least a start and an end");
   check_rows_contiguous(starts);
   if (of.rank() == 4 && of.size(4) != 1) {
-    of.reject("with ", starts.name, " the sequences follow each other along N, and ", of_name,
-              " has batch size 1");
+    of.reject("with ", starts.name, " the sequences follow each other along N, so ", of_name,
+              " must have batch size 1");
   }
   return view_of(starts);
 }

@@ -228,12 +228,21 @@ __device__ Number exponent_base(Number m) {
 // ------------------------------------------------------------------------------------------------
 // Tiles of scores: queries q0 .. q1 - 1 by keys k0 .. k1 - 1
 
-// Which pairs of a tile are visible; `some`, if one has to look at each.
+// Which pairs of a tile are visible; `some`, if one has to look at each: it may turn out to be none.
 enum class Visible { none, some, all };
 
 template <class T>
 __device__ Visible visible(const Attention<T>& p, int q0, int q1, int k0, int k1) {
-  const bool looks = p.rule.windowed || p.mask.shown != nullptr || p.mask.bias != nullptr;
+  bool looks = p.mask.shown != nullptr || p.mask.bias != nullptr;
+  if (p.rule.windowed && p.rule.q_width == 0) {
+    // Distances are largest from the last query to the first key.
+    const int most = p.rule.columns.distance(q1 - 1, k0);
+    const int least = p.rule.columns.distance(q0, k1 - 1);
+    if (least > p.rule.reach || most < -p.rule.reach) return Visible::none;
+    looks |= p.rule.between != 0 || least < -p.rule.reach || most > p.rule.reach;
+  } else {
+    looks |= p.rule.windowed;
+  }
   if (p.rule.causal) {
     // The last query sees most, of the keys the first is seen by most.
     if (!p.rule.distance(q1 - 1, k0).is_after()) return Visible::none;

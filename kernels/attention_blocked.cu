@@ -13,8 +13,8 @@
 //          the first one, and LSE and rows of -inf of the softmax: five kernels become three.
 // Bytes    Per score, requested of global memory at D = 64, 52 in all: S written 4, softmax 12 read
 //          and 4 written, P read 4 for each TILE columns of V, 8; Q, K and V 4 D / TILE each, 24.
-//          naive: 1,052. A mask saves the products of hidden tiles, but not
-//          their bytes of S: they are written, as -inf, and read by the softmax like any other.
+//          naive: 1,052. A mask saves the products of hidden tiles, but not their bytes of S: they
+//          are written, as -inf, and read by the softmax like any other.
 // Shape    Products: 1,024 threads, 8.1 KiB smem, 2 __syncthreads per tile, one more where a mask
 //          looks at pairs. Softmax: 256 threads per row. Scratch memory: B * H * Nq * Nk floats, 4
 //          GiB at B = 4, H = 16, N = 4096: half of naive's.

@@ -77,20 +77,32 @@ __global__ __launch_bounds__(Shape::NUM_THREADS) void attention_flash_mma_kernel
 }
 
 template <class Shape>
+constexpr int FLASH_MMA_BYTES = Shape::QTile::BYTES + Shape::KTile::BYTES + Shape::VTile::BYTES;
+
+template <class Shape>
 static void launch_flash_mma(const AttentionProblem& p, cudaStream_t stream) {
-  constexpr int SMEM_BYTES = Shape::QTile::BYTES + Shape::KTile::BYTES + Shape::VTile::BYTES;
-  launch_blocks<Shape>(p, "flash_mma", attention_flash_mma_kernel<Shape>, SMEM_BYTES, stream);
+  launch_blocks<Shape>(p, "flash_mma", attention_flash_mma_kernel<Shape>, FLASH_MMA_BYTES<Shape>,
+                       stream);
+}
+
+// Calls run with a value of the Shape for the problem's type and head dimensions.
+template <class Run>
+static void with_flash_mma_shape(const AttentionProblem& p, Run run) {
+  with_16_bit_type(p, [&](auto type) {
+    using T = decltype(type);
+    if (larger_D(p) <= 64) return run(FlashMmaShape<T, 64>());
+    if (larger_D(p) <= 128) return run(FlashMmaShape<T, 128>());
+    run(FlashMmaShape<T, 256>());
+  });
 }
 
 const char* attention_flash_mma_declines(const AttentionProblem& p) {
-  return declines_long_rows(p);
+  if (const char* why = declines_long_rows(p)) return why;
+  int needed = 0;
+  with_flash_mma_shape(p, [&](auto shape) { needed = FLASH_MMA_BYTES<decltype(shape)>; });
+  return declines_shared_memory(needed);
 }
 
 void attention_flash_mma(const AttentionProblem& p, cudaStream_t stream) {
-  with_16_bit_type(p, [&](auto type) {
-    using T = decltype(type);
-    if (larger_D(p) <= 64) return launch_flash_mma<FlashMmaShape<T, 64>>(p, stream);
-    if (larger_D(p) <= 128) return launch_flash_mma<FlashMmaShape<T, 128>>(p, stream);
-    launch_flash_mma<FlashMmaShape<T, 256>>(p, stream);
-  });
+  with_flash_mma_shape(p, [&](auto shape) { launch_flash_mma<decltype(shape)>(p, stream); });
 }

@@ -18,8 +18,8 @@
 // Trap     The copy into a stage starts after the barrier of the next trip: before it, a slow warp
 //          may still read what it overwrites.
 // Declines GPUs whose shared memory does not hold as many blocks: an A100 for D above 64.
-// Next     One warp waits for its own softmax before it multiplies again, and mma.sync itself tops out
-//          at about 63% of what wgmma reaches.
+// Next     A warp waits for its own softmax before it multiplies again; and on Hopper mma.sync is the
+//          slower of two ways to reach the tensor cores: wgmma reads whole tiles from shared memory.
 constexpr int FLASH_MMA_PIPELINED_BM = 128;  // tunable: 64, 128
 constexpr int FLASH_MMA_PIPELINED_BN = 64;   // tunable: 32, 64
 

@@ -75,7 +75,7 @@ __device__ inline Floats<4> load_4(const float* src) {
 }
 
 // Rows 0 .. rows - 1 and columns 0 .. cols - 1 of a matrix, from src on.
-struct Part {
+struct MatrixPart {
   const float* src;
   int64_t ld;
   int rows, cols;
@@ -86,7 +86,7 @@ struct Part {
 // nothing to a product.
 template <class Tiles>
 __device__ __noinline__ void start_copy_of_edge(float* tile, int tile_rows, int tile_ld,
-                                                Part part) {
+                                                MatrixPart part) {
   const auto [src, ld, rows, cols, aligned] = part;
   const int width = aligned ? 4 : 1;
   for (int i = threadIdx.x * width; i < tile_rows * Tiles::D; i += Tiles::NUM_THREADS * width) {
@@ -102,7 +102,7 @@ __device__ __noinline__ void start_copy_of_edge(float* tile, int tile_rows, int 
 
 // Starts copying a part to the tile: adjacent threads copy adjacent 16 bytes.
 template <class Tiles, int ROWS, int LENGTH>
-__device__ void start_copy(float (&tile)[ROWS][LENGTH], const Part& part) {
+__device__ void start_copy(float (&tile)[ROWS][LENGTH], const MatrixPart& part) {
   constexpr int ALONG = Tiles::D / 4, APART = Tiles::NUM_THREADS / ALONG;
   static_assert(Tiles::NUM_THREADS % ALONG == 0 && ROWS % APART == 0, "threads share evenly");
   if (!part.aligned || part.rows < ROWS || part.cols != Tiles::D) {
@@ -128,7 +128,7 @@ __device__ __noinline__ NextTile next_tile(const Attention<float>& p, int q0, in
   const Head<float> head = p.head(blockIdx.x / ceil_div(p.Nq, Tiles::BM));
   uint64_t shown = 0;
   for (; k0 < p.Nk; k0 += Tiles::BN) {
-    const auto pair = [&](int n) {
+    const auto pair = [=](int n) {
       return Pair{q0 + ty + Tiles::GROUPS * (n / Tiles::TN),
                   k0 + tx + Tiles::LANES * (n % Tiles::TN)};
     };

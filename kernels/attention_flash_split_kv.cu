@@ -15,7 +15,9 @@
 //          read once for the group; STAGES.
 // Bytes    K and V, 2 (D + Dv) per key and head of keys, once. Per part and row 4 Dv written, 4 Dv
 //          read: at 256 keys per part and 8 rows, 6% more.
-// Shape    128 threads, 96 KiB smem for D = 128; 2 blocks per SM: 128 KiB in flight.
+// Shape    128 threads; 100 KiB smem for D = 64 and 128, of which 64 are in flight, and 2 blocks per
+//          SM; 136 KiB for D = 256. Scratch memory, if there is more than one part: 4 (Dv + 1) bytes
+//          per part and row.
 // Trap     A part without a visible key has LSE = -inf: its weight is exp(-inf - LSE) = 0, unless all
 //          parts are so, and LSE too.
 // Declines more than 64 rows: they fill tiles of their own.
@@ -254,11 +256,13 @@ static int choose_parts(int64_t blocks, int tiles, int slots) {
   return parts;
 }
 
-static int multiprocessors() {
-  int device = 0, count = 0;
+// How many blocks run at a time on the whole GPU: two on an SM, if its shared memory holds them.
+static int blocks_at_once(int smem_bytes) {
+  int device = 0, count = 0, bytes = 0;
   CUDA_CHECK(cudaGetDevice(&device));
   CUDA_CHECK(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device));
-  return count;
+  CUDA_CHECK(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device));
+  return count * (2 * smem_bytes <= bytes ? 2 : 1);
 }
 
 template <class Shape>
@@ -268,21 +272,16 @@ static void launch_flash_split_kv(const AttentionProblem& problem, cudaStream_t 
   const int64_t rows = p.heads() * p.Nq;
   if (rows == 0) return;
   const int64_t kv_heads = p.heads() / p.group;
-  if (kv_heads > MAX_GRID_YZ) {
-    throw LaunchError("attention flash_split_kv: B * Hkv is above %d",
-                      static_cast<int>(MAX_GRID_YZ));
-  }
   const int row_tiles = ceil_div(p.group * p.Nq, 16), tiles = ceil_div(p.Nk, Shape::BN);
-  constexpr int PER_SM = Shape::D == 256 ? 1 : 2;
+  constexpr int SMEM_BYTES = sizeof(SplitSmem<Shape>);
   Parts parts = {};
-  parts.count = choose_parts(kv_heads * row_tiles, tiles, multiprocessors() * PER_SM);
+  parts.count = choose_parts(kv_heads * row_tiles, tiles, blocks_at_once(SMEM_BYTES));
   parts.tile_count = max(1, ceil_div(tiles, parts.count));
   if (parts.count > 1) {
     parts.O = static_cast<float*>(problem.workspace(parts.count * rows * p.Dv * sizeof(float)));
     parts.LSE = static_cast<float*>(problem.workspace(parts.count * rows * sizeof(float)));
   }
   const auto kernel = attention_flash_split_kv_kernel<Shape>;
-  constexpr int SMEM_BYTES = sizeof(SplitSmem<Shape>);
   allow_shared_memory(kernel, SMEM_BYTES);
   const dim3 grid(parts.count, row_tiles, static_cast<unsigned>(kv_heads));
   kernel<<<grid, Shape::NUM_THREADS, SMEM_BYTES, stream>>>(p, parts);
@@ -294,19 +293,32 @@ static void launch_flash_split_kv(const AttentionProblem& problem, cudaStream_t 
   CUDA_CHECK_LAUNCH(attention_merge_parts_kernel);
 }
 
+// Calls run with a value of the Shape for the problem's type and head dimensions.
+template <class Run>
+static void with_split_shape(const AttentionProblem& p, Run run) {
+  with_16_bit_type(p, [&](auto type) {
+    using T = decltype(type);
+    if (larger_D(p) <= 64) return run(SplitShape<T, 64>());
+    if (larger_D(p) <= 128) return run(SplitShape<T, 128>());
+    run(SplitShape<T, 256>());
+  });
+}
+
 const char* attention_flash_split_kv_declines(const AttentionProblem& p) {
   if (const char* why = declines_long_rows(p)) return why;
   const int64_t rows = p.Q.size[2] * p.Q.size[1] / max(int64_t{1}, p.K.size[1]);
-  if (rows <= SPLIT_KV_MOST_ROWS) return nullptr;
-  return reason("%lld queries share a head of keys, more than %d: flash_mma_pipelined",
-                static_cast<long long>(rows), SPLIT_KV_MOST_ROWS);
+  if (rows > SPLIT_KV_MOST_ROWS) {
+    return reason("%lld queries share a head of keys, more than %d: flash_mma_pipelined",
+                  static_cast<long long>(rows), SPLIT_KV_MOST_ROWS);
+  }
+  if (p.K.size[0] * p.K.size[1] > MAX_GRID_YZ) {
+    return reason("B * Hkv is above %d: flash_mma_pipelined", static_cast<int>(MAX_GRID_YZ));
+  }
+  int needed = 0;
+  with_split_shape(p, [&](auto shape) { needed = sizeof(SplitSmem<decltype(shape)>); });
+  return declines_shared_memory(needed);
 }
 
 void attention_flash_split_kv(const AttentionProblem& p, cudaStream_t stream) {
-  with_16_bit_type(p, [&](auto type) {
-    using T = decltype(type);
-    if (larger_D(p) <= 64) return launch_flash_split_kv<SplitShape<T, 64>>(p, stream);
-    if (larger_D(p) <= 128) return launch_flash_split_kv<SplitShape<T, 128>>(p, stream);
-    launch_flash_split_kv<SplitShape<T, 256>>(p, stream);
-  });
+  with_split_shape(p, [&](auto shape) { launch_flash_split_kv<decltype(shape)>(p, stream); });
 }

@@ -90,6 +90,7 @@ class MultiHeadAttention(torch.nn.Module):
             raise ValueError(f"x: expected [B, N, {self.embed_dim}], got {text(x)}")
         heads = self.qkv(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
         q, k, v = heads.split((self.num_heads, self.num_kv_heads, self.num_kv_heads), dim=1)
+        # Its result is always a pair so.
         o, _ = attention(q, k, v, causal=self.causal, kernel=self.kernel, return_lse=True)
         return self.out(o.transpose(1, 2).flatten(2))
 

@@ -61,8 +61,13 @@ def _attention(
     bc: int = 0,
     rung: str = "",
 ) -> tuple[torch.Tensor, torch.Tensor]:
+    if sync not in SYNCS:
+        raise RuntimeError(f"attention: sync must be one of {', '.join(SYNCS)}; got {sync!r}")
+    if target == "simulator":  # reading them on a GPU would wait for all that runs there
+        _check_starts("cu_seqlens_q", cu_seqlens_q, q)
+        _check_starts("cu_seqlens_k", cu_seqlens_k, k)
     out, lse = _fake(q, k, v)
-    additive = mask is not None and mask.dtype != torch.bool
+    additive = mask is not None and mask.dtype == q.dtype
     tensors = {
         "q": q,
         "k": k,
@@ -88,6 +93,14 @@ def _attention(
     given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
     builds.launch(target, "attention", given, options, rung)
     return out, lse
+
+
+def _check_starts(name: str, starts: Optional, of: torch.Tensor) -> None:
+    if starts is None or starts.dtype != torch.int32 or starts.dim() != 1 or len(starts) < 2:
+        return  # the binding says what is wrong
+    values, end = starts.tolist(), of.shape[-2]
+    if values != sorted(values) or (values[0], values[-1]) != (0, end):
+        raise RuntimeError(f"attention: {name} must go from 0 up to {end}; got {values}")
 
 
 define(
@@ -130,7 +143,7 @@ def attention(
     both apply. A query without a score above -inf gets O = 0, LSE = -inf.
     cu_seqlens_q, cu_seqlens_k: int32 [sequences + 1], from 0 up to Nq and Nk: sequences of
     different lengths follow each other along N, and each sees only itself. q has rank 3, or batch
-    size 1.
+    size 1. What they hold is not checked on a GPU, which would have to wait for it.
     br, bc: queries and keys per tile, for the rungs that have the choice; None takes theirs.
     kernel: a rung of ``rungs("attention")``; None selects the last one that accepts the input.
     check: as for ``matmul``.
@@ -141,7 +154,7 @@ def attention(
     The formula is that of "Attention Is All You Need" (3.2.1); ``flash`` follows algorithm 1 of
     "FlashAttention-2" (3.1), with LSE as stored there.
     """
-    rule = mask if isinstance(mask, Mask) else Mask(causal=bool(causal))
+    rule = mask if isinstance(mask, Mask) else Mask(causal=causal is True)
     tensor = None if isinstance(mask, Mask) else mask
     tensors = {
         "q": q,
@@ -154,6 +167,12 @@ def attention(
     numbers = {"scale": scale, "br": br, "bc": bc}
     optional = ("mask", "cu_seqlens_q", "cu_seqlens_k", "scale", "br", "bc")
     with calling("attention", kernel, check, tensors, numbers, optional):
+        if not isinstance(causal, bool):
+            raise TypeError(f"attention: causal is {causal!r}; expected True or False")
+        if tensor is not None and tensor.dtype not in (torch.bool, q.dtype):
+            raise RuntimeError(
+                f"attention: mask must be bool, or of q's dtype, {q.dtype}; got {text(tensor)}"
+            )
         if causal and isinstance(mask, Mask):
             raise RuntimeError(
                 f"attention: causal is set, and so is mask, a rule: {mask}; pass one"
@@ -164,7 +183,7 @@ def attention(
             tensor = None if tensor is None else _mask_of_one_batch(tensor, shape, k.shape[-2])
         out, lse = torch.ops.workbench.attention(
             q, k, v, tensor, cu_seqlens_q, cu_seqlens_k, scale, *dataclasses.astuple(rule),
-            br or 0, bc or 0, kernel or "",
+            _tile_size("br", br), _tile_size("bc", bc), kernel or "",
         )  # fmt: skip
         out, lse = out.view(*shape[:-1], out.shape[-1]), lse.view(shape[:-1])
     return (out, lse) if return_lse else out
@@ -183,7 +202,20 @@ def _with_one_batch(name: str, x: torch.Tensor) -> torch.Tensor:
 def _mask_of_one_batch(mask: torch.Tensor, shape: torch.Size, keys: int) -> torch.Tensor:
     if all(size == 1 for size in mask.shape[:-3]):
         return mask.reshape(mask.shape[-3:])
-    return mask.expand(*shape[:-1], keys).reshape(-1, *shape[-3:-1], keys)
+    try:
+        return mask.expand(*shape[:-1], keys).reshape(-1, *shape[-3:-1], keys)
+    except RuntimeError:
+        raise RuntimeError(
+            f"attention: mask must broadcast to {[*shape[:-1], keys]}; got {text(mask)}"
+        ) from None
+
+
+def _tile_size(name: str, size: int | None) -> int:
+    if size is None:
+        return 0
+    if isinstance(size, int) and not isinstance(size, bool) and size >= 1:
+        return size
+    raise RuntimeError(f"attention: {name} must be a whole number from 1 on, or None; got {size!r}")
 
 
 # The cases of the harness: their masks, and what they should give.

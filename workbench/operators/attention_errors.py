@@ -101,7 +101,7 @@ def reference(
 
     Args:
         q: [B, H, Nq, D].
-        k: [B, Hkv, Nk, D]; heads h of q sees head h // (H / Hkv).
+        k: [B, Hkv, Nk, D]; head h of q sees head h // (H / Hkv).
         v: [B, Hkv, Nk, Dv].
         causal: query i sees the keys 0 .. i + Nk - Nq.
         scale: None means 1 / sqrt(D).

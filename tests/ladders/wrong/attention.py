@@ -125,6 +125,14 @@ UNGUARDED = (
 WRONG_FORMULA = (
     Edit(
         "attention",
+        "flash_split_kv",
+        "max(first, band.first_key(q0) / BN * BN)",
+        "max(first, band.first_key(q0) / BN * BN + BN)",
+        shape="B=1,H=4,Nq=3,Nk=900,D=64,Hkv=1 window=50 causal",
+        file="attention_flash_split_kv.cu",
+    ),
+    Edit(
+        "attention",
         "flash_registers",
         "acc_o[i][c] *= alpha",
         "acc_o[i][c] *= 1.0f",

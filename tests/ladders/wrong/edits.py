@@ -143,17 +143,16 @@ LEFT_OUT = {
     "attention_warp_dot.cu": ("  if (D <= 128) return run(std::integral_constant<int, 128>());\n",),
     "attention_flash.cu": ("  if (D <= 128) return run(std::integral_constant<int, 128>());\n",),
     "attention_flash_mma.cu": (
-        "    if (larger_D(p) <= 128) return launch_flash_mma<FlashMmaShape<T, 128>>(p, stream);\n",
-        "    launch_flash_mma<FlashMmaShape<T, 256>>(p, stream);\n",
+        "    if (larger_D(p) <= 128) return run(FlashMmaShape<T, 128>());\n",
+        "    run(FlashMmaShape<T, 256>());\n",
     ),
     "attention_flash_mma_pipelined.cu": (
         "    if (larger_D(p) <= 128) return run(PipelinedShape<T, 128>());\n",
         "    run(PipelinedShape<T, 256>());\n",
     ),
     "attention_flash_split_kv.cu": (
-        "    if (larger_D(p) <= 128) return launch_flash_split_kv<SplitShape<T, 128>>"
-        "(p, stream);\n",
-        "    launch_flash_split_kv<SplitShape<T, 256>>(p, stream);\n",
+        "    if (larger_D(p) <= 128) return run(SplitShape<T, 128>());\n",
+        "    run(SplitShape<T, 256>());\n",
     ),
     "softmax.cu": (CUB,),
     "softmax_vectors.cuh": (
