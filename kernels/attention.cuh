@@ -299,6 +299,18 @@ __device__ __noinline__ void add_bias(MaskTensor<T> mask, int Nq, int Nk, NthPai
 }
 
 // ------------------------------------------------------------------------------------------------
+// Four numbers from shared memory, in loads of 16 bytes
+
+template <class Number>
+struct alignas(16) Four {
+  Number element[4];
+};
+template <class Number>
+__device__ Four<Number> load_4(const Number* src) {
+  return *reinterpret_cast<const Four<Number>*>(src);
+}
+
+// ------------------------------------------------------------------------------------------------
 // Reductions
 
 struct Larger {

@@ -76,17 +76,6 @@ __device__ void load_tile(Number (&tile)[ROWS][LENGTH], const T* src, int64_t ld
   }
 }
 
-// Four numbers: floats, 16 B aligned, in one load.
-template <class Number>
-__device__ void load_4(Number (&frag)[4], const Number* src) {
-  struct alignas(16) Four {
-    Number element[4];
-  };
-  const Four four = *reinterpret_cast<const Four*>(src);
-#pragma unroll
-  for (int i = 0; i < 4; ++i) frag[i] = four.element[i];
-}
-
 template <class T, int D>
 __global__ __launch_bounds__(FLASH_NUM_THREADS, 1) void attention_flash_kernel(
     const __grid_constant__ Attention<T> p) {
@@ -132,17 +121,17 @@ __global__ __launch_bounds__(FLASH_NUM_THREADS, 1) void attention_flash_kernel(
     Number s[TM][TN] = {};
 #pragma unroll 4
     for (int d = 0; d < D; d += 4) {
-      Number Q_frag[TM][4], K_frag[TN][4];
+      Four<Number> Q_frag[TM], K_frag[TN];
 #pragma unroll
-      for (int i = 0; i < TM; ++i) load_4(Q_frag[i], &Q_smem[ty + GROUPS * i][d]);
+      for (int i = 0; i < TM; ++i) Q_frag[i] = load_4(&Q_smem[ty + GROUPS * i][d]);
 #pragma unroll
-      for (int j = 0; j < TN; ++j) load_4(K_frag[j], &KV_smem[tx + LANES * j][d]);
+      for (int j = 0; j < TN; ++j) K_frag[j] = load_4(&KV_smem[tx + LANES * j][d]);
 #pragma unroll
       for (int i = 0; i < TM; ++i) {
 #pragma unroll
         for (int j = 0; j < TN; ++j) {
 #pragma unroll
-          for (int u = 0; u < 4; ++u) s[i][j] += Q_frag[i][u] * K_frag[j][u];
+          for (int u = 0; u < 4; ++u) s[i][j] += Q_frag[i].element[u] * K_frag[j].element[u];
         }
       }
     }
@@ -196,16 +185,16 @@ __global__ __launch_bounds__(FLASH_NUM_THREADS, 1) void attention_flash_kernel(
     // acc_o += P V, 4 keys per trip. P is one broadcast for the 16 lanes of a query.
 #pragma unroll 1
     for (int n = 0; n < BN; n += 4) {
-      Number P_frag[TM][4];
+      Four<Number> P_frag[TM];
 #pragma unroll
-      for (int i = 0; i < TM; ++i) load_4(P_frag[i], &P_smem[ty + GROUPS * i][n]);
+      for (int i = 0; i < TM; ++i) P_frag[i] = load_4(&P_smem[ty + GROUPS * i][n]);
 #pragma unroll
       for (int u = 0; u < 4; ++u) {
 #pragma unroll
         for (int c = 0; c < TD; ++c) {
           const Number v = KV_smem[n + u][tx + LANES * c];
 #pragma unroll
-          for (int i = 0; i < TM; ++i) acc_o[i][c] += P_frag[i][u] * v;
+          for (int i = 0; i < TM; ++i) acc_o[i][c] += P_frag[i].element[u] * v;
         }
       }
     }

@@ -70,10 +70,6 @@ struct alignas(4 * COUNT) Floats {
   float element[COUNT];
 };
 
-__device__ inline Floats<4> load_4(const float* src) {
-  return *reinterpret_cast<const Floats<4>*>(src);
-}
-
 // Rows 0 .. rows - 1 and columns 0 .. cols - 1 of a matrix, from src on.
 struct MatrixPart {
   const float* src;
@@ -226,12 +222,12 @@ __global__ __launch_bounds__(
       float s[TM][TN] = {};
 #pragma unroll REGISTERS_UNROLL
       for (int d = 0; d < D; d += 4) {
-        Floats<4> Q_frag[TM];
+        Four<float> Q_frag[TM];
 #pragma unroll
         for (int i = 0; i < TM; ++i) Q_frag[i] = load_4(&Q_smem[ty + GROUPS * i][d]);
 #pragma unroll
         for (int j = 0; j < TN; ++j) {
-          const Floats<4> K_frag = load_4(&K_smem[tx + LANES * j][d]);
+          const Four<float> K_frag = load_4(&K_smem[tx + LANES * j][d]);
 #pragma unroll
           for (int i = 0; i < TM; ++i) {
 #pragma unroll
@@ -285,7 +281,7 @@ __global__ __launch_bounds__(
         __syncwarp();  // P is complete
 #pragma unroll 1
         for (int slot = 0; slot < Tiles::SLOTS; slot += 4) {
-          Floats<4> P_frag[TM];
+          Four<float> P_frag[TM];
 #pragma unroll
           for (int i = 0; i < TM; ++i) P_frag[i] = load_4(&P_smem[ty + GROUPS * i][slot]);
 #pragma unroll
@@ -293,7 +289,7 @@ __global__ __launch_bounds__(
             const int key = slot / CHUNK + u / CHUNK + LANES * (j0 + u % CHUNK);
 #pragma unroll
             for (int c = 0; c < TD; c += 4) {
-              const Floats<4> V_frag = load_4(&V_smem[key][tx * 4 + LANES * c]);
+              const Four<float> V_frag = load_4(&V_smem[key][tx * 4 + LANES * c]);
 #pragma unroll
               for (int i = 0; i < TM; ++i) {
 #pragma unroll

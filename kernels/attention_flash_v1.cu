@@ -83,16 +83,6 @@ __device__ void load_rows(Number* tile, int tile_rows, int tile_cols, const T* s
   }
 }
 
-// Four numbers in loads of 16 B.
-template <class Number>
-struct alignas(16) FlashV1Four {
-  Number element[4];
-};
-template <class Number>
-__device__ FlashV1Four<Number> four(const Number* src) {
-  return *reinterpret_cast<const FlashV1Four<Number>*>(src);
-}
-
 template <class T>
 __global__ __launch_bounds__(FLASH_V1_NUM_THREADS, 1) void attention_flash_v1_kernel(
     const __grid_constant__ Attention<T> p, const FlashV1Tiles tiles,
@@ -163,10 +153,10 @@ __global__ __launch_bounds__(FLASH_V1_NUM_THREADS, 1) void attention_flash_v1_ke
         Number s[TM] = {};
 #pragma unroll 1
         for (int d = 0; d < p.D; d += 4) {
-          const auto K_frag = four(&K_smem[n * tiles.row + d]);
+          const auto K_frag = load_4(&K_smem[n * tiles.row + d]);
 #pragma unroll
           for (int j = 0; j < TM; ++j) {
-            const auto Q_frag = four(&Q_smem[(r0 + j) * tiles.row + d]);
+            const auto Q_frag = load_4(&Q_smem[(r0 + j) * tiles.row + d]);
 #pragma unroll
             for (int u = 0; u < 4; ++u) s[j] += Q_frag.element[u] * K_frag.element[u];
           }
@@ -216,9 +206,9 @@ __global__ __launch_bounds__(FLASH_V1_NUM_THREADS, 1) void attention_flash_v1_ke
         Number acc[TM] = {};
 #pragma unroll 1
         for (int n = 0; n < tiles.keys; n += 4) {
-          FlashV1Four<Number> P_frag[TM];
+          Four<Number> P_frag[TM];
 #pragma unroll
-          for (int j = 0; j < TM; ++j) P_frag[j] = four(&S_smem[(r0 + j) * tiles.keys + n]);
+          for (int j = 0; j < TM; ++j) P_frag[j] = load_4(&S_smem[(r0 + j) * tiles.keys + n]);
 #pragma unroll
           for (int u = 0; u < 4; ++u) {
             const Number v = V_smem[(n + u) * p.Dv + d];

@@ -13,6 +13,7 @@ from workbench import rungs
 from workbench.cli import pages, precision
 from workbench.cli.precision import Precision
 from workbench.operators import softmax
+from workbench.operators.attention import OPERATOR as ATTENTION
 from workbench.operators.softmax import OPERATOR as SOFTMAX
 
 FEW = {"randn": ("rows=3,cols=100", "randn"), "1e4 randn": ("rows=3,cols=100", "large")}
@@ -66,6 +67,17 @@ def test_every_rung_and_its_rivals_are_measured(few):
     half = list(precision.measure(few, "float16", "randn"))
     assert "naive" not in [one.kernel for one in half]
     assert all(one.max_ulp < 0.6 for one in half)  # rounded once, at the end
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("kind", ATTENTION.precision.inputs)
+def test_16_bit_attention_errs_at_most_twice_as_much_as_torch(dtype, kind):
+    torch_s, _, *found = precision.measure(ATTENTION, dtype, kind)
+    assert torch_s.kernel == "torch"
+    assert {one.kernel for one in found} >= {"naive", "flash", "flash_mma", "flash_mma_pipelined"}
+    for one in found:
+        assert one.max_ulp <= 2 * torch_s.max_ulp, one
+        assert one.mean_ulp <= 2 * torch_s.mean_ulp, one
 
 
 def test_tables():

@@ -269,9 +269,14 @@ def _expect(given: Tensors, case: Case) -> dict[str, Expected]:
 
 
 def _finish(filled: Tensors, case: Case) -> Tensors:
-    """Choose masks and sequences: some queries see nothing, some sequences are empty."""
+    """Choose masks and sequences: some queries see nothing, some sequences are empty.
+
+    Where keys may be hidden, V is finite: 0 * NaN may reach O, or not.
+    """
     generator = torch.Generator().manual_seed(zlib.crc32(f"mask {case.shape}".encode()))
     found = dict(filled)
+    if rule_of(case) != Mask() or filled.keys() & {"mask", "bias", "cu_seqlens_q"}:
+        found["v"] = filled["v"].nan_to_num(nan=1.0, posinf=2.0, neginf=-2.0)
     if "mask" in filled:
         mask = torch.rand(filled["mask"].shape, generator=generator) < 0.6
         mask[..., ::7, :] = False
