@@ -128,7 +128,7 @@ WRONG_FORMULA = (
         "flash_split_kv",
         "max(first, band.first_key(q0) / BN * BN)",
         "max(first, band.first_key(q0) / BN * BN + BN)",
-        shape="B=1,H=4,Nq=3,Nk=900,D=64,Hkv=1 window=50 causal",
+        shape="B=1,H=4,Nq=3,Nk=900,D=64,Hkv=1 causal window=50",
         file="attention_flash_split_kv.cu",
     ),
     Edit(
