@@ -7,6 +7,7 @@ SHAPE = "B=1,H=2,Nq=70,Nk=100,D=40"
 CAUSAL = "B=1,H=2,Nq=300,Nk=150,D=64 causal"
 NO_KEYS = "B=1,H=2,Nq=70,Nk=0,D=64"
 FEW = "B=1,H=4,Nq=3,Nk=900,D=64,Hkv=1"  # queries; several parts of the keys
+NEAREST = "q|k|v|out|lse"  # the report names what is nearest in memory
 TENSOR_CORES = ("flash_mma_pipelined", "flash_split_kv")
 
 SWAPPED = (
@@ -33,7 +34,7 @@ UNGUARDED = (
         "flash_registers",
         "row < rows ? max(0, min(width, cols - d)) * 4 : 0",
         "max(0, min(width, cols - d)) * 4",
-        tensor="q|k|v",
+        tensor=NEAREST,
         line_of="cp_async_16(tile",
         file="attention_flash_registers.cu",
     ),
@@ -42,7 +43,7 @@ UNGUARDED = (
         "blocked",
         "row < rows && col < cols ? static_cast<Number>(matrix[row * ld + col]) : Number(0)",
         "static_cast<Number>(matrix[row * ld + col])",
-        tensor="q|k|v|workspace",
+        tensor=f"{NEAREST}|workspace",
         file="attention_blocked.cu",
     ),
     Edit(
@@ -50,7 +51,7 @@ UNGUARDED = (
         "fused_row",
         "key < p.Nk && tile != Visible::none",
         "tile != Visible::none",
-        tensor="k",
+        tensor=NEAREST,
         line_of="s[j] += q_smem[d]",
         file="attention_fused_row.cu",
     ),
@@ -59,7 +60,7 @@ UNGUARDED = (
         "flash_v1",
         "inside ? static_cast<Number>(src[row * ld + d]) : Number(0)",
         "static_cast<Number>(src[row * ld + d])",
-        tensor="q|k|v",
+        tensor=NEAREST,
         file="attention_flash_v1.cu",
     ),
     Edit(
@@ -67,7 +68,7 @@ UNGUARDED = (
         "warp_dot",
         "row < rows && d < cols ? static_cast<Number>(src[row * ld + d]) : Number(0)",
         "static_cast<Number>(src[row * ld + d])",
-        tensor="k|v",
+        tensor=NEAREST,
         file="attention_warp_dot.cu",
     ),
     Edit(
@@ -75,7 +76,7 @@ UNGUARDED = (
         "flash",
         "row0 + row < end ? static_cast<Number>(*from) : Number(0)",
         "static_cast<Number>(*from)",
-        tensor="q|k|v",
+        tensor=NEAREST,
         file="attention_flash.cu",
     ),
     Edit(
@@ -84,7 +85,7 @@ UNGUARDED = (
         "const bool exists = row0 + row + i < from.count;",
         "const bool exists = true;",
         touches=TENSOR_CORES,
-        tensor="q|k|v",
+        tensor=NEAREST,
         line_of="cp_async_16(",
         file="attention_mma.cuh",
     ),
@@ -95,7 +96,7 @@ UNGUARDED = (
         "from.columns - chunk * Tile::PER_CHUNK",
         touches=("flash_mma", "flash_split_kv"),
         layout="padded",
-        tensor="q|k|v",
+        tensor=NEAREST,
         line_of="if (e < count) elements.element[e] =",
         file="attention_mma.cuh",
     ),
