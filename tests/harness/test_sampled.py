@@ -39,9 +39,12 @@ def test_blocks_that_do_the_same_work_are_counted_as_if_all_ran(operator, text):
         assert row.refused == whole[kernel].refused
         assert row.sampled_blocks == 2
         if not row.refused:
-            counted = {name: row.counters[name] for name in COUNTERS}
-            expected = {name: whole[kernel].counters[name] for name in COUNTERS}
-            assert counted == pytest.approx(expected, rel=2e-3), kernel
+            for name in COUNTERS:
+                # Which lines of L1 evict each other depends on the tensors' addresses, which
+                # differ between blocks and between runs.
+                rel = 1e-2 if name == "l2_read_sectors" else 2e-3
+                expected = pytest.approx(whole[kernel].counters[name], rel=rel)
+                assert row.counters[name] == expected, (kernel, name)
 
 
 def test_causal_blocks_are_sampled_well_enough():
