@@ -28,8 +28,9 @@
 // Shape    Scratch: one [Nq, Nk] matrix for all heads, S and then P: 4 Nq Nk bytes, 256 MiB at
 //          N = 8192. Three parallel loops per head; rows of a causal mask differ in length, so
 //          threads take them as they go.
-// Trap     A sum waits for its own last addition: one FMA in 3 or 4 cycles, of 2 vectors of 16 per
-//          cycle that a core with AVX-512 can do. And O walks down V's columns, a cache line per key.
+// Trap     A sum waits for its own last addition, which takes 3 or 4 cycles: one multiplication and
+//          addition in that time, where a core with AVX-512 can do 2 x 16 per cycle. And each number
+//          of O walks down a column of V, a cache line per key.
 // Next     cpu_blocked has 64 sums at a time, and uses 8 times what it loads.
 template <class T>
 static void run_naive(const AttentionProblem& problem) {

@@ -17,7 +17,8 @@
 //          sums nobody stores. But a query must not even multiply a hidden key by 0, as that key's
 //          V may be NaN: the block stops at the first query's last key, and the few keys that only
 //          later queries of the block see are added one by one.
-// Next     S still goes through memory, 4 times N^2 floats: cpu_fused_row keeps a row in the cache.
+// Next     S still goes through memory: written, read and written by the softmax, and read, 16 bytes
+//          per score. cpu_fused_row keeps a row of it in the cache.
 constexpr int BLOCKED_SIZE = 8;  // tunable: 4, 8
 
 // acc[i][j] = sum over n < count of a[i][n * a_step] * b[j][n * b_step].
@@ -35,10 +36,12 @@ static void block_product(const A* const (&a)[BLOCKED_SIZE], const B* const (&b)
   std::copy(&sums[0][0], &sums[0][0] + BLOCKED_SIZE * BLOCKED_SIZE, &acc[0][0]);
 }
 
-// Pointers to 8 rows of a matrix from `first` on, or 8 elements of a row if the stride is 1.
+// Pointers to 8 rows of a matrix from `first` on, or to 8 elements of its first row if the stride is
+// 1. Of an empty matrix: null pointers, which nobody follows.
 template <class T>
 static void point_to(const T* (&rows)[BLOCKED_SIZE], const T* matrix, int64_t stride, int64_t first,
                      int64_t end) {
+  if (matrix == nullptr) stride = 0;
   for (int i = 0; i < BLOCKED_SIZE; ++i) rows[i] = matrix + std::min(first + i, end - 1) * stride;
 }
 

@@ -70,9 +70,10 @@ static void run_flash(const AttentionProblem& problem) {
         float m_new = m[i];
         for (int64_t j = 0; j < keys; ++j) m_new = s[j] > m_new ? s[j] : m_new;
         const float base = exponent_base(m_new), alpha = std::exp(m[i] - base);
+        float sum = 0;
+        for (int64_t j = 0; j < keys; ++j) sum += s[j] = std::exp(s[j] - base);
         m[i] = m_new;
-        l[i] *= alpha;
-        for (int64_t j = 0; j < keys; ++j) l[i] += s[j] = std::exp(s[j] - base);
+        l[i] = l[i] * alpha + sum;
 
         float* o = O + i * p.Dv;
         for (int64_t d = 0; d < p.Dv; ++d) o[d] *= alpha;

@@ -14,17 +14,17 @@
 // Changes  vs cpu_flash: tiles are transposed, [keys, queries], and so are the sums of O. One loop,
 //          multiply_add, does both products, on a tile of sums that stays in registers; exp2 is a
 //          polynomial on vectors; the width of vectors is chosen when the program runs.
-// FLOP/B   From registers and L1, 8 keys by 32 queries: 512 FLOP per step for 8 + 32 floats, 3.2
-//          (cpu_flash: 0.33). Beyond the L2 cache: 128 queries share K and V, 64.
+// FLOP/B   Loads, 8 keys by 32 queries: 512 FLOP per step for 8 + 32 floats, 3.2 (cpu_flash: 0.33).
+//          Beyond the L2 cache: 128 queries share K and V, 64.
 // Shape    Lanes x vectors x rows: AVX-512 16 x 2 x 8, AVX2 8 x 3 x 4, any other machine 4 x 4 x 2;
-//          19 of 32 registers, or all 16. A strip is lanes x vectors queries, a block 4 strips.
-//          Scratch per thread: BN (NQ + D + Dv) + 4 NQ (D + Dv + 2) floats, 145 KiB for AVX-512 at
-//          D = Dv = 64; Dv rounded up to a multiple of the rows.
+//          19 of 32 registers with AVX-512, all 16 with AVX2. A strip is NQ = lanes x vectors queries,
+//          a block 4 strips. Scratch per thread: BN (NQ + D + Dv) + 4 NQ (D + Dv + 2) floats, Dv
+//          rounded up to a multiple of the rows: 145 KiB for AVX-512 at D = Dv = 64.
 // Trap     Code for AVX-512 must not run before the machine is known to have it, and the body of an
 //          OpenMP loop becomes a function of its own, without the attribute `target`. So the loop
 //          stands outside, in plain code, and calls a function per block.
-// Next     With 2 FMA per cycle, 32 cycles of AVX-512 do 32 x 64 of them: the products are near the
-//          limit. Per score there are 2 D FLOP of FMA in each product and 17 of exp2.
+// Next     Per score there are 2 D FMA in the products and 15 instructions around exp2: at D = 64 a
+//          tenth. What is left is instructions that multiply bf16 itself, two at a time.
 constexpr int SIMD_BN = 128;           // tunable: 32, 64, 128, 256
 constexpr int SIMD_STRIPS = 4;         // tunable: 1, 2, 4, 8
 constexpr float LOG2_E = 1.44269504f;  // exp(x) = exp2(x * LOG2_E)
@@ -93,17 +93,22 @@ ALWAYS_INLINE void strip_by_tile(float* strip_memory, float* memory, const Layou
   for (int64_t j0 = 0; j0 < keys; j0 += ROWS) {
     typename Tile::Sums acc = {};
     multiply_add<Tile>(memory + at.K + j0 * D, D, 1, Q, 0, D, acc, lane);
-    const bool all_seen = j0 + ROWS <= common;
+    if (j0 + ROWS > common) {
+#pragma GCC unroll 8
+      for (int i = 0; i < ROWS; ++i) {
+        const auto first = j0 + i < common ? 0 : hidden + static_cast<int32_t>(j0 + i);
+#pragma GCC unroll 8
+        for (int n = 0; n < VECTORS; ++n) {
+          acc[i][n] = lane[n] >= first ? acc[i][n] : Floats{} - INFINITY;
+        }
+      }
+    }
 #pragma GCC unroll 8
     for (int i = 0; i < ROWS; ++i) {
-      const auto j = static_cast<int32_t>(j0) + i;
 #pragma GCC unroll 8
       for (int n = 0; n < VECTORS; ++n) {
-        if (!all_seen && j >= common) {
-          acc[i][n] = lane[n] >= hidden + j ? acc[i][n] : Floats{} - INFINITY;
-        }
         m_new[n] = acc[i][n] > m_new[n] ? acc[i][n] : m_new[n];
-        P[j * VECTORS + n] = acc[i][n];
+        P[(j0 + i) * VECTORS + n] = acc[i][n];
       }
     }
   }
@@ -111,10 +116,11 @@ ALWAYS_INLINE void strip_by_tile(float* strip_memory, float* memory, const Layou
   // P = exp2(P - m), and the sum. The base is what exponent_base() says, lane by lane.
 #pragma GCC unroll 8
   for (int n = 0; n < VECTORS; ++n) {
-    base[n] = (m_new[n] == INFINITY) | (m_new[n] == -INFINITY) ? Floats{} : m_new[n];
+    base[n] = m_new[n] == INFINITY ? Floats{} : m_new[n];
+    base[n] = base[n] == -INFINITY ? Floats{} : base[n];
     alpha[n] = m[n] - base[n];
     exp2_lanes<Tile>(alpha[n]);
-    sum[n] = l[n] * alpha[n];
+    sum[n] = Floats{};
   }
   for (int64_t j = 0; j < keys; ++j) {
 #pragma GCC unroll 8
@@ -125,23 +131,21 @@ ALWAYS_INLINE void strip_by_tile(float* strip_memory, float* memory, const Layou
       P[j * VECTORS + n] = x;
     }
   }
-  for (int n = 0; n < VECTORS; ++n) m[n] = m_new[n], l[n] = sum[n];
+  for (int n = 0; n < VECTORS; ++n) m[n] = m_new[n], l[n] = l[n] * alpha[n] + sum[n];
 
-  // O = alpha O + V^T P.
+  // O = alpha O + V^T P. Sums of one tile first: a long sum rounds more.
   for (int64_t d0 = 0; d0 < at.Dv; d0 += ROWS) {
-    typename Tile::Sums acc;
-#pragma GCC unroll 8
-    for (int i = 0; i < ROWS; ++i) {
-#pragma GCC unroll 8
-      for (int n = 0; n < VECTORS; ++n) acc[i][n] = O[(d0 + i) * VECTORS + n] * alpha[n];
-    }
+    typename Tile::Sums acc = {};
     const float* V = memory + at.V + d0;
     multiply_add<Tile>(V, 1, at.Dv, P, 0, common, acc, lane);
     multiply_add<Tile, true>(V, 1, at.Dv, P, common, keys, acc, lane, hidden);
 #pragma GCC unroll 8
     for (int i = 0; i < ROWS; ++i) {
 #pragma GCC unroll 8
-      for (int n = 0; n < VECTORS; ++n) O[(d0 + i) * VECTORS + n] = acc[i][n];
+      for (int n = 0; n < VECTORS; ++n) {
+        Floats& o = O[(d0 + i) * VECTORS + n];
+        o = o * alpha[n] + acc[i][n];
+      }
     }
   }
 }
@@ -202,16 +206,16 @@ using TileBaseline = Tile<4, 4, 2>;
 
 template <class T>
 TARGET("avx512f,fma")
-void attend_avx512(const Attention<T>& p, int64_t index, float* memory) {
+static void attend_avx512(const Attention<T>& p, int64_t index, float* memory) {
   attend<TileAVX512>(p, index, memory);
 }
 template <class T>
 TARGET("avx2,fma")
-void attend_avx2(const Attention<T>& p, int64_t index, float* memory) {
+static void attend_avx2(const Attention<T>& p, int64_t index, float* memory) {
   attend<TileAVX2>(p, index, memory);
 }
 template <class T>
-void attend_baseline(const Attention<T>& p, int64_t index, float* memory) {
+static void attend_baseline(const Attention<T>& p, int64_t index, float* memory) {
   attend<TileBaseline>(p, index, memory);
 }
 

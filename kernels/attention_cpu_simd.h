@@ -68,8 +68,8 @@ ALWAYS_INLINE void exp2_lanes(typename Tile::Floats& x) {
   using Floats = typename Tile::Floats;
   using Ints = typename Tile::Ints;
   const Floats lowest = Floats{} - 127.0f, highest = Floats{} + 128.0f;
-  x = x < lowest ? lowest : x;
-  x = x > highest ? highest : x;
+  x = lowest > x ? lowest : x;  // one instruction, which yields its second operand for NaN
+  x = highest < x ? highest : x;
   const Floats shifted = x + 12582912.0f;
   const Floats f = x - (shifted - 12582912.0f);
   Floats y = f * 0.000155946782f + 0.00134066439f;
