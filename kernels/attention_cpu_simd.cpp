@@ -30,14 +30,6 @@ constexpr int SIMD_STRIPS = 4;         // tunable: 1, 2, 4, 8
 constexpr float LOG2_E = 1.44269504f;  // exp(x) = exp2(x * LOG2_E)
 constexpr float LN_2 = 0.693147181f;   // log(x) = log2(x) * LN_2
 
-#ifdef __x86_64__
-#define TARGET(isa) __attribute__((target(isa)))
-#define HAS(isa) __builtin_cpu_supports(isa)
-#else  // vectors of 4 floats everywhere
-#define TARGET(isa)
-#define HAS(isa) false
-#endif
-
 // Where things are in a thread's scratch memory, in floats from its start.
 template <class Tile>
 struct Layout {
@@ -58,18 +50,6 @@ struct Layout {
         V(K + SIMD_BN * D),
         floats((V + SIMD_BN * Dv + 15) / 16 * 16) {}
 };
-
-// Copies a matrix [rows, cols] to a tile of tile_rows rows of tile_cols floats: beyond the last row
-// the last one again, whose scores change no maximum, and beyond the last column zeros.
-template <class T>
-ALWAYS_INLINE void load_tile(float* tile, int64_t tile_rows, int64_t tile_cols, const T* src,
-                             int64_t src_row, int64_t rows, int64_t cols) {
-  for (int64_t j = 0; j < tile_rows; ++j) {
-    const T* row = src + std::min(j, rows - 1) * src_row;
-    for (int64_t d = 0; d < cols; ++d) tile[j * tile_cols + d] = to_float(row[d]);
-    for (int64_t d = cols; d < tile_cols; ++d) tile[j * tile_cols + d] = 0;
-  }
-}
 
 // A tile of keys for a strip of queries: P = K Q^T, the online softmax, O += V^T P. The strip sees
 // `keys` keys of the tile. All lanes see the first `common` of them, and of the others key j is seen by

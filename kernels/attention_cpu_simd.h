@@ -1,13 +1,22 @@
 // attention_cpu_simd.h: vectors of floats for attention_cpu_simd.cpp: tiles of sums in registers, the
-// product, and 2^x. GCC's and Clang's vector types: operators work on all lanes, and the compiler
-// has the instructions for whatever machine the calling function is compiled for.
+// product, and 2^x. They are GCC's and Clang's vector types: operators work on all lanes, in the
+// instructions of whatever machine the calling function is compiled for.
 #pragma once
 
-#include <cstdint>
+#include "attention_cpu.h"
 
 // Vectors are passed by reference, to functions that are always inlined: how they are passed by value
 // depends on the machine.
 #define ALWAYS_INLINE inline __attribute__((always_inline))
+
+// TARGET(isa) compiles a function for machines with those instructions, HAS(isa) asks this one.
+#ifdef __x86_64__
+#define TARGET(isa) __attribute__((target(isa)))
+#define HAS(isa) __builtin_cpu_supports(isa)
+#else  // vectors of 4 floats everywhere
+#define TARGET(isa)
+#define HAS(isa) false
+#endif
 
 // The sums that a thread has in registers, for ROWS keys, or columns of V, and NQ queries. Each step
 // takes one number for each row, in all lanes, times a row of NQ numbers:
@@ -79,4 +88,16 @@ ALWAYS_INLINE void exp2_lanes(typename Tile::Floats& x) {
   y = y * f + 0.693147215f;
   y = y * f + 1.0f;
   x = reinterpret_cast<Floats>(reinterpret_cast<Ints>(y) + (reinterpret_cast<Ints>(shifted) << 23));
+}
+
+// Copies a matrix [rows, cols] to a tile of tile_rows rows of tile_cols floats: beyond the last row
+// the last one again, whose scores change no maximum, and beyond the last column zeros.
+template <class T>
+ALWAYS_INLINE void load_tile(float* tile, int64_t tile_rows, int64_t tile_cols, const T* src,
+                             int64_t src_row, int64_t rows, int64_t cols) {
+  for (int64_t j = 0; j < tile_rows; ++j) {
+    const T* row = src + std::min(j, rows - 1) * src_row;
+    for (int64_t d = 0; d < cols; ++d) tile[j * tile_cols + d] = to_float(row[d]);
+    for (int64_t d = cols; d < tile_cols; ++d) tile[j * tile_cols + d] = 0;
+  }
 }
