@@ -3,14 +3,19 @@
 // The only file that knows torch: it turns tensors into the plain arguments of bindings/args.h and
 // finds the operator. bindings/<op>.cpp checks them and lowers them to the operator's problem;
 // bindings/launch.h finds the rung and launches it. Nothing here contains device code, or allocates
-// anything except scratch memory: outputs are passed in. The same files build both targets:
+// anything except scratch memory: outputs are passed in. The same files build every target:
 //   -DUSE_CUDA              CUDA tensors, on the current stream of their device
 //   -DWORKBENCH_SIMULATOR   CPU tensors, registered with the simulator around each launch
+//   -DWORKBENCH_CPU         CPU tensors, for rungs in C++ that run on as many threads as PyTorch
 //
 // Only PyTorch's stable ABI is used (torch/csrc/stable), which compiles in a second or two instead
 // of twenty for torch/extension.h, and runs under newer versions than it was compiled with.
 #define TORCH_TARGET_VERSION (((0ULL + 2) << 56) | ((0ULL + 11) << 48))  // torch 2.11
 
+#ifdef WORKBENCH_CPU
+#include <omp.h>
+#include <torch/csrc/stable/ops.h>
+#endif
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/tensor.h>
 
@@ -102,6 +107,9 @@ void launch(std::string op, std::string called, std::string kernel, std::vector<
   device.index = tensors.front().get_device_index();
   device.stream = current_stream(device.index);
   const torch::stable::accelerator::DeviceGuard guard(device.index);
+#endif
+#ifdef WORKBENCH_CPU
+  omp_set_num_threads(static_cast<int>(torch::stable::get_num_threads()));
 #endif
   scratch_bytes = 0;
   device.allocate = [&](size_t bytes) {

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 import torch
+from _pytest.mark import ParameterSet
 
 from simulator.checks import CHECKS, check_names
 from tests.browser import browser
@@ -17,10 +18,7 @@ from workbench.operators import builds
 from workbench.operators.operator import DEVICES, Case, Operator
 from workbench.toolchain import BuildError
 
-TARGETS = (
-    "simulator",
-    pytest.param("gpu", marks=pytest.mark.gpu),
-)
+TARGETS = ("simulator", "gpu")
 GPU = torch.cuda.is_available()
 
 WARP_ORDERS = ("ascending", "descending", "random")  # all with --full, else the first
@@ -97,9 +95,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = chosen
     if not GPU:
         here = [item for item in items if not item.get_closest_marker("gpu")]
-        on_both = sum("target" in getattr(item, "fixturenames", ()) for item in here)
+        on_both = sum(_argument(item, "target") == "simulator" for item in here)
         config.stash[GPU_TESTS] = len(items) - len(here) + on_both
         items[:] = here
+
+
+def _argument(item: pytest.Item, name: str) -> object:
+    """The argument of a parametrised test; None if it has no such."""
+    return item.callspec.params.get(name) if hasattr(item, "callspec") else None
 
 
 def pytest_report_collectionfinish(config: pytest.Config) -> str | None:
@@ -152,19 +155,42 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         operator = grid.args[0]
         try:
             ladder = builds.rungs(operator.name)
+            if "cpu" in operator.defaults:
+                ladder += builds.rungs(operator.name, "cpu")
         except BuildError as error:
             metafunc.config.stash[BUILD_FAILURE] = error
             return
         ladder = [rung for rung in ladder if grid.kwargs.get("rungs", lambda rung: True)(rung)]
+        names: list[str] = ["rung"]
+        rows: list = [(rung,) for rung in ladder]
+        ids = [rung.name for rung in ladder]
         if "case" in metafunc.fixturenames:
             full = metafunc.config.getoption("--full")
-            pairs = list(_pairs(operator, ladder, *grid.args[1:], full=full))
-            ids = [f"{rung.name}-{case_id(case)}" for rung, case in pairs]
-            metafunc.parametrize(("rung", "case"), pairs, ids=ids)
-        else:
-            metafunc.parametrize("rung", ladder, ids=[rung.name for rung in ladder])
-    if "target" in metafunc.fixturenames:
-        metafunc.parametrize("target", TARGETS if GPU else TARGETS[:1], scope="session")
+            names = ["rung", "case"]
+            rows = list(_pairs(operator, ladder, *grid.args[1:], full=full))
+            ids = [f"{rung.name}-{case_id(case)}" for rung, case in rows]
+        if "target" in metafunc.fixturenames:
+            places = [_targets(row[0]) for row in rows]
+            ids = [f"{i}-{target}" for i, at in zip(ids, places, strict=True) for target in at]
+            rows = [_on(row, t) for row, at in zip(rows, places, strict=True) for t in at]
+            names.append("target")
+        metafunc.parametrize(names, rows, ids=ids)
+    elif "target" in metafunc.fixturenames:
+        targets = [_on((), target) for target in TARGETS if target != "gpu" or GPU]
+        metafunc.parametrize("target", targets, scope="session")
+
+
+def _targets(rung: builds.Rung) -> tuple[str, ...]:
+    """Where a rung runs, of what there is here."""
+    if rung.on_cpu:
+        return ("cpu",)
+    return TARGETS if GPU else TARGETS[:1]
+
+
+def _on(row: tuple[object, ...], target: str) -> ParameterSet:
+    """The arguments of a test on a target."""
+    marks = pytest.mark.gpu if target == "gpu" else ()
+    return pytest.param(*row, target, marks=marks)
 
 
 def _pairs(
@@ -252,8 +278,8 @@ def device(target: str) -> torch.device:
 
 def _warp_orders(target: str, full: bool) -> Iterator[str]:
     """Run the simulator in each order of the tier; a GPU has its own."""
-    if target == "gpu":
-        yield "as the GPU likes"
+    if target != "simulator":
+        yield f"as the {target.upper()} likes"
         return
     import simulator
 

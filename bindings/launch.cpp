@@ -8,6 +8,9 @@
 #include <sstream>
 #include <stdexcept>
 
+#ifndef WORKBENCH_CPU
+#include <cuda_runtime_api.h>
+#endif
 #ifdef WORKBENCH_SIMULATOR
 #include "wbsim.h"
 #endif
@@ -25,6 +28,10 @@ std::string with_commas(const std::string& list) {
   return text;
 }
 
+#ifdef WORKBENCH_CPU
+int compute_capability(int) { return 0; }
+const char* launch_error() { return nullptr; }
+#else
 int compute_capability(int device) {
   int major = 0, minor = 0;
   if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) != cudaSuccess ||
@@ -33,6 +40,13 @@ int compute_capability(int device) {
   }
   return 10 * major + minor;
 }
+
+// The error that a launch left behind, or nullptr.
+const char* launch_error() {
+  const cudaError_t left = cudaGetLastError();
+  return left == cudaSuccess ? nullptr : cudaGetErrorString(left);
+}
+#endif
 
 const char* take_report() {
 #ifdef WORKBENCH_SIMULATOR
@@ -396,8 +410,7 @@ void Call::launch(const char* rung, const std::function<void()>& run) {
   }
   if (const char* report = take_report()) throw std::runtime_error(report);
   if (!error.empty()) fail(name, error);
-  const cudaError_t left = cudaGetLastError();
-  if (left != cudaSuccess) fail(name, kernel, "launch failed: ", cudaGetErrorString(left));
+  if (const char* left = launch_error()) fail(name, kernel, "launch failed: ", left);
 }
 
 void* Call::scratch(size_t bytes) {

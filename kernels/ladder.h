@@ -8,12 +8,13 @@
 // Plain host C++: no torch, no device code.
 #pragma once
 
-#include <cuda_runtime_api.h>
-
 #include <climits>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+
+// As CUDA's headers declare it. A build of rungs for the CPU has no other use for CUDA.
+typedef struct CUstream_st* cudaStream_t;
 
 // The largest M, N, K, cols, ... a problem may have. The margin up to INT_MAX lets a kernel round
 // an index up to the end of its tile without overflow.

@@ -5,7 +5,7 @@ import sys
 
 import workbench.interrupted  # noqa: F401
 
-NEEDED = ("torch", "pytest", "rich", "filelock")
+NEEDED = ("torch", "pytest", "rich", "filelock", "safetensors")
 
 _missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
 if _missing:

@@ -279,7 +279,7 @@ def test_a_lost_context_ends_the_run_with_one_message(pretended_gpu, capsys, mon
 
 def test_a_library_result_is_checked_too(pretended_gpu):
     case = MATMUL.case("M=64,N=64,K=64")
-    vendor = measure.time_on_gpu(MATMUL, rungs("matmul"), case, {}, Roofs(None, None))[-1]
+    vendor = measure.timed(MATMUL, rungs("matmul"), case, {}, "gpu", Roofs(None, None))[-1]
     assert (vendor.baseline, vendor.checked, vendor.note) == (True, True, "")
     assert 0 < vendor.share < 1
     assert vendor.roof_fraction is None

@@ -1,8 +1,7 @@
 """Timing: summaries, turns and budgets; and the peaks that rates are compared with."""
 
 import itertools
-from contextlib import nullcontext
-from unittest.mock import Mock
+import time
 
 import pytest
 import torch
@@ -32,21 +31,22 @@ def test_a_slow_run_sits_out_most_turns():
 def test_slow_runs_do_not_take_the_time_of_the_others(monkeypatch):
     ms, calls = {"naive": 600.0, "fast": 2.0, "copy": 1.0}, []
 
-    def one_round(runs, flush):
+    def one_round(runs):
         calls.extend(runs)
         return {name: ms[name] for name in runs}
 
-    monkeypatch.setattr(timing, "_one_round", one_round)
-    monkeypatch.setattr(
-        timing.torch.cuda, "get_device_properties", lambda device: Mock(L2_cache_size=0)
-    )
-    monkeypatch.setattr(timing.torch.cuda, "device", lambda device: nullcontext())
-    monkeypatch.setattr(timing, "FLUSH_BYTES", 8)
+    monkeypatch.setattr(timing, "_one_round_on_cpu", one_round)
     times = timing.time_interleaved(dict.fromkeys(ms), torch.device("cpu"), budget_ms=300)
     assert {name: time.n for name, time in times.items()} == {"naive": 3, "fast": 50, "copy": 100}
     assert {name: time.median_ms for name, time in times.items()} == ms
     warm_ups = {"naive": 1, "fast": timing.WARM_UPS, "copy": timing.WARM_UPS}
     assert {name: calls.count(name) - times[name].n for name in ms} == warm_ups
+
+
+def test_runs_on_the_cpu_are_timed_by_the_clock():
+    runs = {"slow": lambda: time.sleep(0.02), "quick": lambda: time.sleep(0.002)}
+    times = timing.time_interleaved(runs, torch.device("cpu"), budget_ms=100)
+    assert times["slow"].median_ms >= 20 > times["quick"].median_ms >= 2
 
 
 def test_progress_shows_on_a_terminal_alone(capsys):

@@ -92,7 +92,8 @@ def columns(row: Row, baselines: Sequence[str] = ()) -> tuple[Column, ...]:
         rate = Column("\nGB/s", "", _rate)
         return (*_TIMED, rate, ROOF_OF_MEMORY, *_TRAFFIC, *ratios, TIME_CHANGE)
     scratch = (SCRATCH,) if "scratch" in operator.columns else ()
-    return (*_TIMED, Column("\nTFLOP/s", "", _rate), ROOF, *scratch, *ratios, TIME_CHANGE)
+    rate, roof = (GFLOPS, ()) if row.target == "cpu" else (TFLOPS, (ROOF,))
+    return (*_TIMED, rate, *roof, *scratch, *ratios, TIME_CHANGE)
 
 
 def baselines_of(rows: Sequence[Row]) -> tuple[str, ...]:
@@ -177,8 +178,8 @@ def _spread(entry: Entry) -> str:
     return percent((spread or 0.0) / time_ms) if time_ms else ""
 
 
-def _rate(entry: Entry) -> str:
-    rate = entry.row.rate
+def _rate(entry: Entry, factor: float = 1.0) -> str:
+    rate = None if entry.row.rate is None else factor * entry.row.rate
     return "-" if rate is None else f"{rate:.0f}" if rate >= 1000 else f"{rate:.3g}"
 
 
@@ -270,6 +271,8 @@ ROOF = Column(
     "\nroof", "roof: share of the hardware's peak", lambda e: percent(e.row.roof_fraction)
 )
 ROOF_OF_MEMORY = Column("\nroof", "roof: share of the memory's peak", ROOF.cell)
+TFLOPS = Column("\nTFLOP/s", "", _rate)
+GFLOPS = Column("\nGFLOP/s", "", lambda e: _rate(e, 1e3))
 TIME_CHANGE = Column(
     "\nchange",
     "change: since the previous run, 'same' if within the interquartile ranges",

@@ -1,10 +1,10 @@
 """The command line of the scripts test_<op>.py.
 
 ``python test_<op>.py [--kernel NAME ...] [--shape SIZE=.. ...] [--option NAME ...] [--layout NAME
-...] [--dtype DTYPE ...] [--target gpu|simulator] [--gpu NAME] [--sample BLOCKS] [--check[=NAMES]]
-[--json FILE]`` checks every rung and, if it is right, times it on a GPU, or counts what it does on
-the simulator and estimates a GPU's time: of a sample of the blocks, at a GPU's sizes, unless
-``--shape`` asks for others.
+...] [--dtype DTYPE ...] [--target gpu|simulator|cpu] [--gpu NAME] [--sample BLOCKS]
+[--check[=NAMES]] [--json FILE]`` checks every rung and, if it is right, times it on a GPU or the
+CPU, or counts what it does on the simulator and estimates a GPU's time: of a sample of the blocks,
+at a GPU's sizes, unless ``--shape`` asks for others.
 With ``--check`` the simulator also looks for races, reads of unwritten memory and the like.
 ``--explain NAME ...`` prints a rung's source with its counters instead, and ``--html FILE`` writes
 that as a page (workbench.explain). ``--backward`` selects the ladder of the gradient, if there is
@@ -79,7 +79,7 @@ def _run(asked: Request) -> int:
     roofs = Roofs(None, None)
     if asked.target == "gpu":
         roofs = device_roofs(device, smi_number("clocks.max.sm", device))
-    results = _Results(history, here, asked.json, _source(asked.operator))
+    results = _Results(history, here, asked.json, _source(asked.operator, asked.target))
     small = _Small(asked)
     told: set[str] = set()
     estimator = functools.partial(estimate.estimated, op=asked.operator.name, gpu=asked.gpu)
@@ -88,10 +88,10 @@ def _run(asked: Request) -> int:
         about = asked.operator, rungs, case, tried
         try:
             with progress(len(rungs)) as step:
-                if asked.target == "gpu":
-                    rows = measure.time_on_gpu(*about, roofs, step)
-                else:
+                if asked.target == "simulator":
                     rows = measure.simulate(*about, estimator, sample=asked.sample, step=step)
+                else:
+                    rows = measure.timed(*about, asked.target, roofs, step)
             previous = results.previous(rows)
             results.add(rows)
             _show(asked, case, rows, previous, told)
@@ -238,7 +238,7 @@ def _open_history() -> History | None:
         return None
 
 
-def _source(operator: Operator) -> str | None:
+def _source(operator: Operator, target: str) -> str | None:
     """The hash of everything that an edit of the operator's rungs can touch."""
     headers = (*kernels_dir().glob("*.h"), *kernels_dir().glob("*.cuh"))
-    return source_hash(*builds.sources(operator.name), *sorted(headers))
+    return source_hash(*builds.sources(operator.name, target), *sorted(headers))

@@ -15,12 +15,12 @@ from workbench import estimate, operators
 from workbench.estimate import DEFAULT_GPU, GPUS, Gpu
 from workbench.explain import command as explain
 from workbench.harness import inputs
-from workbench.harness.environment import memory_bytes
+from workbench.harness.environment import cpu_name, memory_bytes
 from workbench.harness.figures import amount
 from workbench.operators import builds
-from workbench.operators.operator import DEVICES, Case, Operator
+from workbench.operators.operator import Case, Operator
 from workbench.operators.shapes import ShapeError, example
-from workbench.toolchain import command, kernels_dir
+from workbench.toolchain import command
 from workbench.toolchain.errors import UsageError
 from workbench.toolchain.paths import shown
 
@@ -101,7 +101,7 @@ def parser(operator: Operator) -> argparse.ArgumentParser:
         f"default: {operator.sample_blocks} without --shape, more if their work differs; with "
         "--shape all (0)",
     )
-    made.add_argument("--target", choices=tuple(DEVICES), help="default: the GPU if there is one")
+    made.add_argument("--target", choices=tuple(operator.defaults), help=_TARGETS)
     made.add_argument(
         "--gpu",
         choices=tuple(GPUS),
@@ -137,10 +137,13 @@ def _default_dtypes(operator: Operator) -> str:
     return "default: " + ", ".join(f"{names} on the {target}" for target, names in of.items())
 
 
+_TARGETS = "default: the GPU if there is one, else the simulator"
+
+
 def choose_target(asked: str | None) -> tuple[str, str]:
     """The target and why it is used. Raises UsageError if a GPU is requested but missing."""
-    if asked == "simulator":
-        return asked, "requested"
+    if asked in ("simulator", "cpu"):
+        return asked, cpu_name() if asked == "cpu" else "requested"
     if torch.cuda.is_available():
         return "gpu", torch.cuda.get_device_name()
     if torch.version.cuda is None:
@@ -157,13 +160,14 @@ def choose_rungs(
     names: Sequence[str] | None,
     dtypes: Sequence[str],
     flag: str = "--kernel",
+    target: str = "",
 ) -> tuple[builds.Rung, ...]:
     """The named rungs, or all, in table order. Raises UsageError for unknown names or dtypes."""
-    ladder = builds.rungs(operator.name)
+    ladder = builds.rungs(operator.name, target)
     known = [rung.name for rung in ladder]
     for name in names or ():
         if name not in known:
-            file = shown(kernels_dir() / f"{operator.name}.cu")
+            file = shown(builds.sources(operator.name, target)[0])
             raise UsageError(
                 f"{flag} {name}: {operator.name} has {', '.join(known)}; a rung needs a "
                 f"line in the table at the end of {file}"
@@ -189,7 +193,7 @@ def request(operator: Operator, arguments: Sequence[str] | None) -> Request:
     else:
         target, why = choose_target(asked.target)
     checks = choose_checks(asked)
-    if asked.gpu and target == "gpu":
+    if asked.gpu and target != "simulator":
         raise UsageError(f"--gpu {asked.gpu}: estimates are for --target simulator")
     cases = choose_cases(operator, asked, target, 1 if explains else None)
     sample = choose_sample(operator, asked, target, cases)
@@ -197,7 +201,7 @@ def request(operator: Operator, arguments: Sequence[str] | None) -> Request:
     if target == "simulator":
         estimate.prepare(operator.name, gpu)
     names, flag = (asked.explain, "--explain") if asked.explain else (asked.kernel, "--kernel")
-    rungs = choose_rungs(operator, names, asked.dtype or (), flag)
+    rungs = choose_rungs(operator, names, asked.dtype or (), flag, target)
     if not asked.dtype:  # skip a default that none of them supports
         taken = {dtype for rung in rungs for dtype in rung.dtypes}
         cases = [case for case in cases if case.dtype in taken]
@@ -255,10 +259,12 @@ def choose_sample(
 ) -> int:
     """How many blocks of each launch to simulate, 0 for all. Raises UsageError."""
     if asked.sample is None:
-        whole = target == "gpu" or asked.shape or asked.check is not None
+        whole = target != "simulator" or asked.shape or asked.check is not None
         return 0 if whole else operator.sampled(cases)
-    if target == "gpu":
-        raise UsageError("--sample is for --target simulator: a GPU runs every block")
+    if target != "simulator":
+        raise UsageError(
+            f"--sample is for --target simulator: the {target.upper()} runs every block"
+        )
     if asked.check is not None:
         raise UsageError("--check looks at all blocks: leave --sample out")
     return asked.sample
@@ -268,8 +274,8 @@ def choose_checks(asked: argparse.Namespace) -> tuple[str, ...]:
     """The checks of --check; none without it. Raises UsageError."""
     if asked.check is None:
         return ()
-    if asked.target == "gpu":
-        raise UsageError("--check runs on the simulator: omit --target gpu")
+    if asked.target not in (None, "simulator"):
+        raise UsageError(f"--check runs on the simulator: omit --target {asked.target}")
     try:
         return simulator.check_names(asked.check, "--check")
     except ValueError as error:

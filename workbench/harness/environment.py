@@ -66,20 +66,32 @@ def command_line() -> str:
     return line.encode(errors="backslashreplace").decode()
 
 
+def cpu_name() -> str:
+    """The CPU, and how many threads PyTorch uses: ``AMD EPYC 9R14, 2 threads``."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    threads = torch.get_num_threads()
+    return f"{next(names, 'CPU')}, {threads} thread{'s' * (threads != 1)}"
+
+
 def environment(target: str, device: torch.device, folder: Path) -> Environment:
     """The environment of a run of this process; on the simulator ``cuda`` is the compiler's.
 
     Args:
-        target: gpu or simulator.
+        target: one of workbench.toolchain.TARGETS.
         device: where the tensors live.
         folder: the repository.
     """
     gpu = target == "gpu"
+    names = {"gpu": lambda: torch.cuda.get_device_name(device), "cpu": cpu_name}
     return Environment(
-        device=torch.cuda.get_device_name(device) if gpu else SIMULATED_DEVICE,
+        device=names.get(target, lambda: SIMULATED_DEVICE)(),
         driver=smi("driver_version", device) if gpu else None,
         torch=torch.__version__,
-        cuda=torch.version.cuda if gpu else find_toolkit().version,
+        cuda=find_toolkit().version if target == "simulator" else torch.version.cuda,
         commit=commit(folder),
         command=command_line(),
         clocks=smi("clocks.sm,clocks.mem,clocks.max.sm,clocks.max.mem", device) if gpu else None,

@@ -1,4 +1,4 @@
-"""Rows of a benchmark: each rung is checked first, then timed (GPU) or counted (simulator)."""
+"""Rows of a benchmark: each rung is checked first, then timed (GPU, CPU) or counted (simulator)."""
 
 from __future__ import annotations
 
@@ -237,11 +237,12 @@ class Candidate:
     written: bool  # its outputs can be checked after timing
 
 
-def time_on_gpu(
+def timed(
     operator: Operator,
     rungs: Sequence[Rung],
     case: Case,
     tried: Mapping[str, Tried],
+    target: str,
     roofs: Roofs,
     step: Step = no_step,
 ) -> list[Row]:
@@ -252,19 +253,20 @@ def time_on_gpu(
         rungs: the rungs.
         case: the input.
         tried: what small cases showed of the rungs; those that got one wrong are not run.
-        roofs: of the GPU.
+        target: "gpu" or "cpu".
+        roofs: of the device.
         step: is told which rung comes next.
 
     Raises:
         verify.StickyError: a rung broke the GPU's context; the message names it.
-        torch.OutOfMemoryError: the inputs and outputs together do not fit on the GPU.
+        torch.OutOfMemoryError: the inputs and outputs together do not fit on the device.
     """
-    device = torch.device(DEVICES["gpu"])
+    device = torch.device(DEVICES[target])
     rows = []
     for rung in rungs:
         step(f"{rung.name}, {case.text}")
-        row = _checked(operator, rung, case, "gpu", tried)
-        rows.append(_with_scratch(row, "gpu") if row.checked else row)
+        row = _checked(operator, rung, case, target, tried)
+        rows.append(_with_scratch(row, target) if row.checked else row)
     if not any(row.checked for row in rows):
         return rows
     given = inputs.views(inputs.place_inputs(operator, case, device))
@@ -274,13 +276,17 @@ def time_on_gpu(
         _rung_candidate(operator, row, given, views, case, device) for row in rows if row.checked
     ]
     for baseline in operator.baselines:
-        if baseline.applies(case):
+        if baseline.target == target and baseline.applies(case):
             candidate = _baseline_candidate(operator, baseline, given, views, case, device)
             rows.append(candidate.row)
             candidates += [] if candidate.row.refused else [candidate]
-    timed = _time(operator, candidates, outputs, case, device, roofs)
-    rows = [timed.get(row.kernel, row) for row in rows]
-    return rows if operator.flops else [_with_traffic(operator, row, case) for row in rows]
+    found = _time(operator, candidates, outputs, case, device, roofs)
+    rows = [found.get(row.kernel, row) for row in rows]
+    return (
+        rows
+        if operator.flops or target == "cpu"
+        else [_with_traffic(operator, row, case) for row in rows]
+    )
 
 
 def _with_traffic(operator: Operator, row: Row, case: Case) -> Row:
@@ -302,11 +308,11 @@ def _rung_candidate(
     case: Case,
     device: torch.device,
 ) -> Candidate:
-    subject = verify.describe(operator.name, row.kernel, "gpu", case)
+    subject = verify.describe(operator.name, row.kernel, row.target, case)
 
     def run() -> None:
         try:
-            operator.launch("gpu", given, views, case, row.kernel)
+            operator.launch(row.target, given, views, case, row.kernel)
         except verify.LAUNCH_ERRORS as error:
             verify.raise_if_sticky(error, device, subject)
             raise
@@ -322,7 +328,8 @@ def _baseline_candidate(
     case: Case,
     device: torch.device,
 ) -> Candidate:
-    row = dataclasses.replace(_row(operator, baseline.name, case, "gpu", False), baseline=True)
+    row = _row(operator, baseline.name, case, baseline.target, False)
+    row = dataclasses.replace(row, baseline=True)
     try:
         got = baseline.run(given, views, case)
         if baseline.comparable:
@@ -330,7 +337,7 @@ def _baseline_candidate(
             expected = verify.expected(operator.name, case, str(device))[main]
             row = _compared(row, main, verify.compare(got.contiguous(), expected))
     except RuntimeError as error:
-        subject = verify.describe(operator.name, baseline.name, "gpu", case)
+        subject = verify.describe(operator.name, baseline.name, baseline.target, case)
         verify.raise_if_sticky(error, device, subject)
         row = _not_run(row, verify.first_line(error))
     return Candidate(row, lambda: baseline.run(given, views, case), False)
@@ -409,6 +416,6 @@ def _check_again(
         findings += verify.guard_lines(name, placed)
     if not findings:
         return row
-    subject = verify.describe(operator.name, row.kernel, "gpu", case)
+    subject = verify.describe(operator.name, row.kernel, row.target, case)
     verdict = verify.Verdict(f"{subject}, after timing", tuple(findings))
     return dataclasses.replace(candidate.row, checked=False, note=verdict.report())

@@ -120,7 +120,7 @@ def check_rung(operator: Operator, rung: Rung, case: Case, target: str) -> Verdi
 
 def describe(op: str, kernel: str, target: str, case: Case) -> str:
     """Operator, rung, target, sizes, options, layout, fill and dtype in one line."""
-    place = "on the GPU" if target == "gpu" else f"on the {target}"
+    place = "on the simulator" if target == "simulator" else f"on the {target.upper()}"
     return (
         f"{op} {kernel} {place}: {case.text}, layout {case.layout}, fill {case.fill}, {case.dtype}"
     )

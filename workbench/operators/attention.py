@@ -145,7 +145,8 @@ def attention(
     different lengths follow each other along N, and each sees only itself. q has rank 3, or batch
     size 1. What they hold is not checked on a GPU, which would have to wait for it.
     br, bc: queries and keys per tile, for the rungs that have the choice; None takes theirs.
-    kernel: a rung of ``rungs("attention")``; None selects the last one that accepts the input.
+    kernel: a rung of ``rungs("attention")``, or, for tensors on the CPU, of ``rungs("attention",
+    "cpu")``; None selects the last one of the former that accepts the input.
     check: as for ``matmul``.
     Returns O [..., H, Nq, Dv], and with return_lse also LSE = log(sum(exp(scale * Q K^T))), the
     natural logarithm, [..., H, Nq], float32 (float64 for float64).
@@ -451,13 +452,19 @@ OPERATOR = Operator(
             for n in (1024, 4096)
             for causal in ("", " causal")
         ),
+        "cpu": tuple(
+            f"B=1,H=4,Nq={n},Nk={n},D=32{causal}"
+            for n in (1024, 4096)
+            for causal in ("", " causal")
+        ),
     },
     small=(
         "B=1,H=2,Nq=256,Nk=256,D=64",
         "B=1,H=2,Nq=256,Nk=256,D=64 causal",
         "B=1,H=8,Nq=1,Nk=1000,D=64,Hkv=2",
     ),
-    default_dtypes=dict.fromkeys(("simulator", "gpu"), ("float32", "bfloat16")),
+    default_dtypes=dict.fromkeys(("simulator", "gpu"), ("float32", "bfloat16"))
+    | {"cpu": ("float32",)},
     uneven=("causal", "window", "mask", "bias", "cu_seqlens_q"),
     edges=(
         ("B=1,H=2,Nq=70,Nk=139,D=32", "padded", "spiky"),
@@ -469,6 +476,7 @@ OPERATOR = Operator(
         Baseline("efficient", _sdpa(SDPBackend.EFFICIENT_ATTENTION), _same_mask),
         Baseline("sdpa_flash", _sdpa(SDPBackend.FLASH_ATTENTION), _narrow),
         Baseline("cudnn", _sdpa(SDPBackend.CUDNN_ATTENTION), _narrow),
+        Baseline("torch", _sdpa(SDPBackend.FLASH_ATTENTION), _same_mask, target="cpu"),
     ),
     finish=_finish,
     columns=("scratch",),

@@ -2,6 +2,9 @@
 
 Each target has its own extension (bindings.cpp and the ladders), built and loaded on first use. An
 edited kernel becomes another extension in another namespace (``reset``).
+
+The targets "gpu" and "simulator" have the same rungs, in CUDA C++. "cpu" has rungs of its own, in
+C++, whose names begin with ``cpu_``; they take CPU tensors, as the simulator does.
 """
 
 from __future__ import annotations
@@ -35,12 +38,17 @@ class Rung:
     compute_capability: int = 0  # minimum, as 10 * major + minor; 0: any
     composed_of: tuple[str, ...] = ()  # ladders whose kernels it launches by design
 
+    @property
+    def on_cpu(self) -> bool:
+        """Whether it is in C++ and runs on the CPU."""
+        return self.name.startswith(CPU_PREFIX)
+
 
 @dataclass(frozen=True)
 class Extension:
     """A loaded build: its operators are ``ops``, which is ``torch.ops.<namespace>``."""
 
-    target: str  # "gpu" or "simulator"
+    target: str  # one of workbench.toolchain.TARGETS
     namespace: str
     path: Path
     ops: Any
@@ -56,6 +64,7 @@ class Declined(RuntimeError):
         self.reason = reason
 
 
+CPU, CPU_PREFIX = "cpu", "cpu_"
 _DECLINES = re.compile(r"[^:\n]+: kernel '\w+' declines: (.*) \(")
 
 _lock = threading.RLock()
@@ -73,7 +82,7 @@ _loaded: dict[Path, Extension] = {}  # never emptied: a process can register a n
 
 
 def extension(target: str) -> Extension:
-    """The current build of a target, "gpu" or "simulator"; built and loaded on first use.
+    """The current build of a target; built and loaded on first use.
 
     Raises workbench.toolchain.BuildError, whose text is all the user needs to see.
     """
@@ -108,27 +117,34 @@ def reset() -> None:
         _current.clear()
 
 
-def rungs(op: str) -> tuple[Rung, ...]:
+def rungs(op: str, target: str = "") -> tuple[Rung, ...]:
     """The ladder of an operator, slowest idea first.
 
+    target: "cpu" for the rungs in C++ that run on the CPU; otherwise those in CUDA C++.
     Raises ValueError for an unknown name, BuildError if its kernel file is missing.
     """
     get(op)
     with _lock:
-        loaded = next(iter(_current.values()), None)
-    ladders = (loaded or extension(default_target())).ladders
+        loaded = [_current[name] for name in _current if (name == CPU) == (target == CPU)]
+    ladders = (loaded[0] if loaded else extension(target or default_target())).ladders
     if op not in ladders:
-        raise BuildError(f"there are no kernels for {op}: no {shown(kernels_dir() / f'{op}.cu')}")
+        raise BuildError(f"there are no kernels for {op}: no {shown(_table(op, target))}")
     return ladders[op]
 
 
-def sources(op: str) -> tuple[Path, ...]:
+def _table(op: str, target: str) -> Path:
+    """The file with a ladder's table."""
+    return kernels_dir() / (f"{op}_cpu.cpp" if target == CPU else f"{op}.cu")
+
+
+def sources(op: str, target: str = "") -> tuple[Path, ...]:
     """The files with a ladder's kernels, without headers; the first has its table.
 
-    ``<op>.cu`` and every ``<op>_<more>.cu`` that is not another ladder's.
+    ``<op>.cu`` and every ``<op>_<more>.cu`` that is not another ladder's. With the target "cpu"
+    ``<op>_cpu.cpp`` and every ``<op>_cpu_<more>.cpp``.
     """
-    folder = kernels_dir()
-    files = (folder / f"{op}.cu", *sorted(folder.glob(f"{op}_*.cu")))
+    folder, table = kernels_dir(), _table(op, target)
+    files = (table, *sorted(folder.glob(f"{table.stem}_*{table.suffix}")))
     others = [f"{other}." for other in OPERATORS if other != op and other.startswith(op)]
     others += [f"{other[:-1]}_" for other in others]
     return tuple(file for file in files if not file.name.startswith(tuple(others)))
@@ -145,7 +161,7 @@ def launch(
     """Run an operator of a target's current build (bindings/<op>.cpp).
 
     Args:
-        target: "gpu" or "simulator".
+        target: one of workbench.toolchain.TARGETS; "simulator" becomes "cpu" for a rung of the CPU.
         op: the operator.
         tensors: its arguments by name, data before statistics; None means absent.
         options: the values of the requested options.
@@ -159,6 +175,13 @@ def launch(
         RuntimeError: any other error; the text names the argument, what was expected and given.
     """
     given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+    if kernel.startswith(CPU_PREFIX) and target != CPU:
+        if target == "gpu":
+            device = next(iter(given.values())).device
+            raise RuntimeError(
+                f"{called or op}: kernel '{kernel}' runs on the CPU; got tensors on {device}"
+            )
+        target = CPU
     operator = extension(target).ops.launch
     try:
         operator(
@@ -191,8 +214,8 @@ def _load(target: str, path: Path) -> Extension:
     library = ctypes.CDLL(str(path))
     namespace = path.stem
     library.workbench_rungs.restype = ctypes.c_char_p
-    present = [op for op in OPERATORS if (kernels_dir() / f"{op}.cu").exists()]
-    ladders = {op: _parse(op, library.workbench_rungs(op.encode())) for op in present}
+    present = [op for op in OPERATORS if _table(op, target).exists()]
+    ladders = {op: _parse(op, target, library.workbench_rungs(op.encode())) for op in present}
     if library.workbench_register(namespace.encode()) != 0:
         raise RuntimeError(f"{path} could not register its operators as torch.ops.{namespace}")
     library.workbench_scratch_bytes.restype = ctypes.c_int64
@@ -200,16 +223,18 @@ def _load(target: str, path: Path) -> Extension:
     return Extension(target, namespace, path, ops, ladders, scratch)
 
 
-def _parse(op: str, table: bytes | None) -> tuple[Rung, ...]:
+def _parse(op: str, target: str, table: bytes | None) -> tuple[Rung, ...]:
     """The rungs of a ladder's table. Raises BuildError for an invalid name."""
     if table is None:
         raise BuildError(f"bindings/{op}.cpp registers no operator {op!r}")
     found: dict[str, Rung] = {}
     for line in table.decode().split("\n")[:-1]:
         name, *fields = line.rsplit("\t", 5)
-        problem = _problem(op, name, found) if len(fields) == 5 else "a name with a line break"
+        problem = (
+            _problem(op, target, name, found) if len(fields) == 5 else "a name with a line break"
+        )
         if problem:
-            raise BuildError(f"{shown(kernels_dir() / f'{op}.cu')}: the table has {problem}")
+            raise BuildError(f"{shown(_table(op, target))}: the table has {problem}")
         dtypes, options, alignment, capability, composed_of = fields
         found[name] = Rung(
             op,
@@ -223,12 +248,14 @@ def _parse(op: str, table: bytes | None) -> tuple[Rung, ...]:
     return tuple(found.values())
 
 
-def _problem(op: str, name: str, taken: Container[str]) -> str | None:
+def _problem(op: str, target: str, name: str, taken: Container[str]) -> str | None:
     """What is wrong with a rung's name, or None."""
     if name in taken:
         return f"two rungs named {name!r}; rung names must be unique"
     if not re.fullmatch("[A-Za-z0-9_]+", name):
         return f"a rung named {name!r}; names are letters, digits and _"
+    if name.startswith(CPU_PREFIX) != (target == CPU):
+        return f"a rung named {name!r}; those in C++, and only they, begin with {CPU_PREFIX}"
     if name in (baseline.name for baseline in get(op).baselines):
         return f"a rung named {name!r}, which is the name of a baseline"
     return None

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch.autograd import forward_ad
 
+from . import builds
+
 Checks = str | Sequence[str] | None
 
 _TARGETS = {"CPU": "simulator", "CUDA": "gpu"}
@@ -142,7 +144,8 @@ def calling(
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: a check does not exist, or a tensor is not on the CPU.
+        ValueError: a check does not exist, a tensor is not on the CPU, or the kernel is no CUDA
+            kernel.
         RuntimeError: torch.compile traces a call with checks, which it would not repeat.
     """
     if not (kernel is None or isinstance(kernel, str)):
@@ -158,7 +161,14 @@ def calling(
         text = isinstance(number, (str, bytes, list, tuple, dict))
         if text or (number is None and arg not in optional):
             raise TypeError(f"{name}: {arg} is {number!r}; expected a number")
-    return nullcontext() if check is None else _checking(name, check, tensors)
+    if check is None:
+        return nullcontext()
+    if kernel is not None and kernel.startswith(builds.CPU_PREFIX):
+        raise ValueError(
+            f"{name}: check is {check!r}, but kernel '{kernel}' is no CUDA kernel: the simulator, "
+            "which has the checks, does not run it"
+        )
+    return _checking(name, check, tensors)
 
 
 def _kind(value: object) -> str:

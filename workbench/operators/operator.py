@@ -15,7 +15,7 @@ from .shapes import Option, Options, Shape, parse_options, parse_shape, written
 
 Tensors = dict[str, torch.Tensor]
 
-DEVICES = {"gpu": "cuda", "simulator": "cpu"}  # of a target's tensors
+DEVICES = {"gpu": "cuda", "simulator": "cpu", "cpu": "cpu"}  # of a target's tensors
 
 
 def torch_dtype(name: str) -> torch.dtype:
@@ -159,7 +159,7 @@ class Expected:
 
 @dataclass(frozen=True)
 class Baseline:
-    """A library's implementation, timed alongside the rungs on a GPU.
+    """A library's implementation, timed alongside the rungs on a GPU or the CPU.
 
     Attributes:
         name: as in ``ratio_vs_<name>`` of the JSON format; no rung may have this name.
@@ -167,12 +167,14 @@ class Baseline:
             it and otherwise replaced there: (inputs, outputs, case).
         applies: whether it computes the same thing for this case.
         comparable: whether it computes the operation, so that its output is checked like a rung's.
+        target: where it runs, "gpu" or "cpu".
     """
 
     name: str
     run: Callable[[Tensors, Tensors, Case], torch.Tensor]
     applies: Callable[[Case], bool] = lambda case: True
     comparable: bool = True
+    target: str = "gpu"
 
 
 @dataclass(frozen=True)
@@ -217,7 +219,8 @@ class Operator:
         flops: floating-point operations that the mathematics of a case needs; None where bytes
             matter more.
         defaults: the benchmark's cases by target, as ``case`` reads them: of sizes that a GPU is
-            bought for. The simulator runs ``sample_blocks`` of each of their launches.
+            bought for. The simulator runs ``sample_blocks`` of each of their launches. With those
+            for "cpu" it has rungs in C++ too.
         small: cases that the simulator runs whole in a moment; a rung is checked on them, and on
             ``edges``, where its defaults are sampled.
         sample_blocks: enough for blocks that do the same work.
@@ -225,7 +228,7 @@ class Operator:
         default_dtypes: the benchmark's dtypes by target.
         edges: small cases that a rung must pass before it is timed, as (text, layout, fill): no two
             sizes or strides equal, above one tile, no multiple of anything.
-        baselines: what the rungs are compared with on a GPU.
+        baselines: what the rungs are compared with.
         distinct: the case whose inputs, repeated along the first dimension, are a case's inputs;
             itself except for large cases, whose references would not fit in memory.
         few: a case that moves as many bytes per element and is quick to simulate.

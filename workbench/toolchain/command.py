@@ -133,6 +133,27 @@ class Whole:
         return number
 
 
+@dataclass(frozen=True)
+class Number:
+    """A finite number from ``low`` to ``high``."""
+
+    low: float = 0.0
+    high: float = sys.float_info.max
+
+    def __call__(self, text: str) -> float:
+        """The number. Raises argparse's error."""
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not self.low <= number <= self.high:
+            end = "" if self.high == sys.float_info.max else f" to {self.high:g}"
+            raise argparse.ArgumentTypeError(
+                f"{shortened(repr(text))} is not a number from {self.low:g}{end or ' up'}"
+            )
+        return number
+
+
 def positive(text: str) -> float:
     """A number above 0, and finite."""
     try:

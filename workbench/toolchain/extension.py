@@ -28,8 +28,10 @@ from .paths import IN_SOURCES, REPO, breaking, cache_dir, kernels_dir
 from .simulator import process_simulator
 from .toolkit import private_toolkit, shown_to_torch
 
-TARGETS = ("gpu", "simulator")
+TARGETS = ("gpu", "simulator", "cpu")
 SIMULATOR_GENCODE = "arch=compute_90a,code=compute_90a"
+# Fast, but NaN and infinity keep their meaning; kernels choose wider vectors themselves.
+_CPU = ("-O3", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi", "-DWORKBENCH_CPU")
 # PyTorch disables half's operators; kernels need them.
 _HALF = tuple(
     f"-U__CUDA_NO_{name}__"
@@ -50,7 +52,7 @@ class Recipe:
     cuda_cflags: tuple[str, ...]
     ldflags: tuple[str, ...]
     gencodes: tuple[str, ...]
-    toolkit: tools.Toolkit
+    toolkit: tools.Toolkit | None  # None: there is no CUDA in the sources
 
     @property
     def key(self) -> str:
@@ -64,7 +66,7 @@ class Recipe:
             self.cuda_cflags,
             self.gencodes,
             self.toolkit,
-            tools.identity(self.toolkit.nvcc),
+            tools.identity(self.toolkit.nvcc) if self.toolkit else None,
             tools.identity(cxx),
             tools.output(cxx, "--version"),
             importlib.metadata.version("torch"),
@@ -72,6 +74,12 @@ class Recipe:
             sys.version,
             tools.environment(),
         )
+
+    @property
+    def cuda(self) -> tools.Toolkit:
+        """The toolkit of sources with CUDA in them."""
+        assert self.toolkit is not None
+        return self.toolkit
 
     @property
     def folder(self) -> Path:
@@ -105,6 +113,7 @@ def load_extension(
 ) -> Path:
     """Build every ladder file and its operator's binding for `target`; return the library's path.
 
+    The target "cpu" is the ladders in C++, `<op>_cpu.cpp`, which need neither GPU nor simulator.
     `kernel_dir` (default: kernels_dir()) may contain the ladders of only some operators: the
     bindings of the others, whose ladders are missing, are left out.
 
@@ -114,14 +123,15 @@ def load_extension(
     """
     kernel_dir = Path(kernel_dir or kernels_dir()).resolve()
     bindings = Path(bindings or REPO / "bindings.cpp").resolve()
-    ladders = tuple(sorted(kernel_dir.glob("*.cu")))
+    pattern = "*.cpp" if target == "cpu" else "*.cu"
+    ladders = tuple(sorted(kernel_dir.glob(pattern)))
     if not ladders:
-        raise BuildError(f"there are no kernels (*.cu) in {kernel_dir}")
+        raise BuildError(f"there are no kernels ({pattern}) in {kernel_dir}")
     if not bindings.exists():
         raise BuildError(f"there is no {bindings}")
-    names = ("launch", *(ladder.stem for ladder in ladders))
+    names = ("launch", *(ladder.stem.removesuffix("_cpu") for ladder in ladders))
     parts = (bindings.parent / "bindings" / f"{name}.cpp" for name in names)
-    what = "the GPU" if target == "gpu" else "the simulator"
+    what = {"gpu": "the GPU", "cpu": "the CPU"}.get(target, "the simulator")
     return build_library(
         recipe(
             f"workbench_{target}",
@@ -143,7 +153,7 @@ def recipe(
 ) -> Recipe:
     """The recipe for some sources with the flags of `target`; builds the simulator if needed."""
     if target not in TARGETS:
-        raise ValueError(f"target is {target!r}; expected 'gpu' or 'simulator'")
+        raise ValueError(f"target is {target!r}; expected one of {', '.join(TARGETS)}")
     for path in (*sources, *include_dirs):
         breaking(path, IN_SOURCES, "Move it to a folder without that.")
     # Otherwise a second version of a library would share the first's statics.
@@ -156,9 +166,14 @@ def recipe(
         ",".join(common),
         *extra_cuda_cflags,
     )
-    cflags: tuple[str, ...] = ("-std=c++20", "-O1", *common)
+    optimised = _CPU if target == "cpu" else ("-O1",)
+    cflags: tuple[str, ...] = ("-std=c++20", *optimised, *common)
     link: tuple[str, ...] = ("-shared", "-Wl,-Bsymbolic", "-Wl,--exclude-libs,ALL", "-Wl,-z,defs")
-    if target == "gpu":
+    toolkit: tools.Toolkit | None = None
+    gencodes: tuple[str, ...] = ()
+    if target == "cpu":
+        link = (*link, "-fopenmp")
+    elif target == "gpu":
         toolkit = tools.find_toolkit(gpu_cuda_major())
         gencodes = gpu_gencodes()
         cflags = (*cflags, "-DUSE_CUDA")
@@ -247,7 +262,7 @@ def _load(recipe: Recipe, wanted: dict[str, str], texts: list[str]) -> Path:
     folder = recipe.folder  # before CXX is changed, on which it depends
     ninja = tools.find_ninja()
     torch_extension = cpp_extension()
-    home = private_toolkit(recipe.toolkit, recipe.target)
+    home = private_toolkit(recipe.toolkit, recipe.target) if recipe.toolkit else None
     manifest = fingerprints.Manifest(folder)
     manifest.begin(wanted, (recipe.name,))
     forget_versions(torch_extension, recipe.name)
@@ -264,10 +279,13 @@ def _load(recipe: Recipe, wanted: dict[str, str], texts: list[str]) -> Path:
                 [str(s) for s in recipe.sources],
                 extra_cflags=list(recipe.cflags),
                 extra_cuda_cflags=list(recipe.cuda_cflags),
-                extra_ldflags=[f"-L{home / 'lib64'}", *map(quoted, recipe.ldflags)],
+                extra_ldflags=[
+                    *([f"-L{home / 'lib64'}"] if home else []),
+                    *map(quoted, recipe.ldflags),
+                ],
                 extra_include_paths=[str(d) for d in recipe.include_dirs],
                 build_directory=str(folder),
-                with_cuda=True,
+                with_cuda=home is not None,
                 is_python_module=False,
                 is_standalone=True,
             )

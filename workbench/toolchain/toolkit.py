@@ -78,8 +78,11 @@ def _link(path: Path, to: Path) -> None:
 
 
 @contextmanager
-def shown_to_torch(folder: Path, ninja: Path) -> Iterator[None]:
-    """Let PyTorch build with this folder as CUDA_HOME inside the block; restore it afterwards."""
+def shown_to_torch(folder: Path | None, ninja: Path) -> Iterator[None]:
+    """Let PyTorch build with this folder as CUDA_HOME inside the block; restore it afterwards.
+
+    folder: None for a build without CUDA.
+    """
     from torch.utils import cpp_extension
 
     changes: dict[str, str | None] = {name: None for name in IGNORED_VARIABLES}
@@ -97,7 +100,7 @@ def shown_to_torch(folder: Path, ninja: Path) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in changes}
     home = cpp_extension.CUDA_HOME
     try:
-        cpp_extension.CUDA_HOME = str(folder)
+        cpp_extension.CUDA_HOME = str(folder) if folder else None
         _set_environment(changes)
         yield
     finally:

@@ -80,6 +80,8 @@ def inline(
     a call), simulator.SimulatorError (findings in a kernel).
     """
     _check_types(cuda_source, functions, load_inline_arguments)
+    if target not in (None, "gpu", "simulator"):
+        raise ValueError(f"target is {target!r}; expected 'gpu' or 'simulator'")
     checks = _checks(check, target)
     target = target or ("simulator" if checks else default_target())
     options = dict(load_inline_arguments)
@@ -183,7 +185,7 @@ def _of_source(source: Path, plan: Recipe, error: BuildError) -> BuildError:
         return error
     includes = [f"-I{folder}" for folder in plan.include_dirs]
     flags = [*plan.cuda_cflags, "--expt-relaxed-constexpr", *includes]
-    command = [str(plan.toolkit.nvcc), "-c", *flags, str(source), "-o", "alone.o"]
+    command = [str(plan.cuda.nvcc), "-c", *flags, str(source), "-o", "alone.o"]
     done = subprocess.run(
         command, cwd=plan.folder, capture_output=True, text=True, errors="replace"
     )

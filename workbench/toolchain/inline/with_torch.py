@@ -112,7 +112,7 @@ def _load(
     texts: list[str],
 ) -> Path:
     torch_extension = cpp_extension()
-    home = private_toolkit(plan.toolkit, plan.target)
+    home = private_toolkit(plan.cuda, plan.target)
     objects = {"main.o": folder / "main.cpp", "cuda.cuda.o": folder / "cuda.cu"}
     wanted = dict.fromkeys(objects, hashed)
     manifest = fingerprints.Manifest(folder)
