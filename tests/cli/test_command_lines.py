@@ -27,6 +27,7 @@ BYTES = "caf\udce9"  # not UTF-8
 # What follows a program's name to get its parsers, where it has more than one.
 PARSERS = {
     "build.py": ([], ["run"]),
+    "gpt.py": ([], ["train"], ["evaluate"]),
     "simulator.compare": (["--ncu"], ["--sanitizer"]),
 }
 SHAPES = ("", "64", "x=1", f"M={DIGITS},N=1,K=1,rows=1", "M=10000000000000000000", LONG, BYTES)
@@ -43,6 +44,12 @@ FREE: dict[str, tuple[str, ...]] = {
     "--layout": ("nonsense", LONG, BYTES),
     "--dtype": ("float7", LONG, BYTES),
     "--check": ("nonsense", "", "all,x", LONG, BYTES),
+    "what": ("part5", "4D", "train1", LONG, BYTES),
+    "--data": ("", "/no/such/file", LONG, BYTES),
+    "--model": ("shakes", "/no/such/file", "x.safetensors", LONG, BYTES),
+    "--prompt": (),  # any text; one that the model cannot read is in tests/gpt
+    "--decode": ("fast", LONG, BYTES),
+    "--beside": ("fast", LONG, BYTES),
     "--results": ("/no/such/folder", LONG),
     "--broken": (),  # of gpu_checks, which passes it to itself
     "-k": (),  # pytest tells
@@ -155,6 +162,9 @@ def bad_values(action: Any, folder: Path) -> tuple[str, ...] | None:
         return ("", "0", "-1", "nan", "inf", "x", DIGITS)
     if action.type is command.expression:
         return ("(", "[", "*", "a{9999999999999999999}", "(?P<a>)(?P<a>)")
+    if isinstance(action.type, command.Number):
+        above = ("inf", "1e999") if action.type.high > 1e300 else (str(action.type.high + 1),)
+        return ("", "nan", "x", str(action.type.low - 1), *above)
     if isinstance(action.type, command.Whole):
         one = action.type
         words = ("", "x", "1.5", DIGITS, "-" + DIGITS, str(one.low - 1), str(one.high + 1))

@@ -1,0 +1,154 @@
+"""Attention alone, a rung beside PyTorch: is it right, how long does it take, how much memory?
+
+The inputs, the tolerance and the reports are those of Stanford CS149's assignment on attention.
+There the memory that a part allocates before its measured region is not counted, above all the
+tiles of part 4; here it is everything that is allocated while the call runs, at its peak.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile, record_function
+
+from workbench.estimate import DEFAULT_GPU, GPUS, estimated
+from workbench.harness import counters
+from workbench.harness.figures import duration
+from workbench.operators import builds
+
+from .attend import TORCH, Rung, by_torch
+
+BATCH, HEADS, DIM = 1, 4, 32
+ROWS = 10  # of the profiler's table
+TITLES = {
+    "torch": "PYTORCH ATTENTION",
+    "naive": "NAIVE ATTENTION",
+    "blocked": "BLOCKED MATMUL + UNFUSED SOFTMAX",
+    "fused_row": "FUSED ATTENTION",
+    "flash": "FLASH ATTENTION",
+}
+# Of the largest difference from PyTorch: by the dtype that the rung computes in.
+TOLERANCES = {torch.float32: 1e-4, torch.float64: 1e-4, torch.float16: 1e-2, torch.bfloat16: 2e-2}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A call.
+
+    Attributes:
+        out: its result.
+        seconds: its time, after a warm-up; on the simulator that of the simulation.
+        peak_bytes: the most memory that was allocated while it ran, with the result.
+        table: the profiler's.
+    """
+
+    out: torch.Tensor
+    seconds: float
+    peak_bytes: int
+    table: str
+
+
+def inputs(n: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Q, K and V [1, 4, N, 32], float32, the same for all heads: element [i, j] is linear in both.
+
+    Scores grow with N: at most 4.1 at N = 1024, 65 at 4096, 258 at 8192, where exp(258) is infinite
+    in float32.
+    """
+    i, j = torch.arange(n, dtype=torch.float32)[:, None], torch.arange(DIM, dtype=torch.float32)
+    one = (2e-4 * i + 1e-4 * j, 6e-4 * i + 3e-4 * j, 1.5e-4 * i + 8e-4 * j)
+    q, k, v = (x.expand(BATCH, HEADS, n, DIM).contiguous() for x in one)
+    return q, k, v
+
+
+def title(rung: Rung) -> str:
+    """The rung's title in reports."""
+    name = rung.name.removeprefix("cpu_")
+    return TITLES.get(name, name.upper())
+
+
+def measure(call: Callable[[], torch.Tensor], label: str) -> Measured:
+    """Run a call twice, once to time it and once under the profiler."""
+    call()
+    start = time.perf_counter()
+    out = call()
+    seconds = time.perf_counter() - start
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        with record_function(label):
+            call()
+    averages = profiler.key_averages()
+    table = averages.table(
+        sort_by="cpu_memory_usage", row_limit=ROWS, max_name_column_width=48
+    ).strip()
+    return Measured(out, seconds, _peak(profiler), table)
+
+
+def _peak(profiler: profile) -> int:
+    """The largest sum of the profiler's allocations so far, in bytes."""
+    peak = allocated = 0
+    results: Any = profiler.profiler
+    for event in results.kineto_results.events():
+        if event.name() == "[memory]":
+            allocated += event.nbytes()
+            peak = max(peak, allocated)
+    return peak
+
+
+def compared(out: torch.Tensor, right: torch.Tensor, rung: Rung) -> tuple[str, bool]:
+    """Whether two results agree, and by how much, in words."""
+    tolerance = TOLERANCES[rung.dtype]
+    same = torch.allclose(out, right, atol=tolerance)
+    largest = float((out - right).abs().max())
+    words = f"attention equals the reference: {same} (largest difference {largest:.2g}"
+    return f"{words}, allowed {tolerance:g})", same
+
+
+def run(rung: Rung, n: int, br: int, bc: int, show: Callable[[str], None] = print) -> bool:
+    """Run a rung on ``inputs(n)`` and report; whether it is right.
+
+    br, bc: queries and keys per tile, for rungs that have the choice.
+    """
+    q, k, v = inputs(n)
+    on = f"{torch.get_num_threads()} threads" if rung.target == "cpu" else rung.target
+    tiles = f", br={br} bc={bc}" if rung.tiles else ""
+    show(f"{rung.name} ({on}): B={BATCH} H={HEADS} N={n} D={DIM}{tiles}, no mask, no scale\n")
+    reference = measure(lambda: by_torch(q, k, v, causal=False, scale=1.0), "reference")
+    show(f"{reference.table}\n")
+    show(_statistics("REFERENCE", title(rung), reference, ()))
+    if rung.name == TORCH:
+        return True
+    own = measure(lambda: rung(q, k, v, causal=False, scale=1.0, br=br, bc=bc), rung.name)
+    words, same = compared(own.out, reference.out, rung)
+    show(f"\n{words}")
+    if not same:
+        show("YOUR ATTENTION GAVE INCORRECT RESULTS")
+    show(f"\n{own.table}\n")
+    more = [f"of which scratch: {builds.scratch_bytes(rung.target)} bytes"]
+    if rung.target == "simulator":
+        more.append(_estimate(lambda: rung(q, k, v, causal=False, scale=1.0, br=br, bc=bc)))
+        own = dataclasses.replace(own, table="")
+    show(_statistics("YOUR", title(rung), own, more))
+    if rung.target == "cpu":
+        show(f"speed relative to the reference: {reference.seconds / own.seconds:.2f}x")
+    return same
+
+
+def _statistics(whose: str, what: str, measured: Measured, more: Sequence[str]) -> str:
+    lines = [
+        f"{whose} - {what} statistics",
+        f"cpu time: {1e3 * measured.seconds:.3f} ms",
+        f"mem usage: {measured.peak_bytes} bytes",
+    ]
+    return "\n".join([*lines, *more])
+
+
+def _estimate(call: Callable[[], Any]) -> str:
+    gpu = GPUS[DEFAULT_GPU]
+    found = estimated(counters.record(call), op="attention", gpu=gpu)
+    if isinstance(found, str):
+        return found
+    return f"that is the simulator's time; estimate for an {gpu.title}: {duration(found.time_ms)}"

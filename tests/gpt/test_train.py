@@ -1,0 +1,143 @@
+"""Training: it learns, goes on bit for bit, survives kill -9, and refuses what does not fit."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from gpt.checkpoint import Checkpoint
+from gpt.model import GPT, Config
+from gpt.text import Data, windows
+from gpt.train import CHECKPOINT, MODEL, Settings, Training, evaluate
+from tests.gpt.conftest import SETTINGS, TEXT
+from tests.support import python, wait_for
+from workbench.toolchain.errors import Failure, UsageError
+
+
+class Stopped(Exception):
+    """The process has ended, as by a kill."""
+
+
+def stop_at(step: int):
+    def report(training: Training) -> None:
+        if training.step == step:
+            raise Stopped
+
+    return report
+
+
+def test_it_learns(data: Data, trained: Path):
+    record = Checkpoint.read(trained / MODEL).record
+    assert [found["step"] for found in record["evaluations"]] == [4, 8, 12]
+    random = math.log(len(data.tokenizer))
+    losses = [found["validation"] for found in record["evaluations"]]
+    assert losses[-1] < losses[0] < random + 0.2
+    assert losses[-1] < random - 0.5
+
+
+@pytest.mark.parametrize("step", [4, 7, 9])
+def test_resumed_training_equals_the_unbroken_one(step, data: Data, trained: Path, tmp_path: Path):
+    with pytest.raises(Stopped):
+        Training.new(SETTINGS, data).run(tmp_path, stop_at(step))
+    training = Training.resumed(tmp_path / CHECKPOINT, data)
+    assert training.step == step - step % SETTINGS.interval
+    training.run(tmp_path, lambda training: None)
+    for name in (CHECKPOINT, MODEL):
+        assert (tmp_path / name).read_bytes() == (trained / name).read_bytes()
+
+
+def test_a_killed_process_loses_no_more_than_the_interval(tmp_path: Path):
+    """By kill -9 right after the first checkpoint has appeared, then --resume."""
+    (tmp_path / "text").write_text(TEXT)
+    words = ["train", "--data", str(tmp_path / "text"), "--out", str(tmp_path / "out")]
+    small = {name: getattr(SETTINGS, name) for name in ("layers", "heads", "width", "context")}
+    small |= {"window": 32, "batch": 4, "warmup": 2, "interval": 3, "steps": 3000}
+    flags = [word for name, value in small.items() for word in (f"--{name}", str(value))]
+    child = python("gpt.py", *words, *flags)
+    wait_for((tmp_path / "out" / CHECKPOINT).exists)
+    child.kill()
+    child.wait()
+    resumed = Training.resumed(tmp_path / "out" / CHECKPOINT, Data.of_text(TEXT))
+    assert resumed.step >= 3 and resumed.step % 3 == 0
+    assert len(resumed.losses) == resumed.step
+    reference = Training.new(resumed.settings, resumed.data)
+    with pytest.raises(Stopped):
+        reference.run(tmp_path, stop_at(resumed.step))
+    same = zip(resumed.model.parameters(), reference.model.parameters(), strict=True)
+    assert all(torch.allclose(a, b, atol=1e-4) for a, b in same)
+
+
+def test_no_half_written_file_replaces_a_checkpoint(checkpoint, trained, tmp_path, monkeypatch):
+    path = tmp_path / MODEL
+    path.write_bytes((trained / MODEL).read_bytes())
+
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("gpt.checkpoint.os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoint.write(path)
+    assert path.read_bytes() == (trained / MODEL).read_bytes()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_training_goes_on_only_with_its_own_text(trained: Path):
+    with pytest.raises(UsageError, match="another text"):
+        Training.resumed(trained / CHECKPOINT, Data.of_text(TEXT + "x"))
+
+
+def test_a_model_is_no_training(data: Data, trained: Path):
+    with pytest.raises(Failure, match="no training to go on with"):
+        Training.resumed(trained / MODEL, data)
+
+
+def test_a_loss_that_is_not_finite_ends_the_training(data: Data, tmp_path: Path):
+    training = Training.new(dataclasses.replace(SETTINGS, learning_rate=1e30), data)
+    with pytest.raises(Failure, match="lower --learning-rate"):
+        training.run(tmp_path, lambda training: None)
+
+
+def test_learning_rate():
+    settings = Settings(steps=1000, warmup=100, learning_rate=1.0)
+    assert settings.rate(0) == pytest.approx(0.01)
+    assert settings.rate(99) == settings.rate(100) == 1.0
+    assert settings.rate(550) == pytest.approx(0.55)
+    assert settings.rate(1000) == pytest.approx(0.1)
+
+
+def test_the_last_steps_have_long_windows():
+    settings = Settings(steps=100, long=0.2, window=256, context=1024, batch=32)
+    assert settings.windows(79) == (32, 256)
+    assert settings.windows(80) == (8, 1024)
+    assert dataclasses.replace(settings, context=128).windows(0) == (32, 128)
+
+
+def test_windows_are_of_the_text_and_followed_by_the_next_token():
+    tokens = torch.arange(50)
+    generator = torch.Generator().manual_seed(0)
+    given, following = windows(tokens, 500, 10, generator)
+    assert torch.equal(following, given + 1)
+    assert (int(given.min()), int(following.max())) == (0, 49)
+
+
+def test_the_loss_of_an_evaluation_is_that_of_each_window():
+    model = GPT(Config(5, context=8, layers=1, heads=1, width=4))
+    model.initialise(0)
+    tokens = torch.randint(5, (35,), generator=torch.Generator().manual_seed(1))
+    losses = []
+    for start in (0, 8, 16, 24):
+        logits = model(tokens[None, start : start + 8])[0].double()
+        log_p = logits - logits.exp().sum(-1, keepdim=True).log()
+        losses += [-log_p[i, tokens[start + i + 1]].item() for i in range(8)]
+    assert evaluate(model, tokens, 8) == pytest.approx(sum(losses) / len(losses))
+
+
+def test_parameters_of_the_shipped_size():
+    """As nanoGPT counts: 0.80 million for 4 layers, 4 heads, 128 channels, 65 characters."""
+    model = GPT(Config(65, context=2048))
+    without_positions = sum(p.numel() for p in model.parameters()) - 2048 * 128
+    assert without_positions == 795_904
