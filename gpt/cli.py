@@ -169,11 +169,16 @@ def _model(asked: argparse.Namespace) -> Model:
             f"-m {name}: expected one of {', '.join(MODELS)}, or a .safetensors file that gpt.py "
             "train wrote"
         )
+    checkpoint = _read(Path(name))
+    return Model(checkpoint, asked.tokens or checkpoint.model.config.context)
+
+
+def _read(path: Path) -> Checkpoint:
+    """The checkpoint that the command line names. Raises UsageError."""
     try:
-        checkpoint = Checkpoint.read(Path(name))
+        return Checkpoint.read(path)
     except Failure as error:
         raise UsageError(f"-m {error}") from None
-    return Model(checkpoint, asked.tokens or checkpoint.model.config.context)
 
 
 def _inference(asked: argparse.Namespace, rung: Rung) -> int:
@@ -366,11 +371,12 @@ def _evaluate(words: Sequence[str]) -> int:
     from .train import evaluate
 
     asked = _evaluate_parser().parse_args(words)
-    checkpoint = Checkpoint.read(Path(asked.model) if asked.model else MODEL)
+    whole = text.read(asked.data)
+    checkpoint = _read(Path(asked.model)) if asked.model else Checkpoint.read(MODEL)
     most = checkpoint.model.config.context
     if asked.context > most:
         raise UsageError(f"--context {asked.context}: the model has {most} positions")
-    data = text.Data.of_text(text.read(asked.data), checkpoint.tokenizer)
+    data = text.Data.of_text(whole, checkpoint.tokenizer)
     if len(data.validation) <= asked.context:
         raise UsageError(f"--data: its last tenth is shorter than {asked.context + 1} characters")
     loss = evaluate(checkpoint.model, data.validation, asked.context)

@@ -8,6 +8,8 @@ tiles of part 4; here it is everything that is allocated while the call runs, at
 from __future__ import annotations
 
 import dataclasses
+import io
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,8 +19,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from workbench.estimate import DEFAULT_GPU, GPUS, estimated
-from workbench.harness import counters
-from workbench.harness.figures import duration
+from workbench.harness import counters, terminal
+from workbench.harness.figures import amount, duration
 from workbench.operators import builds
 
 from .attend import TORCH, Rung, by_torch
@@ -44,7 +46,7 @@ class Measured:
         out: its result.
         seconds: its time, after a warm-up; on the simulator that of the simulation.
         peak_bytes: the most memory that was allocated while it ran, with the result.
-        table: the profiler's.
+        table: the profiler's rows that allocate most, as text.
     """
 
     out: torch.Tensor
@@ -73,6 +75,7 @@ def title(rung: Rung) -> str:
 
 def measure(call: Callable[[], torch.Tensor], label: str) -> Measured:
     """Run a call twice, once to time it and once under the profiler."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler announces itself
     call()
     start = time.perf_counter()
     out = call()
@@ -80,11 +83,28 @@ def measure(call: Callable[[], torch.Tensor], label: str) -> Measured:
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         with record_function(label):
             call()
-    averages = profiler.key_averages()
-    table = averages.table(
-        sort_by="cpu_memory_usage", row_limit=ROWS, max_name_column_width=48
-    ).strip()
-    return Measured(out, seconds, _peak(profiler), table)
+    return Measured(out, seconds, _peak(profiler), _table(profiler))
+
+
+def _table(profiler: profile) -> str:
+    """What PyTorch's operators took, those that allocate most first."""
+    averages: Any = profiler.key_averages()
+    found = sorted(averages, key=lambda row: -row.cpu_memory_usage)
+    rows = [
+        [
+            row.key,
+            str(row.count),
+            duration(row.cpu_time_total / 1e3),
+            duration(row.self_cpu_time_total / 1e3),
+            amount(row.cpu_memory_usage, "B"),
+            amount(row.self_cpu_memory_usage, "B"),
+        ]
+        for row in found[:ROWS]
+    ]
+    file = io.StringIO()
+    titles = ["operator", "calls", "time", "its own", "memory", "its own"]
+    terminal.show("", titles, rows, file)
+    return file.getvalue().rstrip()
 
 
 def _peak(profiler: profile) -> int:

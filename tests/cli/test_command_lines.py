@@ -185,7 +185,7 @@ def bad_words(actions: list[Any], folder: Path) -> Iterator[tuple[list[str], boo
         values = bad_values(action, folder)
         flag = (action.option_strings or [""])[-1]
         assert values is not None, f"FREE has no values for {flag or action.dest}"
-        strict = flag not in FREE
+        strict = (flag or action.dest) not in FREE
         for value in values:
             if flag:
                 yield [f"{flag}={value}"], strict
