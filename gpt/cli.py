@@ -223,10 +223,10 @@ _SETTINGS: dict[str, tuple[Callable[[str], object], str]] = {
     "heads": (command.Whole(1, 256), "of attention"),
     "width": (command.Whole(1, 8192), "of embeddings"),
     "context": (command.Whole(1, 2048), "positions, the most characters it sees at once"),
-    "window": (command.Whole(1, 2048), "characters of a window in the first steps"),
+    "window": (command.Whole(1, 2048), "characters of a window"),
     "long": (
         command.Number(0, 1),
-        "share of the steps, the last ones, with whole contexts",
+        "share of the steps whose windows are as long as the context",
     ),
     "batch": (command.Whole(1, 4096), "windows per step"),
     "steps": (command.Whole(1, 10**7), "updates of the parameters"),
@@ -315,9 +315,11 @@ def _fitting(settings: Settings, data: Data) -> Settings:
 def _announce(training: Training) -> None:
     data, model = training.data, training.model
     size = sum(parameter.numel() for parameter in model.parameters())
+    threads = torch.get_num_threads()
     print(
         f"{len(data.train)} characters to train on, {len(data.validation)} to validate with, "
-        f"{len(data.tokenizer)} different; {size} parameters; {torch.get_num_threads()} threads",
+        f"{len(data.tokenizer)} different; {size} parameters; "
+        f"{threads} thread{'s' * (threads != 1)}",
         flush=True,
     )
 

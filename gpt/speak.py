@@ -20,6 +20,7 @@ from .generate import Compared, Sampler, Stream, generate
 from .model import Attend, Cache
 
 LINE = "-" * 60
+FAR = 1e-2  # from PyTorch's attention: that is another result, not rounding
 REPEATED = 3  # runs of which a picture shows the fastest
 
 
@@ -45,7 +46,10 @@ class Speech:
 
 
 def speak(checkpoint: Checkpoint, prefill: Rung, decode: Rung, asked: Speech) -> int:
-    """Print samples on stdout as they are drawn, their speed on stderr; return 0."""
+    """Print samples on stdout as they are drawn, their speed on stderr.
+
+    Returns 1 if the rung was compared and is further than FAR from PyTorch, else 0.
+    """
     model, tokenizer = checkpoint.model, checkpoint.tokenizer
     attend = {"prefill": prefill, "decode": decode}
     compared: dict[str, Compared] = {}
@@ -71,6 +75,9 @@ def speak(checkpoint: Checkpoint, prefill: Rung, decode: Rung, asked: Speech) ->
         )
     if compared:
         _show_differences(compared)
+        if not all(far <= FAR for found in compared.values() for far in found.differences):
+            print(f"the rung is further than {FAR:g} from PyTorch", file=sys.stderr)
+            return 1
     return 0
 
 

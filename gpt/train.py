@@ -33,8 +33,9 @@ class Settings:
 
     Attributes:
         context: positions of the model.
-        window: tokens of a window in the first steps.
-        long: the share of steps, the last ones, whose windows have all positions of the model.
+        window: tokens of a window.
+        long: the share of steps whose windows have all positions of the model instead; they are
+            spread evenly, as positions that are seen too late are never learned.
         batch: windows per step; of the longer ones as many as have as many tokens.
         steps: updates of the parameters.
         learning_rate: its maximum, after ``warmup`` steps; a cosine then leads to a tenth of it.
@@ -50,7 +51,7 @@ class Settings:
     width: int = 128
     context: int = 1024
     window: int = 256
-    long: float = 0.2
+    long: float = 0.5
     batch: int = 32
     steps: int = 5000
     learning_rate: float = 3e-3
@@ -70,9 +71,9 @@ class Settings:
 
     def windows(self, step: int) -> tuple[int, int]:
         """Windows of a step, and tokens of each."""
-        if step < self.steps * (1 - self.long):
-            return self.batch, min(self.window, self.context)
-        return max(1, self.batch * self.window // self.context), self.context
+        if int((step + 1) * self.long) > int(step * self.long):
+            return max(1, self.batch * self.window // self.context), self.context
+        return self.batch, min(self.window, self.context)
 
 
 @dataclass

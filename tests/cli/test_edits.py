@@ -94,7 +94,7 @@ def test_a_bad_name_in_the_table_is_one_error(edited):
 def test_names_that_no_rung_may_have(name, words):
     table = "".join(f"{rung}\tfloat32\t\t1\t0\t\n" for rung in ("tiled", name))
     with pytest.raises(BuildError, match=f"matmul.cu: {words}"):
-        builds._parse("matmul", table.encode())
+        builds._parse("matmul", "simulator", table.encode())
 
 
 @pytest.mark.full

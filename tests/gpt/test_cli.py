@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from gpt import cli
+from gpt.attend import Rung
 from gpt.checkpoint import Checkpoint
 from gpt.cli import main
 from gpt.train import CHECKPOINT, MODEL
@@ -71,6 +72,15 @@ def test_compare_prints_a_row_per_layer(capsys, trained: Path):
         ("decode,", "layer", "1", "8"),
     ]
     assert all(float(row[4]) < 1e-5 < float(row[5]) for row in rows)
+
+
+def test_compare_ends_with_1_if_the_rung_is_wrong(capsys, trained: Path, monkeypatch):
+    words = ["part4", "--inference", "-m", trained / MODEL, "--tokens", 3, "--samples", 1]
+    right = Rung.__call__
+    monkeypatch.setattr(Rung, "__call__", lambda *args: right(*args) + 0.02)
+    assert run(capsys, *words)[0] == 0
+    status, _, err = run(capsys, *words, "--compare")
+    assert status == 1 and "further than 0.01 from PyTorch" in err
 
 
 def test_the_models_differ_in_their_number_of_characters(capsys, trained: Path, monkeypatch):

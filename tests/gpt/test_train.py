@@ -109,11 +109,15 @@ def test_learning_rate():
     assert settings.rate(1000) == pytest.approx(0.1)
 
 
-def test_the_last_steps_have_long_windows():
-    settings = Settings(steps=100, long=0.2, window=256, context=1024, batch=32)
-    assert settings.windows(79) == (32, 256)
-    assert settings.windows(80) == (8, 1024)
+def test_some_steps_have_long_windows():
+    settings = Settings(long=0.25, window=256, context=1024, batch=32)
+    assert [settings.windows(step) for step in range(4)] == [(32, 256)] * 3 + [(8, 1024)]
+    lengths = [settings.windows(step)[1] for step in range(1000)]
+    assert lengths.count(1024) == 250
     assert dataclasses.replace(settings, context=128).windows(0) == (32, 128)
+    for long, length in ((0.0, 256), (1.0, 1024)):
+        lengths = [dataclasses.replace(settings, long=long).windows(i)[1] for i in range(9)]
+        assert set(lengths) == {length}
 
 
 def test_windows_are_of_the_text_and_followed_by_the_next_token():
