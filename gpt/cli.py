@@ -290,7 +290,7 @@ def _train(words: Sequence[str]) -> int:
         training.run(out, progress.step)
     print(out / MODEL)
     try:
-        figures.loss(out / "loss.png", training.losses, training.evaluations)
+        figures.loss(out / "loss.png", training.losses_by_window(), training.evaluations)
         print(out / "loss.png")
     except Failure as missing:
         print(missing, file=sys.stderr)

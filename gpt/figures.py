@@ -34,20 +34,21 @@ def _save(figure: Any, path: Path) -> None:
     write_whole(path, content.getvalue())
 
 
-def loss(path: Path, losses: Sequence[float], evaluations: Sequence[Mapping[str, float]]) -> None:
-    """Draw the loss of every step, its running mean, and the evaluations. Raises OSError."""
+def loss(
+    path: Path,
+    losses: Mapping[str, Sequence[tuple[int, float]]],
+    evaluations: Sequence[Mapping[str, float]],
+) -> None:
+    """Draw losses: those of the steps, (step, loss) by name, and the evaluations. Raises OSError."""
     figure, axes = _axes()
-    axes.plot(range(1, len(losses) + 1), losses, color="#bbbbbb", linewidth=0.6, label="each step")
+    for (name, points), grey in zip(losses.items(), ("#cccccc", "#888888"), strict=False):
+        axes.plot(*zip(*points, strict=True), color=grey, linewidth=0.6, label=name)
     steps = [int(found["step"]) for found in evaluations]
     for name, colour, marker in (("train", COLOURS[0], "o"), ("validation", COLOURS[1], "s")):
         values = [found[name] for found in evaluations]
         axes.plot(steps, values, color=colour, marker=marker, markersize=3.5, label=name)
     axes.set_xlabel("step")
     axes.set_ylabel("loss, nats per character")
-    if len(losses) > 1:
-        axes.set_ylim(
-            min([*losses, *(f["validation"] for f in evaluations)]) - 0.1, losses[0] + 0.1
-        )
     axes.legend(frameon=False)
     _save(figure, path)
 

@@ -128,6 +128,14 @@ class Training:
                 self.write(out)
             report(self)
 
+    def losses_by_window(self) -> dict[str, list[tuple[int, float]]]:
+        """(step, loss) of every step, by the length of its windows."""
+        found: dict[str, list[tuple[int, float]]] = {}
+        for step, loss in enumerate(self.losses):
+            length = self.settings.windows(step)[1]
+            found.setdefault(f"each step, {length} characters", []).append((step + 1, loss))
+        return found
+
     def _update(self) -> float:
         settings = self.settings
         generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + self.step)

@@ -53,6 +53,15 @@ def test_the_parent_is_the_last_rung_that_has_a_time():
     assert reason.startswith("third is 100% slower than first: 2x the machine instructions")
 
 
+def test_of_rungs_on_the_cpu_it_says_where_to_read():
+    first, second = (
+        Row("softmax", name, "rows=1,cols=1", "float32", "cpu", True, time_ms=ms)
+        for name, ms in (("first", 1.0), ("second", 1.5))
+    )
+    [reason] = reasons([first, second])
+    assert reason.startswith("second is 50% slower than first: their header comments count")
+
+
 def test_of_measured_times_it_says_where_to_look():
     def timed(kernel: str, ms: float, baseline: bool = False) -> Row:
         about = ("softmax", kernel, "rows=1,cols=1", "float32", "gpu", True)

@@ -53,6 +53,8 @@ def _time(row: Row) -> float | None:
 
 def _why(row: Row, parent: Row, ratio: float) -> str:
     now, before = row.estimate, parent.estimate
+    if row.target == "cpu":
+        return "their header comments count what each of them loads"
     if now is None or before is None:
         return f"--explain {row.kernel} shows where its time goes"
     if now.limiter == "launch":
