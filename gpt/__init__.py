@@ -11,6 +11,8 @@
     access        a tensor's elements by their address
     figures       loss.png, and the time per token
     cli           the command line behind gpt.py
+    train_cli     that of gpt.py train and gpt.py evaluate
+    speak         samples on a terminal, and how fast they come
 
 docs/gpt.md tells what to do with it.
 """

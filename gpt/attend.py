@@ -60,10 +60,24 @@ class Rung:
         """
         if self.name == TORCH:
             return by_torch(q, k, v, causal=causal, scale=scale)
-        q, k, v = (x.to(self.device, self.dtype) for x in (q, k, v))
-        tiles = {"br": br, "bc": bc} if self.tiles else {}
-        out = attention(q, k, v, causal=causal, scale=scale, kernel=self.name, **tiles)
+        placed = (x.to(self.device, self.dtype) for x in (q, k, v))
+        out = self.run(*placed, causal=causal, scale=scale, br=br, bc=bc)
         return out.to("cpu", torch.float32)
+
+    def run(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        *,
+        causal: bool,
+        scale: float | None,
+        br: int | None = None,
+        bc: int | None = None,
+    ) -> torch.Tensor:
+        """The same for tensors on ``device`` and of ``dtype``, as is the result."""
+        tiles = {"br": br, "bc": bc} if self.tiles else {}
+        return attention(q, k, v, causal=causal, scale=scale, kernel=self.name, **tiles)
 
 
 def by_torch(
@@ -100,6 +114,6 @@ def choose(word: str, target: str) -> Rung:
             return Rung(known, target, getattr(torch, dtype), "br" in rung.options)
     others = "; --target simulator or gpu has the rungs of test_attention.py"
     raise UsageError(
-        f"{word}: expected one of {', '.join(PARTS)}, or a rung of --target {target}, "
+        f"{word}: expected one of {', '.join(PARTS)}, or a rung of --target {target}: "
         f"{', '.join(ladder)}{others if target == 'cpu' else ''}"
     )

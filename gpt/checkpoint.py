@@ -59,6 +59,8 @@ class Checkpoint:
     @classmethod
     def read(cls, path: Path) -> Checkpoint:
         """The content of a file. Raises Failure if it is missing, damaged or of another kind."""
+        if path.is_dir():
+            raise Failure(f"{path} is a folder; expected a checkpoint")
         try:
             with safetensors.safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
@@ -66,9 +68,9 @@ class Checkpoint:
         except FileNotFoundError:
             raise Failure(f"{path}: there is no such checkpoint") from None
         except (OSError, safetensors.SafetensorError) as error:
-            raise Failure(f"{path} is no checkpoint, or damaged: {error}") from None
+            raise Failure(f"{path} is not a checkpoint, or damaged: {error}") from None
         if ABOUT not in metadata:
-            raise Failure(f"{path} is no model that gpt.py train wrote: it has no {ABOUT!r}")
+            raise Failure(f"{path} is not a model that gpt.py train wrote: it has no {ABOUT!r}")
         try:
             about = json.loads(metadata[ABOUT])
             config = Config(**about["config"])

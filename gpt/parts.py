@@ -7,7 +7,6 @@ tiles of part 4; here it is everything that is allocated while the call runs, at
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import os
 import time
@@ -20,7 +19,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from workbench.estimate import DEFAULT_GPU, GPUS, estimated
 from workbench.harness import counters, terminal
-from workbench.harness.figures import amount, duration
+from workbench.harness.figures import amount, duration, of
 from workbench.operators import builds
 
 from .attend import TORCH, Rung, by_torch
@@ -45,7 +44,8 @@ class Measured:
     Attributes:
         out: its result.
         seconds: its time, after a warm-up; on the simulator that of the simulation.
-        peak_bytes: the most memory that was allocated while it ran, with the result.
+        peak_bytes: the most memory that was allocated while it ran, with the result; that of the
+            rung's device.
         table: the profiler's rows that allocate most, as text.
     """
 
@@ -73,17 +73,30 @@ def title(rung: Rung) -> str:
     return TITLES.get(name, name.upper())
 
 
+def reference_bytes(n: int) -> int:
+    """What the reference allocates: the scores and the weights of all heads."""
+    return 2 * BATCH * HEADS * n * n * 4
+
+
 def measure(call: Callable[[], torch.Tensor], label: str) -> Measured:
-    """Run a call twice, once to time it and once under the profiler."""
+    """Run a call three times: to warm up, to time it, and under the profiler."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler announces itself
-    call()
+    on_gpu = call().is_cuda
+    wait = torch.cuda.synchronize if on_gpu else lambda: None
+    wait()
     start = time.perf_counter()
     out = call()
+    wait()
     seconds = time.perf_counter() - start
+    before = 0
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         with record_function(label):
             call()
-    return Measured(out, seconds, _peak(profiler), _table(profiler))
+    peak = torch.cuda.max_memory_allocated() - before if on_gpu else _peak(profiler)
+    return Measured(out, seconds, peak, _table(profiler))
 
 
 def _table(profiler: profile) -> str:
@@ -133,7 +146,7 @@ def run(rung: Rung, n: int, br: int, bc: int, show: Callable[[str], None] = prin
     br, bc: queries and keys per tile, for rungs that have the choice.
     """
     q, k, v = inputs(n)
-    on = f"{torch.get_num_threads()} threads" if rung.target == "cpu" else rung.target
+    on = of(torch.get_num_threads(), "thread") if rung.target == "cpu" else rung.target
     tiles = f", br={br} bc={bc}" if rung.tiles else ""
     show(f"{rung.name} ({on}): B={BATCH} H={HEADS} N={n} D={DIM}{tiles}, no mask, no scale\n")
     reference = measure(lambda: by_torch(q, k, v, causal=False, scale=1.0), "reference")
@@ -141,16 +154,20 @@ def run(rung: Rung, n: int, br: int, bc: int, show: Callable[[str], None] = prin
     show(_statistics("REFERENCE", title(rung), reference, ()))
     if rung.name == TORCH:
         return True
-    own = measure(lambda: rung(q, k, v, causal=False, scale=1.0, br=br, bc=bc), rung.name)
-    words, same = compared(own.out, reference.out, rung)
+    placed = [x.to(rung.device, rung.dtype) for x in (q, k, v)]
+
+    def call() -> torch.Tensor:
+        return rung.run(*placed, causal=False, scale=1.0, br=br, bc=bc)
+
+    own = measure(call, rung.name)
+    words, same = compared(own.out.to("cpu", torch.float32), reference.out, rung)
     show(f"\n{words}")
     if not same:
         show("YOUR ATTENTION GAVE INCORRECT RESULTS")
     show(f"\n{own.table}\n")
     more = [f"of which scratch: {builds.scratch_bytes(rung.target)} bytes"]
     if rung.target == "simulator":
-        more.append(_estimate(lambda: rung(q, k, v, causal=False, scale=1.0, br=br, bc=bc)))
-        own = dataclasses.replace(own, table="")
+        more.append(_estimate(call))
     show(_statistics("YOUR", title(rung), own, more))
     if rung.target == "cpu":
         show(f"speed relative to the reference: {reference.seconds / own.seconds:.2f}x")

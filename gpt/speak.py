@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from workbench.harness.terminal import show
+from workbench.toolchain import command
 
 from . import figures
 from .attend import Rung
@@ -60,12 +61,17 @@ def speak(checkpoint: Checkpoint, prefill: Rung, decode: Rung, asked: Speech) ->
     generator = torch.Generator().manual_seed(asked.seed)
     names = dict.fromkeys(f"{rung.name} on the {rung.target}" for rung in attend.values())
     print(f"attention by {' and '.join(names)}", file=sys.stderr)
+    context = model.config.context
+    if len(asked.prompt) > context:
+        print(f"of the prompt, the last {context} characters are read", file=sys.stderr)
     for sample in range(asked.samples):
         start = time.perf_counter()
         print(tokenizer.decode(asked.prompt), end="", flush=True)
         stream = Stream(model, by["prefill"], by["decode"], list(asked.prompt))
         for token in generate(stream, asked.sampler, asked.tokens, generator):
             print(tokenizer.decode([token]), end="", flush=True)
+            if command.reader_is_gone():
+                return 0
         print(f"\n{LINE}", flush=True)
         rate = asked.tokens / (time.perf_counter() - start)
         print(

@@ -44,7 +44,7 @@ class Data:
 def read(path: Path | None) -> str:
     """The text of a file; of Python's reference documentation if ``path`` is None.
 
-    Raises UsageError if the file is no text in UTF-8, or empty.
+    Raises UsageError if the file is not a text in UTF-8, or empty.
     """
     if path is None:
         from pydoc_data.topics import topics
@@ -58,10 +58,10 @@ def read(path: Path | None) -> str:
         text = raw.decode()
     except UnicodeDecodeError as error:
         raise UsageError(
-            f"--data: {path} is no text in UTF-8: byte {error.start} is {raw[error.start]:#x}"
+            f"--data: {path} is not a text in UTF-8: byte {error.start} is {raw[error.start]:#x}"
         ) from None
     if "\0" in text:
-        raise UsageError(f"--data: {path} is no text: character {text.index(chr(0))} is NUL")
+        raise UsageError(f"--data: {path} is not a text: character {text.index(chr(0))} is NUL")
     if not text:
         raise UsageError(f"--data: {path} is empty")
     return text

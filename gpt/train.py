@@ -108,7 +108,7 @@ class Training:
             _restore(optimizer, checkpoint.model, checkpoint.state, step)
             losses = checkpoint.state["losses"].tolist()
         except (KeyError, TypeError) as error:
-            raise Failure(f"{path} holds a model, but no training to go on with: {error}") from None
+            raise Failure(f"{path} holds a model, but no training to continue: {error}") from None
         if digest != data.digest:
             raise UsageError(f"--data: {path} was trained on another text")
         data = dataclasses.replace(data, tokenizer=checkpoint.tokenizer)

@@ -16,7 +16,7 @@
 //          of O serves four keys, 0.33. Blocks had 2, but 64 sums do not fit 16 registers of 4
 //          floats, and gathered K element by element; here both loops run along rows in memory.
 // Shape    Scratch per thread: Nk + D + Dv floats.
-// Trap     K and V are read whole for every query: 8 Nk (D + Dv) bytes for Nk (D + Dv) FMA. At
+// Trap     K and V are read whole for every query: 4 Nk (D + Dv) bytes for Nk (D + Dv) FMA. At
 //          N = 8192, D = 64 that is 4 MiB per query, from the L3 cache. cpu_blocked reads them once
 //          per 8 queries, which is why it keeps up, for all the scores that it moves.
 // Next     cpu_flash reads them once for a tile of queries, and needs no whole row.

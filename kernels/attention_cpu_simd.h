@@ -69,9 +69,10 @@ ALWAYS_INLINE void multiply_add(const float* a, int64_t a_row, int64_t a_step,
   }
 }
 
-// x becomes 2^x, to about 1 ulp: 0 below -127, inf above 128, NaN if it is NaN. With n the nearest
-// integer, 2^(x - n) is a polynomial, exact at 0, to whose exponent n is added. Next to 1.5 * 2^23 a
-// float has no bit left for a fraction: adding that number rounds x, and n is in the lowest bits.
+// x becomes 2^x, to about 1 ulp: 0 or a subnormal number below -126, inf above 128, NaN if it is NaN.
+// With n the nearest integer, 2^(x - n) is a polynomial, exact at 0, to whose exponent n is added.
+// Next to 1.5 * 2^23 a float has no bit left for a fraction: adding that number rounds x, and n is in
+// the lowest bits. The lowest bits of a NaN are anything, so it is left as it is.
 template <class Tile>
 ALWAYS_INLINE void exp2_lanes(typename Tile::Floats& x) {
   using Floats = typename Tile::Floats;
@@ -87,7 +88,8 @@ ALWAYS_INLINE void exp2_lanes(typename Tile::Floats& x) {
   y = y * f + 0.240226528f;
   y = y * f + 0.693147215f;
   y = y * f + 1.0f;
-  x = reinterpret_cast<Floats>(reinterpret_cast<Ints>(y) + (reinterpret_cast<Ints>(shifted) << 23));
+  const Ints bits = reinterpret_cast<Ints>(y) + (reinterpret_cast<Ints>(shifted) << 23);
+  x = x == x ? reinterpret_cast<Floats>(bits) : x;
 }
 
 // Copies a matrix [rows, cols] to a tile of tile_rows rows of tile_cols floats: beyond the last row

@@ -101,12 +101,12 @@ def test_files_that_are_no_checkpoint(trained: Path, tmp_path: Path):
     }.items():
         path = tmp_path / name
         path.write_bytes(bad)
-        with pytest.raises(Failure, match=f"{name} is no checkpoint, or damaged"):
+        with pytest.raises(Failure, match=f"{name} is not a checkpoint, or damaged"):
             Checkpoint.read(path)
     save_file({"x": torch.zeros(2)}, tmp_path / "foreign")
-    with pytest.raises(Failure, match="no model that gpt.py train wrote"):
+    with pytest.raises(Failure, match="not a model that gpt.py train wrote"):
         Checkpoint.read(tmp_path / "foreign")
     with pytest.raises(Failure, match="there is no such checkpoint"):
         Checkpoint.read(tmp_path / "missing")
-    with pytest.raises(Failure, match="no checkpoint"):
+    with pytest.raises(Failure, match="is a folder"):
         Checkpoint.read(tmp_path)

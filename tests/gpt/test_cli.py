@@ -12,6 +12,7 @@ from gpt.checkpoint import Checkpoint
 from gpt.cli import main
 from gpt.train import CHECKPOINT, MODEL
 from tests.gpt.conftest import TEXT
+from tests.support import python
 from workbench.toolchain import command
 
 SMALL = ["--layers", "1", "--heads", "2", "--width", "16", "--context", "32", "--window", "16",
@@ -125,10 +126,29 @@ def test_without_data_the_text_is_pythons_documentation(capsys, tmp_path: Path):
     assert len(read(None)) > 400_000
 
 
+@pytest.mark.parametrize("name", [CHECKPOINT, MODEL, "loss.png"])
+def test_no_file_is_overwritten(name, capsys, text: Path, tmp_path: Path):
+    (tmp_path / name).write_text("mine")
+    error = refused(capsys, "train", "--data", text, "--out", tmp_path, *SMALL)
+    assert f"has a {name}" in error
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_a_checkpoint_that_cannot_be_continued(capsys, text: Path, trained: Path, tmp_path: Path):
+    words = ["train", "--data", text, "--resume", "--out"]
+    assert "--resume: there is no" in refused(capsys, *words, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+    for content in ((trained / CHECKPOINT).read_bytes()[:-1], b"junk"):
+        (tmp_path / CHECKPOINT).write_bytes(content)
+        assert "--resume: " in refused(capsys, *words, tmp_path)
+    (tmp_path / CHECKPOINT).write_bytes((trained / MODEL).read_bytes())
+    assert "no training to continue" in refused(capsys, *words, tmp_path)
+
+
 def test_nothing_is_overwritten(capsys, text: Path, trained: Path):
     content = {path: path.read_bytes() for path in trained.iterdir()}
     error = refused(capsys, "train", "--data", text, "--out", trained, *SMALL)
-    assert "go on with --resume" in error
+    assert "continue its training with --resume" in error
     error = refused(capsys, "train", "--data", text, "--out", trained, "--resume", "--steps", "99")
     assert "--steps: with --resume everything is as it was set up" in error
     assert content == {path: path.read_bytes() for path in trained.iterdir()}
@@ -154,6 +174,12 @@ def test_nothing_is_overwritten(capsys, text: Path, trained: Path):
         (["part4", "--inference", "--beside", "part1"], "--beside names a rung for --plot"),
         (["part4", "--inference", "--decode", "part9"], "part9: expected one of part0"),
         (["4Daccess", "-N", "8"], "4Daccess has no options"),
+        (["part1", "-br", "8"], "-br: the tiles of cpu_naive are not for choice"),
+        (["part0", "-bc", "8"], "-bc: the tiles of torch are not for choice"),
+        (["part4", "-N", "65000"], "-N 65000: the reference, which keeps all scores, takes 135 GB"),
+        (["part4", "--inference", "--plot", "x.jpg"], "expected a file name that ends in .png"),
+        (["part4", "--inference", "--plot", "x.png", "--samples", "2"], "--samples is for text"),
+        (["part4", "--inference", "--plot", "x.png", "--compare"], "--compare is for text"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
@@ -168,6 +194,22 @@ def test_a_prompt_that_the_model_cannot_read(capsys, trained: Path):
     assert "at least one character" in refused(capsys, *words, "--prompt", "")
 
 
+def test_a_prompt_longer_than_the_context(capsys, trained: Path):
+    words = ["torch", "--inference", "-m", trained / MODEL, "--tokens", 2, "--samples", 1]
+    _, out, err = run(capsys, *words, "--prompt", TEXT)
+    assert out.startswith(TEXT)
+    assert "of the prompt, the last 64 characters are read" in err
+
+
+def test_it_ends_when_nobody_reads_on(trained: Path):
+    words = ["torch", "--inference", "-m", str(trained / MODEL), "--tokens", "1000000"]
+    child = python("gpt.py", *words)
+    assert child.stdout is not None and child.stderr is not None
+    assert child.stdout.read(10)
+    child.stdout.close()
+    assert child.wait(timeout=60) == 0
+
+
 def test_a_model_that_is_damaged(capsys, trained: Path, tmp_path: Path):
     path = tmp_path / "cut.safetensors"
     path.write_bytes((trained / MODEL).read_bytes()[:-9])
@@ -179,8 +221,8 @@ def test_a_model_that_is_damaged(capsys, trained: Path, tmp_path: Path):
     [
         (None, "No such file"),
         (b"", "is empty"),
-        (b"\x89PNG\r\n\xff\xfe", "is no text in UTF-8: byte 0 is 0x89"),
-        (b"text\0text" * 100, "is no text: character 4 is NUL"),
+        (b"\x89PNG\r\n\xff\xfe", "is not a text in UTF-8: byte 0 is 0x89"),
+        (b"text\0text" * 100, "is not a text: character 4 is NUL"),
         (b"short", "4 characters to train on are too few"),
     ],
 )
@@ -190,11 +232,11 @@ def test_bad_data(content, says, capsys, tmp_path: Path):
         path.write_bytes(content)
     error = refused(capsys, "train", "--data", path, "--out", tmp_path / "out", *SMALL)
     assert says in error and "--data" in error
-    assert not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
 
 
 def test_data_of_other_characters_is_no_text_to_evaluate_with(capsys, trained: Path, tmp_path):
     (tmp_path / "greek").write_text("αβγ" * 1000)
     words = ["evaluate", "--data", tmp_path / "greek", "-m", trained / MODEL, "--context", 16]
-    status, _, err = run(capsys, *words)
-    assert status == 1 and "does not have the character 'α'" in err
+    error = refused(capsys, *words)
+    assert "--data: the model does not have the character 'α'" in error

@@ -73,14 +73,23 @@ def test_memory_is_the_peak_of_the_whole_call(capsys):
     out_bytes = 4 * 4 * n * 32 + 4 * 4 * n  # O and LSE
     found = {}
     for part in ("part1", "part3", "part4"):
-        _, out = report(capsys, part, "-N", str(n), "-br", "32", "-bc", "16")
+        tiles = ["-br", "32", "-bc", "16"] if part == "part4" else []
+        _, out = report(capsys, part, "-N", str(n), *tiles)
         own = out[out.index("YOUR") :]
         peak, scratch = (int(text) for text in re.findall(r"(\d+) bytes", own)[:2])
         assert peak == pytest.approx(out_bytes + scratch, abs=128)
         found[part] = scratch
     assert found["part1"] == 4 * n * n
     assert 4 * threads * n <= found["part3"] <= 4 * threads * (n + 64) + 128
-    assert found["part4"] < found["part3"] * 16
+    assert found["part4"] == 4 * threads * (32 * (32 + 32 + 2) + 16 * (32 + 1))
+
+
+def test_conversions_are_not_the_rungs(capsys):
+    """A rung in 16 bits gets its inputs so: O is half as large, and nothing else is allocated."""
+    status, out = report(capsys, "flash_mma", "-N", "64", "--target", "simulator")
+    assert status == 0
+    peak, scratch = (int(text) for text in re.findall(r"(\d+) bytes", out[out.index("YOUR") :])[:2])
+    assert (peak, scratch) == (2 * 4 * 64 * 32 + 4 * 4 * 64, 0)
 
 
 def test_the_peak_of_pytorch_is_two_matrices_of_scores():
@@ -90,8 +99,8 @@ def test_the_peak_of_pytorch_is_two_matrices_of_scores():
     assert measured.peak_bytes == pytest.approx(2 * 4 * 4 * n * n, rel=0.1)
 
 
-def test_a_wrong_result_is_said(capsys, monkeypatch):
-    monkeypatch.setattr(Rung, "__call__", lambda self, q, k, v, **named: 2 * by_torch(q, k, v))
+def test_a_wrong_result_is_reported(capsys, monkeypatch):
+    monkeypatch.setattr(Rung, "run", lambda self, q, k, v, **named: 2 * by_torch(q, k, v))
     status, out = report(capsys, "part4", "-N", "64")
     assert status == 1
     assert "attention equals the reference: False" in out

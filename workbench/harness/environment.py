@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from workbench.harness.figures import of
 from workbench.harness.results import Environment
 from workbench.toolchain.tools import find_toolkit
 
@@ -73,8 +74,7 @@ def cpu_name() -> str:
     except OSError:
         lines = []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    threads = torch.get_num_threads()
-    return f"{next(names, 'CPU')}, {threads} thread{'s' * (threads != 1)}"
+    return f"{next(names, 'CPU')}, {of(torch.get_num_threads(), 'thread')}"
 
 
 def environment(target: str, device: torch.device, folder: Path) -> Environment:

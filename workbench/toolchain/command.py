@@ -265,6 +265,12 @@ def _fits(value: Any, wanted: type | tuple[str, ...]) -> bool:
 # Output
 
 
+def reader_is_gone() -> bool:
+    """Whether what is printed goes nowhere, as behind ``| head`` that has seen enough."""
+    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    return getattr(raw, "lost", None) is not None
+
+
 class _Lasting(io.FileIO):
     """A file descriptor that takes everything: after the first error it is dropped."""
 
