@@ -39,7 +39,7 @@ def loss(
     losses: Mapping[str, Sequence[tuple[int, float]]],
     evaluations: Sequence[Mapping[str, float]],
 ) -> None:
-    """Draw losses: those of the steps, (step, loss) by name, and the evaluations. Raises OSError."""
+    """Draw the losses of the steps, (step, loss) by name, and of evaluations. Raises OSError."""
     figure, axes = _axes()
     for (name, points), grey in zip(losses.items(), ("#cccccc", "#888888"), strict=False):
         axes.plot(*zip(*points, strict=True), color=grey, linewidth=0.6, label=name)
