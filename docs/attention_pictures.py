@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from docs.canvas import INK, PALE, Canvas
 from workbench import masks
-from workbench.masks import Mask
+from workbench.masks import Mask, picture
 from workbench.toolchain import command
 from workbench.toolchain.paths import REPO
 
@@ -315,13 +315,13 @@ def rules() -> Canvas:
     for i, (name, mask, nq, nk) in enumerate(MASKS):
         _mask(c, 20 + 216 * (i % 4), 20 + 280 * (i // 4), name, mask, (nq, nk))
     legend = (
-        (masks.VISIBLE, "visible"),
-        (masks.IN_VAIN, "hidden, but in a tile that is visited"),
-        (masks.SKIPPED, "in a tile that is skipped"),
+        (picture.VISIBLE, "visible"),
+        (picture.IN_VAIN, "hidden, but in a tile that is visited"),
+        (picture.SKIPPED, "in a tile that is skipped"),
     )
     x = 40
     for kind, words in legend:
-        c.box(x, 571, 16, 16, masks.COLORS[kind])
+        c.box(x, 571, 16, 16, picture.COLORS[kind])
         c.text(x + 24, 579, words)
         x += 60 + round(8.2 * len(words))
     return c
@@ -337,12 +337,12 @@ def _mask(c: Canvas, x: int, y: int, name: str, mask: Mask, size: tuple[int, int
     top = y + 36
     for query in range(nq):
         for key in range(nk):
-            kind = masks.VISIBLE
+            kind = picture.VISIBLE
             if not visible[query, key]:
                 tile = visited[query // TILE[0], key // TILE[1]]
-                kind = masks.IN_VAIN if tile else masks.SKIPPED
+                kind = picture.IN_VAIN if tile else picture.SKIPPED
             left, above = x + cell * key, top + cell * query
-            c.box(left, above, cell - 1, cell - 1, masks.COLORS[kind])
+            c.box(left, above, cell - 1, cell - 1, picture.COLORS[kind])
     for query in range(0, nq, TILE[0]):
         for key in range(0, nk, TILE[1]):
             place = (x + cell * key - 0.5, top + cell * query - 0.5)

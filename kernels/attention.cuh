@@ -4,6 +4,7 @@
 
 #include "attention.h"
 #include "common.cuh"
+#include "reduce.cuh"
 #include "sum.cuh"
 
 constexpr double LOG2_E = 1.4426950408889634;  // exp(x) = exp2(x * LOG2_E)
@@ -308,45 +309,6 @@ struct alignas(16) Four {
 template <class Number>
 __device__ Four<Number> load_4(const Number* src) {
   return *reinterpret_cast<const Four<Number>*>(src);
-}
-
-// ------------------------------------------------------------------------------------------------
-// Reductions
-
-struct Larger {
-  template <class Number>
-  __device__ Number operator()(Number a, Number b) const {
-    return max(a, b);  // if one is NaN, the other one
-  }
-};
-
-struct Plus {
-  template <class Number>
-  __device__ Number operator()(Number a, Number b) const {
-    return a + b;
-  }
-};
-
-// Reduces the values of 32 lanes; all get the result.
-template <class Number, class Op>
-__device__ Number warp_reduce(Number value, Op op) {
-#pragma unroll
-  for (int step = 16; step > 0; step /= 2) {
-    value = op(value, __shfl_xor_sync(ALL_LANES, value, step));
-  }
-  return value;
-}
-
-// Reduces the values of all warps; all threads get the result. Whatever the block wrote to shared
-// memory before is complete afterwards. Each reduction of a kernel has an `of_warp` of its own.
-template <class Number, class Op>
-__device__ Number block_reduce(Number value, Number* of_warp, Op op) {
-  value = warp_reduce(value, op);
-  if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = value;
-  __syncthreads();  // of_warp is complete
-  value = of_warp[0];
-  for (int warp = 1; warp < blockDim.x / 32; ++warp) value = op(value, of_warp[warp]);
-  return value;
 }
 
 // ------------------------------------------------------------------------------------------------

@@ -82,12 +82,12 @@ __global__ __launch_bounds__(BLOCKED_SOFTMAX_THREADS) void attention_blocked_sof
 
   Number m = -INFINITY;
   for (int key = threadIdx.x; key < p.Nk; key += NUM_THREADS) m = max(m, s[key]);
-  m = block_reduce(m, m_smem, Larger());
+  m = block_reduce_shuffles(m, m_smem, Max(), -Number(INFINITY));
   const Number base = exponent_base(m);
 
   Number l = 0;
   for (int key = threadIdx.x; key < p.Nk; key += NUM_THREADS) l += exp2(s[key] - base);
-  l = block_reduce(l, l_smem, Plus());
+  l = block_reduce_shuffles(l, l_smem, Add(), Number(0));
 
   const bool sees_none = l == 0;  // every score is -inf
   const Number inverse = sees_none ? Number(0) : 1 / l;

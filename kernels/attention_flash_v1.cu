@@ -178,14 +178,14 @@ __global__ __launch_bounds__(FLASH_V1_NUM_THREADS, 1) void attention_flash_v1_ke
         const Number m_old = m_sum[q0 + r], l_old = l_sum[q0 + r];
         Number m_new = m_old;
         for (int n = lane; n < tiles.keys; n += 32) m_new = max(m_new, s[n]);
-        m_new = warp_reduce(m_new, Larger());
+        m_new = group_reduce(m_new, Max());
         const Number base = exponent_base(m_new);
         Number l_tile = 0;
         for (int n = lane; n < tiles.keys; n += 32) {
           s[n] = exp2(s[n] - base);
           l_tile += s[n];
         }
-        l_tile = warp_reduce(l_tile, Plus());
+        l_tile = group_reduce(l_tile, Add());
         const Number alpha = m_new > m_old ? exp2(m_old - base) : Number(1);
         const Number l_new = l_old * alpha + l_tile;
         const Number inverse = l_new == 0 ? Number(0) : 1 / l_new;

@@ -94,7 +94,7 @@ __global__ __launch_bounds__(FUSED_ROW_NUM_THREADS) void attention_fused_row_ker
       if (tx == 0 && key < p.Nk) s_smem[key] = s[j];
     }
   }
-  m = block_reduce(m, m_smem, Larger());
+  m = block_reduce_shuffles(m, m_smem, Max(), -Number(INFINITY));
   const Number base = exponent_base(m);
 
   // Scores become weights, but -inf stays, as a mark of the keys that are left out below.
@@ -106,7 +106,7 @@ __global__ __launch_bounds__(FUSED_ROW_NUM_THREADS) void attention_fused_row_ker
     s_smem[key] = weight;
     l += weight;
   }
-  l = block_reduce(l, l_smem, Plus());
+  l = block_reduce_shuffles(l, l_smem, Add(), Number(0));
 
   // O: a warp takes every WARPS-th key, and a lane two columns, 32 apart: whole sectors again.
   const int warp = threadIdx.x / 32;

@@ -126,7 +126,7 @@ __global__ __launch_bounds__(WARP_DOT_NUM_THREADS) void attention_warp_dot_kerne
         Number s = lane == n % 32 ? bias[i] : Number(0);
 #pragma unroll
         for (int c = 0; c < TD; ++c) s += q[i][c] * k[c];
-        s = warp_reduce(s, Plus());
+        s = group_reduce(s, Add());
         if ((sees[i] >> (n % 32) & 1) == 0) s = -INFINITY;
         const Number m_new = max(m[i], s), base = exponent_base(m_new);
         const Number alpha = power_of_2(m[i] - base), prob = power_of_2(s - base);

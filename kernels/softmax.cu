@@ -106,7 +106,7 @@ __global__ void softmax_block_per_row_kernel(const Softmax<float> p) {
 
   float sum = 0.0f;
   for (int col = threadIdx.x; col < p.cols; col += NUM_THREADS) sum += expf(x[col] - m);
-  sum = block_reduce_tree(sum, smem, Sum());
+  sum = block_reduce_tree(sum, smem, Add());
 
   const float inverse = 1.0f / sum;
   for (int col = threadIdx.x; col < p.cols; col += NUM_THREADS) {
@@ -170,7 +170,7 @@ __global__ void softmax_coarsened_kernel(const Softmax<float> p) {
 
   float sum = 0.0f;
   walk_row<NUM_THREADS, COARSENING>(x, p.cols, [&](int, float v) { sum += expf(v - m); });
-  sum = block_reduce_tree(sum, smem, Sum());
+  sum = block_reduce_tree(sum, smem, Add());
 
   const float inverse = 1.0f / sum;
   walk_row<NUM_THREADS, COARSENING>(x, p.cols,
@@ -212,7 +212,7 @@ __global__ void softmax_warp_shuffles_kernel(const Softmax<float> p) {
 
   float sum = 0.0f;
   walk_row<NUM_THREADS, COARSENING>(x, p.cols, [&](int, float v) { sum += expf(v - m); });
-  sum = block_reduce_shuffles(sum, warp_sum, Sum(), 0.0f);
+  sum = block_reduce_shuffles(sum, warp_sum, Add(), 0.0f);
 
   const float inverse = 1.0f / sum;
   walk_row<NUM_THREADS, COARSENING>(x, p.cols,

@@ -78,7 +78,7 @@ __global__ void softmax_backward_block_per_row_kernel(const SoftmaxBackward<T> p
 
   Compute<T> sum = 0;
   for (int col = threadIdx.x; col < p.cols; col += NUM_THREADS) sum += term(p, dy[col], y[col]);
-  sum = block_reduce_shuffles(sum, smem, Sum(), Compute<T>(0));
+  sum = block_reduce_shuffles(sum, smem, Add(), Compute<T>(0));
   sum -= dlse;
 
   for (int col = threadIdx.x; col < p.cols; col += NUM_THREADS) {

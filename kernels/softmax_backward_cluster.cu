@@ -106,13 +106,13 @@ __global__ void __launch_bounds__(CLUSTER_NUM_THREADS, CLUSTER_BLOCKS<T>)
   for (int i = start; i < held; i += NUM_THREADS) sum += terms(p, dy_smem[i], y_smem[i]);
 
   // Reduce the warp, then all warps of the cluster.
-  sum = group_reduce(sum, Sum());
+  sum = group_reduce(sum, Add());
   cluster_wait();  // every block has started
   if (lane < blocks) store_to_block(lane, &sums[rank * WARPS + warp], sum);
   cluster_sync();  // the sums of all warps of all blocks are in this block's shared memory
   sum = 0;
   for (int i = lane; i < blocks * WARPS; i += 32) sum += sums[i];
-  sum = group_reduce(sum, Sum()) - dlse;
+  sum = group_reduce(sum, Add()) - dlse;
 
   // Store.
   if (edge >= 0) dx[edge] = gradient(p, dy_edge, y_edge, sum);

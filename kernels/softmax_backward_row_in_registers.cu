@@ -77,8 +77,8 @@ __global__ void __launch_bounds__(ROW_IN_REGISTERS_MAX_THREADS)
     if (lane + v * lanes >= split.vectors) break;
     sum += terms(p, dy_frag[v], y_frag[v]);
   }
-  sum = lanes <= 32 ? group_reduce(sum, Sum(), lanes)
-                    : block_reduce_shuffles(sum, smem, Sum(), Compute<T>(0));
+  sum = lanes <= 32 ? group_reduce(sum, Add(), lanes)
+                    : block_reduce_shuffles(sum, smem, Add(), Compute<T>(0));
   sum -= dlse;
 
   // Store.

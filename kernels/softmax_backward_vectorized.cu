@@ -54,7 +54,7 @@ __global__ void softmax_backward_vectorized_kernel(const SoftmaxBackward<T> p) {
   }
   walk([&](int, Vector<T> dy_frag, Vector<T> y_frag) { sum += terms(p, dy_frag, y_frag); });
   // Reduce.
-  sum = block_reduce_shuffles(sum, smem, Sum(), Compute<T>(0));
+  sum = block_reduce_shuffles(sum, smem, Add(), Compute<T>(0));
   sum -= dlse;
   // Load again, and store.
   if (threadIdx.x < split.edges) {

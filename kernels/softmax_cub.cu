@@ -59,7 +59,7 @@ __global__ void softmax_cub_kernel(const Softmax<float> p) {
 
   float sum = 0.0f;
   walk_row(x, p.cols, [&](int, float v) { sum += expf(v - m); });
-  sum = block_reduce_cub(sum, Sum());
+  sum = block_reduce_cub(sum, Add());
 
   const float inverse = 1.0f / sum;
   walk_row(x, p.cols, [&](int col, float v) { y[col] = expf(v - m) * inverse; });

@@ -109,7 +109,7 @@ __global__ void __launch_bounds__(ROW_IN_REGISTERS_MAX_THREADS,
   // Exp, and reduce: the sum.
   Number l = t < split.edges ? exponentiate(p, m, z_edge) : 0;
   for_each([&](int i, int) { l += exponentiate(p, m, z[i]); });
-  l = reduce(l, warp_sum, Sum(), 0);
+  l = reduce(l, warp_sum, Add(), 0);
 
   // Store.
   const Online<Number> row{m, l};

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workbench import masks
-from workbench.masks import SYNCS, Mask, causal, full, local
+from workbench.masks import SYNCS, Mask, causal, full, local, picture
+from workbench.masks.__main__ import main
 from workbench.toolchain import command
 
 CAUSAL = {
@@ -290,13 +291,13 @@ def test_the_cells_of_a_picture(mask, nq, nk, tiles, tmp_path):
     image = pytest.importorskip("PIL.Image", reason="needs Pillow")
     masks.draw(mask, nq, nk, tmp_path / "mask.png", tiles)
     visible = mask.visible(nq, nk)
-    layout = masks.Layout.of(mask, nq, nk)
-    colors = [tuple(bytes.fromhex(color[1:])) for color in masks.COLORS]
-    with image.open(tmp_path / "mask.png") as picture:
-        assert picture.format == "PNG"
-        drawn = [[picture.getpixel(layout.centre(q, k)) for k in range(nk)] for q in range(nq)]
-    seen = [[color == colors[masks.VISIBLE] for color in row] for row in drawn]
-    in_vain = [[color == colors[masks.IN_VAIN] for color in row] for row in drawn]
+    layout = picture.Layout.of(mask, nq, nk)
+    colors = [tuple(bytes.fromhex(color[1:])) for color in picture.COLORS]
+    with image.open(tmp_path / "mask.png") as file:
+        assert file.format == "PNG"
+        drawn = [[file.getpixel(layout.centre(q, k)) for k in range(nk)] for q in range(nq)]
+    seen = [[color == colors[picture.VISIBLE] for color in row] for row in drawn]
+    in_vain = [[color == colors[picture.IN_VAIN] for color in row] for row in drawn]
     visited = torch.zeros_like(visible)
     if tiles:
         shown = masks.tiles_visited(visible, *tiles)
@@ -308,7 +309,7 @@ def test_the_cells_of_a_picture(mask, nq, nk, tiles, tmp_path):
 def test_a_picture_without_pillow(monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(sys.modules, "PIL", None)
     words = ["causal", "--draw", str(tmp_path / "mask.png")]
-    assert command.status(lambda: masks.main(words)) == 1
+    assert command.status(lambda: main(words)) == 1
     assert capsys.readouterr() == ("", "a picture of a mask needs Pillow: pip install pillow\n")
     assert not list(tmp_path.iterdir())
 
@@ -349,19 +350,19 @@ def test_a_picture_without_pillow(monkeypatch, tmp_path, capsys):
     ],
 )
 def test_masks_are_printed(words, mask, nq, nk, counted, capsys):
-    assert masks.main(words.split()) == 0
+    assert main(words.split()) == 0
     assert capsys.readouterr().out == f"{masks.text(mask, nq, nk)}\n{counted}\n"
 
 
 def test_masks_are_printed_as_blocks(capsys):
-    assert masks.main(["causal", "--queries", "2", "--blocks"]) == 0
+    assert main(["causal", "--queries", "2", "--blocks"]) == 0
     assert capsys.readouterr().out.startswith("█·\n██\n")
 
 
 def test_masks_are_drawn(tmp_path, capsys):
     pytest.importorskip("PIL", reason="needs Pillow")
     file = tmp_path / "mask.png"
-    assert masks.main(["local", "--tiles", "4,4", "--draw", str(file)]) == 0
+    assert main(["local", "--tiles", "4,4", "--draw", str(file)]) == 0
     assert file.read_bytes().startswith(b"\x89PNG")
 
 
@@ -391,7 +392,7 @@ def test_masks_are_drawn(tmp_path, capsys):
     ],
 )
 def test_bad_arguments_are_one_line(line, words, capsys):
-    assert command.status(lambda: masks.main(line.split())) == 2
+    assert command.status(lambda: main(line.split())) == 2
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
     assert words in err

@@ -53,7 +53,7 @@ BARRIER_USERS = {
     "softmax_cluster.cu": ("softmax/cluster",),
     "softmax_cluster_pipelined.cu": ("softmax/cluster_pipelined",),
     "softmax_backward_cluster.cu": ("softmax_backward/cluster",),
-    "softmax.cuh": (
+    "reduce.cuh": (
         "softmax_backward/block_per_row",
         "softmax_backward/vectorized",
         "softmax_backward/row_in_registers",
@@ -63,8 +63,9 @@ BARRIER_USERS = {
         "softmax/row_in_registers",
         "softmax/cluster",
         "softmax/cluster_pipelined",
+        "attention/fused_row",
+        "attention/blocked",
     ),
-    "attention.cuh": ("attention/fused_row", "attention/blocked"),
     "attention_blocked.cu": ("attention/blocked",),
     "attention_fused_row.cu": ("attention/fused_row",),
     "attention_flash_v1.cu": ("attention/flash_v1",),
