@@ -8,8 +8,8 @@ SWAPPED = (
     Edit(
         "softmax_backward",
         "row_in_registers",
-        "group_reduce(sum, Sum(), lanes)",
-        "group_reduce(sum, Sum(), lanes / 2)",
+        "group_reduce(sum, Add(), lanes)",
+        "group_reduce(sum, Add(), lanes / 2)",
         shape="rows=9,cols=64",
         file="softmax_backward_row_in_registers.cu",
     ),
