@@ -59,7 +59,7 @@ class Checkpoint:
     @classmethod
     def read(cls, path: Path) -> Checkpoint:
         """The content of a file. Raises Failure if it is missing, damaged or of another kind."""
-        if path.is_dir():
+        if os.path.isdir(path):  # of a name that is too long, Path.is_dir() raises
             raise Failure(f"{path} is a folder; expected a checkpoint")
         try:
             with safetensors.safe_open(path, framework="pt") as file:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -101,9 +102,9 @@ def _check_out(out: Path, resume: bool, given: dict[str, object]) -> None:
     if resume and given:
         flag = flag_of(next(iter(given)))
         raise UsageError(f"{flag}: with --resume everything is as it was set up")
-    if resume and not (out / CHECKPOINT).exists():
+    if resume and not os.path.exists(out / CHECKPOINT):
         raise UsageError(f"--resume: there is no {out / CHECKPOINT}")
-    there = [name for name in (CHECKPOINT, MODEL, PICTURE) if (out / name).exists()]
+    there = [name for name in (CHECKPOINT, MODEL, PICTURE) if os.path.exists(out / name)]
     if there and not resume:
         raise UsageError(
             f"--out: {out} has a {there[0]}; continue its training with --resume, or name another "

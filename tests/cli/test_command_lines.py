@@ -45,6 +45,7 @@ FREE: dict[str, tuple[str, ...]] = {
     "--dtype": ("float7", LONG, BYTES),
     "--check": ("nonsense", "", "all,x", LONG, BYTES),
     "what": ("part5", "4D", "train1", LONG, BYTES),
+    "--out": ("/proc/x", "/dev/full/x", LONG),
     "--data": ("", "/no/such/file", LONG, BYTES),
     "--model": ("shakes", "/no/such/file", "x.safetensors", LONG, BYTES),
     "--prompt": (),  # any text; one that the model cannot read is in tests/gpt
