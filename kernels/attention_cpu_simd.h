@@ -37,6 +37,7 @@ struct Tile {
   static constexpr int NQ = VECTORS * W;
   typedef float Floats __attribute__((vector_size(4 * LANES), may_alias));
   typedef int32_t Ints __attribute__((vector_size(4 * LANES), may_alias));
+  typedef uint32_t Bits __attribute__((vector_size(4 * LANES), may_alias));
   using Row = Floats[VECTORS];
   using LaneNumbers = Ints[VECTORS];
   using Sums = Floats[ROWS][VECTORS];
@@ -76,7 +77,7 @@ ALWAYS_INLINE void multiply_add(const float* a, int64_t a_row, int64_t a_step,
 template <class Tile>
 ALWAYS_INLINE void exp2_lanes(typename Tile::Floats& x) {
   using Floats = typename Tile::Floats;
-  using Ints = typename Tile::Ints;
+  using Bits = typename Tile::Bits;
   const Floats lowest = Floats{} - 127.0f, highest = Floats{} + 128.0f;
   x = lowest > x ? lowest : x;  // one instruction, which yields its second operand for NaN
   x = highest < x ? highest : x;
@@ -88,7 +89,7 @@ ALWAYS_INLINE void exp2_lanes(typename Tile::Floats& x) {
   y = y * f + 0.240226528f;
   y = y * f + 0.693147215f;
   y = y * f + 1.0f;
-  const Ints bits = reinterpret_cast<Ints>(y) + (reinterpret_cast<Ints>(shifted) << 23);
+  const Bits bits = reinterpret_cast<Bits>(y) + (reinterpret_cast<Bits>(shifted) << 23);
   x = x == x ? reinterpret_cast<Floats>(bits) : x;
 }
 
