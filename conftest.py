@@ -155,7 +155,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         operator = grid.args[0]
         try:
             ladder = builds.rungs(operator.name)
-            if "cpu" in operator.defaults:
+            if "cpu" in operator.defaults and builds.sources(operator.name, "cpu")[0].exists():
                 ladder += builds.rungs(operator.name, "cpu")
         except BuildError as error:
             metafunc.config.stash[BUILD_FAILURE] = error

@@ -90,7 +90,7 @@ class Training:
 
     @classmethod
     def new(cls, settings: Settings, data: Data) -> Training:
-        """Training from the start. Raises UsageError if the text is too short."""
+        """Training from the start. Raises ValueError if the sizes of the model do not fit."""
         sizes = {"layers": settings.layers, "heads": settings.heads, "width": settings.width}
         model = GPT(Config(len(data.tokenizer), settings.context, **sizes))
         model.initialise(settings.seed)
