@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import fingerprints, tools
+from . import fingerprints, tools, waiting
 from .announce import announced
 from .cache import forget_unused, present, publish, touch
 from .diagnostics import build_error, warnings
@@ -332,9 +332,10 @@ def heard(module) -> Iterator[list[str]]:  # noqa: ANN001
             return getattr(subprocess, name)
 
         def run(self, *arguments, **named):  # noqa: ANN002, ANN003, ANN202
-            done = subprocess.run(*arguments, **named)
-            if isinstance(done.stdout, bytes):
-                said.append(done.stdout.decode(errors="replace"))
+            if named.get("stdout") != subprocess.PIPE or named.get("stderr") != subprocess.STDOUT:
+                return subprocess.run(*arguments, **named)
+            done = waiting.run(*arguments, **named)
+            said.append(done.stdout.decode(errors="replace"))
             return done
 
     module.subprocess = Listening()

@@ -12,7 +12,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import fingerprints, tools
+from . import fingerprints, tools, waiting
 from .announce import announced
 from .cache import present, publish, touch
 from .diagnostics import build_error
@@ -237,19 +237,12 @@ def _compile(plan: _Plan, wanted: dict[str, str], soname: str) -> None:
         command += ["-j", os.environ["MAX_JOBS"]]
     try:
         with compilers(plan.folder):
-            done = subprocess.run(
-                command,
-                cwd=plan.folder,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                text=True,
-                errors="replace",
-            )
+            done = waiting.run(command, cwd=plan.folder, stdin=subprocess.DEVNULL)
     finally:
         manifest.finish()
     if done.returncode:
-        raise build_error("the simulator", done.stdout, plan.folder / "build.log", objects)
+        said = done.stdout.decode(errors="replace")
+        raise build_error("the simulator", said, plan.folder / "build.log", objects)
 
 
 def _quoted(path: Path) -> str:
