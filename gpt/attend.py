@@ -50,8 +50,6 @@ class Rung:
         *,
         causal: bool = True,
         scale: float | None = None,
-        br: int | None = None,
-        bc: int | None = None,
     ) -> torch.Tensor:
         """O [B, H, Nq, D] for q [B, H, Nq, D], k and v [B, H, Nk, D]; float32 on the CPU.
 
@@ -61,7 +59,7 @@ class Rung:
         if self.name == TORCH:
             return by_torch(q, k, v, causal=causal, scale=scale)
         placed = (x.to(self.device, self.dtype) for x in (q, k, v))
-        out = self.run(*placed, causal=causal, scale=scale, br=br, bc=bc)
+        out = self.run(*placed, causal=causal, scale=scale)
         return out.to("cpu", torch.float32)
 
     def run(
@@ -75,7 +73,10 @@ class Rung:
         br: int | None = None,
         bc: int | None = None,
     ) -> torch.Tensor:
-        """The same for tensors on ``device`` and of ``dtype``, as is the result."""
+        """The same for tensors on ``device`` and of ``dtype``, as is the result.
+
+        br, bc: queries and keys per tile, for a rung that has the choice.
+        """
         tiles = {"br": br, "bc": bc} if self.tiles else {}
         return attention(q, k, v, causal=causal, scale=scale, kernel=self.name, **tiles)
 

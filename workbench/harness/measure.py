@@ -282,11 +282,9 @@ def timed(
             candidates += [] if candidate.row.refused else [candidate]
     found = _time(operator, candidates, outputs, case, device, roofs)
     rows = [found.get(row.kernel, row) for row in rows]
-    return (
-        rows
-        if operator.flops or target == "cpu"
-        else [_with_traffic(operator, row, case) for row in rows]
-    )
+    if operator.flops or target == "cpu":
+        return rows
+    return [_with_traffic(operator, row, case) for row in rows]
 
 
 def _with_traffic(operator: Operator, row: Row, case: Case) -> Row:
