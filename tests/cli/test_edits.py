@@ -107,7 +107,7 @@ def test_a_bad_name_ends_pytest_with_the_error_once(edited):
 
 
 def test_a_ladder_that_the_folder_of_kernels_lacks(monkeypatch):
-    without = builds.Extension("simulator", "a_name", Path("a.so"), None, {}, int)
+    without = builds.Extension("simulator", "a_name", Path("a.so"), Path("."), None, {}, int)
     monkeypatch.setattr(builds, "_current", {"simulator": without})
     with pytest.raises(BuildError, match=r"^there are no kernels for softmax: no .*softmax\.cu$"):
         builds.rungs("softmax")

@@ -6,10 +6,10 @@
 CPU, or counts what it does on the simulator and estimates a GPU's time: of a sample of the blocks,
 at a GPU's sizes, unless ``--shape`` asks for others.
 With ``--check`` the simulator also looks for races, reads of unwritten memory and the like.
-``--explain NAME ...`` prints a rung's source with its counters instead, and ``--html FILE`` writes
-that as a page (workbench.explain). ``--backward`` selects the ladder of the gradient, if there is
-one. The exit status is 0 if all rungs are right, 1 if one is wrong or does not build or memory runs
-out, 2 for an invalid command line (workbench.cli.request).
+``--explain NAME ...`` and the other views (workbench.cli.views) show something else instead.
+``--backward`` selects the ladder of the gradient, if there is one. The exit status is 0 if all
+rungs are right, 1 if one is wrong or does not build or memory runs out, 2 for an invalid command
+line (workbench.cli.request).
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ import simulator
 from workbench import estimate, operators
 from workbench.cli import columns
 from workbench.cli.request import Request, request
-from workbench.explain import command as explain
 from workbench.harness import goals, measure, parents
 from workbench.harness.environment import environment, smi_number
 from workbench.harness.figures import percent
@@ -64,16 +63,8 @@ def _run(asked: Request) -> int:
     print(f"target: {asked.target} ({asked.why})")
     if asked.checks:
         print(f"checks: {', '.join(asked.checks)}")
-    if asked.explain or asked.html:
-        return explain.run(
-            asked.operator,
-            asked.rungs,
-            asked.cases,
-            asked.html,
-            printed=asked.explain,
-            gpu=asked.gpu.name,
-            sample=asked.sample,
-        )
+    if asked.view is not None:
+        return asked.view.run(asked)
     here = environment(asked.target, device, REPO)
     history = _open_history()
     roofs = Roofs(None, None)

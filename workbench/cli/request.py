@@ -12,8 +12,8 @@ import torch
 
 import simulator
 from workbench import estimate, operators
+from workbench.cli.views import VIEWS, View
 from workbench.estimate import DEFAULT_GPU, GPUS, Gpu
-from workbench.explain import command as explain
 from workbench.harness import inputs
 from workbench.harness.environment import cpu_name, memory_bytes
 from workbench.harness.figures import amount
@@ -36,8 +36,8 @@ class Request:
     rungs: tuple[builds.Rung, ...]
     json: Path | None
     gpu: Gpu  # to estimate times for, on the simulator
-    explain: bool = False  # print the source with its counters instead of the table
-    html: Path | None = None  # write that to this file
+    words: argparse.Namespace  # the command line
+    view: View | None = None  # shown instead of the table
     checks: tuple[str, ...] = ()  # the simulator's checks; empty: its defaults
     named: bool = False  # the rungs were named
     sample: int = 0  # blocks of each launch to simulate; 0: all of them
@@ -117,16 +117,9 @@ def parser(operator: Operator) -> argparse.ArgumentParser:
     made.add_argument(
         "--json", type=command.output, metavar="FILE", help="write the results to FILE"
     )
-    made.add_argument(
-        "--explain",
-        nargs="+",
-        action="extend",
-        metavar="NAME",
-        help="print these rungs' source with the cost of each line, and what to change",
-    )
-    made.add_argument(
-        "--html", type=command.output, metavar="FILE", help="write that to FILE as an HTML page"
-    )
+    instead = made.add_argument_group("instead of the table")
+    for view in VIEWS:
+        instead.add_argument(view.flag, **view.settings)
     return made
 
 
@@ -184,10 +177,9 @@ def request(operator: Operator, arguments: Sequence[str] | None) -> Request:
     asked = parser(operator).parse_args(arguments)
     if getattr(asked, "backward", False):
         operator = operators.get(f"{operator.name}_backward")
-    explains = bool(asked.explain or asked.html)
-    if explains:
-        target, why = "simulator", explain.WHY
-        _check_explain(asked)
+    view = choose_view(asked)
+    if view and view.target:
+        target, why = view.target, view.why
     elif asked.check is not None:
         target, why = "simulator", "--check runs there"
     else:
@@ -195,12 +187,14 @@ def request(operator: Operator, arguments: Sequence[str] | None) -> Request:
     checks = choose_checks(asked)
     if asked.gpu and target != "simulator":
         raise UsageError(f"--gpu {asked.gpu}: estimates are for --target simulator")
-    cases = choose_cases(operator, asked, target, 1 if explains else None)
+    cases = choose_cases(operator, asked, target, view.few if view else None)
     sample = choose_sample(operator, asked, target, cases)
     gpu = GPUS[asked.gpu or DEFAULT_GPU]
     if target == "simulator":
         estimate.prepare(operator.name, gpu)
-    names, flag = (asked.explain, "--explain") if asked.explain else (asked.kernel, "--kernel")
+    names, flag = asked.kernel, "--kernel"
+    if view and view.names:
+        names, flag = getattr(asked, view.dest), view.flag
     rungs = choose_rungs(operator, names, asked.dtype or (), flag, target)
     if not asked.dtype:  # skip a default that none of them supports
         taken = {dtype for rung in rungs for dtype in rung.dtypes}
@@ -216,12 +210,33 @@ def request(operator: Operator, arguments: Sequence[str] | None) -> Request:
         rungs,
         asked.json,
         gpu,
-        bool(asked.explain),
-        asked.html,
+        asked,
+        view,
         checks,
         bool(names),
         sample,
     )
+
+
+def choose_view(asked: argparse.Namespace) -> View | None:
+    """What is shown instead of the table; None for the table. Raises UsageError.
+
+    Options that belong together have the same ``run``: --explain, --html.
+    """
+    given = [view for view in VIEWS if getattr(asked, view.dest) not in (None, False)]
+    if not given:
+        return None
+    first = given[0]
+    others = [view.flag for view in given if view.run is not first.run]
+    if others:
+        raise UsageError(f"{first.flag} and {others[0]} show different things: choose one")
+    if asked.json is not None:
+        raise UsageError(f"--json saves the table, which {first.flag} does not produce")
+    if first.names and asked.kernel:
+        raise UsageError(f"{first.flag} names the rungs itself: omit --kernel")
+    if asked.check is not None:
+        raise UsageError(f"{first.flag} runs without checks: omit --check")
+    return first
 
 
 def choose_cases(
@@ -280,16 +295,6 @@ def choose_checks(asked: argparse.Namespace) -> tuple[str, ...]:
         return simulator.check_names(asked.check, "--check")
     except ValueError as error:
         raise UsageError(str(error)) from None
-
-
-def _check_explain(asked: argparse.Namespace) -> None:
-    """Raise UsageError for options that cannot be combined."""
-    if asked.json is not None:
-        raise UsageError("--json saves the table, which --explain and --html do not produce")
-    if asked.explain and asked.kernel:
-        raise UsageError("--explain names the rungs itself: omit --kernel")
-    if asked.check is not None:
-        raise UsageError("--explain and --html only count: omit --check")
 
 
 def _check_size(operator: Operator, case: Case, target: str) -> None:

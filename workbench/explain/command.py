@@ -15,8 +15,6 @@ from workbench.harness.environment import command_line
 from workbench.operators.builds import Rung
 from workbench.operators.operator import Case, Operator
 
-WHY = "kernels are counted there to be explained"
-
 
 def run(
     operator: Operator,

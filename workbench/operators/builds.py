@@ -13,7 +13,8 @@ import ctypes
 import os
 import re
 import threading
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from typing import Any
 import torch
 
 from workbench.toolchain import BuildError, default_target, kernels_dir, load_extension
-from workbench.toolchain.paths import shown
+from workbench.toolchain.paths import kernels_from, shown
 
 from . import OPERATORS, get
 
@@ -51,6 +52,7 @@ class Extension:
     target: str  # one of workbench.toolchain.TARGETS
     namespace: str
     path: Path
+    kernels: Path  # the folder of its ladder files
     ops: Any
     ladders: dict[str, tuple[Rung, ...]]  # of the operators in the kernels folder
     scratch_bytes: Callable[[], int]  # of this thread's last launch
@@ -98,11 +100,47 @@ def refresh(target: str) -> Extension:
     with _lock:
         path = load_extension(target)
         if path not in _loaded:
-            _loaded[path] = _load(target, path)
+            _loaded[path] = _load(target, path, kernels_dir())
         if _current.get(target) is not _loaded[path]:
             _current.clear()  # the other target's build may have the old kernels
         _current[target] = _loaded[path]
         return _current[target]
+
+
+def other(target: str, kernels: Path, bindings: Path | None = None) -> Extension:
+    """The build of another folder's kernels, which ``using`` makes the current one.
+
+    Args:
+        target: one of workbench.toolchain.TARGETS.
+        kernels: the folder of ladder files; it may have those of some operators only.
+        bindings: the bindings.cpp that they are built with; None for the repository's.
+
+    Raises workbench.toolchain.BuildError.
+    """
+    with _lock, kernels_from(kernels):
+        path = load_extension(target, kernels, bindings)
+        if path not in _loaded:
+            _loaded[path] = _load(target, path, kernels)
+        return _loaded[path]
+
+
+@contextmanager
+def using(build: Extension) -> Iterator[None]:
+    """Let a build be the current one of its target, for the whole process, in a block.
+
+    ``rungs``, ``sources`` and ``launch`` are then those of its kernels.
+    """
+    with _lock:
+        before = dict(_current)
+        _current.clear()
+        _current[build.target] = build
+    try:
+        with kernels_from(build.kernels):
+            yield
+    finally:
+        with _lock:
+            _current.clear()
+            _current.update(before)
 
 
 def scratch_bytes(target: str) -> int:
@@ -206,7 +244,7 @@ def launch(
         raise
 
 
-def _load(target: str, path: Path) -> Extension:
+def _load(target: str, path: Path, kernels: Path) -> Extension:
     if target == "simulator":
         import simulator
 
@@ -220,7 +258,7 @@ def _load(target: str, path: Path) -> Extension:
         raise RuntimeError(f"{path} could not register its operators as torch.ops.{namespace}")
     library.workbench_scratch_bytes.restype = ctypes.c_int64
     ops, scratch = getattr(torch.ops, namespace), library.workbench_scratch_bytes
-    return Extension(target, namespace, path, ops, ladders, scratch)
+    return Extension(target, namespace, path, kernels, ops, ladders, scratch)
 
 
 def _parse(op: str, target: str, table: bytes | None) -> tuple[Rung, ...]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import BuildError
@@ -11,12 +13,25 @@ _IN_COMMANDS = " \t\n'\"$&,():;|<>`\\*?[]{}"  # of the cache, which is in flags
 IN_COMPILERS = '"$`\\'  # of sources, which nvcc mostly quotes
 IN_SOURCES = f"{IN_COMPILERS}:|\n"  # of sources and include folders, as PyTorch does
 REPO = Path(__file__).resolve().parents[2]
+_kernels: list[Path] = []  # of each active kernels_from
 
 
 def kernels_dir() -> Path:
     """The folder of ladder files: WORKBENCH_KERNELS, or kernels/ in the repository."""
+    if _kernels:
+        return _kernels[-1]
     chosen = os.environ.get("WORKBENCH_KERNELS")
     return Path(chosen).resolve() if chosen else REPO / "kernels"
+
+
+@contextmanager
+def kernels_from(folder: Path) -> Iterator[None]:
+    """Let ``kernels_dir`` be another folder, for the whole process, until the block ends."""
+    _kernels.append(folder.resolve())
+    try:
+        yield
+    finally:
+        _kernels.pop()
 
 
 def cache_dir() -> Path:

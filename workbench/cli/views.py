@@ -1,0 +1,82 @@
+"""What a script can show instead of its table: one entry of VIEWS each.
+
+A view is an option. ``run`` imports what it needs when it is called, so that the table, which most
+runs show, does not pay for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from workbench.toolchain import command
+
+if TYPE_CHECKING:
+    from workbench.cli.request import Request
+
+
+@dataclass(frozen=True)
+class View:
+    """An option that shows something instead of the table.
+
+    Attributes:
+        flag: the option, ``--explain``.
+        run: shows it; returns the script's exit status.
+        settings: of the option, as ``add_argument`` takes them.
+        names: its values are the rungs to show: --kernel is not for it.
+        target: where it runs, whatever there is; "" for the target that the script chooses.
+        why: the reason for that target, which the script prints.
+        few: cases to run if no --shape is given; None for all of the default ones.
+    """
+
+    flag: str
+    run: Callable[[Request], int]
+    settings: Mapping[str, Any]
+    names: bool = False
+    target: str = ""
+    why: str = ""
+    few: int | None = None
+
+    @property
+    def dest(self) -> str:
+        """Its name among the parsed arguments."""
+        return self.flag.removeprefix("--").replace("-", "_")
+
+
+def _explain(asked: Request) -> int:
+    from workbench.explain import command as explain
+
+    return explain.run(
+        asked.operator,
+        asked.rungs,
+        asked.cases,
+        asked.words.html,
+        printed=bool(asked.words.explain),
+        gpu=asked.gpu.name,
+        sample=asked.sample,
+    )
+
+
+_COUNTED = "kernels are counted there to be explained"
+_NAMES = {"nargs": "+", "action": "extend", "metavar": "NAME"}
+
+VIEWS = (
+    View(
+        "--explain",
+        _explain,
+        {**_NAMES, "help": "these rungs' source with the cost of each line, and what to change"},
+        names=True,
+        target="simulator",
+        why=_COUNTED,
+        few=1,
+    ),
+    View(
+        "--html",
+        _explain,
+        {"type": command.output, "metavar": "FILE", "help": "write that to FILE as an HTML page"},
+        target="simulator",
+        why=_COUNTED,
+        few=1,
+    ),
+)
