@@ -22,6 +22,7 @@ from workbench.harness.results import Estimated
 from workbench.operators.attention import OPERATOR as ATTENTION
 from workbench.operators.matmul import OPERATOR as MATMUL
 from workbench.operators.softmax import OPERATOR as SOFTMAX
+from workbench.toolchain import BuildError
 
 SMALL = ("--shape", "M=40,N=50,K=60")
 # Head dimensions that flash declines; two rungs, one line each.
@@ -80,7 +81,7 @@ def without_estimates():
     """Compile nothing for a GPU: a few tests of matmul.cu show that estimates work."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(estimate, "prepare", lambda op, gpu: None)
-        patch.setattr(estimate, "estimated", made_up)
+        patch.setattr(estimate, "begin", lambda *about, **more: lambda: made_up(*about, **more))
         yield
 
 
@@ -275,14 +276,15 @@ def test_every_gpu_has_an_estimate(gpu, tmp_path):
 
 
 def test_a_kernel_that_does_not_run_on_the_gpu_has_no_estimate(tmp_path, monkeypatch):
-    def refuse(launches, sources, gpu):
-        raise estimate.EstimateError(f"x.cu does not compile for sm_{gpu.arch}: line\nmore")
+    def refuse(source, arch):
+        raise BuildError("line\nmore")
 
-    monkeypatch.setattr(estimate, "estimate_launches", refuse)
-    run = script(tmp_path, "matmul", *SMALL, "--kernel", "naive")
+    monkeypatch.setattr(estimate.resources, "of_file", refuse)
+    monkeypatch.setattr(estimate.resources, "prepare", lambda source, arch: None)
+    run = script(tmp_path, "matmul", *SMALL, "--kernel", "naive", "--gpu", "t4")
     assert run.status == 0
-    words = "naive: no estimate for the H200 SXM: x.cu does not compile for sm_90a: line\n"
-    assert words in run.out
+    assert "naive: no estimate for the Tesla T4: " in run.out
+    assert ".cu does not compile for sm_75: line\n" in run.out and "more" not in run.out
 
 
 def test_kernels_of_the_command_line_alone(no_estimates, tmp_path):

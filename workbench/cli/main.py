@@ -73,7 +73,7 @@ def _run(asked: Request) -> int:
     results = _Results(history, here, asked.json, _source(asked.operator, asked.target))
     small = _Small(asked)
     told: set[str] = set()
-    estimator = functools.partial(estimate.estimated, op=asked.operator.name, gpu=asked.gpu)
+    estimator = functools.partial(estimate.begin, op=asked.operator.name, gpu=asked.gpu)
     for case in asked.cases:
         rungs, tried = asked.rungs_for(case.dtype), small.of(case.dtype)
         about = asked.operator, rungs, case, tried

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
     import simulator
 
 
-# The estimate of recorded launches, or why there is none.
-Estimator = Callable[[Sequence["simulator.Launch"]], Estimated | str]
+# Starts estimating recorded launches; what it returns completes that: the estimate, or why there
+# is none.
+Estimator = Callable[[Sequence["simulator.Launch"]], Callable[[], Estimated | str]]
 Step = Callable[[str], None]  # is told what comes next
 
 
@@ -133,7 +135,7 @@ def simulate(
         step: is told which rung comes next.
     """
     run = _sampler(operator, case, tried, sample) if sample else None
-    rows = []
+    complete: list[Callable[[], Row]] = []  # meanwhile the next rung runs
     for rung in rungs:
         step(f"{rung.name}, {case.text}")
         checked: list[Row] = []
@@ -144,11 +146,12 @@ def simulate(
         launches = counters.record(check)
         row = checked[0]
         if row.checked:
-            row = _counted(operator, row, case, launches, estimator)
-            row = _with_scratch(row, "simulator")
+            row = _with_scratch(_counted(operator, row, case, launches), "simulator")
         notes = dict.fromkeys(str(note) for launch in launches for note in launch.notes if note.odd)
-        rows.append(dataclasses.replace(row, note="\n".join(filter(None, (row.note, *notes)))))
-    return rows
+        row = dataclasses.replace(row, note="\n".join(filter(None, (row.note, *notes))))
+        found = estimator(launches) if row.checked and launches else None
+        complete.append(functools.partial(_estimated, row, found))
+    return [completed() for completed in complete]
 
 
 def _with_scratch(row: Row, target: str) -> Row:
@@ -205,18 +208,23 @@ def _counted(
     row: Row,
     case: Case,
     launches: Sequence[simulator.Launch],
-    estimator: Estimator,
 ) -> Row:
-    """The row of a right rung with its counters and estimate; the note says if there is none."""
+    """The row of a right rung with its counters."""
     row = dataclasses.replace(row, counters=counters.totals(launches))
-    if not launches:
-        return row
-    if operator.flops is None:
+    if operator.flops is None and launches:
         bytes_ = traffic.counted(row.counters, operator.ideal_bytes(case))
         row = dataclasses.replace(row, traffic=bytes_)
-    found = estimator(launches)
+    return row
+
+
+def _estimated(row: Row, complete: Callable[[], Estimated | str] | None) -> Row:
+    """The row with its estimate; the note says if there is none."""
+    if complete is None:
+        return row
+    found = complete()
     if isinstance(found, str):
-        return dataclasses.replace(row, note=f"{row.kernel}: {found}")
+        note = "\n".join(filter(None, (f"{row.kernel}: {found}", row.note)))
+        return dataclasses.replace(row, note=note)
     estimated = {counters.estimate_key(found.gpu): found.time_ms}
     return dataclasses.replace(row, counters={**row.counters, **estimated}, estimate=found)
 

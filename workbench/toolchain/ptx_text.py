@@ -82,6 +82,21 @@ class _Function:
     calls: list[tuple[str, str, int]]  # the callee, "" for the host's; file, line
 
 
+def only_kernel(ptx: str, name: str) -> str:
+    """The module without its other kernels; with all of its functions and variables."""
+    kept: list[str] = []
+    depth, header = 0, ""  # of an entry that is left out, until its body ends
+    for line in ptx.splitlines(keepends=True):
+        if depth == 0 and not header and (match := _FUNCTION.match(line)):
+            header = match[2] if match[1] == "entry" and match[2] != name else ""
+        if not header:
+            kept.append(line)
+        before, depth = depth, depth + line.count("{") - line.count("}")
+        if header and depth == 0 and (before > 0 or "{" in line):
+            header = ""
+    return "".join(kept)
+
+
 def may_call_host(ptx: str) -> bool:
     """Whether optimised PTX looks as if such a call was in it: a trap, or a function cut off."""
     if re.search(r"(?<!// begin inline asm\n)^\s*trap;", ptx, re.M):
