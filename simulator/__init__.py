@@ -232,7 +232,7 @@ def _open(path: Path) -> ctypes.CDLL:
         "wbsim_record_start": (number, [ctypes.c_int]),
         "wbsim_record_stop": (text, [number]),
         "wbsim_module_ptx": (text, [number]),
-        "wbsim_replace_ptx": (text, [text, text]),
+        "wbsim_replace_ptx": (text, [text, text, ctypes.POINTER(text)]),
     }
     for name, (result, arguments) in signatures.items():
         function = getattr(lib, name)
@@ -385,8 +385,8 @@ def module_ptx(number: int) -> str:
     return (library().wbsim_module_ptx(number) or b"").decode()
 
 
-def replace_ptx(path: Path, ptx: str) -> None:
-    """Give a module of a loaded library other device code, at once.
+def replace_ptx(path: Path, ptx: str) -> str:
+    """Give a module of a loaded library other device code, at once; return what it had.
 
     The module is the one whose kernels and variables are all in the PTX. The host code stays: it
     must be that of the same source but for the bodies of device functions. Variables of the module
@@ -399,9 +399,11 @@ def replace_ptx(path: Path, ptx: str) -> None:
     Raises:
         ValueError: it is no valid PTX, or no module of the library fits; nothing has changed.
     """
-    problem = library().wbsim_replace_ptx(str(path).encode(), ptx.encode())
+    before = ctypes.c_char_p()
+    problem = library().wbsim_replace_ptx(str(path).encode(), ptx.encode(), ctypes.byref(before))
     if problem:
         raise ValueError(problem.decode())
+    return (before.value or b"").decode()
 
 
 def exception_for(error: RuntimeError) -> BaseException | None:

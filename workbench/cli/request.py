@@ -39,12 +39,12 @@ class Request:
     words: argparse.Namespace  # the command line
     view: View | None = None  # shown instead of the table
     checks: tuple[str, ...] = ()  # the simulator's checks; empty: its defaults
-    named: bool = False  # the rungs were named
+    names: tuple[str, ...] = ()  # the rungs that were named; empty: all
     sample: int = 0  # blocks of each launch to simulate; 0: all of them
 
     def rungs_for(self, dtype: str) -> tuple[builds.Rung, ...]:
         """The rungs to list for a dtype: the named ones, or all that support it."""
-        return tuple(rung for rung in self.rungs if self.named or dtype in rung.dtypes)
+        return tuple(rung for rung in self.rungs if self.names or dtype in rung.dtypes)
 
 
 def parser(operator: Operator) -> argparse.ArgumentParser:
@@ -150,7 +150,7 @@ def choose_target(asked: str | None) -> tuple[str, str]:
 
 def choose_rungs(
     operator: Operator,
-    names: Sequence[str] | None,
+    names: Sequence[str],
     dtypes: Sequence[str],
     flag: str = "--kernel",
     target: str = "",
@@ -158,7 +158,7 @@ def choose_rungs(
     """The named rungs, or all, in table order. Raises UsageError for unknown names or dtypes."""
     ladder = builds.rungs(operator.name, target)
     known = [rung.name for rung in ladder]
-    for name in names or ():
+    for name in names:
         if name not in known:
             file = shown(builds.sources(operator.name, target)[0])
             raise UsageError(
@@ -169,7 +169,7 @@ def choose_rungs(
     for dtype in dtypes:
         if dtype not in taken:
             raise UsageError(f"--dtype {dtype}: {operator.name} supports {', '.join(taken)}")
-    return tuple(rung for rung in ladder if names is None or rung.name in names)
+    return tuple(rung for rung in ladder if not names or rung.name in names)
 
 
 def request(operator: Operator, arguments: Sequence[str] | None) -> Request:
@@ -195,7 +195,7 @@ def request(operator: Operator, arguments: Sequence[str] | None) -> Request:
     names, flag = asked.kernel, "--kernel"
     if view and view.names:
         names, flag = getattr(asked, view.dest), view.flag
-    rungs = choose_rungs(operator, names, asked.dtype or (), flag, target)
+    rungs = choose_rungs(operator, names or (), asked.dtype or (), flag, target)
     if not asked.dtype:  # skip a default that none of them supports
         taken = {dtype for rung in rungs for dtype in rung.dtypes}
         cases = [case for case in cases if case.dtype in taken]
@@ -213,7 +213,7 @@ def request(operator: Operator, arguments: Sequence[str] | None) -> Request:
         asked,
         view,
         checks,
-        bool(names),
+        tuple(names or ()),
         sample,
     )
 

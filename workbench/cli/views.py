@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from workbench.toolchain import command
+from workbench.toolchain.revisions import revision
 
 if TYPE_CHECKING:
     from workbench.cli.request import Request
@@ -58,10 +59,39 @@ def _explain(asked: Request) -> int:
     )
 
 
+def _watch(asked: Request) -> int:
+    from workbench.cli import watch
+
+    return watch.run(asked)
+
+
+def _against(asked: Request) -> int:
+    from workbench.cli import against
+
+    return against.run(asked)
+
+
 _COUNTED = "kernels are counted there to be explained"
 _NAMES = {"nargs": "+", "action": "extend", "metavar": "NAME"}
 
 VIEWS = (
+    View(
+        "--watch",
+        _watch,
+        {"action": "store_true", "help": "check and measure again after every save, until Ctrl-C"},
+    ),
+    View(
+        "--against",
+        _against,
+        {
+            "nargs": "?",
+            "const": "HEAD",
+            "metavar": "REV",
+            "type": revision,
+            "help": "compare with the kernels of a git revision, HEAD if none is given",
+        },
+        few=1,
+    ),
     View(
         "--explain",
         _explain,

@@ -121,6 +121,7 @@ def simulate(
     *,
     sample: int = 0,
     step: Step = no_step,
+    tensors: tuple[Tensors, Tensors] | None = None,
 ) -> list[Row]:
     """Check every rung on the simulator, count what it does, and estimate a GPU's time.
 
@@ -133,8 +134,13 @@ def simulate(
         sample: run so many blocks of each launch, and scale what they count to its grid. Most of
             the output is not written then, so a rung is as right as it was in ``tried``. 0: all.
         step: is told which rung comes next.
+        tensors: with a sample, those that ``tensors_for`` made; None makes them.
     """
-    run = _sampler(operator, case, tried, sample) if sample else None
+    run = None
+    if sample:
+        device = torch.device(DEVICES["simulator"])
+        tensors = tensors or tensors_for(operator, case, device)
+        run = _sampler(operator, case, tried, sample, tensors)
     complete: list[Callable[[], Row]] = []  # meanwhile the next rung runs
     for rung in rungs:
         step(f"{rung.name}, {case.text}")
@@ -160,15 +166,25 @@ def _with_scratch(row: Row, target: str) -> Row:
     return dataclasses.replace(row, counters={**row.counters, **scratch})
 
 
+def tensors_for(operator: Operator, case: Case, device: torch.device) -> tuple[Tensors, Tensors]:
+    """The inputs and outputs of a case on a device."""
+    given = inputs.place_inputs(operator, case, device)
+    outputs = inputs.place_outputs(operator, case, device)
+    return inputs.views(given), inputs.views(outputs)
+
+
 def _sampler(
-    operator: Operator, case: Case, tried: Mapping[str, Tried], sample: int
+    operator: Operator,
+    case: Case,
+    tried: Mapping[str, Tried],
+    sample: int,
+    tensors: tuple[Tensors, Tensors],
 ) -> Callable[[Rung], Row]:
     """What runs a sample of a rung's blocks: right, if the rung was right in ``tried``."""
     import simulator
 
     device = torch.device(DEVICES["simulator"])
-    given = inputs.views(inputs.place_inputs(operator, case, device))
-    outputs = inputs.views(inputs.place_outputs(operator, case, device))
+    given, outputs = tensors
 
     def run(rung: Rung) -> Row:
         row = dataclasses.replace(

@@ -66,7 +66,16 @@ def time_interleaved(
     device: torch.device,
     budget_ms: float = 2000.0,
 ) -> dict[str, Timing]:
-    """Time every run in turns, on a GPU on its current stream.
+    """Time every run in turns: ``times_interleaved``, summarized."""
+    return {n: summarize(ms) for n, ms in times_interleaved(runs, device, budget_ms).items()}
+
+
+def times_interleaved(
+    runs: Mapping[str, Callable[[], object]],
+    device: torch.device,
+    budget_ms: float = 2000.0,
+) -> dict[str, list[float]]:
+    """The times of every run, in ms, taken in turns; on a GPU on its current stream.
 
     Args:
         runs: what to time, by name; on a GPU each only launches work.
@@ -91,7 +100,7 @@ def time_interleaved(
             now = {n: run for n, run in runs.items() if takes_part(turn, turns, wanted[n])}
             for name, ms in one_round(now).items():
                 measured[name].append(ms)
-    return {name: summarize(times) for name, times in measured.items()}
+    return measured
 
 
 def _with_progress(rounds: int) -> Iterable[int]:

@@ -113,13 +113,21 @@ def load_extension(
 ) -> Path:
     """Build every ladder file and its operator's binding for `target`; return the library's path.
 
-    The target "cpu" is the ladders in C++, `<op>_cpu.cpp`, which need neither GPU nor simulator.
-    `kernel_dir` (default: kernels_dir()) may contain the ladders of only some operators: the
-    bindings of the others, whose ladders are missing, are left out.
-
     Nothing is loaded. The same inputs always give the same path, immediately if it exists; its name
     contains their hash, so that two versions can be loaded into one process. Load it with
     ctypes.CDLL (RTLD_LOCAL). Errors: BuildError, whose text is meant for the user.
+    """
+    return build_library(extension_recipe(target, kernel_dir, bindings))
+
+
+def extension_recipe(
+    target: str, kernel_dir: Path | None = None, bindings: Path | None = None
+) -> Recipe:
+    """The recipe of the ladders and their bindings; builds the simulator if needed.
+
+    The target "cpu" is the ladders in C++, `<op>_cpu.cpp`, which need neither GPU nor simulator.
+    `kernel_dir` (default: kernels_dir()) may contain the ladders of only some operators: the
+    bindings of the others, whose ladders are missing, are left out. Raises BuildError.
     """
     kernel_dir = Path(kernel_dir or kernels_dir()).resolve()
     bindings = Path(bindings or REPO / "bindings.cpp").resolve()
@@ -132,14 +140,12 @@ def load_extension(
     names = ("launch", *(ladder.stem.removesuffix("_cpu") for ladder in ladders))
     parts = (bindings.parent / "bindings" / f"{name}.cpp" for name in names)
     what = {"gpu": "the GPU", "cpu": "the CPU"}.get(target, "the simulator")
-    return build_library(
-        recipe(
-            f"workbench_{target}",
-            f"kernels for {what}",
-            target,
-            (bindings, *filter(Path.exists, parts), *ladders),
-            (bindings.parent, kernel_dir),
-        )
+    return recipe(
+        f"workbench_{target}",
+        f"kernels for {what}",
+        target,
+        (bindings, *filter(Path.exists, parts), *ladders),
+        (bindings.parent, kernel_dir),
     )
 
 

@@ -32,6 +32,18 @@ def content(path: Path) -> str:
     return _file(path, ())[0]
 
 
+def contents(source: Path, include_dirs: Sequence[Path]) -> dict[Path, str]:
+    """The hash of a source and of each file that it includes, found in these folders or its own."""
+    found: dict[Path, str] = {}
+    waiting = [source]
+    while waiting:
+        path = waiting.pop()
+        if path not in found:
+            found[path], included = _file(path, include_dirs)
+            waiting += included
+    return found
+
+
 def of_objects(
     objects: Mapping[str, Path], include_dirs: Sequence[Path], flags: str
 ) -> dict[str, str]:

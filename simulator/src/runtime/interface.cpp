@@ -68,11 +68,12 @@ const char* wbsim_module_ptx(uint64_t number) {
   return answer.empty() ? nullptr : answer.c_str();
 }
 
-const char* wbsim_replace_ptx(const char* library, const char* ptx) {
-  thread_local std::string answer;
+const char* wbsim_replace_ptx(const char* library, const char* ptx, const char** before) {
+  thread_local std::string answer, replaced;
   try {
     auto paused = Runtime::get().launches.pause();
-    Runtime::get().modules.replace(library, ptx);
+    replaced = Runtime::get().modules.replace(library, ptx);
+    *before = replaced.c_str();
     answer.clear();
   } catch (const std::exception& error) {
     answer = error.what();

@@ -68,7 +68,7 @@ Binary* ModuleTable::binary_with(const std::string& library, const Module& modul
   return found == fits.end() ? nullptr : found->first;
 }
 
-void ModuleTable::replace(const std::string& library, const std::string& ptx) {
+std::string ModuleTable::replace(const std::string& library, const std::string& ptx) {
   std::lock_guard lock(mutex_);
   std::vector<Region> regions;
   std::unique_ptr<Module> module = load_module(ptx, regions);
@@ -85,7 +85,7 @@ void ModuleTable::replace(const std::string& library, const std::string& ptx) {
   // Nothing fails from here on.
   forget_variables(*binary);
   binary->module = std::move(module);
-  binary->image.ptx = ptx;
+  std::string before = std::exchange(binary->image.ptx, ptx);
   for (Region& region : regions) {
     memory_.add_region(std::move(region));
   }
@@ -93,6 +93,7 @@ void ModuleTable::replace(const std::string& library, const std::string& ptx) {
     function->kernel = nullptr;
     function->ptx = entry_named(*binary->module, name);
   }
+  return before;
 }
 
 std::string ModuleTable::ptx_of(uint64_t number) {

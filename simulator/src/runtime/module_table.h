@@ -48,8 +48,8 @@ class ModuleTable {
   void remove(Binary* binary);  // none of its kernels may be running
   // Gives the module of a library's file that has these kernels other code, and its variables their
   // initial values; what the host has set for a kernel stays. None of its kernels may be running.
-  // Throws ptx::ParseError if there is no such module.
-  void replace(const std::string& library, const std::string& ptx);
+  // Returns the PTX that it had. Throws ptx::ParseError if there is no such module.
+  std::string replace(const std::string& library, const std::string& ptx);
   std::string ptx_of(uint64_t number);  // of a module; "" if it has been replaced or unloaded
   void add_function(Binary* binary, const void* host, const char* name);
   void add_variable(Binary* binary, const void* host, const char* name);
