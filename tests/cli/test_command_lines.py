@@ -29,6 +29,7 @@ PARSERS = {
     "build.py": ([], ["run"]),
     "gpt.py": ([], ["train"], ["evaluate"]),
     "simulator.compare": (["--ncu"], ["--sanitizer"]),
+    "workbench.history": ([], ["show"], ["diff"], ["restore"], ["note"], ["export"]),
 }
 SHAPES = ("", "64", "x=1", f"M={DIGITS},N=1,K=1,rows=1", "M=10000000000000000000", LONG, BYTES)
 FREE: dict[str, tuple[str, ...]] = {
@@ -45,6 +46,11 @@ FREE: dict[str, tuple[str, ...]] = {
     "--layout": ("nonsense", LONG, BYTES),
     "--dtype": ("float7", LONG, BYTES),
     "--check": ("nonsense", "", "all,x", LONG, BYTES),
+    "--note": ("", " "),
+    "--op": ("nothing", LONG, BYTES),
+    "--target": ("nowhere", LONG, BYTES),
+    "--file": ("", LONG, BYTES),
+    "text": (),  # any text but an empty one
     "what": ("part5", "4D", "train1", LONG, BYTES),
     "--out": ("/proc/x", "/dev/full/x", LONG),
     "--data": ("", "/no/such/file", LONG, BYTES),

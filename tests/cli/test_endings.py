@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ SMALL = ("--kernel", "naive", "--shape", "M=8,N=8,K=8", "--target", "simulator")
 # A program that prints much, then does its work: it writes a file.
 WORK = """
 import sys
+import zlib
 from pathlib import Path
 from workbench.toolchain import command
 def main():
@@ -126,7 +128,7 @@ def test_results_are_saved_before_they_are_shown(loss, tmp_path, monkeypatch, ca
         assert database.execute("SELECT count(*) FROM rows").fetchone() == (1,)
 
 
-@pytest.mark.parametrize("damage", ["[1,2]", "not JSON", b"\xff\xfe", '{"a": "text"}', "7", b""])
+@pytest.mark.parametrize("damage", ["[1,2]", b"\xff\xfe", zlib.compress(b"[7]"), 7, b""])
 def test_a_damaged_row_of_the_history_is_set_aside(damage, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(main, "cache_dir", lambda: tmp_path)
     monkeypatch.setattr(main.estimate, "estimated", lambda *_, **__: "no estimate")
@@ -134,19 +136,18 @@ def test_a_damaged_row_of_the_history_is_set_aside(damage, tmp_path, monkeypatch
         assert main.main("matmul", [*SMALL]) == 0
     path = tmp_path / "history.db"
     with sqlite3.connect(path) as database:
-        database.execute("UPDATE rows SET counters = ? WHERE id = 1", (damage,))
+        database.execute("INSERT INTO texts(hash, data) VALUES('x', ?)", (damage,))
+        database.execute("UPDATE rows SET counters = last_insert_rowid() WHERE id = 1")
     capsys.readouterr()
     assert main.main("matmul", [*SMALL]) == 0
     assert capsys.readouterr().err == (
-        f"warning: history {path}: damaged rows moved to the table damaged_2: 1\n"
+        f"warning: history {path}: damaged rows moved to the table damaged_3: 1\n"
     )
     assert main.main("matmul", [*SMALL]) == 0
     assert capsys.readouterr().err == ""
     with sqlite3.connect(path) as database:
-        kept = database.execute("SELECT id, counters FROM damaged_2").fetchall
         assert database.execute("SELECT count(*) FROM rows").fetchone() == (3,)
-        database.text_factory = bytes
-        assert [number for number, _ in kept()] == [1]
+        assert database.execute("SELECT id FROM damaged_3").fetchall() == [(1,)]
 
 
 @pytest.mark.full

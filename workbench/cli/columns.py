@@ -17,12 +17,11 @@ from workbench.estimate.gpus import GPUS
 from workbench.estimate.model import BAND
 from workbench.harness import counters
 from workbench.harness.figures import against, amount, duration, percent, times
-from workbench.harness.history import Previous
 from workbench.harness.results import Row
 from workbench.harness.terminal import PLAIN_WIDTH
+from workbench.history import Previous
+from workbench.history.changes import SAME_ESTIMATE
 from workbench.operators.operator import Case, Operator
-
-SAME_ESTIMATE = 0.005  # an estimate varies this much with the tensors' addresses
 
 
 @dataclass(frozen=True)

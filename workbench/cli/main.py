@@ -30,14 +30,15 @@ from workbench.cli.request import Request, request
 from workbench.harness import goals, measure, parents
 from workbench.harness.environment import environment, smi_number
 from workbench.harness.figures import percent
-from workbench.harness.history import History, HistoryError, Previous, source_hash
 from workbench.harness.results import Environment, Row, write_json
 from workbench.harness.roofs import Roofs, device_roofs
 from workbench.harness.terminal import PLAIN_WIDTH, progress, show
 from workbench.harness.verify import expected, first_line, is_out_of_memory
+from workbench.history import History, HistoryError, Previous
 from workbench.operators import builds
-from workbench.operators.operator import DEVICES, Case, Operator
-from workbench.toolchain import REPO, cache_dir, command, kernels_dir
+from workbench.operators.operator import DEVICES, Case
+from workbench.operators.texts import Sources
+from workbench.toolchain import REPO, cache_dir, command
 
 ROOF_SLACK = 1.02  # accuracy of clocks and timers; a rate above it is a measurement error
 
@@ -70,7 +71,8 @@ def _run(asked: Request) -> int:
     roofs = Roofs(None, None)
     if asked.target == "gpu":
         roofs = device_roofs(device, smi_number("clocks.max.sm", device))
-    results = _Results(history, here, asked.json, _source(asked.operator, asked.target))
+    sources = builds.texts(asked.operator.name, asked.target)
+    results = _Results(history, here, asked.json, sources, asked.words.note)
     small = _Small(asked)
     told: set[str] = set()
     estimator = functools.partial(estimate.begin, op=asked.operator.name, gpu=asked.gpu)
@@ -147,9 +149,15 @@ class _Results:
     """The results so far. Saved after every shape, so that no later error can lose them."""
 
     def __init__(
-        self, history: History | None, here: Environment, json: Path | None, source: str | None
+        self,
+        history: History | None,
+        here: Environment,
+        json: Path | None,
+        sources: Sources,
+        note: str | None,
     ) -> None:
-        self.history, self.here, self.json, self.source = history, here, json, source
+        self.history, self.here, self.json = history, here, json
+        self.sources, self.note = sources, note or ""
         self.rows: list[Row] = []
         self.run: int | None = None
         self.failed = False  # a rung is wrong, or a shape could not run
@@ -171,7 +179,7 @@ class _Results:
         self.failed = self.failed or any(wrong)
         if self.history is not None:
             try:
-                self.run = self.history.record(self.here, rows, self.source, self.run)
+                self.run = self.history.record(self.here, rows, self.sources, self.run, self.note)
             except HistoryError as error:
                 _warn(f"{error}; this is not recorded")
         if self.json is not None:
@@ -227,9 +235,3 @@ def _open_history() -> History | None:
     except HistoryError as error:
         _warn(f"{error}; this run is not recorded")
         return None
-
-
-def _source(operator: Operator, target: str) -> str | None:
-    """The hash of everything that an edit of the operator's rungs can touch."""
-    headers = (*kernels_dir().glob("*.h"), *kernels_dir().glob("*.cuh"))
-    return source_hash(*builds.sources(operator.name, target), *sorted(headers))

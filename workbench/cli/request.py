@@ -117,6 +117,12 @@ def parser(operator: Operator) -> argparse.ArgumentParser:
     made.add_argument(
         "--json", type=command.output, metavar="FILE", help="write the results to FILE"
     )
+    made.add_argument(
+        "--note",
+        type=command.words,
+        metavar="TEXT",
+        help="what you tried or thought, kept with the results: python -m workbench.history",
+    )
     instead = made.add_argument_group("instead of the table")
     for view in VIEWS:
         instead.add_argument(view.flag, **view.settings)
@@ -232,6 +238,8 @@ def choose_view(asked: argparse.Namespace) -> View | None:
         raise UsageError(f"{first.flag} and {others[0]} show different things: choose one")
     if asked.json is not None:
         raise UsageError(f"--json saves the table, which {first.flag} does not produce")
+    if asked.note is not None:
+        raise UsageError(f"--note is kept with the table, which {first.flag} does not produce")
     if first.names and asked.kernel:
         raise UsageError(f"{first.flag} names the rungs itself: omit --kernel")
     if asked.check is not None:

@@ -96,6 +96,9 @@ def begin(launches: Sequence[simulator.Launch], op: str, gpu: Gpu) -> Callable[[
             held.fraction,
             held.limiter,
             found.parts,
+            found.registers,
+            found.shared_bytes,
+            found.spill_bytes,
         )
 
     return complete
