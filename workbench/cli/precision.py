@@ -26,7 +26,7 @@ import torch
 from workbench import operators
 from workbench.harness import inputs
 from workbench.harness.environment import environment
-from workbench.harness.terminal import show
+from workbench.harness.terminal import progress, show
 from workbench.operators import builds
 from workbench.operators.operator import Case, Operator, Tensors
 from workbench.toolchain import REPO, command
@@ -139,8 +139,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     operator = operators.get(asked.op)
     found: list[Precision] = []
     for dtype in DTYPES:
-        for kind in operator.precision.inputs if operator.precision else ():
-            found += measure(operator, dtype, kind)
+        kinds = operator.precision.inputs if operator.precision else ()
+        with progress(len(kinds)) as step:
+            for kind in kinds:
+                step(f"{dtype}, {kind}")
+                found += measure(operator, dtype, kind)
         print()
         show(f"{dtype}: largest (mean) error in ulp", *lines(found, dtype))
     if asked.json is not None:
