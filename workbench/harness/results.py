@@ -12,6 +12,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from workbench import operators
+from workbench.operators.operator import Case
+
 
 @dataclass(frozen=True)
 class Environment:
@@ -116,6 +119,13 @@ class Row:
     estimate: Estimated | None = None
     traffic: Traffic | None = None
     sampled_blocks: int = 0
+
+    @property
+    def case(self) -> Case:
+        """The input."""
+        operator = operators.get(self.op)
+        layout = {"layout": self.layout} if self.layout else {}
+        return operator.case(self.shape, options=self.options, dtype=self.dtype, **layout)
 
     @property
     def subject(self) -> str:
