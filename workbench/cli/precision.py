@@ -30,6 +30,7 @@ from workbench.harness.terminal import progress, show
 from workbench.operators import builds
 from workbench.operators.operator import Case, Operator, Tensors
 from workbench.toolchain import REPO, command
+from workbench.toolchain.files import write_whole
 
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 CPU = torch.device("cpu")
@@ -151,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         head = asdict(environment("simulator", CPU, REPO)) | {"command": words}
         del head["clocks"]
         document = head | {"precision": [asdict(one) for one in found]}
-        asked.json.write_text(json.dumps(document, indent=2) + "\n")
+        write_whole(asked.json, json.dumps(document, indent=2) + "\n")
     return 0
 
 

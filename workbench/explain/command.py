@@ -15,6 +15,7 @@ from workbench.harness.environment import command_line
 from workbench.harness.terminal import progress
 from workbench.operators.builds import Rung
 from workbench.operators.operator import Case, Operator
+from workbench.toolchain.files import write_whole
 
 
 def run(
@@ -49,7 +50,7 @@ def run(
     if html is None:
         return int(wrong)
     try:
-        html.write_text(page.render(reports, command_line()), encoding="utf-8")
+        write_whole(html, page.render(reports, command_line()))
     except OSError as error:
         print(f"error: --html {html}: {error.strerror}", file=sys.stderr)
         return 1
