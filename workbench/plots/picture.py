@@ -18,7 +18,7 @@ WIDTH = 12.0  # inches, as all that follows
 MARGIN, GAP = 0.3, 0.75
 LINE, TALLEST_LINE = 0.27, 0.5  # of bars
 LEAST = 3.0  # of a roofline
-TITLE, HEAD, FOOT = 0.75, 0.5, 0.55
+TITLE, HEAD, FOOT = 0.92, 0.5, 0.55
 _LETTERS = 10  # of a title, in an inch
 
 
