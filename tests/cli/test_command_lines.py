@@ -18,6 +18,8 @@ import pytest
 
 from tests.support import REPO, finished, python
 from workbench import estimate
+from workbench.cli import files
+from workbench.plots import style
 from workbench.toolchain import command
 
 SKIPPED = ("tests", "build", ".")  # first letters of the folders without programs for users
@@ -161,9 +163,11 @@ def bad_values(action: Any, folder: Path) -> tuple[str, ...] | None:
         return ("x",)  # --flag=x
     if action.choices:
         return ("nonsense", "", LONG, BYTES)
-    if action.type is command.output:
-        missing = str(folder / "no" / "file")
-        return (str(folder), missing, str(folder / LONG), "/dev/full", "", f"{file}/x")
+    if action.type in (command.output, files.output, style.output):
+        suffix = ".png" if action.type is style.output else ""
+        missing = str(folder / "no" / f"file{suffix}")
+        values = (str(folder), missing, str(folder / f"{LONG}{suffix}"), f"{file}/x{suffix}")
+        return (*values, "/dev/full", "", *(("x.jpg", "png", ".png") if suffix else ()))
     if action.type is command.folder:
         return (str(file), f"{file}/x", str(folder / LONG), "/dev/full", "/proc/x")
     if action.type is command.positive:

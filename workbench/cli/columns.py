@@ -39,10 +39,7 @@ class Entry:
     @property
     def case(self) -> Case:
         """The row's input."""
-        layout = {"layout": self.row.layout} if self.row.layout else {}
-        return self.operator.case(
-            self.row.shape, options=self.row.options, dtype=self.row.dtype, **layout
-        )
+        return self.row.case
 
     @property
     def ideal_bytes(self) -> int:

@@ -2,9 +2,9 @@
 
 ``python test_<op>.py [--kernel NAME ...] [--shape SIZE=.. ...] [--option NAME ...] [--layout NAME
 ...] [--dtype DTYPE ...] [--target gpu|simulator|cpu] [--gpu NAME] [--sample BLOCKS]
-[--check[=NAMES]] [--json FILE]`` checks every rung and, if it is right, times it on a GPU or the
-CPU, or counts what it does on the simulator and estimates a GPU's time: of a sample of the blocks,
-at a GPU's sizes, unless ``--shape`` asks for others.
+[--check[=NAMES]] [--json FILE] [--csv FILE] [--plot FILE]`` checks every rung and, if it is right,
+times it on a GPU or the CPU, or counts what it does on the simulator and estimates a GPU's time: of
+a sample of the blocks, at a GPU's sizes, unless ``--shape`` asks for others.
 With ``--check`` the simulator also looks for races, reads of unwritten memory and the like.
 ``--explain NAME ...`` and the other views (workbench.cli.views) show something else instead.
 ``--backward`` selects the ladder of the gradient, if there is one. The exit status is 0 if all
@@ -19,18 +19,18 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from contextlib import nullcontext
-from pathlib import Path
 
 import torch
 
 import simulator
 from workbench import estimate, operators
-from workbench.cli import columns
+from workbench.cli import columns, plot
+from workbench.cli.files import ResultFiles
 from workbench.cli.request import Request, request
 from workbench.harness import goals, measure, parents
 from workbench.harness.environment import environment, smi_number
 from workbench.harness.figures import percent
-from workbench.harness.results import Environment, Row, write_json
+from workbench.harness.results import Environment, Row
 from workbench.harness.roofs import Roofs, device_roofs
 from workbench.harness.terminal import PLAIN_WIDTH, progress, show
 from workbench.harness.verify import expected, first_line, is_out_of_memory
@@ -53,13 +53,17 @@ def main(name: str, arguments: Sequence[str] | None = None) -> int:
 
     def run() -> int:
         asked = request(operators.get(name), arguments)
-        with simulator.settings(checks=asked.checks) if asked.checks else nullcontext():
-            return _run(asked)
+        saved = ResultFiles(asked.words)
+        with (
+            saved.alone(),
+            simulator.settings(checks=asked.checks) if asked.checks else nullcontext(),
+        ):
+            return _run(asked, saved)
 
     return command.status(run, f"test_{name}.py")
 
 
-def _run(asked: Request) -> int:
+def _run(asked: Request, saved: ResultFiles) -> int:
     device = torch.device(DEVICES[asked.target])
     print(f"target: {asked.target} ({asked.why})")
     if asked.checks:
@@ -72,7 +76,7 @@ def _run(asked: Request) -> int:
     if asked.target == "gpu":
         roofs = device_roofs(device, smi_number("clocks.max.sm", device))
     sources = builds.texts(asked.operator.name, asked.target)
-    results = _Results(history, here, asked.json, sources, asked.words.note)
+    results = _Results(history, here, saved, sources, asked.words.note)
     small = _Small(asked)
     told: set[str] = set()
     estimator = functools.partial(estimate.begin, op=asked.operator.name, gpu=asked.gpu)
@@ -80,7 +84,7 @@ def _run(asked: Request) -> int:
         rungs, tried = asked.rungs_for(case.dtype), small.of(case.dtype)
         about = asked.operator, rungs, case, tried
         try:
-            with progress(len(rungs)) as step:
+            with progress(measure.steps(asked.operator, rungs, asked.target)) as step:
                 if asked.target == "simulator":
                     rows = measure.simulate(*about, estimator, sample=asked.sample, step=step)
                 else:
@@ -100,6 +104,8 @@ def _run(asked: Request) -> int:
         gpu = asked.gpu.name if asked.target == "simulator" else None
         print(f"\n{columns.legend(shown, gpu)}")
     _show_goals(results.rows)
+    if asked.words.plot:
+        results.failed |= not plot.draw(asked, here, results.rows, roofs)
     return int(results.failed)
 
 
@@ -152,11 +158,11 @@ class _Results:
         self,
         history: History | None,
         here: Environment,
-        json: Path | None,
+        files: ResultFiles,
         sources: Sources,
         note: str | None,
     ) -> None:
-        self.history, self.here, self.json = history, here, json
+        self.history, self.here, self.files = history, here, files
         self.sources, self.note = sources, note or ""
         self.rows: list[Row] = []
         self.run: int | None = None
@@ -182,12 +188,9 @@ class _Results:
                 self.run = self.history.record(self.here, rows, self.sources, self.run, self.note)
             except HistoryError as error:
                 _warn(f"{error}; this is not recorded")
-        if self.json is not None:
-            try:
-                write_json(self.json, self.here, self.rows)
-            except OSError as error:
-                _warn(f"--json {self.json}: {error.strerror}; it lacks {rows[0].shape}")
-                self.failed = True
+        for problem in self.files.write(self.here, self.rows):
+            _warn(f"{problem}; it lacks {rows[0].shape}")
+            self.failed = True
 
 
 def _warn(text: str) -> None:

@@ -6,12 +6,12 @@ import argparse
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 import simulator
 from workbench import estimate, operators
+from workbench.cli import files
 from workbench.cli.views import VIEWS, View
 from workbench.estimate import DEFAULT_GPU, GPUS, Gpu
 from workbench.harness import inputs
@@ -20,6 +20,7 @@ from workbench.harness.figures import amount
 from workbench.operators import builds
 from workbench.operators.operator import Case, Operator
 from workbench.operators.shapes import ShapeError, example
+from workbench.plots import style
 from workbench.toolchain import command
 from workbench.toolchain.errors import UsageError
 from workbench.toolchain.paths import shown
@@ -34,7 +35,6 @@ class Request:
     why: str
     cases: tuple[Case, ...]
     rungs: tuple[builds.Rung, ...]
-    json: Path | None
     gpu: Gpu  # to estimate times for, on the simulator
     words: argparse.Namespace  # the command line
     view: View | None = None  # shown instead of the table
@@ -115,7 +115,11 @@ def parser(operator: Operator) -> argparse.ArgumentParser:
         help=f"look for races and the like; all, or some of {','.join(simulator.CHECKS)}",
     )
     made.add_argument(
-        "--json", type=command.output, metavar="FILE", help="write the results to FILE"
+        "--json", type=files.output, metavar="FILE", help="write the results to FILE, - for stdout"
+    )
+    made.add_argument("--csv", type=files.output, metavar="FILE", help="the same as CSV")
+    made.add_argument(
+        "--plot", type=style.output, metavar="FILE", help="draw them: a PNG, SVG or PDF"
     )
     made.add_argument(
         "--note",
@@ -183,6 +187,7 @@ def request(operator: Operator, arguments: Sequence[str] | None) -> Request:
     asked = parser(operator).parse_args(arguments)
     if getattr(asked, "backward", False):
         operator = operators.get(f"{operator.name}_backward")
+    files.named(asked)
     view = choose_view(asked)
     if view and view.target:
         target, why = view.target, view.why
@@ -214,7 +219,6 @@ def request(operator: Operator, arguments: Sequence[str] | None) -> Request:
         why,
         tuple(cases),
         rungs,
-        asked.json,
         gpu,
         asked,
         view,
@@ -236,9 +240,10 @@ def choose_view(asked: argparse.Namespace) -> View | None:
     others = [view.flag for view in given if view.run is not first.run]
     if others:
         raise UsageError(f"{first.flag} and {others[0]} show different things: choose one")
-    if asked.json is not None:
-        raise UsageError(f"--json saves the table, which {first.flag} does not produce")
-    if asked.note is not None:
+    for flag in files.named(asked):
+        if flag not in first.keeps:
+            raise UsageError(f"{flag} is for the table, which {first.flag} does not produce")
+    if asked.note is not None and "--note" not in first.keeps:
         raise UsageError(f"--note is kept with the table, which {first.flag} does not produce")
     if first.names and asked.kernel:
         raise UsageError(f"{first.flag} names the rungs itself: omit --kernel")

@@ -29,6 +29,7 @@ class View:
         target: where it runs, whatever there is; "" for the target that the script chooses.
         why: the reason for that target, which the script prints.
         few: cases to run if no --shape is given; None for all of the default ones.
+        keeps: what it supports of the options that save the table: --json, --csv, --plot.
     """
 
     flag: str
@@ -38,6 +39,7 @@ class View:
     target: str = ""
     why: str = ""
     few: int | None = None
+    keeps: tuple[str, ...] = ()
 
     @property
     def dest(self) -> str:

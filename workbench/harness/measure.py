@@ -308,7 +308,18 @@ def timed(
     rows = [found.get(row.kernel, row) for row in rows]
     if operator.flops or target == "cpu":
         return rows
-    return [_with_traffic(operator, row, case) for row in rows]
+    counted = []
+    for row in rows:
+        if not row.baseline:
+            step(f"bytes of {row.kernel}, {case.text}")
+        counted.append(_with_traffic(operator, row, case))
+    return counted
+
+
+def steps(operator: Operator, rungs: Sequence[Rung], target: str) -> int:
+    """How often ``timed`` and ``simulate`` tell what comes next."""
+    twice = target == "gpu" and not operator.flops
+    return len(rungs) * (2 if twice else 1)
 
 
 def _with_traffic(operator: Operator, row: Row, case: Case) -> Row:

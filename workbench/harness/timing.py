@@ -10,6 +10,7 @@ On the CPU the same by the clock, with warm caches.
 from __future__ import annotations
 
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -17,8 +18,10 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from rich.console import Console
 from rich.progress import track
+
+from workbench.harness.terminal import console
+from workbench.toolchain.terminals import can_erase
 
 WARM_UPS = 3
 ROUNDS = (10, 100)  # minimum, maximum
@@ -105,13 +108,12 @@ def times_interleaved(
 
 def _with_progress(rounds: int) -> Iterable[int]:
     """Count the rounds; if stderr is a terminal, show progress there and erase it at the end."""
-    console = Console(stderr=True)
     return track(
         range(rounds),
         description="timing",
-        console=console,
+        console=console(sys.stderr),
         transient=True,
-        disable=not console.is_terminal,
+        disable=not can_erase(sys.stderr),
     )
 
 
