@@ -10,7 +10,15 @@ from workbench.operators import OPERATORS
 from workbench.toolchain import REPO
 
 ROOT = REPO / "workbench"
-LAYERS = ("toolchain", "operators", "harness", "estimate", "explain", "cli")  # bottom to top
+LAYERS = (
+    "toolchain",
+    "operators",
+    "harness",
+    "estimate",
+    "explain",
+    "listing",
+    "cli",
+)  # bottom to top
 FILES = sorted(file for layer in LAYERS for file in (ROOT / layer).rglob("*.py"))
 
 

@@ -7,6 +7,7 @@ workbench.operators, and ``MultiHeadAttention``. They are loaded on first use, s
 The packages are layers, each of which imports only those below it:
 
     cli         command lines, tables, pages
+    listing     what the compiler made of a kernel
     explain     where a kernel's time goes
     estimate    how long a kernel might take on an absent GPU
     harness     checks, inputs, timing, results, history
