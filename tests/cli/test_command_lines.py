@@ -34,6 +34,9 @@ SHAPES = ("", "64", "x=1", f"M={DIGITS},N=1,K=1,rows=1", "M=10000000000000000000
 FREE: dict[str, tuple[str, ...]] = {
     "--kernel": ("fast", LONG, BYTES),
     "--explain": ("fast", LONG, BYTES),
+    "--ptx": ("fast", LONG, BYTES),
+    "--sass": ("fast", LONG, BYTES),
+    "--profile": ("fast", LONG, BYTES),
     "--queries": ("", "x", "0", "-1", "4x", "1x2x3", "1.5", DIGITS, LONG, BYTES),
     "--keys": ("", "x", "0", "-1", "4x", "1x2x3", "1.5", DIGITS, LONG, BYTES),
     "--tiles": ("", "4", "0,1", "1,2,3", "x,y", DIGITS, LONG, BYTES),
