@@ -10,6 +10,7 @@ import pytest
 from tests.records import launch, line
 from workbench import operators
 from workbench.cli import main as cli
+from workbench.cli import request
 from workbench.estimate import GPUS
 from workbench.explain.kernels import by_kernel
 from workbench.harness.launched import Recorder
@@ -95,6 +96,23 @@ def test_a_rung_gets_a_dtype_that_it_supports(capsys):
     assert launched.case.dtype == "float16" and "fp16" in launched.launches[0].kernel
     out = show("--sass", "mma", "--dtype", "float32", capsys=capsys)
     assert "mma supports float16, " in out and "SASS" not in out
+
+
+def test_every_requested_case_is_shown(capsys):
+    out = show("--ptx", "tiled", "--dtype", "float32", "float64", capsys=capsys)
+    kernels = re.findall(r"^matmul_tiled_kernel<(\w+), ", out, re.M)
+    assert kernels == ["float", "double"]
+
+
+def test_a_default_type_that_no_rung_supports_is_replaced():
+    operator = operators.get("matmul")
+    by_name = {rung.name: rung for rung in rungs("matmul")}
+    cases = [operator.case("M=8,N=8,K=8"), operator.case("M=9,N=8,K=8")]
+    made = request.supported(cases, [by_name["mma"]], chosen=False)
+    assert [(case.dtype, case.shape["M"]) for case in made] == [("float16", 8), ("float16", 9)]
+    assert request.supported(cases, [by_name["mma"]], chosen=True) == cases
+    assert request.supported(cases, [by_name["mma"], by_name["naive"]], chosen=False) == cases
+    assert request.supported([], [by_name["mma"]], chosen=False) == []
 
 
 def test_what_a_gpu_cannot_run_is_not_shown(capsys):

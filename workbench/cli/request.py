@@ -106,7 +106,7 @@ def parser(operator: Operator) -> argparse.ArgumentParser:
     made.add_argument(
         "--gpu",
         choices=tuple(GPUS),
-        help=f"the GPU to estimate times for, on the simulator; default: {DEFAULT_GPU}",
+        help=f"the GPU to estimate times for, or to compile for; default: {DEFAULT_GPU}",
     )
     made.add_argument(
         "--check",

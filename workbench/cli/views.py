@@ -66,15 +66,8 @@ def _explain(asked: Request) -> int:
 def _listing(asked: Request, machine: bool) -> int:
     from workbench.listing import command as listing
 
-    return listing.run(
-        asked.operator,
-        asked.rungs,
-        asked.cases[0],
-        asked.gpu,
-        machine=machine,
-        by_source=asked.words.order == "source",
-        any_dtype=not asked.words.dtype,
-    )
+    settings = {"machine": machine, "by_source": asked.words.order == "source"}
+    return _each_case(asked, listing.run, asked.gpu, **settings)
 
 
 def _ptx(asked: Request) -> int:
@@ -88,15 +81,20 @@ def _sass(asked: Request) -> int:
 def _resources(asked: Request) -> int:
     from workbench.listing import resources
 
-    return resources.run(
-        asked.operator, asked.rungs, asked.cases[0], asked.gpu, any_dtype=not asked.words.dtype
-    )
+    return _each_case(asked, resources.run, asked.gpu)
 
 
 def _profile(asked: Request) -> int:
     from workbench.cli import profile
 
-    return profile.run(asked.operator, asked.rungs, asked.cases[0], any_dtype=not asked.words.dtype)
+    return _each_case(asked, profile.run)
+
+
+def _each_case(asked: Request, run: Callable[..., int], *more: Any, **settings: Any) -> int:
+    """Show every case; the largest exit status."""
+    rungs = asked.operator, asked.rungs
+    any_dtype = not asked.words.dtype
+    return max(run(*rungs, case, *more, any_dtype=any_dtype, **settings) for case in asked.cases)
 
 
 def _sanitize(asked: Request) -> int:
