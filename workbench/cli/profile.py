@@ -77,18 +77,22 @@ def run(operator: Operator, rungs: Sequence[Rung], case: Case, any_dtype: bool =
     recorder = Recorder(operator, case, sample, any_dtype)
     failed = False
     for rung in rungs:
-        with progress(2) as step:
+        found: list[Figure] = []
+        with progress(3) as step:
             step(f"{rung.name} on the simulator")
             launched = recorder.of(rung)
-            step(f"{rung.name} under ncu")
-            rows = [] if launched.why else profile(tool, operator, launched)
+            if not launched.why:
+                step(f"{rung.name} under ncu")
+                rows = profile(tool, operator, launched)
+                step(f"{rung.name}: estimating")
+                found = figures(operator, launched, rows)
         title = f"{operator.name} {rung.name}, {launched.case.text} {launched.case.dtype}"
         if launched.why:
             print(f"\n{title}\n{rung.name} {launched.why}")
             failed |= launched.failed
             continue
         print()
-        show(title, TITLES, [figure.cells() for figure in figures(operator, launched, rows)])
+        show(title, TITLES, [figure.cells() for figure in found])
         print(_ran(launched.launches))
     print(f"\n{LEGEND}")
     return int(failed)
