@@ -136,6 +136,7 @@ VIEWS = (
         "--watch",
         _watch,
         {"action": "store_true", "help": "check and measure again after every save, until Ctrl-C"},
+        keeps=("--note",),
     ),
     View(
         "--against",
