@@ -120,6 +120,10 @@ class Watch:
             print(f"{error}")
             self.broken = True
             return
+        except OSError as error:  # such as a full disk: perhaps the next save finds room
+            self._head(f"not compiled: {command.reason(error)}")
+            self.broken = True
+            return
         if not refreshed.how:
             if self.broken:  # as it was before the error
                 self._head("compiles again: the kernels are as before the error")
