@@ -10,7 +10,8 @@ from workbench.operators import OPERATORS
 from workbench.toolchain import REPO
 
 ROOT = REPO / "workbench"
-LAYERS = ("toolchain", "operators", "harness", "estimate", "explain", "cli")  # bottom to top
+# bottom to top
+LAYERS = ("toolchain", "operators", "harness", "estimate", "explain", "interactive", "cli")
 FILES = sorted(file for layer in LAYERS for file in (ROOT / layer).rglob("*.py"))
 
 

@@ -10,6 +10,7 @@ On the CPU the same by the clock, with warm caches.
 from __future__ import annotations
 
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -17,8 +18,9 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from rich.console import Console
 from rich.progress import track
+
+from workbench.harness.terminal import console
 
 WARM_UPS = 3
 ROUNDS = (10, 100)  # minimum, maximum
@@ -96,13 +98,13 @@ def time_interleaved(
 
 def _with_progress(rounds: int) -> Iterable[int]:
     """Count the rounds; if stderr is a terminal, show progress there and erase it at the end."""
-    console = Console(stderr=True)
+    to = console(sys.stderr)
     return track(
         range(rounds),
         description="timing",
-        console=console,
+        console=to,
         transient=True,
-        disable=not console.is_terminal,
+        disable=not to.is_terminal,
     )
 
 
