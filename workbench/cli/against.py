@@ -18,7 +18,7 @@ from workbench.cli.bench import Bench, Measured
 from workbench.cli.request import Request
 from workbench.explain.changed_lines import Lines, changed_lines
 from workbench.harness import timing, verify
-from workbench.harness.changes import counter_changes, relative
+from workbench.harness.changes import SAME_ESTIMATE, counter_changes, relative
 from workbench.harness.figures import amount, duration, of
 from workbench.harness.results import Row
 from workbench.harness.terminal import PLAIN_WIDTH, progress, show
@@ -34,7 +34,6 @@ from workbench.toolchain.revisions import Revision
 
 SHOWN = 6  # places in the source
 COUNTERS_SHOWN = 3  # of each
-SAME = 0.005  # estimates closer than this
 
 
 def run(asked: Request) -> int:
@@ -178,7 +177,13 @@ def _estimates(was: Row, now: Row) -> str:
     if not was.estimate or not now.estimate:
         return "no estimate"
     before, after = was.estimate.time_ms, now.estimate.time_ms
-    word = "SAME" if abs(after / before - 1) <= SAME else "FASTER" if after < before else "SLOWER"
+    word = (
+        "SAME"
+        if abs(after / before - 1) <= SAME_ESTIMATE
+        else "FASTER"
+        if after < before
+        else "SLOWER"
+    )
     limits = dict.fromkeys((was.estimate.limiter, now.estimate.limiter))
     return (
         f"{word} by estimate: {duration(before)} -> {duration(after)} "

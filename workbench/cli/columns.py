@@ -16,11 +16,11 @@ from workbench import operators
 from workbench.estimate.gpus import GPUS
 from workbench.estimate.model import BAND
 from workbench.harness import counters
+from workbench.harness.changes import SAME_ESTIMATE
 from workbench.harness.figures import against, amount, duration, percent, times
 from workbench.harness.results import Row
 from workbench.harness.terminal import PLAIN_WIDTH
 from workbench.history import Previous
-from workbench.history.changes import SAME_ESTIMATE
 from workbench.operators.operator import Case, Operator
 
 

@@ -18,7 +18,7 @@ from workbench.cli.bench import Bench, Measured
 from workbench.cli.files import ResultFiles
 from workbench.cli.recorded import Results, open_history
 from workbench.cli.request import Request, choose_rungs
-from workbench.harness.changes import counter_changes, relative, time_change
+from workbench.harness.changes import SAME_ESTIMATE, counter_changes, relative, time_change
 from workbench.harness.environment import environment
 from workbench.harness.figures import duration, of, percent
 from workbench.harness.results import Row
@@ -35,7 +35,6 @@ SOURCES = (".cu", ".cuh", ".cpp", ".h")
 GROUPED_MS = 20  # changes that follow each other faster are one save
 GONE_SECONDS = 1.0  # how long a source may be missing while an editor replaces it
 SHOWN = 4  # counters
-SAME = 0.005  # an estimate varies this much with the tensors' addresses
 
 Key = tuple[Case, str]  # a rung's name
 
@@ -245,7 +244,7 @@ def _time(row: Row | None) -> float | None:
 
 def _close(row: Row, before: float, now: float) -> bool:
     if row.estimate:
-        return abs(now / before - 1) <= SAME
+        return abs(now / before - 1) <= SAME_ESTIMATE
     return abs(now - before) <= (row.spread or 0.0)
 
 

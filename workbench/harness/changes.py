@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from .counters import SECONDS
 from .figures import amount, duration
 
+SAME_ESTIMATE = 0.005  # relative: an estimate varies this much with the tensors' addresses
 _OF_ESTIMATES = "estimated_ms_"
 
 

@@ -7,12 +7,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from workbench.harness.changes import SAME_ESTIMATE
 from workbench.harness.figures import amount, duration, percent, times
 
 from .reading import Entry
-
-SAME_ESTIMATE = 0.005  # an estimate varies this much with the tensors' addresses
-
 
 # ------------------------------------------------------------------------------------------------
 # Figures
