@@ -101,4 +101,7 @@ def estimated(launches: Sequence[simulator.Launch], op: str, gpu: Gpu) -> Estima
         held.fraction,
         held.limiter,
         found.parts,
+        found.registers,
+        found.shared_bytes,
+        found.spill_bytes,
     )

@@ -44,7 +44,8 @@ class Estimate:
         occupancy: of the longest launch.
         waves: its blocks divided by the blocks resident on the GPU.
         band: expected relative error.
-        registers: per thread of the longest launch.
+        registers: per thread; this and the next two are the most of any launch.
+        shared_bytes: per block, static and dynamic.
         spill_bytes: bytes that its code stores and loads for lack of registers.
     """
 
@@ -56,6 +57,7 @@ class Estimate:
     waves: float
     band: float = BAND
     registers: int = 0
+    shared_bytes: int = 0
     spill_bytes: int = 0
 
 
@@ -85,8 +87,9 @@ def estimate(
         parts={name: sum(e.parts.get(name, 0.0) for e in each) for name in names},
         occupancy=longest.occupancy,
         waves=longest.waves,
-        registers=longest.registers,
-        spill_bytes=longest.spill_bytes,
+        registers=max(e.registers for e in each),
+        shared_bytes=max(e.shared_bytes for e in each),
+        spill_bytes=max(e.spill_bytes for e in each),
     )
 
 
@@ -111,6 +114,7 @@ def _of_launch(launch: simulator.Launch, resources: Resources, gpu: Gpu) -> Esti
         occupancy=held,
         waves=launch.num_blocks / (gpu.sms * held.blocks),
         registers=resources.registers,
+        shared_bytes=launch.shared_bytes,
         spill_bytes=resources.spill_bytes,
     )
 

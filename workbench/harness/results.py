@@ -38,6 +38,9 @@ class Estimated:
         occupancy: theoretical, a fraction.
         occupancy_limiter: what keeps it from more.
         parts: what each unit would take alone, in ms, and what waiting adds ("latency").
+        registers: per thread; this and the next two are the most of any kernel launched.
+        shared_bytes: per block, static and dynamic.
+        spill_bytes: of spill stores and loads per thread, counted once each in the code.
     """
 
     gpu: str
@@ -47,6 +50,9 @@ class Estimated:
     occupancy: float
     occupancy_limiter: str
     parts: Mapping[str, float] = field(default_factory=dict)
+    registers: int | None = None
+    shared_bytes: int | None = None
+    spill_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -131,7 +137,9 @@ class Row:
         row |= {f"{_RATIO}{name}": ratio for name, ratio in self.ratios.items()}
         row["counters"] = dict(self.counters)
         if self.target == "simulator":
-            row["estimate"] = fields["estimate"]
+            row["estimate"] = self.estimate and {
+                name: value for name, value in fields["estimate"].items() if value is not None
+            }
             row["sampled_blocks"] = self.sampled_blocks
         if self.traffic is not None:
             row["traffic"] = fields["traffic"]
