@@ -12,7 +12,7 @@ import logging
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,6 +121,13 @@ def load_extension(
     contains their hash, so that two versions can be loaded into one process. Load it with
     ctypes.CDLL (RTLD_LOCAL). Errors: BuildError, whose text is meant for the user.
     """
+    return build_library(extension_recipe(target, kernel_dir, bindings))
+
+
+def extension_recipe(
+    target: str, kernel_dir: Path | None = None, bindings: Path | None = None
+) -> Recipe:
+    """What `load_extension` builds. Raises BuildError."""
     kernel_dir = Path(kernel_dir or kernels_dir()).resolve()
     bindings = Path(bindings or REPO / "bindings.cpp").resolve()
     pattern = "*.cpp" if target == "cpu" else "*.cu"
@@ -132,14 +139,12 @@ def load_extension(
     names = ("launch", *(ladder.stem.removesuffix("_cpu") for ladder in ladders))
     parts = (bindings.parent / "bindings" / f"{name}.cpp" for name in names)
     what = {"gpu": "the GPU", "cpu": "the CPU"}.get(target, "the simulator")
-    return build_library(
-        recipe(
-            f"workbench_{target}",
-            f"kernels for {what}",
-            target,
-            (bindings, *filter(Path.exists, parts), *ladders),
-            (bindings.parent, kernel_dir),
-        )
+    return recipe(
+        f"workbench_{target}",
+        f"kernels for {what}",
+        target,
+        (bindings, *filter(Path.exists, parts), *ladders),
+        (bindings.parent, kernel_dir),
     )
 
 
@@ -245,13 +250,30 @@ def build_library(recipe: Recipe) -> Path:
             path = recipe.published(wanted)
             if present(path):  # built by the process we waited for
                 return path
-            with announced(recipe.label) as texts:
-                made = _load(recipe, wanted, texts)
+            made = _make(recipe, wanted)
             if recipe.wanted() == wanted:  # otherwise a source was saved meanwhile: retry
                 publish(made, path)
                 forget_unused()
                 return path
     raise BuildError(f"the sources of {recipe.label} change faster than they compile")
+
+
+def copy_objects(recipe: Recipe, names: Collection[str], folder: Path) -> None:
+    """Copy objects of a library, made from the sources as they are now, into `folder`.
+
+    Compiles those that the build folder lacks. Raises BuildError.
+    """
+    with build_lock(recipe.folder, recipe.label):
+        wanted = recipe.wanted()
+        if not fingerprints.Manifest(recipe.folder).has({name: wanted[name] for name in names}):
+            _make(recipe, wanted)
+        for name in names:
+            publish(recipe.folder / name, folder / name)
+
+
+def _make(recipe: Recipe, wanted: dict[str, str]) -> Path:
+    with announced(recipe.label) as texts:
+        return _load(recipe, wanted, texts)
 
 
 def _load(recipe: Recipe, wanted: dict[str, str], texts: list[str]) -> Path:
