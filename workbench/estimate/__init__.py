@@ -86,10 +86,19 @@ def estimate_launches(
         raise EstimateError(str(error)) from error
 
 
-def estimated(launches: Sequence[simulator.Launch], op: str, gpu: Gpu) -> Estimated | str:
-    """The estimate of a rung's launches for a row of results; or why there is none."""
+def estimated(
+    launches: Sequence[simulator.Launch], op: str, gpu: Gpu, sources: Sequence[Path] = ()
+) -> Estimated | str:
+    """The estimate of a rung's launches for a row of results; or why there is none.
+
+    Args:
+        launches: in order.
+        op: the operator.
+        gpu: the GPU.
+        sources: the files of their kernels; by default the operator's, then all others.
+    """
     try:
-        found = estimate_launches(launches, ladder_sources(op), gpu)
+        found = estimate_launches(launches, sources or ladder_sources(op), gpu)
     except EstimateError as error:
         return f"no estimate for the {gpu.title}: {str(error).splitlines()[0]}"
     held = found.occupancy
