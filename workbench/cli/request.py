@@ -202,7 +202,7 @@ def request(operator: Operator, arguments: Sequence[str] | None) -> Request:
     for case in cases:
         _check_size(operator, case, target)
         _check_layout(operator, case)
-    return Request(
+    made = Request(
         operator,
         target,
         why,
@@ -216,6 +216,9 @@ def request(operator: Operator, arguments: Sequence[str] | None) -> Request:
         bool(names),
         sample,
     )
+    if view:
+        view.check(made)
+    return made
 
 
 def choose_view(asked: argparse.Namespace) -> View | None:
@@ -230,7 +233,7 @@ def choose_view(asked: argparse.Namespace) -> View | None:
     others = [view.flag for view in given if view.run is not first.run]
     if others:
         raise UsageError(f"{first.flag} and {others[0]} show different things: choose one")
-    if asked.json is not None:
+    if asked.json is not None and not first.json:
         raise UsageError(f"--json saves the table, which {first.flag} does not produce")
     if first.names and asked.kernel:
         raise UsageError(f"{first.flag} names the rungs itself: omit --kernel")

@@ -28,6 +28,8 @@ class View:
         target: where it runs, whatever there is; "" for the target that the script chooses.
         why: the reason for that target, which the script prints.
         few: cases to run if no --shape is given; None for all of the default ones.
+        json: whether it has results that --json saves.
+        check: raises UsageError for values that its settings let pass, before anything is printed.
     """
 
     flag: str
@@ -37,6 +39,8 @@ class View:
     target: str = ""
     why: str = ""
     few: int | None = None
+    json: bool = False
+    check: Callable[[Request], None] = lambda asked: None
 
     @property
     def dest(self) -> str:
@@ -56,6 +60,18 @@ def _explain(asked: Request) -> int:
         gpu=asked.gpu.name,
         sample=asked.sample,
     )
+
+
+def _check_sweep(asked: Request) -> None:
+    from workbench.cli.sweep import command as sweep
+
+    sweep.check(asked)
+
+
+def _sweep(asked: Request) -> int:
+    from workbench.cli.sweep import command as sweep
+
+    return sweep.run(asked)
 
 
 _COUNTED = "kernels are counted there to be explained"
@@ -78,5 +94,18 @@ VIEWS = (
         target="simulator",
         why=_COUNTED,
         few=1,
+    ),
+    View(
+        "--sweep",
+        _sweep,
+        {
+            "nargs": "*",
+            "action": "extend",
+            "metavar": "TUNABLE=VALUES",
+            "help": "these rungs with other values of their tunables, TILE=16,32, or of all; best: "
+            "write the best into the file",
+        },
+        json=True,
+        check=_check_sweep,
     ),
 )
