@@ -72,6 +72,7 @@ def test_all_tunables_of_a_rung_with_the_values_of_their_comments():
         (["--kernel", "tiled", "--sweep", "best", "TILE=-1"], {"TILED_TILE": (-1,)}),
         (["--kernel", "mma_tuned", "--sweep", "BM=64"], {"MMA_TUNED_BM": (64,)}),
         (["--kernel", "mma_tuned", "--sweep", "SMALL_BM=64"], {"MMA_TUNED_SMALL_BM": (64,)}),
+        (["--sweep", "ASYNC_BN", "BK=32"], {"ASYNC_BN": (64, 128, 256), "ASYNC_BK": (32,)}),
         (["--sweep", "HALF_SUMS=1", "MMA_BK=64"], {"MMA_BK": (64,), "MMA_HALF_SUMS": (1,)}),
     ],
 )
@@ -97,9 +98,12 @@ def test_each_rung_has_its_own_tunables():
         (["--kernel", "tiled", "--sweep", "BM=16"], "no such tunable: tiled has TILED_TILE"),
         (["--sweep", "TILED_TILE=16", "BM=16"], "no such tunable: tiled has TILED_TILE"),
         (["--kernel", "tiled", "--sweep", "TILE=1", "TILE=2"], "TILE is given twice"),
-        (["--kernel", "tiled", "--sweep", "16"], "--sweep 16: expected a tunable and its values"),
-        (["--kernel", "tiled", "--sweep", "TILE=16;32"], "expected a tunable and its values"),
-        (["--kernel", "tiled", "--sweep", "TILE=9999999999"], "expected a tunable and its values"),
+        (["--kernel", "tiled", "--sweep", "16"], "--sweep 16: expected a tunable, TILE, or"),
+        (["--kernel", "tiled", "--sweep", "TILE=16;32"], "expected a tunable, TILE, or"),
+        (
+            ["--kernel", "tiled", "--sweep", "TILE=9999999999"],
+            "expected a tunable, TILE, or",
+        ),
         (["--kernel", "mma_tuned", "--sweep"], r"mma_tuned has 10368 combinations of BM \(3\), "),
         (["--kernel", "split_k", "--sweep", "BK=8", "SMALL=8"], "no such tunable: split_k has"),
         (
@@ -463,6 +467,13 @@ def test_of_many_tunables_the_two_that_matter_are_shown():
         assert grid.times[y][x] == min(here)
     assert grid.in_file == (1, 1)
     assert grid.best == min(t for t in times.values() if t is not None)
+
+
+def test_a_tunable_with_one_value_is_no_axis():
+    times: dict[tuple[int, ...], float | None] = {(1, 7, 3): 1.0, (2, 7, 3): 1.0, (1, 7, 4): None}
+    grid = heat.grid("t", ["A", "B", "C"], (1, 7, 3), times)
+    assert (grid.down, grid.across, grid.times) == ("A", "C", ((1.0, None), (1.0, None)))
+    assert heat.grid("t", ["A"], (1,), {(1,): 1.0}).times == ((1.0,),)
 
 
 def test_a_heat_map_as_text(capsys):

@@ -101,9 +101,9 @@ VIEWS = (
         {
             "nargs": "*",
             "action": "extend",
-            "metavar": "TUNABLE=VALUES",
-            "help": "these rungs with other values of their tunables, TILE=16,32, or of all; best: "
-            "write the best into the file",
+            "metavar": "TUNABLE",
+            "help": "the rungs with other values of all their tunables, or of these, TILE or "
+            "TILE=16,32; best: write the best values into the file",
         },
         json=True,
         check=_check_sweep,

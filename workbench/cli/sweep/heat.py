@@ -96,7 +96,7 @@ def _shortest(cells: Mapping[tuple[int, ...], Sequence[float]], place: tuple[int
 
 
 def _two(names: Sequence[str], times: Mapping[tuple[int, ...], float | None]) -> list[int]:
-    """The indices of the two tunables to show: those for which a wrong value costs most."""
+    """The indices of the tunables to show: the two for which a wrong value costs most."""
 
     def cost(i: int) -> float:
         best: dict[int, float] = {}
@@ -105,7 +105,8 @@ def _two(names: Sequence[str], times: Mapping[tuple[int, ...], float | None]) ->
                 best[key[i]] = min(time, best.get(key[i], math.inf))
         return max(best.values()) / min(best.values()) if best else 1.0
 
-    return sorted(range(len(names)), key=cost, reverse=True)[:2]
+    several = [i for i in range(len(names)) if len({key[i] for key in times}) > 1]
+    return sorted(several or [0], key=cost, reverse=True)[:2]
 
 
 def print_grid(grid: Grid) -> None:

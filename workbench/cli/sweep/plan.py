@@ -3,6 +3,7 @@
     --kernel tiled --sweep                            all tunables of a rung
     --sweep TILED_TILE=16,32                          one, which tells the rung
     --kernel coarsened --sweep NUM_THREADS=64,96      named without the rung's prefix
+    --kernel async --sweep BM BN                      over the values of their comments
     --kernel tiled --sweep best                       and the best values go into the file
 
 Values need not be among those that a tunable's comment lists.
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 MOST = 500  # combinations of a rung's values
 BEST = "best"
-_WORD = re.compile(r"(\w+)=(-?\d{1,9}(?:,-?\d{1,9})*)", re.ASCII)
+_WORD = re.compile(r"([A-Za-z_]\w*)(?:=(-?\d{1,9}(?:,-?\d{1,9})*))?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -106,18 +107,19 @@ def plans(asked: Request) -> list[Plan]:
 
 
 def _values(words: Iterable[str]) -> dict[str, tuple[int, ...]]:
-    """The values by name. Raises UsageError."""
+    """The values by name, none for those of the comment. Raises UsageError."""
     given: dict[str, tuple[int, ...]] = {}
     for word in words:
         match = _WORD.fullmatch(word)
         if not match:
             raise UsageError(
-                f"--sweep {word or repr(word)}: expected a tunable and its values, "
+                f"--sweep {word or repr(word)}: expected a tunable, TILE, or its values too, "
                 f"TILE=16,32, or {BEST}"
             )
         if match[1] in given:
             raise UsageError(f"--sweep {word}: {match[1]} is given twice")
-        given[match[1]] = tuple(dict.fromkeys(map(int, match[2].split(","))))
+        values = match[2].split(",") if match[2] else ()
+        given[match[1]] = tuple(dict.fromkeys(map(int, values)))
     return given
 
 
@@ -159,7 +161,7 @@ def _plan(
 ) -> Plan:
     """The sweep of a rung: of what is given, or of everything. Raises UsageError."""
     asked = {_called(name, rung, own): values for name, values in given.items()}
-    values = {t: asked[t] for t in own if t in asked} if given else {t: t.choices for t in own}
+    values = {t: asked.get(t) or t.choices for t in own if t in asked or not given}
     if not values:
         names = f"none of {', '.join(given)}: " if given and own else ""
         raise UsageError(f"--sweep: {names}{_have(rung, own)}")

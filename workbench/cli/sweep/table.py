@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from rich.text import Text
 
@@ -90,7 +90,7 @@ def _print_case(sweep: Sweep, case: Case) -> None:
     right = [outcome for outcome in known if outcome.time(case) is not None]
     right.sort(key=lambda outcome: outcome.time(case) or 0.0)
     figures = ESTIMATED if sweep.asked.target == "simulator" else TIMED
-    titles = ["\n" + "  ".join(plan.names), *(c.title for c in figures), "vs\nfile", ""]
+    titles = ["\n" + _below(plan, plan.names), *(c.title for c in figures), "vs\nfile", ""]
     title = f"\n{plan.rung.op} {plan.rung.name} {_subject(sweep, case)}"
     reasons = {outcome.why(case) for outcome in known}
     if not right and len(reasons) == 1:
@@ -101,20 +101,21 @@ def _print_case(sweep: Sweep, case: Case) -> None:
         entry = Entry(outcome.rows[case])
         cells: list[str | Text] = [column.cell(entry) for column in figures]
         cells += [_ratio(sweep, outcome, case), _mark(sweep, outcome, best)]
-        rows.append([_values(plan, outcome), *cells])
+        rows.append([_below(plan, outcome.combination), *cells])
     for outcome in known:
         if outcome not in right:
             why = outcome.why(case)
             style = "bold red" if why.startswith("WRONG") else ""
-            rows.append([_values(plan, outcome), Text(why, style=style)])
+            rows.append([_below(plan, outcome.combination), Text(why, style=style)])
     print(title)
     show("", titles, rows, left=())
 
 
-def _values(plan: Plan, outcome: Outcome) -> str:
-    """The values of a combination, each below its name."""
-    pairs = zip(plan.names, outcome.combination, strict=True)
-    return "  ".join(f"{value:>{len(name)}}" for name, value in pairs)
+def _below(plan: Plan, values: Sequence[object]) -> str:
+    """The values of a combination, or the names, each below the one above it."""
+    columns = zip(plan.names, *plan.combinations, strict=True)
+    widths = [max(len(str(cell)) for cell in column) for column in columns]
+    return "  ".join(f"{value!s:>{width}}" for value, width in zip(values, widths, strict=True))
 
 
 def _ratio(sweep: Sweep, outcome: Outcome, case: Case) -> str:
