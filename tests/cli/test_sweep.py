@@ -473,6 +473,7 @@ def test_a_tunable_with_one_value_is_no_axis():
     times: dict[tuple[int, ...], float | None] = {(1, 7, 3): 1.0, (2, 7, 3): 1.0, (1, 7, 4): None}
     grid = heat.grid("t", ["A", "B", "C"], (1, 7, 3), times)
     assert (grid.down, grid.across, grid.times) == ("A", "C", ((1.0, None), (1.0, None)))
+    assert grid.others == ()
     assert heat.grid("t", ["A"], (1,), {(1,): 1.0}).times == ((1.0,),)
 
 

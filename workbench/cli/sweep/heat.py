@@ -87,7 +87,7 @@ def grid(
         columns,
         tuple(tuple(_shortest(cells, (y, x)[: len(picked)]) for x in columns) for y in rows),
         (in_file[picked[0]], in_file[picked[1]] if more else 0),
-        tuple(name for i, name in enumerate(names) if i not in picked),
+        tuple(names[i] for i in _several(names, times) if i not in picked),
     )
 
 
@@ -105,8 +105,12 @@ def _two(names: Sequence[str], times: Mapping[tuple[int, ...], float | None]) ->
                 best[key[i]] = min(time, best.get(key[i], math.inf))
         return max(best.values()) / min(best.values()) if best else 1.0
 
-    several = [i for i in range(len(names)) if len({key[i] for key in times}) > 1]
-    return sorted(several or [0], key=cost, reverse=True)[:2]
+    return sorted(_several(names, times) or [0], key=cost, reverse=True)[:2]
+
+
+def _several(names: Sequence[str], times: Mapping[tuple[int, ...], Any]) -> list[int]:
+    """The indices of the tunables with more than one value."""
+    return [i for i in range(len(names)) if len({key[i] for key in times}) > 1]
 
 
 def print_grid(grid: Grid) -> None:
