@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from workbench.harness.terminal import progress
 from workbench.toolchain import command
 from workbench.toolchain.paths import REPO, kernels_dir
 
@@ -73,7 +74,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = command.Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--dry-run", action="store_true", help="write nothing")
     dry = parser.parse_args(arguments).dry_run
-    excerpts = {"explain": explained(), "race": race()}
+    excerpts = {}
+    with progress(2) as step:
+        for name, made in (("explain", explained), ("race", race)):
+            step(name)
+            excerpts[name] = made()
     kept = json.loads(FILE.read_text()) if FILE.exists() else {}
     stale = [name for name, text in excerpts.items() if kept.get(name) != text]
     for name in stale:

@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import save
 
 from workbench.toolchain.errors import Failure
+from workbench.toolchain.files import write_whole
 
 from .model import GPT, Config
 from .tokenizer import Tokenizer
@@ -100,16 +101,3 @@ def _model(path: Path, config: Config, tensors: Mapping[str, torch.Tensor]) -> G
     floats = {name: tensor.float() for name, tensor in tensors.items()}
     model.load_state_dict(floats, assign=True)
     return model
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is the old one or the new one, whatever happens meanwhile."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from workbench.harness.environment import memory_bytes
 from workbench.harness.figures import amount
+from workbench.plots import style
 from workbench.toolchain import command, default_target
 from workbench.toolchain.errors import Failure, UsageError
 
@@ -91,9 +92,9 @@ def _add_options_of_text(text: argparse._ArgumentGroup) -> None:
     )
     text.add_argument(
         "--plot",
-        type=command.output,
+        type=style.output,
         metavar="FILE",
-        help="instead of text: draw the time per character against those so far (PNG)",
+        help="instead of text: draw the time per character against those so far (PNG, SVG, PDF)",
     )
     text.add_argument("--beside", metavar="RUNG", help="another rung for that picture")
 
@@ -147,8 +148,6 @@ def _check_combination(asked: argparse.Namespace) -> None:
     of_samples += ["--compare"] * asked.compare
     if asked.plot and of_samples:
         raise UsageError(f"{of_samples[0]} is for text, and --plot writes none: omit one of them")
-    if asked.plot and asked.plot.suffix.lower() != ".png":
-        raise UsageError(f"--plot {asked.plot}: expected a file name that ends in .png")
     if asked.beside and not asked.plot:
         raise UsageError("--beside names a rung for --plot FILE, which is missing")
     for name in ("br", "bc"):

@@ -16,6 +16,7 @@ from workbench.harness.figures import of
 from workbench.harness.terminal import console
 from workbench.toolchain import command
 from workbench.toolchain.errors import Failure, UsageError
+from workbench.toolchain.terminals import can_erase
 
 from . import figures, text
 from .checkpoint import Checkpoint
@@ -149,9 +150,9 @@ class _Progress:
     """Shows a training's progress: a bar in a terminal, a line per evaluation everywhere."""
 
     def __init__(self, training: Training) -> None:
-        to = console(sys.stderr)
         columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
-        self.bar = Progress(*columns, console=to, transient=True, disable=not to.is_terminal)
+        to, seen = console(sys.stderr), can_erase(sys.stderr)
+        self.bar = Progress(*columns, console=to, transient=True, disable=not seen)
         steps = training.settings.steps
         self.task = self.bar.add_task("", total=steps, completed=training.step)
         self.start, self.tokens = time.perf_counter(), 0

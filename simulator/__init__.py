@@ -32,8 +32,10 @@ __all__ = [
     "checking",
     "exception_for",
     "library",
+    "module_ptx",
     "progress_after",
     "record",
+    "replace_ptx",
     "settings",
 ]
 
@@ -152,7 +154,8 @@ class Launch(Counters):
 
     dram bytes count every sector that the launch reads or writes once, except reads of what the
     same block wrote before. l2_repeated_sectors are the l2 sectors that their block had moved
-    before. sampled_blocks is less than num_blocks if only part of the grid ran
+    before. entry is the kernel's name in PTX, module the number of the module that it is in, for
+    ``module_ptx``. sampled_blocks is less than num_blocks if only part of the grid ran
     (``settings(sample_blocks=...)``): then every counter is scaled to the whole grid. forms are the
     warp instructions by opcode and modifiers, as in "ld.global.u32". seconds is the simulator's own
     wall time and says nothing about a GPU. Only launches with counted addresses, or with racecheck
@@ -160,6 +163,8 @@ class Launch(Counters):
     """
 
     kernel: str
+    entry: str
+    module: int
     grid: tuple[int, int, int]
     block: tuple[int, int, int]
     shared_bytes: int
@@ -226,6 +231,8 @@ def _open(path: Path) -> ctypes.CDLL:
         "wbsim_set_checks_of_thread": (text, [text]),
         "wbsim_record_start": (number, [ctypes.c_int]),
         "wbsim_record_stop": (text, [number]),
+        "wbsim_module_ptx": (text, [number]),
+        "wbsim_replace_ptx": (text, [text, text, ctypes.POINTER(text)]),
     }
     for name, (result, arguments) in signatures.items():
         function = getattr(lib, name)
@@ -371,6 +378,32 @@ def _launch(entry: dict) -> Launch:
     entry["lines"] = tuple(LineCounters(**line) for line in entry["lines"])
     entry["notes"] = tuple(Note(**note) for note in entry["notes"])
     return Launch(**entry)
+
+
+def module_ptx(number: int) -> str:
+    """The PTX of a launch's module; "" if it was replaced or unloaded since."""
+    return (library().wbsim_module_ptx(number) or b"").decode()
+
+
+def replace_ptx(path: Path, ptx: str) -> str:
+    """Give a module of a loaded library other device code, at once; return what it had.
+
+    The module is the one whose kernels and variables are all in the PTX. The host code stays: it
+    must be that of the same source but for the bodies of device functions. Variables of the module
+    get their initial values. Waits for a running kernel.
+
+    Args:
+        path: the library, as it was loaded.
+        ptx: the module's new PTX.
+
+    Raises:
+        ValueError: it is no valid PTX, or no module of the library fits; nothing has changed.
+    """
+    before = ctypes.c_char_p()
+    problem = library().wbsim_replace_ptx(str(path).encode(), ptx.encode(), ctypes.byref(before))
+    if problem:
+        raise ValueError(problem.decode())
+    return (before.value or b"").decode()
 
 
 def exception_for(error: RuntimeError) -> BaseException | None:

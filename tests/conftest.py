@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import pytest
 import simulator
 from tests.support import Project, empty_cache
 from workbench import toolchain
+from workbench.operators import builds
+from workbench.toolchain.paths import kernels_from
 
 
 @pytest.fixture(scope="session")
@@ -63,6 +66,42 @@ def project(module_project: Project) -> Project:
     file uses: what was built once is not built again.
     """
     return Project.create(module_project.kernels.parent)
+
+
+@pytest.fixture(scope="session")
+def transposes(tmp_path_factory) -> Path:
+    """A folder of kernels to edit: the ladder transpose, in a git repository with one commit."""
+    root = tmp_path_factory.mktemp("transposes")
+    folder = root / "kernels"
+    folder.mkdir()
+    for pattern in ("*.h", "*.cuh", "transpose*.cu"):
+        for file in toolchain.kernels_dir().glob(pattern):
+            shutil.copy2(file, folder)
+    git(root, "init", "-q")
+    git(root, "add", ".")
+    git(root, "commit", "-qm", "The ladder as it was")
+    return folder
+
+
+@pytest.fixture
+def transpose_kernels(transposes) -> Iterator[Path]:
+    """That folder, as the one whose kernels this process runs; its files are put back."""
+    before = {file: file.read_bytes() for file in transposes.iterdir()}
+    with kernels_from(transposes):
+        builds.reset()
+        yield transposes
+    for file in transposes.iterdir():
+        if file not in before:
+            file.unlink()
+    for file, content in before.items():
+        if not file.exists() or file.read_bytes() != content:
+            file.write_bytes(content)
+    builds.reset()
+
+
+def git(folder: Path, *words: str) -> None:
+    name = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")
+    subprocess.run(["git", *name, *words], cwd=folder, check=True, capture_output=True)
 
 
 @pytest.fixture(scope="session")

@@ -328,7 +328,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\n".join(map(str, cases)))
         return 0
     target, _ = choose_target(asked.target)
-    rungs = choose_rungs(OPERATOR, [asked.kernel] if asked.kernel else None, ())
+    rungs = choose_rungs(OPERATOR, [asked.kernel] if asked.kernel else (), ())
     asked.dtypes = {dtype for rung in rungs for dtype in rung.dtypes}
     asked.largest = asked.largest or LARGEST[target]
     asked.runs = asked.runs or RUNS[target]

@@ -70,6 +70,8 @@ def launch(*lines: simulator.LineCounters, **more: object) -> simulator.Launch:
         "dram_read_bytes": totals["global_load_bytes"],
         "l2_repeated_sectors": 0,
         "dram_write_bytes": totals["global_store_bytes"],
+        "entry": "",
+        "module": 0,
         "seconds": 0.1,
         "lines": lines,
         "forms": {},

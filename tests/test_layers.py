@@ -10,7 +10,8 @@ from workbench.operators import OPERATORS
 from workbench.toolchain import REPO
 
 ROOT = REPO / "workbench"
-LAYERS = ("toolchain", "operators", "harness", "estimate", "explain", "cli")  # bottom to top
+# Bottom to top.
+LAYERS = ("toolchain", "operators", "harness", "estimate", "explain", "plots", "history", "cli")
 FILES = sorted(file for layer in LAYERS for file in (ROOT / layer).rglob("*.py"))
 
 

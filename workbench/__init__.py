@@ -7,9 +7,10 @@ workbench.operators, and ``MultiHeadAttention``. They are loaded on first use, s
 The packages are layers, each of which imports only those below it:
 
     cli         command lines, tables, pages
+    history     every measured row, with its sources
     explain     where a kernel's time goes
     estimate    how long a kernel might take on an absent GPU
-    harness     checks, inputs, timing, results, history
+    harness     checks, inputs, timing, results
     operators   all that Python knows about an operator, one module each; the current builds
     toolchain   compilers, builds, error messages
 """

@@ -13,6 +13,7 @@ import workbench.installed  # noqa: F401 first: it says what to do if the rest i
 import argparse
 import json
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,7 @@ from simulator.conformance.coverage import form_name, listed
 from simulator.conformance.micro import compile_together
 from workbench.toolchain import BuildError, command
 from workbench.toolchain.errors import UsageError
+from workbench.toolchain.terminals import can_erase
 
 RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results"
 SHOWN = 12  # items of a long list
@@ -199,7 +201,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     report = Report(device, args.full, whole=not args.names)
     for target in targets:
         compile_together(programs(dict.fromkeys(f for f, _ in selected)), target, "conformance")
-    with Progress(console=console, transient=True) as progress:
+    bar = Console(stderr=True)
+    with Progress(console=bar, transient=True, disable=not can_erase(sys.stderr)) as progress:
         task = progress.add_task("", total=len(selected))
         for family, case in selected:
             progress.update(task, description=family)

@@ -53,6 +53,16 @@ WBSIM_EXPORT const char* wbsim_set_checks_of_thread(const char* checks);
 WBSIM_EXPORT uint64_t wbsim_record_start(int addresses);
 WBSIM_EXPORT const char* wbsim_record_stop(uint64_t token);
 
+// The PTX of a module, by the number that a record has; NULL if it was replaced or unloaded.
+WBSIM_EXPORT const char* wbsim_module_ptx(uint64_t number);
+
+// Gives a loaded library's module other device code: the module is the one whose kernels and
+// variables are all in the PTX. The host code stays, so it must be that of the same source but for
+// the bodies of device functions. Variables get their initial values. `before` becomes the PTX that
+// the module had. NULL, or why it failed: then nothing has changed.
+WBSIM_EXPORT const char* wbsim_replace_ptx(const char* library, const char* ptx,
+                                           const char** before);
+
 // For tests: loads a module from PTX text or a fat binary of `bytes` bytes, decodes its kernels and
 // launches each for a short time, first plainly, then with all checks and counters. What was wrong,
 // or NULL.

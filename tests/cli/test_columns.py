@@ -8,9 +8,9 @@ import pytest
 from workbench import operators
 from workbench.cli import columns
 from workbench.estimate import GPUS
-from workbench.harness.history import Previous
 from workbench.harness.results import Estimated, Row, Traffic
 from workbench.harness.terminal import show
+from workbench.history import Previous
 
 COUNTED = {
     "warp_instructions": 123_456_789.0,

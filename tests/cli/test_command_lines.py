@@ -18,6 +18,8 @@ import pytest
 
 from tests.support import REPO, finished, python
 from workbench import estimate
+from workbench.cli import files
+from workbench.plots import style
 from workbench.toolchain import command
 
 SKIPPED = ("tests", "build", ".")  # first letters of the folders without programs for users
@@ -29,11 +31,13 @@ PARSERS = {
     "build.py": ([], ["run"]),
     "gpt.py": ([], ["train"], ["evaluate"]),
     "simulator.compare": (["--ncu"], ["--sanitizer"]),
+    "workbench.history": ([], ["show"], ["diff"], ["restore"], ["note"], ["export"]),
 }
 SHAPES = ("", "64", "x=1", f"M={DIGITS},N=1,K=1,rows=1", "M=10000000000000000000", LONG, BYTES)
 FREE: dict[str, tuple[str, ...]] = {
     "--kernel": ("fast", LONG, BYTES),
     "--explain": ("fast", LONG, BYTES),
+    "--against": ("nonsense", "", "--all", "HEAD:kernels", LONG, BYTES),
     "--queries": ("", "x", "0", "-1", "4x", "1x2x3", "1.5", DIGITS, LONG, BYTES),
     "--keys": ("", "x", "0", "-1", "4x", "1x2x3", "1.5", DIGITS, LONG, BYTES),
     "--tiles": ("", "4", "0,1", "1,2,3", "x,y", DIGITS, LONG, BYTES),
@@ -45,6 +49,11 @@ FREE: dict[str, tuple[str, ...]] = {
     "--layout": ("nonsense", LONG, BYTES),
     "--dtype": ("float7", LONG, BYTES),
     "--check": ("nonsense", "", "all,x", LONG, BYTES),
+    "--note": ("", " "),
+    "--op": ("nothing", LONG, BYTES),
+    "--target": ("nowhere", LONG, BYTES),
+    "--file": ("", LONG, BYTES),
+    "text": (),  # any text but an empty one
     "what": ("part5", "4D", "train1", LONG, BYTES),
     "--out": ("/proc/x", "/dev/full/x", LONG),
     "--data": ("", "/no/such/file", LONG, BYTES),
@@ -155,9 +164,11 @@ def bad_values(action: Any, folder: Path) -> tuple[str, ...] | None:
         return ("x",)  # --flag=x
     if action.choices:
         return ("nonsense", "", LONG, BYTES)
-    if action.type is command.output:
-        missing = str(folder / "no" / "file")
-        return (str(folder), missing, str(folder / LONG), "/dev/full", "", f"{file}/x")
+    if action.type in (command.output, files.output, style.output):
+        suffix = ".png" if action.type is style.output else ""
+        missing = str(folder / "no" / f"file{suffix}")
+        values = (str(folder), missing, str(folder / f"{LONG}{suffix}"), f"{file}/x{suffix}")
+        return (*values, "/dev/full", "", *(("x.jpg", "png", ".png") if suffix else ()))
     if action.type is command.folder:
         return (str(file), f"{file}/x", str(folder / LONG), "/dev/full", "/proc/x")
     if action.type is command.positive:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import json
 import os
@@ -9,6 +10,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,7 @@ SMALL = ("--kernel", "naive", "--shape", "M=8,N=8,K=8", "--target", "simulator")
 # A program that prints much, then does its work: it writes a file.
 WORK = """
 import sys
+import zlib
 from pathlib import Path
 from workbench.toolchain import command
 def main():
@@ -117,7 +120,7 @@ def test_results_are_saved_before_they_are_shown(loss, tmp_path, monkeypatch, ca
 
     monkeypatch.setattr(main, "_show", lost)
     monkeypatch.setattr(main, "cache_dir", lambda: tmp_path)
-    monkeypatch.setattr(main.estimate, "estimated", lambda *_, **__: "no estimate")
+    monkeypatch.setattr(main.estimate, "begin", lambda *_, **__: lambda: "no estimate")
     file = tmp_path / "out.json"
     assert main.main("matmul", [*SMALL, "--json", str(file)]) == 1
     assert capsys.readouterr().err.startswith("test_matmul.py: error: ")
@@ -126,27 +129,105 @@ def test_results_are_saved_before_they_are_shown(loss, tmp_path, monkeypatch, ca
         assert database.execute("SELECT count(*) FROM rows").fetchone() == (1,)
 
 
-@pytest.mark.parametrize("damage", ["[1,2]", "not JSON", b"\xff\xfe", '{"a": "text"}', "7", b""])
+TWO = ("--kernel", "naive", "--target", "simulator", "--shape", "M=8,N=8,K=8", "M=9,N=8,K=8")
+
+
+def interrupting(function, on_call: int):
+    """The function; at that call Ctrl-C comes first, as a signal."""
+    calls = []
+
+    def called(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == on_call:
+            os.kill(os.getpid(), signal.SIGINT)
+        return function(*args, **kwargs)
+
+    return called
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "on_call", "shapes"),
+    [
+        (main.builds, "sources", 1, 0),
+        (main.measure, "try_rungs", 1, 0),
+        (main.measure, "simulate", 1, 0),
+        (main.measure, "simulate", 2, 1),
+        (main.History, "record", 2, 1),
+        (os, "fsync", 1, 0),  # of the first file of the first shape
+        (os, "fsync", 3, 1),  # the same of the second shape
+        (os, "fsync", 4, None),  # the second file: the first has both shapes
+        (main, "_show", 2, 2),
+    ],
+)
+def test_ctrl_c_leaves_whole_shapes(where, name, on_call, shapes, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(main, "cache_dir", lambda: tmp_path / "cache")
+    monkeypatch.setattr(main.estimate, "begin", lambda *_, **__: lambda: "no estimate")
+    monkeypatch.setattr(where, name, interrupting(getattr(where, name), on_call))
+    files = tmp_path / "x.json", tmp_path / "x.csv"
+    assert main.main("matmul", [*TWO, "--json", str(files[0]), "--csv", str(files[1])]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+    assert not list(tmp_path.glob(".*"))  # nothing half done
+    counts = [
+        len(json.loads(files[0].read_text())["rows"]) if files[0].exists() else 0,
+        len(list(csv.DictReader(files[1].open()))) if files[1].exists() else 0,
+    ]
+    assert counts == ([shapes] * 2 if shapes is not None else [2, 1])
+
+
+def test_ctrl_c_of_a_process_leaves_whole_shapes(tmp_path):
+    file, many = tmp_path / "x.json", [f"M={128 + i},N=128,K=128" for i in range(40)]
+    words = ("--kernel", "naive", "tiled", "--target", "simulator", "--json", str(file))
+    child = python("test_matmul.py", *words, "--csv", "-", "--shape", *many)
+    wait_for(file.exists, 120)
+    child.send_signal(signal.SIGINT)
+    status, out, err = finished(child)
+    rows = json.loads(file.read_text())["rows"]
+    assert status == 130 and err.splitlines()[-1] == "interrupted"
+    assert 0 < len(rows) < 80 and len(rows) % 2 == 0
+    assert [row["shape"] for row in csv.DictReader(out.splitlines())] == [
+        row["shape"] for row in rows
+    ]
+
+
+def test_results_alone_on_standard_output(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(main, "cache_dir", lambda: tmp_path)
+    monkeypatch.setattr(main.estimate, "begin", lambda *_, **__: lambda: "no estimate")
+    assert main.main("matmul", [*TWO, "--csv", "-"]) == 0
+    out, err = capsys.readouterr()
+    assert [row["M"] for row in csv.DictReader(out.splitlines())] == ["8", "9"]
+    assert "matmul M=8,N=8,K=8 float32" in err and not Path("-").exists()
+    assert main.main("matmul", [*TWO, "--json", "-"]) == 0
+    assert [row["kernel"] for row in json.loads(capsys.readouterr().out)["rows"]] == ["naive"] * 2
+
+
+@pytest.mark.parametrize("words", [["--csv", "-"], ["--csv", "x.out"], ["--plot", "x.png"]])
+def test_a_file_is_for_one_option(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    same = "--csv" if words[0] == "--plot" else "--json"
+    assert main.main("matmul", [*TWO, *words, same, words[1]]) == 2
+    assert f"are the same file: {words[1]}\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damage", ["[1,2]", b"\xff\xfe", zlib.compress(b"[7]"), 7, b""])
 def test_a_damaged_row_of_the_history_is_set_aside(damage, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(main, "cache_dir", lambda: tmp_path)
-    monkeypatch.setattr(main.estimate, "estimated", lambda *_, **__: "no estimate")
+    monkeypatch.setattr(main.estimate, "begin", lambda *_, **__: lambda: "no estimate")
     for _ in range(2):
         assert main.main("matmul", [*SMALL]) == 0
     path = tmp_path / "history.db"
     with sqlite3.connect(path) as database:
-        database.execute("UPDATE rows SET counters = ? WHERE id = 1", (damage,))
+        database.execute("INSERT INTO texts(hash, data) VALUES('x', ?)", (damage,))
+        database.execute("UPDATE rows SET counters = last_insert_rowid() WHERE id = 1")
     capsys.readouterr()
     assert main.main("matmul", [*SMALL]) == 0
     assert capsys.readouterr().err == (
-        f"warning: history {path}: damaged rows moved to the table damaged_2: 1\n"
+        f"warning: history {path}: damaged rows moved to the table damaged_3: 1\n"
     )
     assert main.main("matmul", [*SMALL]) == 0
     assert capsys.readouterr().err == ""
     with sqlite3.connect(path) as database:
-        kept = database.execute("SELECT id, counters FROM damaged_2").fetchall
         assert database.execute("SELECT count(*) FROM rows").fetchone() == (3,)
-        database.text_factory = bytes
-        assert [number for number, _ in kept()] == [1]
+        assert database.execute("SELECT id FROM damaged_3").fetchall() == [(1,)]
 
 
 @pytest.mark.full

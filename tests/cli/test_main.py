@@ -15,13 +15,15 @@ import torch
 from workbench import estimate, rungs
 from workbench.cli import main, pages
 from workbench.cli.request import request
-from workbench.estimate import DEFAULT_GPU, GPUS
+from workbench.estimate import DEFAULT_GPU, GPUS, resources
 from workbench.harness import measure, verify
-from workbench.harness.history import HistoryError
 from workbench.harness.results import Estimated
+from workbench.history import History, HistoryError, reading
+from workbench.history.reading import Filter
 from workbench.operators.attention import OPERATOR as ATTENTION
 from workbench.operators.matmul import OPERATOR as MATMUL
 from workbench.operators.softmax import OPERATOR as SOFTMAX
+from workbench.toolchain import BuildError, kernels_dir
 
 SMALL = ("--shape", "M=40,N=50,K=60")
 # Head dimensions that flash declines; two rungs, one line each.
@@ -80,7 +82,7 @@ def without_estimates():
     """Compile nothing for a GPU: a few tests of matmul.cu show that estimates work."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(estimate, "prepare", lambda op, gpu: None)
-        patch.setattr(estimate, "estimated", made_up)
+        patch.setattr(estimate, "begin", lambda *about, **more: lambda: made_up(*about, **more))
         yield
 
 
@@ -256,9 +258,7 @@ def test_the_change_is_that_of_the_estimate(no_estimates, tmp_path):
     on_t4 = (*arguments, "--gpu", "t4")  # a history for each GPU
     assert " new " in script(tmp_path, "matmul", *on_t4).line("naive")
     with sqlite3.connect(tmp_path / "history.db") as database:
-        database.execute(
-            "UPDATE rows SET counters = json_replace(counters, '$.estimated_ms_t4', 0.002)"
-        )
+        database.execute("UPDATE rows SET estimated_ms = 0.002 WHERE gpu = 't4'")
     assert " +400% " in script(tmp_path, "matmul", *on_t4).line("naive")
 
 
@@ -275,14 +275,15 @@ def test_every_gpu_has_an_estimate(gpu, tmp_path):
 
 
 def test_a_kernel_that_does_not_run_on_the_gpu_has_no_estimate(tmp_path, monkeypatch):
-    def refuse(launches, sources, gpu):
-        raise estimate.EstimateError(f"x.cu does not compile for sm_{gpu.arch}: line\nmore")
+    def refuse(source, arch):
+        raise BuildError("line\nmore")
 
-    monkeypatch.setattr(estimate, "estimate_launches", refuse)
-    run = script(tmp_path, "matmul", *SMALL, "--kernel", "naive")
+    monkeypatch.setattr(estimate.resources, "of_file", refuse)
+    monkeypatch.setattr(estimate.resources, "prepare", lambda source, arch: None)
+    run = script(tmp_path, "matmul", *SMALL, "--kernel", "naive", "--gpu", "t4")
     assert run.status == 0
-    words = "naive: no estimate for the H200 SXM: x.cu does not compile for sm_90a: line\n"
-    assert words in run.out
+    assert "naive: no estimate for the Tesla T4: " in run.out
+    assert ".cu does not compile for sm_75: line\n" in run.out and "more" not in run.out
 
 
 def test_kernels_of_the_command_line_alone(no_estimates, tmp_path):
@@ -480,6 +481,36 @@ def test_a_wrong_rung_is_reported_and_not_recorded(no_estimates, tmp_path, monke
     assert run.out.count("WRONG  matmul tiled on the simulator: M=134,N=139,K=85") == 1
     assert run.out.count("worst    out[1, 2]: got 0, expected 1") == 1
     assert run.recorded() == [("naive",), ("naive",)]
+
+
+def test_a_row_of_the_history_has_all_that_is_known(of_matmul):
+    """The texts that were built, and the compiler's report of that architecture."""
+    history = History(of_matmul.cache / "history.db")
+    entries = reading.find(history, Filter({"shape": ("M=40,N=50,K=60",)}))
+    rows = [row for row in of_matmul.rows if row["shape"] == "M=40,N=50,K=60"]
+    assert [entry.kernel for entry in entries] == [row["kernel"] for row in rows]
+    for entry, row in zip(entries, rows, strict=True):
+        for name, text in reading.files(history, entry).items():
+            assert text == (kernels_dir() / name).read_bytes()
+        assert entry.own[0] in entry.sources and entry.own[0].endswith(".cu")
+        for name in ("registers", "shared_bytes", "spill_bytes", "occupancy", "limiter"):
+            assert getattr(entry, name) == row["estimate"][name]
+    tiled = next(entry for entry in entries if entry.kernel == "tiled")
+    report = resources.of_file(kernels_dir() / "matmul.cu", GPUS[DEFAULT_GPU].arch)
+    kernels = [of for name, of in report.items() if name.startswith("matmul_tiled_kernel<float")]
+    assert tiled.registers in {of.registers for of in kernels}
+    assert tiled.shared_bytes == 2 * 32 * 32 * 4
+
+
+def test_a_note_is_kept_with_the_run(no_estimates, tmp_path):
+    script(tmp_path, "matmul", *NAIVE, "--note", "what if\n'x'?")
+    script(tmp_path, "matmul", *NAIVE)
+    first, second = reading.find(History(tmp_path / "history.db"), Filter())
+    assert (first.notes, second.notes) == (("what if\n'x'?",), ())
+
+
+def test_a_note_is_for_the_table(no_estimates, capsys):
+    bad("matmul", ["--explain", "naive", "--note", "x"], "--note is kept with the table", capsys)
 
 
 @pytest.mark.parametrize("trouble", [KeyboardInterrupt(), ValueError("a defect")])

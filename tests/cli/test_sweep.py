@@ -22,7 +22,6 @@ from workbench.cli.sweep import best, heat, measuring, plan
 from workbench.cli.sweep import command as sweep_command
 from workbench.cli.sweep.outcome import Outcome, Sweep
 from workbench.cli.sweep.plan import Plan, plans, short
-from workbench.estimate import resources
 from workbench.harness import versions
 from workbench.harness.measure import Tried
 from workbench.harness.results import Estimated, Row
@@ -159,10 +158,13 @@ def test_the_combination_in_the_file_comes_first_and_once():
 # A whole sweep
 
 
-def made_up(launches, op, gpu, sources=()) -> Estimated:
+def made_up(launches, op, gpu, sources):
     """A time that grows with the threads of a block."""
     threads = math.prod(launches[0].block)
-    return Estimated(gpu.name, threads / 1e3, 0.3, "DRAM", 0.5, "registers", {}, 40, 4096, 8)
+    assert sources[0].name == "softmax.cu" and "block_per_row" in launches[0].kernel
+    return lambda: Estimated(
+        gpu.name, threads / 1e3, 0.3, "DRAM", 0.5, "registers", {}, 40, 4096, 8
+    )
 
 
 @pytest.fixture(scope="module")
@@ -173,8 +175,7 @@ def swept(tmp_path_factory) -> SimpleNamespace:
     out = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out):
         patch.setattr(estimate, "prepare", lambda op, gpu: None)
-        patch.setattr(estimate, "estimated", made_up)
-        patch.setattr(resources, "of_file", lambda source, arch: {})
+        patch.setattr(estimate, "begin", made_up)
         words = "--kernel block_per_row --sweep NUM_THREADS=64,96,512 --target simulator"
         shape = ("--shape", "rows=3,cols=70", "--json", str(saved))
         status = main.main("softmax", [*words.split(), *shape])
@@ -323,7 +324,7 @@ def test_a_picture_and_rows_of_several_shapes(monkeypatch, tmp_path):
 def test_a_full_disk_is_an_error_after_the_table(monkeypatch, capsys):
     monkeypatch.setattr(measuring, "measure", lambda sweep: fill(sweep, [1.0, 2.0]))
     asked_ = wanted("--sweep", "NUM_THREADS=64", "--shape", "rows=2,cols=3")
-    asked_ = dataclasses.replace(asked_, json=Path("/dev/full"))
+    asked_.saved.paths["--json"] = Path("/dev/full")
     assert sweep_command.run(asked_) == 1
     out, err = capsys.readouterr()
     assert "1.00x" in out

@@ -581,7 +581,7 @@ def test_a_rung_that_does_not_take_the_shape(capsys):
         (["--explain", "naive", "--kernel", "naive"], "--explain names the rungs itself"),
         (["--html", "/no/such/folder/x.html"], "--html /no/such/folder/x.html: there is no folder"),
         (["--html", "/tmp"], "--html /tmp: this is a folder"),
-        (["--explain", "naive", "--json", "x.json"], "--json saves the table"),
+        (["--explain", "naive", "--json", "x.json"], "--json is for the table"),
     ],
 )
 def test_bad_flags_are_one_line(capsys, arguments, words):

@@ -1,11 +1,13 @@
-"""Rows of results and their JSON."""
+"""Rows of results, their JSON and their CSV."""
 
+import csv
 import dataclasses
+import io
 import json
 
 import pytest
 
-from workbench.harness.results import Environment, Estimated, Row, Traffic, write_json
+from workbench.harness.results import Environment, Estimated, Row, Traffic, csv_text, json_text
 from workbench.toolchain import REPO
 
 COUNTERS = {"warp_instructions": 7.0, "estimated_ms_h200": 0.04}
@@ -37,10 +39,11 @@ WRONG = dataclasses.replace(SIMULATED, checked=False, note="WRONG  ...", estimat
 COPY = dataclasses.replace(TIMED, kernel="copy", checked=False, share=None, baseline=True)
 
 
-def test_json_has_the_documented_fields(tmp_path):
-    here = Environment("a device", None, "2.13", None, "abc", "python test_matmul.py")
-    write_json(tmp_path / "x.json", here, [SIMULATED, TIMED, DECLINED])
-    document = json.loads((tmp_path / "x.json").read_text())
+HERE = Environment("a device", None, "2.13", None, "abc", "python test_matmul.py")
+
+
+def test_json_has_the_documented_fields():
+    document = json.loads(json_text(HERE, [SIMULATED, TIMED, DECLINED]))
     assert list(document) == ["device", "driver", "torch", "cuda", "commit", "command", "rows"]
     simulated, timed, declined = document["rows"]
     common = ["op", "kernel", "shape", "options", "layout", "dtype", "target"]
@@ -76,3 +79,41 @@ def test_every_kept_row_is_read_back():
     assert rows
     for row in rows:
         assert Row.from_json(row).as_json() == row
+
+
+def read(text: str) -> tuple[list[str], list[dict[str, str]]]:
+    """What Python's reader of CSV makes of it: the titles, and the rows by title."""
+    lines = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    return list(lines.fieldnames or ()), list(lines)
+
+
+def test_csv_is_a_line_per_row_with_all_digits():
+    note = 'WRONG  "a",\nworst at (1, 2)'
+    rows = [SIMULATED, TIMED, DECLINED, dataclasses.replace(WRONG, note=note)]
+    text = csv_text(HERE, rows)
+    assert text.count("\n") == 1 + len(rows) and "\r" not in text
+    titles, (simulated, timed, declined, wrong) = read(text)
+    assert len(titles) == len(set(titles))
+    assert [simulated["M"], timed["cols"], declined["Nq"], timed["M"]] == ["8", "9", "9", ""]
+    assert (simulated["shape"], simulated["checked"]) == ("M=8,N=8,K=8", "true")
+    assert (simulated["warp_instructions"], timed["warp_instructions"]) == ("7.0", "")
+    assert (simulated["estimate_time_ms"], simulated["estimate_limiter"]) == ("0.04", "latency")
+    assert (timed["options"], timed["ratio_vs_copy"]) == ("log scale=0.5", "0.9")
+    assert (timed["traffic_moved"], timed["gbps"], timed["tflops"]) == ("1.5", "51.23", "")
+    assert (timed["time_ms"], simulated["time_ms"]) == ("1.5", "")
+    assert declined["refused"] == DECLINED.refused
+    assert (wrong["checked"], wrong["note"]) == ("false", 'WRONG  "a",; worst at (1, 2)')
+    assert all((row["device"], row["driver"], row["commit"]) == ("a device", "", "abc") for row in
+               (simulated, timed, declined, wrong))  # fmt: skip
+    third = dataclasses.replace(TIMED, time_ms=1 / 3)
+    assert float(read(csv_text(HERE, [third]))[1][0]["time_ms"]) == 1 / 3
+
+
+def test_csv_of_kept_rows_has_all_that_their_json_has():
+    for file in sorted((REPO / "docs" / "results").glob("*-softmax.json")):
+        rows = [Row.from_json(row) for row in json.loads(file.read_text())["rows"]]
+        _, lines = read(csv_text(HERE, rows))
+        for row, line in zip(rows, lines, strict=True):
+            assert {name: float(line[name]) for name in row.counters} == dict(row.counters)
+            parts = row.estimate.parts if row.estimate else {}
+            assert {name: float(line[f"estimate_part_{name}"]) for name in parts} == parts

@@ -13,11 +13,15 @@ MATMUL, SOFTMAX = matmul.OPERATOR, softmax.OPERATOR
 RIGHT = Tried(share=0.25)
 
 
+def no_estimate(launches):
+    return lambda: "none"
+
+
 def simulated(operator, text, *, sample, tried=RIGHT, names=None, dtype="float32"):
     ladder = [rung for rung in rungs(operator.name) if names is None or rung.name in names]
     by_name = {rung.name: tried for rung in ladder}
     case = operator.case(text, dtype=dtype)
-    rows = measure.simulate(operator, ladder, case, by_name, lambda _: "none", sample=sample)
+    rows = measure.simulate(operator, ladder, case, by_name, no_estimate, sample=sample)
     return {row.kernel: row for row in rows}
 
 
@@ -80,7 +84,7 @@ def test_a_finding_in_a_sampled_block_is_a_wrong_row(monkeypatch):
     rung = next(rung for rung in rungs("matmul") if rung.name == "tiled")
     monkeypatch.setattr(type(MATMUL), "launch", fail)
     case = MATMUL.case("M=64,N=64,K=64")
-    [row] = measure.simulate(MATMUL, [rung], case, {"tiled": RIGHT}, lambda _: "none", sample=1)
+    [row] = measure.simulate(MATMUL, [rung], case, {"tiled": RIGHT}, no_estimate, sample=1)
     assert not row.checked
     assert "raised RuntimeError: an access outside of A" in row.note
 

@@ -3,7 +3,6 @@
 import pytest
 
 from workbench import estimate, operators
-from workbench.harness.history import source_hash
 from workbench.operators.builds import rungs, sources
 
 
@@ -35,16 +34,6 @@ def test_an_estimate_looks_into_its_own_first(kernels):
         files = names(estimate.ladder_sources(op))
         assert files[:others] == names(sources(op))
         assert sorted(files) == sorted(path.name for path in kernels.glob("*.cu"))
-
-
-def test_the_hash_is_of_all_of_them(kernels):
-    before = source_hash(*sources("softmax"))
-    (kernels / "softmax_cub.cu").write_text("edited")
-    after = source_hash(*sources("softmax"))
-    assert before != after
-    (kernels / "softmax_backward.cu").write_text("edited")
-    assert source_hash(*sources("softmax")) == after
-    assert source_hash(*sources("softmax"), kernels / "gone.cu") is None
 
 
 def test_the_kernels_of_every_rung_are_in_its_ladder_s_files():

@@ -17,12 +17,11 @@ from workbench.estimate.gpus import GPUS
 from workbench.estimate.model import BAND
 from workbench.harness import counters
 from workbench.harness.figures import against, amount, duration, percent, times
-from workbench.harness.history import Previous
 from workbench.harness.results import Row
 from workbench.harness.terminal import PLAIN_WIDTH
+from workbench.history import Previous
+from workbench.history.changes import SAME_ESTIMATE
 from workbench.operators.operator import Case, Operator
-
-SAME_ESTIMATE = 0.005  # an estimate varies this much with the tensors' addresses
 
 
 @dataclass(frozen=True)
@@ -40,10 +39,7 @@ class Entry:
     @property
     def case(self) -> Case:
         """The row's input."""
-        layout = {"layout": self.row.layout} if self.row.layout else {}
-        return self.operator.case(
-            self.row.shape, options=self.row.options, dtype=self.row.dtype, **layout
-        )
+        return self.row.case
 
     @property
     def ideal_bytes(self) -> int:

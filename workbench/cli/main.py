@@ -2,9 +2,9 @@
 
 ``python test_<op>.py [--kernel NAME ...] [--shape SIZE=.. ...] [--option NAME ...] [--layout NAME
 ...] [--dtype DTYPE ...] [--target gpu|simulator|cpu] [--gpu NAME] [--sample BLOCKS]
-[--check[=NAMES]] [--json FILE]`` checks every rung and, if it is right, times it on a GPU or the
-CPU, or counts what it does on the simulator and estimates a GPU's time: of a sample of the blocks,
-at a GPU's sizes, unless ``--shape`` asks for others.
+[--check[=NAMES]] [--json FILE] [--csv FILE] [--plot FILE]`` checks every rung and, if it is right,
+times it on a GPU or the CPU, or counts what it does on the simulator and estimates a GPU's time: of
+a sample of the blocks, at a GPU's sizes, unless ``--shape`` asks for others.
 With ``--check`` the simulator also looks for races, reads of unwritten memory and the like.
 ``--explain NAME ...`` and the other views (workbench.cli.views) show something else instead.
 ``--backward`` selects the ladder of the gradient, if there is one. The exit status is 0 if all
@@ -19,25 +19,26 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from contextlib import nullcontext
-from pathlib import Path
 
 import torch
 
 import simulator
 from workbench import estimate, operators
-from workbench.cli import columns
+from workbench.cli import columns, plot
+from workbench.cli.files import ResultFiles
 from workbench.cli.request import Request, request
 from workbench.harness import goals, measure, parents
 from workbench.harness.environment import environment, smi_number
 from workbench.harness.figures import percent
-from workbench.harness.history import History, HistoryError, Previous, source_hash
-from workbench.harness.results import Environment, Row, write_json
+from workbench.harness.results import Environment, Row
 from workbench.harness.roofs import Roofs, device_roofs
 from workbench.harness.terminal import PLAIN_WIDTH, progress, show
 from workbench.harness.verify import expected, first_line, is_out_of_memory
+from workbench.history import History, HistoryError, Previous
 from workbench.operators import builds
-from workbench.operators.operator import DEVICES, Case, Operator
-from workbench.toolchain import REPO, cache_dir, command, kernels_dir
+from workbench.operators.operator import DEVICES, Case
+from workbench.operators.texts import Sources
+from workbench.toolchain import REPO, cache_dir, command
 
 ROOF_SLACK = 1.02  # accuracy of clocks and timers; a rate above it is a measurement error
 
@@ -52,7 +53,10 @@ def main(name: str, arguments: Sequence[str] | None = None) -> int:
 
     def run() -> int:
         asked = request(operators.get(name), arguments)
-        with simulator.settings(checks=asked.checks) if asked.checks else nullcontext():
+        with (
+            asked.saved.alone(),
+            simulator.settings(checks=asked.checks) if asked.checks else nullcontext(),
+        ):
             return _run(asked)
 
     return command.status(run, f"test_{name}.py")
@@ -70,15 +74,16 @@ def _run(asked: Request) -> int:
     roofs = Roofs(None, None)
     if asked.target == "gpu":
         roofs = device_roofs(device, smi_number("clocks.max.sm", device))
-    results = _Results(history, here, asked.json, _source(asked.operator, asked.target))
+    sources = builds.texts(asked.operator.name, asked.target)
+    results = _Results(history, here, asked.saved, sources, asked.words.note)
     small = _Small(asked)
     told: set[str] = set()
-    estimator = functools.partial(estimate.estimated, op=asked.operator.name, gpu=asked.gpu)
+    estimator = functools.partial(estimate.begin, op=asked.operator.name, gpu=asked.gpu)
     for case in asked.cases:
         rungs, tried = asked.rungs_for(case.dtype), small.of(case.dtype)
         about = asked.operator, rungs, case, tried
         try:
-            with progress(len(rungs)) as step:
+            with progress(measure.steps(asked.operator, rungs, asked.target)) as step:
                 if asked.target == "simulator":
                     rows = measure.simulate(*about, estimator, sample=asked.sample, step=step)
                 else:
@@ -98,6 +103,8 @@ def _run(asked: Request) -> int:
         gpu = asked.gpu.name if asked.target == "simulator" else None
         print(f"\n{columns.legend(shown, gpu)}")
     _show_goals(results.rows)
+    if asked.words.plot:
+        results.failed |= not plot.draw(asked, here, results.rows, roofs)
     return int(results.failed)
 
 
@@ -147,9 +154,15 @@ class _Results:
     """The results so far. Saved after every shape, so that no later error can lose them."""
 
     def __init__(
-        self, history: History | None, here: Environment, json: Path | None, source: str | None
+        self,
+        history: History | None,
+        here: Environment,
+        files: ResultFiles,
+        sources: Sources,
+        note: str | None,
     ) -> None:
-        self.history, self.here, self.json, self.source = history, here, json, source
+        self.history, self.here, self.files = history, here, files
+        self.sources, self.note = sources, note or ""
         self.rows: list[Row] = []
         self.run: int | None = None
         self.failed = False  # a rung is wrong, or a shape could not run
@@ -171,15 +184,12 @@ class _Results:
         self.failed = self.failed or any(wrong)
         if self.history is not None:
             try:
-                self.run = self.history.record(self.here, rows, self.source, self.run)
+                self.run = self.history.record(self.here, rows, self.sources, self.run, self.note)
             except HistoryError as error:
                 _warn(f"{error}; this is not recorded")
-        if self.json is not None:
-            try:
-                write_json(self.json, self.here, self.rows)
-            except OSError as error:
-                _warn(f"--json {self.json}: {error.strerror}; it lacks {rows[0].shape}")
-                self.failed = True
+        for problem in self.files.write(self.here, self.rows):
+            _warn(f"{problem}; it lacks {rows[0].shape}")
+            self.failed = True
 
 
 def _warn(text: str) -> None:
@@ -227,9 +237,3 @@ def _open_history() -> History | None:
     except HistoryError as error:
         _warn(f"{error}; this run is not recorded")
         return None
-
-
-def _source(operator: Operator, target: str) -> str | None:
-    """The hash of everything that an edit of the operator's rungs can touch."""
-    headers = (*kernels_dir().glob("*.h"), *kernels_dir().glob("*.cuh"))
-    return source_hash(*builds.sources(operator.name, target), *sorted(headers))

@@ -26,10 +26,11 @@ import torch
 from workbench import operators
 from workbench.harness import inputs
 from workbench.harness.environment import environment
-from workbench.harness.terminal import show
+from workbench.harness.terminal import progress, show
 from workbench.operators import builds
 from workbench.operators.operator import Case, Operator, Tensors
 from workbench.toolchain import REPO, command
+from workbench.toolchain.files import write_whole
 
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 CPU = torch.device("cpu")
@@ -139,8 +140,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     operator = operators.get(asked.op)
     found: list[Precision] = []
     for dtype in DTYPES:
-        for kind in operator.precision.inputs if operator.precision else ():
-            found += measure(operator, dtype, kind)
+        kinds = operator.precision.inputs if operator.precision else ()
+        with progress(len(kinds)) as step:
+            for kind in kinds:
+                step(f"{dtype}, {kind}")
+                found += measure(operator, dtype, kind)
         print()
         show(f"{dtype}: largest (mean) error in ulp", *lines(found, dtype))
     if asked.json is not None:
@@ -148,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         head = asdict(environment("simulator", CPU, REPO)) | {"command": words}
         del head["clocks"]
         document = head | {"precision": [asdict(one) for one in found]}
-        asked.json.write_text(json.dumps(document, indent=2) + "\n")
+        write_whole(asked.json, json.dumps(document, indent=2) + "\n")
     return 0
 
 

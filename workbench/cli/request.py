@@ -6,12 +6,12 @@ import argparse
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 import simulator
 from workbench import estimate, operators
+from workbench.cli import files
 from workbench.cli.views import VIEWS, View
 from workbench.estimate import DEFAULT_GPU, GPUS, Gpu
 from workbench.harness import inputs
@@ -20,6 +20,7 @@ from workbench.harness.figures import amount
 from workbench.operators import builds
 from workbench.operators.operator import Case, Operator
 from workbench.operators.shapes import ShapeError, example
+from workbench.plots import style
 from workbench.toolchain import command
 from workbench.toolchain.errors import UsageError
 from workbench.toolchain.paths import shown
@@ -34,17 +35,17 @@ class Request:
     why: str
     cases: tuple[Case, ...]
     rungs: tuple[builds.Rung, ...]
-    json: Path | None
     gpu: Gpu  # to estimate times for, on the simulator
     words: argparse.Namespace  # the command line
+    saved: files.ResultFiles  # where results go
     view: View | None = None  # shown instead of the table
     checks: tuple[str, ...] = ()  # the simulator's checks; empty: its defaults
-    named: bool = False  # the rungs were named
+    names: tuple[str, ...] = ()  # the rungs that were named; empty: all
     sample: int = 0  # blocks of each launch to simulate; 0: all of them
 
     def rungs_for(self, dtype: str) -> tuple[builds.Rung, ...]:
         """The rungs to list for a dtype: the named ones, or all that support it."""
-        return tuple(rung for rung in self.rungs if self.named or dtype in rung.dtypes)
+        return tuple(rung for rung in self.rungs if self.names or dtype in rung.dtypes)
 
 
 def parser(operator: Operator) -> argparse.ArgumentParser:
@@ -115,7 +116,17 @@ def parser(operator: Operator) -> argparse.ArgumentParser:
         help=f"look for races and the like; all, or some of {','.join(simulator.CHECKS)}",
     )
     made.add_argument(
-        "--json", type=command.output, metavar="FILE", help="write the results to FILE"
+        "--json", type=files.output, metavar="FILE", help="write the results to FILE, - for stdout"
+    )
+    made.add_argument("--csv", type=files.output, metavar="FILE", help="the same as CSV")
+    made.add_argument(
+        "--plot", type=style.output, metavar="FILE", help="draw them: a PNG, SVG or PDF"
+    )
+    made.add_argument(
+        "--note",
+        type=command.words,
+        metavar="TEXT",
+        help="what you tried or thought, kept with the results: python -m workbench.history",
     )
     instead = made.add_argument_group("instead of the table")
     for view in VIEWS:
@@ -150,7 +161,7 @@ def choose_target(asked: str | None) -> tuple[str, str]:
 
 def choose_rungs(
     operator: Operator,
-    names: Sequence[str] | None,
+    names: Sequence[str],
     dtypes: Sequence[str],
     flag: str = "--kernel",
     target: str = "",
@@ -158,7 +169,7 @@ def choose_rungs(
     """The named rungs, or all, in table order. Raises UsageError for unknown names or dtypes."""
     ladder = builds.rungs(operator.name, target)
     known = [rung.name for rung in ladder]
-    for name in names or ():
+    for name in names:
         if name not in known:
             file = shown(builds.sources(operator.name, target)[0])
             raise UsageError(
@@ -169,7 +180,7 @@ def choose_rungs(
     for dtype in dtypes:
         if dtype not in taken:
             raise UsageError(f"--dtype {dtype}: {operator.name} supports {', '.join(taken)}")
-    return tuple(rung for rung in ladder if names is None or rung.name in names)
+    return tuple(rung for rung in ladder if not names or rung.name in names)
 
 
 def request(operator: Operator, arguments: Sequence[str] | None) -> Request:
@@ -177,6 +188,7 @@ def request(operator: Operator, arguments: Sequence[str] | None) -> Request:
     asked = parser(operator).parse_args(arguments)
     if getattr(asked, "backward", False):
         operator = operators.get(f"{operator.name}_backward")
+    files.named(asked)
     view = choose_view(asked)
     if view and view.target:
         target, why = view.target, view.why
@@ -195,7 +207,7 @@ def request(operator: Operator, arguments: Sequence[str] | None) -> Request:
     names, flag = asked.kernel, "--kernel"
     if view and view.names:
         names, flag = getattr(asked, view.dest), view.flag
-    rungs = choose_rungs(operator, names, asked.dtype or (), flag, target)
+    rungs = choose_rungs(operator, names or (), asked.dtype or (), flag, target)
     if not asked.dtype:  # skip a default that none of them supports
         taken = {dtype for rung in rungs for dtype in rung.dtypes}
         cases = [case for case in cases if case.dtype in taken]
@@ -208,12 +220,12 @@ def request(operator: Operator, arguments: Sequence[str] | None) -> Request:
         why,
         tuple(cases),
         rungs,
-        asked.json,
         gpu,
         asked,
+        files.ResultFiles(asked),
         view,
         checks,
-        bool(names),
+        tuple(names or ()),
         sample,
     )
     if view:
@@ -233,8 +245,11 @@ def choose_view(asked: argparse.Namespace) -> View | None:
     others = [view.flag for view in given if view.run is not first.run]
     if others:
         raise UsageError(f"{first.flag} and {others[0]} show different things: choose one")
-    if asked.json is not None and not first.json:
-        raise UsageError(f"--json saves the table, which {first.flag} does not produce")
+    for flag in files.named(asked):
+        if flag not in first.keeps:
+            raise UsageError(f"{flag} is for the table, which {first.flag} does not produce")
+    if asked.note is not None and "--note" not in first.keeps:
+        raise UsageError(f"--note is kept with the table, which {first.flag} does not produce")
     if first.names and asked.kernel:
         raise UsageError(f"{first.flag} names the rungs itself: omit --kernel")
     if asked.check is not None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from workbench.toolchain import command
+from workbench.toolchain.revisions import revision
 
 if TYPE_CHECKING:
     from workbench.cli.request import Request
@@ -28,7 +29,7 @@ class View:
         target: where it runs, whatever there is; "" for the target that the script chooses.
         why: the reason for that target, which the script prints.
         few: cases to run if no --shape is given; None for all of the default ones.
-        json: whether it has results that --json saves.
+        keeps: what it supports of the options that save the table: --json, --csv, --plot.
         check: raises UsageError for values that its settings let pass, before anything is printed.
     """
 
@@ -39,7 +40,7 @@ class View:
     target: str = ""
     why: str = ""
     few: int | None = None
-    json: bool = False
+    keeps: tuple[str, ...] = ()
     check: Callable[[Request], None] = lambda asked: None
 
     @property
@@ -62,6 +63,18 @@ def _explain(asked: Request) -> int:
     )
 
 
+def _watch(asked: Request) -> int:
+    from workbench.cli import watch
+
+    return watch.run(asked)
+
+
+def _against(asked: Request) -> int:
+    from workbench.cli import against
+
+    return against.run(asked)
+
+
 def _check_sweep(asked: Request) -> None:
     from workbench.cli.sweep import command as sweep
 
@@ -78,6 +91,23 @@ _COUNTED = "kernels are counted there to be explained"
 _NAMES = {"nargs": "+", "action": "extend", "metavar": "NAME"}
 
 VIEWS = (
+    View(
+        "--watch",
+        _watch,
+        {"action": "store_true", "help": "check and measure again after every save, until Ctrl-C"},
+    ),
+    View(
+        "--against",
+        _against,
+        {
+            "nargs": "?",
+            "const": "HEAD",
+            "metavar": "REV",
+            "type": revision,
+            "help": "compare with the kernels of a git revision, HEAD if none is given",
+        },
+        few=1,
+    ),
     View(
         "--explain",
         _explain,
@@ -105,7 +135,7 @@ VIEWS = (
             "help": "the rungs with other values of all their tunables, or of these, TILE or "
             "TILE=16,32; best: write the best values into the file",
         },
-        json=True,
+        keeps=("--json", "--plot"),
         check=_check_sweep,
     ),
 )

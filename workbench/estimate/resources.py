@@ -12,7 +12,7 @@ import re
 import subprocess
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,8 @@ from .gpus import Gpu
 from .machine_code import Region
 
 VERSION = 1  # version of the cached data
-_OUTPUTS = ("kernels.cubin", "report.txt")
+CUBIN = "kernels.cubin"
+_OUTPUTS = (CUBIN, "report.txt")
 _ENTRY = re.compile(r"Compiling entry function '([\w$]+)' for")
 _SPILLS = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 _USED = re.compile(r"Used (\d+) registers")
@@ -105,7 +106,7 @@ os.register_at_fork(after_in_child=_prepared.clear)  # whose child lacks the thr
 
 def _finish(done: Future[Path], source: Path, arch: str) -> None:
     try:
-        done.set_result(_kept(source, arch))
+        done.set_result(_of_file(source, arch))
     except BaseException as error:  # whoever requests the file gets it
         done.set_exception(error)
 
@@ -121,40 +122,39 @@ def of_file(source: Path, arch: str) -> Mapping[str, Resources]:
         BuildError: it does not compile for that architecture.
     """
     prepared = _prepared.pop((source, arch), None)
-    return _read(prepared.result() if prepared else _kept(source, arch), arch)
+    return read(prepared.result() if prepared else _of_file(source, arch), arch)
 
 
 @functools.cache  # a folder's name says what is in it: that never changes
-def _read(kept: Path, arch: str) -> Mapping[str, Resources]:
+def read(kept: Path, arch: str) -> Mapping[str, Resources]:
+    """The resources of the kernels in a folder that ``kept`` returned."""
     report = (kept / "report.txt").read_text()
-    machine = machine_code.kernels((kept / "kernels.cubin").read_bytes(), int(arch.rstrip("a")))
+    machine = machine_code.kernels((kept / CUBIN).read_bytes(), int(arch.rstrip("a")))
     return {
         display_name(name): _resources(text, machine.get(name, ()))
         for name, text in _entries(report)
     }
 
 
-def _kept(source: Path, arch: str) -> Path:
+def _of_file(source: Path, arch: str) -> Path:
     """The folder with the compiler's output for a file; compiles it if missing."""
     flags = ("-std=c++20", "-lineinfo")
-    kept = cache_dir() / "estimate" / f"{source.stem[:100]}_{arch}_{_key(source, arch, flags)}"
-    if _is_whole(kept):
-        touch(kept)
-    else:
-        _compile(source, arch, flags, kept)
-    return kept
 
+    def compile_into(folder: Path) -> str:
+        command = [
+            str(tools.find_toolkit().nvcc),
+            *flags,
+            *("-ccbin", str(tools.find_cxx())),
+            *("-gencode", f"arch=compute_{arch},code=sm_{arch}"),
+            *("-Xptxas", "-v", "-cubin", "-o", str(folder / CUBIN), str(source)),
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+        if done.returncode:
+            log = cache_dir() / "estimate" / f"{source.stem}.log"
+            raise build_error(f"{source.name} for sm_{arch}", done.stdout + done.stderr, log, {})
+        return done.stdout + done.stderr
 
-def _is_whole(kept: Path) -> bool:
-    """Whether a folder has what ``_compile`` wrote: not after a crash, or a full disk."""
-    try:
-        return (kept / "digest").read_text() == _digest(kept)
-    except (OSError, ValueError):
-        return False
-
-
-def _digest(folder: Path) -> str:
-    return fingerprints.digest(*(fingerprints.content(folder / name) for name in _OUTPUTS))
+    return kept(f"{source.stem[:100]}_{arch}_{_key(source, arch, flags)}", compile_into)
 
 
 def _key(source: Path, arch: str, flags: tuple[str, ...]) -> str:
@@ -163,34 +163,45 @@ def _key(source: Path, arch: str, flags: tuple[str, ...]) -> str:
     return fingerprints.of_objects({"it": source}, (source.parent, toolkit.include), made_of)["it"]
 
 
-def _compile(source: Path, arch: str, flags: tuple[str, ...], kept: Path) -> None:
-    writable(kept.parent)
+def kept(name: str, compile_into: Callable[[Path], str]) -> Path:
+    """A folder of the cache with the cubin and the report of a compilation, made if missing.
+
+    Args:
+        name: the folder's; it says everything that the compilation depends on.
+        compile_into: writes the cubin (``CUBIN``) to a folder and returns the report.
+
+    Raises:
+        BuildError: from ``compile_into``, or the cache cannot be written.
+    """
+    folder = cache_dir() / "estimate" / name
+    if _is_whole(folder):
+        touch(folder)
+        return folder
+    writable(folder.parent)
     try:
-        _compile_into(source, arch, flags, kept)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+            made = Path(scratch)
+            (made / "report.txt").write_text(compile_into(made))
+            (made / "digest").write_text(_digest(made))
+            folder.mkdir(exist_ok=True)
+            for file in (*_OUTPUTS, "digest"):
+                (made / file).replace(folder / file)
     except OSError as error:
-        raise BuildError(f"cannot write to {shown(kept.parent)}: {error.strerror}") from None
-
-
-def _compile_into(source: Path, arch: str, flags: tuple[str, ...], kept: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
-        cubin = Path(folder) / "kernels.cubin"
-        command = [
-            str(tools.find_toolkit().nvcc),
-            *flags,
-            *("-ccbin", str(tools.find_cxx())),
-            *("-gencode", f"arch=compute_{arch},code=sm_{arch}"),
-            *("-Xptxas", "-v", "-cubin", "-o", str(cubin), str(source)),
-        ]
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace")
-        if done.returncode:
-            log = kept.parent / f"{source.stem}.log"
-            raise build_error(f"{source.name} for sm_{arch}", done.stdout + done.stderr, log, {})
-        (Path(folder) / "report.txt").write_text(done.stdout + done.stderr)
-        (Path(folder) / "digest").write_text(_digest(Path(folder)))
-        kept.mkdir(exist_ok=True)
-        for name in (*_OUTPUTS, "digest"):
-            (Path(folder) / name).replace(kept / name)
+        raise BuildError(f"cannot write to {shown(folder.parent)}: {error.strerror}") from None
     forget_unused()
+    return folder
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a folder has what ``kept`` writes: not after a crash, or a full disk."""
+    try:
+        return (folder / "digest").read_text() == _digest(folder)
+    except (OSError, ValueError):
+        return False
+
+
+def _digest(folder: Path) -> str:
+    return fingerprints.digest(*(fingerprints.content(folder / name) for name in _OUTPUTS))
 
 
 def _entries(report: str) -> list[tuple[str, str]]:

@@ -165,10 +165,7 @@ class _Timed:
         return self.rows[0].op
 
     def case(self) -> Case:
-        row = self.rows[0]
-        layout = {"layout": row.layout} if row.layout else {}
-        operator = operators.get(row.op)
-        return operator.case(row.shape, options=row.options, dtype=row.dtype, **layout)
+        return self.rows[0].case
 
     def __str__(self) -> str:
         case, _, dtype = self.rows[0].subject.rpartition(" ")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import simulator
@@ -12,8 +12,10 @@ from workbench.explain import page, terminal
 from workbench.explain.report import Report, explained
 from workbench.harness import measure, verify
 from workbench.harness.environment import command_line
+from workbench.harness.terminal import progress
 from workbench.operators.builds import Rung
 from workbench.operators.operator import Case, Operator
+from workbench.toolchain.files import write_whole
 
 
 def run(
@@ -36,14 +38,19 @@ def run(
         gpu: the GPU to estimate time and occupancy for, a key of ``estimate.GPUS``.
         sample: simulate so many blocks of each launch, and check the rungs on small cases; 0: all.
     """
-    reports = [report(operator, rung, case, gpu, sample) for case in cases for rung in rungs]
+    reports = []
+    with progress(len(cases) * len(rungs)) as step:
+        for case in cases:
+            for rung in rungs:
+                step(f"{rung.name}, {case.text}")
+                reports.append(report(operator, rung, case, gpu, sample))
     if printed:
         terminal.show(reports)
     wrong = any(made.wrong for made in reports)
     if html is None:
         return int(wrong)
     try:
-        html.write_text(page.render(reports, command_line()), encoding="utf-8")
+        write_whole(html, page.render(reports, command_line()))
     except OSError as error:
         print(f"error: --html {html}: {error.strerror}", file=sys.stderr)
         return 1
@@ -54,8 +61,8 @@ def run(
     return int(wrong)
 
 
-def _no_estimate(launches: Sequence[simulator.Launch]) -> str:
-    return "kernel by kernel, in what follows"
+def _no_estimate(launches: Sequence[simulator.Launch]) -> Callable[[], str]:
+    return lambda: "kernel by kernel, in what follows"
 
 
 def report(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
     import simulator
 
 
-# The estimate of recorded launches, or why there is none.
-Estimator = Callable[[Sequence["simulator.Launch"]], Estimated | str]
+# Starts estimating recorded launches; what it returns completes that: the estimate, or why there
+# is none.
+Estimator = Callable[[Sequence["simulator.Launch"]], Callable[[], Estimated | str]]
 Step = Callable[[str], None]  # is told what comes next
 
 
@@ -123,6 +125,7 @@ def simulate(
     *,
     sample: int = 0,
     step: Step = no_step,
+    tensors: tuple[Tensors, Tensors] | None = None,
 ) -> list[Row]:
     """Check every rung on the simulator, count what it does, and estimate a GPU's time.
 
@@ -135,24 +138,30 @@ def simulate(
         sample: run so many blocks of each launch, and scale what they count to its grid. Most of
             the output is not written then, so a rung is as right as it was in ``tried``. 0: all.
         step: is told which rung comes next.
+        tensors: with a sample, those that ``tensors_for`` made; None makes them.
     """
-    run = _sampler(operator, case, tried, sample) if sample else None
-    rows = []
+    run = None
+    if sample:
+        device = torch.device(DEVICES["simulator"])
+        tensors = tensors or tensors_for(operator, case, device)
+        run = _sampler(operator, case, tried, sample, tensors)
+    complete: list[Callable[[], Row]] = []  # meanwhile the next rung runs
     for rung in rungs:
         step(f"{rung.name}, {case.text}")
-        found: list[Row] = []
+        ran: list[Row] = []
 
-        def check(rung: Rung = rung, rows: list[Row] = found) -> None:
+        def check(rung: Rung = rung, rows: list[Row] = ran) -> None:
             rows.append(run(rung) if run else checked(operator, rung, case, "simulator", tried))
 
         launches = counters.record(check)
-        row = found[0]
+        row = ran[0]
         if row.checked:
-            row = _counted(operator, row, case, launches, estimator)
-            row = _with_scratch(row, "simulator")
+            row = _with_scratch(_counted(operator, row, case, launches), "simulator")
         notes = dict.fromkeys(str(note) for launch in launches for note in launch.notes if note.odd)
-        rows.append(dataclasses.replace(row, note="\n".join(filter(None, (row.note, *notes)))))
-    return rows
+        row = dataclasses.replace(row, note="\n".join(filter(None, (row.note, *notes))))
+        found = estimator(launches) if row.checked and launches else None
+        complete.append(functools.partial(_estimated, row, found))
+    return [completed() for completed in complete]
 
 
 def _with_scratch(row: Row, target: str) -> Row:
@@ -161,15 +170,25 @@ def _with_scratch(row: Row, target: str) -> Row:
     return dataclasses.replace(row, counters={**row.counters, **scratch})
 
 
+def tensors_for(operator: Operator, case: Case, device: torch.device) -> tuple[Tensors, Tensors]:
+    """The inputs and outputs of a case on a device."""
+    given = inputs.place_inputs(operator, case, device)
+    outputs = inputs.place_outputs(operator, case, device)
+    return inputs.views(given), inputs.views(outputs)
+
+
 def _sampler(
-    operator: Operator, case: Case, tried: Mapping[str, Tried], sample: int
+    operator: Operator,
+    case: Case,
+    tried: Mapping[str, Tried],
+    sample: int,
+    tensors: tuple[Tensors, Tensors],
 ) -> Callable[[Rung], Row]:
     """What runs a sample of a rung's blocks: right, if the rung was right in ``tried``."""
     import simulator
 
     device = torch.device(DEVICES["simulator"])
-    given = inputs.views(inputs.place_inputs(operator, case, device))
-    outputs = inputs.views(inputs.place_outputs(operator, case, device))
+    given, outputs = tensors
 
     def run(rung: Rung) -> Row:
         row = dataclasses.replace(
@@ -209,18 +228,23 @@ def _counted(
     row: Row,
     case: Case,
     launches: Sequence[simulator.Launch],
-    estimator: Estimator,
 ) -> Row:
-    """The row of a right rung with its counters and estimate; the note says if there is none."""
+    """The row of a right rung with its counters."""
     row = dataclasses.replace(row, counters=counters.totals(launches))
-    if not launches:
-        return row
-    if operator.flops is None:
+    if operator.flops is None and launches:
         bytes_ = traffic.counted(row.counters, operator.ideal_bytes(case))
         row = dataclasses.replace(row, traffic=bytes_)
-    found = estimator(launches)
+    return row
+
+
+def _estimated(row: Row, complete: Callable[[], Estimated | str] | None) -> Row:
+    """The row with its estimate; the note says if there is none."""
+    if complete is None:
+        return row
+    found = complete()
     if isinstance(found, str):
-        return dataclasses.replace(row, note=f"{row.kernel}: {found}")
+        note = "\n".join(filter(None, (f"{row.kernel}: {found}", row.note)))
+        return dataclasses.replace(row, note=note)
     estimated = {counters.estimate_key(found.gpu): found.time_ms}
     return dataclasses.replace(row, counters={**row.counters, **estimated}, estimate=found)
 
@@ -288,7 +312,18 @@ def timed(
     rows = [found.get(row.kernel, row) for row in rows]
     if operator.flops or target == "cpu":
         return rows
-    return [_with_traffic(operator, row, case) for row in rows]
+    counted = []
+    for row in rows:
+        if not row.baseline:
+            step(f"bytes of {row.kernel}, {case.text}")
+        counted.append(_with_traffic(operator, row, case))
+    return counted
+
+
+def steps(operator: Operator, rungs: Sequence[Rung], target: str) -> int:
+    """How often ``timed`` and ``simulate`` tell what comes next."""
+    twice = target == "gpu" and not operator.flops
+    return len(rungs) * (2 if twice else 1)
 
 
 def _with_traffic(operator: Operator, row: Row, case: Case) -> Row:

@@ -1,16 +1,21 @@
-"""Benchmark results: one ``Row`` per rung or baseline and shape, and its JSON form.
+"""Benchmark results: one ``Row`` per rung or baseline and shape, and its JSON and CSV forms.
 
 The JSON of a run is ``{"device", "driver", "torch", "cuda", "commit", "command", "rows": [...]}``;
-a row has the fields of ``Row.as_json``.
+a row has the fields of ``Row.as_json``. In CSV a row is a line with those fields, flat, and the
+run's device, driver and commit.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
+
+from workbench import operators
+from workbench.operators.operator import Case
 
 
 @dataclass(frozen=True)
@@ -124,6 +129,13 @@ class Row:
     sampled_blocks: int = 0
 
     @property
+    def case(self) -> Case:
+        """The input."""
+        operator = operators.get(self.op)
+        layout = {"layout": self.layout} if self.layout else {}
+        return operator.case(self.shape, options=self.options, dtype=self.dtype, **layout)
+
+    @property
     def subject(self) -> str:
         """Sizes, options, layout and dtype: ``M=64,N=64,K=64 nt float32``."""
         return " ".join(filter(None, (self.shape, self.options, self.layout, self.dtype)))
@@ -176,9 +188,56 @@ _SAME = (
 _RATIO = "ratio_vs_"
 
 
-def write_json(path: Path, environment: Environment, rows: Sequence[Row]) -> None:
-    """Write a run to ``path``. Raises OSError if that fails."""
+def json_text(environment: Environment, rows: Sequence[Row]) -> str:
+    """A run as JSON."""
     head = asdict(environment)
     del head["clocks"]
     document = head | {"rows": [row.as_json() for row in rows]}
-    path.write_text(json.dumps(document, indent=2) + "\n")
+    return json.dumps(document, indent=2) + "\n"
+
+
+def csv_text(environment: Environment, rows: Sequence[Row]) -> str:
+    """A run as CSV (RFC 4180, but lines end as in Unix), one line per row below their titles.
+
+    The columns: the fields of ``Row.as_json`` with its sizes (``M``, ``N``), those of its estimate
+    as ``estimate_time_ms`` and ``estimate_part_DRAM``, its traffic as ``traffic_moved``, the run's,
+    and its counters by their names. Numbers keep all digits; what a row does not have is empty.
+    """
+    about = {name: getattr(environment, name) for name in ("device", "driver", "commit")}
+    lines = [_flat(row) | about for row in rows]
+    titles = {title: None for line in lines for title in line}
+    counted = {name for row in rows for name in row.counters}
+
+    def group(title: str) -> tuple[bool, ...]:
+        inside = title.startswith("traffic_"), title.startswith("estimate_")
+        return (title in counted, title in about, *inside)
+
+    order = sorted(titles, key=group)
+    file = io.StringIO()
+    writer = csv.DictWriter(file, order, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return file.getvalue()
+
+
+def _flat(row: Row) -> dict[str, Any]:
+    """The fields of a row's JSON, those inside others with a prefix; texts in one line each."""
+    fields = row.as_json()
+    inside = {name: fields.pop(name, None) or {} for name in ("counters", "estimate", "traffic")}
+    parts = inside["estimate"].pop("parts", {})
+    first = {name: fields.pop(name) for name in ("op", "kernel", "shape")}
+    sizes = dict(size.split("=") for size in row.shape.split(",") if "=" in size)
+    flat = {
+        **{**first, **sizes, **fields},
+        **{f"estimate_{name}": value for name, value in inside["estimate"].items()},
+        **{f"estimate_part_{name}": value for name, value in parts.items()},
+        **{f"traffic_{name}": value for name, value in inside["traffic"].items()},
+        **inside["counters"],
+    }
+    return {name: _cell(value) for name, value in flat.items()}
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "; ".join(value.splitlines()) if isinstance(value, str) else value

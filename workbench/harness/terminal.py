@@ -14,12 +14,16 @@ from rich.table import Table
 from rich.text import Text
 
 import simulator
+from workbench.toolchain.terminals import can_erase
 
 PLAIN_WIDTH = 100  # columns if the output is not a terminal
 
 
 def console(file: TextIO | None = None) -> Console:
-    """A console: plain unless ``file`` is a terminal."""
+    """A console: plain unless ``file`` is a terminal.
+
+    NO_COLOR leaves colours out of a terminal, FORCE_COLOR adds them elsewhere (rich).
+    """
     file = file or sys.stdout
     width = None if file.isatty() else PLAIN_WIDTH
     return Console(file=file, width=width, highlight=False)
@@ -33,15 +37,16 @@ def progress(steps: int, file: TextIO | None = None) -> Iterator[Callable[[str],
         steps: how often the block calls what it is given, with a text for what comes next.
         file: where to; None is stderr.
     """
-    to = console(file or sys.stderr)
+    file = file or sys.stderr
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
-    bar = Progress(*columns, console=to, transient=True, disable=not to.is_terminal)
-    alone = simulator.progress_after(math.inf) if to.is_terminal else nullcontext()
+    seen = can_erase(file)
+    bar = Progress(*columns, console=console(file), transient=True, disable=not seen)
+    alone = simulator.progress_after(math.inf) if seen else nullcontext()
     with alone, bar:
-        task = bar.add_task("", total=steps, completed=-1)
+        task = bar.add_task("", total=steps, completed=-1, visible=False)
 
         def step(text: str) -> None:
-            bar.update(task, advance=1, description=text)
+            bar.update(task, advance=1, description=text, visible=True)
 
         yield step
 
@@ -71,7 +76,7 @@ def show(
         table.add_column(padded, justify="left" if i in left else "right", no_wrap=True)
     for row in rows:
         table.add_row(*(row if _whole(row, titles) else row[:1]))
-    if not to.is_terminal:
+    if not to.file.isatty():
         wide = to.options.update(width=10 * PLAIN_WIDTH)
         to.width = max(PLAIN_WIDTH, to.measure(table, options=wide).maximum)
     with to.capture() as capture:

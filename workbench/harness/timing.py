@@ -10,6 +10,7 @@ On the CPU the same by the clock, with warm caches.
 from __future__ import annotations
 
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -17,8 +18,10 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from rich.console import Console
 from rich.progress import track
+
+from workbench.harness.terminal import console
+from workbench.toolchain.terminals import can_erase
 
 WARM_UPS = 3
 ROUNDS = (10, 100)  # minimum, maximum
@@ -66,7 +69,16 @@ def time_interleaved(
     device: torch.device,
     budget_ms: float = 2000.0,
 ) -> dict[str, Timing]:
-    """Time every run in turns, on a GPU on its current stream.
+    """Time every run in turns: ``times_interleaved``, summarized."""
+    return {n: summarize(ms) for n, ms in times_interleaved(runs, device, budget_ms).items()}
+
+
+def times_interleaved(
+    runs: Mapping[str, Callable[[], object]],
+    device: torch.device,
+    budget_ms: float = 2000.0,
+) -> dict[str, list[float]]:
+    """The times of every run, in ms, taken in turns; on a GPU on its current stream.
 
     Args:
         runs: what to time, by name; on a GPU each only launches work.
@@ -91,18 +103,17 @@ def time_interleaved(
             now = {n: run for n, run in runs.items() if takes_part(turn, turns, wanted[n])}
             for name, ms in one_round(now).items():
                 measured[name].append(ms)
-    return {name: summarize(times) for name, times in measured.items()}
+    return measured
 
 
 def _with_progress(rounds: int) -> Iterable[int]:
     """Count the rounds; if stderr is a terminal, show progress there and erase it at the end."""
-    console = Console(stderr=True)
     return track(
         range(rounds),
         description="timing",
-        console=console,
+        console=console(sys.stderr),
         transient=True,
-        disable=not console.is_terminal,
+        disable=not can_erase(sys.stderr),
     )
 
 

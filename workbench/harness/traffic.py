@@ -39,3 +39,23 @@ def simulated(operator: Operator, kernel: str, case: Case) -> Traffic | None:
     found = counted(counters.totals(launches), operator.ideal_bytes(few))
     ideal = operator.ideal_bytes(case)
     return found and Traffic(ideal, found.asked, found.moved)
+
+
+def sampled(operator: Operator, kernel: str, case: Case, blocks: int) -> dict[str, float]:
+    """The counters of a rung on the simulator, scaled from so many blocks of each launch.
+
+    Empty if it does not build or run there.
+    """
+    import simulator
+
+    cpu = torch.device("cpu")
+    given = inputs.views(inputs.place_inputs(operator, case, cpu))
+    out = inputs.views(inputs.place_outputs(operator, case, cpu))
+    try:
+        with simulator.settings(sample_blocks=blocks, checks=("memcheck", "synccheck")):
+            launches = counters.record(
+                lambda: operator.launch("simulator", given, out, case, kernel)
+            )
+    except RuntimeError:  # includes BuildError
+        return {}
+    return counters.totals(launches)

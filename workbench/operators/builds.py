@@ -15,16 +15,18 @@ import re
 import threading
 from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from workbench.toolchain import BuildError, default_target, kernels_dir, load_extension
+from workbench.toolchain import BuildError, default_target, kernels_dir
+from workbench.toolchain.fingerprints import Text
 from workbench.toolchain.paths import kernels_from, shown
 
 from . import OPERATORS, get
+from .texts import Sources, built, of_ladder
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Extension:
     ops: Any
     ladders: dict[str, tuple[Rung, ...]]  # of the operators in the kernels folder
     scratch_bytes: Callable[[], int]  # of this thread's last launch
+    texts: Mapping[Path, Text] = field(default_factory=dict)  # what it was built from
 
 
 class Declined(RuntimeError):
@@ -98,9 +101,9 @@ def refresh(target: str) -> Extension:
     Takes a few milliseconds if nothing was edited. Raises workbench.toolchain.BuildError.
     """
     with _lock:
-        path = load_extension(target)
+        path, texts = built(target, kernels_dir())
         if path not in _loaded:
-            _loaded[path] = _load(target, path, kernels_dir())
+            _loaded[path] = _load(target, path, kernels_dir(), texts)
         if _current.get(target) is not _loaded[path]:
             _current.clear()  # the other target's build may have the old kernels
         _current[target] = _loaded[path]
@@ -118,9 +121,9 @@ def other(target: str, kernels: Path, bindings: Path | None = None) -> Extension
     Raises workbench.toolchain.BuildError.
     """
     with _lock, kernels_from(kernels):
-        path = load_extension(target, kernels, bindings)
+        path, texts = built(target, kernels, bindings)
         if path not in _loaded:
-            _loaded[path] = _load(target, path, kernels)
+            _loaded[path] = _load(target, path, kernels, texts)
         return _loaded[path]
 
 
@@ -128,7 +131,7 @@ def loaded(target: str, path: Path, kernels: Path) -> Extension:
     """The build in a library that was made from a folder of kernels, which ``using`` selects."""
     with _lock, kernels_from(kernels):
         if path not in _loaded:
-            _loaded[path] = _load(target, path, kernels)
+            _loaded[path] = _load(target, path, kernels, {})
         return _loaded[path]
 
 
@@ -170,12 +173,19 @@ def rungs(op: str, target: str = "") -> tuple[Rung, ...]:
     Raises ValueError for an unknown name, BuildError if its kernel file is missing.
     """
     get(op)
-    with _lock:
-        loaded = [_current[name] for name in _current if (name == CPU) == (target == CPU)]
-    ladders = (loaded[0] if loaded else extension(target or default_target())).ladders
+    ladders = _with_ladders(target).ladders
     if op not in ladders:
         raise BuildError(f"there are no kernels for {op}: no {shown(_table(op, target))}")
     return ladders[op]
+
+
+def _with_ladders(target: str) -> Extension:
+    """The current build of a target, or of one that has the same rungs."""
+    with _lock:
+        same = [name for name in _current if (name == CPU) == (target == CPU)]
+        if same:
+            return _current[target if target in same else same[0]]
+    return extension(target or default_target())
 
 
 def _table(op: str, target: str) -> Path:
@@ -194,6 +204,14 @@ def sources(op: str, target: str = "") -> tuple[Path, ...]:
     others = [f"{other}." for other in OPERATORS if other != op and other.startswith(op)]
     others += [f"{other[:-1]}_" for other in others]
     return tuple(file for file in files if not file.name.startswith(tuple(others)))
+
+
+def texts(op: str, target: str) -> Sources:
+    """The files that the current build of a ladder was made from, as they were then."""
+    ladder, build = rungs(op, target), _with_ladders(target)
+    names = {name for rung in ladder for name in rung.composed_of}
+    composed = {name: sources(name, target) for name in sorted(names)}
+    return of_ladder(ladder, sources(op, target), composed, build.texts, build.kernels)
 
 
 def launch(
@@ -252,7 +270,7 @@ def launch(
         raise
 
 
-def _load(target: str, path: Path, kernels: Path) -> Extension:
+def _load(target: str, path: Path, kernels: Path, texts: Mapping[Path, Text]) -> Extension:
     if target == "simulator":
         import simulator
 
@@ -266,7 +284,7 @@ def _load(target: str, path: Path, kernels: Path) -> Extension:
         raise RuntimeError(f"{path} could not register its operators as torch.ops.{namespace}")
     library.workbench_scratch_bytes.restype = ctypes.c_int64
     ops, scratch = getattr(torch.ops, namespace), library.workbench_scratch_bytes
-    return Extension(target, namespace, path, kernels, ops, ladders, scratch)
+    return Extension(target, namespace, path, kernels, ops, ladders, scratch, texts)
 
 
 def _parse(op: str, target: str, table: bytes | None) -> tuple[Rung, ...]:

@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from .terminals import can_erase
+
 
 @contextmanager
 def announced(label: str, slow: bool = False) -> Iterator[list[str]]:
@@ -17,7 +19,7 @@ def announced(label: str, slow: bool = False) -> Iterator[list[str]]:
     In a terminal the second line replaces the first, and a failed build leaves neither. Elsewhere
     only a slow build announces its start.
     """
-    terminal = sys.stderr.isatty()
+    terminal = can_erase(sys.stderr)
     started = time.monotonic()
     if terminal or slow:
         print(f"building {label} ...", end="" if terminal else "\n", file=sys.stderr, flush=True)

@@ -175,6 +175,13 @@ def expression(text: str) -> re.Pattern[str]:
         ) from None
 
 
+def words(text: str) -> str:
+    """A text that says something; bytes that are not text appear escaped."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"{shortened(repr(text))} says nothing; expected a text")
+    return text.encode(errors="backslashreplace").decode()
+
+
 def output(text: str) -> Path:
     """A file for results, that can be written: so that no work is lost. It is left as it is."""
     path = Path(text)

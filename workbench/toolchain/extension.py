@@ -113,10 +113,6 @@ def load_extension(
 ) -> Path:
     """Build every ladder file and its operator's binding for `target`; return the library's path.
 
-    The target "cpu" is the ladders in C++, `<op>_cpu.cpp`, which need neither GPU nor simulator.
-    `kernel_dir` (default: kernels_dir()) may contain the ladders of only some operators: the
-    bindings of the others, whose ladders are missing, are left out.
-
     Nothing is loaded. The same inputs always give the same path, immediately if it exists; its name
     contains their hash, so that two versions can be loaded into one process. Load it with
     ctypes.CDLL (RTLD_LOCAL). Errors: BuildError, whose text is meant for the user.
@@ -127,7 +123,12 @@ def load_extension(
 def extension_recipe(
     target: str, kernel_dir: Path | None = None, bindings: Path | None = None
 ) -> Recipe:
-    """What `load_extension` builds. Raises BuildError."""
+    """The recipe of the ladders and their bindings; builds the simulator if needed.
+
+    The target "cpu" is the ladders in C++, `<op>_cpu.cpp`, which need neither GPU nor simulator.
+    `kernel_dir` (default: kernels_dir()) may contain the ladders of only some operators: the
+    bindings of the others, whose ladders are missing, are left out. Raises BuildError.
+    """
     kernel_dir = Path(kernel_dir or kernels_dir()).resolve()
     bindings = Path(bindings or REPO / "bindings.cpp").resolve()
     pattern = "*.cpp" if target == "cpu" else "*.cu"

@@ -14,6 +14,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 _INCLUDE = re.compile(
@@ -30,6 +31,18 @@ def digest(*parts: object) -> str:
 def content(path: Path) -> str:
     """The hash of a file's bytes; "absent" if there is no file."""
     return _file(path, ())[0]
+
+
+def contents(source: Path, include_dirs: Sequence[Path]) -> dict[Path, str]:
+    """The hash of a source and of each file that it includes, found in these folders or its own."""
+    found: dict[Path, str] = {}
+    waiting = [source]
+    while waiting:
+        path = waiting.pop()
+        if path not in found:
+            found[path], included = _file(path, include_dirs)
+            waiting += included
+    return found
 
 
 def of_objects(
@@ -75,6 +88,38 @@ def _file(path: Path, include_dirs: Sequence[Path]) -> tuple[str, tuple[Path, ..
         text = path.read_bytes()
     except OSError:
         return "absent", ()
+    return hashlib.blake2b(text, digest_size=16).hexdigest(), _included(text, path, include_dirs)
+
+
+@dataclass(frozen=True)
+class Text:
+    """A file as it was read, and the local files that it includes itself."""
+
+    content: bytes
+    includes: tuple[Path, ...]
+
+
+def texts(paths: Iterable[Path], include_dirs: Sequence[Path]) -> dict[Path, Text]:
+    """These files and the local headers they include, directly or indirectly, as they are now.
+
+    Files that cannot be read are left out.
+    """
+    found: dict[Path, Text] = {}
+    waiting = list(paths)
+    while waiting:
+        path = waiting.pop(0)
+        if path in found:
+            continue
+        try:
+            content = path.read_bytes()
+        except OSError:
+            continue
+        found[path] = Text(content, _included(content, path, include_dirs))
+        waiting += found[path].includes
+    return found
+
+
+def _included(text: bytes, path: Path, include_dirs: Sequence[Path]) -> tuple[Path, ...]:
     found: list[Path] = []
     for quoted, angled, macro in _INCLUDE.findall(text):
         if macro:
@@ -84,7 +129,7 @@ def _file(path: Path, include_dirs: Sequence[Path]) -> tuple[str, tuple[Path, ..
         folders = [path.parent, *include_dirs] if quoted else include_dirs
         places = (os.path.normpath(os.path.join(d, name)) for d in folders)
         found += [Path(p) for p in [next(filter(os.path.isfile, places), None)] if p]
-    return hashlib.blake2b(text, digest_size=16).hexdigest(), tuple(found)
+    return tuple(found)
 
 
 def cpu_features() -> str:

@@ -22,13 +22,18 @@ def forbid_host_calls(log: str, made: Path) -> None:
     unoptimised compilation (ptx_text.py), only where it said so, or where its PTX looks like it.
     """
     command = log.splitlines()[0]
-    relaxed = _RELAXED in command and ptx_text.may_call_host(_ptx_in(made))
-    if not relaxed and not _WARNED.search(log):
+    if not suspicious(command, log, _ptx_in(made)):
         return
     calls = ptx_text.host_calls(ptx_text.rerun(command, made.parent, "-G"))
     if calls:
         made.unlink(missing_ok=True)
         raise BuildError("\n\n".join(host_call_errors(calls)))
+
+
+def suspicious(command: str, said: str, ptx: str) -> bool:
+    """Whether nvcc's words or the PTX look as if device code called a function of the host."""
+    relaxed = _RELAXED in command and ptx_text.may_call_host(ptx)
+    return relaxed or bool(_WARNED.search(said))
 
 
 def forbid_host_calls_in(folder: Path, said: Sequence[str]) -> None:

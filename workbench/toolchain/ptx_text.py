@@ -17,6 +17,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import waiting
+
 _LOC = re.compile(r"\s*\.loc\s+(\d+)\s+(\d+)\s+\d+(?:.*inlined_at\s+(\d+)\s+(\d+))?")
 _FILE = re.compile(r'^\s*\.file\s+(\d+)\s+"([^"]*)"', re.M)
 _FUNCTION = re.compile(r"^(?:\.\w+\s+)*\.(entry|func)\b(?:\s*\([^)]*\))?\s+([\w$]+)")
@@ -37,6 +39,25 @@ def is_users(path: str) -> bool:
 
 def rerun(command: str, folder: Path, *flags: str) -> str:
     """The PTX that an nvcc command would compile to; "" if it does not get that far."""
+    return compiled(command, folder, *flags)[0]
+
+
+def compiled(command: str, folder: Path, *flags: str) -> tuple[str, str]:
+    """The PTX that an nvcc command would compile to, and what nvcc says; "" for no PTX."""
+    with tempfile.TemporaryDirectory() as scratch:
+        out = Path(scratch) / "out.ptx"
+        lines = "-lineinfo" if "-G" not in flags else "-w"
+        done = waiting.run(
+            [*flags_of(command), "-ptx", lines, *flags, "-o", str(out)],
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+        )
+        said = done.stdout.decode(errors="replace")
+        return (out.read_text(errors="replace") if out.exists() else ""), said
+
+
+def flags_of(command: str) -> list[str]:
+    """The words of an nvcc command that compiles, without what it writes and where to."""
     words, kept = shlex.split(command), []
     while words:
         word = words.pop(0)
@@ -44,15 +65,7 @@ def rerun(command: str, folder: Path, *flags: str) -> str:
             words = words[1:]
         elif word not in _DROPPED:
             kept.append(word)
-    with tempfile.TemporaryDirectory() as scratch:
-        out = Path(scratch) / "out.ptx"
-        subprocess.run(
-            [*kept, "-ptx", "-lineinfo" if "-G" not in flags else "-w", *flags, "-o", str(out)],
-            cwd=folder,
-            capture_output=True,
-            stdin=subprocess.DEVNULL,
-        )
-        return out.read_text(errors="replace") if out.exists() else ""
+    return kept
 
 
 def place_of(ptx: str, number: int) -> tuple[str, int]:
@@ -80,6 +93,41 @@ class HostCall:
 class _Function:
     is_kernel: bool
     calls: list[tuple[str, str, int]]  # the callee, "" for the host's; file, line
+
+
+def only_kernel(ptx: str, name: str) -> str:
+    """The module without its other kernels; with all of its functions and variables."""
+    kept: list[str] = []
+    depth, header = 0, ""  # of an entry that is left out, until its body ends
+    for line in ptx.splitlines(keepends=True):
+        if depth == 0 and not header and (match := _FUNCTION.match(line)):
+            header = match[2] if match[1] == "entry" and match[2] != name else ""
+        if not header:
+            kept.append(line)
+        before, depth = depth, depth + line.count("{") - line.count("}")
+        if header and depth == 0 and (before > 0 or "{" in line):
+            header = ""
+    return "".join(kept)
+
+
+def changed_kernels(before: str, after: str) -> set[str] | None:
+    """The kernels of a module whose instructions differ; None for all, as a function differs."""
+    old, new = _instructions(before), _instructions(after)
+    if old["func"] != new["func"]:
+        return None
+    names = old["entry"].keys() | new["entry"].keys()
+    return {name for name in names if old["entry"].get(name) != new["entry"].get(name)}
+
+
+_NO_CODE = re.compile(r"//.*$|^\s*\.(?:loc|file)\b.*$", re.M)
+
+
+def _instructions(ptx: str) -> dict[str, dict[str, list[str]]]:
+    """The words of each function, by kind and name, without its places in the source."""
+    found: dict[str, dict[str, list[str]]] = {"entry": {}, "func": {}}
+    for kind, name, body in _bodies(ptx):
+        found[kind][name] = _NO_CODE.sub("", body).split()
+    return found
 
 
 def may_call_host(ptx: str) -> bool:

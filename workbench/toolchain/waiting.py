@@ -6,6 +6,8 @@ notebook's, that comes between two reads is noticed when there is more to read, 
 
 from __future__ import annotations
 
+import os
+import select
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -42,7 +44,15 @@ def run(
 
 def _ended(process: subprocess.Popen[bytes]) -> bool:
     try:
-        process.wait(STEP_SECONDS)
-    except subprocess.TimeoutExpired:
-        return False
-    return True
+        descriptor = os.pidfd_open(process.pid)
+    except OSError:  # Linux before 5.3, or a sandbox
+        try:
+            process.wait(STEP_SECONDS)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+    try:
+        select.select([descriptor], [], [], STEP_SECONDS)  # wakes at once, where wait() polls
+    finally:
+        os.close(descriptor)
+    return process.poll() is not None

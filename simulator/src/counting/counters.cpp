@@ -285,7 +285,8 @@ std::string record_json(const Launch& launch, const Result& result) {
     forms[form_of(*kernel.info[i].source)] += count.warps;
   }
   std::string out =
-      "{\"kernel\":" + json_quote(kernel.pretty) + ",\"grid\":" + triple(launch.grid) +
+      "{\"kernel\":" + json_quote(kernel.pretty) + ",\"entry\":" + json_quote(kernel.name) +
+      ",\"module\":" + std::to_string(kernel.module->number) + ",\"grid\":" + triple(launch.grid) +
       ",\"block\":" + triple(launch.block) +
       ",\"shared_bytes\":" + std::to_string(kernel.shared_bytes + launch.dynamic_shared) +
       ",\"seconds\":" + seconds_text(result.seconds) + json(total, scale) +

@@ -1,6 +1,7 @@
 #include "decode/module.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 
@@ -46,7 +47,9 @@ void write_addresses(Module& module, const ptx::Variable& v) {
 }  // namespace
 
 std::unique_ptr<Module> load_module(std::string ptx, std::vector<Region>& regions) {
+  static std::atomic<uint64_t> loaded{0};
   auto module = std::make_unique<Module>();
+  module->number = ++loaded;
   module->ptx = ptx::parse(std::move(ptx));
   uint64_t total = 0;
   for (const ptx::Variable& v : module->ptx->globals) {

@@ -158,6 +158,7 @@ struct Kernel {
 };
 
 struct Module {
+  uint64_t number = 0;  // of the process's modules; never used again
   std::unique_ptr<ptx::Module> ptx;
   struct Symbol {
     uint8_t* address;

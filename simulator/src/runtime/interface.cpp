@@ -62,6 +62,25 @@ const char* wbsim_record_stop(uint64_t token) {
   return answer.c_str();
 }
 
+const char* wbsim_module_ptx(uint64_t number) {
+  thread_local std::string answer;
+  answer = Runtime::get().modules.ptx_of(number);
+  return answer.empty() ? nullptr : answer.c_str();
+}
+
+const char* wbsim_replace_ptx(const char* library, const char* ptx, const char** before) {
+  thread_local std::string answer, replaced;
+  try {
+    auto paused = Runtime::get().launches.pause();
+    replaced = Runtime::get().modules.replace(library, ptx);
+    *before = replaced.c_str();
+    answer.clear();
+  } catch (const std::exception& error) {
+    answer = error.what();
+  }
+  return answer.empty() ? nullptr : answer.c_str();
+}
+
 int wbsim_count_rows(const char* form) {
   std::vector<std::string> parts = wbsim::ptx::parts_of(form);
   if (parts.empty()) {

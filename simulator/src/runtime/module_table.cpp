@@ -2,6 +2,8 @@
 
 #include "runtime/module_table.h"
 
+#include <dlfcn.h>
+
 #include <algorithm>
 
 #include "decode/functions.h"
@@ -9,6 +11,13 @@
 #include "decode/names.h"
 
 namespace wbsim {
+
+// The kernel of that name, or nullptr.
+static const ptx::Function* entry_named(const Module& module, const std::string& name) {
+  auto found = module.ptx->functions.find(name);
+  bool is_kernel = found != module.ptx->functions.end() && found->second.is_entry;
+  return is_kernel ? &found->second : nullptr;
+}
 
 Binary* ModuleTable::add(PtxImage image) {
   std::lock_guard lock(mutex_);
@@ -25,12 +34,76 @@ void ModuleTable::remove(Binary* binary) {
   for (auto& [name, function] : binary->functions) {
     handles_.erase(function.get());
   }
-  if (binary->module) {
-    for (auto& [name, symbol] : binary->module->symbols) {
+  forget_variables(*binary);
+  std::erase_if(binaries_, [&](auto& b) { return b.get() == binary; });
+}
+
+// Called with mutex_ held.
+void ModuleTable::forget_variables(Binary& binary) {
+  if (binary.module) {
+    for (auto& [name, symbol] : binary.module->symbols) {
       memory_.remove_region(reinterpret_cast<uint64_t>(symbol.address), name);
     }
   }
-  std::erase_if(binaries_, [&](auto& b) { return b.get() == binary; });
+}
+
+// The module of a library's file all of whose kernels and variables are in another module.
+// Called with mutex_ held.
+Binary* ModuleTable::binary_with(const std::string& library, const Module& module) {
+  std::map<Binary*, bool> fits;
+  auto note = [&](const void* host, Binary* binary, bool there) {
+    Dl_info info{};
+    if (dladdr(host, &info) && info.dli_fname && library == info.dli_fname) {
+      fits[binary] = (!fits.contains(binary) || fits[binary]) && there;
+    }
+  };
+  for (auto& [host, named] : functions_) {
+    note(host, named.binary, entry_named(module, named.name) != nullptr);
+  }
+  for (auto& [host, named] : variables_) {
+    note(host, named.binary, module.symbols.contains(named.name));
+  }
+  auto found =
+      std::find_if(fits.begin(), fits.end(), [](auto& candidate) { return candidate.second; });
+  return found == fits.end() ? nullptr : found->first;
+}
+
+std::string ModuleTable::replace(const std::string& library, const std::string& ptx) {
+  std::lock_guard lock(mutex_);
+  std::vector<Region> regions;
+  std::unique_ptr<Module> module = load_module(ptx, regions);
+  Binary* binary = binary_with(library, *module);
+  if (!binary || !binary->managed.empty()) {
+    throw ptx::ParseError(binary ? "the module has __managed__ variables, whose addresses are known"
+                                 : "no module of " + library + " has just these kernels");
+  }
+  for (auto& [name, function] : binary->functions) {
+    if (function->kernel && entry_named(*module, name)) {
+      wbsim::kernel_of(*module, name).dynamic_shared_limit = function->kernel->dynamic_shared_limit;
+    }
+  }
+  // Nothing fails from here on.
+  forget_variables(*binary);
+  binary->module = std::move(module);
+  std::string before = std::exchange(binary->image.ptx, ptx);
+  for (Region& region : regions) {
+    memory_.add_region(std::move(region));
+  }
+  for (auto& [name, function] : binary->functions) {
+    function->kernel = nullptr;
+    function->ptx = entry_named(*binary->module, name);
+  }
+  return before;
+}
+
+std::string ModuleTable::ptx_of(uint64_t number) {
+  std::lock_guard lock(mutex_);
+  for (auto& binary : binaries_) {
+    if (binary->module && binary->module->number == number) {
+      return binary->module->ptx->text;
+    }
+  }
+  return {};
 }
 
 bool ModuleTable::is_binary(const void* handle) {
@@ -62,13 +135,6 @@ Module& ModuleTable::parse(Binary& binary) {
     }
   }
   return *binary.module;
-}
-
-// The kernel of that name, or nullptr.
-static const ptx::Function* entry_named(const Module& module, const std::string& name) {
-  auto found = module.ptx->functions.find(name);
-  bool is_kernel = found != module.ptx->functions.end() && found->second.is_entry;
-  return is_kernel ? &found->second : nullptr;
 }
 
 Module& ModuleTable::module_of(Binary& binary) {

@@ -46,6 +46,11 @@ class ModuleTable {
 
   Binary* add(PtxImage image);
   void remove(Binary* binary);  // none of its kernels may be running
+  // Gives the module of a library's file that has these kernels other code, and its variables their
+  // initial values; what the host has set for a kernel stays. None of its kernels may be running.
+  // Returns the PTX that it had. Throws ptx::ParseError if there is no such module.
+  std::string replace(const std::string& library, const std::string& ptx);
+  std::string ptx_of(uint64_t number);  // of a module; "" if it has been replaced or unloaded
   void add_function(Binary* binary, const void* host, const char* name);
   void add_variable(Binary* binary, const void* host, const char* name);
   Function* find_function(const void* host_or_handle);
@@ -62,6 +67,8 @@ class ModuleTable {
  private:
   Module& parse(Binary& binary);
   Function& function_in(Binary& binary, const std::string& name);
+  Binary* binary_with(const std::string& library, const Module& module);
+  void forget_variables(Binary& binary);
 
   Allocations& memory_;
   ForkMutex<LockOrder::Modules> mutex_;

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from workbench.cli.sweep.best import write_best
 from workbench.cli.sweep.outcome import Sweep
 from workbench.cli.sweep.plan import BEST, plans
 from workbench.harness.environment import environment
+from workbench.harness.results import Row, json_text
 from workbench.operators.operator import DEVICES
 from workbench.toolchain import REPO
 from workbench.toolchain.errors import Failure
@@ -51,29 +51,28 @@ def run(asked: Request) -> int:
         found = [(sweep.plan, sweep.best.combination) for sweep in done if sweep.best]
         status |= write_best(found)
     pictures = [grid for sweep in done for grid in table.grids(sweep)]
-    if getattr(asked.words, "plot", None) and pictures:
-        heat.draw(asked.words.plot, pictures)
-        print(f"wrote {asked.words.plot}")
+    if asked.words.plot:
+        status |= heat.draw(asked.words.plot, pictures)
     return status
 
 
 def _save(asked: Request, done: Sequence[Sweep]) -> int:
     """Write what there is so far to the file of --json; return the exit status."""
-    if asked.json is None:
+    if "--json" not in asked.saved.paths:
         return 0
-    about = dataclasses.asdict(environment(asked.target, torch.device(DEVICES[asked.target]), REPO))
-    del about["clocks"]
-    document = about | {"rows": [row for sweep in done for row in _rows(sweep)]}
-    try:
-        asked.json.write_text(json.dumps(document, indent=2) + "\n")
-    except OSError as error:
-        print(f"error: --json {asked.json}: {error.strerror}", file=sys.stderr)
-        return 1
-    return 0
+    here = environment(asked.target, torch.device(DEVICES[asked.target]), REPO)
+    found = [pair for sweep in done for pair in _rows(sweep)]
+    document = json.loads(json_text(here, [row for row, _ in found]))
+    for row, (_, more) in zip(document["rows"], found, strict=True):
+        row |= more
+    problems = list(asked.saved.put("--json", json.dumps(document, indent=2) + "\n"))
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
+    return int(bool(problems))
 
 
-def _rows(sweep: Sweep) -> list[dict[str, Any]]:
-    """A row per combination and case, as in other results, with its tunables."""
+def _rows(sweep: Sweep) -> list[tuple[Row, dict[str, Any]]]:
+    """A row per combination and case, and what --json adds to it: the tunables."""
     plan, best = sweep.plan, sweep.best
     rows = []
     for outcome in sweep.outcomes:
@@ -83,5 +82,5 @@ def _rows(sweep: Sweep) -> list[dict[str, Any]]:
         for case in sweep.cases:
             row = outcome.rows.get(case)
             row = row or measuring.unmeasured(sweep, case, outcome.why(case))
-            rows.append(row.as_json() | more)
+            rows.append((row, more))
     return rows

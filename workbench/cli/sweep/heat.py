@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +13,7 @@ from rich.text import Text
 
 from workbench.harness.figures import duration
 from workbench.harness.terminal import show
-from workbench.toolchain.errors import Failure
-from workbench.toolchain.files import write_whole
+from workbench.plots import style
 
 # From the fastest to FULL times as slow, and beyond: ColorBrewer's RdYlBu, which the colour-blind
 # can tell apart, and on which black text is readable.
@@ -140,29 +139,29 @@ def _shade(time: float, best: float) -> int:
     return min(len(COLORS) - 1, math.floor(share * len(COLORS)))
 
 
-def draw(path: Path, grids: Sequence[Grid]) -> None:
-    """Draw heat maps below each other into a PNG file.
+@style.look()
+def draw(path: Path, grids: Sequence[Grid]) -> int:
+    """Draw heat maps below each other; tell what became of the file, return the exit status.
 
-    Raises:
-        Failure: matplotlib is missing, or the file cannot be written.
+    Raises Failure without matplotlib.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise Failure("a picture needs matplotlib: pip install matplotlib") from None
+    if not grids:
+        print(f"error: --plot {path}: nothing to draw, no combination has a time", file=sys.stderr)
+        return 1
     height = [1.3 + 0.45 * len(grid.rows) for grid in grids]
     width = 2.2 + 1.1 * max(len(grid.columns) for grid in grids)
-    figure = Figure(figsize=(max(5.0, width), sum(height)), layout="constrained")
+    figure = style.figure(max(5.0, width), sum(height), layout="constrained")
     every = figure.subplots(len(grids), 1, squeeze=False, height_ratios=height)[:, 0]
     for axes, one in zip(every, grids, strict=True):
         _draw(axes, one)
-    figure.supxlabel("bold: the best; framed: the values in the file", fontsize=9)
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=150)
+    figure.supxlabel("bold: the best; framed: the values in the file", fontsize=style.SMALL)
     try:
-        write_whole(path, content.getvalue())
+        style.save(figure, path)
     except OSError as error:
-        raise Failure(f"error: --plot {path}: {error.strerror}") from None
+        print(f"error: --plot {path}: {error.strerror}", file=sys.stderr)
+        return 1
+    print(f"\nwrote {path}")
+    return 0
 
 
 def _draw(axes: Any, grid: Grid) -> None:
@@ -182,7 +181,7 @@ def _draw(axes: Any, grid: Grid) -> None:
     axes.set_ylabel(grid.down)
     axes.set_xlabel(grid.across)
     note = f"; best of all {', '.join(grid.others)}" if grid.others else ""
-    axes.set_title(f"{grid.title}{note}", fontsize=10)
+    axes.set_title(f"{grid.title}{note}", fontsize=style.BODY)
     if grid.in_file[0] in grid.rows and grid.in_file[1] in grid.columns:
         from matplotlib.patches import Rectangle
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from workbench import estimate
 from workbench.cli.sweep.outcome import Outcome, Sweep
-from workbench.estimate import resources
+from workbench.estimate import launched, resources
 from workbench.harness import versions
 from workbench.harness.measure import Tried
 from workbench.harness.results import Row
@@ -45,7 +45,8 @@ def _simulate(sweep: Sweep, makes: Variants) -> None:
     home, _ = tunables.section_of(rung, asked.target, sweep.plan.files)
 
     def compile_for_gpu(made: Variant) -> None:
-        resources.of_file(_sources(makes, made, home)[0], asked.gpu.arch)
+        if asked.gpu.arch != launched.ARCH:  # else the kernels that are launched will do
+            resources.of_file(_sources(makes, made, home)[0], asked.gpu.arch)
 
     with progress(len(sweep.outcomes) * (1 + len(sweep.cases))) as step:
         step("building")
@@ -54,7 +55,7 @@ def _simulate(sweep: Sweep, makes: Variants) -> None:
                 version = _version(sweep, makes, outcome, made)
                 sources = _sources(makes, made, home)
                 estimator = functools.partial(
-                    estimate.estimated, op=rung.op, gpu=asked.gpu, sources=sources
+                    estimate.begin, op=rung.op, gpu=asked.gpu, sources=sources
                 )
                 tried = functools.cache(functools.partial(_try, sweep, version))
                 for case in sweep.cases:

@@ -89,13 +89,13 @@ def plans(asked: Request) -> list[Plan]:
     """The sweeps of a command line. Raises UsageError, or BuildError for an invalid ladder file."""
     words, target = asked.words.sweep, asked.target
     given = _values(word for word in words if word != BEST)
-    if not given and not asked.named:
+    if not given and not asked.names:
         raise UsageError("--sweep: name the rungs with --kernel, or a tunable with its values")
     found: dict[Rung, tuple[Mapping[str, str], tuple[Tunable, ...]]] = {}
     for rung in asked.rungs:
         files = tunables.files(rung.op, target, rung.composed_of)
         found[rung] = files, tunables.of_rung(rung, target, files)
-    if not asked.named:
+    if not asked.names:
         of_rungs = {rung: own for rung, (_, own) in found.items()}
         chosen = _rungs_of(next(iter(given)), of_rungs)
         found = {rung: found[rung] for rung in chosen}

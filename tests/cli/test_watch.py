@@ -1,0 +1,185 @@
+"""--watch: what is printed after a save, whatever the save does."""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.support import REPO
+from workbench.cli import watch
+from workbench.cli.main import main
+from workbench.operators import builds
+from workbench.operators.transpose import transpose
+
+STORE = "tile.y[n * p.ldy + m] = tile_smem[threadIdx.x][i ^ threadIdx.x];"
+ARGUMENTS = ("--watch", "--target", "simulator", "--shape", "M=256,N=512", "--sample", "4")
+Edit = Callable[[], None]
+
+
+@pytest.fixture
+def watching(transpose_kernels, monkeypatch, capsys) -> Callable[..., tuple[int, list[str]]]:
+    """Runs --watch with edits in the place of an editor; its blocks, one per edit, and the rest."""
+
+    def run(edits: Sequence[Edit], *more: str) -> tuple[int, list[str]]:
+        printed = []
+
+        def saves(places: Sequence[Path]) -> Iterator[float]:
+            assert transpose_kernels in places
+            for edit in edits:
+                printed.append(capsys.readouterr().out)
+                edit()
+                yield 0.0
+            printed.append(capsys.readouterr().out)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(watch, "saves", saves)
+        status = main("transpose", [*ARGUMENTS, *more])
+        return status, [*printed, capsys.readouterr().out]
+
+    return run
+
+
+def edit(file: Path, *replacements: tuple[str, str]) -> Edit:
+    def save() -> None:
+        text = file.read_text()
+        for old, new in replacements:
+            assert old in text, old
+            text = text.replace(old, new)
+        file.write_text(text)
+
+    return save
+
+
+def test_each_save_tells_what_it_changed(watching, transpose_kernels):
+    file = transpose_kernels / "transpose.cu"
+    conflicts = STORE.replace("i ^ threadIdx.x", "i")
+    swizzle = ("tile_smem[i][threadIdx.x ^ i] =", "tile_smem[i][threadIdx.x] =")
+    status, (first, comment, slower, same, wrong, broken, mended, whole, end) = watching(
+        [
+            edit(file, (STORE, f"{STORE}  // a comment")),
+            edit(file, (STORE, conflicts), swizzle),
+            lambda: os.utime(file),
+            edit(file, (conflicts, "tile.y[n * p.ldy + m] = T(1);")),
+            edit(file, ("__syncthreads();", "__syncthread();")),
+            edit(file, ("__syncthread();", "__syncthreads();")),
+            edit(file, ("TILE_ROWS = 8;", "TILE_ROWS = 16;")),
+        ],
+        "--kernel",
+        "swizzled",
+    )
+    assert re.search(r"  swizzled: right; [\d.]+ us, limit \w+", first)
+    assert "transpose.cu: device code in" in comment
+    assert re.search(r"swizzled: right; time as before, limit", comment)
+    assert "shared load wavefronts" not in comment
+    assert "transpose.cu: device code in" in slower
+    assert "shared load wavefronts 4.10 k -> 131 k (x32)" in slower
+    assert re.search(r"[\d.]+ s from save to verdict", slower)
+    assert same == ""
+    assert "WRONG  transpose swizzled" in wrong
+    assert re.search(r"does not compile\n.*transpose\.cu:\d+: error: .*__syncthread", broken)
+    assert "from save to verdict" not in broken
+    assert "as before the error" in mended
+    assert "transpose.cu: build in" in whole  # a constant of the host code, too
+    assert "WRONG" in whole
+    assert "4 edits" in end
+    assert status == 1
+
+
+def test_rungs_with_the_same_instructions_are_not_measured(watching, transpose_kernels):
+    file = transpose_kernels / "transpose.cu"
+    old = "tile.y[n * p.ldy + m] = tile_smem[threadIdx.x][i ^ threadIdx.x];"
+    status, (first, block, end) = watching([edit(file, (old, f"{old}\n    __syncwarp();"))])
+    assert [line.split(":")[0].strip() for line in first.splitlines()[2:]] == [
+        *("naive", "tiled", "padded", "swizzled", "vectorized")
+    ]
+    assert "swizzled: right" in block and "naive" not in block
+    assert "4 rungs with the same instructions as before: not measured" in block
+    assert status == 0
+
+
+def test_a_new_rung_appears(watching, transpose_kernels):
+    file = transpose_kernels / "transpose.cu"
+    line = '{"swizzled", transpose_swizzled, ALL},'
+    added = edit(file, (line, f"{line}\n{line.replace('swizzled', 'mine', 1)}"))
+    status, (_, block, end) = watching([added], "--dtype", "float32")
+    assert "transpose.cu: build in" in block
+    assert re.search(r"^  mine: right", block, re.M)
+    assert "\nswizzled, M=256,N=512: " in end and status == 0
+
+
+def test_other_calls_get_the_kernels_of_the_files(watching, transpose_kernels):
+    """When watching ends, a build has the device code again that it was built with."""
+    file = transpose_kernels / "transpose.cu"
+    text = file.read_text()
+    watching([edit(file, (STORE, "tile.y[n * p.ldy + m] = T(1);"))], "--kernel", "swizzled")
+    file.write_text(text)
+    builds.reset()
+    x = torch.arange(12.0).reshape(3, 4)
+    assert torch.equal(transpose(x, kernel="swizzled"), x.T)
+
+
+class Child:
+    """A script that watches, as a person starts it."""
+
+    def __init__(self, kernels: Path, *arguments: str) -> None:
+        environment = os.environ | {"WORKBENCH_KERNELS": str(kernels)}
+        self.process = subprocess.Popen(
+            [sys.executable, "test_transpose.py", *ARGUMENTS, *arguments],
+            cwd=REPO,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        os.set_blocking(self.process.stdout.fileno(), False)
+        self.out = ""
+
+    def until(self, words: str, seconds: float = 120.0) -> str:
+        """What it prints, up to these words."""
+        start = len(self.out)
+        end = time.monotonic() + seconds
+        while words not in self.out[start:]:
+            assert time.monotonic() < end and self.process.poll() is None, self.out
+            self.read()
+            time.sleep(0.01)
+        return self.out[start:]
+
+    def read(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self.out += os.read(self.process.stdout.fileno(), 1 << 16).decode()
+
+    def end(self) -> int:
+        self.process.send_signal(signal.SIGINT)
+        status = self.process.wait(60)
+        self.read()
+        return status
+
+
+def test_two_watchers_and_an_editor_that_saves_by_renaming(transpose_kernels):
+    file = transpose_kernels / "transpose.cu"
+    children = [Child(transpose_kernels, "--kernel", "swizzled") for _ in range(2)]
+    try:
+        for child in children:
+            child.until("limit")
+        time.sleep(0.2)
+        scratch = file.with_name(".transpose.cu.swp")
+        scratch.write_text(file.read_text().replace(STORE, f"{STORE}\n    __syncwarp();"))
+        file.rename(file.with_name("transpose.cu~"))
+        time.sleep(0.05)
+        scratch.rename(file)
+        for child in children:
+            assert "swizzled: right" in child.until("from save to verdict")
+        assert [child.end() for child in children] == [0, 0]
+    finally:
+        for child in children:
+            child.process.kill()
+    for child in children:
+        assert "1 edit\nswizzled, M=256,N=512: " in child.out
+        assert "Traceback" not in child.out

@@ -1,0 +1,257 @@
+"""``--against REV``: the kernels as they are beside those of a git revision.
+
+On the simulator both give exact counters: the report says which changed, and which lines did it.
+On a GPU, or the CPU, both are timed in turns in one process.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from workbench.cli.bench import Bench, Measured
+from workbench.cli.request import Request
+from workbench.explain.changed_lines import Lines, changed_lines
+from workbench.harness import timing, verify
+from workbench.harness.changes import counter_changes, relative
+from workbench.harness.figures import amount, duration, of
+from workbench.harness.results import Row
+from workbench.harness.terminal import progress, show
+from workbench.harness.verdicts import verdict
+from workbench.operators import builds
+from workbench.operators.builds import Extension, Rung
+from workbench.operators.live import Live
+from workbench.operators.operator import DEVICES, Case
+from workbench.toolchain import fingerprints, kernels_dir
+from workbench.toolchain.device_code import NotAlone
+from workbench.toolchain.paths import kernels_from, shown
+from workbench.toolchain.revisions import Revision
+
+SHOWN = 6  # places in the source
+COUNTERS_SHOWN = 3  # of each
+SAME = 0.005  # estimates closer than this
+
+
+def run(asked: Request) -> int:
+    """Compare; return 1 if a rung is wrong now."""
+    then: Revision = asked.words.against
+    print(f"against {then.name}: {then.commit[:10]} {then.subject}")
+    edited = _edited(asked.operator.name, asked.target, then.kernels)
+    if not edited:
+        print(f"the kernels of {asked.operator.name} are the same")
+        return 0
+    print(f"edited: {', '.join(shown(path) for path in edited)}")
+    if asked.target == "simulator":
+        return _counted(asked, then, edited)
+    return _timed(asked, then)
+
+
+def _edited(op: str, target: str, folder: Path) -> list[Path]:
+    """The sources of a ladder that differ from another folder's, or what they include does."""
+    found = []
+    for source in builds.sources(op, target):
+        here = fingerprints.contents(source, (source.parent,))
+        there = fingerprints.contents(folder / source.name, (folder,))
+        names = {path.name: digest for path, digest in here.items()}
+        if names != {path.name: digest for path, digest in there.items()}:
+            found.append(source)
+    return found
+
+
+# ------------------------------------------------------------------------------------------------
+# Simulator
+
+
+def _counted(asked: Request, then: Revision, edited: Sequence[Path]) -> int:
+    bench, failed = Bench(asked), False
+    with _other_code(asked, then, edited) as other:
+        for case in asked.cases:
+            rungs = asked.rungs_for(case.dtype)
+            with progress(2 * len(rungs)) as step:
+                now = {measured.row.kernel: measured for measured in bench.run(case, rungs, step)}
+                with other() as changed:
+                    again = [rung for rung in rungs if _differs(now[rung.name], changed)]
+                    again = [rung for rung in again if rung.name in _names(asked)]
+                    before = bench.run(case, again, step)
+            print(f"\n{asked.operator.name} {case.text} {case.dtype}")
+            for was in before:
+                print(_report(was, now[was.row.kernel], then.kernels))
+            _say_rest(rungs, {was.row.kernel for was in before})
+            failed = failed or any(not (m.row.checked or m.row.refused) for m in now.values())
+    return int(failed)
+
+
+@contextmanager
+def _other_code(asked: Request, then: Revision, edited: Sequence[Path]):  # noqa: ANN202
+    """What lets a block run the revision's kernels, and yields those that differ, None for all."""
+    live = Live(asked.target)
+    code = live.device_code
+    try:
+        if code is None:
+            raise NotAlone("no device code")
+        texts = code.of_folder(then.kernels, edited)
+
+        @contextmanager
+        def swapped() -> Iterator[set[str] | None]:
+            with code.holding(texts) as changed:
+                known = [names for names in changed.values() if names is not None]
+                yield set().union(*known) if len(known) == len(changed) else None
+
+        yield swapped
+    except NotAlone:
+        build = _build(asked, then)
+
+        @contextmanager
+        def built() -> Iterator[set[str] | None]:
+            with builds.using(build):
+                yield None
+
+        yield built
+    finally:
+        live.close()
+
+
+def _build(asked: Request, then: Revision) -> Extension:
+    """The build of the revision's ladder, without the ladders that it does not need."""
+    name = asked.operator.name
+    others = {op for rung in builds.rungs(name, asked.target) for op in rung.composed_of}
+    folder = then.kernels.parent / f"{name}_{asked.target}"
+    if not folder.exists():
+        with kernels_from(then.kernels):
+            wanted = [file for op in (name, *others) for file in builds.sources(op, asked.target)]
+        wanted += [*then.kernels.glob("*.h"), *then.kernels.glob("*.cuh")]
+        scratch = folder.with_name(f"{folder.name}.{id(then)}")
+        scratch.mkdir(parents=True, exist_ok=True)
+        for file in wanted:
+            if file.exists():
+                shutil.copy2(file, scratch / file.name)
+        scratch.replace(folder)
+    return builds.other(asked.target, folder, then.bindings)
+
+
+def _names(asked: Request) -> set[str]:
+    return {rung.name for rung in builds.rungs(asked.operator.name, asked.target)}
+
+
+def _differs(measured: Measured, changed: set[str] | None) -> bool:
+    entries = {launch.entry for launch in measured.launches}
+    return changed is None or not entries or not changed.isdisjoint(entries)
+
+
+def _say_rest(rungs: Sequence[Rung], told: set[str]) -> None:
+    rest = [rung.name for rung in rungs if rung.name not in told]
+    if rest:
+        print(f"\n{of(len(rest), 'rung')} with the same instructions: {', '.join(rest)}")
+
+
+def _report(was: Measured, now: Measured, folder: Path) -> str:
+    """What an edit did to a rung on the simulator."""
+    name = now.row.kernel
+    for measured, when in ((was, "before"), (now, "now")):
+        if not measured.row.checked:
+            why = measured.row.refused or f"\n{measured.row.note}"
+            return f"\n{name}: {when} {why}"
+    changes = counter_changes(was.row.counters, now.row.counters)
+    lines = [f"\n{name}: {_estimates(was.row, now.row)}"]
+    if not changes:
+        return "\n".join([*lines, "  no counter changed"])
+    width = max(len(change.name) for change in changes)
+    for change in changes:
+        unit = "B" if change.name.endswith("_bytes") else ""
+        values = f"{amount(change.before, unit):>9} -> {amount(change.after, unit):>9}"
+        lines.append(f"  {change.name:<{width}} {values}  {change.relative}")
+    places = changed_lines(was.launches, now.launches, folder, kernels_dir())
+    lines += ["  by line:"] if places else []
+    for place in places[:SHOWN]:
+        lines += _place(place)
+    if len(places) > SHOWN:
+        lines.append(f"    and {of(len(places) - SHOWN, 'more place', 'more places')}")
+    return "\n".join(lines)
+
+
+def _estimates(was: Row, now: Row) -> str:
+    if not was.estimate or not now.estimate:
+        return "no estimate"
+    before, after = was.estimate.time_ms, now.estimate.time_ms
+    word = "SAME" if abs(after / before - 1) <= SAME else "FASTER" if after < before else "SLOWER"
+    limits = dict.fromkeys((was.estimate.limiter, now.estimate.limiter))
+    return (
+        f"{word} by estimate: {duration(before)} -> {duration(after)} "
+        f"({relative(before, after)}), limit {' -> '.join(limits)}"
+    )
+
+
+def _place(place: Lines) -> Iterator[str]:
+    """A place in the source with the counters that changed most there."""
+    numbers = place.after or place.before
+    where = f"{place.file}:{numbers[0]}"
+    if len(numbers) > 1:
+        where += f"-{numbers[-1]}"
+    gone = "" if place.after else " (removed)"
+    most = sorted(place.changes, key=lambda change: -abs(change.after - change.before))
+    what = "; ".join(change.text for change in most[:COUNTERS_SHOWN])
+    yield f"    {where}{gone}  {'edited' if place.edited else 'not edited'}"
+    for text in place.texts[:SHOWN]:
+        yield f"      | {text}"
+    if len(place.texts) > SHOWN:
+        yield "      | ..."
+    yield f"      {what}"
+
+
+# ------------------------------------------------------------------------------------------------
+# GPU and CPU
+
+
+def _timed(asked: Request, then: Revision) -> int:
+    new, old = builds.extension(asked.target), _build(asked, then)
+    failed = False
+    for case in asked.cases:
+        cells = []
+        rungs = asked.rungs_for(case.dtype)
+        with progress(len(rungs)) as step:
+            for rung in rungs:
+                step(f"{rung.name}, {case.text}")
+                words, right = _compared(asked, case, rung, old, new)
+                cells.append((rung.name, *words))
+                failed = failed or not right
+        print()
+        show(f"{asked.operator.name} {case.text} {case.dtype}", TITLES, cells)
+    return int(failed)
+
+
+TITLES = ("rung", "before", "now", "verdict")
+
+
+def _compared(
+    asked: Request, case: Case, rung: Rung, old: Extension, new: Extension
+) -> tuple[tuple[str, ...], bool]:
+    """The cells of a rung, and whether it is right now."""
+    operator, target = asked.operator, asked.target
+    for build, when in ((new, "now"), (old, "before")):
+        with builds.using(build):
+            ladder = {known.name: known for known in builds.rungs(operator.name, target)}
+            if rung.name not in ladder:
+                return (f"{when} there is no such rung",), True
+            found = verify.check_rung(operator, ladder[rung.name], case, target)
+        if found.refused:
+            return (f"{when} {found.refused}",), True
+        if not found.ok:
+            return (f"{when} WRONG: {found.report()}",), build is old
+    device = torch.device(DEVICES[target])
+    given, outputs = Bench(asked).tensors(case)
+
+    def launching(build: Extension):  # noqa: ANN202
+        def launch() -> None:
+            with builds.using(build):
+                operator.launch(target, given, outputs, case, rung.name)
+
+        return launch
+
+    times = timing.times_interleaved({"old": launching(old), "new": launching(new)}, device)
+    before, now = timing.summarize(times["old"]), timing.summarize(times["new"])
+    word = verdict(times["old"], times["new"]).text
+    return (duration(before.median_ms), duration(now.median_ms), word), True

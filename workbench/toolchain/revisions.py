@@ -1,0 +1,117 @@
+"""The kernels of a git revision, as files in the cache."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import tarfile
+import tempfile
+from argparse import ArgumentTypeError
+from dataclasses import dataclass
+from pathlib import Path
+
+from .cache import touch
+from .command import shortened
+from .errors import BuildError
+from .paths import REPO, cache_dir, kernels_dir, shown, writable
+
+
+@dataclass(frozen=True)
+class Revision:
+    """A commit's kernels.
+
+    Attributes:
+        name: as it was asked for, ``HEAD~2``.
+        commit: its hash.
+        subject: the first line of its message.
+        kernels: a folder with its ladder files.
+        bindings: the bindings.cpp that goes with them; None if it is not in the same repository.
+    """
+
+    name: str
+    commit: str
+    subject: str
+    kernels: Path
+    bindings: Path | None
+
+
+def revision(name: str) -> Revision:
+    """Find a revision of the repository that the kernels are in, and write its kernels as files.
+
+    A type for argparse.
+
+    Raises:
+        argparse.ArgumentTypeError: the kernels are in no git repository, it has no such revision,
+            or that has no kernels.
+        BuildError: the cache cannot be written.
+    """
+    folder = kernels_dir()
+    try:
+        top = Path(_git(folder, "rev-parse", "--show-toplevel"))
+    except (subprocess.CalledProcessError, OSError) as error:
+        raise ArgumentTypeError(
+            f"{shown(folder)} is in no git repository: {_reason(error)}"
+        ) from None
+    try:
+        commit = _git(top, "rev-parse", "--verify", "--end-of-options", f"{name}^{{commit}}")
+        subject = _git(top, "log", "-1", "--format=%s", commit)
+    except subprocess.CalledProcessError:
+        raise ArgumentTypeError(
+            f"{shortened(repr(name))} is no revision of {top}; expected one such as HEAD~1, a "
+            "branch or a hash"
+        ) from None
+    inside = folder.relative_to(top)
+    wanted = [str(inside)]
+    if top == REPO:
+        wanted += ["bindings", "bindings.cpp"]
+    kept = cache_dir() / "revisions" / f"{commit}"
+    if not kept.exists():
+        _export(top, commit, wanted, kept, name)
+    touch(kept)
+    bindings = kept / "bindings.cpp"
+    return Revision(name, commit, subject, kept / inside, bindings if bindings.exists() else None)
+
+
+def _export(top: Path, commit: str, wanted: list[str], kept: Path, name: str) -> None:
+    there = [path for path in wanted if _has(top, commit, path)]
+    if wanted[0] not in there:
+        raise ArgumentTypeError(f"{name} has no folder {wanted[0]}")
+    archive = subprocess.run(
+        ["git", "archive", "--format=tar", commit, "--", *there],
+        cwd=top,
+        capture_output=True,
+        check=True,
+    ).stdout
+    writable(kept.parent)
+    try:
+        with tempfile.TemporaryDirectory(dir=kept.parent) as scratch:
+            with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+                tar.extractall(scratch, filter="data")
+            made = Path(scratch) / "files"
+            made.mkdir()
+            for path in Path(scratch).iterdir():
+                if path != made:
+                    path.rename(made / path.name)
+            made.rename(kept)
+    except FileExistsError:
+        return  # another process was faster
+    except OSError as error:
+        raise BuildError(f"cannot write to {shown(kept.parent)}: {error.strerror}") from None
+
+
+def _has(top: Path, commit: str, path: str) -> bool:
+    found = subprocess.run(["git", "cat-file", "-e", f"{commit}:{path}"], cwd=top, stderr=-3)
+    return found.returncode == 0
+
+
+def _git(folder: Path, *words: str) -> str:
+    done = subprocess.run(
+        ["git", *words], cwd=folder, capture_output=True, text=True, errors="replace", check=True
+    )
+    return done.stdout.strip()
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, subprocess.CalledProcessError):
+        return (error.stderr or "").strip().splitlines()[0].removeprefix("fatal: ")
+    return str(error)
