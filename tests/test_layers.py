@@ -11,7 +11,10 @@ from workbench.toolchain import REPO
 
 ROOT = REPO / "workbench"
 # Bottom to top.
-LAYERS = ("toolchain", "operators", "harness", "estimate", "explain", "plots", "history", "cli")
+LAYERS = (
+    *("toolchain", "operators", "harness", "estimate", "explain"),
+    *("listing", "plots", "history", "cli"),
+)
 FILES = sorted(file for layer in LAYERS for file in (ROOT / layer).rglob("*.py"))
 
 

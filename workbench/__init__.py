@@ -8,6 +8,8 @@ The packages are layers, each of which imports only those below it:
 
     cli         command lines, tables, pages
     history     every measured row, with its sources
+    plots       pictures of results
+    listing     what the compiler made of a kernel
     explain     where a kernel's time goes
     estimate    how long a kernel might take on an absent GPU
     harness     checks, inputs, timing, results

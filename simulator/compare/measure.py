@@ -89,16 +89,23 @@ def numbers(row: dict[str, str], wanted: Sequence[str]) -> dict[str, float]:
     return found
 
 
-def ncu(log: Path, wanted: Sequence[str], *options: str) -> list[str | Path]:
+def ncu(
+    log: Path, wanted: Sequence[str], *options: str, tool: str | Path = "ncu"
+) -> list[str | Path]:
     """The command line up to the program."""
     return [
-        "ncu", "--csv", "--page", "raw", "--print-units", "base", "--clock-control", "none",
+        tool, "--csv", "--page", "raw", "--print-units", "base", "--clock-control", "none",
         "--log-file", log, "--force-overwrite", "--metrics", ",".join(wanted), *options,
     ]  # fmt: skip
 
 
 def profile(
-    log: Path, wanted: list[str], options: Sequence[str], program: Sequence[object], seconds: float
+    log: Path,
+    wanted: list[str],
+    options: Sequence[str],
+    program: Sequence[object],
+    seconds: float,
+    tool: str | Path = "ncu",
 ) -> tuple[str, list[dict[str, str]], list[str]]:
     """Run a program under ncu: what failed ("": nothing), its launches, and their metrics.
 
@@ -106,7 +113,7 @@ def profile(
     """
     while True:
         log.unlink(missing_ok=True)
-        failed = run([*ncu(log, wanted, *options), *program], seconds)
+        failed = run([*ncu(log, wanted, *options, tool=tool), *program], seconds)
         rows = read_csv(log)
         text = log.read_text(errors="replace") if log.exists() else ""
         errors = "\n".join(re.findall(r"^==(?:ERROR|WARNING)==.*", text + failed, re.M))

@@ -112,7 +112,8 @@ def measured_pattern(operation: str, metrics: Mapping[str, float]) -> dict[str, 
 
 def base_name(kernel: str) -> str:
     """``matmul_tiled_kernel`` from a kernel's full name."""
-    return re.split(r"[<(]", kernel.removeprefix("void "))[0].split("::")[-1].strip()
+    named = re.sub(r"(\(anonymous namespace\)|<unnamed>)::", "", kernel.removeprefix("void "))
+    return re.split(r"[<(]", named)[0].split("::")[-1].strip()
 
 
 def pattern_pairs(gpu: Sequence[Mapping], some: Sequence[Pattern]) -> Iterator[Pair]:

@@ -14,7 +14,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -122,8 +122,13 @@ def build(check: str, out: Path) -> str:
     return "" if status == "0" else f"{status}: {text[-1500:]}"
 
 
-def execute(command: Sequence[str], seconds: float) -> tuple[str, str]:
-    """(exit status or why there is none, output); what hangs is killed, with its children."""
+def execute(
+    command: Sequence[str], seconds: float, settings: Mapping[str, str] | None = None
+) -> tuple[str, str]:
+    """(exit status or why there is none, output); what hangs is killed, with its children.
+
+    settings: further environment variables.
+    """
     try:
         child = subprocess.Popen(
             command,
@@ -133,6 +138,7 @@ def execute(command: Sequence[str], seconds: float) -> tuple[str, str]:
             text=True,
             errors="replace",
             start_new_session=True,
+            env={**os.environ, **(settings or {})},
         )
     except OSError as error:
         return str(error), ""
@@ -141,6 +147,9 @@ def execute(command: Sequence[str], seconds: float) -> tuple[str, str]:
         return str(child.returncode), text
     except subprocess.TimeoutExpired:
         kill(child)
+    except BaseException:  # Ctrl-C, which a session of its own does not get
+        kill(child)
+        raise
     try:
         return "hangs", child.communicate(timeout=5)[0]
     except subprocess.TimeoutExpired:
@@ -155,8 +164,8 @@ def kill(child: subprocess.Popen[str]) -> None:
         child.kill()
 
 
-def findings(text: str, file: str) -> list[Finding]:
-    """The findings in a report, each once: blocks of lines that start with "========="."""
+def reports(text: str) -> list[list[str]]:
+    """The lines of each finding in an output: of blocks of lines that start with "========="."""
     lines = re.findall(r"^=========(.*)$", text, re.M)
     blocks: list[list[str]] = [[]]
     for line in lines:
@@ -164,12 +173,21 @@ def findings(text: str, file: str) -> list[Finding]:
             blocks.append([])
         if line.strip():
             blocks[-1].append(line.strip())
+    others = ("Program hit", "Error: process", "Error: No attachable")
+    return [
+        block
+        for block in blocks
+        if block
+        and HEADS.search(block[0])
+        and "SUMMARY" not in block[0]
+        and not block[0].startswith(others)
+    ]
+
+
+def findings(text: str, file: str) -> list[Finding]:
+    """The findings in a report, each once, with their lines in a file."""
     found: dict[Finding, None] = {}
-    for block in blocks:
-        if not block or not HEADS.search(block[0]) or "SUMMARY" in block[0]:
-            continue
-        if block[0].startswith(("Program hit", "Error: process", "Error: No attachable")):
-            continue
+    for block in reports(text):
         places = PLACE.findall("\n".join(block))
         here = dict.fromkeys(int(line) for name, line in places if name == file)
         found[Finding(block[0][:200], tuple(here))] = None

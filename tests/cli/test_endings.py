@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import REPO, finished, python, wait_for
-from workbench.cli import main
+from workbench.cli import main, recorded
 from workbench.toolchain import command
 from workbench.toolchain.errors import BuildError, UsageError
 
@@ -119,7 +119,7 @@ def test_results_are_saved_before_they_are_shown(loss, tmp_path, monkeypatch, ca
         raise loss
 
     monkeypatch.setattr(main, "_show", lost)
-    monkeypatch.setattr(main, "cache_dir", lambda: tmp_path)
+    monkeypatch.setattr(recorded, "cache_dir", lambda: tmp_path)
     monkeypatch.setattr(main.estimate, "begin", lambda *_, **__: lambda: "no estimate")
     file = tmp_path / "out.json"
     assert main.main("matmul", [*SMALL, "--json", str(file)]) == 1
@@ -152,7 +152,7 @@ def interrupting(function, on_call: int):
         (main.measure, "try_rungs", 1, 0),
         (main.measure, "simulate", 1, 0),
         (main.measure, "simulate", 2, 1),
-        (main.History, "record", 2, 1),
+        (recorded.History, "record", 2, 1),
         (os, "fsync", 1, 0),  # of the first file of the first shape
         (os, "fsync", 3, 1),  # the same of the second shape
         (os, "fsync", 4, None),  # the second file: the first has both shapes
@@ -160,7 +160,7 @@ def interrupting(function, on_call: int):
     ],
 )
 def test_ctrl_c_leaves_whole_shapes(where, name, on_call, shapes, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(main, "cache_dir", lambda: tmp_path / "cache")
+    monkeypatch.setattr(recorded, "cache_dir", lambda: tmp_path / "cache")
     monkeypatch.setattr(main.estimate, "begin", lambda *_, **__: lambda: "no estimate")
     monkeypatch.setattr(where, name, interrupting(getattr(where, name), on_call))
     files = tmp_path / "x.json", tmp_path / "x.csv"
@@ -190,7 +190,7 @@ def test_ctrl_c_of_a_process_leaves_whole_shapes(tmp_path):
 
 
 def test_results_alone_on_standard_output(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(main, "cache_dir", lambda: tmp_path)
+    monkeypatch.setattr(recorded, "cache_dir", lambda: tmp_path)
     monkeypatch.setattr(main.estimate, "begin", lambda *_, **__: lambda: "no estimate")
     assert main.main("matmul", [*TWO, "--csv", "-"]) == 0
     out, err = capsys.readouterr()
@@ -210,7 +210,7 @@ def test_a_file_is_for_one_option(words, tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("damage", ["[1,2]", b"\xff\xfe", zlib.compress(b"[7]"), 7, b""])
 def test_a_damaged_row_of_the_history_is_set_aside(damage, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(main, "cache_dir", lambda: tmp_path)
+    monkeypatch.setattr(recorded, "cache_dir", lambda: tmp_path)
     monkeypatch.setattr(main.estimate, "begin", lambda *_, **__: lambda: "no estimate")
     for _ in range(2):
         assert main.main("matmul", [*SMALL]) == 0

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from workbench import estimate, rungs
-from workbench.cli import main, pages
+from workbench.cli import main, pages, recorded
 from workbench.cli.request import request
 from workbench.estimate import DEFAULT_GPU, GPUS, resources
 from workbench.harness import measure, verify
@@ -68,7 +68,7 @@ def script(cache: Path, op: str, *arguments: str) -> Run:
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):
-        patch.setattr(main, "cache_dir", lambda: cache)
+        patch.setattr(recorded, "cache_dir", lambda: cache)
         status = main.main(op, command)
     return Run(status, out.getvalue(), err.getvalue(), cache)
 
@@ -457,7 +457,7 @@ NAIVE = (*SMALL, "--kernel", "naive")
 
 def test_an_unusable_history_is_a_warning(no_estimates, tmp_path, capsys, monkeypatch):
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr(main, "cache_dir", lambda: tmp_path / "file")
+    monkeypatch.setattr(recorded, "cache_dir", lambda: tmp_path / "file")
     assert main.main("matmul", [*NAIVE, "--target", "simulator"]) == 0
     captured = capsys.readouterr()
     assert re.search(r"^naive ", captured.out, flags=re.MULTILINE)
@@ -535,8 +535,8 @@ def test_a_history_that_fails_later_is_a_warning(no_estimates, tmp_path, monkeyp
     def fail(*args):
         raise HistoryError("history x is locked")
 
-    monkeypatch.setattr(main.History, "previous", fail)
-    monkeypatch.setattr(main.History, "record", fail)
+    monkeypatch.setattr(recorded.History, "previous", fail)
+    monkeypatch.setattr(recorded.History, "record", fail)
     run = script(tmp_path, "matmul", *NAIVE)
     assert run.status == 0
     assert run.err == (

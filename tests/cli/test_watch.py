@@ -14,8 +14,9 @@ import pytest
 import torch
 
 from tests.support import REPO
-from workbench.cli import watch
+from workbench.cli import recorded, watch
 from workbench.cli.main import main
+from workbench.history import History, reading
 from workbench.operators import builds
 from workbench.operators.transpose import transpose
 
@@ -25,7 +26,9 @@ Edit = Callable[[], None]
 
 
 @pytest.fixture
-def watching(transpose_kernels, monkeypatch, capsys) -> Callable[..., tuple[int, list[str]]]:
+def watching(
+    transpose_kernels, tmp_path, monkeypatch, capsys
+) -> Callable[..., tuple[int, list[str]]]:
     """Runs --watch with edits in the place of an editor; its blocks, one per edit, and the rest."""
 
     def run(edits: Sequence[Edit], *more: str) -> tuple[int, list[str]]:
@@ -41,6 +44,7 @@ def watching(transpose_kernels, monkeypatch, capsys) -> Callable[..., tuple[int,
             raise KeyboardInterrupt
 
         monkeypatch.setattr(watch, "saves", saves)
+        monkeypatch.setattr(recorded, "cache_dir", lambda: tmp_path)
         status = main("transpose", [*ARGUMENTS, *more])
         return status, [*printed, capsys.readouterr().out]
 
@@ -91,6 +95,32 @@ def test_each_save_tells_what_it_changed(watching, transpose_kernels):
     assert "WRONG" in whole
     assert "4 edits" in end
     assert status == 1
+
+
+def test_every_verdict_is_recorded_with_what_was_measured(watching, transpose_kernels, tmp_path):
+    """Also where only device code was loaded, and the library is that of an older source."""
+    file = transpose_kernels / "transpose.cu"
+    texts = [file.read_bytes()]
+    conflicts = (STORE, STORE.replace("i ^ threadIdx.x", "i"))
+    edits = [
+        edit(file, ("threadIdx.x ^ i] =", "threadIdx.x] ="), conflicts),
+        edit(file, (STORE.replace("i ^ threadIdx.x", "i"), "tile.y[n * p.ldy + m] = T(1);")),
+    ]
+
+    def then_read(save: Edit) -> Edit:
+        def both() -> None:
+            save()
+            texts.append(file.read_bytes())
+
+        return both
+
+    watching([then_read(save) for save in edits], "--kernel", "swizzled", "--note", "try this")
+    history = History(tmp_path / "history.db")
+    entries = reading.find(history, reading.Filter())
+    assert [entry.counters["shared_load_wavefronts"] for entry in entries] == [4096, 131072]
+    for entry, text in zip(entries, texts, strict=False):  # the last is wrong: not measured
+        assert reading.files(history, entry)["transpose.cu"] == text
+        assert entry.notes == ("try this",)
 
 
 def test_rungs_with_the_same_instructions_are_not_measured(watching, transpose_kernels):

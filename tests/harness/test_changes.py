@@ -17,7 +17,7 @@ def test_only_what_differs_the_largest_first():
     assert [change.name for change in found] == [
         *("atomics", "global_load_bytes", "barriers", "flops")
     ]
-    assert [change.relative for change in found] == ["new", "gone", "x0.25", "+10%"]
+    assert [change.relative for change in found] == ["new", "gone", "-75%", "+10%"]
     assert found[3].text == "flops 100 -> 110 (+10%)"
     assert found[1].text == "global load 1.02 kB -> 0 B (gone)"
     assert found[0].ratio == math.inf
@@ -30,7 +30,8 @@ def test_only_what_differs_the_largest_first():
         (100, 110, "+10%"),
         (100, 199.4, "+99%"),
         (100, 200, "x2"),
-        (100, 50, "x0.5"),
+        (100, 10, "-90%"),
+        (100, 9, "x0.09"),
         (100, 100.01, "same"),
         (0, 0, "same"),
         (0, 5, "new"),

@@ -13,7 +13,7 @@ import torch
 
 from simulator import Note
 from workbench import rungs
-from workbench.cli import main, request
+from workbench.cli import main, recorded, request
 from workbench.harness import counters, inputs, measure, timing, verify
 from workbench.harness.results import Environment, Row
 from workbench.harness.roofs import Roofs
@@ -49,7 +49,7 @@ def pretended_gpu(monkeypatch, tmp_path):
     monkeypatch.setattr(main, "smi_number", lambda *args: None)
     monkeypatch.setattr(request, "memory_bytes", lambda target: 2**34)
     monkeypatch.setattr(main, "device_roofs", lambda *args: Roofs(1e-3, 1e-2))
-    monkeypatch.setattr(main, "cache_dir", lambda: tmp_path)
+    monkeypatch.setattr(recorded, "cache_dir", lambda: tmp_path)
     monkeypatch.setattr(baselines, "compiled", lambda make, case: make(case))
 
 
@@ -170,7 +170,7 @@ def test_what_is_odd_about_a_launch_is_printed_once(capsys, monkeypatch, tmp_pat
         return [dataclasses.replace(launch, notes=notes) for launch in record(run)]
 
     monkeypatch.setattr(counters, "record", noted)
-    monkeypatch.setattr(main, "cache_dir", lambda: tmp_path)
+    monkeypatch.setattr(recorded, "cache_dir", lambda: tmp_path)
     arguments = ["--shape", "rows=4,cols=100", "--kernel", "naive", "--dtype", "float32"]
     assert main.main("softmax", [*arguments, "--target", "simulator"]) == 0
     out = capsys.readouterr().out
@@ -348,7 +348,7 @@ def test_a_shape_without_memory_ends_with_one_line_and_the_next_is_run(
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", ["matmul", "softmax", "attention"])
 def test_on_a_gpu(name, capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(main, "cache_dir", lambda: tmp_path)
+    monkeypatch.setattr(recorded, "cache_dir", lambda: tmp_path)
     shape = {
         "matmul": "M=512,N=512,K=512",
         "softmax": "rows=512,cols=512",

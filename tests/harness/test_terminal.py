@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 from rich.text import Text
 
-from workbench.cli import main
+from workbench.cli import main, recorded
 from workbench.harness.terminal import progress, show
 from workbench.toolchain.announce import announced
 
@@ -100,7 +100,7 @@ def test_colours_can_be_forced_and_bars_cannot(monkeypatch):
 
 @pytest.mark.parametrize("words", [["--explain", "naive"], ["--kernel", "naive"]])
 def test_scripts_obey_no_color(words, tmp_path, monkeypatch):
-    monkeypatch.setattr(main, "cache_dir", lambda: tmp_path)
+    monkeypatch.setattr(recorded, "cache_dir", lambda: tmp_path)
     line = [*words, "--shape", "M=33,N=40", "--target", "simulator"]
     file = tmp_path / "seen"
 

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.plots.test_pictures import simulated, timed
-from workbench.cli import main, plot
+from workbench.cli import main, plot, recorded
 from workbench.estimate.gpus import GPUS
 from workbench.harness import measure
 from workbench.harness.results import Environment, Row
@@ -28,7 +28,7 @@ SMALL = ("--kernel", "naive", "--target", "simulator", "--shape", "M=64,N=64,K=6
 
 
 def script(tmp_path: Path, monkeypatch, *words: str, op: str = "matmul") -> int:
-    monkeypatch.setattr(main, "cache_dir", lambda: tmp_path / "cache")
+    monkeypatch.setattr(recorded, "cache_dir", lambda: tmp_path / "cache")
     return main.main(op, words)
 
 

@@ -32,6 +32,12 @@ def test_log_of_ncu(tmp_path):
     assert [ncu.base_name(row["Kernel Name"]) for row in rows] == ["f", "g"]
 
 
+@pytest.mark.parametrize("outside", ["(anonymous namespace)::", "<unnamed>::", "a::b::", ""])
+def test_base_names(outside):
+    assert ncu.base_name(f"void {outside}f_kernel<float, (int)3>(const float *)") == "f_kernel"
+    assert ncu.base_name(f"{outside}f_kernel") == "f_kernel"
+
+
 def test_unknown_metrics_are_left_out(tmp_path, monkeypatch):
     # Like ncu, it measures nothing if a metric is unknown, and names it.
     executable(

@@ -7,6 +7,7 @@ On a GPU, or the CPU, both are timed in turns in one process.
 from __future__ import annotations
 
 import shutil
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ from workbench.harness import timing, verify
 from workbench.harness.changes import counter_changes, relative
 from workbench.harness.figures import amount, duration, of
 from workbench.harness.results import Row
-from workbench.harness.terminal import progress, show
+from workbench.harness.terminal import PLAIN_WIDTH, progress, show
 from workbench.harness.verdicts import verdict
 from workbench.operators import builds
 from workbench.operators.builds import Extension, Rung
@@ -194,12 +195,13 @@ def _place(place: Lines) -> Iterator[str]:
     gone = "" if place.after else " (removed)"
     most = sorted(place.changes, key=lambda change: -abs(change.after - change.before))
     what = "; ".join(change.text for change in most[:COUNTERS_SHOWN])
+    indent = 6 * " "
     yield f"    {where}{gone}  {'edited' if place.edited else 'not edited'}"
     for text in place.texts[:SHOWN]:
         yield f"      | {text}"
     if len(place.texts) > SHOWN:
         yield "      | ..."
-    yield f"      {what}"
+    yield textwrap.fill(what, PLAIN_WIDTH, initial_indent=indent, subsequent_indent=indent)
 
 
 # ------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from typing import Any
 from workbench.cli.gpu_steps import Step, file_stem, relative
 from workbench.harness.results import Environment
 from workbench.toolchain import REPO, cache_dir
+from workbench.toolchain.nvidia_tools import ADVICE, NO_PERMISSION
 
 GRACE_SECONDS = 10.0  # for an interrupted step to end on its own
 # A step that takes this many times as long as expected is considered hung, so that the others get
@@ -27,16 +28,6 @@ GPU_SHARE = 0.6  # of a step's time for measuring; the rest is for comparing
 TAIL = 12  # lines shown of a failed step's output
 WHY = 50  # characters of the last one in the table
 MACHINE = ("device", "driver", "cuda", "torch")  # what results depend on besides sources
-NO_PERMISSION = "ERR_NVGPUCTRPERM"
-ADVICE = {
-    "ncu": "install Nsight Compute, or add its folder to PATH",
-    "compute-sanitizer": "it is part of the CUDA toolkit: add its bin folder to PATH",
-    "nvcc": "it is part of the CUDA toolkit: add its bin folder to PATH",
-    NO_PERMISSION: (
-        "the driver lets only administrators read performance counters: run as root, or load the "
-        "nvidia module with NVreg_RestrictProfilingToAdminUsers=0"
-    ),
-}
 
 
 @dataclass(frozen=True)

@@ -25,20 +25,19 @@ import torch
 import simulator
 from workbench import estimate, operators
 from workbench.cli import columns, plot
-from workbench.cli.files import ResultFiles
+from workbench.cli.recorded import Results, open_history
 from workbench.cli.request import Request, request
 from workbench.harness import goals, measure, parents
 from workbench.harness.environment import environment, smi_number
 from workbench.harness.figures import percent
-from workbench.harness.results import Environment, Row
+from workbench.harness.results import Row
 from workbench.harness.roofs import Roofs, device_roofs
 from workbench.harness.terminal import PLAIN_WIDTH, progress, show
 from workbench.harness.verify import expected, first_line, is_out_of_memory
-from workbench.history import History, HistoryError, Previous
+from workbench.history import Previous
 from workbench.operators import builds
 from workbench.operators.operator import DEVICES, Case
-from workbench.operators.texts import Sources
-from workbench.toolchain import REPO, cache_dir, command
+from workbench.toolchain import REPO, command
 
 ROOF_SLACK = 1.02  # accuracy of clocks and timers; a rate above it is a measurement error
 
@@ -70,12 +69,12 @@ def _run(asked: Request) -> int:
     if asked.view is not None:
         return asked.view.run(asked)
     here = environment(asked.target, device, REPO)
-    history = _open_history()
+    history = open_history()
     roofs = Roofs(None, None)
     if asked.target == "gpu":
         roofs = device_roofs(device, smi_number("clocks.max.sm", device))
     sources = builds.texts(asked.operator.name, asked.target)
-    results = _Results(history, here, asked.saved, sources, asked.words.note)
+    results = Results(history, here, asked.saved, sources, asked.words.note)
     small = _Small(asked)
     told: set[str] = set()
     estimator = functools.partial(estimate.begin, op=asked.operator.name, gpu=asked.gpu)
@@ -150,52 +149,6 @@ def _sampled(asked: Request, cases: Sequence[Case]) -> str:
     )
 
 
-class _Results:
-    """The results so far. Saved after every shape, so that no later error can lose them."""
-
-    def __init__(
-        self,
-        history: History | None,
-        here: Environment,
-        files: ResultFiles,
-        sources: Sources,
-        note: str | None,
-    ) -> None:
-        self.history, self.here, self.files = history, here, files
-        self.sources, self.note = sources, note or ""
-        self.rows: list[Row] = []
-        self.run: int | None = None
-        self.failed = False  # a rung is wrong, or a shape could not run
-
-    def previous(self, rows: Sequence[Row]) -> dict[str, Previous | None]:
-        """What the last run measured, by kernel."""
-        if self.history is None:
-            return {}
-        try:
-            return {row.kernel: self.history.previous(row, self.here.device) for row in rows}
-        except HistoryError as error:
-            _warn(f"{error}; changes are not shown")
-            return {}
-
-    def add(self, rows: Sequence[Row]) -> None:
-        """Record the rows of one shape."""
-        self.rows += rows
-        wrong = (not (row.checked or row.refused or row.baseline) for row in rows)
-        self.failed = self.failed or any(wrong)
-        if self.history is not None:
-            try:
-                self.run = self.history.record(self.here, rows, self.sources, self.run, self.note)
-            except HistoryError as error:
-                _warn(f"{error}; this is not recorded")
-        for problem in self.files.write(self.here, self.rows):
-            _warn(f"{problem}; it lacks {rows[0].shape}")
-            self.failed = True
-
-
-def _warn(text: str) -> None:
-    print(f"warning: {text}", file=sys.stderr)
-
-
 def _show(
     asked: Request,
     case: Case,
@@ -229,11 +182,3 @@ def _show(
                 f"ALARM  {row.kernel}: {100 * share_of_roof:.0f}% of the roof is impossible; "
                 "the time or the roof is wrong"
             )
-
-
-def _open_history() -> History | None:
-    try:
-        return History(cache_dir() / "history.db", _warn)
-    except HistoryError as error:
-        _warn(f"{error}; this run is not recorded")
-        return None

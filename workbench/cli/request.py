@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -106,7 +107,7 @@ def parser(operator: Operator) -> argparse.ArgumentParser:
     made.add_argument(
         "--gpu",
         choices=tuple(GPUS),
-        help=f"the GPU to estimate times for, on the simulator; default: {DEFAULT_GPU}",
+        help=f"the GPU to estimate times for, or to compile for; default: {DEFAULT_GPU}",
     )
     made.add_argument(
         "--check",
@@ -131,6 +132,7 @@ def parser(operator: Operator) -> argparse.ArgumentParser:
     instead = made.add_argument_group("instead of the table")
     for view in VIEWS:
         instead.add_argument(view.flag, **view.settings)
+    instead.add_argument("--order", choices=ORDERS, help=_ORDER)
     return made
 
 
@@ -141,11 +143,22 @@ def _default_dtypes(operator: Operator) -> str:
     return "default: " + ", ".join(f"{names} on the {target}" for target, names in of.items())
 
 
+ORDERS = ("code", "source")
+_ORDER = "of --ptx and --sass: that of the code (default), or line by line of the source"
+_INSTEAD = "--target simulator runs the same kernels"
 _TARGETS = "default: the GPU if there is one, else the simulator"
 
 
-def choose_target(asked: str | None) -> tuple[str, str]:
-    """The target and why it is used. Raises UsageError if a GPU is requested but missing."""
+def choose_target(
+    asked: str | None, flag: str = "--target gpu", instead: str = _INSTEAD
+) -> tuple[str, str]:
+    """The target and why it is used. Raises UsageError if a GPU is requested but missing.
+
+    Args:
+        asked: the requested target; None for the GPU if there is one, else the simulator.
+        flag: the option that requests a GPU.
+        instead: what to do without one.
+    """
     if asked in ("simulator", "cpu"):
         return asked, cpu_name() if asked == "cpu" else "requested"
     if torch.cuda.is_available():
@@ -155,7 +168,7 @@ def choose_target(asked: str | None) -> tuple[str, str]:
     else:
         reason = "PyTorch finds no GPU"
     if asked == "gpu":
-        raise UsageError(f"--target gpu: {reason}; --target simulator runs the same kernels")
+        raise UsageError(f"{flag}: {reason}; {instead}")
     return "simulator", reason
 
 
@@ -190,7 +203,9 @@ def request(operator: Operator, arguments: Sequence[str] | None) -> Request:
         operator = operators.get(f"{operator.name}_backward")
     files.named(asked)
     view = choose_view(asked)
-    if view and view.target:
+    if view and view.target == "gpu":
+        target, why = choose_target("gpu", view.flag, view.why)
+    elif view and view.target:
         target, why = view.target, view.why
     elif asked.check is not None:
         target, why = "simulator", "--check runs there"
@@ -202,15 +217,13 @@ def request(operator: Operator, arguments: Sequence[str] | None) -> Request:
     cases = choose_cases(operator, asked, target, view.few if view else None)
     sample = choose_sample(operator, asked, target, cases)
     gpu = GPUS[asked.gpu or DEFAULT_GPU]
-    if target == "simulator":
+    if target == "simulator" and (view is None or view.estimates):
         estimate.prepare(operator.name, gpu)
     names, flag = asked.kernel, "--kernel"
     if view and view.names:
         names, flag = getattr(asked, view.dest), view.flag
     rungs = choose_rungs(operator, names or (), asked.dtype or (), flag, target)
-    if not asked.dtype:  # skip a default that none of them supports
-        taken = {dtype for rung in rungs for dtype in rung.dtypes}
-        cases = [case for case in cases if case.dtype in taken]
+    cases = supported(cases, rungs, bool(asked.dtype))
     for case in cases:
         _check_size(operator, case, target)
         _check_layout(operator, case)
@@ -239,6 +252,9 @@ def choose_view(asked: argparse.Namespace) -> View | None:
     Options that belong together have the same ``run``: --explain, --html.
     """
     given = [view for view in VIEWS if getattr(asked, view.dest) not in (None, False)]
+    listing = [view.flag for view in VIEWS if view.ordered]
+    if asked.order is not None and not any(view.ordered for view in given):
+        raise UsageError(f"--order is for {' and '.join(listing)}")
     if not given:
         return None
     first = given[0]
@@ -285,6 +301,19 @@ def choose_cases(
     except ShapeError as error:
         flag, _, rest = str(error).partition(" ")
         raise UsageError(f"--{flag} {rest}") from error
+
+
+def supported(cases: Sequence[Case], rungs: Sequence[builds.Rung], chosen: bool) -> list[Case]:
+    """The cases without default dtypes that none of the rungs supports; if all, in one that is.
+
+    chosen: the dtypes are not defaults: nothing is left out.
+    """
+    taken = list(dict.fromkeys(dtype for rung in rungs for dtype in rung.dtypes))
+    kept = [case for case in cases if chosen or case.dtype in taken]
+    if kept or not cases:
+        return kept
+    first = [case for case in cases if case.dtype == cases[0].dtype]
+    return [dataclasses.replace(case, dtype=taken[0]) for case in first]
 
 
 def choose_sample(

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from simulator.checks import CHECKS
 from workbench.toolchain import command
 from workbench.toolchain.revisions import revision
 
@@ -27,9 +28,11 @@ class View:
         settings: of the option, as ``add_argument`` takes them.
         names: its values are the rungs to show: --kernel is not for it.
         target: where it runs, whatever there is; "" for the target that the script chooses.
-        why: the reason for that target, which the script prints.
+        why: the reason for that target, which the script prints; of "gpu", what to do without one.
         few: cases to run if no --shape is given; None for all of the default ones.
         keeps: what it supports of the options that save the table: --json, --csv, --plot.
+        estimates: whether it shows estimates, for which compilation begins early.
+        ordered: whether --order is for it.
         check: raises UsageError for values that its settings let pass, before anything is printed.
     """
 
@@ -41,6 +44,8 @@ class View:
     why: str = ""
     few: int | None = None
     keeps: tuple[str, ...] = ()
+    estimates: bool = True
+    ordered: bool = False
     check: Callable[[Request], None] = lambda asked: None
 
     @property
@@ -75,6 +80,55 @@ def _against(asked: Request) -> int:
     return against.run(asked)
 
 
+def _listing(asked: Request, machine: bool) -> int:
+    from workbench.listing import command as listing
+
+    settings = {"machine": machine, "by_source": asked.words.order == "source"}
+    return _each_case(asked, listing.run, asked.gpu, **settings)
+
+
+def _ptx(asked: Request) -> int:
+    return _listing(asked, False)
+
+
+def _sass(asked: Request) -> int:
+    return _listing(asked, True)
+
+
+def _resources(asked: Request) -> int:
+    from workbench.listing import resources
+
+    return _each_case(asked, resources.run, asked.gpu)
+
+
+def _profile(asked: Request) -> int:
+    from workbench.cli import profile
+
+    return _each_case(asked, profile.run)
+
+
+def _each_case(asked: Request, run: Callable[..., int], *more: Any, **settings: Any) -> int:
+    """Show every case; the largest exit status."""
+    rungs = asked.operator, asked.rungs
+    any_dtype = not asked.words.dtype
+    return max(run(*rungs, case, *more, any_dtype=any_dtype, **settings) for case in asked.cases)
+
+
+def _sanitize(asked: Request) -> int:
+    from workbench.cli import sanitize
+
+    words = asked.words
+    return sanitize.run(
+        asked.operator.name,
+        asked.rungs,
+        words.sanitize or CHECKS,
+        shapes=words.shape or (),
+        layouts=words.layout or (),
+        dtypes=words.dtype or (),
+        options=getattr(words, "option", None) or (),
+    )
+
+
 def _check_sweep(asked: Request) -> None:
     from workbench.cli.sweep import command as sweep
 
@@ -88,6 +142,7 @@ def _sweep(asked: Request) -> int:
 
 
 _COUNTED = "kernels are counted there to be explained"
+_LAUNCHED = "it tells which kernels a rung launches"
 _NAMES = {"nargs": "+", "action": "extend", "metavar": "NAME"}
 
 VIEWS = (
@@ -95,6 +150,7 @@ VIEWS = (
         "--watch",
         _watch,
         {"action": "store_true", "help": "check and measure again after every save, until Ctrl-C"},
+        keeps=("--note",),
     ),
     View(
         "--against",
@@ -126,6 +182,61 @@ VIEWS = (
         few=1,
     ),
     View(
+        "--ptx",
+        _ptx,
+        {**_NAMES, "help": "the PTX of these rungs' kernels, beside their source"},
+        names=True,
+        target="simulator",
+        why=_LAUNCHED,
+        few=1,
+        estimates=False,
+        ordered=True,
+    ),
+    View(
+        "--sass",
+        _sass,
+        {**_NAMES, "help": "the same as machine code, for the GPU that --gpu names"},
+        names=True,
+        target="simulator",
+        why=_LAUNCHED,
+        few=1,
+        estimates=False,
+        ordered=True,
+    ),
+    View(
+        "--resources",
+        _resources,
+        {
+            "action": "store_true",
+            "help": "what the rungs' kernels take of the GPU that --gpu names, and how many fit",
+        },
+        target="simulator",
+        why=_LAUNCHED,
+        few=1,
+    ),
+    View(
+        "--profile",
+        _profile,
+        {**_NAMES, "help": "Nsight Compute's figures of these rungs, beside the simulator's"},
+        names=True,
+        target="gpu",
+        why="--explain shows the simulator's counts",
+        few=1,
+    ),
+    View(
+        "--sanitize",
+        _sanitize,
+        {
+            "nargs": "*",
+            "choices": CHECKS,
+            "metavar": "TOOL",
+            "help": "run the rungs on small shapes under compute-sanitizer: all of its tools, or "
+            f"some of {', '.join(CHECKS)}",
+        },
+        target="gpu",
+        why="--check looks for the same on the simulator",
+    ),
+    View(
         "--sweep",
         _sweep,
         {
@@ -135,6 +246,7 @@ VIEWS = (
             "help": "the rungs with other values of all their tunables, or of these, TILE or "
             "TILE=16,32; best: write the best values into the file",
         },
+        estimates=False,
         keeps=("--json", "--plot"),
         check=_check_sweep,
     ),

@@ -12,16 +12,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from workbench.cli.bench import Bench, Measured
+from workbench.cli.files import ResultFiles
+from workbench.cli.recorded import Results, open_history
 from workbench.cli.request import Request, choose_rungs
 from workbench.harness.changes import counter_changes, relative, time_change
+from workbench.harness.environment import environment
 from workbench.harness.figures import duration, of, percent
 from workbench.harness.results import Row
 from workbench.harness.terminal import progress
 from workbench.harness.verify import first_line, is_out_of_memory
 from workbench.operators.builds import Rung
 from workbench.operators.live import Live, Refreshed
-from workbench.operators.operator import Case
+from workbench.operators.operator import DEVICES, Case
 from workbench.toolchain import REPO, BuildError, command, kernels_dir
 from workbench.toolchain.errors import Failure
 from workbench.toolchain.paths import shown
@@ -88,6 +93,8 @@ class Watch:
         self.count = 0
         self.failed = False  # a rung is wrong
         self.broken = False  # the sources do not compile
+        self.history = open_history()
+        self.here = environment(self.asked.target, torch.device(DEVICES[self.asked.target]), REPO)
 
     def begin(self) -> None:
         """Measure everything once."""
@@ -97,6 +104,7 @@ class Watch:
                 rungs = self.asked.rungs_for(case.dtype)
                 for measured in self.bench.run(case, rungs, step):
                     self._keep(case, measured)
+        self._record(list(self.last.values()))
         for (case, _), row in self.last.items():
             print(self._line(case, row, None))
         self.live.prepare(self._sources())
@@ -110,6 +118,10 @@ class Watch:
         except BuildError as error:
             self._head("does not compile")
             print(f"{error}")
+            self.broken = True
+            return
+        except OSError as error:  # such as a full disk: perhaps the next save finds room
+            self._head(f"not compiled: {command.reason(error)}")
             self.broken = True
             return
         if not refreshed.how:
@@ -143,6 +155,7 @@ class Watch:
         asked = self.asked
         ladder = choose_rungs(asked.operator, asked.names, (), target=asked.target)
         self.failed = False
+        rows = []
         for case in asked.cases:
             rungs = [r for r in ladder if asked.names or case.dtype in r.dtypes]
             again = [r for r in rungs if asked.names or self._is_stale(case, r, changed)]
@@ -151,10 +164,23 @@ class Watch:
                     before = self.right.get((case, rung.name))
                     [measured] = self.bench.run(case, [rung], step)
                     self._keep(case, measured)
+                    rows.append(measured.row)
                     print(self._line(case, measured.row, before))
             if len(again) < len(rungs):
                 rest = of(len(rungs) - len(again), "rung")
                 print(f"  {rest} with the same instructions as before: not measured")
+        self._record(rows)
+
+    def _record(self, rows: Sequence[Row]) -> None:
+        """Record rows as a run of their own, with the sources that were measured."""
+        results = Results(
+            self.history,
+            self.here,
+            ResultFiles(self.asked.words),
+            self.live.texts(self.asked.operator.name),
+            self.asked.words.note,
+        )
+        results.add(rows)
 
     def _is_stale(self, case: Case, rung: Rung, changed: frozenset[str] | None) -> bool:
         launched = self.entries.get((case, rung.name))

@@ -98,6 +98,11 @@ class Gpu:
     issue: int = 4  # one warp instruction per scheduler, of which there are four
     launch_us: float = 4.0  # [here], H100: what copies take beyond their bytes, 3.7 to 4.3 us
 
+    @property
+    def capability(self) -> int:
+        """Its compute capability, as 10 * major + minor."""
+        return int(self.arch.rstrip("a"))
+
     def seconds(self, cycles: float) -> float:
         """The time that a number of clocks takes."""
         return cycles / (self.clock_ghz * 1e9)

@@ -45,6 +45,7 @@ class Resources:
         shared_bytes: static shared memory per block.
         stack_bytes: local memory per thread.
         spill_bytes: bytes of spill stores and loads per thread, counted once each in the code.
+        spill_store_bytes: those of the stores.
         machine: the loops of the machine code.
     """
 
@@ -53,6 +54,7 @@ class Resources:
     stack_bytes: int = 0
     spill_bytes: int = 0
     machine: tuple[Region, ...] = ()
+    spill_store_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -219,6 +221,7 @@ def _resources(text: str, machine: tuple[Region, ...]) -> Resources:
         stack_bytes=int(spills[1]) if spills else 0,
         spill_bytes=int(spills[2]) + int(spills[3]) if spills else 0,
         machine=machine,
+        spill_store_bytes=int(spills[2]) if spills else 0,
     )
 
 

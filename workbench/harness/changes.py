@@ -46,7 +46,7 @@ def relative(before: float, after: float) -> str:
     ratio = after / before
     if abs(ratio - 1) < 0.0005:
         return "same"
-    if 0.505 < ratio < 1.995:
+    if 0.0995 < ratio < 1.995:
         return (
             f"{100 * (ratio - 1):+.2g}%" if abs(ratio - 1) < 0.1 else f"{100 * (ratio - 1):+.0f}%"
         )

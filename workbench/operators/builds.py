@@ -206,12 +206,16 @@ def sources(op: str, target: str = "") -> tuple[Path, ...]:
     return tuple(file for file in files if not file.name.startswith(tuple(others)))
 
 
-def texts(op: str, target: str) -> Sources:
-    """The files that the current build of a ladder was made from, as they were then."""
+def texts(op: str, target: str, made_of: Mapping[Path, Text] | None = None) -> Sources:
+    """The files that the current build of a ladder was made from, as they were then.
+
+    made_of: what was loaded into the build since.
+    """
     ladder, build = rungs(op, target), _with_ladders(target)
     names = {name for rung in ladder for name in rung.composed_of}
     composed = {name: sources(name, target) for name in sorted(names)}
-    return of_ladder(ladder, sources(op, target), composed, build.texts, build.kernels)
+    made_of = build.texts if made_of is None else made_of
+    return of_ladder(ladder, sources(op, target), composed, made_of, build.kernels)
 
 
 def launch(

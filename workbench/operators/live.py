@@ -15,6 +15,7 @@ from workbench.toolchain.device_code import DeviceCode, NotAlone
 from workbench.toolchain.extension import extension_recipe
 
 from . import builds
+from .texts import Sources, read
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,14 @@ class Live:
     def sources_of(self, entries: Collection[str]) -> list[Path] | None:
         """The sources with these kernels, by their names in PTX; None if that is not known."""
         return self.device_code.sources_of(entries) if self.device_code else None
+
+    def texts(self, op: str) -> Sources:
+        """The files that a ladder's kernels were made from; none if they are being edited."""
+        code = self.device_code
+        if code is None or not code.original:
+            return builds.texts(op, self.target)
+        made_of = read(builds.extension(self.target).kernels)
+        return Sources() if code.stale() else builds.texts(op, self.target, made_of)
 
     def prepare(self, sources: Sequence[Path] | None) -> None:
         """Note what later edits of sources are compared with."""

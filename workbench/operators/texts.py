@@ -44,14 +44,15 @@ def built(
     Raises workbench.toolchain.BuildError.
     """
     for _ in range(_TRIES):
-        before = _read(kernels)
+        before = read(kernels)
         path = load_extension(target, kernels, bindings)
-        if _read(kernels) == before:
+        if read(kernels) == before:
             return path, before
     return path, {}
 
 
-def _read(folder: Path) -> dict[Path, Text]:
+def read(folder: Path) -> dict[Path, Text]:
+    """The ladder files in a folder, and what they include."""
     ladders = [file for suffix in ("cu", "cpp") for file in sorted(folder.glob(f"*.{suffix}"))]
     return texts(ladders, (folder,))
 

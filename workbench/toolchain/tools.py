@@ -23,6 +23,7 @@ PIP_LINE = (
     "pip install 'cuda-toolkit[nvcc,cccl,cudart]==13.0.3' 'nvidia-nvvm==13.0.*' "
     "'nvidia-cuda-crt==13.0.*'"
 )
+DISASSEMBLER_LINE = "pip install 'nvidia-cuda-nvdisasm==13.2.*'"
 
 
 @dataclass(frozen=True)
@@ -166,6 +167,24 @@ def find_toolkit(major: int = SIMULATOR_CUDA) -> Toolkit:
         f"no CUDA {major} compiler (nvcc) was found. Looked at:\n"
         + "\n".join(looked)
         + f"\n{remedy}"
+    )
+
+
+def find_nvdisasm() -> Path:
+    """NVIDIA's disassembler: the toolkit's, one on PATH, or a wheel's; Triton has one, too."""
+    beside = find_toolkit().root / "bin" / "nvdisasm"
+    on_path = shutil.which("nvdisasm")
+    inside = (f"nvidia/cu{SIMULATOR_CUDA}/bin", "triton/backends/nvidia/bin")
+    folders = dict.fromkeys(
+        [sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *sys.path]
+    )
+    wheels = (Path(folder or ".") / part / "nvdisasm" for part in inside for folder in folders)
+    for place in (beside, *([Path(on_path)] if on_path else []), *wheels):
+        if os.access(place, os.X_OK):
+            return place
+    raise BuildError(
+        f"NVIDIA's disassembler nvdisasm was not found: not in {beside.parent}, not on PATH, and "
+        f"not in a wheel. Install it with:\n  {DISASSEMBLER_LINE}"
     )
 
 
