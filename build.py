@@ -39,9 +39,11 @@ import workbench.interrupted  # noqa: F401 first: it is for the imports
 
 # isort: split
 
+import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
+from typing import Any
 
 from simulator.checks import CHECKS, check_names
 from workbench import toolchain
@@ -68,9 +70,9 @@ def inline(
     *,
     target: str | None = None,
     check: str | Sequence[str] | None = None,
-    **load_inline_arguments: object,
+    **load_inline_arguments: Any,
 ) -> ModuleType:
-    """Compile a kernel from a string; a module with a Python function for each of `functions`.
+    """Compile a kernel from a string; a module with a function for each of `functions`.
 
     cuda_source: plain CUDA; `functions` are host functions in it that launch the kernels. They take
         pointers (given tensors), numbers and at most one cudaStream_t (given PyTorch's stream):
@@ -78,15 +80,41 @@ def inline(
             saxpy = inline(source, "saxpy").saxpy   # void saxpy(float* y, const float* x, float a,
             saxpy(y, x, 2.0, y.numel())             #            int n, cudaStream_t stream)
 
+    Besides, saxpy.check(...), saxpy.time(...) and saxpy.explain(...) take the same arguments, run
+    on copies of the tensors, and return what a REPL prints and a notebook shows.
+
     target: "gpu" or "simulator"; None selects the GPU if there is one.
     check: the simulator's checks for every call: "all", or names such as ["racecheck"].
-    load_inline_arguments: those of torch.utils.cpp_extension.load_inline, which this becomes with
-    cpp_sources or if the source includes PyTorch's headers.
+    load_inline_arguments: those of torch.utils.cpp_extension.load_inline: cpp_sources,
+    extra_cuda_cflags, ... A source may include PyTorch's headers, take and return torch::Tensor,
+    and have a PYBIND11_MODULE instead of `functions`.
     Raises BuildError, and the errors listed in workbench/toolchain/inline/.
     """
-    from workbench.toolchain.inline import inline as compiled
+    from workbench import interactive
 
-    return compiled(cuda_source, functions, target=target, check=check, **load_inline_arguments)
+    options = {"target": target, "check": check, **load_inline_arguments}
+    return interactive.inline(cuda_source, functions, **options)
+
+
+def load(
+    name: str,
+    sources: Sequence[str | os.PathLike[str]],
+    functions: str | Sequence[str] | dict[str, str] | None = None,
+    *,
+    target: str | None = None,
+    check: str | Sequence[str] | None = None,
+    **load_arguments: Any,
+) -> ModuleType:
+    """Compile .cu and .cpp files of your own, like torch.utils.cpp_extension.load; a module.
+
+    name: the module's name, and that of its PYBIND11_MODULE, which may be TORCH_EXTENSION_NAME.
+    sources: the files. Those in CUDA are compiled as one, and so are those in C++.
+    functions, target, check, load_arguments: as for `inline`.
+    """
+    from workbench import interactive
+
+    options = {"target": target, "check": check, **load_arguments}
+    return interactive.load(name, sources, functions, **options)
 
 
 def run(words: Sequence[str]) -> int:

@@ -76,7 +76,7 @@ def unit(some: Sequence[Example]) -> str:
 
 def reports(some: Sequence[Example], folder: Path) -> dict[str, str]:
     """The simulator's report on each example, by name; the files are written to a folder."""
-    from workbench.toolchain.inline import write_once
+    from workbench.toolchain.paths import write_once
 
     for e in some:
         write_once(folder / f"{e.name}.cu", e.source)

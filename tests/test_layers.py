@@ -13,7 +13,7 @@ ROOT = REPO / "workbench"
 # Bottom to top.
 LAYERS = (
     *("toolchain", "operators", "harness", "estimate", "explain"),
-    *("listing", "plots", "history", "cli"),
+    *("interactive", "listing", "plots", "history", "cli"),
 )
 FILES = sorted(file for layer in LAYERS for file in (ROOT / layer).rglob("*.py"))
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from workbench.estimate import launched, resources
 from workbench.estimate.gpus import DEFAULT_GPU, GPUS, Gpu
 from workbench.estimate.model import Estimate, estimate
+from workbench.estimate.resources import Source
 from workbench.harness.results import Estimated
 from workbench.operators import builds
 from workbench.toolchain.errors import BuildError
@@ -31,6 +32,7 @@ __all__ = [
     "Estimate",
     "EstimateError",
     "Gpu",
+    "Source",
     "begin",
     "estimate",
     "estimate_launches",
@@ -59,7 +61,7 @@ def prepare(op: str, gpu: Gpu) -> None:
 
 
 def estimate_launches(
-    launches: Sequence[simulator.Launch], sources: Sequence[Path], gpu: Gpu
+    launches: Sequence[simulator.Launch], sources: Sequence[Path | Source], gpu: Gpu
 ) -> Estimate:
     """The estimated time of recorded launches.
 
@@ -129,7 +131,7 @@ def _of(
 
 def _resources_of(
     launches: Sequence[simulator.Launch],
-    sources: Sequence[Path],
+    sources: Sequence[Path | Source],
     gpu: Gpu,
     compiling: Mapping[str, Future[resources.Resources]] | None = None,
 ) -> Mapping[str, resources.Resources]:
@@ -150,7 +152,8 @@ def _resources_of(
         try:
             known |= resources.of_file(source, gpu.arch)
         except BuildError as error:
-            problem = f"{source.name} does not compile for sm_{gpu.arch}: " + str(error)
+            path = source.path if isinstance(source, Source) else source
+            problem = f"{path.name} does not compile for sm_{gpu.arch}: " + str(error)
     missing = sorted(wanted - known.keys())
     if missing:
         raise EstimateError(problem or f"no source file has the kernel {missing[0]}")

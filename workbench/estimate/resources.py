@@ -95,25 +95,46 @@ def _round_up(value: int, unit: int) -> int:
     return -(-value // unit) * unit
 
 
+@dataclass(frozen=True)
+class Source:
+    """A .cu file and what it needs to compile.
+
+    Attributes:
+        path: the file.
+        include_dirs: where its headers are, besides its own folder.
+        flags: further ones for nvcc.
+    """
+
+    path: Path
+    include_dirs: tuple[Path, ...] = ()
+    flags: tuple[str, ...] = ()
+
+    @property
+    def all_flags(self) -> tuple[str, ...]:
+        """The flags, except for those of the architecture."""
+        folders = (f"-I{folder}" for folder in self.include_dirs)
+        return ("-std=c++20", "-lineinfo", *folders, *self.flags)
+
+
 def prepare(source: Path, arch: str) -> None:
     """Start compiling in the background a file that ``of_file`` will need."""
     done: Future[Path] = Future()
-    if _prepared.setdefault((source, arch), done) is done:
-        threading.Thread(target=_finish, args=(done, source, arch), daemon=True).start()
+    if _prepared.setdefault((Source(source), arch), done) is done:
+        threading.Thread(target=_finish, args=(done, Source(source), arch), daemon=True).start()
 
 
-_prepared: dict[tuple[Path, str], Future[Path]] = {}
+_prepared: dict[tuple[Source, str], Future[Path]] = {}
 os.register_at_fork(after_in_child=_prepared.clear)  # whose child lacks the threads
 
 
-def _finish(done: Future[Path], source: Path, arch: str) -> None:
+def _finish(done: Future[Path], source: Source, arch: str) -> None:
     try:
         done.set_result(_of_file(source, arch))
     except BaseException as error:  # whoever requests the file gets it
         done.set_exception(error)
 
 
-def of_file(source: Path, arch: str) -> Mapping[str, Resources]:
+def of_file(source: Path | Source, arch: str) -> Mapping[str, Resources]:
     """The resources of every kernel of a .cu file, by the simulator's name for it.
 
     Args:
@@ -123,6 +144,7 @@ def of_file(source: Path, arch: str) -> Mapping[str, Resources]:
     Raises:
         BuildError: it does not compile for that architecture.
     """
+    source = source if isinstance(source, Source) else Source(source)
     prepared = _prepared.pop((source, arch), None)
     return read(prepared.result() if prepared else _of_file(source, arch), arch)
 
@@ -138,31 +160,33 @@ def read(kept: Path, arch: str) -> Mapping[str, Resources]:
     }
 
 
-def _of_file(source: Path, arch: str) -> Path:
+def _of_file(source: Source, arch: str) -> Path:
     """The folder with the compiler's output for a file; compiles it if missing."""
-    flags = ("-std=c++20", "-lineinfo")
 
     def compile_into(folder: Path) -> str:
         command = [
             str(tools.find_toolkit().nvcc),
-            *flags,
+            *source.all_flags,
             *("-ccbin", str(tools.find_cxx())),
             *("-gencode", f"arch=compute_{arch},code=sm_{arch}"),
-            *("-Xptxas", "-v", "-cubin", "-o", str(folder / CUBIN), str(source)),
+            *("-Xptxas", "-v", "-cubin", "-o", str(folder / CUBIN), str(source.path)),
         ]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace")
         if done.returncode:
-            log = cache_dir() / "estimate" / f"{source.stem}.log"
-            raise build_error(f"{source.name} for sm_{arch}", done.stdout + done.stderr, log, {})
+            log = cache_dir() / "estimate" / f"{source.path.stem}.log"
+            label = f"{source.path.name} for sm_{arch}"
+            raise build_error(label, done.stdout + done.stderr, log, {})
         return done.stdout + done.stderr
 
-    return kept(f"{source.stem[:100]}_{arch}_{_key(source, arch, flags)}", compile_into)
+    return kept(f"{source.path.stem[:100]}_{arch}_{_key(source, arch)}", compile_into)
 
 
-def _key(source: Path, arch: str, flags: tuple[str, ...]) -> str:
+def _key(source: Source, arch: str) -> str:
     toolkit = tools.find_toolkit()
+    flags = source.all_flags
     made_of = repr((VERSION, arch, flags, tools.identity(toolkit.nvcc), tools.environment()))
-    return fingerprints.of_objects({"it": source}, (source.parent, toolkit.include), made_of)["it"]
+    folders = (source.path.parent, *source.include_dirs, toolkit.include)
+    return fingerprints.of_objects({"it": source.path}, folders, made_of)["it"]
 
 
 def kept(name: str, compile_into: Callable[[Path], str]) -> Path:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from pathlib import Path
 
 from simulator import Counters, Launch, LineCounters, Note
 from workbench.estimate import units
@@ -41,6 +42,11 @@ class Kernel:
     def name(self) -> str:
         """The name as the simulator reports it, including template arguments."""
         return self.total.kernel
+
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        """The .cu files that its lines are in."""
+        return tuple(dict.fromkeys(Path(path) for path, _ in self.lines if path.endswith(".cu")))
 
     @property
     def launches(self) -> int:

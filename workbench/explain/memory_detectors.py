@@ -235,7 +235,8 @@ def narrow(s: Subject) -> Iterator[Finding]:
     known = names(s.accesses(lines, shared=False, store=False))
     wide = replace(loads, requests=loads.requests * size / WIDEST)
     title = (
-        f"{listed(known) if known else 'global memory'} is loaded {number(size)} bytes at a time: "
+        f"{listed(known) if known else 'global memory'} "
+        f"{'are' if len(known) > 1 else 'is'} loaded {number(size)} bytes at a time: "
         f"{amount(loads.requests)} requests where {amount(wide.requests)} of 16 bytes would do"
     )
     why = "A 16-byte load costs one issue slot and keeps four times as many bytes in flight."

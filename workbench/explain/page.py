@@ -11,7 +11,7 @@ from workbench.explain.annotate import SourceLine
 from workbench.explain.findings import Finding
 from workbench.explain.kernels import Kernel, Place
 from workbench.explain.metrics import METRICS, Metric, columns
-from workbench.explain.report import Explained, Report
+from workbench.explain.report import Explained, Fact, Report
 from workbench.harness.figures import percent, share
 
 HERE = Path(__file__).parent
@@ -43,7 +43,7 @@ def render(reports: Sequence[Report], made_by: str) -> str:
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
             '<link rel="icon" href="data:,">',
-            f"<title>{_escaped(f'{subject.op}: {names}')}</title>",
+            f"<title>{escaped(f'{subject.op}: {names}')}</title>",
             f"<style>\n{(HERE / 'page.css').read_text()}</style>\n</head>\n<body>",
             _top(subject, reports),
             _tabs(reports),
@@ -54,7 +54,8 @@ def render(reports: Sequence[Report], made_by: str) -> str:
     )
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """A text as HTML."""
     return html.escape(text, quote=True)
 
 
@@ -62,8 +63,8 @@ def _top(subject: Report, reports: Sequence[Report]) -> str:
     shapes = list(dict.fromkeys(f"{report.case} {report.dtype}" for report in reports))
     return (
         '<header class="top">\n<div>\n'
-        f"<h1>{_escaped(subject.op)}: where the time goes</h1>\n"
-        f'<p class="quiet">{_escaped("; ".join(shapes))}, counted on the simulator</p>\n</div>\n'
+        f"<h1>{escaped(subject.op)}: where the time goes</h1>\n"
+        f'<p class="quiet">{escaped("; ".join(shapes))}, counted on the simulator</p>\n</div>\n'
         '<button type="button" class="plain" id="theme" aria-label="Light or dark" hidden>'
         "Dark</button>\n</header>"
     )
@@ -80,26 +81,32 @@ def _tabs(reports: Sequence[Report]) -> str:
         return ""
     buttons = "\n".join(
         f'<button type="button" role="tab" id="t{i}" aria-controls="r{i}">'
-        f"{_escaped(_label(report, reports))}</button>"
+        f"{escaped(_label(report, reports))}</button>"
         for i, report in enumerate(reports)
     )
     return f'<div class="tabs" role="tablist" aria-label="Rungs" hidden>\n{buttons}\n</div>'
 
 
 def _section(report: Report, name: str) -> str:
-    parts = [f'<section id="{name}" aria-label="{_escaped(report.title)}">']
-    parts.append(f"<h2>{_escaped(report.rung)}</h2>")
+    parts = [f'<section id="{name}" aria-label="{escaped(report.title)}">']
+    parts.append(f"<h2>{escaped(report.rung)}</h2>")
     if report.note:
         style = "wrong" if report.wrong else "quiet"
-        parts.append(f'<p class="{style}">{_escaped(report.note)}</p>')
+        parts.append(f'<p class="{style}">{escaped(report.note)}</p>')
     for i, explained in enumerate(report.kernels):
-        parts.append(_kernel(explained, f"{name}k{i}"))
+        parts.append(kernel(explained, f"{name}k{i}"))
     parts.append("</section>")
     return "\n".join(parts)
 
 
-def _kernel(explained: Explained, name: str) -> str:
-    kernel = explained.kernel
+def kernel(explained: Explained, name: str, script: bool = True) -> str:
+    """A kernel: findings, figures and source.
+
+    Args:
+        explained: the kernel.
+        name: what the ids in it begin with.
+        script: whether the page's script is there, which sorts and colours.
+    """
     ids = _line_ids(explained, name)
     texts = {
         (str(region.path), line.number): line.text
@@ -108,28 +115,33 @@ def _kernel(explained: Explained, name: str) -> str:
     }
     findings = "\n".join(_finding(finding, ids, texts) for finding in explained.findings)
     few = " few" if len(explained.findings) < 3 else ""
-    facts = "\n".join(
-        f"<div><dt>{_escaped(fact.name)}</dt><dd><b>{_escaped(fact.value)}</b>"
-        f"<small>{_escaped(fact.note)}</small></dd></div>"
-        for fact in explained.facts
-    )
     return "\n".join(
         (
-            f"<h3>{_escaped(kernel.name)}{_part(explained.part)}</h3>",
+            f"<h3>{escaped(explained.kernel.name)}{_part(explained.part)}</h3>",
             f'<ol class="findings{few}">\n{findings}\n</ol>'
             if findings
             else "<p>Nothing stands out: no work is wasted or repeated.</p>",
-            f'<dl class="facts">\n{facts}\n</dl>',
-            _table(explained, name, ids),
+            facts(explained.facts),
+            _table(explained, name, ids, script),
         )
     )
+
+
+def facts(some: Sequence[Fact]) -> str:
+    """Figures of a kernel."""
+    inner = "\n".join(
+        f"<div><dt>{escaped(fact.name)}</dt><dd><b>{escaped(fact.value)}</b>"
+        f"<small>{escaped(fact.note)}</small></dd></div>"
+        for fact in some
+    )
+    return f'<dl class="facts">\n{inner}\n</dl>'
 
 
 def _part(part: float) -> str:
     """A kernel's share of the rung, if it is not all of it."""
     if part == 1:
         return ""
-    return f' <span class="quiet">{percent(part)} of the rung\'s cycles</span>'
+    return f' <span class="quiet">{percent(part)} of all cycles</span>'
 
 
 def _line_ids(explained: Explained, name: str) -> dict[Place, str]:
@@ -155,11 +167,11 @@ def _finding(finding: Finding, ids: dict[Place, str], texts: dict[Place, str]) -
     return (
         '<li>\n<div class="share">'
         f'<span style="width: {100 * min(finding.gain, 1) * 0.5:.1f}%"></span>'
-        f"<small>{_escaped(finding.kind)}</small></div>\n"
-        f"<h4>{link}{_escaped(finding.title)}</h4>\n"
+        f"<small>{escaped(finding.kind)}</small></div>\n"
+        f"<h4>{link}{escaped(finding.title)}</h4>\n"
         + (f"<pre>{code}</pre>\n" if code else "")
-        + f"<p>{_escaped(finding.why)}</p>\n"
-        f'<p class="fix"><b>What to do:</b> {_escaped(finding.fix)}</p>\n</li>'
+        + f"<p>{escaped(finding.why)}</p>\n"
+        f'<p class="fix"><b>What to do:</b> {escaped(finding.fix)}</p>\n</li>'
     )
 
 
@@ -167,22 +179,23 @@ def _code(text: str) -> str:
     """A source line as HTML, with comments and keywords marked."""
     parts, end = [], 0
     for found in _TOKENS.finditer(text):
-        parts.append(_escaped(text[end : found.start()]))
-        word = _escaped(found[0])
+        parts.append(escaped(text[end : found.start()]))
+        word = escaped(found[0])
         kind = found.lastgroup
         parts.append(word if kind == "text" else f'<span class="{kind}">{word}</span>')
         end = found.end()
-    return "".join(parts) + _escaped(text[end:])
+    return "".join(parts) + escaped(text[end:])
 
 
-def _table(explained: Explained, name: str, ids: dict[Place, str]) -> str:
+def _table(explained: Explained, name: str, ids: dict[Place, str], script: bool) -> str:
     """The source of a kernel, one row per line."""
     kernel = explained.kernel
     metrics = columns(kernel)
     ordered = [m for m in metrics if m.key == FIRST] + [m for m in metrics if m.key != FIRST]
-    heads = [_head("line", "The line number: the source in its own order.", "pin", "ascending")]
+    head = _head if script else _plain_head
+    heads = [head("line", "The line number: the source in its own order.", "pin", "ascending")]
     for i, metric in enumerate(ordered):
-        heads.append(_head(metric.head, metric.title, "pin2" if i == 0 else ""))
+        heads.append(head(metric.head, metric.title, "pin2" if i == 0 else ""))
         if i == 0:
             heads.append('<th scope="col" class="source"><div class="plainhead">source</div></th>')
     most = max((kernel.cost(line) for line in kernel.lines.values()), default=0.0)
@@ -191,7 +204,7 @@ def _table(explained: Explained, name: str, ids: dict[Place, str]) -> str:
         missing = ", which cannot be read" if region.missing else ""
         rows = [
             f'<tr class="file"><th scope="rowgroup" colspan="{len(heads)}">'
-            f"{_escaped(region.file + missing)}</th></tr>"
+            f"{escaped(region.file + missing)}</th></tr>"
         ]
         for line in region.lines:
             heat = share(kernel.cost(line.counters), most) if line.counters else 0.0
@@ -201,10 +214,10 @@ def _table(explained: Explained, name: str, ids: dict[Place, str]) -> str:
             order += 1
         bodies.append("<tbody>\n" + "\n".join(rows) + "\n</tbody>")
     return (
-        f"{_tools(ordered, name)}\n"
+        f"{_tools(ordered, name) if script else ''}\n"
         f'<div class="box" tabindex="0" role="region" aria-label="Source of '
-        f'{_escaped(kernel.name)}">\n<table id="{name}">\n'
-        f"<caption>{_escaped(kernel.name)}: counters of each source line</caption>\n"
+        f'{escaped(kernel.name)}">\n<table id="{name}">\n'
+        f"<caption>{escaped(kernel.name)}: counters of each source line</caption>\n"
         f"<thead><tr>{''.join(heads)}</tr></thead>\n" + "\n".join(bodies) + "\n<tbody></tbody>\n"
         f"</table>\n</div>\n{_terms(ordered)}"
     )
@@ -214,8 +227,13 @@ def _head(text: str, title: str, style: str, sort: str = "") -> str:
     sorted_ = f' aria-sort="{sort}"' if sort else ""
     return (
         f'<th scope="col" class="{style}"{sorted_}><button type="button" '
-        f'title="{_escaped(title)}">{_escaped(text)}</button></th>'
+        f'title="{escaped(title)}">{escaped(text)}</button></th>'
     )
+
+
+def _plain_head(text: str, title: str, style: str, sort: str = "") -> str:
+    inner = f'<div class="plainhead" title="{escaped(title)}">{escaped(text)}</div>'
+    return f'<th scope="col" class="{style}">{inner}</th>'
 
 
 def _row(
@@ -223,7 +241,7 @@ def _row(
 ) -> str:
     style = "line" + (" hottest" if heat > 0.5 else "") + ("" if line.counters else " none")
     cells = list(_cells(line, kernel, metrics))
-    notes = "".join(f'<small class="note">{_escaped(note)}</small>' for note in line.notes)
+    notes = "".join(f'<small class="note">{escaped(note)}</small>' for note in line.notes)
     source = f'<td class="source hot">{_code(line.text.expandtabs(4))}{notes}</td>'
     return (
         f'<tr class="{style}" {attributes} style="--h: {heat:.3f}"><th scope="row" '
@@ -240,13 +258,13 @@ def _cells(line: SourceLine, kernel: Kernel, metrics: Sequence[Metric]) -> Itera
         if value is None:
             yield f"<td{style}></td>"
         else:
-            yield f'<td{style} data-value="{value:.6g}">{_escaped(metric.text(value))}</td>'
+            yield f'<td{style} data-value="{value:.6g}">{escaped(metric.text(value))}</td>'
 
 
 def _tools(metrics: Sequence[Metric], name: str) -> str:
     """The selector for what colours the lines; its values are column positions."""
     options = "".join(
-        f'<option value="{1 if i == 0 else i + 2}">{_escaped(_choice(metric))}</option>'
+        f'<option value="{1 if i == 0 else i + 2}">{escaped(_choice(metric))}</option>'
         for i, metric in enumerate(metrics)
         if metric.heat
     )
@@ -262,7 +280,7 @@ def _choice(metric: Metric) -> str:
 
 def _terms(metrics: Sequence[Metric]) -> str:
     terms = "\n".join(
-        f"<dt>{_escaped(metric.head)}</dt><dd>{_escaped(metric.title)}</dd>"
+        f"<dt>{escaped(metric.head)}</dt><dd>{escaped(metric.title)}</dd>"
         for metric in METRICS
         if metric in metrics
     )
@@ -277,5 +295,5 @@ def _footer(made_by: str) -> str:
         "<footer>\n<p>Counted by the simulator, which executes the instructions (PTX) that the "
         "compiler generated. Counters have the names and definitions of Nsight Compute. "
         "The cost and the order of the findings are rough estimates.</p>\n"
-        f"<p>Made by <code>{_escaped(made_by)}</code></p>\n</footer>"
+        f"<p>Made by <code>{escaped(made_by)}</code></p>\n</footer>"
     )

@@ -12,6 +12,7 @@ from workbench.estimate import (
     GPUS,
     EstimateError,
     Gpu,
+    Source,
     estimate_launches,
     ladder_sources,
     units,
@@ -73,7 +74,10 @@ class Report:
 
 
 def explained(
-    launches: Sequence[Launch], gpu: Gpu | None = None, op: str | None = None
+    launches: Sequence[Launch],
+    gpu: Gpu | None = None,
+    op: str | None = None,
+    source: Source | None = None,
 ) -> tuple[Explained, ...]:
     """Explain recorded launches, kernel by kernel.
 
@@ -84,31 +88,37 @@ def explained(
             default GPU.
         op: the operator of the kernels' ladder, which names their files if all of a kernel's lines
             are in headers.
+        source: the file of the kernels, if it needs more than itself to compile.
     """
+    sources: list[Path | Source] = [] if source is None else [source]
     kernels = by_kernel(launches, gpu or GPUS[DEFAULT_GPU])
     cycles = [kernel.work.cycles for kernel in kernels]
     return tuple(
-        _explained(kernel, share(mine, sum(cycles)), gpu, op)
+        _explained(kernel, share(mine, sum(cycles)), gpu, [*sources, *_files(kernel, op)])
         for kernel, mine in zip(kernels, cycles, strict=True)
     )
 
 
-def _explained(kernel: Kernel, part: float, gpu: Gpu | None, op: str | None) -> Explained:
+def _files(kernel: Kernel, op: str | None) -> list[Path]:
+    return [*kernel.sources, *(ladder_sources(op) if op else ())]
+
+
+def _explained(
+    kernel: Kernel, part: float, gpu: Gpu | None, sources: Sequence[Path | Source]
+) -> Explained:
     files = annotate.sources(kernel)
     facts = _facts(kernel)
     if gpu is not None:
-        facts = [*_estimated(kernel, gpu, op), *facts]
+        facts = [*_estimated(kernel, gpu, sources), *facts]
     return Explained(
         kernel, annotate.regions(kernel, files), find(kernel, files), tuple(facts), part
     )
 
 
-def _estimated(kernel: Kernel, gpu: Gpu, op: str | None) -> list[Fact]:
+def _estimated(kernel: Kernel, gpu: Gpu, sources: Sequence[Path | Source]) -> list[Fact]:
     """Time and occupancy on a GPU; nothing if they cannot be estimated."""
-    own = [Path(path) for path, _ in kernel.lines if path.endswith(".cu")]
-    files = dict.fromkeys([*own, *(ladder_sources(op) if op else ())])
     try:
-        found = estimate_launches(kernel.records, tuple(files), gpu)
+        found = estimate_launches(kernel.records, tuple(dict.fromkeys(sources)), gpu)
     except EstimateError as error:
         return [Fact("estimated time", "-", str(error).splitlines()[0])]
     held = found.occupancy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import textwrap
 from collections.abc import Iterator, Sequence
 from typing import TextIO
@@ -13,7 +14,7 @@ from workbench.explain.annotate import Region, SourceLine
 from workbench.explain.findings import Finding
 from workbench.explain.kernels import Kernel
 from workbench.explain.metrics import Metric, columns
-from workbench.explain.report import Explained, Report
+from workbench.explain.report import Explained, Fact, Report
 from workbench.harness.figures import part, percent
 from workbench.harness.terminal import PLAIN_WIDTH, console
 
@@ -41,9 +42,25 @@ def show(reports: Sequence[Report], file: TextIO | None = None) -> None:
         to.print(Text(f"\n{LEGEND}", style="dim"), soft_wrap=True)
 
 
+def text(title: str, kernels: Sequence[Explained]) -> str:
+    """The plain text of explained kernels of one call."""
+    to = console(io.StringIO())
+    with to.capture() as captured:
+        to.print(Text(title), soft_wrap=True)
+        for explained in kernels:
+            _show_kernel(to, explained)
+        to.print(Text(f"\n{LEGEND}" if kernels else "no kernel was launched"), soft_wrap=True)
+    return captured.get()
+
+
+def fact(one: Fact) -> str:
+    """A figure of a kernel in a line."""
+    return f"  {one.name:<14} {one.value} {one.note}".rstrip()
+
+
 def _show_kernel(to: Console, explained: Explained) -> None:
     kernel = explained.kernel
-    much = "" if explained.part == 1 else f"  {percent(explained.part)} of the rung's cycles"
+    much = "" if explained.part == 1 else f"  {percent(explained.part)} of all cycles"
     to.print(Text(f"\n{kernel.name}", style="bold cyan").append(much, "dim"), soft_wrap=True)
     shown = {metric.key: metric for metric in columns(kernel)}
     metrics = [shown[key] for key in COLUMNS if key in shown]
@@ -59,8 +76,8 @@ def _show_kernel(to: Console, explained: Explained) -> None:
     if not explained.findings:
         to.print("\nnothing stands out: no work is wasted or repeated", soft_wrap=True)
     to.print()
-    for fact in explained.facts:
-        to.print(Text(f"  {fact.name:<14} {fact.value} {fact.note}".rstrip()), soft_wrap=True)
+    for one in explained.facts:
+        to.print(Text(fact(one)), soft_wrap=True)
 
 
 def _diverges(kernel: Kernel) -> bool:

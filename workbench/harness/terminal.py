@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 import simulator
+from workbench.toolchain.printed import in_notebook
 from workbench.toolchain.terminals import can_erase
 
 PLAIN_WIDTH = 100  # columns if the output is not a terminal
@@ -26,7 +27,11 @@ def console(file: TextIO | None = None) -> Console:
     """
     file = file or sys.stdout
     width = None if file.isatty() else PLAIN_WIDTH
-    return Console(file=file, width=width, highlight=False)
+    # A notebook asks for colours that not every output shows, and rich would display each line.
+    plain = False if in_notebook() else None
+    return Console(
+        file=file, width=width, highlight=False, force_jupyter=False, force_terminal=plain
+    )
 
 
 @contextmanager

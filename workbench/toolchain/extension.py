@@ -53,6 +53,7 @@ class Recipe:
     ldflags: tuple[str, ...]
     gencodes: tuple[str, ...]
     toolkit: tools.Toolkit | None  # None: there is no CUDA in the sources
+    kind: str = "so"  # what is kept of a build: the library, or of its only source the object, "o"
 
     @property
     def key(self) -> str:
@@ -98,7 +99,7 @@ class Recipe:
     def published(self, wanted: dict[str, str]) -> Path:
         """The path of the finished library; its name changes with every input."""
         key = fingerprints.digest(sorted(wanted.items()), self.ldflags)
-        return cache_dir() / "lib" / f"{self.name}_{key}.so"
+        return cache_dir() / "lib" / f"{self.name}_{key}.{self.kind}"
 
 
 def default_target() -> str:
@@ -239,8 +240,11 @@ def gpu_gencodes() -> tuple[str, ...]:
     return tuple(f"arch=compute_{n},code=sm_{n}" for n in names)
 
 
-def build_library(recipe: Recipe) -> Path:
-    """The library of `recipe`, built unless it already exists."""
+def build_library(recipe: Recipe, slow: bool = False) -> Path:
+    """The library, or object, of `recipe`, built unless it already exists.
+
+    slow: announce the beginning of the build even where the announcement stays.
+    """
     path = recipe.published(recipe.wanted())
     if present(path):
         touch(path)
@@ -251,7 +255,9 @@ def build_library(recipe: Recipe) -> Path:
             path = recipe.published(wanted)
             if present(path):  # built by the process we waited for
                 return path
-            made = _make(recipe, wanted)
+            made = _make(recipe, wanted, slow)
+            if recipe.kind == "o":
+                made = recipe.folder / next(iter(recipe.objects()))
             if recipe.wanted() == wanted:  # otherwise a source was saved meanwhile: retry
                 publish(made, path)
                 forget_unused()
@@ -272,8 +278,8 @@ def copy_objects(recipe: Recipe, names: Collection[str], folder: Path) -> None:
             publish(recipe.folder / name, folder / name)
 
 
-def _make(recipe: Recipe, wanted: dict[str, str]) -> Path:
-    with announced(recipe.label) as texts:
+def _make(recipe: Recipe, wanted: dict[str, str], slow: bool = False) -> Path:
+    with announced(recipe.label, slow) as texts:
         return _load(recipe, wanted, texts)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,11 +68,27 @@ def writable(folder: Path) -> Path:
 
 
 def shown(path: str | os.PathLike[str]) -> str:
-    """`path` for messages: relative if it is below the current folder."""
-    absolute = os.path.abspath(path)
+    """`path` for messages: relative below the current folder, of sources from strings the name."""
+    absolute = without_cache(os.path.abspath(path))
     try:
         here = os.getcwd()
     except OSError:  # the current folder was deleted
         return absolute
     inside = absolute.startswith(here.rstrip("/") + "/")
     return os.path.relpath(absolute, here) if inside else absolute
+
+
+def without_cache(text: str) -> str:
+    """The text with only the names of the files that hold sources from strings."""
+    return re.sub(rf"{re.escape(str(cache_dir()))}/(?:inline|build)/\w+/(?!build\.log)", "", text)
+
+
+def write_once(path: Path, text: str) -> None:
+    """Write a file of the cache unless it already exists."""
+    try:
+        if path.read_text() == text:
+            return
+    except OSError:
+        pass
+    writable(path.parent)
+    path.write_text(text)

@@ -11,6 +11,7 @@ import re
 import shlex
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
@@ -20,7 +21,7 @@ from .. import fingerprints
 from ..diagnostics import build_error
 from ..errors import BuildError
 from ..extension import Recipe, build_library, default_target, recipe
-from ..paths import cache_dir, writable
+from ..paths import cache_dir, write_once
 from .calls import make_callable
 from .signatures import Launcher, launchers
 
@@ -54,6 +55,28 @@ extern "C" int {symbol}({declared}char* error_, size_t size_) {{
 """
 
 
+@dataclass(frozen=True)
+class Compiled:
+    """What nvcc was given: the attribute ``__compiled__`` of the modules that ``inline`` returns.
+
+    Attributes:
+        source: the file with the kernels.
+        include_dirs: folders of headers, besides the file's own.
+        flags: the user's.
+        text: all that the user wrote.
+    """
+
+    source: Path
+    include_dirs: tuple[Path, ...]
+    flags: tuple[str, ...]
+    text: str
+
+    @property
+    def prints(self) -> bool:
+        """Whether it looks as if something is printed."""
+        return bool(re.search(r"\b(?:f?printf|puts|cout|cerr|clog)\b", self.text))
+
+
 def inline(
     cuda_source: str | None = None,
     functions: str | Sequence[str] | dict[str, str] | None = None,
@@ -71,7 +94,7 @@ def inline(
     check: the simulator's checks for every call, "all" or names such as ["racecheck"]; with it,
     target None selects the simulator.
     load_inline_arguments: those of torch.utils.cpp_extension.load_inline. With cpp_sources, or a
-    source that includes PyTorch's headers, this becomes load_inline, and takes about a minute.
+    source that includes PyTorch's headers, functions take and return what they do there.
     extra_cuda_cflags and extra_include_paths work for either kind of source.
 
     Pass a tensor for each pointer: of the pointer's dtype, contiguous, on the CPU for the simulator
@@ -172,7 +195,10 @@ def _load_plain(
         path = build_library(plan)
     except BuildError as error:
         raise _of_source(folder / file, plan, error) from None
-    return module_of(module_name, path, found, target, checks)
+    module = module_of(module_name, path, found, target, checks)
+    about = Compiled(folder / file, includes[1:], flags, source)
+    module.__compiled__ = about  # type: ignore[attr-defined]
+    return module
 
 
 def _of_source(source: Path, plan: Recipe, error: BuildError) -> BuildError:
@@ -234,14 +260,3 @@ def forbid_arch(flags: Sequence[str], target: str) -> None:
                 f"{flag}: the simulator runs code for compute_90a, and the workbench "
                 "sets that flag itself. Omit it, or use target='gpu'."
             )
-
-
-def write_once(path: Path, text: str) -> None:
-    """Write a generated source unless it already exists."""
-    try:
-        if path.read_text() == text:
-            return
-    except OSError:
-        pass
-    writable(path.parent)
-    path.write_text(text)

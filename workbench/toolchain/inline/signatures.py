@@ -55,11 +55,11 @@ class Launcher:
 
 def launchers(source: str, names: list[str]) -> list[Launcher]:
     """The functions `names` of `source`; ValueError if one is absent or cannot be called."""
-    code = _code_only(source)
+    code = code_only(source)
     return [_launcher(code, name) for name in names]
 
 
-def _code_only(source: str) -> str:
+def code_only(source: str) -> str:
     """`source` with comments, literals and preprocessor lines blanked; offsets are kept."""
     pattern = re.compile(
         r'R"(?P<tag>[^()\\\s]{0,16})\(.*?\)(?P=tag)"'  # raw strings

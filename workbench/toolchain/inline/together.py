@@ -17,8 +17,8 @@ from types import ModuleType
 
 from .. import fingerprints
 from ..extension import build_library, recipe
-from ..paths import cache_dir
-from . import WRAPPER_HEAD, module_of, wrapper, write_once
+from ..paths import cache_dir, write_once
+from . import WRAPPER_HEAD, module_of, wrapper
 from .signatures import Launcher, launchers
 
 _INCLUDE = re.compile(r"^[ \t]*#[ \t]*include\b.*\n", re.M)

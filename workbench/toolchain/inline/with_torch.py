@@ -1,7 +1,9 @@
-"""torch.utils.cpp_extension.load_inline, with the workbench's toolkit, locks and messages.
+"""CUDA and C++ sources with PyTorch's headers, like torch.utils.cpp_extension.load_inline.
 
-On the simulator its functions run under a dispatch mode that registers tensors with the simulator:
-those that are passed, and those that the C++ code creates.
+PyTorch's headers take a C++ compiler several seconds, and nvcc about a minute. So nvcc gets only
+the kernels (halves.py); what the host does is compiled first, to an object that later edits of the
+kernels find in the cache (parts.py). On the simulator the functions run under a dispatch mode that
+registers tensors with it: those that are passed, and those that the C++ code creates.
 """
 
 from __future__ import annotations
@@ -9,33 +11,20 @@ from __future__ import annotations
 import functools
 import importlib.util
 import re
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from .. import fingerprints, tools
-from ..announce import announced
-from ..cache import present, publish
-from ..diagnostics import build_error, warnings
 from ..errors import BuildError
-from ..extension import (
-    Recipe,
-    check_gencodes,
-    cpp_extension,
-    forget_versions,
-    heard,
-    quoted,
-    recipe,
-)
-from ..host_calls import forbid_host_calls_in
-from ..locks import build_lock, compilers
-from ..paths import cache_dir
-from ..toolkit import private_toolkit, shown_to_torch
+from .parts import INCLUDE, Request, build
+from .signatures import code_only
 
 _CUDA_HEADER = re.compile(r'^[ \t]*#[ \t]*include[ \t]*[<"]((?:c10|ATen)/cuda/[^>"]*)', re.M)
+_PLAIN_OPTIONS = {
+    *("extra_cflags", "extra_cuda_cflags", "extra_ldflags", "extra_include_paths"),
+    *("name", "with_cuda", "with_pytorch_error_handling", "no_implicit_headers", "verbose"),
+}
 
 
 def load_inline(
@@ -47,27 +36,60 @@ def load_inline(
 ) -> ModuleType:
     """Like PyTorch's load_inline; `options` are its other arguments. Errors: BuildError.
 
+    Of a CUDA source alone, the functions need not be declared in a C++ source, and it may have a
+    PYBIND11_MODULE of its own.
+
     checks: the simulator's checks for every call; empty for its current settings.
     """
-    from . import forbid_arch
+    from . import Compiled
 
-    cpp = options.pop("cpp_sources", None) or ()
-    cpp = [cpp] if isinstance(cpp, str) else list(cpp)
-    if target == "simulator":
-        _forbid_cuda_headers("\n".join([*cpp, cuda_source]))
-    cuda_flags = tuple(options.pop("extra_cuda_cflags", None) or ())
-    forbid_arch(cuda_flags, target)
-    name = options.pop("name", None) or "inline_extension"
-    if options.pop("build_directory", None):
-        raise TypeError("build_directory: set by the workbench; use WORKBENCH_CACHE")
-    options.pop("with_cuda", None)
-    includes = tuple(Path(p).resolve() for p in options.pop("extra_include_paths", None) or ())
-    plan = recipe(name, f"{name} with PyTorch's headers", target, (), includes, cuda_flags)
-    path = _build(plan, cpp, cuda_source, functions, options)
-    module = _imported(name, path)
+    asked = _request(cuda_source, functions, target, options)
+    path, source = build(asked)
+    module = _imported(asked.name, path)
+    about = Compiled(source, asked.include_dirs, asked.cuda_cflags, f"{asked.cpp}\n{asked.cuda}")
+    module.__compiled__ = about  # type: ignore[attr-defined]
     if target == "simulator":
         _wrap_functions(module, checks)
     return module
+
+
+def _request(cuda: str, functions: Any, target: str, options: dict[str, Any]) -> Request:
+    from . import forbid_arch
+
+    cpp = options.pop("cpp_sources", None) or ()
+    cpp = cpp if isinstance(cpp, str) else "\n".join(cpp)
+    if target == "simulator":
+        _forbid_cuda_headers(f"{cpp}\n{cuda}")
+    if options.pop("build_directory", None):
+        raise TypeError("build_directory: set by the workbench; use WORKBENCH_CACHE")
+    if unknown := sorted(k for k, v in options.items() if v and k not in _PLAIN_OPTIONS):
+        raise TypeError(f"{', '.join(unknown)}: not supported; see docs/python.md")
+    cuda_flags = tuple(options.get("extra_cuda_cflags") or ())
+    forbid_arch(cuda_flags, target)
+    if not isinstance(functions, Mapping):
+        names = [functions] if isinstance(functions, str) else functions or ()
+        functions = {name: name for name in names}
+    for name in functions:
+        if not re.search(rf"\b{re.escape(name)}\b", code_only(f"{cpp}\n{cuda}")):
+            raise ValueError(f"the sources have no function {name}(...)")
+    if not functions and "PYBIND11_MODULE" not in f"{cpp}\n{cuda}":
+        raise ValueError("functions is empty; expected names, or a PYBIND11_MODULE in the source")
+    name = options.get("name") or next(iter(functions), "inline_extension")
+    if not re.fullmatch(r"[A-Za-z_]\w*", name):
+        raise ValueError(f"name is {name!r}; expected letters, digits and underscores")
+    return Request(
+        name,
+        cpp,
+        cuda,
+        functions,
+        target,
+        tuple(options.get("extra_cflags") or ()),
+        cuda_flags,
+        tuple(options.get("extra_ldflags") or ()),
+        tuple(Path(p).resolve() for p in options.get("extra_include_paths") or ()),
+        options.get("with_pytorch_error_handling", True),
+        "" if options.get("no_implicit_headers") else INCLUDE,
+    )
 
 
 def _forbid_cuda_headers(source: str) -> None:
@@ -82,92 +104,16 @@ def _forbid_cuda_headers(source: str) -> None:
         )
 
 
-def _build(plan: Recipe, cpp: list[str], cuda: str, functions: Any, options: dict) -> Path:
-    key = fingerprints.digest(cpp, cuda, functions, sorted(options.items(), key=str), plan.key)
-    headers = [
-        (str(p), fingerprints.content(p))
-        for d in plan.include_dirs
-        for p in sorted(d.rglob("*"))
-        if p.suffix in (".h", ".cuh", ".hpp", ".inl")
-    ]
-    hashed = fingerprints.digest(key, headers)
-    path = cache_dir() / "lib" / f"{plan.name}_{hashed}.so"
-    if present(path):
-        return path
-    folder = cache_dir() / "build" / f"{plan.name}_{fingerprints.digest(plan.key)}"
-    with build_lock(folder, plan.label), announced(plan.label, slow=True) as texts:
-        if not present(path):
-            publish(_load(plan, folder, cpp, cuda, functions, options, hashed, texts), path)
-    return path
-
-
-def _load(
-    plan: Recipe,
-    folder: Path,
-    cpp: list[str],
-    cuda: str,
-    functions: Any,
-    options: dict,
-    hashed: str,
-    texts: list[str],
-) -> Path:
-    torch_extension = cpp_extension()
-    home = private_toolkit(plan.cuda, plan.target)
-    objects = {"main.o": folder / "main.cpp", "cuda.cuda.o": folder / "cuda.cu"}
-    wanted = dict.fromkeys(objects, hashed)
-    manifest = fingerprints.Manifest(folder)
-    manifest.begin(wanted, (f"{plan.name}.so",))
-    forget_versions(torch_extension, plan.name)
-    own = {k: list(options.pop(k, None) or ()) for k in ("extra_cflags", "extra_ldflags")}
-    # Python's symbols stay undefined.
-    link = [f for f in plan.ldflags if f not in ("-shared", "-Wl,-z,defs")]
-    try:
-        with (
-            shown_to_torch(home, tools.find_ninja()),
-            compilers(folder),
-            _visible(options.get("verbose")),
-            heard(torch_extension) as said,
-        ):
-            torch_extension.load_inline(
-                plan.name, cpp, [cuda] if cuda else None, functions=functions,
-                extra_cflags=[*plan.cflags, *own["extra_cflags"]],
-                extra_cuda_cflags=list(plan.cuda_cflags),
-                extra_ldflags=[f"-L{home / 'lib64'}", *map(quoted, link), *own["extra_ldflags"]],
-                extra_include_paths=[str(d) for d in plan.include_dirs],
-                build_directory=str(folder), with_cuda=True, is_python_module=False, **options,
-            )  # fmt: skip
-    except RuntimeError as error:
-        raise build_error(plan.label, str(error), folder / "build.log", objects) from None
-    finally:
-        manifest.finish()
-    if cuda:
-        check_gencodes(folder, plan.gencodes)
-    forbid_host_calls_in(folder, said)
-    texts += warnings("".join(said), folder)
-    return folder / f"{plan.name}.so"
-
-
-@contextmanager
-def _visible(verbose: Any) -> Iterator[None]:
-    """With verbose=True ninja writes to file descriptor 1, which notebooks do not show."""
-    with ExitStack() as stack:
-        try:
-            lost = verbose and sys.stdout.fileno() != 1
-        except (AttributeError, OSError):
-            lost = verbose
-        if lost:
-            from wurlitzer import sys_pipes
-
-            stack.enter_context(sys_pipes())
-        yield
-
-
 def _imported(name: str, path: Path) -> ModuleType:
-    """The module; each version has its own file name, so Python never reuses an old one."""
-    spec = importlib.util.spec_from_file_location(name, path)
+    """The module; each version has a name of its own, by which Python and pybind11 remember it."""
+    spec = importlib.util.spec_from_file_location(f"{path.stem}.{name}", path)
     assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    except ImportError as error:  # a function that is declared, and nowhere defined
+        raise BuildError(f"{name} is built, but cannot be loaded: {error}") from None
+    module.__name__ = name
     return module
 
 
@@ -185,8 +131,9 @@ def _on_simulator(
         from torch.utils._pytree import tree_leaves
 
         from .calls import checking, raise_finding
+        from .tensors import Tensors
 
-        with checking(checks), _Tensors() as tensors:
+        with checking(checks), Tensors() as tensors:
             for i, leaf in enumerate(tree_leaves((arguments, named))):
                 tensors.add(leaf, f"{name} argument {i}", fresh=False)
             try:
@@ -195,57 +142,3 @@ def _on_simulator(
                 raise_finding()  # instead of what the code raised for the failed launch
 
     return call
-
-
-class _Tensors:
-    """Registers tensors with the simulator while active, including newly created ones."""
-
-    def __init__(self) -> None:
-        from torch.utils._python_dispatch import TorchDispatchMode
-
-        owner = self
-
-        class Mode(TorchDispatchMode):
-            def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN202
-                from torch.utils._pytree import tree_leaves
-
-                made = func(*args, **(kwargs or {}))
-                operator = func._schema.name.removeprefix("aten::")
-                for leaf in tree_leaves(made):
-                    owner.add(leaf, operator, fresh=operator.startswith("empty"))
-                return made
-
-        self._mode = Mode()
-        self._known: dict[
-            int, tuple[Any, str]
-        ] = {}  # keeps the tensors, and so their memory, alive
-
-    def add(self, value: Any, name: str, fresh: bool) -> None:
-        """Register the whole storage of `value`, once, if it is a tensor on the CPU."""
-        import torch
-
-        from .calls import register
-
-        if not isinstance(value, torch.Tensor) or value.device.type != "cpu":
-            return
-        storage = value.untyped_storage()
-        pointer = storage.data_ptr()
-        if not pointer or not storage.nbytes() or pointer in self._known:
-            return
-        import simulator
-
-        register(simulator.library(), value, name, 1 if fresh else 2, whole_storage=True)
-        self._known[pointer] = (storage, name)
-
-    def __enter__(self) -> _Tensors:
-        self._mode.__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        import simulator
-
-        from .calls import unregister
-
-        self._mode.__exit__(*error)
-        for pointer, (_, name) in self._known.items():
-            unregister(simulator.library(), pointer, name)
