@@ -144,7 +144,7 @@ static void matmul_coalesced(const MatmulProblem& p, cudaStream_t stream) {
 // TRANS_A, TRANS_B: the matrix's columns are contiguous, not its rows.
 template <int TILE, bool TRANS_A, bool TRANS_B, class T>
 __device__ void multiply_tiles(const Matmul<T>& p) {
-  static_assert(TILE == 16 || TILE == 32, "PAD is free of bank conflicts for these two");
+  static_assert(TILE == 16 || TILE == 32, "TILE is 16 or 32, whose PAD avoids bank conflicts");
   // Lanes walk along memory, so a transposed matrix is stored down the columns of its tile. With
   // the pad those 32 stores, of fp32, hit 32 banks.
   constexpr int PAD = 32 / TILE;

@@ -23,13 +23,12 @@
 //          transposed on the way to shared memory.
 // Next     No faster than wmma, which has the same HMMA and no more loads. But now tiles need not be
 //          matrices with a leading dimension: mma_swizzled.
-constexpr int MMA_BM = 128;  // tunable: 64, 128
-constexpr int MMA_BN = 128;  // tunable: 64, 128
-constexpr int MMA_BK = 128;  // bytes; int8: half of it. tunable: 64, 128
-constexpr int MMA_WM = 64;   // tunable: 32, 64
-constexpr int MMA_WN = 32;   // tunable: 32, 64
-// fp16's sums in fp16: 11 bits. tunable: 0, 1
-constexpr int MMA_HALF_SUMS = 0;
+constexpr int MMA_BM = 128;       // tunable: 64, 128
+constexpr int MMA_BN = 128;       // tunable: 64, 128
+constexpr int MMA_BK = 128;       // bytes; int8: half of it. tunable: 64, 128
+constexpr int MMA_WM = 64;        // tunable: 32, 64
+constexpr int MMA_WN = 32;        // tunable: 32, 64
+constexpr int MMA_HALF_SUMS = 0;  // fp16's sums in fp16: 11 bits. tunable: 0, 1
 
 constexpr int MMA_NUM_THREADS = MMA_BM / MMA_WM * (MMA_BN / MMA_WN) * 32;
 

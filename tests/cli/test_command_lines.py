@@ -44,6 +44,7 @@ FREE: dict[str, tuple[str, ...]] = {
     "--queries": ("", "x", "0", "-1", "4x", "1x2x3", "1.5", DIGITS, LONG, BYTES),
     "--keys": ("", "x", "0", "-1", "4x", "1x2x3", "1.5", DIGITS, LONG, BYTES),
     "--tiles": ("", "4", "0,1", "1,2,3", "x,y", DIGITS, LONG, BYTES),
+    "--sweep": ("", "x", "best", "TILE=", "TILE=a", "TILE=1,,2", "=1", "X=1", DIGITS, LONG, BYTES),
     "--shape": SHAPES,
     "-br": ("x", "1e999", LONG, BYTES),
     "-bc": ("x", "1e999", LONG, BYTES),

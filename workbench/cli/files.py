@@ -49,15 +49,19 @@ class ResultFiles:
 
     def write(self, here: Environment, rows: Sequence[Row]) -> Iterator[str]:
         """Write all rows so far; yields what went wrong."""
-        for flag, path in self.paths.items():
-            text = _TEXTS[flag](here, rows)
-            if path == STDOUT:
-                self._last = text
-                continue
-            try:
-                write_whole(path, text)
-            except OSError as error:
-                yield f"{flag} {path}: {error.strerror}"
+        for flag in self.paths:
+            yield from self.put(flag, _TEXTS[flag](here, rows))
+
+    def put(self, flag: str, text: str) -> Iterator[str]:
+        """Let the file of an option have a text; yields what went wrong."""
+        path = self.paths[flag]
+        if path == STDOUT:
+            self._last = text
+            return
+        try:
+            write_whole(path, text)
+        except OSError as error:
+            yield f"{flag} {path}: {error.strerror}"
 
     @contextmanager
     def alone(self) -> Iterator[None]:

@@ -25,7 +25,6 @@ import torch
 import simulator
 from workbench import estimate, operators
 from workbench.cli import columns, plot
-from workbench.cli.files import ResultFiles
 from workbench.cli.recorded import Results, open_history
 from workbench.cli.request import Request, request
 from workbench.harness import goals, measure, parents
@@ -53,17 +52,16 @@ def main(name: str, arguments: Sequence[str] | None = None) -> int:
 
     def run() -> int:
         asked = request(operators.get(name), arguments)
-        saved = ResultFiles(asked.words)
         with (
-            saved.alone(),
+            asked.saved.alone(),
             simulator.settings(checks=asked.checks) if asked.checks else nullcontext(),
         ):
-            return _run(asked, saved)
+            return _run(asked)
 
     return command.status(run, f"test_{name}.py")
 
 
-def _run(asked: Request, saved: ResultFiles) -> int:
+def _run(asked: Request) -> int:
     device = torch.device(DEVICES[asked.target])
     print(f"target: {asked.target} ({asked.why})")
     if asked.checks:
@@ -76,7 +74,7 @@ def _run(asked: Request, saved: ResultFiles) -> int:
     if asked.target == "gpu":
         roofs = device_roofs(device, smi_number("clocks.max.sm", device))
     sources = builds.texts(asked.operator.name, asked.target)
-    results = Results(history, here, saved, sources, asked.words.note)
+    results = Results(history, here, asked.saved, sources, asked.words.note)
     small = _Small(asked)
     told: set[str] = set()
     estimator = functools.partial(estimate.begin, op=asked.operator.name, gpu=asked.gpu)

@@ -38,6 +38,7 @@ class Request:
     rungs: tuple[builds.Rung, ...]
     gpu: Gpu  # to estimate times for, on the simulator
     words: argparse.Namespace  # the command line
+    saved: files.ResultFiles  # where results go
     view: View | None = None  # shown instead of the table
     checks: tuple[str, ...] = ()  # the simulator's checks; empty: its defaults
     names: tuple[str, ...] = ()  # the rungs that were named; empty: all
@@ -226,7 +227,7 @@ def request(operator: Operator, arguments: Sequence[str] | None) -> Request:
     for case in cases:
         _check_size(operator, case, target)
         _check_layout(operator, case)
-    return Request(
+    made = Request(
         operator,
         target,
         why,
@@ -234,11 +235,15 @@ def request(operator: Operator, arguments: Sequence[str] | None) -> Request:
         rungs,
         gpu,
         asked,
+        files.ResultFiles(asked),
         view,
         checks,
         tuple(names or ()),
         sample,
     )
+    if view:
+        view.check(made)
+    return made
 
 
 def choose_view(asked: argparse.Namespace) -> View | None:

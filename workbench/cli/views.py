@@ -33,6 +33,7 @@ class View:
         keeps: what it supports of the options that save the table: --json, --csv, --plot.
         estimates: whether it shows estimates, for which compilation begins early.
         ordered: whether --order is for it.
+        check: raises UsageError for values that its settings let pass, before anything is printed.
     """
 
     flag: str
@@ -45,6 +46,7 @@ class View:
     keeps: tuple[str, ...] = ()
     estimates: bool = True
     ordered: bool = False
+    check: Callable[[Request], None] = lambda asked: None
 
     @property
     def dest(self) -> str:
@@ -125,6 +127,18 @@ def _sanitize(asked: Request) -> int:
         dtypes=words.dtype or (),
         options=getattr(words, "option", None) or (),
     )
+
+
+def _check_sweep(asked: Request) -> None:
+    from workbench.cli.sweep import command as sweep
+
+    sweep.check(asked)
+
+
+def _sweep(asked: Request) -> int:
+    from workbench.cli.sweep import command as sweep
+
+    return sweep.run(asked)
 
 
 _COUNTED = "kernels are counted there to be explained"
@@ -221,5 +235,19 @@ VIEWS = (
         },
         target="gpu",
         why="--check looks for the same on the simulator",
+    ),
+    View(
+        "--sweep",
+        _sweep,
+        {
+            "nargs": "*",
+            "action": "extend",
+            "metavar": "TUNABLE",
+            "help": "the rungs with other values of all their tunables, or of these, TILE or "
+            "TILE=16,32; best: write the best values into the file",
+        },
+        estimates=False,
+        keeps=("--json", "--plot"),
+        check=_check_sweep,
     ),
 )

@@ -77,16 +77,25 @@ def estimate_launches(
     return _of(_resources_of(launches, sources, gpu), launches, gpu)
 
 
-def begin(launches: Sequence[simulator.Launch], op: str, gpu: Gpu) -> Callable[[], Estimated | str]:
+def begin(
+    launches: Sequence[simulator.Launch], op: str, gpu: Gpu, sources: Sequence[Path] = ()
+) -> Callable[[], Estimated | str]:
     """Start what the estimate of a rung's launches needs; return what completes it.
 
     That is the estimate for a row of results, or why there is none.
+
+    Args:
+        launches: in order.
+        op: the operator.
+        gpu: the GPU.
+        sources: the files of their kernels; by default the operator's, then all others.
     """
     compiling = launched.begin(launches) if gpu.arch == launched.ARCH else {}
 
     def complete() -> Estimated | str:
         try:
-            found = _of(_resources_of(launches, ladder_sources(op), gpu, compiling), launches, gpu)
+            files = sources or ladder_sources(op)
+            found = _of(_resources_of(launches, files, gpu, compiling), launches, gpu)
         except EstimateError as error:
             return f"no estimate for the {gpu.title}: {str(error).splitlines()[0]}"
         held = found.occupancy

@@ -52,9 +52,13 @@ def _short_of_memory(row: Row, error: Exception) -> Row:
     return _not_run(row, f"needs more memory than there is ({verify.first_line(error)})")
 
 
-def _checked(
+def checked(
     operator: Operator, rung: Rung, case: Case, target: str, tried: Mapping[str, Tried]
 ) -> Row:
+    """The row of a rung that was run on a case and compared with the reference.
+
+    One that small cases have shown to be wrong (``tried``) is not run.
+    """
     row = _row(operator, rung.name, case, target, False)
     if rung.name in tried and tried[rung.name].fault:
         return dataclasses.replace(row, note=tried[rung.name].fault)
@@ -144,13 +148,13 @@ def simulate(
     complete: list[Callable[[], Row]] = []  # meanwhile the next rung runs
     for rung in rungs:
         step(f"{rung.name}, {case.text}")
-        checked: list[Row] = []
+        ran: list[Row] = []
 
-        def check(rung: Rung = rung, rows: list[Row] = checked) -> None:
-            rows.append(run(rung) if run else _checked(operator, rung, case, "simulator", tried))
+        def check(rung: Rung = rung, rows: list[Row] = ran) -> None:
+            rows.append(run(rung) if run else checked(operator, rung, case, "simulator", tried))
 
         launches = counters.record(check)
-        row = checked[0]
+        row = ran[0]
         if row.checked:
             row = _with_scratch(_counted(operator, row, case, launches), "simulator")
         notes = dict.fromkeys(str(note) for launch in launches for note in launch.notes if note.odd)
@@ -289,7 +293,7 @@ def timed(
     rows = []
     for rung in rungs:
         step(f"{rung.name}, {case.text}")
-        row = _checked(operator, rung, case, target, tried)
+        row = checked(operator, rung, case, target, tried)
         rows.append(_with_scratch(row, target) if row.checked else row)
     if not any(row.checked for row in rows):
         return rows
@@ -297,14 +301,14 @@ def timed(
     outputs = inputs.place_outputs(operator, case, device)
     views = inputs.views(outputs)
     candidates = [
-        _rung_candidate(operator, row, given, views, case, device) for row in rows if row.checked
+        candidate_of(operator, row, given, views, case, device) for row in rows if row.checked
     ]
     for baseline in operator.baselines:
         if baseline.target == target and baseline.applies(case):
             candidate = _baseline_candidate(operator, baseline, given, views, case, device)
             rows.append(candidate.row)
             candidates += [] if candidate.row.refused else [candidate]
-    found = _time(operator, candidates, outputs, case, device, roofs)
+    found = time_in_turns(operator, candidates, outputs, case, device, roofs)
     rows = [found.get(row.kernel, row) for row in rows]
     if operator.flops or target == "cpu":
         return rows
@@ -333,7 +337,7 @@ def _with_traffic(operator: Operator, row: Row, case: Case) -> Row:
         return dataclasses.replace(row, note=note)
 
 
-def _rung_candidate(
+def candidate_of(
     operator: Operator,
     row: Row,
     given: Tensors,
@@ -341,6 +345,7 @@ def _rung_candidate(
     case: Case,
     device: torch.device,
 ) -> Candidate:
+    """A rung to time on these inputs and outputs, given its row so far."""
     subject = verify.describe(operator.name, row.kernel, row.target, case)
 
     def run() -> None:
@@ -385,7 +390,7 @@ def _compared(row: Row, main: str, comparison: verify.Comparison) -> Row:
     return dataclasses.replace(row, checked=right, share=comparison.share, note=note)
 
 
-def _time(
+def time_in_turns(
     operator: Operator,
     candidates: Sequence[Candidate],
     outputs: Mapping[str, inputs.Placed],
@@ -393,6 +398,7 @@ def _time(
     device: torch.device,
     roofs: Roofs,
 ) -> dict[str, Row]:
+    """Time candidates in turns, then check their outputs again; the rows by their kernels."""
     if not candidates:
         return {}
     runs = {candidate.row.kernel: candidate.run for candidate in candidates}

@@ -127,6 +127,14 @@ def other(target: str, kernels: Path, bindings: Path | None = None) -> Extension
         return _loaded[path]
 
 
+def loaded(target: str, path: Path, kernels: Path) -> Extension:
+    """The build in a library that was made from a folder of kernels, which ``using`` selects."""
+    with _lock, kernels_from(kernels):
+        if path not in _loaded:
+            _loaded[path] = _load(target, path, kernels, {})
+        return _loaded[path]
+
+
 @contextmanager
 def using(build: Extension) -> Iterator[None]:
     """Let a build be the current one of its target, for the whole process, in a block.

@@ -13,7 +13,10 @@ from .paths import cache_dir, shown, writable
 _UNUSED_SECONDS = 14 * 86400
 _NEW_SECONDS = 3600  # somebody may be about to use it
 _MOST_BYTES = 2 << 30
-_KEPT = ("lib/*", "estimate/*", "listing/*", "inline/*", "build/inline_*", "build/program_*")
+_KEPT = (
+    *("lib/*", "estimate/*", "listing/*", "inline/*"),
+    *("build/inline_*", "build/program_*", "build/variants_*"),
+)
 
 
 def publish(made: Path, path: Path) -> None:

@@ -12,7 +12,7 @@ import logging
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -255,8 +255,7 @@ def build_library(recipe: Recipe, slow: bool = False) -> Path:
             path = recipe.published(wanted)
             if present(path):  # built by the process we waited for
                 return path
-            with announced(recipe.label, slow) as texts:
-                made = _load(recipe, wanted, texts)
+            made = _make(recipe, wanted, slow)
             if recipe.kind == "o":
                 made = recipe.folder / next(iter(recipe.objects()))
             if recipe.wanted() == wanted:  # otherwise a source was saved meanwhile: retry
@@ -264,6 +263,24 @@ def build_library(recipe: Recipe, slow: bool = False) -> Path:
                 forget_unused()
                 return path
     raise BuildError(f"the sources of {recipe.label} change faster than they compile")
+
+
+def copy_objects(recipe: Recipe, names: Collection[str], folder: Path) -> None:
+    """Copy objects of a library, made from the sources as they are now, into `folder`.
+
+    Compiles those that the build folder lacks. Raises BuildError.
+    """
+    with build_lock(recipe.folder, recipe.label):
+        wanted = recipe.wanted()
+        if not fingerprints.Manifest(recipe.folder).has({name: wanted[name] for name in names}):
+            _make(recipe, wanted)
+        for name in names:
+            publish(recipe.folder / name, folder / name)
+
+
+def _make(recipe: Recipe, wanted: dict[str, str], slow: bool = False) -> Path:
+    with announced(recipe.label, slow) as texts:
+        return _load(recipe, wanted, texts)
 
 
 def _load(recipe: Recipe, wanted: dict[str, str], texts: list[str]) -> Path:

@@ -70,6 +70,18 @@ def of_objects(
     return made
 
 
+def inputs(source: Path, include_dirs: Sequence[Path]) -> set[Path]:
+    """A source and every local header that it may include, directly or indirectly."""
+    found: set[Path] = set()
+    waiting = [source]
+    while waiting:
+        path = waiting.pop()
+        if path not in found:
+            found.add(path)
+            waiting += _file(path, include_dirs)[1]
+    return found
+
+
 def _file(path: Path, include_dirs: Sequence[Path]) -> tuple[str, tuple[Path, ...]]:
     """The hash of a file, and the files it includes from these folders or its own."""
     try:
@@ -148,6 +160,12 @@ class Manifest:
         self.folder = folder
         self.path = folder / "manifest.json"
         self.running = folder / "running.json"
+
+    def has(self, wanted: Mapping[str, str]) -> bool:
+        """Whether all these objects are there, made from these inputs."""
+        known = _read(self.path)
+        there = all((self.folder / name).exists() for name in wanted)
+        return there and wanted.items() <= known.items()
 
     def begin(self, wanted: dict[str, str], outputs: Iterable[str]) -> None:
         """Delete every object that was not built from its current inputs."""

@@ -86,10 +86,11 @@ def compilers(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        _end_compilers(folder)
+        end_compilers(folder)
 
 
-def _end_compilers(folder: Path) -> None:
+def end_compilers(folder: Path) -> None:
+    """End the compilers that run in `folder`."""
     session = os.getsid(0)
     end = time.monotonic() + _END_SECONDS
     while pids := _working_in(folder):
