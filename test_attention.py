@@ -8,6 +8,7 @@ not support it refuses, which is tested too.
 """
 
 import workbench.installed  # noqa: F401, I001 first: it says what to do if the rest is missing
+import workbench.ahead  # noqa: F401 compiles an edited kernel meanwhile
 
 
 import pytest

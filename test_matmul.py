@@ -7,6 +7,7 @@ Nothing here names a rung: whatever kernels/matmul.cu lists is tested and timed.
 """
 
 import workbench.installed  # noqa: F401, I001 first: it says what to do if the rest is missing
+import workbench.ahead  # noqa: F401 compiles an edited kernel meanwhile
 
 
 import pytest

@@ -8,6 +8,7 @@ timed. A rung must refuse dtypes and options that it does not support.
 """
 
 import workbench.installed  # noqa: F401, I001 first: it says what to do if the rest is missing
+import workbench.ahead  # noqa: F401 compiles an edited kernel meanwhile
 
 
 import pytest

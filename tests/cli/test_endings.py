@@ -184,9 +184,9 @@ def test_ctrl_c_of_a_process_leaves_whole_shapes(tmp_path):
     rows = json.loads(file.read_text())["rows"]
     assert status == 130 and err.splitlines()[-1] == "interrupted"
     assert 0 < len(rows) < 80 and len(rows) % 2 == 0
-    assert [row["shape"] for row in csv.DictReader(out.splitlines())] == [
-        row["shape"] for row in rows
-    ]
+    printed = [row["shape"] for row in csv.DictReader(out.splitlines())]
+    assert printed == [row["shape"] for row in rows][: len(printed)]
+    assert len(rows) - len(printed) in (0, 2)  # the interrupt may come between the two files
 
 
 def test_results_alone_on_standard_output(tmp_path, monkeypatch, capsys):

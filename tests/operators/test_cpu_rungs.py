@@ -11,7 +11,7 @@ import torch
 from workbench import attention, rungs
 from workbench.cli.main import main
 from workbench.operators import builds
-from workbench.toolchain import BuildError, extension
+from workbench.toolchain import BuildError, extension, library
 
 
 def heads(*sizes: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -139,5 +139,5 @@ def test_they_need_neither_cuda_nor_the_simulator(tmp_path, monkeypatch):
     (tmp_path / "kernels" / "seven.cpp").write_text("int seven() { return 7; }\n")
     bindings = tmp_path / "bindings.cpp"
     bindings.write_text('int seven();\nextern "C" int answer() { return seven(); }\n')
-    path = extension.load_extension("cpu", tmp_path / "kernels", bindings)
+    path = library.load_extension("cpu", tmp_path / "kernels", bindings)
     assert ctypes.CDLL(str(path)).answer() == 7

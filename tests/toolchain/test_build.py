@@ -14,7 +14,7 @@ import pytest
 
 from tests.support import REPO, Project, build_folder, finished, python, wait_for, write_in_the_past
 from workbench import toolchain
-from workbench.toolchain import extension, fingerprints, locks
+from workbench.toolchain import fingerprints, library, locks
 
 # Builds hang forever after a killed build.
 
@@ -158,7 +158,7 @@ def test_other_flags_and_environment_give_another_build(new_project: Project, mo
 
 
 def test_edit_during_the_build_is_not_published_under_the_old_name(project: Project, monkeypatch):
-    real = extension._load
+    real = library._load
     calls = []
 
     def edited_meanwhile(recipe, wanted, texts):
@@ -169,7 +169,7 @@ def test_edit_during_the_build_is_not_published_under_the_old_name(project: Proj
         return made
 
     project.edit_bindings("// an edit")
-    monkeypatch.setattr(extension, "_load", edited_meanwhile)
+    monkeypatch.setattr(library, "_load", edited_meanwhile)
     assert project.answer() == 9
     assert len(calls) == 2
 

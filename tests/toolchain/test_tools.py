@@ -15,7 +15,7 @@ import pytest
 
 from tests.support import REPO, Project, build_folder, executable, finished, python
 from workbench import toolchain
-from workbench.toolchain import extension, simulator, toolkit, tools
+from workbench.toolchain import by_torch, cache, extension, simulator, toolkit, tools
 
 # Architecture flags are dropped silently; IndexError without a GPU.
 
@@ -49,10 +49,10 @@ def test_architecture_does_not_depend_on_variables(
 def test_missing_gencode_is_noticed(project: Project, module_cache: Path, tmp_path: Path):
     commands = (build_folder(module_cache) / "build.ninja").read_text()
     (tmp_path / "build.ninja").write_text(commands)
-    extension.check_gencodes(tmp_path, [extension.SIMULATOR_GENCODE])
+    by_torch.check_gencodes(tmp_path, [extension.SIMULATOR_GENCODE])
     (tmp_path / "build.ninja").write_text(commands.replace("compute_90a", "compute_80"))
     with pytest.raises(toolchain.BuildError, match="did not reach nvcc"):
-        extension.check_gencodes(tmp_path, [extension.SIMULATOR_GENCODE])
+        by_torch.check_gencodes(tmp_path, [extension.SIMULATOR_GENCODE])
 
 
 # CUDA_HOME is wrong or None; CUDA versions differ.
@@ -313,7 +313,8 @@ def test_cache_with_a_space_in_its_path(tmp_path: Path, new_project: Project, mo
         new_project.build()
 
 
-def test_libraries_that_nobody_used_for_weeks_are_deleted(project: Project):
+def test_libraries_that_nobody_used_for_weeks_are_deleted(project: Project, monkeypatch):
+    monkeypatch.setattr(cache, "_TIDY_SECONDS", 0)
     first = project.build()
     os.utime(first, (1_000_000_000, 1_000_000_000))
     project.edit_bindings("// used")

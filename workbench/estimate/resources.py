@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workbench.toolchain import fingerprints, tools
-from workbench.toolchain.cache import forget_unused, touch
+from workbench.toolchain.cache import tidy, touch
 from workbench.toolchain.diagnostics import build_error
 from workbench.toolchain.errors import BuildError
 from workbench.toolchain.paths import cache_dir, shown, writable
@@ -214,7 +214,7 @@ def kept(name: str, compile_into: Callable[[Path], str]) -> Path:
                 (made / file).replace(folder / file)
     except OSError as error:
         raise BuildError(f"cannot write to {shown(folder.parent)}: {error.strerror}") from None
-    forget_unused()
+    tidy()
     return folder
 
 

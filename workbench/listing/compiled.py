@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workbench.toolchain import fingerprints, tools, waiting
-from workbench.toolchain.cache import forget_unused, present, publish, touch
+from workbench.toolchain.cache import present, publish, tidy, touch
 from workbench.toolchain.diagnostics import build_error
 from workbench.toolchain.paths import cache_dir, writable
 
@@ -61,7 +61,7 @@ def ptx(source: Path, arch: str) -> str:
         command = (*compiler, f"-arch=compute_{arch}", "-ptx", "-o", str(made), str(source))
         _run(command, f"{source.name} for sm_{arch}")
         publish(made, kept)
-        forget_unused()
+        tidy()
         return made.read_text(errors="replace")
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from workbench.toolchain.extension import load_extension
 from workbench.toolchain.fingerprints import Text, texts
+from workbench.toolchain.library import load_extension
 
 if TYPE_CHECKING:
     from .builds import Rung

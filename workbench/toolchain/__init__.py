@@ -6,7 +6,8 @@ BuildError       what went wrong, as shown to the user; main_guard turns it into
 """
 
 from .errors import BuildError, main_guard
-from .extension import default_target, load_extension
+from .extension import default_target
+from .library import load_extension
 from .paths import REPO, cache_dir, kernels_dir
 from .simulator import SimulatorLibrary, build_simulator, process_simulator
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from .errors import BuildError
 from .paths import cache_dir, shown, writable
 
+_TIDY_SECONDS = 3600
 _UNUSED_SECONDS = 14 * 86400
 _NEW_SECONDS = 3600  # somebody may be about to use it
 _MOST_BYTES = 2 << 30
@@ -62,6 +63,21 @@ def forget_unused() -> None:
             unused = now - used
             if unused > _UNUSED_SECONDS or (kept > _MOST_BYTES and unused > _NEW_SECONDS):
                 _delete(path)
+
+
+def tidy() -> None:
+    """``forget_unused``, but not more than once in an hour: looking at everything takes a while."""
+    mark = cache_dir() / "tidied"
+    try:
+        if time.time() - mark.stat().st_mtime < _TIDY_SECONDS:
+            return
+    except OSError:
+        pass
+    try:
+        mark.touch()
+    except OSError:
+        return  # a read-only cache
+    forget_unused()
 
 
 def _use(path: Path) -> tuple[float, int, Path]:

@@ -1,32 +1,18 @@
-"""Compiling sources into a shared library with torch.utils.cpp_extension.load.
-
-load() alone would hang on the lock of a killed build, keep a failed build failed, miss edited
-headers and bury its errors. Each workaround is explained where it is implemented.
-"""
+"""What a library is built from: sources, flags, tools."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import logging
-import shlex
-import subprocess
 import sys
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import fingerprints, tools, waiting
-from .announce import announced
-from .cache import forget_unused, present, publish, touch
-from .diagnostics import build_error, warnings
+from . import fingerprints, tools
 from .errors import BuildError
-from .host_calls import forbid_host_calls_in
-from .locks import build_lock, compilers
 from .paths import IN_SOURCES, REPO, breaking, cache_dir, kernels_dir
 from .simulator import process_simulator
-from .toolkit import private_toolkit, shown_to_torch
 
 TARGETS = ("gpu", "simulator", "cpu")
 SIMULATOR_GENCODE = "arch=compute_90a,code=compute_90a"
@@ -107,18 +93,6 @@ def default_target() -> str:
     import torch
 
     return "gpu" if torch.cuda.is_available() else "simulator"
-
-
-def load_extension(
-    target: str, kernel_dir: Path | None = None, bindings: Path | None = None
-) -> Path:
-    """Build every ladder file and its operator's binding for `target`; return the library's path.
-
-    Nothing is loaded. The same inputs always give the same path, immediately if it exists; its name
-    contains their hash, so that two versions can be loaded into one process. Load it with
-    ctypes.CDLL (RTLD_LOCAL). Errors: BuildError, whose text is meant for the user.
-    """
-    return build_library(extension_recipe(target, kernel_dir, bindings))
 
 
 def extension_recipe(
@@ -238,153 +212,3 @@ def gpu_gencodes() -> tuple[str, ...]:
     kinds = {torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())}
     names = [f"{major}{minor}{'a' if major >= 9 else ''}" for major, minor in sorted(kinds)]
     return tuple(f"arch=compute_{n},code=sm_{n}" for n in names)
-
-
-def build_library(recipe: Recipe, slow: bool = False) -> Path:
-    """The library, or object, of `recipe`, built unless it already exists.
-
-    slow: announce the beginning of the build even where the announcement stays.
-    """
-    path = recipe.published(recipe.wanted())
-    if present(path):
-        touch(path)
-        return path
-    with build_lock(recipe.folder, recipe.label):
-        for _ in range(3):
-            wanted = recipe.wanted()
-            path = recipe.published(wanted)
-            if present(path):  # built by the process we waited for
-                return path
-            made = _make(recipe, wanted, slow)
-            if recipe.kind == "o":
-                made = recipe.folder / next(iter(recipe.objects()))
-            if recipe.wanted() == wanted:  # otherwise a source was saved meanwhile: retry
-                publish(made, path)
-                forget_unused()
-                return path
-    raise BuildError(f"the sources of {recipe.label} change faster than they compile")
-
-
-def copy_objects(recipe: Recipe, names: Collection[str], folder: Path) -> None:
-    """Copy objects of a library, made from the sources as they are now, into `folder`.
-
-    Compiles those that the build folder lacks. Raises BuildError.
-    """
-    with build_lock(recipe.folder, recipe.label):
-        wanted = recipe.wanted()
-        if not fingerprints.Manifest(recipe.folder).has({name: wanted[name] for name in names}):
-            _make(recipe, wanted)
-        for name in names:
-            publish(recipe.folder / name, folder / name)
-
-
-def _make(recipe: Recipe, wanted: dict[str, str], slow: bool = False) -> Path:
-    with announced(recipe.label, slow) as texts:
-        return _load(recipe, wanted, texts)
-
-
-def _load(recipe: Recipe, wanted: dict[str, str], texts: list[str]) -> Path:
-    """Call torch's load() once, in its folder, under our lock; return the library.
-
-    texts: the compiler's warnings are appended.
-    """
-    folder = recipe.folder  # before CXX is changed, on which it depends
-    ninja = tools.find_ninja()
-    torch_extension = cpp_extension()
-    home = private_toolkit(recipe.toolkit, recipe.target) if recipe.toolkit else None
-    manifest = fingerprints.Manifest(folder)
-    manifest.begin(wanted, (recipe.name,))
-    forget_versions(torch_extension, recipe.name)
-    try:
-        with (
-            shown_to_torch(home, ninja),
-            compilers(folder),
-            heard(torch_extension) as said,
-        ):
-            # is_standalone: build and return, do not load. (A "stand-alone program" linked with
-            # -shared is a library.) What gets loaded is the copy with the hash in its name.
-            made = torch_extension.load(
-                recipe.name,
-                [str(s) for s in recipe.sources],
-                extra_cflags=list(recipe.cflags),
-                extra_cuda_cflags=list(recipe.cuda_cflags),
-                extra_ldflags=[
-                    *([f"-L{home / 'lib64'}"] if home else []),
-                    *map(quoted, recipe.ldflags),
-                ],
-                extra_include_paths=[str(d) for d in recipe.include_dirs],
-                build_directory=str(folder),
-                with_cuda=home is not None,
-                is_python_module=False,
-                is_standalone=True,
-            )
-    except RuntimeError as error:
-        log = folder / "build.log"
-        raise build_error(recipe.label, str(error), log, recipe.objects()) from None
-    finally:
-        manifest.finish()
-    check_gencodes(folder, recipe.gencodes)
-    forbid_host_calls_in(folder, said)
-    texts += warnings("".join(said), folder)
-    return Path(made)
-
-
-def check_gencodes(folder: Path, gencodes: Sequence[str]) -> None:
-    """Verify that the architecture reached nvcc: PyTorch easily drops its own -gencode flags."""
-    commands = (folder / "build.ninja").read_text()
-    for gencode in gencodes:
-        if f"-gencode {gencode}" not in commands:
-            raise BuildError(
-                f"the flag -gencode {gencode} did not reach nvcc; see {folder / 'build.ninja'}"
-            )
-
-
-def cpp_extension():  # noqa: ANN202, a module
-    """torch.utils.cpp_extension, without its warning that there is no GPU."""
-    logger = logging.getLogger("torch.utils.cpp_extension")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        from torch.utils import cpp_extension
-    finally:
-        logger.setLevel(level)
-    return cpp_extension
-
-
-@contextmanager
-def heard(module) -> Iterator[list[str]]:  # noqa: ANN001
-    """What the commands say that torch.utils.cpp_extension runs: it drops that of a success."""
-    said: list[str] = []
-
-    class Listening:
-        def __getattr__(self, name: str) -> object:
-            return getattr(subprocess, name)
-
-        def run(self, *arguments, **named):  # noqa: ANN002, ANN003, ANN202
-            if named.get("stdout") != subprocess.PIPE or named.get("stderr") != subprocess.STDOUT:
-                return subprocess.run(*arguments, **named)
-            done = waiting.run(*arguments, **named)
-            said.append(done.stdout.decode(errors="replace"))
-            return done
-
-    module.subprocess = Listening()
-    try:
-        yield said
-    finally:
-        module.subprocess = subprocess
-
-
-def forget_versions(module, name: str) -> None:  # noqa: ANN001
-    """Make load() run ninja every time.
-
-    It remembers in this process what it built under a name: an edit then makes it build name_v1,
-    and a failed build is never retried. The memory is private to PyTorch: if a later version has
-    none, there is nothing to forget.
-    """
-    versioner = getattr(module, "JIT_EXTENSION_VERSIONER", None)
-    getattr(versioner, "entries", {}).pop(name, None)
-
-
-def quoted(flag: str) -> str:
-    """A flag for a ninja file, escaped for the shell and for ninja."""
-    return shlex.quote(flag).replace("$", "$$")

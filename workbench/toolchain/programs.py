@@ -18,7 +18,7 @@ from pathlib import Path
 
 from . import fingerprints, tools
 from .announce import announced
-from .cache import forget_unused, present, publish, touch
+from .cache import present, publish, tidy, touch
 from .diagnostics import build_error, warnings
 from .errors import BuildError, UsageError
 from .extension import SIMULATOR_GENCODE, gpu_cuda_major, gpu_gencodes, simulator_ldflags
@@ -183,7 +183,7 @@ def build_program(program: Program) -> Path:
                 texts += _build(plan, wanted)
             if plan.wanted() == wanted:
                 publish(plan.folder / "program", path)
-                forget_unused()
+                tidy()
                 return path
     raise BuildError(f"the sources of {plan.label} change faster than they compile")
 

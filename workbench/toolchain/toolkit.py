@@ -85,6 +85,26 @@ def shown_to_torch(folder: Path | None, ninja: Path) -> Iterator[None]:
     """
     from torch.utils import cpp_extension
 
+    changes = _changes(ninja)
+    before = {name: os.environ.get(name) for name in changes}
+    home = cpp_extension.CUDA_HOME
+    try:
+        cpp_extension.CUDA_HOME = str(folder) if folder else None
+        _set_environment(changes)
+        yield
+    finally:
+        cpp_extension.CUDA_HOME = home
+        _set_environment(before)
+
+
+def environment_of_builds(ninja: Path) -> dict[str, str]:
+    """The environment in which the compilers of a build run."""
+    changed = {**os.environ, **_changes(ninja)}
+    return {name: value for name, value in changed.items() if value is not None}
+
+
+def _changes(ninja: Path) -> dict[str, str | None]:
+    """What a build changes in the environment; None removes a variable."""
     changes: dict[str, str | None] = {name: None for name in IGNORED_VARIABLES}
     if "CXX" in os.environ:  # which PyTorch takes for one word
         changes["CXX"] = str(tools.find_cxx()) if os.environ["CXX"].strip() else None
@@ -97,15 +117,7 @@ def shown_to_torch(folder: Path | None, ninja: Path) -> Iterator[None]:
         if unseen := [v for v in tools.environment() if v.startswith("NVCC_")]:
             own = os.environ.get("CCACHE_NAMESPACE", "")
             changes["CCACHE_NAMESPACE"] = own + fingerprints.digest(unseen)  # nvcc's own variables
-    before = {name: os.environ.get(name) for name in changes}
-    home = cpp_extension.CUDA_HOME
-    try:
-        cpp_extension.CUDA_HOME = str(folder) if folder else None
-        _set_environment(changes)
-        yield
-    finally:
-        cpp_extension.CUDA_HOME = home
-        _set_environment(before)
+    return changes
 
 
 def _set_environment(values: dict[str, str | None]) -> None:

@@ -16,14 +16,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from . import fingerprints, tools, waiting
-from .cache import forget_unused, present, publish, touch
+from .cache import present, publish, tidy, touch
 from .diagnostics import build_error
 from .errors import BuildError
-from .extension import Recipe, build_library, copy_objects, extension_recipe
+from .extension import Recipe, extension_recipe
 from .host_calls import forbid_host_calls_in
+from .library import build_library, copy_objects
 from .locks import build_lock, compilers, end_compilers
 from .paths import cache_dir, kernels_dir, shown, writable
-from .toolkit import private_toolkit, shown_to_torch
+from .toolkit import environment_of_builds
 
 Edits = Mapping[str, bytes]  # a file's name and its new content
 
@@ -90,7 +91,7 @@ class Variants:
             if not all(future.done() for future in futures):  # after Ctrl-C
                 for edits in every:
                     end_compilers(self._folder(edits))
-        forget_unused()
+        tidy()
 
     def _folder(self, edits: Edits) -> Path:
         return self.folder / fingerprints.digest(sorted(edits.items()))
@@ -186,9 +187,7 @@ def of(target: str, files: Mapping[str, bytes], bindings: Path | None = None) ->
                 raise BuildError(f"{shown(path)} has changed since this was started; start again")
         rules, _, _ = (whole.folder / "build.ninja").read_text().partition("\nbuild ")
         _write(folder / "complete", rules.encode())
-    home = private_toolkit(whole.toolkit, target) if whole.toolkit else None
-    with shown_to_torch(home, tools.find_ninja()):
-        environment = dict(os.environ)
+    environment = environment_of_builds(tools.find_ninja())
     return Variants(recipe, folder, (folder / "complete").read_text(), environment)
 
 

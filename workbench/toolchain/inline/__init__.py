@@ -20,7 +20,8 @@ from simulator.checks import check_names
 from .. import fingerprints
 from ..diagnostics import build_error
 from ..errors import BuildError
-from ..extension import Recipe, build_library, default_target, recipe
+from ..extension import Recipe, default_target, recipe
+from ..library import build_library
 from ..paths import cache_dir, write_once
 from .calls import make_callable
 from .signatures import Launcher, launchers

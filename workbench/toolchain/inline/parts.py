@@ -12,7 +12,8 @@ from pathlib import Path
 from .. import fingerprints
 from ..cache import present
 from ..errors import BuildError
-from ..extension import Recipe, build_library, recipe
+from ..extension import Recipe, recipe
+from ..library import build_library
 from ..paths import cache_dir, write_once
 from .halves import PUSH, Halves, halves, instances
 from .signatures import code_only

@@ -16,7 +16,8 @@ from pathlib import Path
 from types import ModuleType
 
 from .. import fingerprints
-from ..extension import build_library, recipe
+from ..extension import recipe
+from ..library import build_library
 from ..paths import cache_dir, write_once
 from . import WRAPPER_HEAD, module_of, wrapper
 from .signatures import Launcher, launchers
