@@ -142,9 +142,9 @@ def _compiler(file: Path) -> float:
 
 
 def inside(text: str, i: int) -> str:
-    """An edit of a kernel's body."""
-    factor = 1 + (i % 1000 + 1) * 2.0**-23  # the kernel is a new one, and stays right
-    return text.replace(LINE, f"acc += {factor:.9f}f * A_smem[ty][k] * B_smem[k][tx];")
+    """An edit of a kernel's body: one more instruction, another one for each i."""
+    mark = f'unsigned mark; asm volatile("mov.u32 %0, {i};" : "=r"(mark));'
+    return text.replace(LINE, f"{{ {mark} {LINE} }}")
 
 
 def host(text: str, i: int) -> str:
