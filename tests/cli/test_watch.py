@@ -21,7 +21,8 @@ from workbench.operators import builds
 from workbench.operators.transpose import transpose
 
 STORE = "tile.y[n * p.ldy + m] = tile_smem[threadIdx.x][i ^ threadIdx.x];"
-ARGUMENTS = ("--watch", "--target", "simulator", "--shape", "M=256,N=512", "--sample", "4")
+ARGUMENTS = ("--watch", "--target", "simulator")
+SAMPLED = ("--shape", "M=256,N=512", "--sample", "4")
 Edit = Callable[[], None]
 
 
@@ -45,7 +46,8 @@ def watching(
 
         monkeypatch.setattr(watch, "saves", saves)
         monkeypatch.setattr(recorded, "cache_dir", lambda: tmp_path)
-        status = main("transpose", [*ARGUMENTS, *more])
+        sampled = () if "--check" in more else SAMPLED
+        status = main("transpose", [*ARGUMENTS, *sampled, *more])
         return status, [*printed, capsys.readouterr().out]
 
     return run
@@ -135,6 +137,29 @@ def test_rungs_with_the_same_instructions_are_not_measured(watching, transpose_k
     assert status == 0
 
 
+def test_races_are_found_after_every_save(watching, transpose_kernels):
+    file = transpose_kernels / "transpose.cu"
+    barrier = "  __syncthreads();  // the tile is complete\n"
+    status, (first, block, end) = watching(
+        [edit(file, (barrier, ""))], "--kernel", "tiled", "--check", "--shape", "M=64,N=64"
+    )
+    assert "tiled: right" in first
+    assert re.search(r"(race|init)check: read of \d bytes? in shared memory 'tile_smem'", block)
+    assert status == 1
+
+
+def test_a_rung_that_is_no_longer_there(watching, transpose_kernels):
+    """It may come back with the next save."""
+    file = transpose_kernels / "transpose.cu"
+    line = '{"swizzled", transpose_swizzled, ALL},'
+    taken = edit(file, (line, ""))
+    back = edit(file, ('{"padded",', f'{line}\n    {{"padded",'))
+    status, (_, gone, there, end) = watching([taken, back], "--kernel", "swizzled")
+    assert "error: --kernel swizzled: transpose has naive, tiled, padded, vectorized" in gone
+    assert "swizzled: right; time as before" in there
+    assert status == 0
+
+
 def test_a_new_rung_appears(watching, transpose_kernels):
     file = transpose_kernels / "transpose.cu"
     line = '{"swizzled", transpose_swizzled, ALL},'
@@ -162,7 +187,7 @@ class Child:
     def __init__(self, kernels: Path, *arguments: str) -> None:
         environment = os.environ | {"WORKBENCH_KERNELS": str(kernels)}
         self.process = subprocess.Popen(
-            [sys.executable, "test_transpose.py", *ARGUMENTS, *arguments],
+            [sys.executable, "test_transpose.py", *ARGUMENTS, *SAMPLED, *arguments],
             cwd=REPO,
             env=environment,
             stdout=subprocess.PIPE,

@@ -268,7 +268,7 @@ def choose_view(asked: argparse.Namespace) -> View | None:
         raise UsageError(f"--note is kept with the table, which {first.flag} does not produce")
     if first.names and asked.kernel:
         raise UsageError(f"{first.flag} names the rungs itself: omit --kernel")
-    if asked.check is not None:
+    if asked.check is not None and not first.checks:
         raise UsageError(f"{first.flag} runs without checks: omit --check")
     return first
 

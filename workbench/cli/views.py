@@ -30,7 +30,8 @@ class View:
         target: where it runs, whatever there is; "" for the target that the script chooses.
         why: the reason for that target, which the script prints; of "gpu", what to do without one.
         few: cases to run if no --shape is given; None for all of the default ones.
-        keeps: what it supports of the options that save the table: --json, --csv, --plot.
+        keeps: what it supports of the options that save the table: --json, --csv, --plot, --note.
+        checks: whether it runs with --check.
         estimates: whether it shows estimates, for which compilation begins early.
         ordered: whether --order is for it.
         check: raises UsageError for values that its settings let pass, before anything is printed.
@@ -44,6 +45,7 @@ class View:
     why: str = ""
     few: int | None = None
     keeps: tuple[str, ...] = ()
+    checks: bool = False
     estimates: bool = True
     ordered: bool = False
     check: Callable[[Request], None] = lambda asked: None
@@ -151,6 +153,7 @@ VIEWS = (
         _watch,
         {"action": "store_true", "help": "check and measure again after every save, until Ctrl-C"},
         keeps=("--note",),
+        checks=True,
     ),
     View(
         "--against",

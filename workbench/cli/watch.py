@@ -28,7 +28,7 @@ from workbench.operators.builds import Rung
 from workbench.operators.live import Live, Refreshed
 from workbench.operators.operator import DEVICES, Case
 from workbench.toolchain import REPO, BuildError, command, kernels_dir
-from workbench.toolchain.errors import Failure
+from workbench.toolchain.errors import Failure, UsageError
 from workbench.toolchain.paths import shown
 
 SOURCES = (".cu", ".cuh", ".cpp", ".h")
@@ -133,10 +133,14 @@ class Watch:
         self._head(_what(refreshed, time.monotonic() - started))
         try:
             self._measure(refreshed.kernels)
+        except UsageError as error:  # a rung that was named is no longer in the table
+            print(f"error: {error}")
+            self.broken = True
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            print(f"error: not enough memory ({first_line(error)})", file=sys.stderr)
+            print(f"error: not enough memory ({first_line(error)})")
+            self.failed = True
         print(f"{time.monotonic() - started:.2f} s from save to verdict")
         self.live.prepare(self._sources())
 

@@ -16,6 +16,7 @@ from .errors import BuildError
 from .extension import Recipe, extension_recipe
 from .host_calls import forbid_host_calls_in
 from .locks import build_lock, compilers, end_compilers
+from .simulator import find_simulator
 
 
 def load_extension(
@@ -85,6 +86,8 @@ class _Ahead:
     def run(self) -> None:
         """Build, if there is something to build and the rules are there."""
         try:
+            if self.target == "simulator" and not find_simulator()[1]:
+                return  # its build takes longer than the import, and says that it begins
             self.recipe = extension_recipe(self.target)
             self.path = self.recipe.published(self.recipe.wanted())
             if not present(self.path) and Rules(self.recipe).are_there():
