@@ -1,6 +1,7 @@
 """--watch: what is printed after a save, whatever the save does."""
 
 import contextlib
+import errno
 import os
 import re
 import signal
@@ -19,6 +20,7 @@ from workbench.cli.main import main
 from workbench.history import History, reading
 from workbench.operators import builds
 from workbench.operators.transpose import transpose
+from workbench.toolchain import ptx_text
 
 STORE = "tile.y[n * p.ldy + m] = tile_smem[threadIdx.x][i ^ threadIdx.x];"
 ARGUMENTS = ("--watch", "--target", "simulator")
@@ -160,6 +162,48 @@ def test_a_rung_that_is_no_longer_there(watching, transpose_kernels):
     assert status == 0
 
 
+def test_a_full_disk_is_told_and_the_next_save_tried(watching, transpose_kernels, monkeypatch):
+    file = transpose_kernels / "transpose.cu"
+    real = ptx_text.compiled
+
+    def full(*words):
+        raise OSError(errno.ENOSPC, "No space left on device", "/tmp/x")
+
+    def first() -> None:
+        edit(file, (STORE, f"{STORE}  __syncwarp();"))()
+        monkeypatch.setattr(ptx_text, "compiled", full)
+
+    def second() -> None:
+        os.utime(file)
+        monkeypatch.setattr(ptx_text, "compiled", real)
+
+    status, (_, block, again, end) = watching([first, second], "--kernel", "swizzled")
+    assert "not compiled: /tmp/x: No space left on device" in block
+    assert "swizzled: right" in again
+    assert status == 0
+
+
+def test_a_file_saved_while_it_compiles(watching, transpose_kernels, monkeypatch):
+    """The verdict is on what was saved last, as is the row in the history."""
+    file = transpose_kernels / "transpose.cu"
+    real, calls = ptx_text.compiled, []
+
+    def meanwhile(*words):
+        made = real(*words)
+        if not calls:
+            edit(file, ("threadIdx.x ^ i] =", "threadIdx.x] ="))()
+            edit(file, (STORE, STORE.replace("i ^ threadIdx.x", "i")))()
+        calls.append(words)
+        return made
+
+    monkeypatch.setattr(ptx_text, "compiled", meanwhile)
+    edits = [edit(file, ("  __syncthreads();  // the tile is complete", "  __syncthreads();"))]
+    status, (_, block, end) = watching(edits, "--kernel", "swizzled")
+    assert len(calls) == 2
+    assert "shared load wavefronts 4.10 k -> 131 k (x32)" in block
+    assert status == 0
+
+
 def test_a_new_rung_appears(watching, transpose_kernels):
     file = transpose_kernels / "transpose.cu"
     line = '{"swizzled", transpose_swizzled, ALL},'
@@ -215,6 +259,29 @@ class Child:
         status = self.process.wait(60)
         self.read()
         return status
+
+
+@pytest.mark.full
+def test_a_kill_at_any_moment_costs_nothing(transpose_kernels):
+    file = transpose_kernels / "transpose.cu"
+    text = file.read_text()
+    for i in range(6):
+        child = Child(transpose_kernels, "--kernel", "swizzled")
+        try:
+            child.until("limit")
+            file.write_text(text.replace(STORE, f"{STORE}\n    __syncwarp();  // {i}"))
+            time.sleep(0.15 * i)
+        finally:
+            child.process.kill()
+            child.process.wait()
+    child = Child(transpose_kernels, "--kernel", "swizzled")
+    try:
+        assert "swizzled: right" in child.until("limit")
+        file.write_text(text)
+        assert "swizzled: right" in child.until("from save to verdict")
+        assert child.end() == 0
+    finally:
+        child.process.kill()
 
 
 def test_two_watchers_and_an_editor_that_saves_by_renaming(transpose_kernels):

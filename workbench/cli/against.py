@@ -6,7 +6,6 @@ On a GPU, or the CPU, both are timed in turns in one process.
 
 from __future__ import annotations
 
-import shutil
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,7 +29,7 @@ from workbench.operators.operator import DEVICES, Case
 from workbench.toolchain import fingerprints, kernels_dir
 from workbench.toolchain.device_code import NotAlone
 from workbench.toolchain.paths import kernels_from, shown
-from workbench.toolchain.revisions import Revision
+from workbench.toolchain.revisions import Revision, copied
 
 SHOWN = 6  # places in the source
 COUNTERS_SHOWN = 3  # of each
@@ -124,12 +123,7 @@ def _build(asked: Request, then: Revision) -> Extension:
         with kernels_from(then.kernels):
             wanted = [file for op in (name, *others) for file in builds.sources(op, asked.target)]
         wanted += [*then.kernels.glob("*.h"), *then.kernels.glob("*.cuh")]
-        scratch = folder.with_name(f"{folder.name}.{id(then)}")
-        scratch.mkdir(parents=True, exist_ok=True)
-        for file in wanted:
-            if file.exists():
-                shutil.copy2(file, scratch / file.name)
-        scratch.replace(folder)
+        copied(wanted, folder)
     return builds.other(asked.target, folder, then.bindings)
 
 

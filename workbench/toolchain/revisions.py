@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import shutil
 import subprocess
 import tarfile
 import tempfile
 from argparse import ArgumentTypeError
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,6 +74,29 @@ def revision(name: str) -> Revision:
     return Revision(name, commit, subject, kept / inside, bindings if bindings.exists() else None)
 
 
+def copied(files: Sequence[Path], folder: Path) -> None:
+    """Copy those of the files that exist into a new folder, as a whole. Raises BuildError."""
+    try:
+        with tempfile.TemporaryDirectory(dir=writable(folder.parent)) as scratch:
+            made = Path(scratch) / "files"
+            made.mkdir()
+            for file in files:
+                if file.exists():
+                    shutil.copy2(file, made)
+            _appear(made, folder)
+    except OSError as error:
+        raise BuildError(f"cannot write to {shown(folder.parent)}: {error.strerror}") from None
+
+
+def _appear(made: Path, folder: Path) -> None:
+    """Move a folder to its place, unless another process was faster."""
+    try:
+        made.rename(folder)
+    except OSError:
+        if not folder.exists():
+            raise
+
+
 def _export(top: Path, commit: str, wanted: list[str], kept: Path, name: str) -> None:
     there = [path for path in wanted if _has(top, commit, path)]
     if wanted[0] not in there:
@@ -92,9 +117,7 @@ def _export(top: Path, commit: str, wanted: list[str], kept: Path, name: str) ->
             for path in Path(scratch).iterdir():
                 if path != made:
                     path.rename(made / path.name)
-            made.rename(kept)
-    except FileExistsError:
-        return  # another process was faster
+            _appear(made, kept)
     except OSError as error:
         raise BuildError(f"cannot write to {shown(kept.parent)}: {error.strerror}") from None
 
