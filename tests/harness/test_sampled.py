@@ -100,9 +100,12 @@ def test_every_rung_takes_a_small_case():
     for operator in (MATMUL, SOFTMAX, attention.OPERATOR):
         for rung in rungs(operator.name):
             for dtype in rung.dtypes:
-                cases = operator.edge_cases(dtype) + operator.small_cases(dtype)
-                tried = measure.try_rungs(operator, [rung], cases, "simulator")
-                assert tried[rung.name].share is not None, (rung.name, dtype)
+                cases = operator.small_cases(dtype) + operator.edge_cases(dtype)
+                assert any(took(operator, rung, case) for case in cases), (rung.name, dtype)
+
+
+def took(operator, rung, case) -> bool:
+    return measure.try_rungs(operator, [rung], [case], "simulator")[rung.name].share is not None
 
 
 def test_steps_are_told():

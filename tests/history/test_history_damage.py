@@ -148,11 +148,11 @@ for i in itertools.count():
 """
 
 
-def test_a_process_that_is_killed_leaves_a_good_file(path):
+def test_a_process_that_is_killed_leaves_a_good_file(path, request):
     """What it had recorded is there, rows of one call all or none; nobody waits for it."""
     delays = random.Random(7)
     recorded = 0
-    for _ in range(8):
+    for _ in range(20 if request.config.getoption("--full") else 3):
         child = python("-c", RECORDING, str(path))
         child.stdout.readline()
         time.sleep(delays.uniform(0, 0.03))
