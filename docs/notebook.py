@@ -1,7 +1,7 @@
 """Runs docs/first_kernel.ipynb and stores what its cells output.
 
-``python -m docs.notebook`` rewrites the outputs that differ in more than addresses and times of
-builds; ``--dry-run`` writes nothing and exits with 1 if there are any.
+``python -m docs.notebook`` rewrites the outputs that say something else (docs.alike); ``--dry-run``
+writes nothing and exits with 1 if there are any.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from docs.alike import same
 from workbench.harness.terminal import progress
 from workbench.toolchain import command
 from workbench.toolchain.errors import Failure
@@ -21,7 +22,6 @@ FILE = REPO / "docs" / "first_kernel.ipynb"
 SECONDS = 600  # for a cell; the first that calls a kernel may have to build the simulator
 # What differs from run to run.
 _BUILT = re.compile(r"^(?:built .* in [\d.]+ s|building .* \.\.\.)\n", re.M)
-_ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}\b")
 
 
 def read() -> Any:
@@ -77,16 +77,14 @@ def _kept(output: Any) -> Any | None:
     return output if output.text else None
 
 
-def same(one: Sequence[Any], other: Sequence[Any]) -> bool:
-    """Whether outputs of a cell are the same but for addresses."""
-    first, second = (json.dumps(list(outputs), sort_keys=True) for outputs in (one, other))
-    return _ADDRESS.sub("0x", first) == _ADDRESS.sub("0x", second)
-
-
 def stale(stored: Any, now: Any) -> list[int]:
     """The positions of cells whose outputs are not those that are stored."""
     pairs = enumerate(zip(stored.cells, now.cells, strict=True))
-    return [i for i, (a, b) in pairs if not same(a.get("outputs", ()), b.get("outputs", ()))]
+    return [i for i, (a, b) in pairs if not same(_text(a), _text(b))]
+
+
+def _text(cell: Any) -> str:
+    return json.dumps(list(cell.get("outputs", ())), sort_keys=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,7 +2,7 @@
 
 ``python -m docs.walkthrough`` does it on a copy of the kernels in a git repository of its own, with
 a history of its own. ``--dry-run`` writes nothing, and exits with 1 where the page says something
-else than a command did: times of day, seconds and hashes aside, and figures that differ by 3%.
+else than a command did (docs.alike).
 
 The page marks what is repeated by comments:
 
@@ -26,9 +26,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 
+from docs.alike import same
 from workbench.harness.terminal import progress
 from workbench.toolchain import command
 from workbench.toolchain.errors import Failure
@@ -39,7 +39,6 @@ PAGE = REPO / "docs" / "walkthrough.md"
 LADDER = "transpose"
 PICTURE = REPO / "docs" / "walkthrough.png"
 SECONDS = 120.0  # that a save may take
-NEAR = 0.03  # relative: estimates depend a little on where tensors lie
 
 _BLOCK = re.compile(
     r"<!-- (?P<kind>edit|run|watch)(?: (?P<name>\w+))?(?:: (?P<rest>[^\n]*?))? -->\n"
@@ -47,13 +46,6 @@ _BLOCK = re.compile(
     r"```\w+\n(?P<body>.*?)```\n",
     re.S,
 )
-_VOLATILE = (
-    (re.compile(r"\b\d+(\.\d+)? s\b"), "# s"),
-    (re.compile(r"\b\d\d:\d\d(:\d\d)?\b"), "#:#"),
-    (re.compile(r"\b\d{4}-\d\d-\d\d\b"), "#-#-#"),
-    (re.compile(r"\b[0-9a-f]{7,40}\b\+?"), "#hash"),
-)
-_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 
 
 @dataclass(frozen=True)
@@ -214,19 +206,6 @@ def repeated(page: str, walk: Walk, step: Callable[[str], None]) -> Iterator[tup
         if found.lines and len(kept) > found.lines:
             out = "\n".join([*kept[: found.lines], "..."]) + "\n"
         yield found, f"$ {found.command}\n{out}"
-
-
-def same(kept: str, now: str) -> bool:
-    """Whether two outputs say the same, but for times of day, hashes and small differences."""
-    for pattern, text in _VOLATILE:
-        kept, now = pattern.sub(text, kept), pattern.sub(text, now)
-    for left, right in zip_longest(kept.split(), now.split(), fillvalue=""):
-        if _NUMBER.sub("#", left) != _NUMBER.sub("#", right):
-            return False
-        for a, b in zip(_NUMBER.findall(left), _NUMBER.findall(right), strict=True):
-            if abs(float(a) - float(b)) > NEAR * max(abs(float(a)), abs(float(b)), 1.0):
-                return False
-    return True
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -60,6 +60,7 @@ def test_exactly_what_changed_and_the_lines_that_did_it(transpose_kernels, capsy
     assert "4 rungs with the same instructions: naive, tiled, padded, vectorized" in out
 
 
+@pytest.mark.full
 def test_a_changed_constant_is_a_build_of_its_own(transpose_kernels, capsys):
     """Host code differs: which rungs changed is not known, all are measured."""
     replace(transpose_kernels / "transpose.cu", ("TILE_ROWS = 8;", "TILE_ROWS = 16;"))

@@ -150,6 +150,7 @@ def test_races_are_found_after_every_save(watching, transpose_kernels):
     assert status == 1
 
 
+@pytest.mark.full
 def test_a_rung_that_is_no_longer_there(watching, transpose_kernels):
     """It may come back with the next save."""
     file = transpose_kernels / "transpose.cu"

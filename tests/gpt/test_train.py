@@ -54,7 +54,7 @@ def test_resumed_training_equals_the_unbroken_one(step, data: Data, trained: Pat
 
 def test_a_killed_process_loses_no_more_than_the_interval(tmp_path: Path, one_thread: None):
     """By kill -9 right after the first checkpoint has appeared, then --resume: bit for bit."""
-    interval, steps, out = 5, 300, tmp_path / "out"
+    interval, steps, out = 5, 120, tmp_path / "out"
     (tmp_path / "text").write_text(TEXT)
     words = ["train", "--data", str(tmp_path / "text"), "--out", str(out)]
     small = {name: getattr(SETTINGS, name) for name in ("layers", "heads", "width", "context")}
