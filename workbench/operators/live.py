@@ -51,9 +51,11 @@ class Live:
             workbench.toolchain.BuildError: a source does not compile; what was there stays.
         """
         if self.device_code is None:
-            before = builds.extension(self.target).path
+            before = builds.extension(self.target)
             self._build()
-            return Refreshed("build" if builds.extension(self.target).path != before else "")
+            after = builds.extension(self.target)
+            edited = [path for path in after.texts if after.texts[path] != before.texts.get(path)]
+            return Refreshed("build" if after.path != before.path else "", tuple(edited))
         stale = self.device_code.stale()
         try:
             if extension_recipe(self.target).sources != self.device_code.recipe.sources:
