@@ -1,6 +1,7 @@
 """--against: the kernels of a git revision beside those of the working tree."""
 
 import re
+import shutil
 import subprocess
 from argparse import ArgumentTypeError
 from pathlib import Path
@@ -60,13 +61,26 @@ def test_exactly_what_changed_and_the_lines_that_did_it(transpose_kernels, capsy
     assert "4 rungs with the same instructions: naive, tiled, padded, vectorized" in out
 
 
+def test_a_rung_that_the_revision_lacks(transpose_kernels, capsys):
+    file = transpose_kernels / "transpose.cu"
+    line = '{"swizzled", transpose_swizzled, ALL},'
+    replace(file, (line, f"{line}\n    {line.replace('swizzled', 'mine', 1)}"))
+    status, out, _ = against(capsys, *ARGUMENTS, "--kernel", "mine", "padded")
+    assert status == 0
+    assert re.search(r"^mine: not in HEAD; now [\d.]+ us$", out, re.M)
+    assert re.search(r"^padded: SAME by estimate", out, re.M)
+    assert "same instructions" not in out
+
+
 @pytest.mark.full
 def test_a_changed_constant_is_a_build_of_its_own(transpose_kernels, capsys):
     """Host code differs: which rungs changed is not known, all are measured."""
     replace(transpose_kernels / "transpose.cu", ("TILE_ROWS = 8;", "TILE_ROWS = 16;"))
     status, out, _ = against(capsys, *ARGUMENTS, "--kernel", "naive", "vectorized")
     assert status == 0
-    assert re.search(r"^naive: (SAME|FASTER|SLOWER) by estimate", out, re.M)
+    naive = out[out.index("naive: ") : out.index("vectorized: ")]
+    assert re.search(r"^naive: (SAME|FASTER|SLOWER) by estimate", naive)
+    assert "(new)" not in naive.partition("by line:")[2]
     assert re.search(r"^vectorized: SAME by estimate.*\n  no counter changed$", out, re.M)
 
 
@@ -118,6 +132,17 @@ def branch_without_files(root: Path, name: str) -> None:
         return done.stdout.strip()
 
     git(root, "branch", "-f", name, said("commit-tree", said("mktree"), "-m", "nothing"))
+
+
+def test_the_top_of_a_repository(tmp_path, transpose_kernels):
+    folder = tmp_path / "top"
+    shutil.copytree(transpose_kernels, folder)
+    git(folder, "init", "-q")
+    git(folder, "add", ".")
+    git(folder, "commit", "-qm", "x")
+    with kernels_from(folder):
+        found = revisions.revision("HEAD")
+    assert (found.kernels / "transpose.cu").exists() and found.bindings is None
 
 
 def test_kernels_outside_of_git(tmp_path, monkeypatch):

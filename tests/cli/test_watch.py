@@ -37,12 +37,12 @@ def watching(
     def run(edits: Sequence[Edit], *more: str) -> tuple[int, list[str]]:
         printed = []
 
-        def saves(places: Sequence[Path]) -> Iterator[float]:
+        def saves(places: Sequence[Path]) -> Iterator[list[Path]]:
             assert transpose_kernels in places
             for edit in edits:
                 printed.append(capsys.readouterr().out)
                 edit()
-                yield 0.0
+                yield [transpose_kernels / "transpose.cu"]
             printed.append(capsys.readouterr().out)
             raise KeyboardInterrupt
 
@@ -98,6 +98,65 @@ def test_each_save_tells_what_it_changed(watching, transpose_kernels):
     assert "transpose.cu: build in" in whole  # a constant of the host code, too
     assert "WRONG" in whole
     assert "4 edits" in end
+    assert status == 1
+
+
+def test_values_of_variables_are_code_too(watching, transpose_kernels):
+    """A kernel with the same instructions computes something else."""
+    file = transpose_kernels / "transpose.cu"
+    constant = "__constant__ int SHIFT = 0;\n\ntemplate <class T>\n__global__"
+    text = file.read_text().replace("template <class T>\n__global__", constant, 1)
+    load = "tile.y[n * p.ldy + m] = tile.x[m * p.ldx + n];"
+    file.write_text(text.replace(load, load.replace("+ n]", "+ (n + SHIFT) % p.N]")))
+    status, (_, block, end) = watching([edit(file, ("SHIFT = 0;", "SHIFT = 1;"))])
+    assert "transpose.cu: device code in" in block
+    assert "WRONG  transpose naive" in block
+    assert status == 1
+
+
+def test_a_struct_that_is_packed_is_host_code_too(watching, transpose_kernels):
+    header = transpose_kernels / "transpose.cuh"
+    struct = "struct Transpose {"
+    text = header.read_text()
+    assert text.count(struct) == 1 and "template <class T>\nstruct Transpose {" in text
+    start = text.index("template <class T>\nstruct Transpose {")
+    end = text.index("};", start) + 3
+    packed = text[start:end].replace(struct, f"{struct}\n  char tag = 0;")
+    header.write_text(
+        f"{text[:start]}#pragma pack(push, 8)\n{packed}#pragma pack(pop)\n{text[end:]}"
+    )
+    edits = [edit(header, ("#pragma pack(push, 8)", "#pragma pack(push, 1)"))]
+    status, (_, block, end) = watching(edits, "--kernel", "naive")
+    assert "build" in block and "naive: right" in block
+    assert status == 0
+
+
+def test_an_edit_of_a_header_has_its_sources_in_the_history(watching, transpose_kernels, tmp_path):
+    """Other files that include it stay stale: they are not measured."""
+    header, file = transpose_kernels / "transpose.cuh", transpose_kernels / "transpose.cu"
+    edits = [
+        edit(header, ("b = blockIdx.x / (", "b = blockIdx.x / 1 / (")),
+        edit(file, (STORE, f"{STORE}\n    __syncwarp();")),
+    ]
+    watching(edits, "--kernel", "swizzled")
+    history = History(tmp_path / "history.db")
+    entries = reading.find(history, reading.Filter())
+    assert len(entries) == 3
+    assert reading.files(history, entries[2])["transpose.cu"] == file.read_bytes()
+    assert reading.files(history, entries[1])["transpose.cuh"] == header.read_bytes()
+
+
+def test_edits_before_anybody_watched(watching, transpose_kernels, monkeypatch):
+    """They are looked for every two seconds, after an error only when something is saved."""
+    file = transpose_kernels / "transpose.cu"
+    broken = edit(file, ("__syncthreads();", "__syncthread();"))
+    real = watch.Watch.saved
+    monkeypatch.setattr(watch.Watch, "saved", lambda self, files: real(self, []))
+    edits = [edit(file, (STORE, f"{STORE}\n    __syncwarp();")), lambda: None, broken, lambda: None]
+    status, (_, block, nothing, error, again, end) = watching(edits, "--kernel", "swizzled")
+    assert "transpose.cu: device code in" in block and "swizzled: right" in block
+    assert "does not compile" in error
+    assert nothing == again == ""
     assert status == 1
 
 
@@ -212,7 +271,7 @@ def test_a_new_rung_appears(watching, transpose_kernels):
     status, (_, block, end) = watching([added], "--dtype", "float32")
     assert "transpose.cu: build in" in block
     assert re.search(r"^  mine: right", block, re.M)
-    assert "\nswizzled, M=256,N=512: " in end and status == 0
+    assert "\nswizzled, M=256,N=512 float32: " in end and status == 0
 
 
 def test_other_calls_get_the_kernels_of_the_files(watching, transpose_kernels):
@@ -304,5 +363,5 @@ def test_two_watchers_and_an_editor_that_saves_by_renaming(transpose_kernels):
         for child in children:
             child.process.kill()
     for child in children:
-        assert "1 edit\nswizzled, M=256,N=512: " in child.out
+        assert "1 edit\nswizzled, M=256,N=512 float32: " in child.out
         assert "Traceback" not in child.out

@@ -6,6 +6,7 @@ On a GPU, or the CPU, both are timed in turns in one process.
 
 from __future__ import annotations
 
+import os
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -39,7 +40,7 @@ def run(asked: Request) -> int:
     """Compare; return 1 if a rung is wrong now."""
     then: Revision = asked.words.against
     print(f"against {then.name}: {then.commit[:10]} {then.subject}")
-    edited = _edited(asked.operator.name, asked.target, then.kernels)
+    edited = _edited(asked, then)
     if not edited:
         print(f"the kernels of {asked.operator.name} are the same")
         return 0
@@ -49,16 +50,34 @@ def run(asked: Request) -> int:
     return _timed(asked, then)
 
 
-def _edited(op: str, target: str, folder: Path) -> list[Path]:
-    """The sources of a ladder that differ from another folder's, or what they include does."""
-    found = []
-    for source in builds.sources(op, target):
-        here = fingerprints.contents(source, (source.parent,))
-        there = fingerprints.contents(folder / source.name, (folder,))
-        names = {path.name: digest for path, digest in here.items()}
-        if names != {path.name: digest for path, digest in there.items()}:
-            found.append(source)
-    return found
+def _edited(asked: Request, then: Revision) -> list[Path]:
+    """The sources of a ladder that differ from the revision's, or what they include does.
+
+    Those of the ladders whose kernels it launches are among them; and those that only one has.
+    """
+    here = {path.name: path for path in _sources(asked, asked.rungs)}
+    with kernels_from(then.kernels):
+        there = {path.name: path for path in _sources(asked, asked.rungs)}
+    return [
+        here.get(name, kernels_dir() / name)
+        for name in dict.fromkeys([*here, *there])
+        if _contents(here.get(name)) != _contents(there.get(name))
+    ]
+
+
+def _sources(asked: Request, rungs: Sequence[Rung]) -> list[Path]:
+    """The files of a ladder, and of those that its rungs are composed of."""
+    others = dict.fromkeys(op for rung in rungs for op in rung.composed_of)
+    every = [builds.sources(op, asked.target) for op in (asked.operator.name, *others)]
+    return [file for files in every for file in files if file.exists()]
+
+
+def _contents(source: Path | None) -> dict[str, str]:
+    """The hashes of a source and of what it includes, by name."""
+    if source is None:
+        return {}
+    found = fingerprints.contents(source, (source.parent,))
+    return {os.path.relpath(path, source.parent): digest for path, digest in found.items()}
 
 
 # ------------------------------------------------------------------------------------------------
@@ -67,32 +86,48 @@ def _edited(op: str, target: str, folder: Path) -> list[Path]:
 
 def _counted(asked: Request, then: Revision, edited: Sequence[Path]) -> int:
     bench, failed = Bench(asked), False
-    with _other_code(asked, then, edited) as other:
+    with _other_code(asked, then, edited) as (other, folder):
         for case in asked.cases:
             rungs = asked.rungs_for(case.dtype)
             with progress(2 * len(rungs)) as step:
                 now = {measured.row.kernel: measured for measured in bench.run(case, rungs, step)}
                 with other() as changed:
-                    again = [rung for rung in rungs if _differs(now[rung.name], changed)]
-                    again = [rung for rung in again if rung.name in _names(asked)]
+                    there = _names(asked)
+                    again = [r for r in rungs if r.name in there and _differs(now[r.name], changed)]
                     before = bench.run(case, again, step)
             print(f"\n{asked.operator.name} {case.text} {case.dtype}")
             for was in before:
-                print(_report(was, now[was.row.kernel], then.kernels))
-            _say_rest(rungs, {was.row.kernel for was in before})
+                print(_report(was, now[was.row.kernel], folder))
+            for rung in rungs:
+                if rung.name not in there:
+                    print(_new(now[rung.name].row, then.name))
+            _say_rest([r for r in rungs if r.name in there], {was.row.kernel for was in before})
             failed = failed or any(not (m.row.checked or m.row.refused) for m in now.values())
     return int(failed)
 
 
+def _new(row: Row, revision: str) -> str:
+    """A rung that the revision does not have."""
+    name = f"\n{row.kernel}: not in {revision}"
+    if not row.checked:
+        return f"{name}; now {row.refused or row.note}"
+    return f"{name}; now {duration(row.estimate.time_ms)}" if row.estimate else name
+
+
 @contextmanager
 def _other_code(asked: Request, then: Revision, edited: Sequence[Path]):  # noqa: ANN202
-    """What lets a block run the revision's kernels, and yields those that differ, None for all."""
+    """What lets a block run the revision's kernels, and yields those that differ, None for all.
+
+    Also the folder of its sources.
+    """
     live = Live(asked.target)
     code = live.device_code
     try:
-        if code is None:
-            raise NotAlone("no device code")
+        if code is None or any(not (then.kernels / path.name).exists() for path in edited):
+            raise NotAlone("other files")
         texts = code.of_folder(then.kernels, edited)
+        with code.holding(texts):
+            pass  # it can
 
         @contextmanager
         def swapped() -> Iterator[set[str] | None]:
@@ -100,7 +135,7 @@ def _other_code(asked: Request, then: Revision, edited: Sequence[Path]):  # noqa
                 known = [names for names in changed.values() if names is not None]
                 yield set().union(*known) if len(known) == len(changed) else None
 
-        yield swapped
+        yield swapped, then.kernels
     except NotAlone:
         build = _build(asked, then)
 
@@ -109,21 +144,21 @@ def _other_code(asked: Request, then: Revision, edited: Sequence[Path]):  # noqa
             with builds.using(build):
                 yield None
 
-        yield built
+        yield built, build.kernels
     finally:
         live.close()
 
 
 def _build(asked: Request, then: Revision) -> Extension:
     """The build of the revision's ladder, without the ladders that it does not need."""
-    name = asked.operator.name
-    others = {op for rung in builds.rungs(name, asked.target) for op in rung.composed_of}
-    folder = then.kernels.parent / f"{name}_{asked.target}"
+    rungs = builds.rungs(asked.operator.name, asked.target)
+    folder = then.folder / "ladders" / f"{asked.operator.name}_{asked.target}"
     if not folder.exists():
         with kernels_from(then.kernels):
-            wanted = [file for op in (name, *others) for file in builds.sources(op, asked.target)]
-        wanted += [*then.kernels.glob("*.h"), *then.kernels.glob("*.cuh")]
-        copied(wanted, folder)
+            sources = _sources(asked, rungs)
+        files = {path for s in sources for path in fingerprints.contents(s, (s.parent,))}
+        bindings = {*then.kernels.glob("*.h"), *then.kernels.glob("*.cuh")}  # what they include
+        copied(files | bindings, then.kernels, folder)
     return builds.other(asked.target, folder, then.bindings)
 
 

@@ -7,8 +7,9 @@ device functions alone is loaded without building the host code again (workbench
 from __future__ import annotations
 
 import sys
+import textwrap
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,19 +23,21 @@ from workbench.harness.changes import SAME_ESTIMATE, counter_changes, relative, 
 from workbench.harness.environment import environment
 from workbench.harness.figures import duration, of, percent
 from workbench.harness.results import Row
-from workbench.harness.terminal import progress
+from workbench.harness.terminal import PLAIN_WIDTH, progress
 from workbench.harness.verify import first_line, is_out_of_memory
 from workbench.operators.builds import Rung
 from workbench.operators.live import Live, Refreshed
 from workbench.operators.operator import DEVICES, Case
-from workbench.toolchain import REPO, BuildError, command, kernels_dir
+from workbench.toolchain import REPO, BuildError, announce, command, kernels_dir
 from workbench.toolchain.errors import Failure, UsageError
 from workbench.toolchain.paths import shown
 
-SOURCES = (".cu", ".cuh", ".cpp", ".h")
+SOURCES = (".cu", ".cuh", ".cpp", ".h", ".hpp", ".inl")
+LOOK_MS = 2000  # for edits that no file system told of, or that came before it was asked
 GROUPED_MS = 20  # changes that follow each other faster are one save
 GONE_SECONDS = 1.0  # how long a source may be missing while an editor replaces it
 SHOWN = 4  # counters
+FILES_SHOWN = 3
 
 Key = tuple[Case, str]  # a rung's name
 
@@ -45,8 +48,8 @@ def run(asked: Request) -> int:
     try:
         watch.begin()
         sys.stdout.flush()
-        for _ in saves((kernels_dir(), REPO / "bindings", REPO / "bindings.cpp")):
-            watch.saved()
+        for files in saves((kernels_dir(), REPO / "bindings", REPO / "bindings.cpp")):
+            watch.saved(files)
             sys.stdout.flush()  # also where it is no terminal
             if command.reader_is_gone():
                 break
@@ -58,22 +61,26 @@ def run(asked: Request) -> int:
     return int(watch.failed or watch.broken)
 
 
-def saves(places: Sequence[Path]) -> Iterator[float]:
-    """The time of every save of a source in a folder, or of a file, until Ctrl-C."""
+def saves(places: Sequence[Path]) -> Iterator[list[Path]]:
+    """The sources in folders, or files, that were saved; once for every save, until Ctrl-C.
+
+    Every two seconds none.
+    """
     try:
         from watchfiles import watch
     except ImportError:
         raise Failure("--watch needs watchfiles: pip install -r requirements.txt") from None
 
     there = [place for place in places if place.exists()]
-    for _ in watch(
+    for changes in watch(
         *there,
         watch_filter=lambda change, path: path.endswith(SOURCES),
         step=GROUPED_MS,
         debounce=10 * GROUPED_MS,
-        recursive=False,
+        rust_timeout=LOOK_MS,
+        yield_on_timeout=True,
     ):
-        yield time.monotonic()
+        yield sorted({Path(path) for _, path in changes})
 
 
 @dataclass
@@ -92,8 +99,9 @@ class Watch:
         self.count = 0
         self.failed = False  # a rung is wrong
         self.broken = False  # the sources do not compile
+        self.pending = False  # a save has no verdict yet
         self.history = open_history()
-        self.here = environment(self.asked.target, torch.device(DEVICES[self.asked.target]), REPO)
+        self.device = torch.device(DEVICES[self.asked.target])
 
     def begin(self) -> None:
         """Measure everything once."""
@@ -108,12 +116,19 @@ class Watch:
             print(self._line(case, row, None))
         self.live.prepare(self._sources())
 
-    def saved(self) -> None:
-        """Take up an edit, check, measure, and print what changed."""
-        started = time.monotonic()
+    def saved(self, files: Sequence[Path]) -> None:
+        """Take up an edit of these files, check, measure, and print what changed."""
+        if self.broken and not files:
+            return  # it would be the same error
+        started, self.pending = time.monotonic(), bool(files)
+        self._take_up(files, started)
+        self.pending = False
+
+    def _take_up(self, files: Sequence[Path], started: float) -> None:
         _await_sources(self.live)
         try:
-            refreshed = self.live.refresh(self._sources())
+            with announce.everywhere():
+                refreshed = self.live.refresh(self._sources())
         except BuildError as error:
             self._head("does not compile")
             print(f"{error}")
@@ -130,9 +145,9 @@ class Watch:
             return  # the contents are the same
         self.broken = False
         self.count += 1
-        self._head(_what(refreshed, time.monotonic() - started))
+        self._head(_what(files, refreshed, time.monotonic() - started))
         try:
-            self._measure(refreshed.kernels)
+            self._measure(refreshed)
         except UsageError as error:  # a rung that was named is no longer in the table
             print(f"error: {error}")
             self.broken = True
@@ -147,21 +162,26 @@ class Watch:
     def end(self) -> None:
         """Print what all the edits together did."""
         print(f"\n{of(self.count, 'edit')}")
-        for (case, name), row in self.first.items():
-            now = self.right.get((case, name))
+        if self.pending:
+            print("the last save was not measured")
+        for key, row in self.first.items():
+            now = self.right.get(key)
             was, is_ = _time(row), _time(now)
-            if was and is_ and self.count:
-                print(f"{name}, {case.text}: {time_change(was, is_)}")
+            if now and was and is_ and self.count:
+                change = "time as before" if _close(row, now) else time_change(was, is_)
+                print(f"{row.kernel}, {row.subject}: {change}")
 
-    def _measure(self, changed: frozenset[str] | None) -> None:
-        """Measure the rungs that were named, else those with kernels that changed (None: all)."""
+    def _measure(self, refreshed: Refreshed) -> None:
+        """Measure the rungs that an edit concerns; on the simulator also those that were named."""
         asked = self.asked
         ladder = choose_rungs(asked.operator, asked.names, (), target=asked.target)
         self.failed = False
         rows = []
+        own = self.live.texts(asked.operator.name, self._sources()).own
+        named = bool(asked.names) and asked.target == "simulator"
         for case in asked.cases:
             rungs = [r for r in ladder if asked.names or case.dtype in r.dtypes]
-            again = [r for r in rungs if asked.names or self._is_stale(case, r, changed)]
+            again = [r for r in rungs if named or self._is_stale(case, r, refreshed, own)]
             with progress(len(again)) as step:
                 for rung in again:
                     before = self.right.get((case, rung.name))
@@ -172,22 +192,32 @@ class Watch:
             if len(again) < len(rungs):
                 rest = of(len(rungs) - len(again), "rung")
                 print(f"  {rest} with the same instructions as before: not measured")
+                self.failed |= any(self._is_wrong(case, rung) for rung in rungs)
         self._record(rows)
 
     def _record(self, rows: Sequence[Row]) -> None:
         """Record rows as a run of their own, with the sources that were measured."""
-        results = Results(
-            self.history,
-            self.here,
-            ResultFiles(self.asked.words),
-            self.live.texts(self.asked.operator.name),
-            self.asked.words.note,
-        )
-        results.add(rows)
+        here = environment(self.asked.target, self.device, REPO)  # there may be a new commit
+        sources = self.live.texts(self.asked.operator.name, self._sources())
+        files, note = ResultFiles(self.asked.words), self.asked.words.note
+        Results(self.history, here, files, sources, note).add(rows)
 
-    def _is_stale(self, case: Case, rung: Rung, changed: frozenset[str] | None) -> bool:
-        launched = self.entries.get((case, rung.name))
-        return changed is None or not launched or not changed.isdisjoint(launched)
+    def _is_wrong(self, case: Case, rung: Rung) -> bool:
+        last = self.last.get((case, rung.name))
+        return last is not None and not (last.checked or last.refused)
+
+    def _is_stale(
+        self, case: Case, rung: Rung, refreshed: Refreshed, own: Mapping[str, Sequence[str]]
+    ) -> bool:
+        """Whether an edit concerns a rung: its kernels, else its files; if not known, it does."""
+        if (case, rung.name) not in self.last or self._is_wrong(case, rung):
+            return True
+        if refreshed.kernels is not None:
+            launched = self.entries.get((case, rung.name))
+            return not launched or not refreshed.kernels.isdisjoint(launched)
+        files = own.get(rung.name)
+        edited = {source.name for source in refreshed.sources}
+        return not files or not edited or not edited.isdisjoint(files)
 
     def _keep(self, case: Case, measured: Measured) -> None:
         row = measured.row
@@ -213,18 +243,19 @@ class Watch:
         if not row.checked:
             return f"{name}\n{row.note}"
         now = _time(row)
-        was = _time(before) if before and before.checked else None
+        was = _time(before)
         words = [f"right ({percent(row.share)} of the allowed error)" if row.share else "right"]
-        if was and now:
-            words.append("time as before" if _close(row, was, now) else time_change(was, now))
+        if before and was and now:
+            words.append("time as before" if _close(before, row) else time_change(was, now))
             if (start := _time(self.first[case, row.kernel])) and start != was:
                 words.append(f"{relative(start, now)} since the start")
         elif now:
             words.append(duration(now))
         if row.estimate:
             words[-1] += f", limit {row.estimate.limiter}"
-        lines = [f"{name}: {'; '.join(words)}"]
-        if before and before.checked:
+        said = f"{name}: {'; '.join(words)}"
+        lines = [textwrap.fill(said, PLAIN_WIDTH, subsequent_indent="    ")]
+        if before:
             changes = counter_changes(before.counters, row.counters)
             lines += [f"    {change.text}" for change in changes[:SHOWN]]
             if len(changes) > SHOWN:
@@ -235,9 +266,15 @@ class Watch:
         print(f"\n{time.strftime('%H:%M:%S')} {text}")
 
 
-def _what(refreshed: Refreshed, seconds: float) -> str:
-    files = ", ".join(shown(source) for source in refreshed.sources) or "kernels"
-    return f"{files}: {refreshed.how} in {seconds:.2f} s"
+def _what(files: Sequence[Path], refreshed: Refreshed, seconds: float) -> str:
+    """``kernels/a.cuh: device code of 2 files in 0.71 s``."""
+    files = files or refreshed.sources
+    names = [shown(file) for file in files]
+    if len(names) > FILES_SHOWN:
+        names[FILES_SHOWN - 1 :] = [of(len(names) - FILES_SHOWN + 1, "more file")]
+    others = [source for source in refreshed.sources if source not in files]
+    of_what = f" of {of(len(refreshed.sources), 'file')}" if others else ""
+    return f"{', '.join(names)}: {refreshed.how}{of_what} in {seconds:.2f} s"
 
 
 def _time(row: Row | None) -> float | None:
@@ -246,10 +283,13 @@ def _time(row: Row | None) -> float | None:
     return row.estimate.time_ms if row.estimate else row.time_ms
 
 
-def _close(row: Row, before: float, now: float) -> bool:
-    if row.estimate:
-        return abs(now / before - 1) <= SAME_ESTIMATE
-    return abs(now - before) <= (row.spread or 0.0)
+def _close(before: Row, now: Row) -> bool:
+    """Whether two times differ by no more than the noise."""
+    was, is_ = _time(before), _time(now)
+    if was is None or is_ is None:
+        return False
+    noise = max(before.spread or 0.0, now.spread or 0.0)
+    return abs(is_ - was) <= (SAME_ESTIMATE * was if now.estimate else noise)
 
 
 def _await_sources(live: Live) -> None:

@@ -83,13 +83,18 @@ class Live:
         """The sources with these kernels, by their names in PTX; None if that is not known."""
         return self.device_code.sources_of(entries) if self.device_code else None
 
-    def texts(self, op: str) -> Sources:
-        """The files that a ladder's kernels were made from; none if they are being edited."""
+    def texts(self, op: str, needed: Collection[Path] | None = None) -> Sources:
+        """The files that a ladder's kernels were made from; none if they are being edited.
+
+        needed: the sources whose kernels ran, as for ``refresh``: others may be stale.
+        """
         code = self.device_code
         if code is None or not code.original:
             return builds.texts(op, self.target)
         made_of = read(builds.extension(self.target).kernels)
-        return Sources() if code.stale() else builds.texts(op, self.target, made_of)
+        if any(needed is None or source in needed for source in code.stale()):
+            return Sources()
+        return builds.texts(op, self.target, made_of)
 
     def prepare(self, sources: Sequence[Path] | None) -> None:
         """Note what later edits of sources are compared with."""

@@ -9,6 +9,19 @@ from contextlib import contextmanager
 
 from .terminals import can_erase
 
+_everywhere = False
+
+
+@contextmanager
+def everywhere() -> Iterator[None]:
+    """Announce that builds begin also where no terminal is, and no command waits for the end."""
+    global _everywhere
+    before, _everywhere = _everywhere, True
+    try:
+        yield
+    finally:
+        _everywhere = before
+
 
 @contextmanager
 def announced(label: str, slow: bool = False) -> Iterator[list[str]]:
@@ -21,7 +34,7 @@ def announced(label: str, slow: bool = False) -> Iterator[list[str]]:
     """
     terminal = can_erase(sys.stderr)
     started = time.monotonic()
-    if terminal or slow:
+    if terminal or slow or _everywhere:
         print(f"building {label} ...", end="" if terminal else "\n", file=sys.stderr, flush=True)
     texts: list[str] = []
     try:

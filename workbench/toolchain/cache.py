@@ -15,7 +15,7 @@ _UNUSED_SECONDS = 14 * 86400
 _NEW_SECONDS = 3600  # somebody may be about to use it
 _MOST_BYTES = 2 << 30
 _KEPT = (
-    *("lib/*", "estimate/*", "listing/*", "inline/*"),
+    *("lib/*", "estimate/*", "listing/*", "inline/*", "host/*", "revisions/*"),
     *("build/inline_*", "build/program_*", "build/variants_*"),
 )
 

@@ -23,10 +23,11 @@ from .errors import BuildError
 from .extension import Recipe
 from .paths import cache_dir, writable
 
-# What cudafe++ leaves of device functions; its notes on lines; the line in CUDA_CHECK's messages.
+# What cudafe++ leaves of device functions; its notes on lines and names; the line in the messages
+# of CUDA_CHECK, which has a whole path as it is __FILE__.
 _BODY = re.compile(r"^#if 0\n.*?^#endif\n", re.M | re.S)
-_NOTE = re.compile(r"^#.*\n", re.M)
-_LINE = re.compile(r'"[^"\n]*\.(?:cuh?|h)", \d+')
+_NOTE = re.compile(r"^#(?!pragma pack).*\n", re.M)
+_LINE = re.compile(r'"/[^"\n]*\.(?:cuh?|h)", \d+')
 
 
 class NotAlone(Exception):
@@ -196,8 +197,10 @@ def _command(recipe: Recipe, name: str, folder: Path | None = None) -> str:
     lines = [line for line in done.stdout.decode(errors="replace").splitlines() if " -c " in line]
     if not lines:
         raise NotAlone(f"{recipe.folder} has no command for {name}")
-    own = recipe.objects()[name].parent
-    return lines[-1].replace(f"{own}", f"{folder}") if folder else lines[-1]
+    if not folder:
+        return lines[-1]
+    own = re.escape(str(recipe.objects()[name].parent))
+    return re.sub(rf"{own}(?=[/\s'\"]|$)", lambda _: str(folder), lines[-1])
 
 
 def _kept(fingerprint: str) -> Path:
@@ -221,7 +224,7 @@ def _host_code(recipe: Recipe, name: str, fingerprint: str, folder: Path | None 
     if not folder and recipe.wanted()[name] == fingerprint:  # else it was saved meanwhile
         with contextlib.suppress(OSError, BuildError):
             writable(path.parent)
-            temporary = path.with_name(f"{path.name}.{id(recipe)}")
+            temporary = path.with_name(f"{path.name}.{os.getpid()}.{id(recipe)}")
             temporary.write_text(digest)
             temporary.replace(path)
     return digest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from . import fingerprints, tools
 from .errors import BuildError
-from .paths import IN_SOURCES, REPO, breaking, cache_dir, kernels_dir
+from .paths import IN_SOURCES, REPO, breaking, cache_dir, kernels_dir, shown
 from .simulator import process_simulator
 
 TARGETS = ("gpu", "simulator", "cpu")
@@ -110,6 +111,12 @@ def extension_recipe(
     ladders = tuple(sorted(kernel_dir.glob(pattern)))
     if not ladders:
         raise BuildError(f"there are no kernels ({pattern}) in {kernel_dir}")
+    for path in ladders:
+        if not re.fullmatch(r"[\w.+-]+", path.name):
+            raise BuildError(
+                f"{shown(path)!r}: rename it: objects get its name, and build commands break at "
+                "anything but letters, digits and _ . + -"
+            )
     if not bindings.exists():
         raise BuildError(f"there is no {bindings}")
     names = ("launch", *(ladder.stem.removesuffix("_cpu") for ladder in ladders))

@@ -111,15 +111,34 @@ def only_kernel(ptx: str, name: str) -> str:
 
 
 def changed_kernels(before: str, after: str) -> set[str] | None:
-    """The kernels of a module whose instructions differ; None for all, as a function differs."""
+    """The kernels of a module whose instructions differ.
+
+    None for all of them: a function that they may call differs, or a variable of the module.
+    """
     old, new = _instructions(before), _instructions(after)
-    if old["func"] != new["func"]:
+    if old["func"] != new["func"] or _outside(before) != _outside(after):
         return None
     names = old["entry"].keys() | new["entry"].keys()
     return {name for name in names if old["entry"].get(name) != new["entry"].get(name)}
 
 
 _NO_CODE = re.compile(r"//.*$|^\s*\.(?:loc|file)\b.*$", re.M)
+
+
+def _outside(ptx: str) -> list[str]:
+    """The words of a module outside of its functions: its variables, with what is in them."""
+    kept: list[str] = []
+    depth, inside = 0, False  # a function, or a section of debug information
+    for line in _NO_CODE.sub("", ptx).splitlines():
+        if depth == 0 and not inside:
+            function = _FUNCTION.match(line)
+            inside = bool(function) or line.lstrip().startswith(".section")
+        if not inside:
+            kept += line.split()
+        before, depth = depth, depth + line.count("{") - line.count("}")
+        if inside and depth == 0 and (before > 0 or "{" in line or line.strip() == ";"):
+            inside = False  # its end, or that of a declaration
+    return kept
 
 
 def _instructions(ptx: str) -> dict[str, dict[str, list[str]]]:

@@ -8,10 +8,11 @@ import subprocess
 import tarfile
 import tempfile
 from argparse import ArgumentTypeError
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import fingerprints
 from .cache import touch
 from .command import shortened
 from .errors import BuildError
@@ -26,13 +27,15 @@ class Revision:
         name: as it was asked for, ``HEAD~2``.
         commit: its hash.
         subject: the first line of its message.
-        kernels: a folder with its ladder files.
+        folder: where its files are.
+        kernels: the folder of its ladder files, inside of that.
         bindings: the bindings.cpp that goes with them; None if it is not in the same repository.
     """
 
     name: str
     commit: str
     subject: str
+    folder: Path
     kernels: Path
     bindings: Path | None
 
@@ -47,9 +50,9 @@ def revision(name: str) -> Revision:
             or that has no kernels.
         BuildError: the cache cannot be written.
     """
-    folder = kernels_dir()
+    folder = kernels_dir().resolve()
     try:
-        top = Path(_git(folder, "rev-parse", "--show-toplevel"))
+        top = Path(_git(folder, "rev-parse", "--show-toplevel")).resolve()
     except (subprocess.CalledProcessError, OSError) as error:
         raise ArgumentTypeError(
             f"{shown(folder)} is in no git repository: {_reason(error)}"
@@ -66,23 +69,31 @@ def revision(name: str) -> Revision:
     wanted = [str(inside)]
     if top == REPO:
         wanted += ["bindings", "bindings.cpp"]
-    kept = cache_dir() / "revisions" / f"{commit}"
+    there = [path for path in wanted if _has(top, commit, path)]
+    if wanted[0] not in there:
+        raise ArgumentTypeError(f"{name} has no folder {wanted[0]}")
+    kept = cache_dir() / "revisions" / f"{commit[:16]}_{fingerprints.digest(there)}"
     if not kept.exists():
-        _export(top, commit, wanted, kept, name)
+        _export(top, commit, there, kept)
     touch(kept)
-    bindings = kept / "bindings.cpp"
-    return Revision(name, commit, subject, kept / inside, bindings if bindings.exists() else None)
+    bindings = kept / "bindings.cpp" if "bindings.cpp" in there else None
+    return Revision(name, commit, subject, kept, (kept / inside).resolve(), bindings)
 
 
-def copied(files: Sequence[Path], folder: Path) -> None:
-    """Copy those of the files that exist into a new folder, as a whole. Raises BuildError."""
+def copied(files: Iterable[Path], root: Path, folder: Path) -> None:
+    """Copy those files below ``root`` that exist into a new folder, as a whole.
+
+    Raises BuildError.
+    """
     try:
         with tempfile.TemporaryDirectory(dir=writable(folder.parent)) as scratch:
             made = Path(scratch) / "files"
             made.mkdir()
             for file in files:
-                if file.exists():
-                    shutil.copy2(file, made)
+                if file.exists() and file.is_relative_to(root):
+                    to = made / file.relative_to(root)
+                    to.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copy2(file, to)
             _appear(made, folder)
     except OSError as error:
         raise BuildError(f"cannot write to {shown(folder.parent)}: {error.strerror}") from None
@@ -97,10 +108,7 @@ def _appear(made: Path, folder: Path) -> None:
             raise
 
 
-def _export(top: Path, commit: str, wanted: list[str], kept: Path, name: str) -> None:
-    there = [path for path in wanted if _has(top, commit, path)]
-    if wanted[0] not in there:
-        raise ArgumentTypeError(f"{name} has no folder {wanted[0]}")
+def _export(top: Path, commit: str, there: list[str], kept: Path) -> None:
     archive = subprocess.run(
         ["git", "archive", "--format=tar", commit, "--", *there],
         cwd=top,
@@ -118,12 +126,15 @@ def _export(top: Path, commit: str, wanted: list[str], kept: Path, name: str) ->
                 if path != made:
                     path.rename(made / path.name)
             _appear(made, kept)
+    except tarfile.TarError as error:
+        raise BuildError(f"{commit[:10]} has a file that cannot be written: {error}") from None
     except OSError as error:
         raise BuildError(f"cannot write to {shown(kept.parent)}: {error.strerror}") from None
 
 
 def _has(top: Path, commit: str, path: str) -> bool:
-    found = subprocess.run(["git", "cat-file", "-e", f"{commit}:{path}"], cwd=top, stderr=-3)
+    name = f"{commit}:{'' if path == '.' else path}"
+    found = subprocess.run(["git", "cat-file", "-e", name], cwd=top, stderr=-3)
     return found.returncode == 0
 
 
