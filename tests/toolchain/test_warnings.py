@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import textwrap
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from build import inline
 from tests.support import finished, python
-from workbench.toolchain import BuildError, ptx_text, tools
+from workbench.toolchain import BuildError, diagnostics, ptx_text, tools
 from workbench.toolchain.diagnostics import build_error, warnings
 from workbench.toolchain.host_calls import forbid_host_calls
 
@@ -263,3 +264,15 @@ def test_what_optimised_ptx_looks_like():
     assert not ptx_text.may_call_host(body % "{\n mov.u32 %r1, {0, 1};\n}\nret;")
     assert ptx_text.may_call_host(body % "@%p1 bra $L;\nret;\n$L:\n\ttrap;")
     assert ptx_text.may_call_host(body % "mov.u32 %r1, 0;")
+
+
+def test_a_full_disk_that_the_compiler_does_not_mention(tmp_path, monkeypatch):
+    """Its words go to the same disk."""
+    log = f"FAILED: first.cuda.o\nnvcc -c first.cu -o {tmp_path}/first.cuda.o\n"
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(diagnostics.shutil, "disk_usage", lambda folder: usage._replace(free=4096))
+    error = build_error("kernels", log, tmp_path / "build.log", {})
+    assert f"hint: there is almost no room left in {tmp_path}" in str(error)
+    monkeypatch.setattr(diagnostics.shutil, "disk_usage", lambda folder: usage._replace(free=1e9))
+    error = build_error("kernels", log, tmp_path / "build.log", {})
+    assert "no room" not in str(error)

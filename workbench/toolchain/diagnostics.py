@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +16,7 @@ from .errors import BuildError
 from .paths import shown
 
 _SHOWN = 8
+_LEAST_BYTES = 1 << 20  # what a disk is full without
 # nvcc:  file.cu(12): error: text      file.cu(12): warning #187-D: text
 _NVCC = re.compile(
     r"^(?P<path>[^\s(][^()]*)\((?P<line>\d+)\): (?:catastrophic )?(?P<kind>error|warning)"
@@ -61,8 +64,15 @@ def build_error(label: str, log: str, log_path: Path, objects: Mapping[str, Path
     parts = _list(found, "errors")
     if not found:
         tail = [line for line in log.splitlines() if line.strip()][-15:]
-        parts.append("\n".join([f"building {label} failed:", *tail]))
+        parts.append("\n".join([f"building {label} failed:", *tail, *_full_disks(log_path)]))
     return BuildError("\n\n".join(parts) + f"\n\nfull log: {shown(log_path)}")
+
+
+def _full_disks(log_path: Path) -> list[str]:
+    """Hints on folders without room, about which a compiler may say nothing."""
+    folders = dict.fromkeys([tempfile.gettempdir(), str(log_path.parent)])
+    full = [folder for folder in folders if shutil.disk_usage(folder).free < _LEAST_BYTES]
+    return [f"hint: there is almost no room left in {shown(folder)}" for folder in full]
 
 
 def warnings(log: str, folder: Path) -> list[str]:
