@@ -10,7 +10,7 @@ _VOLATILE = (
     (re.compile(r"\b\d\d:\d\d(:\d\d)?\b"), "#:#"),
     (re.compile(r"\b\d{4}-\d\d-\d\d\b"), "#-#-#"),
     (re.compile(r"\b0x[0-9a-f]{6,}\b"), "#address"),
-    (re.compile(r"\b[0-9a-f]{7,40}\b\+?"), "#hash"),
+    (re.compile(r"(?<![0-9A-Za-z])[0-9a-f]{7,40}\b\+?"), "#hash"),
     (re.compile(r"\bw[0-9a-f]{16}(?=k\d)"), "#id"),  # of what a report in HTML links to
 )
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")

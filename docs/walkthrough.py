@@ -111,6 +111,7 @@ class Walk:
             "WORKBENCH_CACHE": str(self.cache),
             "PYTHONPATH": str(REPO),
             "COLUMNS": "100",
+            "WORKBENCH_SIMULATOR": "",  # no settings, such as pytest's
         }
         self.edits: dict[str, tuple[Path, str]] = {}
 

@@ -57,6 +57,7 @@ def test_an_edit_that_does_not_fit():
         ("against HEAD: a999f045ab x", "against HEAD: 0123456789 x", True),
         ("tiled 371 us", "tiled 369 us", True),
         ("at 0x55e16d5741a0: x", "at 0x7ffd16d5741a: x", True),
+        ("log: build/x_c7e11e1c8a6b437f/a", "log: build/x_00d21fe279d192bb/a", True),
         ('id="w555e4c31810ddf89k0f0l5"', 'id="wc1974e6556709614k0f0l5"', True),
         ("tiled 371 us", "tiled 177 us", False),
         ("tiled 371 us", "tiled 371 ms", False),
