@@ -54,7 +54,7 @@ def run(asked: Request) -> int:
             if command.reader_is_gone():
                 break
     except KeyboardInterrupt:
-        pass
+        watch.pending = watch.pending and watch.live.is_stale(watch._sources())
     finally:
         watch.live.close()
     watch.end()

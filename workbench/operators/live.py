@@ -96,6 +96,13 @@ class Live:
             return Sources()
         return builds.texts(op, self.target, made_of)
 
+    def is_stale(self, needed: Collection[Path] | None = None) -> bool:
+        """Whether there are edits that were not taken up."""
+        if self.device_code is not None:
+            return any(needed is None or s in needed for s in self.device_code.stale())
+        build = builds.extension(self.target)
+        return read(build.kernels) != build.texts
+
     def prepare(self, sources: Sequence[Path] | None) -> None:
         """Note what later edits of sources are compared with."""
         if self.device_code is not None and sources:
