@@ -227,7 +227,7 @@ def test_a_full_disk_is_told_and_the_next_save_tried(watching, transpose_kernels
     real = ptx_text.compiled
 
     def full(*words):
-        raise OSError(errno.ENOSPC, "No space left on device", "/tmp/x")
+        raise OSError(errno.ENOSPC, "No space left on device", "scratch")
 
     def first() -> None:
         edit(file, (STORE, f"{STORE}  __syncwarp();"))()
@@ -238,8 +238,27 @@ def test_a_full_disk_is_told_and_the_next_save_tried(watching, transpose_kernels
         monkeypatch.setattr(ptx_text, "compiled", real)
 
     status, (_, block, again, end) = watching([first, second], "--kernel", "swizzled")
-    assert "not compiled: /tmp/x: No space left on device" in block
+    assert "not compiled: scratch: No space left on device" in block
     assert "swizzled: right" in again
+    assert status == 0
+
+
+@pytest.mark.parametrize("edited", [True, False])
+def test_an_interrupt_before_the_verdict(edited, watching, transpose_kernels, monkeypatch):
+    """An edit without a verdict is told; a save without an edit needs none."""
+    file = transpose_kernels / "transpose.cu"
+
+    def interrupt(*words):
+        raise KeyboardInterrupt
+
+    def save() -> None:
+        if edited:
+            edit(file, (STORE, f"{STORE}  __syncwarp();"))()
+        where = (ptx_text, "compiled") if edited else (watch, "_await_sources")
+        monkeypatch.setattr(*where, interrupt)
+
+    status, (_, *rest) = watching([save], "--kernel", "swizzled")
+    assert ("the last save was not measured" in "".join(rest)) == edited
     assert status == 0
 
 

@@ -54,7 +54,7 @@ def run(asked: Request) -> int:
             if command.reader_is_gone():
                 break
     except KeyboardInterrupt:
-        watch.pending = watch.pending and watch.live.is_stale(watch._sources())
+        watch.interrupted()
     finally:
         watch.live.close()
     watch.end()
@@ -158,6 +158,10 @@ class Watch:
             self.failed = True
         print(f"{time.monotonic() - started:.2f} s from save to verdict")
         self.live.prepare(self._sources())
+
+    def interrupted(self) -> None:
+        """Note whether an edit is left without a verdict."""
+        self.pending = self.pending and self.live.is_stale(self._sources())
 
     def end(self) -> None:
         """Print what all the edits together did."""
