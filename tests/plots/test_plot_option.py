@@ -95,7 +95,7 @@ def test_without_matplotlib_nothing_begins(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(main, "_run", lambda *_: pytest.fail("it began"))
     assert script(tmp_path, monkeypatch, *SMALL, "--plot", str(tmp_path / "x.png")) == 2
     err = capsys.readouterr().err
-    assert "--plot a picture needs matplotlib: pip install --group plot" in err
+    assert "--plot a picture needs matplotlib: pip install matplotlib" in err
     assert err.count("\n") == 1
 
 

@@ -19,7 +19,7 @@ from workbench.cli.request import Request
 from workbench.explain.changed_lines import Lines, changed_lines
 from workbench.harness import timing, verify
 from workbench.harness.changes import SAME_ESTIMATE, counter_changes, relative
-from workbench.harness.figures import amount, duration, of
+from workbench.harness.figures import duration, of
 from workbench.harness.results import Row
 from workbench.harness.terminal import PLAIN_WIDTH, progress, show
 from workbench.harness.verdicts import verdict
@@ -190,9 +190,7 @@ def _report(was: Measured, now: Measured, folder: Path) -> str:
         return "\n".join([*lines, "  no counter changed"])
     width = max(len(change.name) for change in changes)
     for change in changes:
-        unit = "B" if change.name.endswith("_bytes") else ""
-        values = f"{amount(change.before, unit):>9} -> {amount(change.after, unit):>9}"
-        lines.append(f"  {change.name:<{width}} {values}  {change.relative}")
+        lines.append(f"  {change.name:<{width}} {change.values(9)}  {change.relative}")
     places = changed_lines(was.launches, now.launches, folder, kernels_dir())
     lines += ["  by line:"] if places else []
     for place in places[:SHOWN]:

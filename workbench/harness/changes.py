@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .counters import SECONDS
-from .figures import amount, duration
+from . import counters
+from .figures import duration
 
 SAME_ESTIMATE = 0.005  # relative: an estimate varies this much with the tensors' addresses
 _OF_ESTIMATES = "estimated_ms_"
@@ -34,10 +34,13 @@ class Change:
     @property
     def text(self) -> str:
         """``warp instructions 8.63 G -> 7.91 G (-8.3%)``."""
-        unit = "B" if self.name.endswith("_bytes") else ""
-        words = self.name.replace("_", " ").removesuffix(" bytes")
-        values = f"{amount(self.before, unit)} -> {amount(self.after, unit)}"
-        return f"{words} {values} ({self.relative})"
+        words = counters.words(self.name).removesuffix(" bytes")
+        return f"{words} {self.values()} ({self.relative})"
+
+    def values(self, width: int = 0) -> str:
+        """``8.63 G -> 7.91 G``, each right-aligned to ``width`` characters."""
+        before, after = counters.text(self.name, self.before), counters.text(self.name, self.after)
+        return f"{before:>{width}} -> {after:>{width}}"
 
 
 def relative(before: float, after: float) -> str:
@@ -63,7 +66,7 @@ def counter_changes(before: Mapping[str, float], after: Mapping[str, float]) -> 
     found = [
         Change(name, before.get(name, 0.0), after.get(name, 0.0))
         for name in names
-        if name != SECONDS
+        if name != counters.SECONDS
         and not name.startswith(_OF_ESTIMATES)
         and before.get(name, 0.0) != after.get(name, 0.0)
     ]

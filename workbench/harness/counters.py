@@ -6,11 +6,28 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
+from .figures import amount
+
 if TYPE_CHECKING:
     import simulator
 
 SECONDS = "simulator_seconds"  # wall time of the simulator; says nothing about a GPU
 SECTOR_BYTES = 32
+
+
+def words(name: str) -> str:
+    """A counter's name in words: ``global load bytes``."""
+    return name.replace("_", " ")
+
+
+def unit(name: str) -> str:
+    """A counter's unit: ``B`` for bytes, empty for a number."""
+    return "B" if name.endswith("_bytes") else ""
+
+
+def text(name: str, value: float | None) -> str:
+    """A counter's value with its unit: ``1.23 MB``, ``4.56 k``; - for None."""
+    return amount(value, unit(name))
 
 
 def summed() -> tuple[str, ...]:

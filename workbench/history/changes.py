@@ -7,10 +7,11 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from workbench.harness import counters
 from workbench.harness.changes import SAME_ESTIMATE
 from workbench.harness.figures import amount, duration, percent, times
 
-from .reading import Entry
+from .reading import COMPILER_REPORT, Entry
 
 # ------------------------------------------------------------------------------------------------
 # Figures
@@ -53,14 +54,12 @@ def figures(before: Entry, after: Entry, same: float = 0.0) -> list[Figure]:
     if before.gpu == after.gpu:
         made.append(Figure("estimated time", before.estimated_ms, after.estimated_ms, "ms"))
         made.append(Figure("occupancy", before.occupancy, after.occupancy, "%"))
-    for name in ("registers", "shared_bytes", "spill_bytes"):
-        unit = "B" if name.endswith("_bytes") else ""
+    for label, name in COMPILER_REPORT.items():
         values = getattr(before, name), getattr(after, name)
-        made.append(Figure(name.removesuffix("_bytes").replace("spill", "spills"), *values, unit))
+        made.append(Figure(label, *values, counters.unit(name)))
     for name in dict.fromkeys([*before.counters, *after.counters]):
-        unit = "B" if name.endswith("_bytes") else ""
-        words = name.removesuffix("_bytes").replace("_", " ") + (" bytes" if unit else "")
-        made.append(Figure(words, before.counters.get(name), after.counters.get(name), unit))
+        values = before.counters.get(name), after.counters.get(name)
+        made.append(Figure(counters.words(name), *values, counters.unit(name)))
     return [figure for figure in made if _differs(figure, same)]
 
 

@@ -29,6 +29,10 @@ class Previous:
     counters: Mapping[str, float]
 
 
+# The compiler's report, as tables name it: the fields of Entry.
+COMPILER_REPORT = {"registers": "registers", "shared": "shared_bytes", "spills": "spill_bytes"}
+
+
 @dataclass(frozen=True)
 class Entry:
     """A row of the history, with its run.

@@ -26,7 +26,7 @@ from workbench.operators.texts import Sources
 from workbench.toolchain.errors import Failure
 
 from . import reading, schema, texts
-from .reading import CASE, Previous
+from .reading import CASE, COMPILER_REPORT, Previous
 
 BUSY_SECONDS = 30.0  # how long to wait for another run that is writing
 KEPT = ""  # the target of a row with sources that were kept, not measured
@@ -258,9 +258,8 @@ def _row_fields(
     if row.estimate:
         left_out.add(estimate_key(row.estimate.gpu))
         fields |= {"gpu": row.estimate.gpu, "estimated_ms": row.estimate.time_ms}
-        same = ("limiter", "occupancy", "occupancy_limiter")
-        report = ("registers", "shared_bytes", "spill_bytes")
-        fields |= {name: getattr(row.estimate, name) for name in (*same, *report)}
+        same = ("limiter", "occupancy", "occupancy_limiter", *COMPILER_REPORT.values())
+        fields |= {name: getattr(row.estimate, name) for name in same}
     counters = {name: value for name, value in row.counters.items() if name not in left_out}
     text = json.dumps(counters).encode()
     fields["counters"] = texts.keep(database, f"counters {row.op} {row.kernel}", text)

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 
 from rich.text import Text
 
-from workbench.harness.figures import amount, duration, of, percent
+from workbench.harness import counters
+from workbench.harness.figures import duration, of, percent
 from workbench.harness.terminal import PLAIN_WIDTH, console, show
 
 from . import changes
 from .changes import Figure, FileChange
-from .reading import Entry
+from .reading import COMPILER_REPORT, Entry
 
 _LEAST_NOTE = 12  # characters
 _STYLES = {"+": "green", "-": "red", "@": "cyan", "#": "dim"}
@@ -82,25 +83,17 @@ def row(entry: Entry, before: Entry | None) -> None:
     counted = [(name, value) for name, value in entry.counters.items() if value]
     if counted:
         print()
-        cells = [
-            [
-                name.replace("_", " "),
-                amount(value, "B" if name.endswith("_bytes") else ""),
-            ]
-            for name, value in counted
-        ]
+        cells = [[counters.words(name), counters.text(name, value)] for name, value in counted]
         show("counters that are not 0", ["", ""], cells)
 
 
 def _facts(entry: Entry, before: Entry | None) -> list[tuple[str, str]]:
     """What is known of a row, in words."""
     compared = f"  ({changes.time_change(before, entry)} against row {before.id})" if before else ""
-    report = (("registers", ""), ("shared_bytes", "B"), ("spill_bytes", "B"))
     words = [
-        f"{name.removesuffix('_bytes').replace('spill', 'spills')} {amount(value, unit)}"
-        for name, unit in report
-        for value in [getattr(entry, name)]
-        if value is not None
+        f"{label} {counters.text(name, getattr(entry, name))}"
+        for label, name in COMPILER_REPORT.items()
+        if getattr(entry, name) is not None
     ]
     if entry.occupancy is not None:
         words.append(f"occupancy {percent(entry.occupancy)}, limited by {entry.occupancy_limiter}")

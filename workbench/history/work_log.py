@@ -7,11 +7,12 @@ from collections.abc import Iterable, Sequence
 
 from workbench.estimate.gpus import GPUS
 from workbench.estimate.model import BAND
-from workbench.harness.figures import amount, duration, of, percent, times
+from workbench.harness import counters
+from workbench.harness.figures import duration, of, percent, times
 
 from . import changes, reading
 from .changes import Figure, FileChange
-from .reading import Entry
+from .reading import COMPILER_REPORT, Entry
 from .store import History
 from .texts import DamagedText
 
@@ -142,21 +143,20 @@ def _diff(change: FileChange) -> str:
 
 def _rows(step: Sequence[Entry], last: dict[tuple[str, ...], Entry]) -> str:
     """The table of a step; columns without a value in any row are left out."""
-    titles = ["row", "rung", "case", "time", "change", "limit", "occupancy", "registers", "shared"]
-    titles += ["spills", "compared"]
+    titles = ["row", "rung", "case", "time", "change", "limit", "occupancy"]
+    titles += [*COMPILER_REPORT, "compared"]
     rows = []
     for entry in step:
         before = last.get((*entry.case, entry.kernel))
         ratios = ", ".join(f"{name} {ratio:.2f}x" for name, ratio in entry.ratios.items())
-        report = {"registers": "", "shared_bytes": "B", "spill_bytes": "B"}
-        found = {name: getattr(entry, name) for name in report}
+        report = [(name, getattr(entry, name)) for name in COMPILER_REPORT.values()]
         rows.append(
             [
                 *(str(entry.id), entry.kernel, entry.subject, duration(entry.ms)),
                 changes.time_change(before, entry),
                 entry.limiter or "",
                 "" if entry.occupancy is None else percent(entry.occupancy),
-                *("" if n is None else amount(n, report[name]) for name, n in found.items()),
+                *("" if n is None else counters.text(name, n) for name, n in report),
                 ratios,
             ]
         )
@@ -185,7 +185,7 @@ def _counters(step: Sequence[Entry], last: dict[tuple[str, ...], Entry]) -> list
 
 
 def _counter_changes(before: Entry, after: Entry) -> list[Figure]:
-    in_the_table = ("time", "estimated time", "occupancy", "registers", "shared", "spills")
+    in_the_table = ("time", "estimated time", "occupancy", *COMPILER_REPORT)
     return [f for f in changes.figures(before, after, SAME) if f.name not in in_the_table]
 
 

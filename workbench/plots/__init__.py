@@ -6,5 +6,5 @@ ladder     bars of times
 roofline   rungs as dots, by what they move and how fast they are
 picture    all of a run in one figure (``--plot`` of the scripts)
 
-Only functions that draw import matplotlib: ``pip install --group plot``.
+Only functions that draw import matplotlib: ``pip install matplotlib``.
 """

@@ -60,7 +60,7 @@ def require() -> None:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
         why = "" if error.name == "matplotlib" else f" ({error})"
-        raise Failure(f"a picture needs matplotlib: pip install --group plot{why}") from None
+        raise Failure(f"a picture needs matplotlib: pip install matplotlib{why}") from None
 
 
 @contextmanager
