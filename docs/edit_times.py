@@ -73,7 +73,7 @@ def watched(file: Path, edit: Callable[[str, int], str], step: Callable[[str], N
     from workbench.cli import watch
     from workbench.cli.request import request
     from workbench.estimate import launched
-    from workbench.harness import counters, measure
+    from workbench.harness import checking, counters
     from workbench.toolchain import device_code, library
     import simulator  # isort: skip
 
@@ -85,7 +85,7 @@ def watched(file: Path, edit: Callable[[str, int], str], step: Callable[[str], N
     clock.around(device_code, "_host_code", "nvcc's front end: is the host code the same?")
     clock.around(library, "build_library", "build of the library")
     clock.around(simulator, "replace_ptx", "loading the PTX")
-    clock.around(measure, "try_rungs", "checks on small shapes")
+    clock.around(checking, "try_rungs", "checks on small shapes")
     clock.around(counters, "record", "counting a sample of the blocks")
     clock.around(launched, "_compiled", "ptxas, beside the counting")
     rows = []

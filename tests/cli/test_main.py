@@ -16,7 +16,7 @@ from workbench import estimate, rungs
 from workbench.cli import main, pages, recorded
 from workbench.cli.request import request
 from workbench.estimate import DEFAULT_GPU, GPUS, resources
-from workbench.harness import measure, verify
+from workbench.harness import checking, counting, verify
 from workbench.harness.results import Estimated
 from workbench.history import History, HistoryError, reading
 from workbench.history.reading import Filter
@@ -138,7 +138,7 @@ def test_json(of_matmul):
 
 def test_torch_is_measured_by_the_same_budget(of_matmul):
     assert "torch's own CPU kernel uses " in of_matmul.out
-    assert 0 < measure.torch_share(MATMUL, MATMUL.case("M=40,N=50,K=60")) < 1
+    assert 0 < checking.torch_share(MATMUL, MATMUL.case("M=40,N=50,K=60")) < 1
 
 
 def test_each_dtype_has_tables_of_the_rungs_that_take_it(of_softmax):
@@ -515,14 +515,14 @@ def test_a_note_is_for_the_table(no_estimates, capsys):
 
 @pytest.mark.parametrize("trouble", [KeyboardInterrupt(), ValueError("a defect")])
 def test_what_was_measured_survives_a_later_error(no_estimates, tmp_path, monkeypatch, trouble):
-    simulate = measure.simulate
+    simulate = counting.measure
 
     def interrupted(operator, ladder, case, *others, **settings):
         if case.shape["M"] == 8:
             raise trouble
         return simulate(operator, ladder, case, *others, **settings)
 
-    monkeypatch.setattr(measure, "simulate", interrupted)
+    monkeypatch.setattr(counting, "measure", interrupted)
     command = (*SMALL, "M=8,N=9,K=10", "--kernel", "naive", "tiled")
     with contextlib.suppress(ValueError):
         assert script(tmp_path, "matmul", *command).status == 130

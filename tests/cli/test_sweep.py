@@ -23,7 +23,7 @@ from workbench.cli.sweep import command as sweep_command
 from workbench.cli.sweep.outcome import Outcome, Sweep
 from workbench.cli.sweep.plan import Plan, plans, short
 from workbench.harness import versions
-from workbench.harness.measure import Tried
+from workbench.harness.checking import Tried
 from workbench.harness.results import Estimated, Row
 from workbench.operators import builds, tunables
 from workbench.operators.builds import Rung
@@ -255,7 +255,7 @@ def test_where_time_is_measured_everything_is_built_before(target_, monkeypatch)
     monkeypatch.setattr(measuring.variants, "of", lambda target, files: Makes())
     monkeypatch.setattr(builds, "loaded", lambda target, path, kernels: path)
     monkeypatch.setattr(versions, "try_version", tried)
-    monkeypatch.setattr(versions, "timed", timed)
+    monkeypatch.setattr(versions, "time", timed)
     words = ("--sweep", "NUM_THREADS=64,128", "--shape", "rows=2,cols=3", "rows=4,cols=5")
     sweep = Sweep.of(wanted(*words, target=target_), plans(wanted(*words))[0])
     measuring.measure(sweep)

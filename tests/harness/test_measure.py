@@ -14,7 +14,7 @@ import torch
 from simulator import Note
 from workbench import rungs
 from workbench.cli import main, recorded, request
-from workbench.harness import counters, inputs, measure, timing, verify
+from workbench.harness import benchmark, counters, inputs, timing, verify
 from workbench.harness.results import Environment, Row
 from workbench.harness.roofs import Roofs
 from workbench.operators import baselines, builds, rows
@@ -154,7 +154,7 @@ def test_bytes_that_cannot_be_counted_are_a_note(pretended_gpu, capsys, monkeypa
     def fail(operator, kernel, case):
         raise BuildError("no compiler\nmore")
 
-    monkeypatch.setattr(measure.traffic, "simulated", fail)
+    monkeypatch.setattr(benchmark.traffic, "simulated", fail)
     arguments = ["--shape", "rows=4,cols=100", "--kernel", "naive", "--dtype", "float32"]
     assert main.main("softmax", arguments) == 0
     out = capsys.readouterr().out
@@ -279,7 +279,7 @@ def test_a_lost_context_ends_the_run_with_one_message(pretended_gpu, capsys, mon
 
 def test_a_library_result_is_checked_too(pretended_gpu):
     case = MATMUL.case("M=64,N=64,K=64")
-    vendor = measure.timed(MATMUL, rungs("matmul"), case, {}, "gpu", Roofs(None, None))[-1]
+    vendor = benchmark.measure(MATMUL, rungs("matmul"), case, {}, "gpu", Roofs(None, None))[-1]
     assert (vendor.baseline, vendor.checked, vendor.note) == (True, True, "")
     assert 0 < vendor.share < 1
     assert vendor.roof_fraction is None

@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from workbench import rungs
-from workbench.harness import measure
-from workbench.harness.measure import Tried
+from workbench.harness import checking, counting
+from workbench.harness.checking import Tried
 from workbench.operators import attention, matmul, softmax
 
 MATMUL, SOFTMAX = matmul.OPERATOR, softmax.OPERATOR
@@ -21,7 +21,7 @@ def simulated(operator, text, *, sample, tried=RIGHT, names=None, dtype="float32
     ladder = [rung for rung in rungs(operator.name) if names is None or rung.name in names]
     by_name = {rung.name: tried for rung in ladder}
     case = operator.case(text, dtype=dtype)
-    rows = measure.simulate(operator, ladder, case, by_name, no_estimate, sample=sample)
+    rows = counting.measure(operator, ladder, case, by_name, no_estimate, sample=sample)
     return {row.kernel: row for row in rows}
 
 
@@ -84,7 +84,7 @@ def test_a_finding_in_a_sampled_block_is_a_wrong_row(monkeypatch):
     rung = next(rung for rung in rungs("matmul") if rung.name == "tiled")
     monkeypatch.setattr(type(MATMUL), "launch", fail)
     case = MATMUL.case("M=64,N=64,K=64")
-    [row] = measure.simulate(MATMUL, [rung], case, {"tiled": RIGHT}, no_estimate, sample=1)
+    [row] = counting.measure(MATMUL, [rung], case, {"tiled": RIGHT}, no_estimate, sample=1)
     assert not row.checked
     assert "raised RuntimeError: an access outside of A" in row.note
 
@@ -105,12 +105,12 @@ def test_every_rung_takes_a_small_case():
 
 
 def took(operator, rung, case) -> bool:
-    return measure.try_rungs(operator, [rung], [case], "simulator")[rung.name].share is not None
+    return checking.try_rungs(operator, [rung], [case], "simulator")[rung.name].share is not None
 
 
 def test_steps_are_told():
     told: list[str] = []
     ladder, case = rungs("matmul"), MATMUL.case("M=8,N=8,K=8")
-    measure.try_rungs(MATMUL, ladder, [case], "simulator", told.append)
+    checking.try_rungs(MATMUL, ladder, [case], "simulator", told.append)
     assert told == [f"{rung.name}, M=8,N=8,K=8" for rung in ladder]
     assert dataclasses.astuple(Tried()) == ("", None)

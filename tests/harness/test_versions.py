@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from workbench.harness import measure, verify, versions
-from workbench.harness.measure import Tried
+from workbench.harness import checking, verify, versions
+from workbench.harness.checking import Tried
 from workbench.harness.results import Row
 from workbench.harness.versions import Version
 from workbench.operators import builds
@@ -66,7 +66,7 @@ def test_versions_on_the_cpu():
     found = [Version(name, build) for name in ("A=1", "A=2", "A=3")]
     tried = {"A=1": Tried(), "A=2": Tried("WRONG  by two"), "A=3": Tried()}
     before = builds._current.copy()
-    result = versions.timed(ATTENTION, rung, found, case, tried, "cpu")
+    result = versions.time(ATTENTION, rung, found, case, tried, "cpu")
     assert [row.kernel for row in result] == ["A=1", "A=2", "A=3"]
     assert [row.checked for row in result] == [True, False, True]
     assert [row.time_ms is not None for row in result] == [True, False, True]
@@ -85,7 +85,7 @@ def test_a_version_runs_in_its_own_build(monkeypatch):
         raise verify.StickyError("softmax naive: an illegal access")
 
     before = builds._current.copy()
-    monkeypatch.setattr(measure, "try_rungs", lost)
+    monkeypatch.setattr(checking, "try_rungs", lost)
     with pytest.raises(verify.StickyError, match="^A=1: softmax naive: an illegal access$"):
         versions.try_version(SOFTMAX, rung, version, [], "simulator")
     assert seen[0] is build

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from workbench.harness import inputs, measure, verify
+from workbench.harness import checking, inputs, verify
 from workbench.operators import attention, matmul, rounding
 from workbench.operators.attention import OPERATOR as ATTENTION
 from workbench.operators.matmul import OPERATOR as MATMUL
@@ -24,7 +24,7 @@ CASES = (
 @pytest.mark.parametrize("fill", ["randn", "spiky", "tens", "large"])
 @pytest.mark.parametrize(("operator", "text"), CASES)
 def test_torch_fits(operator, text, fill):
-    assert measure.torch_share(operator, operator.case(text, fill=fill)) <= 1
+    assert checking.torch_share(operator, operator.case(text, fill=fill)) <= 1
 
 
 @pytest.mark.parametrize(("operator", "text"), CASES)

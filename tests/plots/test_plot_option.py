@@ -14,7 +14,7 @@ import pytest
 from tests.plots.test_pictures import simulated, timed
 from workbench.cli import main, plot, recorded
 from workbench.estimate.gpus import GPUS
-from workbench.harness import measure
+from workbench.harness import counting
 from workbench.harness.results import Environment, Row
 from workbench.harness.roofs import Roofs
 from workbench.operators import get
@@ -50,7 +50,7 @@ def test_a_wrong_rung_is_not_drawn_and_the_status_says_so(tmp_path, monkeypatch,
     rows = [simulated("naive", shape="M=64,N=64,K=64"), wrong]
     drawn: list[Row] = []
     draw = picture.figure
-    monkeypatch.setattr(measure, "simulate", lambda *_, **__: rows)
+    monkeypatch.setattr(counting, "measure", lambda *_, **__: rows)
     monkeypatch.setattr(
         picture, "figure", lambda rows, *rest: drawn.extend(rows) or draw(rows, *rest)
     )

@@ -10,7 +10,7 @@ import torch
 
 from workbench import estimate
 from workbench.cli.request import Request
-from workbench.harness import measure
+from workbench.harness import benchmark, checking, counting
 from workbench.harness.results import Estimated, Row
 from workbench.harness.roofs import Roofs
 from workbench.operators.builds import Rung
@@ -36,7 +36,7 @@ class Bench:
         self._tensors: dict[Case, tuple[Tensors, Tensors]] = {}
 
     def run(
-        self, case: Case, rungs: Sequence[Rung], step: measure.Step = measure.no_step
+        self, case: Case, rungs: Sequence[Rung], step: checking.Step = checking.no_step
     ) -> list[Measured]:
         """Check rungs on small cases and measure the right ones, as a script's table does.
 
@@ -46,14 +46,14 @@ class Bench:
         asked, operator = self.asked, self.asked.operator
         small = operator.edge_cases(case.dtype)
         small += operator.small_cases(case.dtype) if asked.sample else []
-        tried = measure.try_rungs(operator, rungs, small, asked.target)
+        tried = checking.try_rungs(operator, rungs, small, asked.target)
         if asked.target != "simulator":
             about = operator, rungs, case, tried, asked.target, Roofs(None, None)
-            return [Measured(row) for row in measure.timed(*about, step) if not row.baseline]
+            return [Measured(row) for row in benchmark.measure(*about, step) if not row.baseline]
         return [self._simulated(case, rung, tried, step) for rung in rungs]
 
     def _simulated(
-        self, case: Case, rung: Rung, tried: Mapping[str, measure.Tried], step: measure.Step
+        self, case: Case, rung: Rung, tried: Mapping[str, checking.Tried], step: checking.Step
     ) -> Measured:
         asked = self.asked
         launches: list[simulator.Launch] = []
@@ -62,7 +62,7 @@ class Bench:
             launches.extend(made)
             return estimate.begin(made, asked.operator.name, asked.gpu)
 
-        [row] = measure.simulate(
+        [row] = counting.measure(
             asked.operator,
             [rung],
             case,
@@ -78,5 +78,5 @@ class Bench:
         """The inputs and outputs of a case, on the target's device."""
         if case not in self._tensors:
             device = torch.device(DEVICES[self.asked.target])
-            self._tensors[case] = measure.tensors_for(self.asked.operator, case, device)
+            self._tensors[case] = checking.tensors_for(self.asked.operator, case, device)
         return self._tensors[case]

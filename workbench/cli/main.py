@@ -27,7 +27,7 @@ from workbench import estimate, operators
 from workbench.cli import columns, plot
 from workbench.cli.recorded import Results, open_history
 from workbench.cli.request import Request, request
-from workbench.harness import goals, measure, parents
+from workbench.harness import benchmark, checking, counting, goals, parents
 from workbench.harness.environment import environment, smi_number
 from workbench.harness.figures import percent
 from workbench.harness.results import Row
@@ -82,11 +82,11 @@ def _run(asked: Request) -> int:
         rungs, tried = asked.rungs_for(case.dtype), small.of(case.dtype)
         about = asked.operator, rungs, case, tried
         try:
-            with progress(measure.steps(asked.operator, rungs, asked.target)) as step:
+            with progress(benchmark.steps(asked.operator, rungs, asked.target)) as step:
                 if asked.target == "simulator":
-                    rows = measure.simulate(*about, estimator, sample=asked.sample, step=step)
+                    rows = counting.measure(*about, estimator, sample=asked.sample, step=step)
                 else:
-                    rows = measure.timed(*about, asked.target, roofs, step)
+                    rows = benchmark.measure(*about, asked.target, roofs, step)
             previous = results.previous(rows)
             results.add(rows)
             _show(asked, case, rows, previous, told)
@@ -121,9 +121,9 @@ class _Small:
 
     def __init__(self, asked: Request) -> None:
         self.asked = asked
-        self.found: dict[str, dict[str, measure.Tried]] = {}
+        self.found: dict[str, dict[str, checking.Tried]] = {}
 
-    def of(self, dtype: str) -> dict[str, measure.Tried]:
+    def of(self, dtype: str) -> dict[str, checking.Tried]:
         """The results by rung; prints which rungs do not support the dtype."""
         if dtype not in self.found:
             asked, rungs = self.asked, self.asked.rungs_for(dtype)
@@ -135,7 +135,7 @@ class _Small:
                 cases += asked.operator.small_cases(dtype)
             with progress(len(cases) * len(rungs)) as step:
                 about = asked.operator, rungs, cases, asked.target
-                self.found[dtype] = measure.try_rungs(*about, step)
+                self.found[dtype] = checking.try_rungs(*about, step)
             if asked.sample:
                 print(_sampled(asked, cases))
         return self.found[dtype]
@@ -168,7 +168,7 @@ def _show(
     )
     if asked.target == "simulator":
         small = asked.operator.small_cases(case.dtype)[0] if asked.sample else case
-        share = percent(measure.torch_share(asked.operator, small))
+        share = percent(checking.torch_share(asked.operator, small))
         print(f"torch's own CPU kernel uses {share} of the allowed error")
     for reason in parents.reasons(rows):
         print(textwrap.fill(reason, PLAIN_WIDTH, subsequent_indent="  "))

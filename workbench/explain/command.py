@@ -10,7 +10,7 @@ import simulator
 from workbench.estimate import DEFAULT_GPU, GPUS
 from workbench.explain import page, terminal
 from workbench.explain.report import Report, explained
-from workbench.harness import measure, verify
+from workbench.harness import checking, counting, verify
 from workbench.harness.environment import command_line
 from workbench.harness.terminal import progress
 from workbench.operators.builds import Rung
@@ -74,12 +74,12 @@ def report(
     """
     layout = "" if case.layout == next(iter(operator.layouts)) else f" {case.layout}"
     about = (operator.name, rung.name, f"{case.text}{layout}", case.dtype)
-    tried: dict[str, measure.Tried] = {}
+    tried: dict[str, checking.Tried] = {}
     if sample:
-        tried = measure.try_rungs(operator, [rung], operator.small_cases(case.dtype), "simulator")
+        tried = checking.try_rungs(operator, [rung], operator.small_cases(case.dtype), "simulator")
     try:
         with simulator.record() as launches:
-            [row] = measure.simulate(operator, [rung], case, tried, _no_estimate, sample=sample)
+            [row] = counting.measure(operator, [rung], case, tried, _no_estimate, sample=sample)
     except (RuntimeError, MemoryError) as error:
         if not verify.is_out_of_memory(error):
             raise

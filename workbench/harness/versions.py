@@ -12,8 +12,10 @@ from dataclasses import dataclass
 
 import torch
 
-from workbench.harness import inputs, measure, verify
-from workbench.harness.measure import Candidate, Estimator, Step, Tried, no_step
+from workbench.harness import benchmark, checking, counting, inputs, verify
+from workbench.harness.benchmark import Candidate
+from workbench.harness.checking import Step, Tried, no_step
+from workbench.harness.counting import Estimator
 from workbench.harness.results import Row
 from workbench.harness.roofs import Roofs
 from workbench.operators import builds
@@ -37,10 +39,10 @@ def try_version(
 ) -> Tried:
     """Check a version on small cases, until it gets one wrong. Raises StickyError."""
     with _selected(version):
-        return measure.try_rungs(operator, [rung], cases, target)[rung.name]
+        return checking.try_rungs(operator, [rung], cases, target)[rung.name]
 
 
-def simulated(
+def simulate(
     operator: Operator,
     rung: Rung,
     version: Version,
@@ -49,14 +51,14 @@ def simulated(
     estimator: Estimator,
     sample: int,
 ) -> Row:
-    """The row of a version on the simulator, as ``measure.simulate`` makes it."""
+    """The row of a version on the simulator, as ``counting.measure`` makes it."""
     by_name = {rung.name: tried}
     with _selected(version):
-        [row] = measure.simulate(operator, [rung], case, by_name, estimator, sample=sample)
+        [row] = counting.measure(operator, [rung], case, by_name, estimator, sample=sample)
     return dataclasses.replace(row, kernel=version.name)
 
 
-def timed(
+def time(
     operator: Operator,
     rung: Rung,
     versions: Sequence[Version],
@@ -88,7 +90,7 @@ def timed(
         step(version.name)
         found = {rung.name: tried[version.name]}
         with _selected(version):
-            rows[version.name] = measure.checked(operator, rung, case, target, found)
+            rows[version.name] = checking.row(operator, rung, case, target, found)
     device = torch.device(DEVICES[target])
     right = [version for version in versions if rows[version.name].checked]
     if right:
@@ -100,9 +102,9 @@ def timed(
             candidates = []
             for version in chosen:
                 row = dataclasses.replace(rows[version.name], kernel=rung.name)
-                made = measure.candidate_of(operator, row, given, views, case, device)
+                made = benchmark.candidate_of(operator, row, given, views, case, device)
                 candidates.append(_candidate(version, made))
-            return measure.time_in_turns(
+            return benchmark.in_turns(
                 operator, candidates, outputs, case, device, Roofs(None, None)
             )
 
@@ -120,9 +122,9 @@ def _races(
         rows |= race([first, *others[start : start + CHUNK]])
     if len(others) <= CHUNK:
         return rows
-    timed = [version for version in others if rows[version.name].time_ms is not None]
-    timed.sort(key=lambda version: rows[version.name].time_ms or 0.0)
-    return rows | race([first, *timed[:FINALISTS]])
+    ranked = [version for version in others if rows[version.name].time_ms is not None]
+    ranked.sort(key=lambda version: rows[version.name].time_ms or 0.0)
+    return rows | race([first, *ranked[:FINALISTS]])
 
 
 def _candidate(version: Version, made: Candidate) -> Candidate:

@@ -11,7 +11,7 @@ from workbench import estimate
 from workbench.cli.sweep.outcome import Outcome, Sweep
 from workbench.estimate import launched, resources
 from workbench.harness import versions
-from workbench.harness.measure import Tried
+from workbench.harness.checking import Tried
 from workbench.harness.results import Row
 from workbench.harness.terminal import progress
 from workbench.harness.verify import first_line, is_out_of_memory
@@ -62,7 +62,7 @@ def _simulate(sweep: Sweep, makes: Variants) -> None:
                     step(f"{outcome.name}, {case.text}")
                     about = asked.operator, rung, version, case, tried(case.dtype), estimator
                     try:
-                        row = versions.simulated(*about, asked.sample)
+                        row = versions.simulate(*about, asked.sample)
                     except (RuntimeError, MemoryError) as error:
                         row = _without_memory(sweep, case, error)
                     outcome.rows[case] = row
@@ -92,7 +92,7 @@ def _time(sweep: Sweep, makes: Variants) -> None:
         for case in sweep.cases:
             about = asked.operator, rung, entrants, case, tried[case.dtype], asked.target
             try:
-                rows = versions.timed(*about, step)
+                rows = versions.time(*about, step)
             except (RuntimeError, MemoryError) as error:
                 rows = [_without_memory(sweep, case, error)] * len(outcomes)
             for outcome, row in zip(outcomes, rows, strict=True):
