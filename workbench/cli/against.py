@@ -21,7 +21,7 @@ from workbench.harness import timing, verify
 from workbench.harness.changes import SAME_ESTIMATE, counter_changes, relative
 from workbench.harness.figures import duration, of
 from workbench.harness.results import Row
-from workbench.harness.terminal import PLAIN_WIDTH, progress, show
+from workbench.harness.terminal import progress, show, text_width
 from workbench.harness.verdicts import verdict
 from workbench.operators import builds
 from workbench.operators.builds import Extension, Rung
@@ -233,7 +233,7 @@ def _place(place: Lines) -> Iterator[str]:
         yield f"      | {text}"
     if len(place.texts) > SHOWN:
         yield "      | ..."
-    yield textwrap.fill(what, PLAIN_WIDTH, initial_indent=indent, subsequent_indent=indent)
+    yield textwrap.fill(what, text_width(), initial_indent=indent, subsequent_indent=indent)
 
 
 # ------------------------------------------------------------------------------------------------

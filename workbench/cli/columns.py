@@ -19,7 +19,7 @@ from workbench.harness import counters
 from workbench.harness.changes import SAME_ESTIMATE
 from workbench.harness.figures import against, amount, duration, percent, times
 from workbench.harness.results import Row
-from workbench.harness.terminal import PLAIN_WIDTH
+from workbench.harness.terminal import PLAIN_WIDTH, text_width
 from workbench.history import Previous
 from workbench.operators.operator import Case, Operator
 
@@ -60,14 +60,15 @@ class Column:
         legend: its entry in the legend below the table; empty if the title is enough.
         cell: an entry's value as text.
         only_terminal: it compares with the previous run, so it has no place on a page.
-        spare: it is the first to go where a table would be too wide.
+        spare: which columns go first where a table would be too wide: the smallest number; 0 never
+            goes.
     """
 
     title: str
     legend: str
     cell: Callable[[Entry], str]
     only_terminal: bool = False
-    spare: bool = False
+    spare: int = 0
 
 
 def columns(row: Row, baselines: Sequence[str] = ()) -> tuple[Column, ...]:
@@ -202,8 +203,9 @@ ERROR = Column(
     "\nerror",
     "error: the largest of an element, as a share of the error allowed there",
     lambda e: percent(e.row.share),
+    spare=4,
 )
-INSTRUCTIONS = Column("warp\ninstr.", "", lambda e: amount(e.counted("warp_instructions")))
+INSTRUCTIONS = Column("warp\ninstr.", "", lambda e: amount(e.counted("warp_instructions")), spare=2)
 SECTORS = Column(
     "sectors\n/request",
     "sectors/request: 32-byte sectors of global memory, actual/minimum",
@@ -218,9 +220,12 @@ BYTES_MOVED = Column(
 BANK_CONFLICTS = Column(
     "bank\nconf.", "bank conf.: shared-memory wavefronts, relative to the minimum", _conflicts
 )
-FLOP = Column("\nFLOP", "FLOP: relative to the mathematical minimum", _flops, spare=True)
+FLOP = Column("\nFLOP", "FLOP: relative to the mathematical minimum", _flops, spare=1)
 OCCUPANCY = Column(
-    "\nocc.", "occ.: occupancy", _of_estimate(lambda estimate: percent(estimate.occupancy))
+    "\nocc.",
+    "occ.: occupancy",
+    _of_estimate(lambda estimate: percent(estimate.occupancy)),
+    spare=3,
 )
 ESTIMATE = Column("estim.\ntime", "", _of_estimate(lambda estimate: duration(estimate.time_ms)))
 ESTIMATE_CHANGE = Column(
@@ -299,11 +304,13 @@ ESTIMATE_LEGEND = (
 def legend(shown: Sequence[Column], gpu: str | None = None) -> str:
     """The meaning of the columns; given the ``--gpu``, also that its times are estimates."""
     meanings = "; ".join(column.legend for column in shown if column.legend)
-    lines = textwrap.wrap(meanings, PLAIN_WIDTH, break_on_hyphens=False)
+    lines = textwrap.wrap(meanings, text_width(), break_on_hyphens=False)
     if gpu is not None:
         others = ", ".join(name for name in GPUS if name != gpu)
         about = {"title": GPUS[gpu].title, "band": 100 * BAND, "others": others}
-        lines.append(ESTIMATE_LEGEND.format(**about))
+        text = ESTIMATE_LEGEND.format(**about)
+        narrow = text_width() < PLAIN_WIDTH
+        lines += textwrap.wrap(text, text_width()) if narrow else [text]
     return "\n".join(lines)
 
 
@@ -330,12 +337,15 @@ def cells(shown: Sequence[Column], entries: Sequence[Entry]) -> Iterator[list[st
 
 
 def fitting(shown: Sequence[Column], entries: Sequence[Entry], width: int) -> Sequence[Column]:
-    """The columns without the spare ones, if a terminal's table would be wider than ``width``."""
+    """The columns of a table of at most ``width``, as far as leaving out spare ones helps."""
     rows: list[list[str | Text]] = [[column.title for column in shown]]
     rows += [row for row in cells(shown, entries) if len(row) == len(shown)]
     deep = [[max(map(len, str(cell).split("\n"))) for cell in row] for row in rows]
-    needed = sum(max(column) + 2 for column in zip(*deep, strict=True)) - 2
-    return [column for column in shown if needed <= width or not column.spare]
+    widths = dict(zip(shown, (max(column) + 2 for column in zip(*deep, strict=True)), strict=True))
+    for column in sorted(filter(lambda column: column.spare, shown), key=lambda c: c.spare):
+        if sum(widths.values()) - 2 > width:
+            del widths[column]
+    return [*widths]
 
 
 def markdown(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -32,7 +32,7 @@ from workbench.harness.environment import environment, smi_number
 from workbench.harness.figures import percent
 from workbench.harness.results import Row
 from workbench.harness.roofs import Roofs, device_roofs
-from workbench.harness.terminal import PLAIN_WIDTH, progress, show
+from workbench.harness.terminal import PLAIN_WIDTH, progress, show, text_width
 from workbench.harness.verify import expected, first_line, is_out_of_memory
 from workbench.history import Previous
 from workbench.operators import builds
@@ -159,19 +159,24 @@ def _show(
     """Print a case's table and its notes, except for those already ``told``."""
     entries = [columns.Entry(row, previous.get(row.kernel)) for row in rows]
     every = columns.columns(rows[0], columns.baselines_of(rows))
-    shown = columns.fitting(every, entries, PLAIN_WIDTH)
+    shown = columns.fitting(every, entries, text_width())
     print()
     show(
         f"{asked.operator.name} {rows[0].subject}",
         [column.title for column in shown],
         list(columns.cells(shown, entries)),
     )
+    missing = [column.title for column in columns.fitting(every, entries, PLAIN_WIDTH)]
+    missing = [title for title in missing if title not in {column.title for column in shown}]
+    if missing:
+        names = ", ".join(" ".join(title.split()) for title in missing)
+        print(f"left out, as the terminal is narrow: {names}")
     if asked.target == "simulator":
         small = asked.operator.small_cases(case.dtype)[0] if asked.sample else case
         share = percent(checking.torch_share(asked.operator, small))
         print(f"torch's own CPU kernel uses {share} of the allowed error")
     for reason in parents.reasons(rows):
-        print(textwrap.fill(reason, PLAIN_WIDTH, subsequent_indent="  "))
+        print(textwrap.fill(reason, text_width(), subsequent_indent="  "))
     for row in rows:
         if row.note and row.note not in told:
             told.add(row.note)

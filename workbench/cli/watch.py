@@ -23,7 +23,7 @@ from workbench.harness.changes import SAME_ESTIMATE, counter_changes, relative, 
 from workbench.harness.environment import environment
 from workbench.harness.figures import duration, of, percent
 from workbench.harness.results import Row
-from workbench.harness.terminal import PLAIN_WIDTH, progress
+from workbench.harness.terminal import progress, text_width
 from workbench.harness.verify import first_line, is_out_of_memory
 from workbench.operators.builds import Rung
 from workbench.operators.live import Live, Refreshed
@@ -258,7 +258,7 @@ class Watch:
         if row.estimate:
             words[-1] += f", limit {row.estimate.limiter}"
         said = f"{name}: {'; '.join(words)}"
-        lines = [textwrap.fill(said, PLAIN_WIDTH, subsequent_indent="    ")]
+        lines = [textwrap.fill(said, text_width(), subsequent_indent="    ")]
         if before:
             changes = counter_changes(before.counters, row.counters)
             lines += [f"    {change.text}" for change in changes[:SHOWN]]

@@ -34,6 +34,11 @@ def console(file: TextIO | None = None) -> Console:
     )
 
 
+def text_width() -> int:
+    """How wide text on stdout should be: PLAIN_WIDTH, or less if the terminal is narrower."""
+    return min(PLAIN_WIDTH, console().width)
+
+
 @contextmanager
 def progress(steps: int, file: TextIO | None = None) -> Iterator[Callable[[str], None]]:
     """A bar in a terminal while the block runs, and nothing where ``file`` is no terminal.
@@ -63,7 +68,7 @@ def show(
     file: TextIO | None = None,
     left: Sequence[int] = (0,),
 ) -> None:
-    """Print a table; in full, however wide, unless it goes to a terminal.
+    """Print a table: in full, however wide. A terminal that is too narrow breaks its lines.
 
     Args:
         title: above it; may be empty.
@@ -81,9 +86,8 @@ def show(
         table.add_column(padded, justify="left" if i in left else "right", no_wrap=True)
     for row in rows:
         table.add_row(*(row if _whole(row, titles) else row[:1]))
-    if not to.file.isatty():
-        wide = to.options.update(width=10 * PLAIN_WIDTH)
-        to.width = max(PLAIN_WIDTH, to.measure(table, options=wide).maximum)
+    wide = to.options.update(width=10 * PLAIN_WIDTH)
+    to.width = max(to.width, to.measure(table, options=wide).maximum)
     with to.capture() as capture:
         to.print(table)
     lines = [line.rstrip() for line in capture.get().splitlines()]

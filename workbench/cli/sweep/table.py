@@ -14,7 +14,7 @@ from workbench.cli.sweep.outcome import Outcome, Sweep
 from workbench.cli.sweep.plan import Plan
 from workbench.harness.figures import amount, of
 from workbench.harness.results import Estimated
-from workbench.harness.terminal import PLAIN_WIDTH, show
+from workbench.harness.terminal import show, text_width
 from workbench.operators.operator import Case
 from workbench.toolchain import kernels_dir
 from workbench.toolchain.paths import shown
@@ -57,7 +57,7 @@ def heading(plan: Plan) -> str:
     count = of(len(plan.combinations), "combination")
     has = "have" if "," in files else "has"
     text = f"{plan.rung.name}: {count} of {ranges}; {files} {has} {plan.name(plan.in_file)}"
-    return textwrap.fill(text, PLAIN_WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+    return textwrap.fill(text, text_width(), subsequent_indent="  ", break_on_hyphens=False)
 
 
 def legend(sweep: Sweep) -> str:
