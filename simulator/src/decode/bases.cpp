@@ -166,6 +166,7 @@ class Bases {
     const bool parameter = function_.is_kernel() && i.opcode == "ld" && has_mod(i, "param") &&
                            from.kind == Operand::Memory && from.reg < 0 &&
                            found != function_.addresses.end() &&
+                           found->second.first == ptx::Space::Param &&  // not of a call
                            (has_mod(i, "u64") || has_mod(i, "b64") || has_mod(i, "s64"));
     auto at = parameter ? static_cast<uint32_t>(found->second.second + from.offset) : 0;
     auto assign = [&](const Operand& to) {
