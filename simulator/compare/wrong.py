@@ -25,7 +25,7 @@ CHECKS = ("memcheck", "racecheck", "initcheck", "synccheck", "async", "descripto
 RIGHT = ("ordered",)  # files without wrong kernels
 FILES = (*CHECKS, *RIGHT)
 # Files whose kernels are wrong in ways that a report has to tell apart: their tests name the lines.
-TOLD_APART = ("waits", "hints")
+TOLD_APART = ("waits", "hints", "protocols")
 PERIOD = 7  # inputs are 0, 1, ..., 6, 0, 1, ...
 WEIGHTS = 13  # a checksum weights element i by 1 + i % 13
 

@@ -1,4 +1,6 @@
 // Kernels that a launch must end with a report: one mistake each, on the line that says MISTAKE.
+#include <cooperative_groups.h>
+
 #include <cstdint>
 
 __device__ unsigned shared_address(const void* p) {
@@ -21,6 +23,12 @@ __global__ void divergent_kernel(int* out) {
   out[0] = 1;
 }
 void divergent(int* out) { divergent_kernel<<<1, 128>>>(out); }
+
+__global__ void grid_sync_kernel(int* out) {
+  cooperative_groups::this_grid().sync();  // MISTAKE grid_sync
+  out[blockIdx.x] = 1;
+}
+void grid_sync(int* out) { grid_sync_kernel<<<2, 32>>>(out); }
 
 // 128 threads arrive at an mbarrier that expects 200.
 template <bool POLLS>

@@ -360,12 +360,14 @@ def test_a_tile_that_is_not_aligned_to_its_swizzle(swizzle: int, place: int, lin
     with simulator.record(addresses=False) as launches:
         got = product(described, box(swizzle), place=place)
     np.testing.assert_array_equal(got, rows_of(swizzle))  # right, and yet
-    note = launches[0].notes[0]
-    assert note.odd
-    assert note.text.startswith(
-        f"the start of A is {lines} bytes behind a multiple of {8 * swizzle}, where the pattern of "
-        f"a {swizzle}-byte swizzle begins"
+    behind = (
+        f" is {lines} bytes behind a multiple of {8 * swizzle}, where the pattern of a "
+        f"{swizzle}-byte swizzle begins"
     )
+    notes = {note.text.split(" is ")[0]: note for note in launches[0].notes}
+    for subject in ("the destination of the copy", "the start of A"):
+        assert notes[subject].odd and notes[subject].text.startswith(subject + behind)
+    note = notes["the start of A"]
     assert f"align it to {8 * swizzle} bytes\n  the descriptor of A: start" in note.text
 
 

@@ -80,6 +80,11 @@ CASES = {
         "in the host's memory.*cudaGetSymbolAddress",
         "twice",
     ),
+    "host_pointer": Wrong(
+        "out-of-bounds read of 4 bytes in global memory, far from every allocation.*host pointer",
+        "twice",
+        checks="memcheck",
+    ),
     "not_a_symbol": call("what the call was given as a symbol is no __device__ or __constant__"),
     "too_many_bytes": call(
         f"cudaMemcpy writes 4004 bytes at byte 0 of {OF_1000}.*number of bytes", "ALLOCATED"

@@ -46,12 +46,12 @@ MISUSE = {
         "synccheck",
         "tx-count of the mbarrier becomes 1048576",
     ),
-    "never initialised": ("arrive(&other);", "synccheck", "no mbarrier at shared address"),
-    "overwritten": ("bar = 12345; arrive(&bar);", "synccheck", "no mbarrier at shared address"),
+    "never initialised": ("arrive(&other);", "synccheck", "no mbarrier at '"),
+    "overwritten": ("bar = 12345; arrive(&bar);", "synccheck", "no mbarrier at '"),
     "invalidated": (
         'asm volatile("mbarrier.inval.shared::cta.b64 [%0];" : : "r"(smem(&bar))); arrive(&bar);',
         "synccheck",
-        "no mbarrier at shared address",
+        "no mbarrier at '",
     ),
     "misaligned": (
         "__shared__ u64 two[2]; make_barrier(reinterpret_cast<char*>(two) + 4, 1);",

@@ -19,6 +19,7 @@ MISTAKES = {
         "a barrier that other lanes of their warp never reach: lanes 8-31 of warp 1 are elsewhere",
         "out of the branch",
     ),
+    "grid_sync": ("trap", "the kernel executed a trap", "cudaLaunchCooperativeKernel"),
     "waits": ("synccheck", "128 threads wait forever for the mbarrier 'barrier'", "72 of 200"),
     "polls": ("synccheck", "128 threads wait forever for the mbarrier 'barrier'", "72 of 200"),
     "cluster": (

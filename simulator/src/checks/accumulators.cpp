@@ -16,7 +16,7 @@ void AccumulatorCheck::start(uint32_t num_warps, const Kernel& kernel) {
   warps_.resize(num_warps);
   for (State& state : warps_) {
     state.registers.assign(kernel.frame.size() / SLOT_BYTES + 1, {});
-    state.fences = 1;
+    state.fences = NO_FENCE;
     state.waited = 0;
   }
 }
@@ -78,6 +78,15 @@ void AccumulatorCheck::product(uint32_t warp, const Warp& w, const Inst* in,
     check(slot, "its accumulator");
     state.registers[slot / SLOT_BYTES] = {0, pc, number};
   }
+  if (state.fences == NO_FENCE) {
+    Finding f = finding_at(w, in, 0, "racecheck",
+                           "wgmma may not see the registers that it uses: the warp has executed no "
+                           "wgmma.fence yet");
+    f.hint =
+        "wgmma.fence before the first product of a warpgroup, and again whenever threads have "
+        "written registers that the next product uses";
+    throw f;
+  }
 }
 
 void AccumulatorCheck::waited(uint32_t warp, uint64_t number) {
@@ -87,10 +96,6 @@ void AccumulatorCheck::waited(uint32_t warp, uint64_t number) {
 void AccumulatorCheck::report(const Warp& w, const Inst* in, int lane, const std::string& message,
                               uint32_t other_pc, const std::string& hint) const {
   Finding f = finding_at(w, in, lane, "racecheck", message);
-  const ptx::Instruction& source = *kernel_->info[in - kernel_->code.data()].source;
-  if (is_asynchronous(source)) {
-    name_call(f, *kernel_->module, source);
-  }
   f.hint = hint;
   f.other_what = message.starts_with("wgmma") ? "the write" : "the product";
   set_other(f, *kernel_->module, *kernel_->info[other_pc].source);

@@ -1,7 +1,8 @@
 // accumulators.h: registers that wgmma works with and that threads touch too early.
 //
 // Between a product and the wait for it, nothing may read its accumulators; between a write to an
-// accumulator or to an operand in registers and the product, there must be a wgmma.fence. nvcc
+// accumulator or to an operand in registers and the product, there must be a wgmma.fence; also
+// before a warp's first product. nvcc
 // moves such registers around freely (ptxas merges them again): a mov counts as neither a read nor
 // a write; it passes on what is known of its source.
 #pragma once
@@ -29,6 +30,7 @@ class AccumulatorCheck {
   void fence(uint32_t warp) { warps_[warp].fences++; }
 
  private:
+  static constexpr uint32_t NO_FENCE = 1;  // so that 0 is: not written by a thread
   struct History {
     uint32_t written = 0;  // by a thread, after this many fences
     uint32_t pc = 0;       // of that write, or of the product
@@ -36,7 +38,7 @@ class AccumulatorCheck {
   };
   struct State {
     std::vector<History> registers;  // by slot
-    uint32_t fences = 1;
+    uint32_t fences = NO_FENCE;
     uint64_t waited = 0;
   };
   static constexpr uint32_t SLOT_BYTES = 64;  // registers start at multiples of this

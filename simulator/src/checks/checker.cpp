@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "checks/finding.h"
 #include "exec/lanes.h"
 
 namespace wbsim {
@@ -59,6 +60,7 @@ void Checker::start() {
     }
   }
   copies_ = 0;
+  endings_.assign(cluster_.blocks.size(), {});
   acquires_.clear();
   accumulators_.start(order_.num_warps(), *launch_.kernel);
   undefined_pieces_.clear();
@@ -298,9 +300,62 @@ void Checker::lane_copied(Warp& w, int lane, const uint8_t* to, uint32_t bytes, 
   }
 }
 
+// ---- The end of a block -------------------------------------------------------------------------
+
+void Checker::visit(const Warp& w, const Inst* in, Mask m, const Block& owner) {
+  for (Visit& visit : endings_[owner.rank].visits) {
+    if (visit.warp == &w) {
+      visit = {&w, in, m, order_.now()};
+      return;
+    }
+  }
+  endings_[owner.rank].visits.push_back({&w, in, m, order_.now()});
+}
+
+void Checker::exits(Warp& w, Mask m) {
+  if (cluster_.blocks.size() > 1) {
+    endings_[w.block->rank].knew.join(order_.release(w, m));
+  }
+}
+
+void Checker::ended(const Block& block) const {
+  if (cluster_.blocks.size() == 1) {
+    return;
+  }
+  const Ending& ending = endings_[block.rank];
+  for (const Visit& visit : ending.visits) {
+    const uint32_t agent = order_.warp_agent(*visit.warp);
+    for_lanes(visit.lanes, [&](int l) {
+      if (!ending.knew.all->knows(agent, static_cast<uint32_t>(l), visit.when)) {
+        Finding f =
+            finding_at(*visit.warp, visit.in, l, "memcheck",
+                       "the shared memory of the cluster's block " + std::to_string(block.rank) +
+                           " may be gone: nothing keeps that block from exiting before");
+        f.hint = NOT_LIVE_HINT;
+        throw f;
+      }
+    });
+  }
+}
+
 void Checker::use_mbarrier(const Issuer& issuer, SharedPlace at, bool init) {
   const WarpAccess a = by_lane(Kind::Store, at.block, issuer.lane, at.offset, sizeof(uint64_t));
   write_lane(*issuer.warp, issuer.in, a, issuer.lane, !init);
+  if (!races_) {
+    return;
+  }
+  // Later uses hide the initialisation from the record of the last write.
+  const Warp& w = *issuer.warp;
+  Initialisation& known = order_.initialisation(at);
+  if (init) {
+    known = {order_.warp_agent(w), static_cast<uint32_t>(issuer.lane), pc_of(w, issuer.in),
+             order_.now()};
+    return;
+  }
+  const Who who = Who::of(known.agent, known.lane);
+  if (known.when && !ordered(w, issuer.lane, who, known.when)) {
+    report(w, issuer.in, a, issuer.lane, at.offset, {who, known.when, known.pc, true});
+  }
 }
 
 }  // namespace wbsim

@@ -32,6 +32,7 @@ class Checker {
 
   void start();  // the cluster begins
   HappensBefore& order() { return order_; }
+  const HappensBefore& order() const { return order_; }
   AccumulatorCheck& accumulators() { return accumulators_; }
   UndefinedValues& undefined() { return undefined_; }
   bool races() const { return races_; }
@@ -93,6 +94,12 @@ class Checker {
   // Global memory that a copy reads or writes as a whole.
   void global_copy(const Issuer& issuer, const void* at, uint64_t bytes, bool write,
                    bool atomic = false);
+  // Lanes exit, and all threads of a block have exited: other blocks must have come to an end with
+  // its shared memory before.
+  void exits(Warp& w, Mask m);
+  void ended(const Block& block) const;
+  // The lanes use the shared memory of another block, and it can learn that they did.
+  void visit(const Warp& w, const Inst* in, Mask m, const Block& owner);
   // The mbarrier object itself, which all threads use like an atomic.
   void use_mbarrier(const Issuer& issuer, SharedPlace at, bool init);
 
@@ -181,8 +188,8 @@ class Checker {
   };
   // What the report advises (race_hints.cpp): the other side is an asynchronous operation of this
   // cluster, or one of its threads.
-  std::string operation_hint(const Warp& w, int lane, const WarpAccess& a, uint64_t offset,
-                             const Other& other) const;
+  std::string operation_hint(const Warp& w, const Inst* in, int lane, const WarpAccess& a,
+                             uint64_t offset, const Other& other) const;
   std::string ordering_hint(const Warp& w, const Inst* in, const WarpAccess& a, int lane,
                             const Other& other) const;
   [[noreturn]] void report(const Warp& w, const Inst* in, const WarpAccess& a, int lane,
@@ -200,6 +207,19 @@ class Checker {
   std::vector<Acquire> acquires_;
   std::unique_lock<std::mutex> atomics_;  // from when an atomic is announced until it has executed
   GlobalShadow* global_;                  // of the launch
+  // The last use of a block's shared memory by a warp of another one; and what the block's threads
+  // knew when they exited.
+  struct Visit {
+    const Warp* warp;
+    const Inst* in;
+    Mask lanes;
+    Time when;
+  };
+  struct Ending {
+    std::vector<Visit> visits;  // one for each warp
+    Knowledge knew;
+  };
+  std::vector<Ending> endings_;  // by rank
   AccumulatorCheck accumulators_;
   mutable std::map<uint32_t, bool> is_flag_;  // what a volatile load reads, by instruction
   UndefinedValues undefined_;

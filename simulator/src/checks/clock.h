@@ -2,8 +2,8 @@
 //
 // Races are found by happens-before (vector clocks, as in FastTrack, Flanagan and Freund 2009). The
 // time of a cluster of blocks advances whenever any of its threads synchronises. An agent is what
-// accesses memory: a warp, the wgmma of a warpgroup, the bulk stores of a warp, or the copies that
-// signal an mbarrier. An access at time t is ordered before another one if the thread of the latter
+// accesses memory: a warp, the wgmma of a warp, the bulk stores of a warp, or the copies that signal
+// an mbarrier. An access at time t is ordered before another one if the thread of the latter
 // knows the former's agent up to t.
 #pragma once
 

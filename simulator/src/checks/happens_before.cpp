@@ -1,5 +1,6 @@
 #include "checks/happens_before.h"
 
+#include <algorithm>
 #include <bit>
 
 #include "exec/lanes.h"
@@ -176,14 +177,51 @@ void HappensBefore::sync_warp(Warp& w, Mask m) {
   acquire(w, m, release(w, m));
 }
 
-void HappensBefore::arrive(Warp& w, Mask m, int barrier) {
-  gather(barriers_[16 * w.block->rank + barrier], w, m);
+void HappensBefore::arrive(Warp& w, const Inst* in, Mask m, int barrier, bool waits) {
+  Rounds& rounds = barriers_[16 * w.block->rank + barrier];
+  gather(rounds.gathered, w, m);
+  rounds.arrivals.push_back({in, warp_agent(w), m, now_});
+  rounds.all_wait &= waits;
   advance();
+}
+
+const HappensBefore::Arrival* HappensBefore::own_arrival(const Warp& w, Mask m, int barrier) const {
+  const Rounds& rounds = barriers_[16 * w.block->rank + barrier];
+  if (rounds.all_wait) {
+    return nullptr;
+  }
+  const auto found =
+      std::find_if(rounds.arrivals.begin(), rounds.arrivals.end(),
+                   [&](const Arrival& a) { return a.agent == warp_agent(w) && (a.lanes & m); });
+  return found == rounds.arrivals.end() ? nullptr : &*found;
+}
+
+const HappensBefore::Arrival* HappensBefore::unknown_arrival(const Warp& w, Mask m,
+                                                             int barrier) const {
+  const std::vector<Arrival>& last = barriers_[16 * w.block->rank + barrier].last;
+  if (last.empty() || floor(w, m) >= last.back().when) {
+    return nullptr;
+  }
+  for (const Arrival& arrival : last) {
+    bool missing = false;
+    for_lanes(known(w, m, arrival.agent) >= arrival.when ? 0 : m, [&](int l) {
+      for_lanes(arrival.lanes, [&](int other) {
+        missing |= !knows(w, l, arrival.agent, static_cast<uint32_t>(other), arrival.when);
+      });
+    });
+    if (missing) {
+      return &arrival;
+    }
+  }
+  return nullptr;
 }
 
 // Waiting threads have done nothing since they arrived: all of them are known up to now.
 void HappensBefore::complete(Block& block, int barrier) {
-  Gathered& gathered = barriers_[16 * block.rank + barrier];
+  Rounds& rounds = barriers_[16 * block.rank + barrier];
+  Gathered& gathered = rounds.gathered;
+  rounds.last = std::exchange(rounds.arrivals, {});
+  rounds.all_wait = true;
   auto waiting = [&](const Warp& w) {
     Mask m = 0;
     for (const Group& g : w.parked) {
@@ -277,9 +315,11 @@ void HappensBefore::fence_proxy(Warp& w, Mask m) {
             [&](View& view) { view.knows.proxied = joined(view.knows.proxied, released.all); });
 }
 
-void HappensBefore::learn(Warp& w, Mask m, uint32_t agent, Time time) {
+void HappensBefore::learn(Warp& w, Mask m, std::span<const std::pair<uint32_t, Time>> agents) {
   auto clock = std::make_shared<Clock>();
-  clock->learn(agent, time);
+  for (auto [agent, time] : agents) {
+    clock->learn(agent, time);
+  }
   acquire(w, m, {clock, nullptr, nullptr});
 }
 
@@ -342,11 +382,16 @@ void HappensBefore::arrive_mbarrier(Warp& w, Mask m, SharedPlace mbarrier, bool 
   }
 }
 
-Time HappensBefore::issue_copy(const Issuer& issuer, SharedPlace mbarrier) {
+void HappensBefore::announce(SharedPlace mbarrier, int64_t bytes) {
+  MbarrierHistory& s = state_of(mbarrier);
+  s.announced[s.phases % s.announced.size()] += bytes;
+}
+
+Time HappensBefore::issue_copy(const Issuer& issuer, SharedPlace mbarrier, uint32_t bytes) {
   const Warp& w = *issuer.warp;
   MbarrierHistory& s = state_of(mbarrier);
   s.issues.push_back({now_, warp_agent(w), static_cast<uint32_t>(issuer.lane), synced(w),
-                      view(w, issuer.lane).knows.all, s.phases});
+                      view(w, issuer.lane).knows.all, s.phases, bytes});
   advance();
   return s.issues.back().when;
 }
@@ -360,6 +405,7 @@ void HappensBefore::complete_phase(SharedPlace mbarrier) {
   MbarrierHistory& s = state_of(mbarrier);
   s.complete.join(s.gathered.take());
   s.phases++;
+  s.announced[s.phases % s.announced.size()] = 0;
   std::erase_if(s.issues, [&](const BulkIssue& issue) { return issue.phases + 2 < s.phases; });
 }
 

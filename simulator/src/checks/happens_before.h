@@ -5,6 +5,7 @@
 #pragma once
 
 #include <map>
+#include <span>
 #include <unordered_map>
 
 #include "checks/clock.h"
@@ -30,8 +31,8 @@ class HappensBefore {
   uint32_t warp_agent(const Warp& w) const {
     return w.block->rank * warps_per_block_ + static_cast<uint32_t>(w.index);
   }
-  uint32_t product_agent(const Warp& w) const {
-    return num_warps() + w.block->rank * warps_per_block_ + static_cast<uint32_t>(w.index) / 4;
+  uint32_t product_agent(const Warp& w) const {  // for its part of the warpgroup's products
+    return num_warps() + warp_agent(w);
   }
   // For the bulk stores of a warp: reading their source, and writing their destination.
   uint32_t bulk_agent(const Warp& w) const { return 2 * num_warps() + warp_agent(w); }
@@ -71,7 +72,18 @@ class HappensBefore {
 
   // ---- What threads do.
   void sync_warp(Warp& w, Mask m);
-  void arrive(Warp& w, Mask m, int barrier);
+  void arrive(Warp& w, const Inst* in, Mask m, int barrier, bool waits);
+  // An arrival at the barrier's last round that one of the lanes does not know of: that thread may
+  // not be there yet, and meet these. nullptr if they know all.
+  struct Arrival {
+    const Inst* in;
+    uint32_t agent;
+    Mask lanes;
+    Time when;
+  };
+  const Arrival* unknown_arrival(const Warp& w, Mask m, int barrier) const;
+  // An arrival at this round by one of the lanes, which did not wait (bar.arrive); or nullptr.
+  const Arrival* own_arrival(const Warp& w, Mask m, int barrier) const;
   void complete(Block& block, int barrier);  // while its groups still wait
   void arrive_cluster(Warp& w, Mask m, bool relaxed);
   void complete_cluster();
@@ -87,13 +99,16 @@ class HappensBefore {
   Knowledge release_by_store(Warp& w, int lane, bool release, bool wide);
   void store_variable(uint64_t address, const Knowledge& released);
   void load_variable(Warp& w, int lane, uint64_t address);
-  void learn(Warp& w, Mask m, uint32_t agent, Time time);
+  void learn(Warp& w, Mask m, std::span<const std::pair<uint32_t, Time>> agents);
 
   // ---- Mbarriers.
+  Initialisation& initialisation(SharedPlace mbarrier) { return state_of(mbarrier).init; }
   void arrive_mbarrier(SharedPlace mbarrier, const Knowledge& knowledge);
   void arrive_mbarrier(Warp& w, Mask m, SharedPlace mbarrier, bool relaxed);
-  Time issue_copy(const Issuer& issuer, SharedPlace mbarrier);  // returns when it was issued
-  void copied(SharedPlace mbarrier, Time issued);               // it has signalled the mbarrier
+  // A copy of so many bytes that signals it; returns when it was issued.
+  Time issue_copy(const Issuer& issuer, SharedPlace mbarrier, uint32_t bytes);
+  void announce(SharedPlace mbarrier, int64_t bytes);  // expect_tx
+  void copied(SharedPlace mbarrier, Time issued);      // it has signalled the mbarrier
   void complete_phase(SharedPlace mbarrier);
   // The lanes ask for a phase that is complete. Returns those that are told so. The others hear
   // "not yet", which is always possible: `hesitates`, they would learn something, and they ask for
@@ -131,7 +146,12 @@ class HappensBefore {
   uint32_t warps_per_block_ = 0;
   Time now_ = 1, started_ = 1;
   std::vector<WarpState> warps_;  // by agent
-  std::vector<Gathered> barriers_;
+  struct Rounds {
+    Gathered gathered;
+    std::vector<Arrival> arrivals, last;  // of this round and of the one before
+    bool all_wait = true;                 // who arrived at this round
+  };
+  std::vector<Rounds> barriers_;
   Gathered cluster_gathered_;
   Knowledge cluster_complete_;
   Mbarriers mbarriers_;

@@ -1,6 +1,7 @@
 // mbarrier_history.h: what happened at an mbarrier: arrivals, copies, and what its waits answered.
 #pragma once
 
+#include <array>
 #include <utility>
 #include <vector>
 
@@ -26,13 +27,22 @@ struct BulkIssue {
   Time synced = 0;               // what it knew of its own warp
   ClockRef knew;                 // and of all others
   uint32_t phases = 0;           // complete by then
+  uint32_t bytes = 0;
+};
+
+// The thread that initialised the mbarrier; when: 0 if none did yet.
+struct Initialisation {
+  uint32_t agent = 0, lane = 0, pc = 0;
+  Time when = 0;
 };
 
 struct MbarrierHistory {
   uint32_t agent = 0;
+  Initialisation init;
   Gathered gathered;                                // in this phase
   Knowledge complete;                               // in all earlier phases
   uint32_t phases = 0;                              // complete
+  std::array<int64_t, 4> announced = {};            // bytes of the last phases, by their numbers
   std::vector<std::pair<uint32_t, Time>> arrivals;  // the last of each warp
   std::vector<Answer> answers;                      // one for each warp and instruction
   std::vector<BulkIssue> issues;                    // in this phase and the last two

@@ -9,7 +9,7 @@ namespace wbsim {
 std::vector<PlacedNote> placed(const Kernel& kernel, const Notes& notes) {
   std::map<std::tuple<std::string, int, char>, const Note*> by_line;
   for (auto& [key, note] : notes) {
-    const Place place = place_of(*kernel.module, *kernel.info[key.first].source);
+    const Place place = report_place(*kernel.module, *kernel.info[key.first].source);
     const Note*& kept = by_line[{place.file, place.line, key.second}];
     if (!kept || (note.odd && !kept->odd)) {
       kept = &note;

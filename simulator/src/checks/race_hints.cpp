@@ -26,6 +26,30 @@ bool has_instruction(const Kernel& kernel, std::string_view opcode, std::string_
   });
 }
 
+// Barriers for some of the block's threads.
+bool has_named_barriers(const Kernel& kernel) {
+  return std::any_of(kernel.info.begin(), kernel.info.end(), [](const InstInfo& info) {
+    return info.kind == InstInfo::Barrier && is_named_barrier(*info.source);
+  });
+}
+
+// Whether threads take a lock, or hand on a flag, by an exchange.
+bool locks(const Kernel& kernel) {
+  return has_instruction(kernel, "atom", "cas") || has_instruction(kernel, "atom", "exch");
+}
+
+// Whether one of the two loads what the other stores back to the same address: x[i] += 1.
+bool updates_one_place(const ptx::Instruction& a, const ptx::Instruction& b) {
+  const ptx::Instruction& load = a.opcode == "ld" ? a : b;
+  const ptx::Instruction& store = a.opcode == "ld" ? b : a;
+  if (load.opcode != "ld" || store.opcode != "st" || load.args.size() < 2 || store.args.empty()) {
+    return false;
+  }
+  const ptx::Operand& from = load.args[1];
+  const ptx::Operand& to = store.args[0];
+  return from.reg >= 0 && from.reg == to.reg && from.offset == to.offset;
+}
+
 constexpr Operation LANE_COPY = {
     "the copy", "while cp.async is still writing there",
     "cp.async.wait_group or wait_all by the thread that copies, then __syncthreads() for the "
@@ -141,6 +165,80 @@ std::string parity_hint(const Kernel& kernel, const Found& found) {
          "The parity alternates from one use of the mbarrier to the next: 0, 1, 0, ...";
 }
 
+// An mbarrier that copies signal.
+bool is_filled(const MbarrierHistory& history, const Answer&) { return !history.issues.empty(); }
+
+// The mbarrier with this agent, and the copy that signals it and was issued then.
+std::pair<SharedPlace, const BulkIssue*> issue_of(const HappensBefore& order, uint32_t agent,
+                                                  Time when) {
+  for (auto& [at, history] : order.mbarriers()) {
+    if (history.agent == agent) {
+      for (const BulkIssue& issue : history.issues) {
+        if (issue.when == when) {
+          return {{const_cast<Block*>(at.first), at.second}, &issue};
+        }
+      }
+    }
+  }
+  return {{}, nullptr};
+}
+
+// A phase that was complete before its copies had come, because expect_tx announced too little.
+std::string too_few_bytes_hint(const HappensBefore& order, uint32_t agent, Time when) {
+  const auto [at, issue] = issue_of(order, agent, when);
+  if (!issue) {
+    return "";
+  }
+  const MbarrierHistory& history = order.mbarriers().at({at.block, at.offset});
+  int64_t brought = 0;
+  for (const BulkIssue& other : history.issues) {
+    brought += other.phases == issue->phases ? other.bytes : 0;
+  }
+  const int64_t announced = history.announced[issue->phases % history.announced.size()];
+  if (history.phases == issue->phases || announced >= brought) {
+    return "";
+  }
+  return "expect_tx announced " + std::to_string(announced) + " bytes to the mbarrier " +
+         mbarrier_name(at) + ", and the copies of that phase bring " + std::to_string(brought) +
+         ": it was complete before the last of them had come. Announce the bytes of all copies "
+         "that signal it";
+}
+
+// Two copies write one place.
+std::string two_copies_hint(const Warp& w, const HappensBefore& order, uint32_t agent, Time when) {
+  const auto warps = static_cast<uint32_t>(w.block->warps.size());
+  const auto [at, issue] = issue_of(order, agent, when);
+  const bool other_block = issue && issue->agent / warps != w.block->rank;
+  return std::string(other_block
+                         ? "two blocks copy to the same place: does the offset depend on the "
+                           "block's rank? If they take turns: "
+                         : "nothing keeps the second copy from starting before the first has come "
+                           "and has been read: ") +
+         "the readers wait for the first (usually 'full'), and then arrive on an mbarrier "
+         "('empty') that the thread waits for before it copies again" +
+         (w.block->cluster->blocks.size() > 1
+              ? ". With multicast, these are the readers of every block that the copy goes to: "
+                "mbarrier.init counts them all"
+              : "");
+}
+
+constexpr const char* NO_BULK_GROUP =
+    "the copy is in no group yet, and wait_group waits for groups: cp.async.bulk.commit_group, "
+    "then cp.async.bulk.wait_group";
+
+// Whether a bulk store of a warp of this block, issued then, is in no group.
+bool is_in_no_group(const Warp& w, uint32_t agent, Time issued) {
+  const Block& block = *w.block;
+  const auto warps = static_cast<uint32_t>(block.warps.size());
+  if (agent / warps != block.rank || !block.copies) {
+    return false;
+  }
+  const WarpCopies& copies = block.copies->warps[agent % warps];
+  return std::any_of(copies.stores.begin(), copies.stores.end(), [&](const BulkStore& store) {
+    return store.issued == issued && store.group == copies.bulk_committed[store.lane];
+  });
+}
+
 constexpr const char* NEXT_COPY_EARLY =
     "the copy comes too early: nothing keeps it from starting while the thread still reads what "
     "was "
@@ -164,9 +262,7 @@ std::string refill_hint(const HappensBefore& order, const Kernel& kernel, const 
   if (is_stale(kernel, released)) {
     return parity_hint(kernel, released);
   }
-  const Found filled = last_answer(
-      order, reader, true,
-      [](const MbarrierHistory& history, const Answer&) { return !history.issues.empty(); });
+  const Found filled = last_answer(order, reader, true, is_filled);
   if (is_stale(kernel, filled)) {
     return parity_hint(kernel, filled);
   }
@@ -208,33 +304,43 @@ const Operation& operation_of(const HappensBefore& order, uint32_t agent, bool w
                              : LOAD_READS;
 }
 
-const char* hint_between_blocks(bool copies) {
+const char* hint_between_blocks(bool copies, bool bulk) {
   return copies ? "blocks run in no particular order, and these two write to the same place: do "
                   "their tiles "
                   "overlap? Check the coordinates and the size of the copy. A sum of several "
                   "blocks needs a reduction (cp.reduce.async.bulk) or atomicAdd"
+         : bulk ? "other blocks see what a bulk copy wrote after cp.async.bulk.wait_group by the "
+                  "thread that started it (with .read it waits for the source only), and then a "
+                  "flag: __threadfence(), atomic on one side, atomic and then read on the other"
                 : "blocks see each other's writes at the end of the kernel, or after a flag: "
                   "write, __threadfence(), atomic on one side, atomic and then read on the other. "
                   "A sum of several blocks needs atomicAdd; a barrier of the grid is grid.sync() "
                   "of a cooperative launch";
 }
 
-std::string unwritten_hint(const Kernel& kernel) {
-  bool stores = false, lanes = false, bulk = false;
+std::string unwritten_hint(const Kernel& kernel, bool copying) {
+  bool stores = false, lanes = false, bulk = false, sends = false;
   for (const InstInfo& info : kernel.info) {
     const bool reaches = info.space == ptx::Space::Shared || info.space == ptx::Space::Generic;
     stores |= reaches && (info.kind == InstInfo::Store || info.kind == InstInfo::Atomic);
+    sends |= info.source->opcode != "cp" && has(*info.source, "async");
     if (info.source->opcode == "cp" && has(*info.source, "async")) {
       const bool copies = info.source->args.size() > 2 ||
                           (info.source->args.size() == 2 && has(*info.source, "bulk"));
       (has(*info.source, "bulk") ? bulk : lanes) |= copies;
     }
   }
+  const std::string bulk_hint =
+      "wait for its mbarrier first, with the parity of its phase (on a fresh mbarrier, a wait for "
+      "parity 1 passes at once)";
   const std::string lane_hint =
       "cp.async.wait_group or wait_all by the thread that copies, then __syncthreads() before "
       "others read";
   if (!stores && lanes && !bulk) {
-    return "only cp.async writes to shared memory in this kernel: " + lane_hint;
+    return "only cp.async writes to shared memory in this kernel" +
+           (copying ? ": " + lane_hint
+                    : ", and no copy to this place has been started: " + lane_hint +
+                          "; and do the copies cover all that is read?");
   }
   if (!stores && bulk && !lanes) {
     return "only bulk copies write to shared memory in this kernel: is this place inside one, and "
@@ -242,12 +348,13 @@ std::string unwritten_hint(const Kernel& kernel) {
   }
   return "if another thread writes it: __syncthreads() after the write and before this read. " +
          (lanes ? "If cp.async does: " + lane_hint + ". " : "") +
+         (bulk || sends ? "If a bulk copy or st.async does: " + bulk_hint + ". " : "") +
          "Otherwise: shared memory is uninitialised when a block starts, the padding and the "
          "ragged edge of a tile included";
 }
 
-std::string Checker::operation_hint(const Warp& w, int lane, const WarpAccess& a, uint64_t offset,
-                                    const Other& other) const {
+std::string Checker::operation_hint(const Warp& w, const Inst* in, int lane, const WarpAccess& a,
+                                    uint64_t offset, const Other& other) const {
   const Kernel& kernel = *w.block->kernel;
   const uint32_t agent = other.who.agent(), warps = order_.num_warps();
   const Operation& operation = operation_of(order_, agent, other.wrote);
@@ -269,8 +376,29 @@ std::string Checker::operation_hint(const Warp& w, int lane, const WarpAccess& a
     }
     return operation.hint;
   }
+  const bool copies = kernel.info[pc_of(w, in)].source->opcode == "cp" && a.kind != Kind::Load;
+  if (agent < 2 * warps) {  // wgmma
+    // Did its warp, or the copying thread, ask for a phase that was long over?
+    const Side reader{agent - warps, SEVERAL, other.time, nullptr};
+    const Found filled = last_answer(order_, reader, true, is_filled);
+    const Found released = last_answer(order_, mine, true, [&](auto& history, const Answer&) {
+      return history.issues.empty() && history.arrived(reader.agent) > 0;
+    });
+    return copies && is_stale(kernel, filled)     ? parity_hint(kernel, filled)
+           : copies && is_stale(kernel, released) ? parity_hint(kernel, released)
+                                                  : operation.hint;
+  }
   if (agent < 4 * warps) {
-    return operation.hint;
+    return is_in_no_group(w, agent % warps, other.time) ? NO_BULK_GROUP : operation.hint;
+  }
+  if (std::string hint = too_few_bytes_hint(order_, agent, other.time); !hint.empty()) {
+    return hint;
+  }
+  if (copies && other.wrote) {
+    const Found released = last_answer(
+        order_, mine, true, [](auto& history, const Answer&) { return history.issues.empty(); });
+    return is_stale(kernel, released) ? parity_hint(kernel, released)
+                                      : two_copies_hint(w, order_, agent, other.time);
   }
   if (std::string hint = not_yet_hint(order_, kernel, mine, agent, SEVERAL, other.time);
       !hint.empty()) {
@@ -347,7 +475,21 @@ std::string Checker::ordering_hint(const Warp& w, const Inst* in, const WarpAcce
     return "volatile orders nothing between lanes, and they do not run in lockstep: __syncwarp() "
            "between the two";
   }
-  std::string hint = "__syncthreads() between the two orders them";
+  if (locks(kernel)) {
+    return "if a lock or a flag is to order them: __threadfence() after taking the lock (or "
+           "reading "
+           "the flag) and before releasing (or setting) it, or cuda::atomic_ref with acquire and "
+           "release. A barrier inside of a lock would wait for ever";
+  }
+  if (updates_one_place(source, *kernel.info[other.pc].source)) {
+    return "reading a value, changing it and writing it back are several steps: an atomic "
+           "(atomicAdd) lets several threads update one place";
+  }
+  std::string hint = has_named_barriers(kernel)
+                         ? "a barrier between the two orders them: bar.sync with the id and the "
+                           "number of the threads concerned, or __syncthreads() where the whole "
+                           "block comes by"
+                         : "__syncthreads() between the two orders them";
   if (other.who.agent() == order_.warp_agent(w)) {
     hint +=
         ", or __syncwarp() if no other warp uses the data: lanes of a warp do not run in lockstep";

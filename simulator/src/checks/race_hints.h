@@ -14,10 +14,12 @@ struct Operation {
 };
 const Operation& operation_of(const HappensBefore& order, uint32_t agent, bool wrote);
 
-// A race between blocks. copies: both sides write, at least one of them as a bulk copy.
-const char* hint_between_blocks(bool copies);
+// A race between blocks. copies: both sides write, at least one of them as a bulk copy. bulk: the
+// other side is one.
+const char* hint_between_blocks(bool copies, bool bulk);
 
-// What a shared memory read of unwritten bytes may have missed.
-std::string unwritten_hint(const Kernel& kernel);
+// What a shared memory read of unwritten bytes may have missed. copying: a cp.async to there is on
+// its way.
+std::string unwritten_hint(const Kernel& kernel, bool copying);
 
 }  // namespace wbsim

@@ -7,7 +7,10 @@
 #include "checks/race_hints.h"
 #include "checks/shared_variable.h"
 #include "checks/spin_loop.h"
+#include "decode/opcode.h"
 #include "decode/place.h"
+#include "exec/lanes.h"
+#include "exec/ops/copy_queue.h"
 
 namespace wbsim {
 
@@ -33,14 +36,47 @@ std::string region_text(const Region& region) {
          (region.text.empty() ? "" : region.text + ", ") + bytes_text(region.bytes) + ")";
 }
 
+bool is_initialisation(const ptx::Instruction& source) {
+  return source.opcode == "mbarrier" && has(source, "init");
+}
+
 // "write of 4 bytes", "the copy's write of 1024 bytes".
 std::string what_text(const ptx::Instruction& source, Kind kind, uint64_t bytes) {
+  if (source.opcode == "mbarrier") {
+    return is_initialisation(source) ? "initialisation of an mbarrier" : "use of an mbarrier";
+  }
   const char* what = kind == Kind::Load ? "read" : kind == Kind::Store ? "write" : "atomic update";
   return (source.opcode == "wgmma" ? "wgmma's "
           : source.opcode == "cp"  ? "the copy's "
                                    : "") +
          (what + (" of " + bytes_text(bytes)));
 }
+
+// Whether a cp.async to a place in the block's memory is on its way.
+bool is_copying_to(const Block& block, uint64_t offset) {
+  const uint8_t* to = block.shared + offset;
+  bool found = false;
+  for (size_t i = 0; block.copies && i < block.copies->warps.size(); i++) {
+    for (const LaneCopy& copy : block.copies->warps[i].copies) {
+      for_lanes(copy.mask,
+                [&](int l) { found |= to >= copy.to[l] && to < copy.to[l] + copy.bytes; });
+    }
+  }
+  return found;
+}
+
+// What threads that had ended before the block's last barrier may have left undone.
+std::string ended_text(const Block& block) {
+  const int ended = block.ended_at_barrier;
+  return ended == 0 ? ""
+                    : "\n  " + std::to_string(ended) +
+                          (ended == 1 ? " thread of the block" : " threads of the block") +
+                          " had ended before its last barrier: was it up to them to write it?";
+}
+
+constexpr const char* INITIALISATION_HINT =
+    "one thread initialises the mbarrier; __syncthreads() before another thread uses it, or "
+    "cluster.sync() before a thread of another block does";
 
 std::array<uint32_t, 3> thread_at(const Launch& launch, uint32_t index) {
   const uint32_t* dims = launch.block;
@@ -56,9 +92,6 @@ void Checker::report(const Warp& w, const Inst* in, const WarpAccess& a, int lan
   const auto warps = static_cast<uint32_t>(w.block->warps.size());
   const ptx::Instruction& source = *kernel.info[pc_of(w, in)].source;
   Finding f = finding_at(w, in, lane, "racecheck", "");
-  if (is_asynchronous(source)) {
-    name_call(f, *kernel.module, source);
-  }
   f.address = offset;
   const bool spins = is_plain_spin(kernel, pc_of(w, in));
   f.message =
@@ -83,17 +116,20 @@ void Checker::report(const Warp& w, const Inst* in, const WarpAccess& a, int lan
     f.other_what = operation.what + whose;
     f.message += " " + std::string(operation.does);
     f.message += whose.empty() ? "" : ": that" + whose;
-    f.hint = own_cluster ? operation_hint(w, lane, a, offset, other) : hint_between_blocks(copies);
+    f.hint = own_cluster ? operation_hint(w, in, lane, a, offset, other)
+                         : hint_between_blocks(copies, true);
     throw f;
   }
   const bool other_spins = !other.wrote && is_plain_spin(kernel, other.pc);
   const bool updated =
       other.who.atomic() && kernel.info[other.pc].source->opcode != "st";  // not a volatile write
-  const std::string did = updated       ? "atomic update"
+  const bool initialised = is_initialisation(*kernel.info[other.pc].source);
+  const std::string did = initialised   ? "initialisation"
+                          : updated     ? "atomic update"
                           : other_spins ? "plain read in a spin loop"
                           : other.wrote ? "write"
                                         : "read";
-  std::string by = (did[0] == 'a' ? "an " : "a ") + did + " by ";
+  std::string by = (did[0] == 'a' ? "an " : initialised ? "its " : "a ") + did + " by ";
   if (other.who.lane() < LANES) {
     f.has_other_thread = true;
     f.other_thread = thread_at(launch_, agent % warps * LANES + other.who.lane());
@@ -110,9 +146,10 @@ void Checker::report(const Warp& w, const Inst* in, const WarpAccess& a, int lan
         "that wrote executes it, and then the barrier";
   } else {
     f.message += " races with " + by;
-    f.hint = spins || other_spins ? SPIN_HINT
-             : own_cluster        ? ordering_hint(w, in, a, lane, other)
-                                  : hint_between_blocks(copies);
+    f.hint = initialised            ? INITIALISATION_HINT
+             : spins || other_spins ? SPIN_HINT
+             : own_cluster          ? ordering_hint(w, in, a, lane, other)
+                                    : hint_between_blocks(copies, false);
   }
   throw f;
 }
@@ -127,10 +164,15 @@ void Checker::uninitialised(const Warp& w, const Inst* in, const WarpAccess& a, 
       what_text(*kernel.info[pc_of(w, in)].source, a.kind, a.bytes) +
       (shared ? " in shared memory " + shared_place_text(kernel, offset)
               : " in global memory" + in_global(launch_.regions.find(offset, 1, false), offset)) +
+      (shared && a.owner != w.block ? " of the cluster's block " + std::to_string(a.owner->rank)
+                                    : "") +
       ", which has not been written yet";
-  f.hint = shared ? unwritten_hint(kernel)
-                  : "memory of cudaMalloc and fresh outputs hold anything: write them first, or "
-                    "clear them (cudaMemset)";
+  f.hint = shared && a.owner != w.block
+               ? "cluster.sync() between that block's write and this read; for what st.async or a "
+                 "copy sends, the wait for its mbarrier"
+           : shared ? unwritten_hint(kernel, is_copying_to(*w.block, offset)) + ended_text(*w.block)
+                    : "memory of cudaMalloc and fresh outputs hold anything: write them first, or "
+                      "clear them (cudaMemset)";
   throw f;
 }
 

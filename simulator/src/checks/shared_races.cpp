@@ -147,6 +147,9 @@ bool Checker::ordered(const Warp& w, int lane, Who who, Time time) const {
 }
 
 void Checker::shared_access(Warp& w, const Inst* in, const WarpAccess& a, bool strong) {
+  if (a.owner != w.block && races_) {
+    visit(w, in, a.mask, *a.owner);
+  }
   if (a.kind == Kind::Load) {
     read_shared(w, in, a, strong);
   } else if (a.kind == Kind::Store) {

@@ -10,6 +10,7 @@
 namespace wbsim {
 namespace {
 
+constexpr uint64_t MAX_CONSTANT = 65536;             // of __constant__ variables
 constexpr uint64_t MAX_BYTES = uint64_t{128} << 30;  // of all variables: the device's memory
 constexpr uint64_t MIN_ALIGN = 256;
 
@@ -51,19 +52,24 @@ std::unique_ptr<Module> load_module(std::string ptx, std::vector<Region>& region
   auto module = std::make_unique<Module>();
   module->number = ++loaded;
   module->ptx = ptx::parse(std::move(ptx));
-  uint64_t total = 0;
+  uint64_t total = 0, constant = 0;
   for (const ptx::Variable& v : module->ptx->globals) {
     if (!has_storage(v)) {
       continue;
     }
     total += v.bytes;
+    constant += v.space == ptx::Space::Const ? v.bytes : 0;
+    if (constant > MAX_CONSTANT) {
+      throw ptx::ParseError("the module's __constant__ variables take " + std::to_string(constant) +
+                            " bytes; there are " + std::to_string(MAX_CONSTANT));
+    }
     if (total > MAX_BYTES) {
       throw ptx::ParseError("the module's variables do not fit into the device's memory");
     }
     uint8_t* at = allocate(*module, v);
     std::copy(v.init.begin(), v.init.end(), at);
     module->symbols[v.name] = {at, v.bytes};
-    regions.push_back({reinterpret_cast<uint64_t>(at), v.bytes, v.name, "a variable of the module",
+    regions.push_back({reinterpret_cast<uint64_t>(at), v.bytes, v.name, VARIABLE_TEXT,
                        v.space == ptx::Space::Const ? WBSIM_IN : WBSIM_INOUT});
   }
   for (const ptx::Variable& v : module->ptx->globals) {

@@ -14,7 +14,7 @@ bool is_system_file(const std::string& file) {
   for (const char* part :
        {"/targets/x86_64-linux/include/", "/targets/sbsa-linux/include/", "/toolkit/gpu_",
         "/toolkit/simulator_",  // workbench/toolchain/toolkit.py
-        "/nvidia/cu1", "/include/cuda"}) {
+        "/nvidia/cu1", "/include/cuda", "/tmpxft_"}) {
     if (file.find(part) != std::string::npos) {
       return true;
     }
@@ -98,6 +98,19 @@ Place place_of(const Module& module, const ptx::Instruction& inst) {
   return place;
 }
 
+bool is_inlined_from(const Module& module, const ptx::Instruction& inst, std::string_view path) {
+  const ptx::Module& ptx = *module.ptx;
+  for (int i = inst.location, depth = 0; i >= 0 && depth < 32;
+       i = ptx.locations[i].inlined_at, depth++) {
+    const int file = ptx.locations[i].file;
+    if (file < static_cast<int>(ptx.files.size()) &&
+        ptx.files[file].find(path) != std::string::npos) {
+      return true;
+    }
+  }
+  return false;
+}
+
 Place call_of(const Module& module, const ptx::Instruction& inst) {
   const std::vector<Frame> frames = user_frames(module, inst);
   if (frames.empty()) {
@@ -123,9 +136,23 @@ Place call_of(const Module& module, const ptx::Instruction& inst) {
   return place;
 }
 
-bool is_asynchronous(const ptx::Instruction& inst) {
-  return inst.opcode == "cp" || inst.opcode == "wgmma" ||
+bool is_named_barrier(const ptx::Instruction& inst) {
+  return (inst.opcode == "bar" || inst.opcode == "barrier") && inst.args.size() >= 2 &&
+         std::find(inst.mods.begin(), inst.mods.end(), "red") == inst.mods.end();
+}
+
+namespace {
+
+bool is_mostly_in_helpers(const ptx::Instruction& inst) {
+  return inst.opcode == "cp" || inst.opcode == "wgmma" || inst.opcode == "mbarrier" ||
+         inst.opcode == "setmaxnreg" || is_named_barrier(inst) ||
          std::find(inst.mods.begin(), inst.mods.end(), "async") != inst.mods.end();
+}
+
+}  // namespace
+
+Place report_place(const Module& module, const ptx::Instruction& inst) {
+  return is_mostly_in_helpers(inst) ? call_of(module, inst) : place_of(module, inst);
 }
 
 void name_call(Finding& finding, const Module& module, const ptx::Instruction& inst) {
@@ -136,7 +163,7 @@ void name_call(Finding& finding, const Module& module, const ptx::Instruction& i
 }
 
 void set_other(Finding& finding, const Module& module, const ptx::Instruction& inst) {
-  const Place place = is_asynchronous(inst) ? call_of(module, inst) : place_of(module, inst);
+  const Place place = report_place(module, inst);
   finding.other_file = place.file;
   finding.other_line = place.line;
   finding.other_chain = place.chain;

@@ -17,6 +17,9 @@ struct Place {
 // The innermost frame in the user's own sources of the instruction's inlining chain.
 Place place_of(const Module& module, const ptx::Instruction& inst);
 
+// Whether the instruction comes from a file with this in its path.
+bool is_inlined_from(const Module& module, const ptx::Instruction& inst, std::string_view path);
+
 // Headers of the toolkit, its libraries and the host compiler are not where a learner looks.
 bool is_system_file(const std::string& file);
 
@@ -25,13 +28,17 @@ bool is_system_file(const std::string& file);
 // f.cuh:12" for every frame inside it.
 Place call_of(const Module& module, const ptx::Instruction& inst);
 
-// Whether it is a copy or a product (cp, wgmma): mostly inside a helper, and known by its call.
-bool is_asynchronous(const ptx::Instruction& inst);
+// A barrier for some of the block's threads: bar.sync with an id and a number of threads.
+bool is_named_barrier(const ptx::Instruction& inst);
+
+// Where a report shows an instruction: copies, products and what belongs to them are mostly in
+// helpers, and known by their call.
+Place report_place(const Module& module, const ptx::Instruction& inst);
 
 struct Finding;
-// Places a finding at the call: copies, products and waits are mostly in helpers.
+// Places a finding at the call, whatever the instruction is.
 void name_call(Finding& finding, const Module& module, const ptx::Instruction& inst);
-// Records the line of an instruction as the other side of a race; copies and products by their call.
+// Records the line of an instruction as the other side.
 void set_other(Finding& finding, const Module& module, const ptx::Instruction& inst);
 
 // The path as a user would type it from here: relative if the file is below the working

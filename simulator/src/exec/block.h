@@ -48,8 +48,9 @@ enum class BarrierResult : uint8_t { None, Count, All, Any };
 struct Barrier {
   int arrived =
       0;  // threads; those that exited or never were in a warp arrive with its last live one
-  int expected = 0;           // 0: all warps of the block
-  int voters = 0, votes = 0;  // for bar.red: threads, and those whose predicate is true
+  int expected = 0;             // 0: all warps of the block
+  const Inst* first = nullptr;  // of the arrivals
+  int voters = 0, votes = 0;    // for bar.red: threads, and those whose predicate is true
 };
 
 struct Block {
@@ -66,6 +67,7 @@ struct Block {
   std::vector<Warp> warps;
   Barrier barriers[16];
   int live_warps = 0;
+  int ended_at_barrier = 0;  // threads that had exited at the last barrier, for reports
   std::map<uint32_t, uint32_t> mbarriers;  // by offset: how many phases of it are complete
   std::shared_ptr<CopyQueue> copies;
   std::shared_ptr<L1Cache> l1;       // in a launch that counts

@@ -6,6 +6,7 @@
 
 namespace wbsim {
 
+struct Block;
 struct Cluster;
 
 // Splits the running group: the lanes of `taken` continue at `target`, the rest after `in`.
@@ -36,6 +37,10 @@ const Inst* yield(Warp& w, const Inst* to);
 // All threads of the block have exited: its copies to global memory take effect, the others are
 // dropped.
 void finish_copies(Block& block);
+
+// Reports setmaxnreg that not all warps of a warpgroup execute, or that asks for more registers than
+// there are, once all threads of the block have exited.
+void check_set_registers(const Block& block);
 
 // The warp's pending products take effect.
 void complete_products(Warp& w);

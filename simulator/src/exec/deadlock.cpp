@@ -86,7 +86,8 @@ void describe_mbarrier(Awaited& a, const Issuer& issuer, const AwaitedPhase& pha
   } else {
     a.hint =
         "each phase takes the arrivals that mbarrier.init counts: do all of those threads "
-        "arrive, once a phase, and does none of them end before?";
+        "arrive, once a phase, and does none of them end before? Do others arrive, too? An "
+        "arrival too many counts for the next phase";
   }
 }
 
@@ -150,13 +151,16 @@ void describe_warp_wide(Awaited& a, const Warp& w, const Group& g, bool barrier)
   if (barrier) {
     a.rank = Awaited::Divergent;
     a.what = "a barrier that other lanes of their warp never reach";
-    a.hint = "__syncthreads() is for all threads of a block: move it out of the branch";
+    a.hint = is_named_barrier(source)
+                 ? "a barrier counts whole warps: all lanes of each of them reach it together"
+                 : "__syncthreads() is for all threads of a block: move it out of the branch";
   } else {
     a.rank = Awaited::WarpWide;
     a.what = name + " that other lanes of their warp never reach";
-    a.hint =
-        "all lanes that its member mask names must execute it: move it out of the branch, and give "
-        "lanes without data a neutral value, such as 0 for a sum";
+    a.hint = has(source, "aligned")
+                 ? "all lanes of a warp execute it together: move it out of the branch"
+                 : "all lanes that its member mask names must execute it: move it out of the "
+                   "branch, and give lanes without data a neutral value, such as 0 for a sum";
   }
 }
 

@@ -84,7 +84,7 @@ Finding finding_at(const Warp& w, const Inst* in, int lane, std::string kind, st
   f.message = std::move(message);
   f.kernel = kernel.pretty;
   f.ptx = one_line(source.text);
-  Place place = place_of(*kernel.module, source);
+  const Place place = report_place(*kernel.module, source);
   f.file = place.file;
   f.line = place.line;
   f.chain = place.chain;

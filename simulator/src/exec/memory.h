@@ -15,6 +15,8 @@
 
 namespace wbsim {
 
+constexpr char VARIABLE_TEXT[] = "a variable of the module";  // Region::text
+
 struct Region {
   uint64_t first = 0;  // address
   uint64_t bytes = 0;

@@ -5,9 +5,12 @@
 #include <bit>
 
 #include "checks/checker.h"
+#include "checks/finding.h"
+#include "decode/place.h"
 #include "exec/control.h"
 #include "exec/lanes.h"
 #include "exec/observe.h"
+#include "exec/ops/copy_queue.h"
 #include "exec/scheduler.h"
 
 namespace wbsim {
@@ -85,6 +88,50 @@ Mask waiting_at(const Warp& w, int barrier) {
   return m;
 }
 
+// Reports what makes an arrival at a barrier meet the wrong threads: two counts, or threads of the
+// last round that may not be there yet.
+void check_arrival(const Warp& w, const Inst* in, Mask m, int id, int threads) {
+  const Block& block = *w.block;
+  const Barrier& b = block.barriers[id];
+  const int all = LANES * static_cast<int>(block.warps.size());
+  auto count = [&](int named) { return named ? named : all; };
+  const std::string name = "barrier " + std::to_string(id);
+  auto fail = [&](const std::string& message, const Inst* other, const char* what,
+                  const char* hint) {
+    Finding f = finding_at(w, in, std::countr_zero(m), "synccheck", name + message);
+    f.other_what = what;
+    f.hint = hint;
+    set_other(f, *block.kernel->module,
+              *block.kernel->info[other - block.kernel->code.data()].source);
+    throw f;
+  };
+  if (b.arrived && count(b.expected) != count(threads)) {
+    fail(" is for " + std::to_string(count(threads)) + " threads here, and for " +
+             std::to_string(count(b.expected)) + " where others wait for it",
+         b.first, "the others",
+         "all threads of a barrier name the same number of threads, and a barrier serves one group "
+         "of threads at a time: give each group an id of its own, from 1 to 15");
+  }
+  const Checker* checker = block.cluster->checker.get();
+  if (!checker || !checker->races()) {
+    return;
+  }
+  HappensBefore* order = order_of(block);
+  if (const HappensBefore::Arrival* before = order->own_arrival(w, m, id)) {
+    fail(": the thread arrives again, and others of this round have yet to come", before->in,
+         "its first arrival",
+         "a thread that arrives without waiting (bar.arrive) must know that the round is over "
+         "before it arrives at the next: it waits at another barrier, or at an mbarrier");
+  }
+  if (const HappensBefore::Arrival* other = order->unknown_arrival(w, m, id)) {
+    fail(" may mix two groups of threads: nothing orders this arrival after that of warp " +
+             std::to_string(other->agent % block.warps.size()) + " in the round before",
+         other->in, "that arrival",
+         "give each group of threads a barrier of its own (ids 1 to 15), or let these wait until "
+         "the other round is over");
+  }
+}
+
 // Writes what bar.red returns to the lanes that waited for it.
 void give_result(Warp& w, const Group& g, const Barrier& barrier) {
   const Inst* at = g.pc - 1;  // the group continues after its barrier
@@ -108,6 +155,10 @@ void complete_barriers(Block& block) {
     }
     if (HappensBefore* order = order_of(block)) {
       order->complete(block, id);
+      block.ended_at_barrier = static_cast<int>(block.worker->launch->num_threads());
+      for (const Warp& w : block.warps) {
+        block.ended_at_barrier -= std::popcount(w.live);
+      }
     }
     const Barrier complete = b;
     b = {};
@@ -355,11 +406,23 @@ const Inst* branch(Warp& w, const Inst* in, Mask taken, const Inst* target) {
 
 const Inst* exit_lanes(Warp& w, const Inst* in, Mask m) {
   Block& block = *w.block;
+  Checker* checker = block.cluster->checker.get();
+  checker = checker && checker->races() ? checker : nullptr;
+  if (checker) {
+    checker->exits(w, m);
+  }
   w.live &= ~m;
   w.mask &= ~m;
+  if (checker) {
+    check_exit(w, m);
+  }
   complete_cluster_barrier(*block.cluster);
   if (!w.live) {
     if (--block.live_warps == 0) {
+      if (checker) {
+        checker->ended(block);
+        check_set_registers(block);
+      }
       finish_copies(block);
     }
     complete_barriers(block);
@@ -382,9 +445,11 @@ const Inst* arrive_barrier(Warp& w, const Inst* in, Mask m, int id, int threads,
                            Mask votes) {
   Block& block = *w.block;
   Barrier& b = block.barriers[id];
+  check_arrival(w, in, m, id, threads);
   if (HappensBefore* order = order_of(block)) {
-    order->arrive(w, m, id);
+    order->arrive(w, in, m, id, wait);
   }
+  b.first = b.arrived ? b.first : in;
   b.expected = threads;
   b.arrived += std::popcount(m);
   b.voters += std::popcount(m);

@@ -191,6 +191,7 @@ void start_block(const Launch& launch, Block& block) {
   block.live_warps = static_cast<int>(block.warps.size());
   block.copies.reset();
   block.mbarriers.clear();
+  block.ended_at_barrier = 0;
   if (launch.counting) {
     block.l1 = block.l1 ? block.l1 : std::make_shared<L1Cache>();
     block.l1->reset(launch.l1_bytes);
@@ -203,6 +204,8 @@ void start_block(const Launch& launch, Block& block) {
     w.carry = w.expired = w.at_cluster = w.cluster_phase = 0;
     w.spun = nullptr;
     w.products.reset();
+    w.set_registers = nullptr;
+    w.num_set_registers = 0;
     std::fill(std::begin(w.stack_top), std::end(w.stack_top), launch.kernel->body().stack_bytes);
     for (auto& saved : w.saved) {
       saved.clear();

@@ -51,6 +51,8 @@ struct Warp {
   std::vector<Group> parked;   // every group but the running one
   int index = 0;
   std::shared_ptr<ProductQueue> products;
+  const Inst* set_registers = nullptr;  // the last setmaxnreg, and how many there were
+  uint32_t num_set_registers = 0;
   uint32_t stack_top[LANES];          // of each lane: where the next stack frame starts
   std::vector<uint8_t> saved[LANES];  // registers of functions that call themselves
 

@@ -132,6 +132,10 @@ void symbol_to_kernel() {
   twice<<<1, 4>>>(device(), coefficients, 4);
   finish();
 }
+void host_pointer() {
+  twice<<<1, 4>>>(device(), host.data(), 4);
+  finish();
+}
 void symbol_right() {
   cudaMemcpyToSymbol(coefficients, host.data(), 16);
   void* address;
@@ -464,6 +468,7 @@ const std::map<std::string, void (*)()> CASES = {
     CASE(symbol_by_name),
     CASE(symbol_inside),
     CASE(symbol_to_kernel),
+    CASE(host_pointer),
     CASE(symbol_right),
     CASE(not_a_symbol),
     CASE(too_many_bytes),

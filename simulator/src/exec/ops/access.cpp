@@ -28,6 +28,12 @@ std::string verb(const Warp& w, const Inst* in, bool write) {
 
 constexpr uint64_t FAR = uint64_t{1} << 32;  // from an allocation, to still be worth naming it
 
+// How far from a region an address may be to be explained by it. The variables of modules are in the
+// host's memory: so is what is near them.
+uint64_t reach_of(const Region& r) {
+  return r.text == VARIABLE_TEXT ? std::max<uint64_t>(r.bytes, 256) : FAR;
+}
+
 // The region in which an access would be if 32 bits had been enough for its index, or for the
 // offset in bytes: it misses by 2^31 or 2^32 elements of up to 16 bytes.
 const Region* where_meant(const RegionTable& regions, uint64_t address, uint64_t bytes) {
@@ -57,17 +63,17 @@ std::string place_of(const RegionTable& regions, uint64_t address, uint64_t byte
                      (r->text.empty() ? "" : r->text + ", ") + bytes_text(r->bytes) + ")";
   if (address < r->first) {
     uint64_t gap = r->first - address;
-    return gap > FAR && !meant ? "far from every allocation"
-                               : bytes_text(gap) + " before the start of " + what;
+    return gap > reach_of(*r) && !meant ? "far from every allocation"
+                                        : bytes_text(gap) + " before the start of " + what;
   }
   if (address + bytes > r->last()) {
     uint64_t gap = address - r->last();
     if (address < r->last()) {
       return "across the end of " + what;
     }
-    return gap > FAR && !meant ? "far from every allocation"
-           : gap == 0          ? "just past the end of " + what
-                               : bytes_text(gap) + " past the end of " + what;
+    return gap > reach_of(*r) && !meant ? "far from every allocation"
+           : gap == 0                   ? "just past the end of " + what
+                                        : bytes_text(gap) + " past the end of " + what;
   }
   return "inside " + what;
 }
@@ -199,7 +205,7 @@ std::string hint_for(const RegionTable& regions, uint64_t address, uint64_t byte
            "int64_t, before the first multiplication";
   }
   const Region* r = regions.nearest(address);
-  if (!r || address + FAR < r->first || address > r->last() + FAR) {
+  if (!r || address + reach_of(*r) < r->first || address > r->last() + reach_of(*r)) {
     return ": is it a host pointer? Device memory comes from cudaMalloc";
   }
   return ": check the index against the shape, and the guard (if (i < n))";

@@ -59,7 +59,7 @@ void add_store(const Issuer& issuer, uint32_t bytes, std::function<void(uint8_t*
   WarpCopies& copies = copies_of(*issuer.warp);
   uint32_t group = copies.bulk_committed[issuer.lane];
   BulkStore& store = copies.stores.emplace_back();
-  store.lane = issuer.lane, store.group = group, store.bytes = bytes;
+  store.in = issuer.in, store.lane = issuer.lane, store.group = group, store.bytes = bytes;
   store.read = std::move(read), store.write = std::move(write);
 }
 
@@ -80,7 +80,7 @@ void begin_write(const Issuer& issuer, SharedPlace to, uint64_t bytes, SharedPla
     checker->use_mbarrier(issuer, mbarrier, false);
     checker->async_write(issuer, to, static_cast<uint32_t>(bytes), order.mbarrier_agent(mbarrier),
                          atomic);
-    signal.issued = order.issue_copy(issuer, mbarrier);
+    signal.issued = order.issue_copy(issuer, mbarrier, signal.bytes);
   }
   enqueue(mbarrier, std::move(signal));
 }
@@ -228,6 +228,26 @@ SharedPlace shared_box(const Issuer& issuer, const TensorBox& box, const char* w
 // Of a tensor without rows, a copy without a swizzle is one of bytes: they may be swizzled already.
 bool has_rows(const TensorBox& box) { return box.map.rank > 1 || box.map.swizzle; }
 
+// Notes a destination that is not where the pattern of its swizzle begins.
+void note_destination(const Issuer& issuer, const TensorBox& box, SharedPlace to) {
+  constexpr uint32_t UNIT_BYTES = 16;
+  const uint32_t width = UNIT_BYTES * (static_cast<uint32_t>(box.swizzle()) + 1);
+  const uint32_t period = 8 * width, off = to.address() % period;
+  Worker& worker = *issuer.block().worker;
+  if (box.swizzle() == Swizzle::None || off == 0 || !worker.launch->observed()) {
+    return;
+  }
+  const auto pc = static_cast<uint32_t>(issuer.in - issuer.block().kernel->code.data());
+  Note& note = worker.notes[{pc, 'D'}];
+  note.odd = true;
+  note.text = "the destination of the copy is " + std::to_string(off) +
+              " bytes behind a multiple of " + std::to_string(period) +
+              ", where the pattern of a " + std::to_string(width) +
+              "-byte swizzle begins: right only if what reads it swizzles by the address, as "
+              "tensor copies and wgmma do; align it to " +
+              std::to_string(period) + " bytes";
+}
+
 const Inst* load_tensor(Warp& w, const Inst* in, Mask m) {
   for_lanes(m, [&](int l) {
     Issuer issuer{&w, in, l};
@@ -237,6 +257,7 @@ const Inst* load_tensor(Warp& w, const Inst* in, Mask m) {
         issuer, shared_box(issuer, box, THE_DESTINATION),
         mbarrier_place(issuer, in->list + MBARRIER), [&](SharedPlace to, SharedPlace mbarrier) {
           if (Checker* checker = w.block->cluster->checker.get(); checker && has_rows(box)) {
+            note_destination(issuer, box, to);
             checker->tile_write(issuer, to, static_cast<uint32_t>(box.bytes()), box.swizzle(),
                                 box.row_bytes());
           }

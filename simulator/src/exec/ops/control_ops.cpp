@@ -5,6 +5,7 @@
 #include "checks/checker.h"
 #include "checks/finding.h"
 #include "exec/block.h"
+#include "decode/place.h"
 #include "exec/control.h"
 #include "exec/lanes.h"
 #include "exec/ops/dispatch.h"
@@ -110,7 +111,14 @@ const Inst* breakpoint(Warp& w, const Inst* in, Mask m) {
 void build_brkpt(Decode& d) { d.inst.run = breakpoint; }
 
 const Inst* trap(Warp& w, const Inst* in, Mask m) {
-  throw finding_at(w, in, __builtin_ctz(m), "trap", "the kernel executed a trap");
+  Finding f = finding_at(w, in, __builtin_ctz(m), "trap", "the kernel executed a trap");
+  const Kernel& kernel = *w.block->kernel;
+  const bool in_groups = is_inlined_from(
+      *kernel.module, *kernel.info[in - kernel.code.data()].source, "cooperative_groups");
+  if (in_groups && !w.block->worker->launch->cooperative) {
+    f.hint = "grid.sync() needs a cooperative launch: cudaLaunchCooperativeKernel";
+  }
+  throw f;
 }
 
 // Counts an event for a profiler, of which there is none.

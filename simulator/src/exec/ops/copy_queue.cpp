@@ -84,9 +84,46 @@ void finish_stores(Warp& w, int lane, uint32_t end, bool read_only) {
   Checker* checker = w.block->cluster->checker.get();
   if (checker && issued) {
     HappensBefore& order = checker->order();
-    order.learn(w, Mask{1} << lane, order.bulk_agent(w), issued);
-    if (!read_only) {
-      order.learn(w, Mask{1} << lane, order.bulk_write_agent(order.warp_agent(w)), issued);
+    const std::pair<uint32_t, Time> done[] = {
+        {order.bulk_agent(w), issued}, {order.bulk_write_agent(order.warp_agent(w)), issued}};
+    order.learn(w, Mask{1} << lane, std::span(done, read_only ? 1 : 2));
+  }
+}
+
+void check_exit(const Warp& w, Mask m) {
+  const Block& block = *w.block;
+  if (!block.copies) {
+    return;
+  }
+  const WarpCopies& copies = block.copies->warps[w.index];
+  for (const BulkStore& store : copies.stores) {
+    if (!(m >> store.lane & 1) || !store.buffer.empty() || store.bytes == 0) {
+      continue;
+    }
+    Finding f = finding_at(w, store.in, store.lane, "racecheck",
+                           "the thread exits while its copy may still read shared memory, which "
+                           "ends with the block");
+    f.hint = store.group == copies.bulk_committed[store.lane]
+                 ? "the copy is in no group: cp.async.bulk.commit_group, and before the thread "
+                   "exits cp.async.bulk.wait_group.read"
+                 : "cp.async.bulk.wait_group.read by the thread that started the copy, before it "
+                   "exits";
+    throw f;
+  }
+  if (w.live || block.live_warps > 1) {
+    return;
+  }
+  for (auto& [mbarrier, signals] : block.copies->signals) {
+    for (const Signal& signal : signals) {
+      if (signal.bytes) {
+        Finding f = finding_at(
+            *signal.issuer.warp, signal.issuer.in, signal.issuer.lane, "racecheck",
+            "the block exits while a copy to its shared memory may be on its way: nobody waited "
+            "for the mbarrier " +
+                mbarrier_name({w.block, mbarrier}));
+        f.hint = "wait for every copy before the block's last thread exits";
+        throw f;
+      }
     }
   }
 }

@@ -41,6 +41,7 @@ struct LaneCopy {
 
 // A copy of a bulk group: from shared to global memory, in two steps that have separate waits.
 struct BulkStore {
+  const Inst* in;
   int lane;
   uint32_t group;  // of the lane's groups, from 0
   uint32_t bytes;
@@ -106,6 +107,10 @@ void finish_lane_copies(Warp& w, Mask m, F due, Time when = 0) {
   }
   std::erase_if(copies.copies, [](const LaneCopy& copy) { return copy.mask == 0; });
 }
+
+// Reports a store of the lanes, which exit, that still reads shared memory; and what is on its way
+// to the shared memory of a block whose threads have all exited.
+void check_exit(const Warp& w, Mask m);
 
 // The stores of a lane's groups before `end` have read their source and, unless read_only, written
 // their destination.

@@ -33,6 +33,14 @@ void add_tx(const Issuer& issuer, Mbarrier& barrier, int64_t bytes) {
   barrier.tx = static_cast<int32_t>(tx);
 }
 
+// expect_tx announces bytes.
+void announce(const Issuer& issuer, SharedPlace at, Mbarrier& barrier, uint32_t bytes) {
+  add_tx(issuer, barrier, bytes);
+  if (Checker* checker = at.block->cluster->checker.get(); checker && bytes) {
+    checker->order().announce(at, bytes);
+  }
+}
+
 // Stores the object's new state after an operation, and begins the next phase if this one is
 // complete.
 void update(SharedPlace at, Mbarrier barrier) {
@@ -83,8 +91,7 @@ Mbarrier load_mbarrier(const Issuer& issuer, SharedPlace at) {
   std::memcpy(&bits, at.data(), sizeof bits);
   if (!is_mbarrier(bits)) {
     issuer.fail("synccheck",
-                "there is no mbarrier at shared address " + number(at.address()) +
-                    (at.block == &issuer.block() ? "" : " of block " + number(at.block->rank)) +
+                "there is no mbarrier at " + mbarrier_name(at) +
                     ": nothing initialised it, or something else was written there",
                 "one thread calls mbarrier.init, and the others wait for it before they use it");
   }
@@ -110,7 +117,7 @@ void invalidate_mbarrier(const Issuer& issuer, SharedPlace at) {
 uint64_t arrive(const Issuer& issuer, SharedPlace at, const Arrival& arrival) {
   Mbarrier barrier = load_mbarrier(issuer, at);
   uint64_t before = encoded(barrier);
-  add_tx(issuer, barrier, arrival.expect_tx);
+  announce(issuer, at, barrier, arrival.expect_tx);
   uint32_t taken = arrival.drop ? barrier.expected : barrier.pending;
   if (arrival.count > 0 && barrier.pending == 0) {
     report_extra_arrival(issuer, at, decoded(before), arrival);
@@ -135,7 +142,7 @@ uint64_t arrive(const Issuer& issuer, SharedPlace at, const Arrival& arrival) {
 
 void expect_tx(const Issuer& issuer, SharedPlace at, uint32_t bytes) {
   Mbarrier barrier = load_mbarrier(issuer, at);
-  add_tx(issuer, barrier, bytes);
+  announce(issuer, at, barrier, bytes);
   update(at, barrier);
 }
 

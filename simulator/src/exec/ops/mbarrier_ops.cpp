@@ -70,6 +70,9 @@ const Inst* arrive_lanes(Warp& w, const Inst* in, Mask m) {
   const uint32_t* value = w.reg<uint32_t>(in->b);
   tell_checker(w, in, m, [&](Checker& checker, Mask lanes, SharedPlace place) {
     for_lanes(lanes, [&](int l) { checker.use_mbarrier({&w, in, l}, place, false); });
+    if (place.block != w.block && !(in->flags & RELAXED)) {
+      checker.visit(w, in, lanes, *place.block);
+    }
     checker.order().arrive_mbarrier(w, lanes, place, (in->flags & RELAXED) != 0);
   });
   for_lanes(m, [&](int l) {

@@ -2,6 +2,7 @@
 
 #include <bit>
 
+#include "checks/checker.h"
 #include "checks/shared_variable.h"
 #include "decode/place.h"
 #include "exec/block.h"
@@ -27,6 +28,30 @@ const Signal* own_copy(const Issuer& issuer, SharedPlace at) {
     }
   }
   return nullptr;
+}
+
+// "; the arrival before this was by warp 2", if it was another warp.
+std::string earlier_arrival_text(const Issuer& issuer, SharedPlace at) {
+  const Checker* checker = issuer.block().cluster->checker.get();
+  if (!checker) {
+    return "";
+  }
+  const HappensBefore& order = checker->order();
+  const auto history = order.mbarriers().find({at.block, at.offset});
+  const uint32_t own = order.warp_agent(*issuer.warp);
+  std::pair<uint32_t, Time> last{own, 0};
+  for (auto& arrival : history == order.mbarriers().end() ? std::vector<std::pair<uint32_t, Time>>{}
+                                                          : history->second.arrivals) {
+    last = arrival.first != own && arrival.second >= last.second ? arrival : last;
+  }
+  const auto warps = static_cast<uint32_t>(issuer.block().warps.size());
+  return last.first == own
+             ? ""
+             : ". The arrival before this one was by warp " + std::to_string(last.first % warps) +
+                   (at.block->cluster->blocks.size() > 1
+                        ? " of block " + std::to_string(last.first / warps)
+                        : "") +
+                   ": should only one thread of the block execute this?";
 }
 
 }  // namespace
@@ -109,7 +134,8 @@ void report_extra_arrival(const Issuer& issuer, SharedPlace at, const Mbarrier& 
   } else {
     hint =
         "all arrivals of a phase are counted in mbarrier.init; who arrives again first waits "
-        "for the phase to complete, or for the consumers to release the stage (empty)";
+        "for the phase to complete, or for the consumers to release the stage (empty)" +
+        earlier_arrival_text(issuer, at);
   }
   Finding f = finding_at(
       *issuer.warp, issuer.in, issuer.lane, "synccheck",
@@ -118,7 +144,6 @@ void report_extra_arrival(const Issuer& issuer, SharedPlace at, const Mbarrier& 
                ? "its phase expects one, which has already come"
                : "all " + std::to_string(barrier.expected) + " of its phase have already come") +
           ", and " + bytes);
-  name_call(f, *kernel.module, *kernel.info[issuer.in - kernel.code.data()].source);
   f.hint = hint;
   throw f;
 }

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <deque>
 #include <string>
 
 #include "checks/checker.h"
@@ -57,7 +58,6 @@ struct Pending {
   wgmma::Panel a;  // once it has been read; A in registers is read at once
   std::vector<wgmma::Panel> b;
   uint32_t metadata[LANES];  // if A is sparse
-  Time issued = 0;           // for the race check
 };
 
 }  // namespace
@@ -66,7 +66,11 @@ struct ProductQueue {
   std::vector<Pending> pending;  // oldest first
   uint64_t commits = 0;
   uint64_t issued = 0;  // products so far
-  Time complete = 0;    // the newest product that has taken effect, for the race check
+  // For the race check: when the products were issued that a warp of the warpgroup may still wait
+  // for, and how many came before them.
+  std::deque<Time> times;
+  uint64_t forgotten = 0;
+  uint64_t waited = 0;  // products that this warp has waited for
 };
 
 namespace {
@@ -232,7 +236,6 @@ void complete_until(Warp& w, ProductQueue& queue, size_t left) {
   const size_t done = queue.pending.size() - std::min(left, queue.pending.size());
   for (size_t i = 0; i < done; i++) {
     take_effect(w, queue.pending[i]);
-    queue.complete = queue.pending[i].issued;
   }
   queue.pending.erase(queue.pending.begin(), queue.pending.begin() + done);
 }
@@ -268,7 +271,7 @@ void tell_checker(Warp& w, Pending& p, const Setup& setup, uint64_t number) {
     const SharedOperand b = operand_b(p, setup);
     check_operand(*checker, issuer, b, 0, b.blocks);
   }
-  p.issued = order.now();
+  queue_of(w).times.push_back(order.now());
   order.advance();
 }
 
@@ -323,6 +326,26 @@ const Inst* commit_group(Warp& w, const Inst* in, Mask m) {
   return with_whole_warp(w, in, m, [&] { queue_of(w).commits++; });
 }
 
+// The warp knows that the first `wanted` products of its warpgroup have read their operands. How far
+// the other warps have come since tells it nothing.
+void learn_products(Warp& w, Warp* first, uint64_t wanted, HappensBefore& order) {
+  std::pair<uint32_t, Time> complete[WARPS];
+  uint64_t waited = wanted;  // by all of them
+  queue_of(w).waited = wanted;
+  for (int i = 0; i < WARPS; i++) {
+    const ProductQueue& queue = queue_of(first[i]);
+    complete[i] = {order.product_agent(first[i]), queue.times[wanted - 1 - queue.forgotten]};
+    waited = std::min(waited, queue.waited);
+  }
+  order.learn(w, ALL_LANES, complete);
+  for (int i = 0; i < WARPS; i++) {
+    ProductQueue& queue = queue_of(first[i]);
+    for (; queue.forgotten + 1 < waited; queue.forgotten++) {
+      queue.times.pop_front();
+    }
+  }
+}
+
 // Waits until at most imm groups are pending. A product belongs to the whole warpgroup: when it is
 // complete for one warp, all four have begun it, and it has read the operands of all of them.
 const Inst* wait_group(Warp& w, const Inst* in, Mask m) {
@@ -340,21 +363,18 @@ const Inst* wait_group(Warp& w, const Inst* in, Mask m) {
     }
   }
   return with_whole_warp(w, in, m, [&] {
-    Time complete = 0;  // the newest of the products that are complete
     for (Warp* other = first; wanted && other < first + WARPS; other++) {
       ProductQueue& queue = queue_of(*other);
-      complete = std::max(complete, queue.complete);
       for (size_t i = 0; i + (queue.issued - wanted) < queue.pending.size(); i++) {
         read_operands(*other, queue.pending[i]);
-        complete = std::max(complete, queue.pending[i].issued);
       }
     }
     complete_until(w, own, left);
-    if (Checker* checker = w.block->cluster->checker.get()) {
-      HappensBefore& order = checker->order();
-      order.learn(w, ALL_LANES, order.product_agent(w), complete);
+    Checker* checker = w.block->cluster->checker.get();
+    if (checker && wanted) {
+      learn_products(w, first, wanted, checker->order());
       if (checker->races() && w.block->kernel->uses_products) {
-        checker->accumulators().waited(order.warp_agent(w), wanted);
+        checker->accumulators().waited(checker->order().warp_agent(w), wanted);
       }
     }
   });
@@ -368,10 +388,6 @@ const Inst* register_fence(Warp& w, const Inst* in, Mask m) {
       checker->accumulators().fence(checker->order().warp_agent(w));
     }
   });
-}
-
-const Inst* nothing(Warp& w, const Inst* in, Mask m) {
-  return with_whole_warp(w, in, m, [] {});
 }
 
 // ---- Decoding -----------------------------------------------------------------------------------
@@ -485,7 +501,14 @@ void build_wgmma(Decode& d) {
   }
 }
 
-// How many registers a thread may use makes no difference here.
+// How many registers a thread may use makes no difference here but to the checks.
+const Inst* set_registers(Warp& w, const Inst* in, Mask m) {
+  return with_whole_warp(w, in, m, [&] {
+    w.set_registers = in;
+    w.num_set_registers++;
+  });
+}
+
 void build_setmaxnreg(Decode& d) {
   take_sync_aligned(d);
   if ((!d.take("inc") && !d.take("dec")) || d.take_type() != Type::U32 ||
@@ -496,7 +519,8 @@ void build_setmaxnreg(Decode& d) {
   if (registers < 24 || registers > 256 || registers % 8) {
     throw Unsupported{};
   }
-  d.inst.run = nothing;
+  d.inst.imm = static_cast<int64_t>(registers);
+  d.inst.run = set_registers;
 }
 
 constexpr Opcode OPCODES[] = {
@@ -505,6 +529,43 @@ constexpr Opcode OPCODES[] = {
 };
 
 }  // namespace
+
+void check_set_registers(const Block& block) {
+  constexpr int64_t ALL = 65536, LEAST = 24;  // of a multiprocessor, and of a thread
+  int64_t sum = 0;
+  const Warp* largest = nullptr;
+  std::string text;
+  for (size_t i = 0; i < block.warps.size(); i++) {
+    const Warp& w = block.warps[i];
+    const Warp& first = block.warps[i / WARPS * WARPS];
+    if (w.num_set_registers != first.num_set_registers) {
+      const Warp& more = w.num_set_registers > first.num_set_registers ? w : first;
+      const Warp& fewer = &more == &w ? first : w;
+      Finding f =
+          finding_at(more, more.set_registers, -1, "synccheck",
+                     "setmaxnreg by warp " + std::to_string(more.index) +
+                         " of a warpgroup, and not by its warp " + std::to_string(fewer.index));
+      f.hint = "all four warps of a warpgroup execute each setmaxnreg";
+      throw f;
+    }
+    const int64_t registers = w.set_registers ? w.set_registers->imm : LEAST;
+    sum += registers * LANES;
+    text += i % WARPS ? "" : (i ? " + " : "") + std::to_string(registers);
+    if (w.set_registers && (!largest || registers > largest->set_registers->imm)) {
+      largest = &w;
+    }
+  }
+  if (largest && sum > ALL) {
+    Finding f =
+        finding_at(*largest, largest->set_registers, -1, "synccheck",
+                   "setmaxnreg.inc waits forever: " + text +
+                       " registers a thread, for 128 "
+                       "threads each, are " +
+                       std::to_string(sum) + ", and a multiprocessor has " + std::to_string(ALL));
+    f.hint = "let the producer warpgroup give more back (setmaxnreg.dec), or ask for fewer";
+    throw f;
+  }
+}
 
 void complete_products(Warp& w) {
   if (w.products) {
