@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import re
 
 import pytest
 
@@ -100,6 +101,34 @@ def test_a_simulator_s_table_fits_100_plain_columns():
     assert line_of("no_estimate", lines)[-4:] == ["x1.00", "-", "-", "-"]
     assert line_of("broken", lines) == ["broken", "WRONG"]
     assert line_of("flash", lines) == "flash declines: D = 20".split()
+
+
+def test_a_narrow_table_leaves_out_what_matters_least():
+    rows = [simulated("block_per_row"), simulated("tiled")]
+    entries = [columns.Entry(row) for row in rows]
+    every = columns.columns(rows[0])
+
+    def titles(width: int) -> set[str]:
+        return {" ".join(c.title.split()) for c in columns.fitting(every, entries, width)}
+
+    everything = titles(1000)
+    assert everything - titles(92) == {"FLOP"}
+    assert everything - titles(85) == {"FLOP", "warp instr."}
+    least = everything - {"FLOP", "warp instr.", "occ.", "error"}
+    assert titles(60) == titles(10) == least
+
+
+def test_a_narrow_terminal_cuts_nothing(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "30")
+    file = io.StringIO()
+    file.isatty = lambda: True  # type: ignore[method-assign]
+    rows = [simulated("block_per_row"), simulated("tiled")]
+    shown = columns.columns(rows[0])
+    entries = [columns.Entry(row) for row in rows]
+    show("title", [c.title for c in shown], list(columns.cells(shown, entries)), file)
+    plain = printed(rows)
+    escapes = re.compile(r"\x1b\[[0-9;]*m")
+    assert [escapes.sub("", line).rstrip() for line in file.getvalue().splitlines()] == plain
 
 
 def test_a_table_of_bytes_fits_100_plain_columns():

@@ -393,6 +393,8 @@ def bad(op, arguments, words, capsys) -> None:
         (["--gpu", "h300"], "--gpu: invalid choice: 'h300'"),
         (["--json", "/no/such/folder/x.json"], "there is no folder /no/such/folder"),
         (["--json", "/usr"], "--json /usr: this is a folder"),
+        (["--json", ""], "--json name a file"),
+        (["--csv", "/proc/x.csv"], "--csv /proc/x.csv: it cannot be created"),
         (
             ["--shape", "M=9999999,N=9999999,K=9"],
             "its tensors and references take at least 2000 TB",

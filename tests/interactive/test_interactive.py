@@ -169,6 +169,7 @@ def test_explain_finds_the_stride(module, tensors):
         ({"n": "4"}, TypeError, "n is '4'; expected an integer"),
         ({"m": 1}, TypeError, "unexpected keyword argument 'm'"),
         ({"gpu": "h20"}, ValueError, "gpu is 'h20'; expected one of h200, "),
+        ({"gpu": ["a100"]}, ValueError, "gpu is ['a100']; expected one of h200, "),
         ({"sample": -1}, ValueError, "sample is -1; expected a number of blocks"),
     ],
 )

@@ -25,6 +25,8 @@ def test_a_ladder_of_their_own():
     assert [rung.on_cpu for rung in (*cpu, *cuda)] == [True] * len(cpu) + [False] * len(cuda)
     assert cpu[0].name == "cpu_naive"
     assert rungs("attention", "simulator") == cuda
+    with pytest.raises(ValueError, match="target is 'tpu'; expected one of gpu, simulator, cpu"):
+        rungs("attention", "tpu")
 
 
 def test_called_by_name():

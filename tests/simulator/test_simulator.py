@@ -373,6 +373,9 @@ def test_settings_are_checked_and_restored(kernels) -> None:
     with pytest.raises(ValueError, match="whole number"):
         with simulator.settings(threads=-1):
             pass
+    with pytest.raises(ValueError, match="a whole number from 1 up, got '0'"):
+        with simulator.settings(instruction_limit=0):
+            pass
     with simulator.settings(order="random"):
         assert library.wbsim_get(b"order") == b"random"
     assert library.wbsim_get(b"order") == before

@@ -164,7 +164,7 @@ class Function:
 
 
 def _gpu(name: str | None) -> Gpu:
-    if name is not None and name not in GPUS:
+    if name is not None and (not isinstance(name, str) or name not in GPUS):
         raise ValueError(f"gpu is {name!r}; expected one of {', '.join(GPUS)}")
     return GPUS[name or DEFAULT_GPU]
 

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from workbench.toolchain import BuildError, default_target, kernels_dir
+from workbench.toolchain.extension import TARGETS
 from workbench.toolchain.fingerprints import Text
 from workbench.toolchain.paths import kernels_from, shown
 
@@ -170,9 +171,11 @@ def rungs(op: str, target: str = "") -> tuple[Rung, ...]:
     """The ladder of an operator, slowest idea first.
 
     target: "cpu" for the rungs in C++ that run on the CPU; otherwise those in CUDA C++.
-    Raises ValueError for an unknown name, BuildError if its kernel file is missing.
+    Raises ValueError for an unknown name or target, BuildError if its kernel file is missing.
     """
     get(op)
+    if target and target not in TARGETS:
+        raise ValueError(f"target is {target!r}; expected one of {', '.join(TARGETS)}")
     ladders = _with_ladders(target).ladders
     if op not in ladders:
         raise BuildError(f"there are no kernels for {op}: no {shown(_table(op, target))}")

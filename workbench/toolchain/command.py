@@ -188,14 +188,16 @@ def output(text: str) -> Path:
     try:
         _prove_writable(path)
     except FileNotFoundError:
-        problem = f"there is no folder {path.parent}" if text else "name a file"
+        there = path.parent.is_dir()
+        problem = "it cannot be created" if there else f"there is no folder {path.parent}"
     except IsADirectoryError:
-        problem = "this is a folder; name a file"
+        problem = "this is a folder; name a file" if text else "name a file"
     except OSError as error:
         problem = f"it cannot be written: {error.strerror}"
     else:
         return path
-    raise argparse.ArgumentTypeError(f"{shortened(text)}: {problem}")
+    about = f"{shortened(text)}: " if text else ""
+    raise argparse.ArgumentTypeError(about + problem)
 
 
 def _prove_writable(path: Path) -> None:

@@ -95,7 +95,9 @@ def parse(words: Sequence[str], target: str) -> Program:
             if Path(word).suffix in _SOURCES:
                 sources.append(Path(word).resolve())
             elif not os.path.exists(word):
-                raise UsageError(f"there is no {word}; the program's own arguments go after --")
+                raise UsageError(
+                    f"there is no {word or '(empty name)'}; the program's own arguments go after --"
+                )
             else:
                 libraries.append(str(Path(word).resolve()))
         elif _ARCHITECTURE.fullmatch(word) and target == "simulator":

@@ -93,7 +93,10 @@ std::string ProcessSettings::set(const std::string& name, const std::string& val
     settings_.sample_blocks = number;
   } else if (name == "seed" || name == "instruction_limit" || name == "threads" ||
              name == "sample_blocks") {
-    return name + ": expected a whole number, got '" + value + "'";
+    const char* range = name == "instruction_limit" ? " from 1 up"
+                        : name == "threads"          ? " up to 1024; 0: all cores"
+                                                     : "";
+    return name + ": expected a whole number" + range + ", got '" + value + "'";
   } else {
     return "no such setting: '" + name +
            "'; expected checks, order, seed, instruction_limit, threads or sample_blocks";

@@ -162,7 +162,7 @@ def _joined(sources: object) -> str:
 
 
 def _names(functions: str | Sequence[str] | dict[str, str] | None) -> list[str]:
-    names = [functions] if isinstance(functions, str) else list(functions or ())
+    names = [functions] if isinstance(functions, str) else list(dict.fromkeys(functions or ()))
     if not names:
         raise ValueError("functions is empty; expected the names of the launchers to call")
     return names

@@ -20,6 +20,8 @@ def sources_of(
     """
     if isinstance(files, str | os.PathLike):
         files = [files]
+    if files is None:
+        raise TypeError("sources is None; expected the names of .cu and .cpp files")
     cuda: list[str] = []
     cpp: list[str] = []
     folders = list(include_dirs)
