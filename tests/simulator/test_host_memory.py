@@ -54,7 +54,7 @@ CASES = {
     "write_on_host": crash(f"writes device memory: byte 12 of {OF_1000}\n", "ALLOCATED"),
     "memcpy_on_host": crash("reads device memory: .* cudaMemcpy, or .* with cudaMallocManaged"),
     "in_a_function": crash("reads device memory: byte 3996", "CALLER in_a_function", "ALLOCATED"),
-    "free_on_host": crash("reads device memory: byte -8"),
+    "free_on_host": crash("reads device memory: byte -8.*cudaFree frees"),
     "read_after_free": crash(
         f"reads device memory: byte 20 of {OF_1000}, which has been freed",
         "ALLOCATED",
@@ -86,6 +86,8 @@ CASES = {
         checks="memcheck",
     ),
     "not_a_symbol": call("what the call was given as a symbol is no __device__ or __constant__"),
+    "past_the_symbol": call("a copy of 20 bytes at byte 0 of a variable of 16 bytes"),
+    "to_null": call("cudaMemcpy writes 4000 bytes to a null pointer"),
     "too_many_bytes": call(
         f"cudaMemcpy writes 4004 bytes at byte 0 of {OF_1000}.*number of bytes", "ALLOCATED"
     ),

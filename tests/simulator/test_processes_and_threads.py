@@ -15,7 +15,7 @@ import torch
 
 import simulator
 from build import inline
-from workbench import matmul
+from workbench import attention, matmul
 from workbench.operators import builds
 
 pytestmark = pytest.mark.checks("memcheck")
@@ -190,6 +190,15 @@ def multiplies() -> bool:
 def test_a_child_launches_after_its_parent_did():
     assert multiplies()
     assert status_of_child(multiplies) == 0
+
+
+def test_a_child_runs_rungs_of_the_cpu_after_its_parent_did():
+    """The threads of OpenMP stay behind in the parent."""
+    q = torch.linspace(-1, 1, 8 * 64 * 16).reshape(8, 64, 16)
+    want = attention(q, q, q, kernel="cpu_simd")
+    child = lambda: torch.equal(attention(q, q, q, kernel="cpu_simd"), want)  # noqa: E731
+    assert status_of_child(child) == 0
+    assert torch.equal(attention(q, q, q, kernel="cpu_simd"), want)
 
 
 def test_a_child_launches_that_was_forked_during_a_launch(race):

@@ -77,11 +77,13 @@ _lock = threading.RLock()
 
 
 def _in_child() -> None:
-    """After a fork, whose child lacks the thread that may have held the lock."""
-    global _lock
+    """After a fork, whose child lacks other threads: that with the lock, those of OpenMP."""
+    global _lock, _lacks_threads
     _lock = threading.RLock()
+    _lacks_threads = True
 
 
+_lacks_threads = False
 os.register_at_fork(after_in_child=_in_child)
 _current: dict[str, Extension] = {}
 _loaded: dict[Path, Extension] = {}  # never emptied: a process can register a namespace only once
@@ -254,6 +256,10 @@ def launch(
             )
         target = CPU
     operator = extension(target).ops.launch
+    global _lacks_threads
+    if target == CPU and _lacks_threads:
+        torch.set_num_threads(1)  # a forked process would wait for the others for ever
+        _lacks_threads = False
     try:
         operator(
             op,

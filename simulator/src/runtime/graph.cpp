@@ -76,9 +76,8 @@ struct Executor {
     require(one_row ||
                 (e.width + p.srcPos.x <= p.srcPtr.pitch && e.width + p.dstPos.x <= p.dstPtr.pitch),
             cudaErrorInvalidPitchValue);
-    require(p.srcPtr.ptr && p.dstPtr.ptr);
-    const uint8_t* from = start(p.srcPtr, p.srcPos);
-    uint8_t* to = start(p.dstPtr, p.dstPos);
+    const uint8_t* from = p.srcPtr.ptr ? start(p.srcPtr, p.srcPos) : nullptr;
+    uint8_t* to = p.dstPtr.ptr ? start(p.dstPtr, p.dstPos) : nullptr;
     Runtime& runtime = Runtime::get();
     check_copied_range(from, span(p.srcPtr, e), work.call, false, p.kind);
     check_copied_range(to, span(p.dstPtr, e), work.call, true, p.kind);

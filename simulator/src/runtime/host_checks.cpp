@@ -109,9 +109,15 @@ std::string former_text(uint64_t address) {
 
 void check_copied_range(const void* pointer, size_t bytes, const char* call, bool writes,
                         cudaMemcpyKind direction) {
-  require(pointer || bytes == 0);
   if (bytes == 0) {
     return;
+  }
+  if (!pointer) {
+    Finding f = host_finding(HostStack::here());
+    f.message = std::string(call) + (writes ? " writes " : " reads ") + bytes_text(bytes) +
+                (writes ? " to" : " of") + " a null pointer";
+    f.hint = "was the memory allocated, and did that succeed?";
+    fail(f);
   }
   Allocations& memory = Runtime::get().memory;
   const bool on_device = direction == cudaMemcpyDeviceToDevice ||
@@ -174,6 +180,14 @@ void free_memory(void* pointer, bool host, const char* call) {
   fail(f);
 }
 
+void outside_symbol(uint64_t size, size_t bytes, size_t offset) {
+  Finding f = host_finding(HostStack::here());
+  f.message = "a copy of " + bytes_text(bytes) + " at byte " + std::to_string(offset) +
+              " of a variable of " + bytes_text(size);
+  f.hint = "check the number of bytes: sizeof(variable) is all of it";
+  fail(f);
+}
+
 ApiError not_a_symbol() {
   Finding f = host_finding(HostStack::here());
   f.kind = "memcheck";
@@ -195,10 +209,12 @@ void report_host_access(uint64_t address, const char* does, const void* pc) {
   f.message = std::string("host code ") + does + " device memory" +
               (allocation ? ": " + byte_of(address, *allocation) : "") +
               (freed ? ", which has been freed" : "");
+  // free() looks at what malloc() keeps before the memory.
+  const bool frees = allocation && address < reinterpret_cast<uint64_t>(allocation->first);
   f.hint =
-      "only kernels can use this memory; with a GPU this crashes as well (segmentation fault). "
-      "Copy it "
-      "with cudaMemcpy, or allocate it with cudaMallocManaged";
+      "only kernels can use this memory; with a GPU this crashes as well (segmentation fault). " +
+      std::string(frees ? "Does free() or delete do this? What cudaMalloc allocates, cudaFree frees"
+                        : "Copy it with cudaMemcpy, or allocate it with cudaMallocManaged");
   add_history(f);
   runtime.errors.report(f, cudaErrorIllegalAddress);
 }

@@ -29,6 +29,8 @@ void check_written(const uint8_t* from, const uint8_t* to, const cudaPitchedPtr&
 // cudaFree and its like.
 void free_memory(void* pointer, bool host, const char* call);
 
+// Reports a copy that leaves a variable of this size.
+[[noreturn]] void outside_symbol(uint64_t size, size_t bytes, size_t offset);
 // The error of a call that was given something else than a variable of the device.
 ApiError not_a_symbol();
 

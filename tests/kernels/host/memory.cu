@@ -149,6 +149,15 @@ void not_a_symbol() {
   cudaMemcpyToSymbol(d, host.data(), 16);  // WRONG not_a_symbol
   finish();
 }
+void past_the_symbol() {
+  cudaMemcpyToSymbol(coefficients, host.data(), 20);  // WRONG past_the_symbol
+  finish();
+}
+void to_null() {
+  float* d = nullptr;
+  cudaMemcpy(d, host.data(), BYTES, cudaMemcpyHostToDevice);  // WRONG to_null
+  finish();
+}
 void too_many_bytes() {
   float* d = device();
   cudaMemcpy(d, host.data(), BYTES + 4, cudaMemcpyHostToDevice);  // WRONG too_many_bytes
@@ -471,6 +480,8 @@ const std::map<std::string, void (*)()> CASES = {
     CASE(host_pointer),
     CASE(symbol_right),
     CASE(not_a_symbol),
+    CASE(past_the_symbol),
+    CASE(to_null),
     CASE(too_many_bytes),
     CASE(copy_after_free),
     CASE(set_after_free),

@@ -34,9 +34,11 @@ const Inst* for_members(Warp& w, const Inst* in, Mask m, uint32_t slot, F f) {
     for_lanes(rest, [&](int l) { same |= static_cast<Mask>(named[l] == named[first]) << l; });
     rest &= ~same;
     if (Mask strangers = same & ~named[first]) {
-      throw finding_at(w, in, std::countr_zero(strangers), "synccheck",
-                       "lane " + std::to_string(std::countr_zero(strangers)) +
-                           " executes this, but its member mask does not name it");
+      Finding f = finding_at(w, in, std::countr_zero(strangers), "synccheck",
+                             "lane " + std::to_string(std::countr_zero(strangers)) +
+                                 " executes this, but its member mask does not name it");
+      f.hint = "the mask names all lanes that execute it: 0xffffffff for a whole warp";
+      throw f;
     }
     Mask missing = named[first] & w.live & ~same;
     if (!missing) {

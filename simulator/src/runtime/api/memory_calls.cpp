@@ -43,7 +43,9 @@ const Module::Symbol& symbol_of(const void* host) {
 
 void* inside(const void* host, size_t bytes, size_t offset) {
   const Module::Symbol& symbol = symbol_of(host);
-  require(offset <= symbol.bytes && bytes <= symbol.bytes - offset);
+  if (offset > symbol.bytes || bytes > symbol.bytes - offset) {
+    outside_symbol(symbol.bytes, bytes, offset);
+  }
   return symbol.address + offset;
 }
 
