@@ -29,8 +29,8 @@ SPILLS = re.compile(
 
 
 # Bytes. mma: 192 accumulators, D = 128, leave Ampere's compiler 63 registers; 7 of the 1,836
-# instructions of the loop load or store them. fused_row: the compiler keeps to 48 and to 64 registers,
-# for one more block; it stores up to four of bf16's or fp64's once, and loads them once at the end.
+# instructions of the loop load or store them. fused_row: the compiler keeps to 48 and to 64
+# registers, for one more block; up to four of bf16's or fp64's are stored and loaded once.
 FEW_SPILLS = {
     ("attention_flash_mma", "80"): 64,
     ("attention_flash_mma_pipelined", "80"): 64,

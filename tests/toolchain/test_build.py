@@ -251,10 +251,13 @@ def test_syntax_error_is_all_a_script_shows(project: Project, module_cache: Path
 
 @pytest.mark.full
 def test_build_py_shows_a_compile_error_and_nothing_else(edited):
-    kernels = edited(('#include "matmul.cuh"', "int x = y;"))
+    include = '#include "matmul.cuh"'
+    text = (REPO / "kernels" / "matmul.cu").read_text()
+    line = text[: text.index(include)].count("\n") + 1
+    kernels = edited((include, "int x = y;"))
     status, out, err = finished(python("build.py", **kernels))
     assert (status, out) == (1, "")
-    first = 'kernels/matmul.cu:15: error: identifier "y" is undefined'
+    first = f'kernels/matmul.cu:{line}: error: identifier "y" is undefined'
     assert err.splitlines()[0].endswith(first)
     assert "Traceback" not in err
 

@@ -195,8 +195,7 @@ def test_compilers_that_cxx_does_not_name(value, message, monkeypatch):
         tools.find_cxx()
 
 
-@pytest.mark.full
-@pytest.mark.parametrize("value", ["", "ccache g++"])
+@pytest.mark.parametrize("value", ["", pytest.param("ccache g++", marks=pytest.mark.full)])
 def test_builds_with_an_odd_cxx(value, project: Project, monkeypatch):
     monkeypatch.setenv("CXX", value)
     project.set_answer(31 + len(value))

@@ -156,7 +156,7 @@ def test_an_unfinished_string_is_reported_in_itself(end: str, line: int, says: s
     text = "__global__ void k(int* x) { x[0] = 1; }\nvoid f(int* x) { k<<<1, 1>>>(x); }\n" + end
     with pytest.raises(BuildError) as error:
         inline(text, "f", target="simulator")
-    assert f"/f.cu:{line}: error: {says}" in str(error.value).splitlines()[0]
+    assert str(error.value).startswith(f"f.cu:{line}: error: {says}")
     assert "stdio.h" not in str(error.value)
 
 

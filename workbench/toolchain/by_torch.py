@@ -23,6 +23,7 @@ from .toolkit import environment_of_builds, private_toolkit, shown_to_torch
 def by_torch(recipe: Recipe) -> list[str]:
     """Call torch's load() once; return what the compilers said. Raises RuntimeError."""
     torch_extension = cpp_extension()
+    folder = recipe.folder  # before CXX is changed, on which it depends
     home = private_toolkit(recipe.toolkit, recipe.target) if recipe.toolkit else None
     forget_versions(torch_extension, recipe.name)
     with shown_to_torch(home, tools.find_ninja()), heard(torch_extension) as said:
@@ -38,7 +39,7 @@ def by_torch(recipe: Recipe) -> list[str]:
                 *map(quoted, recipe.ldflags),
             ],
             extra_include_paths=[str(d) for d in recipe.include_dirs],
-            build_directory=str(recipe.folder),
+            build_directory=str(folder),
             with_cuda=home is not None,
             is_python_module=False,
             is_standalone=True,

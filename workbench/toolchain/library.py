@@ -134,13 +134,15 @@ def _load(recipe: Recipe, wanted: dict[str, str], texts: list[str]) -> Path:
 
     texts: the compiler's warnings are appended.
     """
-    folder = recipe.folder  # before CXX is changed, on which it depends
+    folder = recipe.folder
     manifest = fingerprints.Manifest(folder)
     manifest.begin(wanted, (recipe.name,))
     rules = Rules(recipe)
     try:
         with compilers(folder):
             said = rules.run() if rules.are_there() else by_torch(recipe)
+    except BuildError:  # of what a build needs
+        raise
     except RuntimeError as error:
         log = folder / "build.log"
         raise build_error(recipe.label, str(error), log, recipe.objects()) from None
