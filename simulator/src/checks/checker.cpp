@@ -64,6 +64,7 @@ void Checker::start() {
   acquires_.clear();
   accumulators_.start(order_.num_warps(), *launch_.kernel);
   undefined_pieces_.clear();
+  undefined_groups_.assign(group_of(*cluster_.blocks.back(), GROUP_STRIDE), 0);
   if (uninitialised_) {
     undefined_.start(cluster_);
   }
@@ -108,16 +109,21 @@ void Checker::follow_undefined(Warp& w, const Inst* in, const WarpAccess& a) {
   }
   const int shift = shadow_of(*a.owner).shift;
   const uint32_t element = info.element;
+  const bool stores = a.kind == Kind::Store;
+  const bool stores_undefined = stores && w.undefined && undefined_.may_store(w, in);
+  if (!stores_undefined && !holds_undefined(a)) {
+    return;
+  }
   for_lanes(a.mask, [&](int l) {
     Origin origin;
-    const bool stores = a.kind == Kind::Store;
-    const uint32_t undefined = stores && w.undefined ? undefined_.stored(w, in, l, origin) : 0;
+    const uint32_t undefined = stores_undefined ? undefined_.stored(w, in, l, origin) : 0;
     for (uint32_t e = 0; e < a.bytes / element; e++) {
       const uint64_t first = a.at(l) + uint64_t{e} * element;
       for (uint64_t piece = first >> shift; piece <= (first + element - 1) >> shift; piece++) {
         const uint64_t key = piece_key(*a.owner, piece);
         if (stores && (undefined >> e & 1)) {
           undefined_pieces_[key] = origin;
+          undefined_groups_[group_of(*a.owner, piece)] = 1;
         } else if (stores) {
           undefined_pieces_.erase(key);
         } else if (auto found = undefined_pieces_.find(key); found != undefined_pieces_.end()) {
@@ -129,6 +135,18 @@ void Checker::follow_undefined(Warp& w, const Inst* in, const WarpAccess& a) {
       }
     }
   });
+}
+
+bool Checker::holds_undefined(const WarpAccess& a) const {
+  if (undefined_pieces_.empty()) {
+    return false;
+  }
+  const auto [low, bytes] = range_of(a);
+  const int shift = shadow_of(*a.owner).shift;
+  const auto groups = undefined_groups_.begin();
+  return std::any_of(groups + group_of(*a.owner, low >> shift),
+                     groups + group_of(*a.owner, (low + bytes - 1) >> shift) + 1,
+                     [](uint8_t some) { return some; });
 }
 
 void Checker::undefined_in_global(Warp& w, const Inst* in, const WarpAccess& a) {

@@ -165,7 +165,13 @@ class Checker {
   bool ordered(const Warp& w, int lane, Tag tag);
   // Undefined values that go to memory and come from shared memory.
   void follow_undefined(Warp& w, const Inst* in, const WarpAccess& a);
+  // Whether an access to shared memory may touch an undefined value there.
+  bool holds_undefined(const WarpAccess& a) const;
   void undefined_in_global(Warp& w, const Inst* in, const WarpAccess& a);
+  static constexpr size_t GROUP_STRIDE = 1 << 18;  // pieces: more than a block has bytes
+  static size_t group_of(const Block& block, uint64_t piece) {
+    return (block.rank * GROUP_STRIDE + piece) / SharedShadow::FEW;
+  }
   static uint64_t piece_key(const Block& block, uint64_t piece) {
     return uint64_t{block.rank} << 32 | piece;
   }
@@ -224,6 +230,7 @@ class Checker {
   mutable std::map<uint32_t, bool> is_flag_;  // what a volatile load reads, by instruction
   UndefinedValues undefined_;
   std::unordered_map<uint64_t, Origin> undefined_pieces_;  // of shared memory, by piece_key
+  std::vector<uint8_t> undefined_groups_;                  // of pieces, in which there were any
   int64_t copies_ = 0;                                     // of cp.async, in flight
   std::vector<const Region*> regions_;  // by instruction: the region that it touched last
   // What an instruction's addresses are computed from.

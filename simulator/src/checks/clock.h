@@ -8,6 +8,7 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cstdint>
 #include <memory>
 #include <utility>
@@ -27,9 +28,10 @@ constexpr uint32_t node_of(uint32_t lane_code) {
 // The smallest group that contains all lanes of two codes.
 constexpr uint32_t joined_lanes(uint32_t a, uint32_t b) {
   uint32_t x = node_of(a), y = node_of(b);
-  while (x != y) {
-    (x > y ? x : y) >>= 1;
-  }
+  const int deeper = std::bit_width(x) - std::bit_width(y);
+  x >>= std::max(deeper, 0);
+  y >>= std::max(-deeper, 0);
+  x >>= std::bit_width(x ^ y);
   return x < 32 ? x + 31 : x - 32;
 }
 // The lanes of a code, as a mask.

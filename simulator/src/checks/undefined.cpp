@@ -260,6 +260,17 @@ void UndefinedValues::copy_local(Warp& w, int lane, uint32_t to, uint32_t from, 
   }
 }
 
+bool UndefinedValues::may_store(const Warp& w, const Inst* in) {
+  const InstInfo& info = launch_.kernel->info[in - launch_.kernel->code.data()];
+  const State& s = state_of(w);
+  for (int e = 0; e < in->count && info.register_bytes; e++) {
+    if (s.flags[(in->count == 1 ? in->b : in->list[e]) / sizeof(Mask)]) {
+      return true;
+    }
+  }
+  return false;
+}
+
 uint32_t UndefinedValues::stored(Warp& w, const Inst* in, int lane, Origin& origin) {
   const InstInfo& info = launch_.kernel->info[in - launch_.kernel->code.data()];
   if (info.observed != InstInfo::Lanes || info.register_bytes == 0) {

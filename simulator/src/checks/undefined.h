@@ -50,6 +50,8 @@ class UndefinedValues {
 
   // A lane loads an element that is undefined.
   void loaded(Warp& w, const Inst* in, int lane, int element, const Origin& origin);
+  // Whether any lane may store something undefined.
+  bool may_store(const Warp& w, const Inst* in);
   // What a lane stores: which elements are undefined, as bits. 0 if only a part is that may be the
   // padding of a struct.
   uint32_t stored(Warp& w, const Inst* in, int lane, Origin& origin);
