@@ -19,7 +19,7 @@ WRONG = {
     "early_stage": (
         "racecheck",
         ("WRONG early_stage", "OTHER early_stage"),
-        ("while wgmma is still reading it", "wgmma.wait_group by its warpgroup"),
+        ("while wgmma is still reading it", "a wgmma.wait_group by its warpgroup that covers it"),
     ),
     "no_fence": (
         "racecheck",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -17,6 +18,8 @@ import simulator
 from workbench.toolchain.printed import in_notebook
 from workbench.toolchain.terminals import can_erase
 
+_STYLE = re.compile(r"\x1b\[[0-9;]*m")
+_END = re.compile(rf"(?:{_STYLE.pattern}| )*$")
 PLAIN_WIDTH = 100  # columns if the output is not a terminal
 
 
@@ -90,7 +93,7 @@ def show(
     to.width = max(to.width, to.measure(table, options=wide).maximum)
     with to.capture() as capture:
         to.print(table)
-    lines = [line.rstrip() for line in capture.get().splitlines()]
+    lines = [_trimmed(line) for line in capture.get().splitlines()]
     first = len(lines) - len(rows)
     width = max((len(str(row[0])) for row in rows), default=0)
     for i, row in enumerate(rows, first):
@@ -99,6 +102,12 @@ def show(
                 to.print(Text(f"{row[0]:<{width}}  ").append(row[1]), soft_wrap=True)
             lines[i] = capture.get().rstrip()
     to.file.write("".join(f"{line}\n" for line in lines))
+
+
+def _trimmed(line: str) -> str:
+    """A line without the blanks at its end, which may be between styles."""
+    end = next(_END.finditer(line))
+    return line[: end.start()] + "".join(_STYLE.findall(end.group()))
 
 
 def _whole(row: Sequence[str | Text], titles: Sequence[str]) -> bool:

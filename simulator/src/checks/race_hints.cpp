@@ -56,7 +56,8 @@ constexpr Operation LANE_COPY = {
     "others"};
 constexpr Operation PRODUCT = {
     "the product", "while wgmma is still reading it",
-    "wgmma.wait_group by its warpgroup first; then an mbarrier or a barrier tells others"};
+    "first a wgmma.wait_group by its warpgroup that covers it (0: all products); then an mbarrier or "
+    "a barrier tells others"};
 constexpr Operation STORE_READS = {
     "the copy", "while a bulk copy is still reading it",
     "cp.async.bulk.wait_group.read by the thread that started the copy, then a barrier for the "
