@@ -149,9 +149,9 @@ def interrupting(function, on_call: int):
     ("where", "name", "on_call", "shapes"),
     [
         (main.builds, "sources", 1, 0),
-        (main.measure, "try_rungs", 1, 0),
-        (main.measure, "simulate", 1, 0),
-        (main.measure, "simulate", 2, 1),
+        (main.checking, "try_rungs", 1, 0),
+        (main.counting, "measure", 1, 0),
+        (main.counting, "measure", 2, 1),
         (recorded.History, "record", 2, 1),
         (os, "fsync", 1, 0),  # of the first file of the first shape
         (os, "fsync", 3, 1),  # the same of the second shape

@@ -19,17 +19,22 @@ WRONG = {
     "early_stage": (
         "racecheck",
         ("WRONG early_stage", "OTHER early_stage"),
-        ("while wgmma is still reading it", "a wgmma.wait_group by its warpgroup that covers it"),
+        ("while wgmma is still reading it", "with a number that covers this product (0: all)"),
     ),
     "no_fence": (
         "racecheck",
         ("WRONG no_fence",),
-        ("the warp has executed no wgmma.fence yet", "before the first product of a warpgroup"),
+        ("the warp has executed no wgmma.fence yet", "call wgmma.fence before"),
     ),
     "stale_product": (
         "racecheck",
         ("WRONG stale_product", "OTHER stale_product"),
-        ("while wgmma is still reading it", "passed at once", "The parity alternates"),
+        (
+            "while wgmma is still reading it",
+            "the product is out of step",
+            "passed at once",
+            "The parity alternates",
+        ),
     ),
     "shared_id": (
         "synccheck",
@@ -39,7 +44,7 @@ WRONG = {
     "two_counts": (
         "synccheck",
         ("WRONG two_counts", "OTHER two_counts"),
-        ("barrier 1 is for", "where others wait for it", "name the same number of threads"),
+        ("barrier 1 is for", "where others wait for it", "name the same count"),
     ),
     "arrives_twice": (
         "synccheck",
@@ -49,17 +54,17 @@ WRONG = {
     "two_producers": (
         "synccheck",
         ("WRONG two_producers",),
-        ("1 arrival too many at the mbarrier 'full'", "should only one thread of the block"),
+        ("1 arrival too many at the mbarrier 'full'", "is only one thread of the block to do this"),
     ),
     "one_warp": (
         "synccheck",
         ("WRONG one_warp",),
-        ("setmaxnreg by warp 0 of a warpgroup, and not by its warp 1", "all four warps"),
+        ("warp 0 executes setmaxnreg, and warp 1 of the same warpgroup does not", "all four warps"),
     ),
     "too_many": (
         "synccheck",
         ("WRONG too_many",),
-        ("40 + 248 + 248 registers a thread", "are 68608, and a multiprocessor has 65536"),
+        ("40 + 248 + 248 registers a thread, and a block of 384 threads has 504 for their sum",),
     ),
     "no_group": (
         "racecheck",
@@ -69,7 +74,7 @@ WRONG = {
     "no_wait": (
         "racecheck",
         ("WRONG last_store",),
-        ("exits while its copy may still read", "wait_group.read by the thread that started"),
+        ("exits while its copy may still read", "wait_group.read 0 by the thread that started"),
     ),
     "last_load": (
         "racecheck",
@@ -89,7 +94,7 @@ WRONG = {
     "two_copies": (
         "racecheck",
         ("WRONG two_copies", "OTHER two_copies"),
-        ("nothing keeps the second copy from starting", "'empty'"),
+        ("is the destination right?", "'empty'"),
     ),
     "uncommitted_store": (
         "racecheck",
@@ -99,32 +104,32 @@ WRONG = {
     "published_store": (
         "racecheck",
         ("WRONG published_store", "OTHER published_store"),
-        ("with .read it waits for the source only", "__threadfence()"),
+        ("not .read, which waits for the source only", "__threadfence()"),
     ),
     "lock": (
         "racecheck",
         ("WRONG lock", "WRONG lock"),
-        ("__threadfence() after taking the lock", "would wait for ever"),
+        ("atomicAdd", "__threadfence() after taking the lock", "Not __syncthreads()"),
     ),
     "bins": (
         "racecheck",
         ("WRONG bins", "WRONG bins"),
-        ("several steps: an atomic (atomicAdd)",),
+        ("several steps", "an atomic (atomicAdd) is one step"),
     ),
     "half_block": (
         "racecheck",
         ("WRONG half_block",),
-        ("bar.sync with the id and the number of the threads concerned",),
+        ("else bar.sync with an id and the count of those that do",),
     ),
     "early_return": (
         "initcheck",
         ("WRONG early_return",),
-        ("32 threads of the block had ended before its last barrier",),
+        ("32 threads of the block ended before its last barrier: if they return early",),
     ),
     "short_copy": (
         "initcheck",
         ("WRONG short_copy",),
-        ("no copy to this place has been started", "do the copies cover all that is read?"),
+        ("no thread has started a copy to this place", "the copies cover less than is read"),
     ),
 }
 RIGHT = [n.removesuffix("_right") for n in wrong.launchers("protocols") if n.endswith("_right")]
@@ -170,7 +175,7 @@ def test_an_mbarrier_that_others_use_at_once(order: str) -> None:
     text = PROTOCOLS.text(error)
     assert error.line == PROTOCOLS.line("WRONG late_init"), text
     if error.kind == "racecheck":
-        assert "use of an mbarrier in shared memory 'full'" in text
+        assert "use of the mbarrier 'full' races with" in text
         assert "races with its initialisation by thread (0, 0, 0)" in text
         assert error.other_line == PROTOCOLS.line("OTHER late_init")
         assert "__syncthreads() before another thread uses it" in text

@@ -79,12 +79,13 @@ void AccumulatorCheck::product(uint32_t warp, const Warp& w, const Inst* in,
     state.registers[slot / SLOT_BYTES] = {0, pc, number};
   }
   if (state.fences == NO_FENCE) {
-    Finding f = finding_at(w, in, 0, "racecheck",
-                           "wgmma may not see the registers that it uses: the warp has executed no "
-                           "wgmma.fence yet");
+    Finding f =
+        finding_at(w, in, 0, "racecheck",
+                   "wgmma may not see its registers: the warp has executed no wgmma.fence yet");
     f.hint =
-        "wgmma.fence before the first product of a warpgroup, and again whenever threads have "
-        "written registers that the next product uses";
+        "call wgmma.fence before a warpgroup's first wgmma.mma_async, and again whenever threads "
+        "have "
+        "written registers that the next one uses";
     throw f;
   }
 }

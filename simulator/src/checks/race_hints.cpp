@@ -56,8 +56,9 @@ constexpr Operation LANE_COPY = {
     "others"};
 constexpr Operation PRODUCT = {
     "the product", "while wgmma is still reading it",
-    "first a wgmma.wait_group by its warpgroup that covers it (0: all products); then an mbarrier or "
-    "a barrier tells others"};
+    "first the reading warpgroup's wgmma.wait_group, with a number that covers this product (0: "
+    "all); "
+    "then a barrier, or an arrival on the mbarrier that the writing thread waits for"};
 constexpr Operation STORE_READS = {
     "the copy", "while a bulk copy is still reading it",
     "cp.async.bulk.wait_group.read by the thread that started the copy, then a barrier for the "
@@ -201,7 +202,7 @@ std::string too_few_bytes_hint(const HappensBefore& order, uint32_t agent, Time 
   }
   return "expect_tx announced " + std::to_string(announced) + " bytes to the mbarrier " +
          mbarrier_name(at) + ", and the copies of that phase bring " + std::to_string(brought) +
-         ": it was complete before the last of them had come. Announce the bytes of all copies "
+         ": it is complete before the last of them has arrived. Announce the bytes of all copies "
          "that signal it";
 }
 
@@ -213,8 +214,8 @@ std::string two_copies_hint(const Warp& w, const HappensBefore& order, uint32_t 
   return std::string(other_block
                          ? "two blocks copy to the same place: does the offset depend on the "
                            "block's rank? If they take turns: "
-                         : "nothing keeps the second copy from starting before the first has come "
-                           "and has been read: ") +
+                         : "is the destination right? If the second copy refills it, nothing keeps "
+                           "it from starting before the first is complete and has been read: ") +
          "the readers wait for the first (usually 'full'), and then arrive on an mbarrier "
          "('empty') that the thread waits for before it copies again" +
          (w.block->cluster->blocks.size() > 1
@@ -224,8 +225,8 @@ std::string two_copies_hint(const Warp& w, const HappensBefore& order, uint32_t 
 }
 
 constexpr const char* NO_BULK_GROUP =
-    "the copy is in no group yet, and wait_group waits for groups: cp.async.bulk.commit_group, "
-    "then cp.async.bulk.wait_group";
+    "the copy is in no group yet, and wait_group waits for groups: cp.async.bulk.commit_group and "
+    "cp.async.bulk.wait_group.read by the thread that started it, then a barrier for the others";
 
 // Whether a bulk store of a warp of this block, issued then, is in no group.
 bool is_in_no_group(const Warp& w, uint32_t agent, Time issued) {
@@ -310,9 +311,10 @@ const char* hint_between_blocks(bool copies, bool bulk) {
                   "their tiles "
                   "overlap? Check the coordinates and the size of the copy. A sum of several "
                   "blocks needs a reduction (cp.reduce.async.bulk) or atomicAdd"
-         : bulk ? "other blocks see what a bulk copy wrote after cp.async.bulk.wait_group by the "
-                  "thread that started it (with .read it waits for the source only), and then a "
-                  "flag: __threadfence(), atomic on one side, atomic and then read on the other"
+         : bulk ? "other blocks see what a bulk copy wrote once the thread that started it has "
+                  "called cp.async.bulk.commit_group and wait_group 0 (not .read, which waits for "
+                  "the source only), then __threadfence(), and has set a flag by an atomic. The "
+                  "reader reads the flag by an atomic, calls __threadfence(), and then reads"
                 : "blocks see each other's writes at the end of the kernel, or after a flag: "
                   "write, __threadfence(), atomic on one side, atomic and then read on the other. "
                   "A sum of several blocks needs atomicAdd; a barrier of the grid is grid.sync() "
@@ -340,8 +342,9 @@ std::string unwritten_hint(const Kernel& kernel, bool copying) {
   if (!stores && lanes && !bulk) {
     return "only cp.async writes to shared memory in this kernel" +
            (copying ? ": " + lane_hint
-                    : ", and no copy to this place has been started: " + lane_hint +
-                          "; and do the copies cover all that is read?");
+                    : ", and by now no thread has started a copy to this place. If another thread "
+                      "does: " +
+                          lane_hint + ". If none does, the copies cover less than is read");
   }
   if (!stores && bulk && !lanes) {
     return "only bulk copies write to shared memory in this kernel: is this place inside one, and "
@@ -385,7 +388,8 @@ std::string Checker::operation_hint(const Warp& w, const Inst* in, int lane, con
     const Found released = last_answer(order_, mine, true, [&](auto& history, const Answer&) {
       return history.issues.empty() && history.arrived(reader.agent) > 0;
     });
-    return copies && is_stale(kernel, filled)     ? parity_hint(kernel, filled)
+    return copies && is_stale(kernel, filled)
+               ? "the product is out of step with the copies, as " + parity_hint(kernel, filled)
            : copies && is_stale(kernel, released) ? parity_hint(kernel, released)
                                                   : operation.hint;
   }
@@ -476,21 +480,25 @@ std::string Checker::ordering_hint(const Warp& w, const Inst* in, const WarpAcce
     return "volatile orders nothing between lanes, and they do not run in lockstep: __syncwarp() "
            "between the two";
   }
-  if (locks(kernel)) {
-    return "if a lock or a flag is to order them: __threadfence() after taking the lock (or "
-           "reading "
-           "the flag) and before releasing (or setting) it, or cuda::atomic_ref with acquire and "
-           "release. A barrier inside of a lock would wait for ever";
+  const bool updates = updates_one_place(source, *kernel.info[other.pc].source);
+  if (updates || locks(kernel)) {
+    return std::string(updates ? "reading a value, changing it and writing it back are several "
+                                 "steps, between which others change it: an atomic (atomicAdd) is "
+                                 "one step"
+                               : "") +
+           (updates && locks(kernel) ? ". " : "") +
+           (locks(kernel) ? "If a lock or a flag is to order them: __threadfence() after taking "
+                            "the lock (or reading the flag) and before releasing (or setting) it, "
+                            "or cuda::atomic_ref with acquire and release. Not __syncthreads(), "
+                            "for which the others wait at the lock"
+                          : "");
   }
-  if (updates_one_place(source, *kernel.info[other.pc].source)) {
-    return "reading a value, changing it and writing it back are several steps: an atomic "
-           "(atomicAdd) lets several threads update one place";
-  }
-  std::string hint = has_named_barriers(kernel)
-                         ? "a barrier between the two orders them: bar.sync with the id and the "
-                           "number of the threads concerned, or __syncthreads() where the whole "
-                           "block comes by"
-                         : "__syncthreads() between the two orders them";
+  std::string hint =
+      has_named_barriers(kernel)
+          ? "a barrier between the two orders them: __syncthreads() if all threads of "
+            "the block get there, else bar.sync with an id and the count of those "
+            "that do"
+          : "__syncthreads() between the two orders them";
   if (other.who.agent() == order_.warp_agent(w)) {
     hint +=
         ", or __syncwarp() if no other warp uses the data: lanes of a warp do not run in lockstep";

@@ -43,7 +43,7 @@ bool is_initialisation(const ptx::Instruction& source) {
 // "write of 4 bytes", "the copy's write of 1024 bytes".
 std::string what_text(const ptx::Instruction& source, Kind kind, uint64_t bytes) {
   if (source.opcode == "mbarrier") {
-    return is_initialisation(source) ? "initialisation of an mbarrier" : "use of an mbarrier";
+    return is_initialisation(source) ? "initialisation of the mbarrier" : "use of the mbarrier";
   }
   const char* what = kind == Kind::Load ? "read" : kind == Kind::Store ? "write" : "atomic update";
   return (source.opcode == "wgmma" ? "wgmma's "
@@ -69,9 +69,10 @@ bool is_copying_to(const Block& block, uint64_t offset) {
 std::string ended_text(const Block& block) {
   const int ended = block.ended_at_barrier;
   return ended == 0 ? ""
-                    : "\n  " + std::to_string(ended) +
+                    : std::to_string(ended) +
                           (ended == 1 ? " thread of the block" : " threads of the block") +
-                          " had ended before its last barrier: was it up to them to write it?";
+                          " ended before its last barrier: if they return early, let them stay and "
+                          "write their part, and guard only what they may not do\n  ";
 }
 
 constexpr const char* INITIALISATION_HINT =
@@ -96,8 +97,9 @@ void Checker::report(const Warp& w, const Inst* in, const WarpAccess& a, int lan
   const bool spins = is_plain_spin(kernel, pc_of(w, in));
   f.message =
       (spins ? "a spin loop's plain " : "") + what_text(source, a.kind, a.bytes) +
-      (shared ? " in shared memory " + shared_place_text(kernel, offset)
-              : " in global memory" + in_global(launch_.regions.find(offset, 1, false), offset));
+      (source.opcode == "mbarrier" ? " " + mbarrier_name({a.owner, static_cast<uint32_t>(offset)})
+       : shared ? " in shared memory " + shared_place_text(kernel, offset)
+                : " in global memory" + in_global(launch_.regions.find(offset, 1, false), offset));
   set_other(f, *kernel.module, *kernel.info[other.pc].source);
   const uint32_t agent = other.who.agent();
   const bool own_cluster = other.cluster == UINT32_MAX;
@@ -167,12 +169,13 @@ void Checker::uninitialised(const Warp& w, const Inst* in, const WarpAccess& a, 
       (shared && a.owner != w.block ? " of the cluster's block " + std::to_string(a.owner->rank)
                                     : "") +
       ", which has not been written yet";
-  f.hint = shared && a.owner != w.block
-               ? "cluster.sync() between that block's write and this read; for what st.async or a "
-                 "copy sends, the wait for its mbarrier"
-           : shared ? unwritten_hint(kernel, is_copying_to(*w.block, offset)) + ended_text(*w.block)
-                    : "memory of cudaMalloc and fresh outputs hold anything: write them first, or "
-                      "clear them (cudaMemset)";
+  f.hint =
+      shared && a.owner != w.block
+          ? "all threads of the cluster call cluster.sync() between that block's write and this "
+            "read; what a copy or st.async sends needs the wait for its mbarrier"
+      : shared ? ended_text(*w.block) + unwritten_hint(kernel, is_copying_to(*w.block, offset))
+               : "memory of cudaMalloc and fresh outputs hold anything: write them first, or "
+                 "clear them (cudaMemset)";
   throw f;
 }
 

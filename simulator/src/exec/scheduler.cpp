@@ -109,8 +109,8 @@ void check_arrival(const Warp& w, const Inst* in, Mask m, int id, int threads) {
     fail(" is for " + std::to_string(count(threads)) + " threads here, and for " +
              std::to_string(count(b.expected)) + " where others wait for it",
          b.first, "the others",
-         "all threads of a barrier name the same number of threads, and a barrier serves one group "
-         "of threads at a time: give each group an id of its own, from 1 to 15");
+         "all threads of a barrier name the same count: those that arrive and those that wait, "
+         "together. Another group of threads needs a barrier of its own (ids 1 to 15)");
   }
   const Checker* checker = block.cluster->checker.get();
   if (!checker || !checker->races()) {
@@ -118,17 +118,19 @@ void check_arrival(const Warp& w, const Inst* in, Mask m, int id, int threads) {
   }
   HappensBefore* order = order_of(block);
   if (const HappensBefore::Arrival* before = order->own_arrival(w, m, id)) {
-    fail(": the thread arrives again, and others of this round have yet to come", before->in,
-         "its first arrival",
-         "a thread that arrives without waiting (bar.arrive) must know that the round is over "
-         "before it arrives at the next: it waits at another barrier, or at an mbarrier");
+    fail(": the thread arrives again, and others of this round have yet to arrive", before->in,
+         "its earlier arrival",
+         "a thread that arrives without waiting (bar.arrive) must know that a round is over before "
+         "it arrives again: let the others arrive at a second barrier when they are done, and let "
+         "it wait there");
   }
   if (const HappensBefore::Arrival* other = order->unknown_arrival(w, m, id)) {
-    fail(" may mix two groups of threads: nothing orders this arrival after that of warp " +
-             std::to_string(other->agent % block.warps.size()) + " in the round before",
-         other->in, "that arrival",
-         "give each group of threads a barrier of its own (ids 1 to 15), or let these wait until "
-         "the other round is over");
+    fail(
+        " may mix two groups of threads: this one does not know that the round before, with warp " +
+            std::to_string(other->agent % block.warps.size()) + ", is over",
+        other->in, "that arrival",
+        "give each group of threads a barrier of its own (ids 1 to 15), or let one wait until the "
+        "other has left the barrier. Is the count that of all threads that meet here?");
   }
 }
 

@@ -94,8 +94,8 @@ std::string ProcessSettings::set(const std::string& name, const std::string& val
   } else if (name == "seed" || name == "instruction_limit" || name == "threads" ||
              name == "sample_blocks") {
     const char* range = name == "instruction_limit" ? " from 1 up"
-                        : name == "threads"          ? " up to 1024; 0: all cores"
-                                                     : "";
+                        : name == "threads"         ? " up to 1024; 0: all cores"
+                                                    : "";
     return name + ": expected a whole number" + range + ", got '" + value + "'";
   } else {
     return "no such setting: '" + name +

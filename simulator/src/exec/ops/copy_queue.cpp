@@ -104,10 +104,10 @@ void check_exit(const Warp& w, Mask m) {
                            "the thread exits while its copy may still read shared memory, which "
                            "ends with the block");
     f.hint = store.group == copies.bulk_committed[store.lane]
-                 ? "the copy is in no group: cp.async.bulk.commit_group, and before the thread "
-                   "exits cp.async.bulk.wait_group.read"
-                 : "cp.async.bulk.wait_group.read by the thread that started the copy, before it "
-                   "exits";
+                 ? "the copy is in no group: cp.async.bulk.commit_group and cp.async.bulk."
+                   "wait_group.read 0, by the thread that started it, before it exits"
+                 : "cp.async.bulk.wait_group.read 0 by the thread that started the copy, before it "
+                   "exits: no other thread can wait for it";
     throw f;
   }
   if (w.live || block.live_warps > 1) {
@@ -118,10 +118,12 @@ void check_exit(const Warp& w, Mask m) {
       if (signal.bytes) {
         Finding f = finding_at(
             *signal.issuer.warp, signal.issuer.in, signal.issuer.lane, "racecheck",
-            "the block exits while a copy to its shared memory may be on its way: nobody waited "
+            "the block exits while a copy to its shared memory may be in flight: nobody waited "
             "for the mbarrier " +
                 mbarrier_name({w.block, mbarrier}));
-        f.hint = "wait for every copy before the block's last thread exits";
+        f.hint =
+            "wait for every copy before the block's last thread exits, and start none that nobody "
+            "needs";
         throw f;
       }
     }

@@ -51,7 +51,7 @@ std::string earlier_arrival_text(const Issuer& issuer, SharedPlace at) {
                    (at.block->cluster->blocks.size() > 1
                         ? " of block " + std::to_string(last.first / warps)
                         : "") +
-                   ": should only one thread of the block execute this?";
+                   ": is only one thread of the block to do this (if (threadIdx.x == 0))?";
 }
 
 }  // namespace
@@ -133,8 +133,8 @@ void report_extra_arrival(const Issuer& issuer, SharedPlace at, const Mbarrier& 
            "mbarrier that they arrive at (usually called 'empty')";
   } else {
     hint =
-        "all arrivals of a phase are counted in mbarrier.init; who arrives again first waits "
-        "for the phase to complete, or for the consumers to release the stage (empty)" +
+        "mbarrier.init counts all arrivals of a phase. Before the next one, a thread waits until "
+        "the phase is complete, or until the consumers have released the stage (usually 'empty')" +
         earlier_arrival_text(issuer, at);
   }
   Finding f = finding_at(

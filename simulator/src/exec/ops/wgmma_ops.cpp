@@ -531,7 +531,9 @@ constexpr Opcode OPCODES[] = {
 }  // namespace
 
 void check_set_registers(const Block& block) {
-  constexpr int64_t ALL = 65536, LEAST = 24;  // of a multiprocessor, and of a thread
+  constexpr int64_t OF_SM = 65536, LEAST = 24, MOST = 256;  // the latter of a thread
+  const auto threads = static_cast<int64_t>(block.warps.size()) * LANES;
+  const int64_t at_start = std::min(MOST, OF_SM / threads / 8 * 8);
   int64_t sum = 0;
   const Warp* largest = nullptr;
   std::string text;
@@ -543,9 +545,10 @@ void check_set_registers(const Block& block) {
       const Warp& fewer = &more == &w ? first : w;
       Finding f =
           finding_at(more, more.set_registers, -1, "synccheck",
-                     "setmaxnreg by warp " + std::to_string(more.index) +
-                         " of a warpgroup, and not by its warp " + std::to_string(fewer.index));
-      f.hint = "all four warps of a warpgroup execute each setmaxnreg";
+                     "warp " + std::to_string(more.index) + " executes setmaxnreg, and warp " +
+                         std::to_string(fewer.index) + " of the same warpgroup does not");
+      f.hint =
+          "all four warps of a warpgroup execute it: move it before the branch that selects a warp";
       throw f;
     }
     const int64_t registers = w.set_registers ? w.set_registers->imm : LEAST;
@@ -555,14 +558,16 @@ void check_set_registers(const Block& block) {
       largest = &w;
     }
   }
-  if (largest && sum > ALL) {
-    Finding f =
-        finding_at(*largest, largest->set_registers, -1, "synccheck",
-                   "setmaxnreg.inc waits forever: " + text +
-                       " registers a thread, for 128 "
-                       "threads each, are " +
-                       std::to_string(sum) + ", and a multiprocessor has " + std::to_string(ALL));
-    f.hint = "let the producer warpgroup give more back (setmaxnreg.dec), or ask for fewer";
+  if (largest && sum > at_start * threads) {
+    const std::string most = std::to_string(at_start);
+    Finding f = finding_at(
+        *largest, largest->set_registers, -1, "synccheck",
+        "setmaxnreg.inc waits forever: the warpgroups want " + text +
+            " registers a thread, and a block of " + std::to_string(threads) + " threads has " +
+            std::to_string(at_start * threads / (LANES * WARPS)) + " for their sum");
+    f.hint = "it starts with at most " + most +
+             " registers a thread, and what one warpgroup gets "
+             "another gives up (setmaxnreg.dec): ask for fewer";
     throw f;
   }
 }
