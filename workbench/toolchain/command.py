@@ -208,15 +208,17 @@ def _prove_writable(path: Path) -> None:
         there = None
     if there and stat.S_ISFIFO(there.st_mode):
         return  # opening it would wait for the reader
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOCTTY, 0o666)
-    try:
+    descriptor = -1
+    try:  # from the start: an interrupt leaves no empty file either
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOCTTY, 0o666)
         device = there and stat.S_ISCHR(there.st_mode) and not os.isatty(descriptor)
         if not there or device:
             os.write(descriptor, b"\n")
     finally:
-        os.close(descriptor)
+        if descriptor >= 0:
+            os.close(descriptor)
         if not there:
-            path.unlink()
+            path.unlink(missing_ok=True)
 
 
 def folder(text: str) -> Path:
