@@ -85,7 +85,16 @@ const Checker::Home& Checker::home_of(const Warp& w, const Inst* in) {
 }
 
 void Checker::stay_in_base(const Warp& w, const Inst* in, const WarpAccess& a) {
-  const Home& home = home_of(w, in);
+  const Home& known = homes_[pc_of(w, in)];
+  const Home& home = known.kind == Home::NotYet ? home_of(w, in) : known;
+  if (a.regular && a.where == Where::Shared && home.kind == Home::Variable) {
+    const uint64_t one = a.at(std::countr_zero(a.mask)),
+                   other = a.at(31 - std::countl_zero(a.mask));
+    const uint64_t low = std::min(one, other), high = std::max(one, other);
+    if (low >= home.first && high < home.last && a.bytes <= home.last - high) [[likely]] {
+      return;
+    }
+  }
   const bool applies = (a.where == Where::Shared && home.kind == Home::Variable) ||
                        (a.where == Where::Global && home.kind == Home::Memory);
   if (!applies) {
