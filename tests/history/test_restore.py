@@ -119,13 +119,13 @@ def test_a_link_stays_one(history, kernels, tmp_path):
         back(history, 2, kernels)
 
 
-@pytest.mark.parametrize("name", ["../x.cu", "/tmp/x.cu", "a/../../x.cu"])
+@pytest.mark.parametrize("name", ["../x.cu", "/absolute/x.cu", "a/../../x.cu"])
 def test_nothing_is_written_outside_of_the_folder(history, kernels, name):
     history.record(HERE, [row()], Sources({name: b"x"}, {"tiled": (name,)}))
     before = content(kernels)
     with pytest.raises(Failure, match="is outside of .*; nothing was changed"):
         back(history, 3, kernels)
-    assert content(kernels) == before and not Path("/tmp/x.cu").exists()
+    assert content(kernels) == before and not Path("/absolute/x.cu").exists()
 
 
 def test_a_file_in_a_folder(history, kernels):

@@ -181,3 +181,15 @@ def test_an_mbarrier_that_others_use_at_once(order: str) -> None:
         assert "__syncthreads() before another thread uses it" in text
     else:
         assert order != "ascending" and "there is no mbarrier at 'full'" in text
+
+
+def test_a_block_that_happens_to_end_in_time() -> None:
+    """In some order the arrival is in time; in others the block has ended. All are mistakes."""
+    texts = []
+    for order in ORDERS:
+        error = PROTOCOLS.error("one_arrival", order)
+        assert error.kind == "memcheck" and error.line == PROTOCOLS.line("WRONG one_arrival")
+        texts.append(PROTOCOLS.text(error))
+    assert all("cluster.sync()" in text for text in texts)
+    assert any("nothing keeps that block from exiting before" in text for text in texts), texts
+    assert any("which has exited" in text for text in texts), texts

@@ -331,6 +331,28 @@ void last_arrival_right(const float* in, float* out) {
   last_arrival_kernel<true><<<2, 32>>>(in, out);
 }
 
+// Block 0 alone arrives, mostly in time; nothing keeps block 1 from ending before.
+template <bool RIGHT>
+__global__ void __cluster_dims__(2) one_arrival_kernel(const float* in, float* out) {
+  __shared__ uint64_t mbarrier;
+  const int rank = blockIdx.x;
+  if (threadIdx.x == 0) {
+    MBARRIER_INIT(&mbarrier, 32);
+    FENCE_MBARRIER_INIT();
+  }
+  CLUSTER_ARRIVE();
+  CLUSTER_WAIT();
+  if (rank == 0) MBARRIER_ARRIVE_AT(&mbarrier, 1);  // WRONG one_arrival
+  out[32 * rank + threadIdx.x] = in[threadIdx.x];
+  if (RIGHT && rank == 1) MBARRIER_WAIT(&mbarrier, 0);
+}
+void one_arrival_wrong(const float* in, float* out) {
+  one_arrival_kernel<false><<<2, 32>>>(in, out);
+}
+void one_arrival_right(const float* in, float* out) {
+  one_arrival_kernel<true><<<2, 32>>>(in, out);
+}
+
 // ---- What copies bring, and where.
 
 // Two copies, and the bytes of one announced.
