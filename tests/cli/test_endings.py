@@ -202,6 +202,8 @@ def test_results_alone_on_standard_output(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("words", [["--csv", "-"], ["--csv", "x.out"], ["--plot", "x.png"]])
 def test_a_file_is_for_one_option(words, tmp_path, monkeypatch, capsys):
+    if "--plot" in words:
+        pytest.importorskip("matplotlib")
     monkeypatch.chdir(tmp_path)
     same = "--csv" if words[0] == "--plot" else "--json"
     assert main.main("matmul", [*TWO, *words, same, words[1]]) == 2

@@ -184,6 +184,8 @@ def test_nothing_is_overwritten(capsys, text: Path, trained: Path):
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
 def test_bad_arguments(words, says, capsys, trained: Path, monkeypatch):
+    if "--plot" in words:
+        pytest.importorskip("matplotlib")
     monkeypatch.setattr(cli, "MODEL", trained / MODEL)
     assert says in refused(capsys, *words)
 
